@@ -1,0 +1,53 @@
+# Two commands do everything: `make quickstart` and `make test`. Both install what they need into .venv.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.moelab-installed
+STUDY ?= studies/quickstart
+
+.PHONY: help install quickstart test test-slow test-all lint format types check clean
+
+help:
+	@echo "make quickstart   install, then: text -> runs -> laws -> plan -> verified recommendation -> report.html"
+	@echo "make test         install, then run the tests (a few minutes)"
+	@echo "make test-all     also the slow and multi-process tests"
+	@echo "make lint types   ruff and mypy"
+	@echo "make clean        remove .venv and caches (studies and data stay)"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "moelab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(TORCH) $(TORCH_PIP_ARGS)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+quickstart: $(READY)
+	$(BIN)/moelab study quickstart --out $(STUDY)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
+
+test-all: test test-slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

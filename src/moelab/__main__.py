@@ -1,0 +1,5 @@
+"""`python -m moelab` is the same as `moelab`."""
+
+from moelab.cli import main
+
+main()

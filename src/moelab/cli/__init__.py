@@ -1,0 +1,86 @@
+"""The `moelab` command: one thin file per sub-command, errors in one line, exit code 2 for bad input, 1 for failure.
+
+A command's file imports typer alone and loads the rest when it runs, so `moelab --help` answers at once.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from moelab.errors import InputError, MoelabError
+
+COMMANDS = ("count",)
+"""Sub-commands in the order `moelab --help` lists them; `count` lives in `moelab.cli.count:command`."""
+
+
+class _LazyGroup(TyperGroup):
+    """Imports a command's file when that command is first asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"moelab.cli.{cmd_name}")
+        single = typer.Typer(add_completion=False)
+        single.command(name=cmd_name)(module.command)
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(cls=_LazyGroup, add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """moelab: which Mixture-of-Experts model should we train?
+
+    Every command takes --help and --json; --debug shows the traceback of a failure.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 fine, 1 failure, 2 bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    if words == ["--version"]:
+        from moelab import __version__
+
+        print(__version__)
+        raise SystemExit(0)
+    raise SystemExit(_run([word for word in words if word != "--debug"], debug))
+
+
+def _run(words: list[str], debug: bool) -> int:
+    try:
+        result = app(args=words, prog_name="moelab", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.ctx.get_help() if error.ctx else "", file=sys.stderr)
+        return 2
+    except click.UsageError as error:
+        return _complain(" ".join(error.format_message().split()), 2)
+    except click.exceptions.Abort:
+        return _complain("interrupted", 1)
+    except (InputError, MoelabError) as error:
+        if debug:
+            raise
+        return _complain(str(error), 2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug to see where)", 1)
+
+
+def _complain(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code

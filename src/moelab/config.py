@@ -1,0 +1,153 @@
+"""The base of every configuration: frozen, strict about keys, YAML in and out, errors in one line."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from moelab.errors import InputError
+from moelab.files import read_text, write_text
+from moelab.quantities import parse_count, parse_number
+
+
+def _count(value: Any) -> Any:
+    return _quantity(parse_count, value)
+
+
+def _number(value: Any) -> Any:
+    return _quantity(parse_number, value)
+
+
+def _quantity(parse: Any, value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected a number, got {value!r}")
+    try:
+        return parse(value)
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("value: ")) from None
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+"""A positive whole number; 300B and 1e9 are accepted."""
+CountOrZero = Annotated[int, BeforeValidator(_count), Field(ge=0)]
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+
+
+class Config(BaseModel):
+    """Keyword-only, frozen, hashable by content; an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, value: Any, where: str = "") -> Self:
+        """Validate plain data. Raises InputError with one line naming the field and what is allowed."""
+        if not isinstance(value, dict):
+            raise InputError(f"{where or cls.__name__}: expected keys and values, got {type(value).__name__}")
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise InputError(_one_line(error, cls, where)) from None
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a YAML file. Raises InputError naming the file and the field."""
+        return cls.parse(load_yaml(path), str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `parse` reads back; fields at their None default are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write YAML atomically."""
+        write_text(Path(path), dump_yaml(self.to_dict()))
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed."""
+        return type(self).parse({**self.to_dict(), **changes})
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping. Raises InputError naming the file and the line."""
+    text = read_text(Path(path), "config")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
+        raise InputError(f"config: {path} is not valid YAML{line}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"config: {path} must hold keys and values, not {type(value).__name__}")
+    return value
+
+
+def dump_yaml(value: dict[str, Any]) -> str:
+    """YAML text with keys in their given order."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+
+
+def override(value: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply `a.b=3` assignments to nested plain data and return a copy. Values are read as YAML."""
+    result = {**value}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set: expected KEY=VALUE, got {assignment!r}")
+        try:
+            parsed = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--set {key}: cannot read the value {text!r}") from None
+        _assign(result, key.strip().split("."), parsed)
+    return result
+
+
+def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = target.get(key)
+        target[key] = {**inner} if isinstance(inner, dict) else {}
+        target = target[key]
+    target[keys[-1]] = value
+
+
+def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """The first of pydantic's complaints as one line, with how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = _unknown_key(str(first["loc"][-1]), model, first["loc"][:-1])
+    elif first["type"] == "missing":
+        message = "is required"
+    elif "input" in first and first["type"] not in ("value_error", "assertion_error"):
+        message = f"{message[0].lower()}{message[1:]}, got {_short(first['input'])}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where + ': ' if where else ''}{field + ': ' if field else ''}{message}{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown_key(key: str, model: type[BaseModel], parents: tuple[int | str, ...]) -> str:
+    fields: dict[str, Any] = dict(model.model_fields)
+    for part in parents:
+        inner = _config_in(fields[str(part)].annotation) if str(part) in fields else None
+        if inner is None:
+            return "unknown key"
+        fields = dict(inner.model_fields)
+    near = difflib.get_close_matches(key, list(fields), n=1, cutoff=0.0)
+    return f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
+
+
+def _config_in(annotation: Any) -> type[BaseModel] | None:
+    """The configuration class inside an annotation such as `MoEConfig | None`."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

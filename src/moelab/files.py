@@ -1,0 +1,109 @@
+"""Files that are whole or absent: written beside their name, flushed, then renamed into place."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moelab.errors import InputError, MoelabError
+
+
+def make_folder(path: Path, field: str = "path") -> Path:
+    """Create a folder and its parents, or say in one line why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{field}: cannot create the folder {path}: {error.strerror}") from error
+    return path
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file in the same folder, flush it to disk, and rename it to `path`."""
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MoelabError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    write_with(path, lambda temporary: temporary.write_bytes(content) and None)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write text (UTF-8) atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused because JSON has no such numbers."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, field: str = "file") -> str:
+    """Read UTF-8 text, or say in one line why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{field}: no such file: {path}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{field}: {path} is not UTF-8 text") from error
+    except OSError as error:
+        raise InputError(f"{field}: cannot read {path}: {error.strerror}") from error
+
+
+def read_json(path: Path, field: str = "file") -> Any:
+    """Read JSON, or say in one line what is wrong with it."""
+    try:
+        return json.loads(read_text(path, field))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{field}: {path} is not valid JSON (line {error.lineno}: {error.msg})") from error
+
+
+def sha256_file(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's content."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """The SHA-256 of a JSON value in canonical form: the same content always hashes the same."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; some systems cannot sync a folder, and there it is skipped."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
