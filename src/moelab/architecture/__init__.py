@@ -1,0 +1,20 @@
+"""What a model is: validated configs, exact parameter and FLOP counts, presets of public models. No torch."""
+
+from moelab.architecture.config import MLAConfig, ModelConfig, MoEConfig
+from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
+from moelab.architecture.presets import PRESETS, load_model, load_preset
+from moelab.architecture.shape import Shape
+
+__all__ = [
+    "PRESETS",
+    "FlopCount",
+    "MLAConfig",
+    "MoEConfig",
+    "ModelConfig",
+    "ParameterCount",
+    "Shape",
+    "count_flops",
+    "count_parameters",
+    "load_model",
+    "load_preset",
+]

@@ -1,0 +1,172 @@
+"""What a model is: validated, frozen, written as YAML. Everything else (counts, torch modules, exports) is derived."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from moelab.config import Config, Count, CountOrZero, NonNegative, Positive
+
+Activation = Literal["swiglu", "relu", "gelu"]
+"""`swiglu` has three matrices (gate, up, down); the plain ones have two (up, down)."""
+
+
+class MLAConfig(Config):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): counted here, not trainable by moelab."""
+
+    q_lora_rank: Count
+    kv_lora_rank: Count
+    qk_nope_head_dim: Count
+    qk_rope_head_dim: Count
+    v_head_dim: Count
+
+
+class MoEConfig(Config):
+    """The feed-forward of a MoE layer: `n_experts` routed experts of width `d_expert`, `top_k` of them per token.
+
+    `d_shared` is the total width of the `n_shared_experts` that every token uses. `normalize_gates` divides the
+    chosen gates by their sum; with `top_k` 1 that would cut the router off from the loss, so it is refused.
+    `balance_loss` is per layer and 1 at perfect balance; `z_loss` is the router's (arXiv 2202.08906).
+    """
+
+    n_experts: Count
+    top_k: Count
+    d_expert: Count
+    n_shared_experts: CountOrZero = 0
+    d_shared: CountOrZero = 0
+    router: Literal["token_choice"] = "token_choice"
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    normalize_gates: bool = True
+    routed_scaling: Positive = 1.0
+    balance_loss: NonNegative = 0.01
+    z_loss: NonNegative = 0.001
+    d_ff_reference: Count | None = Field(default=None, description="dense FFN width that the layer replaces")
+    router_bias: bool = False
+    expert_bias: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("normalize_gates") is None:
+            data = {**data, "normalize_gates": data.get("top_k") not in (1, "1", 1.0)}
+        if isinstance(data, dict) and data.get("n_shared_experts") and not data.get("d_shared"):
+            raise ValueError("d_shared: n_shared_experts needs d_shared, their total width")
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.top_k > self.n_experts:
+            raise ValueError(f"top_k: must be at most n_experts ({self.n_experts}), got {self.top_k}")
+        if self.top_k == 1 and self.normalize_gates:
+            raise ValueError(
+                "normalize_gates: must be false when top_k is 1 (the router would get no gradient)"
+            )
+        if self.d_shared and not self.n_shared_experts:
+            raise ValueError("n_shared_experts: d_shared needs at least one shared expert")
+        if self.n_shared_experts and self.d_shared % self.n_shared_experts:
+            raise ValueError(f"d_shared: must be a multiple of n_shared_experts ({self.n_shared_experts})")
+        return self
+
+    @property
+    def reference_width(self) -> int:
+        """Width of the dense FFN with the same active size, unless `d_ff_reference` says otherwise."""
+        return self.d_ff_reference or self.top_k * self.d_expert + self.d_shared
+
+    @property
+    def granularity(self) -> float:
+        """G = d_ff / d_expert (Krajewski et al., arXiv 2402.07871)."""
+        return self.reference_width / self.d_expert
+
+    @property
+    def expansion(self) -> float:
+        """X = n_experts d_expert / d_ff: how many times the FFN's parameters were multiplied."""
+        return self.n_experts * self.d_expert / self.reference_width
+
+    @property
+    def sparsity(self) -> float:
+        """S = 1 - K/E (Abnar et al., arXiv 2501.12370)."""
+        return 1 - self.top_k / self.n_experts
+
+
+class ModelConfig(Config):
+    """A decoder-only language model: pre-norm RMSNorm, RoPE, grouped-query attention, dense or MoE feed-forward.
+
+    With `moe`, the first `n_dense_layers` layers stay dense (width `d_ff`), and of the rest every `moe_every`-th
+    is MoE. `n_kv_heads` defaults to `n_heads`, `head_dim` to `d_model / n_heads`.
+    """
+
+    vocab_size: Count
+    d_model: Count
+    n_layers: Count
+    n_heads: Count
+    n_kv_heads: Count
+    head_dim: Count
+    d_ff: CountOrZero = 0
+    n_dense_layers: CountOrZero = 0
+    moe_every: Count = 1
+    moe: MoEConfig | None = None
+    activation: Activation = "swiglu"
+    qk_norm: Literal["none", "head", "full"] = "head"
+    tie_embeddings: bool = True
+    rope_theta: Positive = 10_000.0
+    norm_eps: Positive = 1e-6
+    attention_bias: bool = False
+    attention_sinks: bool = False
+    mla: MLAConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = {**data}
+        if isinstance(data.get("qk_norm"), bool):
+            data["qk_norm"] = "head" if data["qk_norm"] else "none"
+        heads, width = data.get("n_heads"), data.get("d_model")
+        if data.get("n_kv_heads") is None and heads is not None:
+            data["n_kv_heads"] = heads
+        whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
+        if data.get("head_dim") is None and whole:
+            if width % heads:
+                raise ValueError(
+                    f"d_model: must be a multiple of n_heads ({heads}) unless head_dim is given, got {width}"
+                )
+            data["head_dim"] = width // heads
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_kv_heads: must divide n_heads ({self.n_heads}), got {self.n_kv_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim: must be even for rotary embeddings, got {self.head_dim}")
+        if self.moe is None and (self.n_dense_layers or self.moe_every != 1):
+            raise ValueError("n_dense_layers, moe_every: only a model with `moe` has them")
+        if self.moe is not None and self.n_moe_layers == 0:
+            raise ValueError(
+                f"n_dense_layers: leaves none of the {self.n_layers} layers for MoE, got {self.n_dense_layers}"
+            )
+        if self.d_ff == 0 and self.n_moe_layers < self.n_layers:
+            raise ValueError("d_ff: is required because some layers are dense")
+        return self
+
+    def is_moe_layer(self, layer: int) -> bool:
+        """Whether layer number `layer` (from 0) has a MoE feed-forward."""
+        if self.moe is None or layer < self.n_dense_layers:
+            return False
+        return (layer - self.n_dense_layers) % self.moe_every == self.moe_every - 1
+
+    @property
+    def n_moe_layers(self) -> int:
+        """How many layers are MoE."""
+        return sum(self.is_moe_layer(layer) for layer in range(self.n_layers))
+
+    @property
+    def unbuildable(self) -> str | None:
+        """Why moelab can count but not build this model, or None where it can."""
+        reasons = {
+            "multi-head latent attention": self.mla is not None,
+            "attention sinks": self.attention_sinks,
+            "biased experts": self.moe is not None and self.moe.expert_bias,
+            "a router bias": self.moe is not None and self.moe.router_bias,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)

@@ -1,0 +1,40 @@
+"""Public models by name, from their published configurations, and the one way to turn a CONFIG argument into a model."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moelab.architecture.config import ModelConfig
+from moelab.config import load_yaml
+from moelab.errors import InputError
+
+PRESETS = ("mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-120b", "llama3-8b")
+
+
+def load_preset(name: str) -> ModelConfig:
+    """The architecture of a public model. Raises InputError naming the known presets."""
+    if name not in PRESETS:
+        raise InputError(f"preset: no such preset {name!r}; known: {', '.join(PRESETS)}")
+    text = files("moelab.architecture").joinpath(f"presets/{name}.yaml").read_text(encoding="utf-8")
+    return ModelConfig.parse(yaml.safe_load(text), name)
+
+
+def load_model(config: str | Path) -> ModelConfig:
+    """CONFIG as every command takes it: a model YAML, a run YAML, a run folder, or a preset's name."""
+    path = Path(config)
+    if str(config) in PRESETS and not path.exists():
+        return load_preset(str(config))
+    if path.is_dir():
+        path = path / "config.yaml"
+        if not path.exists():
+            raise InputError(f"config: the folder {config} holds no config.yaml, so it is not a run")
+    elif not path.exists():
+        raise InputError(f"config: no file, folder or preset {str(config)!r}; presets: {', '.join(PRESETS)}")
+    return ModelConfig.parse(_model_part(load_yaml(path)), str(path))
+
+
+def _model_part(value: dict[str, Any]) -> Any:
+    """A run YAML keeps its architecture under `model`."""
+    return value["model"] if "model" in value and "vocab_size" not in value else value
