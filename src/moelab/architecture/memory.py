@@ -1,0 +1,70 @@
+"""Bytes: weights, gradients and optimiser state while training, the KV cache while serving. One model or a lattice."""
+
+from dataclasses import dataclass
+
+from moelab.architecture.config import ModelConfig
+from moelab.architecture.counts import Numbers, count_parameters
+from moelab.architecture.shape import Shape
+from moelab.errors import InputError
+
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+"""Bytes of one number, without the scales that low precisions store beside it (about 1-6 % more)."""
+
+OPTIMIZER_STATES = {"adamw": 2, "muon": 1, "sgd": 0}
+"""Numbers kept per parameter; Muon keeps one for hidden matrices (AdamW's two for the rest are ignored here)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingMemory:
+    """Bytes of training state over all devices; activations depend on the batch and are left out."""
+
+    weights: Numbers
+    master_weights: Numbers
+    gradients: Numbers
+    optimizer: Numbers
+
+    @property
+    def total(self) -> Numbers:
+        """All of it."""
+        return self.weights + self.master_weights + self.gradients + self.optimizer
+
+
+def bytes_of(precision: str) -> float:
+    """Bytes of one number. Raises InputError naming the known precisions."""
+    if precision not in BYTES:
+        raise InputError(f"precision: no such precision {precision!r}; known: {', '.join(BYTES)}")
+    return BYTES[precision]
+
+
+def weight_bytes(model: ModelConfig | Shape, precision: str = "bf16") -> Numbers:
+    """Bytes of all weights."""
+    return count_parameters(model).params_total * bytes_of(precision)
+
+
+def kv_elements_per_token(model: ModelConfig | Shape) -> Numbers:
+    """Numbers cached for one token: keys and values of every layer, or the latent vector of latent attention."""
+    s = Shape.of(model) if isinstance(model, ModelConfig) else model
+    mla = s.mla_kv_rank > 0
+    return s.n_layers * (mla * (s.mla_kv_rank + s.mla_rope_dim) + (1 - mla) * 2 * s.n_kv_heads * s.head_dim)
+
+
+def kv_bytes(model: ModelConfig | Shape, context: Numbers, precision: str = "bf16") -> Numbers:
+    """Bytes of the KV cache of one sequence of `context` tokens (every layer attends to all of it)."""
+    return kv_elements_per_token(model) * context * bytes_of(precision)
+
+
+def training_memory(model: ModelConfig | Shape, precision: str = "bf16", optimizer: str = "adamw") -> TrainingMemory:
+    """Bytes of training state: weights and gradients at `precision`, fp32 optimiser state and master weights.
+
+    Below fp32 a master copy of the weights is kept, as in mixed-precision training (arXiv 1710.03740):
+    16 bytes per parameter for bf16 with AdamW. Raises InputError for an unknown precision or optimiser.
+    """
+    if optimizer not in OPTIMIZER_STATES:
+        raise InputError(f"optimizer: no such optimizer {optimizer!r}; known: {', '.join(OPTIMIZER_STATES)}")
+    params, size = count_parameters(model).params_total, bytes_of(precision)
+    return TrainingMemory(
+        weights=params * size,
+        master_weights=params * (4.0 if size < 4 else 0.0),
+        gradients=params * max(size, 2.0),
+        optimizer=params * 4.0 * OPTIMIZER_STATES[optimizer],
+    )

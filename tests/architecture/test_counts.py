@@ -1,0 +1,59 @@
+"""Counts against published totals, the definition by part, and the vectorised path against the scalar one."""
+
+import numpy as np
+import pytest
+
+from moelab.architecture import Shape, count_flops, count_parameters, load_preset
+from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
+from moelab.errors import InputError
+
+PUBLISHED = [  # preset, total, active, both as the model's report prints them (rounded)
+    ("mixtral-8x7b", 46.7e9, 12.88e9),
+    ("olmoe-1b-7b", 6.92e9, 1.282e9),
+    ("qwen3-30b-a3b", 30.53e9, 3.353e9),
+    ("deepseek-v3", 671.03e9, 37.55e9),
+    ("llama3-8b", 8.03e9, 8.03e9),
+    ("gpt-oss-120b", 116.83e9, 5.71e9),
+]
+
+
+@pytest.mark.parametrize(("preset", "total", "active"), PUBLISHED)
+def test_presets_match_published_totals(preset: str, total: float, active: float) -> None:
+    params = count_parameters(load_preset(preset))
+    assert params.params_total == pytest.approx(total, rel=2e-3)
+    assert params.params_active == pytest.approx(active, rel=2e-3)
+    assert sum(params.parts.values()) == params.params_total
+
+
+def test_a_lattice_counts_like_its_members() -> None:
+    shapes = [Shape.of(load_preset(name)) for name, *_ in PUBLISHED]
+    lattice = Shape(
+        **{name: np.array([getattr(shape, name) for shape in shapes]) for name in Shape.__dataclass_fields__}
+    )
+    together = count_parameters(lattice).params_total
+    flops = count_flops(lattice, 4096).train
+    for index, shape in enumerate(shapes):
+        assert together[index] == count_parameters(shape).params_total
+        assert flops[index] == count_flops(shape, 4096).train
+
+
+def test_causal_counts_half_the_scores() -> None:
+    model = load_preset("llama3-8b")
+    full, half = count_flops(model, 4096), count_flops(model, 4096, causal=True)
+    assert half.attention_scores / full.attention_scores == pytest.approx(4097 / 8192)
+    assert half.head == full.head
+
+
+def test_memory_of_a_known_model() -> None:
+    model = load_preset("llama3-8b")
+    assert weight_bytes(model) == 2 * count_parameters(model).params_total
+    assert kv_bytes(model, 1) == 2 * 32 * 8 * 128 * 2
+    assert kv_bytes(load_preset("deepseek-v3"), 1) == 61 * (512 + 64) * 2
+    assert training_memory(model).total == 16 * count_parameters(model).params_total
+
+
+def test_memory_names_what_is_known() -> None:
+    with pytest.raises(InputError, match=r"precision: no such precision 'fp3'; known: fp32, bf16"):
+        weight_bytes(load_preset("llama3-8b"), "fp3")
+    with pytest.raises(InputError, match="optimizer: no such optimizer"):
+        training_memory(load_preset("llama3-8b"), optimizer="lion")
