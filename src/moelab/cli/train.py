@@ -1,0 +1,44 @@
+"""`moelab train`: one run, from a YAML file to a run folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="Run YAML with model, data and train.", show_default=False)],
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. train.seed=1.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that gets a folder per run.")] = Path("runs"),
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON.")] = False,
+) -> None:
+    """Train one model. Started again after an interruption, it goes on where it stopped and ends the same.
+
+    Example: moelab train configs/runs/small-moe.yaml --set train.tokens=2M --set model.moe.top_k=2
+    """
+    from moelab.cli.output import print_json, print_line
+    from moelab.config import load_yaml, override
+    from moelab.data import Dataset
+    from moelab.runs import RunConfig
+    from moelab.training import resolve_run, train_run
+    from moelab.training.display import follow
+
+    run = RunConfig.parse(override(load_yaml(config), assign or []), str(config))
+    dataset = Dataset.open(run.data.path)
+    run = resolve_run(run, dataset)
+    with follow(run, quiet=as_json) as watch:
+        record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch)
+    if as_json:
+        print_json(record.to_dict())
+        return
+    if record.status == "diverged":
+        print_line(f"diverged: the loss stopped being finite; see {out / record.run_id}")
+        raise SystemExit(1)
+    print_line(
+        f"loss {record.loss:.4f} nats/token, {record.bits_per_byte:.4f} bits/byte after {record.tokens:,} tokens "
+        f"({record.tokens_per_second:,.0f} tokens/s, {record.dispatch} dispatch, {record.precision})"
+    )
+    print_line(str(out / record.run_id))

@@ -1,0 +1,68 @@
+"""Validation loss: cross-entropy in nats per token, bits per byte, and the loss of each source by itself."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from moelab.data import ValidationBatch
+from moelab.model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Means over the evaluated tokens; routing has one row of statistics per MoE layer."""
+
+    loss: float
+    bits_per_byte: float
+    tokens: int
+    loss_by_source: dict[str, float] = field(default_factory=dict)
+    routing: list[dict[str, float]] = field(default_factory=list)
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel, batches: Iterable[ValidationBatch], *, device: str = "cpu", precision: str = "fp32"
+) -> Evaluation:
+    """Mean cross-entropy of `batches`; bits per byte = nats x tokens / (bytes ln 2)."""
+    nats, tokens, n_bytes = 0.0, 0, 0
+    by_source: dict[str, list[float]] = {}
+    routing: list[list[dict[str, float]]] = []
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        inputs = torch.from_numpy(batch.inputs).to(device)
+        targets = torch.from_numpy(batch.targets).to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            output = model.loss(inputs, targets, reduction="none", collect_routing=True)
+        losses = output.loss.double().cpu().numpy()
+        nats, tokens, n_bytes = nats + float(losses.sum()), tokens + losses.size, n_bytes + batch.n_bytes
+        _add_sources(by_source, batch.sources, losses)
+        routing.append([record.summary() for record in output.routing])
+    model.train(was_training)
+    return Evaluation(
+        loss=nats / tokens,
+        bits_per_byte=nats / (n_bytes * math.log(2)),
+        tokens=tokens,
+        loss_by_source={name: total / count for name, (total, count) in sorted(by_source.items())},
+        routing=_mean_rows(routing),
+    )
+
+
+def _add_sources(totals: dict[str, list[float]], sources: list[str], losses: np.ndarray) -> None:
+    for name, row in zip(sources, losses, strict=True):
+        entry = totals.setdefault(name, [0.0, 0.0])
+        entry[0] += float(row.sum())
+        entry[1] += row.size
+
+
+def _mean_rows(batches: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """Average the statistics of every layer over the batches."""
+    if not batches or not batches[0]:
+        return []
+    return [
+        {name: float(np.mean([rows[layer][name] for rows in batches])) for name in batches[0][layer]}
+        for layer in range(len(batches[0]))
+    ]

@@ -1,0 +1,136 @@
+"""What came out of one run: a flat record with the columns every table, law and report uses."""
+
+from typing import Any, Literal
+
+from moelab.architecture import ModelConfig, count_flops, count_parameters
+from moelab.config import Config
+from moelab.runs.config import RunConfig
+
+
+class RunRecord(Config):
+    """The outcome of one run. Losses are validation cross-entropy in nats per token; `train_flops` is the exact count.
+
+    A dense model stands as one expert that every token uses (`n_experts` 1, `sparsity` 0, `granularity` 1), which is
+    the limit the laws take. `loss_curve` rows are evaluations; `routing` holds one row per MoE layer.
+    """
+
+    run_id: str
+    name: str = ""
+    status: Literal["finished", "diverged"]
+    kind: Literal["dense", "moe"]
+    labels: dict[str, str] = {}
+    loss: float | None
+    bits_per_byte: float | None
+    train_loss: float | None = None
+    loss_by_source: dict[str, float] = {}
+    params_total: int
+    params_active: int
+    params_non_embedding: int
+    params_active_non_embedding: int
+    activation_rate: float
+    n_experts: int
+    top_k: int
+    n_shared_experts: int
+    d_expert: int
+    d_shared: int
+    granularity: float
+    expansion: float
+    sparsity: float
+    d_model: int
+    d_ff: int
+    n_layers: int
+    n_dense_layers: int
+    n_heads: int
+    vocab_size: int
+    seq_len: int
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    flops_per_token: float
+    train_flops: float
+    batch_tokens: int
+    learning_rate: float
+    optimizer: str
+    schedule: str
+    seed: int
+    device: str
+    precision: str
+    threads: int
+    dispatch: str
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    resumed: int = 0
+    data_hash: str
+    loss_curve: list[dict[str, float]] = []
+    routing: list[dict[str, float]] = []
+    versions: dict[str, str] = {}
+
+    def row(self) -> dict[str, Any]:
+        """The record as one row of a table: scalars only, labels as columns of their own."""
+        nested = {"labels", "loss_by_source", "loss_curve", "routing", "versions"}
+        row = {key: value for key, value in self.model_dump(mode="json").items() if key not in nested}
+        return {**self.labels, **row, **_routing_columns(self.routing)}
+
+
+def model_columns(config: ModelConfig, seq_len: int) -> dict[str, Any]:
+    """The columns that an architecture alone decides. `flops_per_token` is forward and backward at `seq_len`."""
+    counts, moe = count_parameters(config), config.moe
+    return {
+        "kind": "moe" if moe else "dense",
+        "params_total": counts.params_total,
+        "params_active": counts.params_active,
+        "params_non_embedding": counts.params_non_embedding,
+        "params_active_non_embedding": counts.params_active_non_embedding,
+        "activation_rate": counts.activation_rate,
+        "n_experts": moe.n_experts if moe else 1,
+        "top_k": moe.top_k if moe else 1,
+        "n_shared_experts": moe.n_shared_experts if moe else 0,
+        "d_expert": moe.d_expert if moe else config.d_ff,
+        "d_shared": moe.d_shared if moe else 0,
+        "granularity": moe.granularity if moe else 1.0,
+        "expansion": moe.expansion if moe else 1.0,
+        "sparsity": moe.sparsity if moe else 0.0,
+        "d_model": config.d_model,
+        "d_ff": config.d_ff or (moe.reference_width if moe else 0),
+        "n_layers": config.n_layers,
+        "n_dense_layers": config.n_dense_layers if moe else config.n_layers,
+        "n_heads": config.n_heads,
+        "vocab_size": config.vocab_size,
+        "seq_len": seq_len,
+        "flops_per_token": float(count_flops(config, seq_len).train),
+    }
+
+
+def run_columns(config: RunConfig) -> dict[str, Any]:
+    """The columns known before a run starts: its model's, and the tokens and FLOPs it will spend."""
+    train = config.train
+    columns = model_columns(config.model, train.seq_len)
+    tokens = train.steps * train.batch_tokens
+    unique = min(config.data.unique_tokens or tokens, tokens)
+    return {
+        **columns,
+        "name": config.name or "",
+        "labels": config.labels,
+        "tokens": tokens,
+        "unique_tokens": unique,
+        "epochs": tokens / unique,
+        "train_flops": columns["flops_per_token"] * tokens,
+        "batch_tokens": train.batch_tokens,
+        "learning_rate": train.learning_rate,
+        "optimizer": train.optimizer,
+        "schedule": train.schedule,
+        "seed": train.seed,
+    }
+
+
+def _routing_columns(routing: list[dict[str, float]]) -> dict[str, float]:
+    """Worst layer for balance, total for dead experts, mean for the entropies."""
+    if not routing:
+        return {}
+    columns = {}
+    for name in routing[0]:
+        values = [layer[name] for layer in routing]
+        worst = max(values) if name == "max_violation" else sum(values) / len(values)
+        columns[f"routing_{name}"] = float(sum(values)) if name == "dead_experts" else float(worst)
+    return columns

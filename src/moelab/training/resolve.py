@@ -1,0 +1,65 @@
+"""Decide once, before a run is named, what its config left to the machine: device, precision, threads, dispatch."""
+
+import os
+
+import torch
+
+from moelab.data import Dataset
+from moelab.errors import InputError
+from moelab.model import resolve_dispatch
+from moelab.runs import RunConfig
+
+_WIDE_ENOUGH_FOR_BF16 = 128
+_WIDE_ENOUGH_FOR_THREADS = 128
+
+
+def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """The same run with every `auto` decided and the data's hash filled in.
+
+    On a CPU bf16 is chosen only where the processor has bf16 instructions and the model is at least 128 wide, and
+    several threads only from that width on: below it they slow a run down. Raises InputError when the config and the
+    data or the machine do not fit.
+    """
+    train, data = config.train, config.data
+    if data.manifest_hash not in (None, dataset.manifest_hash):
+        raise InputError(f"data.manifest_hash: the data in {data.path} has another hash ({dataset.manifest_hash})")
+    if config.model.vocab_size < dataset.vocab_size:
+        raise InputError(f"model.vocab_size: must be at least the data's {dataset.vocab_size}")
+    if data.unique_tokens is not None and data.unique_tokens > dataset.train_tokens:
+        raise InputError(f"data.unique_tokens: the data holds {dataset.train_tokens} training tokens")
+    device = _device(train.device)
+    precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
+    threads = train.threads or (_cores() if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dispatch = train.dispatch
+    if config.model.moe is None:
+        dispatch = "none"
+    elif dispatch == "auto":
+        dispatch = resolve_dispatch(config.model, device, dtype)
+    return config.replace(
+        data={**data.to_dict(), "manifest_hash": dataset.manifest_hash},
+        train={
+            **train.to_dict(),
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+            "dispatch": dispatch,
+        },
+    )
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device: cuda was asked for, but PyTorch finds no CUDA device; allowed: cpu, auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _precision(d_model: int, device: str) -> str:
+    if device == "cuda":
+        return "bf16"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if has_bf16 and d_model >= _WIDE_ENOUGH_FOR_BF16 else "fp32"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,25 @@
+"""The learning rate at each step: warm-up, then cosine, warm-up-stable-decay, or constant."""
+
+import math
+
+from moelab.runs import TrainConfig
+
+
+def learning_rate_at(step: int, config: TrainConfig) -> float:
+    """The rate of optimiser step `step` (from 0) of `config.steps`.
+
+    Linear warm-up from the first step; `cosine` falls to `final_lr_fraction` of the peak at the end; `wsd` stays at
+    the peak and falls linearly to it over the last `decay_fraction` of the steps (arXiv 2404.06395).
+    """
+    peak, total = config.learning_rate, config.steps
+    warmup = math.ceil(config.warmup_fraction * total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    final = config.final_lr_fraction
+    if config.schedule == "cosine":
+        progress = (step - warmup) / max(1, total - warmup)
+        return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
+    decay = math.ceil(config.decay_fraction * total)
+    if config.schedule == "wsd" and decay and step >= total - decay:
+        return peak * (1 - (1 - final) * (step - (total - decay) + 1) / decay)
+    return peak
