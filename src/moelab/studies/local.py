@@ -145,7 +145,7 @@ def _dearest_first(configs: list[RunConfig]) -> list[RunConfig]:
     return sorted(unique.values(), key=_cost, reverse=True)
 
 
-class _one_thread_each:  # noqa: N801 - reads as a statement
+class _one_thread_each:
     """Give child processes one thread each from their first import on; the parent's environment comes back after."""
 
     _names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

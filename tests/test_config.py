@@ -1,0 +1,87 @@
+"""Configs are strict, frozen, and complain in one line that names the field."""
+
+from pathlib import Path
+
+import pytest
+
+from moelab.architecture import ModelConfig
+from moelab.config import override
+from moelab.errors import InputError
+from moelab.runs import RunConfig
+
+SMALL = {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64}
+MOE = {"n_experts": 4, "top_k": 2, "d_expert": 32}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_modle": 3}, "unknown key; did you mean 'd_model'"),
+        ({"moe": {**MOE, "n_expert": 4}}, "did you mean 'n_experts'"),
+        ({"n_layers": "four"}, "n_layers: expected a number"),
+        ({"n_layers": 1.5}, "n_layers: expected a whole number"),
+        ({"n_layers": True}, "n_layers: expected a number"),
+        ({"n_layers": -2}, "n_layers: input should be greater than 0, got -2"),
+        ({"n_heads": 3}, r"d_model: must be a multiple of n_heads \(3\)"),
+        ({"moe": {**MOE, "top_k": 8}}, r"top_k: must be at most n_experts \(4\), got 8"),
+        ({"moe": {**MOE, "top_k": 1, "normalize_gates": True}}, "normalize_gates: must be false when top_k is 1"),
+        ({"moe": {**MOE, "n_shared_experts": 1}}, "d_shared"),
+        ({"moe": {**MOE, "d_shared": 8}}, "n_shared_experts"),
+        ({"moe": MOE, "n_dense_layers": 2}, "n_dense_layers: leaves none"),
+        ({"n_kv_heads": 4}, "n_kv_heads: must divide n_heads"),
+        ({"d_ff": 0}, "d_ff: is required"),
+        ({"activation": "swish"}, "activation: input should be 'swiglu', 'relu' or 'gelu', got 'swish'"),
+    ],
+)
+def test_bad_fields(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        ModelConfig.parse({**SMALL, **change}, "a.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_field() -> None:
+    with pytest.raises(InputError, match=r"a\.yaml: d_model: is required"):
+        ModelConfig.parse({k: v for k, v in SMALL.items() if k != "d_model"}, "a.yaml")
+
+
+def test_quantities_are_read() -> None:
+    assert ModelConfig.parse({**SMALL, "vocab_size": "32K"}).vocab_size == 32_000
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = ModelConfig.parse({**SMALL, "moe": MOE, "n_dense_layers": 1})
+    config.to_yaml(tmp_path / "model.yaml")
+    assert ModelConfig.from_yaml(tmp_path / "model.yaml") == config
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b", "a: b: c", ""])
+def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.yaml"):
+        ModelConfig.from_yaml(path)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(InputError, match="no such file"):
+        RunConfig.from_yaml("nowhere.yaml")
+
+
+def test_configs_are_frozen() -> None:
+    config = ModelConfig.parse(SMALL)
+    with pytest.raises(ValueError, match="frozen"):
+        config.d_model = 64
+
+
+def test_override() -> None:
+    before = {"train": {"seed": 0}, "x": 1}
+    after = override(before, ["train.seed=3", "model.moe.top_k=2", "x=1e-3"])
+    assert after == {"train": {"seed": 3}, "x": "1e-3", "model": {"moe": {"top_k": 2}}}
+    assert before["train"]["seed"] == 0
+    with pytest.raises(InputError, match="KEY=VALUE"):
+        override({}, ["seed"])
+
+
+def test_normalised_gates_default_follows_top_k() -> None:
+    assert ModelConfig.parse({**SMALL, "moe": MOE}).moe.normalize_gates
+    assert not ModelConfig.parse({**SMALL, "moe": {**MOE, "top_k": 1}}).moe.normalize_gates

@@ -1,0 +1,83 @@
+"""The house plan holds: rooms import one way, the desk half never imports torch, and --help imports typer alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "moelab"
+ROOMS = (
+    "architecture",
+    "runs",
+    "laws",
+    "report",
+    "fitting",
+    "serving",
+    "planning",
+    "data",
+    "model",
+    "evaluation",
+    "training",
+    "studies",
+    "export",
+    "cli",
+)
+DESK = ROOMS[: ROOMS.index("data")]
+PRESENT = [room for room in ROOMS if (SRC / room).is_dir()]
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_folder_is_a_room() -> None:
+    folders = {p.name for p in SRC.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert folders <= set(ROOMS)
+
+
+@pytest.mark.parametrize("room", PRESENT)
+def test_a_room_imports_only_rooms_before_it(room: str) -> None:
+    later = ROOMS[ROOMS.index(room) + 1 :]
+    for path in (SRC / room).rglob("*.py"):
+        for name in imported_modules(path):
+            parts = name.split(".")
+            imported = parts[1] if parts[0] == "moelab" and len(parts) > 1 else ""
+            assert imported not in later, f"{path.relative_to(SRC)} imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in SRC.glob("*.py") if not p.name.startswith("__")], ids=lambda p: p.name)
+def test_root_modules_import_no_room(path: Path) -> None:
+    rooms = {name.split(".")[1] for name in imported_modules(path) if name.startswith("moelab.")}
+    assert not rooms & set(ROOMS)
+
+
+@pytest.mark.parametrize("room", [room for room in DESK if room in PRESENT])
+def test_the_desk_half_never_imports_torch(room: str) -> None:
+    for path in (SRC / room).rglob("*.py"):
+        assert not any(name.split(".")[0] == "torch" for name in imported_modules(path)), path
+
+
+def test_the_desk_half_loads_without_torch() -> None:
+    rooms = ", ".join(f"moelab.{room}" for room in DESK if room in PRESENT)
+    code = f"import sys; sys.modules['torch'] = None; import {rooms}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from moelab.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'polars', 'scipy', 'torch', 'altair', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

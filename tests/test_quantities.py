@@ -1,0 +1,74 @@
+"""Numbers as people write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moelab.errors import InputError
+from moelab.quantities import (
+    format_bytes,
+    format_number,
+    format_seconds,
+    parse_bytes,
+    parse_count,
+    parse_number,
+    parse_seconds,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e21", 1e21),
+        ("300B", 3e11),
+        ("20M", 2e7),
+        ("1.5k", 1500),
+        ("7_000", 7000),
+        (".5T", 5e11),
+        (3, 3.0),
+        ("-2", -2),
+    ],
+)
+def test_numbers(text: str | float, value: float) -> None:
+    assert parse_number(text) == pytest.approx(value, rel=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "1e", "10Q", "1 2", "nan", "inf", "1e999", "--5", True])
+def test_bad_numbers_name_the_field(text: str) -> None:
+    with pytest.raises(InputError, match=r"flops: .*1e21"):
+        parse_number(text, "flops")
+
+
+def test_units() -> None:
+    assert parse_bytes("80GB") == 80e9
+    assert parse_bytes("80GiB") == 80 * 2**30
+    assert parse_seconds("50ms") == pytest.approx(0.05)
+    assert parse_seconds(2) == 2
+    with pytest.raises(InputError, match="tpot"):
+        parse_seconds("5 parsecs", "tpot")
+
+
+def test_counts_are_whole() -> None:
+    assert parse_count("2.5M") == 2_500_000
+    with pytest.raises(InputError, match="whole"):
+        parse_count("2.5")
+
+
+@given(st.integers(0, 10**30))
+def test_plain_digits_are_exact(value: int) -> None:
+    assert parse_count(str(value)) == value
+    assert parse_count(value) == value
+
+
+@given(st.floats(1e-2, 1e14))
+def test_formatted_numbers_read_back(value: float) -> None:
+    assert parse_number(format_number(value)) == pytest.approx(value, rel=6e-3)
+
+
+def test_formats() -> None:
+    assert format_number(1.28e9) == "1.28B"
+    assert format_number(512) == "512"
+    assert format_number(None) == "-"
+    assert format_bytes(46.7e9) == "46.7 GB"
+    assert format_seconds(245) == "4 min 05 s"
+    assert format_seconds(0.035) == "35 ms"
