@@ -1,0 +1,136 @@
+"""What a scaling law is: a formula with its gradient, published coefficients, what its variables mean, and where it holds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture import ModelConfig, Shape
+from moelab.errors import InputError
+from moelab.laws.design import Conversion, Design, Refusal
+
+Array = NDArray[Any]
+Values = Mapping[str, Any]
+"""Name -> float or array. Coefficients of shape (B, 1) and variables of shape (n,) give results of shape (B, n)."""
+Formula = Callable[[Values, Values], tuple[Array, Callable[[], dict[str, Array]]]]
+"""(coefficients, variables) -> the value, and a function that returns its derivative by each coefficient.
+Both share their intermediate results, hold for complex numbers, and broadcast."""
+Mark = Literal["read", "second-hand", "recomputed"]
+Compute = Callable[[Array, float, Values], dict[str, Array]]
+Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Law:
+    """One law of one paper. `moelab laws ID` prints it; its file is the place to read it.
+
+    `linear` names the coefficients that enter linearly (in the loss, or in its logarithm where `log_linear`); a fit
+    solves for them. `positive` ones are fitted as logarithms. `search` gives the box from which starts of the other
+    coefficients are drawn and `bounds` the limits of a fit. `hold` names what may be held at its published value when
+    a table is too small; `aliases` are the paper's names for ours. `ranges` are the published fit's; None is unknown, never guessed. `kind` says what the formula
+    predicts: the loss in nats per token, or the compute leverage over a dense model.
+    """
+
+    id: str
+    title: str
+    citation: str
+    form: str
+    variables: tuple[str, ...]
+    coefficients: tuple[str, ...]
+    formula: Formula
+    convert: Converter
+    published: Mapping[str, float] | None = None
+    mark: Mark | None = None
+    unpublished: str = ""
+    note: str = ""
+    meaning: Mapping[str, str] = field(default_factory=dict)
+    flops: str = ""
+    ranges: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    kind: Literal["loss", "leverage"] = "loss"
+    covers_dense: bool = True
+    covers_moe: bool = True
+    linear: tuple[str, ...] = ()
+    log_linear: bool = False
+    positive: tuple[str, ...] = ()
+    search: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    hold: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    at_compute: Compute | None = None
+    choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def loss(self, coefficients: Values | None, variables: Values) -> Array:
+        """The predicted loss (leverage for such a law). `coefficients` None means the published ones."""
+        return self.formula(self._coefficients(coefficients), self._variables(variables))[0]
+
+    def gradient(self, coefficients: Values | None, variables: Values) -> dict[str, Array]:
+        """The derivative of `loss` by each coefficient, each broadcastable to the shape of the loss."""
+        return self.formula(self._coefficients(coefficients), self._variables(variables))[1]()
+
+    def supports(self, variables: Values | Sequence[str]) -> bool:
+        """Whether every variable of the law is among `variables`."""
+        return set(self.variables) <= set(variables)
+
+    def extrapolation(self, variables: Values, ranges: Mapping[str, tuple[float, float] | None] | None = None) -> Array:
+        """Largest log10 distance outside the fitted range, per design; 0 inside, NaN where no range is known.
+
+        `sparsity` S is measured as 1 / (1 - S), the factor by which experts outnumber those in use.
+        """
+        known = {k: r for k, r in (self.ranges if ranges is None else ranges).items() if r and k in variables}
+        if not known:
+            return np.full(np.broadcast_shapes(*(np.shape(value) for value in variables.values())), np.nan)
+        return np.maximum.reduce(
+            np.broadcast_arrays(*(_distance(name, variables[name], known[name]) for name in known))
+        )
+
+    def variables_of(
+        self,
+        model: ModelConfig | Shape,
+        tokens: Any,
+        seq_len: Any = 4096,
+        unique_tokens: Any = None,
+        published: bool = True,
+    ) -> Conversion:
+        """Translate architectures into this law's own variables: its N, its experts, its granularity, its compute.
+
+        `model` may be a lattice of n shapes; `tokens` broadcasts against it. The answer says for each design whether
+        the law can speak about it and, where not, why. With `published` false only the form's limits count, not
+        those of the published coefficients (a fit of one's own has its own range).
+        """
+        design = Design.of(model, tokens, seq_len, unique_tokens)
+        variables, refusals = self.convert(design)
+        if not self.covers_dense:
+            refusals.append(Refusal("this law does not describe dense models", design.dense))
+        if not self.covers_moe:
+            refusals.append(Refusal("this law describes dense models only", ~design.dense))
+        kept = [refusal for refusal in refusals if published or not refusal.published_only]
+        return Conversion.of(variables, kept)
+
+    def _coefficients(self, given: Values | None) -> Values:
+        if given is None:
+            if self.published is None:
+                raise InputError(f"{self.id}: has no published coefficients ({self.unpublished}); fit it first")
+            return self.published
+        missing = [name for name in self.coefficients if name not in given]
+        if missing:
+            raise InputError(f"{self.id}: coefficients missing: {', '.join(missing)}")
+        return given
+
+    def _variables(self, given: Values) -> Values:
+        missing = [name for name in self.variables if name not in given]
+        if missing:
+            needs = ", ".join(self.variables)
+            raise InputError(f"{self.id}: variables missing: {', '.join(missing)}; the law needs {needs}")
+        return {name: np.asarray(given[name]) * 1.0 for name in self.variables}
+
+
+def _distance(name: str, value: Any, limits: tuple[float, float]) -> Array:
+    low, high = limits
+    value = np.asarray(value, float)
+    if name == "sparsity":
+        value, low, high = 1 / (1 - value), 1 / (1 - low), 1 / (1 - high)
+    with np.errstate(divide="ignore"):
+        position, bottom, top = np.log10(value), np.log10(low), np.log10(high)
+    return np.maximum(0.0, np.maximum(position - top, bottom - position))
