@@ -1,0 +1,68 @@
+"""A checkpoint is whole or absent; a damaged one gives way to the one before it, and says so."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from moelab.errors import InputError
+from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
+
+
+def save(folder: Path, step: int, value: float, keep: int = 2) -> None:
+    progress = Progress(step=step, seconds=1.5, curve=[{"step": step, "loss": value}])
+    save_checkpoint(folder, progress, {"w": torch.full((3, 2), value)}, {"w.m": torch.ones(2)}, keep=keep)
+
+
+def test_round_trip_and_rotation(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        save(tmp_path, step, float(step))
+    assert sorted(os.listdir(tmp_path)) == ["00000020", "00000030"]
+    found = load_newest(tmp_path)
+    assert found is not None
+    progress, model, optimizer, complaints = found
+    assert (progress.step, progress.seconds, progress.curve) == (30, 1.5, [{"step": 30, "loss": 30.0}])
+    assert torch.equal(model["w"], torch.full((3, 2), 30.0))
+    assert torch.equal(optimizer["w.m"], torch.ones(2))
+    assert complaints == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_checkpoint_gives_way(tmp_path: Path, name: str, damage: str) -> None:
+    save(tmp_path, 10, 1.0)
+    save(tmp_path, 20, 2.0)
+    path = tmp_path / "00000020" / name
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+    found = load_newest(tmp_path)
+    assert found is not None
+    assert found[0].step == 10
+    assert "00000020 is damaged" in found[3][0]
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    assert load_newest(tmp_path) is None
+    assert load_newest(tmp_path / "absent") is None
+
+
+def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
+    save(tmp_path, 10, 1.0)
+    (tmp_path / ".tmp-abc").mkdir()
+    found = load_newest(tmp_path)
+    assert found is not None
+    assert found[0].step == 10
+    assert os.listdir(tmp_path) == ["00000010"]
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot create the folder"):
+        save(tmp_path / "file" / "checkpoints", 1, 1.0)
