@@ -99,7 +99,10 @@ class Law:
         the law can speak about it and, where not, why. With `published` false only the form's limits count, not
         those of the published coefficients (a fit of one's own has its own range).
         """
-        design = Design.of(model, tokens, seq_len, unique_tokens)
+        return self.read(Design.of(model, tokens, seq_len, unique_tokens), published)
+
+    def read(self, design: Design, published: bool = True) -> Conversion:
+        """As `variables_of`, for a design whose counts several laws share."""
         variables, refusals = self.convert(design)
         if not self.covers_dense:
             refusals.append(Refusal("this law does not describe dense models", design.dense))
