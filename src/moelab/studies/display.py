@@ -1,0 +1,85 @@
+"""What a study shows while it works: a bar over all runs, a line per running one, and plain lines of what was found."""
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from moelab.quantities import format_seconds
+from moelab.studies.local import Board
+
+
+class Display:
+    """Prints to stderr. On a terminal the board is live; elsewhere a line per finished run takes its place."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.started = time.monotonic()
+        self._live: Live | None = None
+        self._told: set[str] = set()
+        self._flops_before = 0.0
+        self._stage_started = time.monotonic()
+
+    def stage(self, title: str) -> None:
+        """Say what begins now."""
+        self.close()
+        self._told.clear()
+        self._flops_before = -1.0
+        self._stage_started = time.monotonic()
+        clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - self.started))
+        self.console.print(f"[bold]{clock}  {title}[/bold]")
+
+    def say(self, text: str) -> None:
+        """A plain line."""
+        self.console.print(Text(f"       {text}"))
+
+    def board(self, board: Board) -> None:
+        """Show where the runs of a stage stand; called about twice a second."""
+        if self._flops_before < 0:
+            self._flops_before = board.done_flops
+        if self.console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+                self._live.start()
+            self._live.update(self._draw(board))
+        self._tell_finished(board)
+
+    def close(self) -> None:
+        """End the live part, if there is one."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _tell_finished(self, board: Board) -> None:
+        for record in board.finished:
+            if record.run_id not in self._told:
+                self._told.add(record.run_id)
+                loss = "diverged" if record.loss is None else f"loss {record.loss:.3f}"
+                speed = f"{record.tokens_per_second / 1e3:.1f}k tokens/s, {format_seconds(record.seconds)}"
+                self.say(f"{len(self._told):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
+
+    def _draw(self, board: Board) -> Group:
+        rows = Table.grid(padding=(0, 2))
+        progress = {name: numbers["step"] / numbers["steps"] for name, numbers in board.running.items()}
+        for run_id, numbers in board.running.items():
+            rows.add_row(
+                Text(f"       {board.names[run_id]}"),
+                ProgressBar(total=1.0, completed=progress[run_id], width=24),
+                f"loss {numbers['loss']:.3f}",
+                f"{numbers['tokens_per_second'] / 1e3:.1f}k tokens/s",
+            )
+        share = board.done_flops / board.total_flops if board.total_flops else 1.0
+        line = f"       {len(board.finished)}/{board.total} runs, {share:.0%} of the work"
+        return Group(rows, Text(line + self._left(board)))
+
+    def _left(self, board: Board) -> str:
+        done = board.done_flops - self._flops_before
+        elapsed = time.monotonic() - self._stage_started
+        if done <= 0:
+            return ""
+        left = (board.total_flops - board.done_flops) * elapsed / done
+        return f", about {format_seconds(max(left, 1))} left"
+
