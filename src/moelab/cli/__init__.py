@@ -13,7 +13,10 @@ from typer.core import TyperGroup
 
 from moelab.errors import InputError, MoelabError
 
-COMMANDS = ("count",)
+COMMANDS = (
+    "count",
+    "data",
+)
 """Sub-commands in the order `moelab --help` lists them; `count` lives in `moelab.cli.count:command`."""
 
 
@@ -27,6 +30,8 @@ class _LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"moelab.cli.{cmd_name}")
+        if hasattr(module, "app"):
+            return typer.main.get_command(module.app)
         single = typer.Typer(add_completion=False)
         single.command(name=cmd_name)(module.command)
         return typer.main.get_command(single)

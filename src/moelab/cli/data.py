@@ -1,0 +1,140 @@
+"""`moelab data`: turn text into tokens, and look at what was prepared."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="data", no_args_is_help=True, add_completion=False, help="Prepare text for training, and look at it."
+)
+
+
+@app.command("prepare")
+def prepare_command(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="default, wheels, a folder, a .txt/.jsonl/.parquet file, or hf:NAME; repeat to mix."),
+    ] = None,
+    vocab_size: Annotated[str, typer.Option(help="Tokens in the trained tokenizer, at least 257.")] = "4096",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A byte-level tokenizer.json or tiktoken rank file to use instead.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to write; data/SOURCE-VOCABULARY by default.")] = None,
+    max_tokens: Annotated[
+        str | None, typer.Option(help="Most training tokens, such as 8M; the mixture stays the same.")
+    ] = None,
+    validation_share: Annotated[float, typer.Option(help="Share of each source held out, by document.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the held-out documents and the order.")] = 0,
+    text_field: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
+    cache: Annotated[str | None, typer.Option(help="Folder for downloaded archives.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace data prepared otherwise.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Text -> tokenizer -> token files with a manifest. The same call again reuses the folder.
+
+    Example: moelab data prepare --source wheels --vocab-size 512 --max-tokens 8M --out data/quickstart
+    """
+    from pathlib import Path
+
+    from moelab.cli.output import print_json, print_line
+    from moelab.data import PrepareConfig, prepare
+    from moelab.data.progress import rich_report, silent
+
+    fields: dict[str, Any] = {
+        "sources": source or ["default"],
+        "vocab_size": vocab_size,
+        "tokenizer": tokenizer,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "validation_share": validation_share,
+        "text_field": text_field,
+    }
+    config = PrepareConfig.parse({key: value for key, value in fields.items() if value is not None})
+    folder = out or _default_folder(config.sources[0], tokenizer, config.vocab_size)
+    began = time.perf_counter()
+    options: dict[str, Any] = {"cache": Path(cache) if cache else None, "force": force}
+    if as_json:
+        result = prepare(config, folder, report=silent, **options)
+    else:
+        with rich_report() as report:
+            result = prepare(config, folder, report=report, **options)
+    seconds = time.perf_counter() - began
+    if as_json:
+        print_json({**_summary(result.dataset), "reused": result.reused, "seconds": seconds})
+        return
+    _print(result.dataset)
+    print_line(f"{'Reused' if result.reused else 'Prepared'} {result.dataset.folder} in {seconds:.1f} s")
+
+
+@app.command("show")
+def show_command(
+    folder: Annotated[str, typer.Argument(help="A prepared folder.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Check the hash of every file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Sources, sizes and licences of a prepared folder.
+
+    Example: moelab data show data/quickstart --verify
+    """
+    from moelab.cli.output import print_json, print_line
+    from moelab.data import Dataset
+
+    dataset = Dataset.open(folder, verify=verify)
+    if as_json:
+        print_json({**_summary(dataset), "verified": verify})
+        return
+    _print(dataset)
+    if verify:
+        print_line("Every file has the hash in the manifest.")
+
+
+def _default_folder(source: str, tokenizer: str | None, vocab_size: int) -> str:
+    from pathlib import Path
+
+    words = source.removeprefix("hf:").replace("/", "-") if source.startswith("hf:") else Path(source).stem
+    kind = Path(tokenizer).stem if tokenizer else str(vocab_size)
+    return f"data/{words or 'text'}-{kind}"
+
+
+def _summary(dataset: Any) -> dict[str, Any]:
+    manifest = dataset.manifest
+    files = [dataset.folder / shard.file for shard in manifest.shards] + [dataset.tokenizer_path]
+    return {
+        "folder": str(dataset.folder),
+        "manifest_hash": manifest.manifest_hash,
+        "vocab_size": manifest.vocab_size,
+        "tokens": manifest.total("train").tokens,
+        "validation_tokens": manifest.total("validation").tokens,
+        "bytes_per_token": manifest.bytes_per_token,
+        "duplicates_dropped": manifest.duplicates_dropped,
+        "bytes_on_disk": sum(path.stat().st_size for path in files),
+        "sources": [source.to_dict() for source in manifest.sources],
+    }
+
+
+def _print(dataset: Any) -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_bytes, format_number
+
+    manifest = dataset.manifest
+    columns = ("source", "documents", "tokens", "text", "held out", "licence of the text")
+    rows = [
+        (
+            source.name,
+            f"{source.train.documents:,}",
+            format_number(source.train.tokens),
+            format_bytes(source.train.bytes),
+            format_number(source.validation.tokens),
+            source.licence,
+        )
+        for source in manifest.sources
+    ]
+    whole = manifest.total("train")
+    held = format_number(manifest.total("validation").tokens)
+    rows.append(("all", f"{whole.documents:,}", format_number(whole.tokens), format_bytes(whole.bytes), held, ""))
+    print_table(columns, rows)
+    print_line(
+        f"vocabulary {manifest.vocab_size:,}, {manifest.bytes_per_token:.2f} bytes per token, "
+        f"{format_bytes(_summary(dataset)['bytes_on_disk'])} on disk, manifest {manifest.manifest_hash[:12]}"
+    )

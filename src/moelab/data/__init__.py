@@ -1,0 +1,19 @@
+"""Text to tokens to batches: prepare a corpus once, then draw batches that depend on seed and step alone."""
+
+from moelab.data.batches import TrainBatches, ValidationBatch, ValidationBatches
+from moelab.data.dataset import Dataset, Manifest
+from moelab.data.prepare import PrepareConfig, Prepared, prepare
+from moelab.data.tokenizer import load_tokenizer, train_tokenizer
+
+__all__ = [
+    "Dataset",
+    "Manifest",
+    "PrepareConfig",
+    "Prepared",
+    "TrainBatches",
+    "ValidationBatch",
+    "ValidationBatches",
+    "load_tokenizer",
+    "prepare",
+    "train_tokenizer",
+]

