@@ -1,0 +1,8 @@
+"""From a budget, laws and serving to the best architectures, their trade-offs and how sure we are. No torch."""
+
+from moelab.planning.budget import Budget
+from moelab.planning.candidate import Candidate, Interval, Prediction
+from moelab.planning.plan import Plan, plan
+from moelab.planning.space import Space
+
+__all__ = ["Budget", "Candidate", "Interval", "Plan", "Prediction", "Space", "plan"]

@@ -1,0 +1,100 @@
+"""Designs that the laws cannot tell apart, and which of them to build: Li et al.'s rules (arXiv 2506.12119) decide."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.planning.lattice import Lattice
+from moelab.planning.ranking import Ranking
+
+Array = NDArray[Any]
+
+SAME = 0.005
+"""Relative difference in every law input below which two designs are one to the laws."""
+
+AXES = ("d_model", "n_layers", "n_heads", "n_kv_heads", "n_experts", "top_k", "n_shared_experts", "d_expert")
+
+LI_ASPECT = 88.0
+"""d_model / n_layers (zeta) that won in arXiv 2506.12119."""
+
+
+def distinct(ranking: Ranking) -> Array:
+    """The best design of each group with equal law inputs (positions, in no order), among the ranked ones."""
+    columns = _inputs(ranking)
+    key = np.zeros(len(ranking.field), np.uint64)
+    for column in columns:
+        with np.errstate(divide="ignore"):
+            cell = np.floor(np.log(np.maximum(column, 1e-300)) / SAME).astype(np.int64).astype(np.uint64)
+        key = (key ^ cell) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    order = ranking.order
+    _, first = np.unique(key[order], return_index=True)
+    return np.asarray(order[first])
+
+
+def twins(ranking: Ranking, index: int) -> Array:
+    """Positions of all ranked designs whose law inputs equal those of `index`, itself among them."""
+    same = np.isfinite(ranking.score)
+    for column in _inputs(ranking):
+        same &= np.abs(column - column[index]) <= SAME * np.abs(column[index])
+    return np.flatnonzero(same)
+
+
+def top(ranking: Ranking, positions: Array, count: int) -> list[int]:
+    """The `count` best of the positions that differ from each other in some law input."""
+    order = positions[np.argsort(ranking.score[positions], kind="stable")]
+    columns = [column[order] for column in _inputs(ranking)]
+    free = np.ones(len(order), bool)
+    chosen: list[int] = []
+    while len(chosen) < count and free.any():
+        first = int(np.argmax(free))
+        chosen.append(int(order[first]))
+        same = np.ones(len(order), bool)
+        for column in columns:
+            same &= np.abs(column - column[first]) <= SAME * np.abs(column[first])
+        free &= ~same
+    return chosen
+
+
+def preferred(lattice: Lattice, positions: Array) -> int:
+    """Of designs that are one to the laws, the one that Li et al.'s rules pick; ties go to the first."""
+    return int(positions[np.argmin(_against_rules(lattice.take(positions)))])
+
+
+def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
+    """Axes on which these designs differ although the laws see no difference."""
+    some = lattice.take(positions)
+    values = {name: np.asarray(getattr(some.shape, name)) for name in AXES} | {
+        "n_dense_layers": some.n_dense_layers,
+        "head_dim": np.asarray(some.shape.head_dim),
+    }
+    return tuple(name for name, column in values.items() if np.ndim(column) and len(np.unique(column)) > 1)
+
+
+def _against_rules(lattice: Lattice) -> Array:
+    """Distance from Li et al.: depth for width (zeta 88), one leading dense layer, shared experts, K neither 1 nor very
+    large. Widths of heads: 128 from d_model 2,048 on, else 64."""
+    s = lattice.shape
+    moe = lattice.is_moe
+    aspect = np.abs(np.log(s.d_model / np.asarray(s.n_layers) / LI_ASPECT))
+    leading = np.abs(lattice.n_dense_layers - 1) * moe
+    few_or_many = moe * (1.0 * (np.asarray(s.top_k) == 1) + 0.5 * (np.asarray(s.top_k) > 8))
+    shared = moe * (np.asarray(s.n_shared_experts) == 0)
+    head = np.abs(np.log2(np.asarray(s.head_dim) / np.where(np.asarray(s.d_model) >= 2048, 128, 64)))
+    return np.asarray(aspect + few_or_many + 0.2 * leading + 0.2 * shared + 0.1 * head)
+
+
+def _inputs(ranking: Ranking) -> Sequence[Array]:
+    """The variables that the voting laws see, each once (n,)."""
+    seen: dict[tuple[str, int], Array] = {}
+    for juror in ranking.jury:
+        for voice in juror.voices:
+            reading = ranking.readings[voice.id]
+            for name in voice.law.variables:
+                column = np.asarray(reading.variables[name], float)
+                if name == "sparsity":
+                    column = 1 / (1 - column)
+                seen.setdefault((name, hash(column[:64].tobytes())), column)
+    return list(seen.values())

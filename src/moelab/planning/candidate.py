@@ -1,0 +1,121 @@
+"""One proposed design with everything a decision needs: a real architecture, its tokens, each law's word, its costs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from moelab.architecture import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with p10 and p90; both are None where nothing says how sure it is."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """{value, low, high}."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One law's loss for one design, in nats per token; `not_covered` says why it has none.
+
+    `extrapolation` is the largest log10 distance outside the fitted range (None: range unknown). `behind_loss` and
+    `behind_compute` are the distance from this law's own optimum under the same limits: extra loss, and the share of
+    compute that it wastes.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    extrapolation: float | None = None
+    behind_loss: float | None = None
+    behind_compute: float | None = None
+    not_covered: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `not_covered` only where it says something."""
+        names = ("value", "low", "high", "extrapolation", "behind_loss", "behind_compute")
+        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return plain if self.not_covered is None else plain | {"not_covered": self.not_covered}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A design that fits the budget. `undetermined` names axes on which designs with equal law inputs differ."""
+
+    config: ModelConfig
+    params_total: int
+    params_active: int
+    params_non_embedding: int
+    params_active_non_embedding: int
+    activation_rate: float
+    n_experts: int
+    top_k: int
+    granularity: float
+    sparsity: float
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    train_flops: float
+    loss: dict[str, Prediction]
+    regret_loss: Interval
+    regret_compute: Interval
+    memory_bytes: float
+    learning_rate: float
+    batch_tokens: int
+    mean_loss: Interval | None = None
+    serving: dict[str, Any] | None = None
+    cost: dict[str, float] | None = None
+    undetermined: tuple[str, ...] = field(default=())
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether the design has experts."""
+        return self.config.moe is not None
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and figures: 1.3B of 6.9B, 64 experts top-8; or 1.1B dense."""
+        from moelab.quantities import format_number
+
+        if self.config.moe is None:
+            return f"{format_number(self.params_total)} dense"
+        shared = f"+{self.config.moe.n_shared_experts}" if self.config.moe.n_shared_experts else ""
+        return (
+            f"{format_number(self.params_active)} of {format_number(self.params_total)}, "
+            f"{self.n_experts} experts top-{self.top_k}{shared}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract of `moelab plan --json`."""
+        return {
+            "label": self.label,
+            "config": self.config.to_dict(),
+            "params_total": self.params_total,
+            "params_active": self.params_active,
+            "params_non_embedding": self.params_non_embedding,
+            "params_active_non_embedding": self.params_active_non_embedding,
+            "activation_rate": self.activation_rate,
+            "n_experts": self.n_experts,
+            "top_k": self.top_k,
+            "granularity": self.granularity,
+            "sparsity": self.sparsity,
+            "tokens": self.tokens,
+            "unique_tokens": self.unique_tokens,
+            "epochs": self.epochs,
+            "train_flops": self.train_flops,
+            "loss": {name: prediction.to_dict() for name, prediction in self.loss.items()},
+            "mean_loss": None if self.mean_loss is None else self.mean_loss.to_dict(),
+            "regret_loss": self.regret_loss.to_dict(),
+            "regret_compute": self.regret_compute.to_dict(),
+            "memory_bytes": self.memory_bytes,
+            "serving": self.serving,
+            "cost": self.cost,
+            "learning_rate": self.learning_rate,
+            "batch_tokens": self.batch_tokens,
+            "undetermined": list(self.undetermined),
+        }

@@ -1,0 +1,144 @@
+"""Which designs fit a budget, and for how many tokens each can train."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture.memory import bytes_of
+from moelab.errors import InputError
+from moelab.laws.design import Design
+from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.lattice import Lattice
+from moelab.quantities import format_bytes, format_number
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Field:
+    """n designs that fit, each with the tokens it trains on; `unique` of those are distinct."""
+
+    lattice: Lattice
+    tokens: Array
+    unique_tokens: Array
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def design(self) -> Design:
+        """What the laws' convention converters read."""
+        return Design.of(self.lattice.shape, self.tokens, self.lattice.space.seq_len, self.unique_tokens)
+
+    @property
+    def train_flops(self) -> Array:
+        """Training FLOPs really spent (n,)."""
+        return self.lattice.flops_train * self.tokens
+
+    def take(self, index: Any) -> "Field":
+        """The designs `index`."""
+        return Field(self.lattice.take(index), self.tokens[index], self.unique_tokens[index])
+
+    def join(self, other: "Field") -> "Field":
+        """These designs and the others."""
+        tokens = np.concatenate([self.tokens, other.tokens])
+        unique = np.concatenate([self.unique_tokens, other.unique_tokens])
+        return Field(self.lattice.join(other.lattice), tokens, unique)
+
+    def with_tokens(self, tokens: Array, budget: Budget) -> "Field":
+        """The same designs trained for other numbers of tokens."""
+        return Field(self.lattice, tokens, _unique(tokens, budget))
+
+
+def affordable_tokens(lattice: Lattice, budget: Budget, compute: Any = None) -> Array:
+    """Tokens each design can train on under compute and data (n,); not positive where serving eats the compute."""
+    flops = budget.flops if compute is None else compute
+    served = budget.serve_flops_tokens * lattice.flops_forward
+    most = min(budget.max_data, budget.max_tokens or np.inf)
+    return np.asarray(np.minimum((flops - served) / lattice.flops_train, most))
+
+
+def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
+    """Weights at the budget's precision and the KV cache of one context (n,)."""
+    context = budget.context or lattice.space.seq_len
+    return (lattice.params_total + lattice.kv_elements * context) * bytes_of(budget.precision)
+
+
+def fit_budget(lattice: Lattice, budget: Budget, compute: Any = None) -> Field:
+    """The designs that fit. Raises InputError naming the limit that excludes all and its nearest feasible value."""
+    tokens = affordable_tokens(lattice, budget, compute)
+    fitting = fits(lattice, budget, tokens)
+    if not fitting.any():
+        raise InputError(_nothing_fits(_uses(lattice, budget, tokens), budget))
+    if fitting.all():
+        return Field(lattice, tokens, _unique(tokens, budget))
+    index = np.flatnonzero(fitting)
+    return Field(lattice.take(index), tokens[index], _unique(tokens[index], budget))
+
+
+def fits(lattice: Lattice, budget: Budget, tokens: Array) -> Array:
+    """Which designs fit the budget with these tokens (n,)."""
+    fitting = np.ones(len(lattice), bool)
+    for used, limit in _uses(lattice, budget, tokens).values():
+        fitting &= used <= limit
+    return fitting
+
+
+def _unique(tokens: Array, budget: Budget) -> Array:
+    return tokens if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
+
+
+def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Array, float]]:
+    """For each limit that is set: what every design uses of it, and the limit."""
+    seq_len = lattice.space.seq_len
+    served = budget.serve_flops_tokens * lattice.flops_forward
+    uses: dict[str, tuple[Array, float]] = {"compute": (seq_len * lattice.flops_train + served, budget.flops)}
+    if budget.max_params is not None:
+        uses["params"] = (lattice.params_total, budget.max_params)
+    if budget.max_active is not None:
+        uses["active"] = (lattice.params_active, budget.max_active)
+    if budget.max_memory is not None:
+        uses["memory"] = (memory_bytes(lattice, budget), budget.max_memory)
+    if budget.min_tokens_per_active is not None:
+        need = budget.min_tokens_per_active * lattice.params_active
+        uses["tokens_per_active"] = (need / np.maximum(tokens, 1e-9), 1.0)
+    return uses
+
+
+def _nothing_fits(uses: dict[str, tuple[Array, float]], budget: Budget) -> str:
+    """Which single limit, moved least, would let a design through."""
+    ok = {name: used <= limit for name, (used, limit) in uses.items()}
+    moves: dict[str, tuple[float, float]] = {}
+    for name, (used, limit) in uses.items():
+        others = np.logical_and.reduce([fits for other, fits in ok.items() if other != name] or [ok[name] | True])
+        if others.any():
+            nearest = float(used[others].min())
+            moves[name] = (nearest / limit, nearest)
+    if moves:
+        name = min(moves, key=lambda key: moves[key][0])
+        return (
+            f"{_flag(name, budget)}: no design fits; the nearest feasible value is {_value(name, moves[name], budget)}"
+        )
+    alone = {name: float(used.min()) / limit for name, (used, limit) in uses.items()}
+    names = [name for name, ratio in alone.items() if ratio > 1] or list(alone)
+    parts = (
+        f"{_flag(name, budget)} must be at least {_value(name, (alone[name], alone[name] * uses[name][1]), budget)}"
+        for name in names
+    )
+    return "budget: no design fits; " + " and ".join(parts)
+
+
+def _flag(name: str, budget: Budget) -> str:
+    value = getattr(budget, LIMITS[name])
+    text = format_bytes(value) if name == "memory" else format_number(value)
+    return f"{LIMITS[name]} {text}"
+
+
+def _value(name: str, move: tuple[float, float], budget: Budget) -> str:
+    ratio, nearest = move
+    if name == "tokens_per_active":
+        return format_number((budget.min_tokens_per_active or 0) / ratio)
+    return format_bytes(nearest) if name == "memory" else format_number(nearest, 4)

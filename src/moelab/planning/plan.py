@@ -1,0 +1,241 @@
+"""From a budget, laws and a space to the best architectures, with each law's word and how sure the choice is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.planning import alike
+from moelab.planning.budget import Budget
+from moelab.planning.candidate import Candidate, Interval, Prediction
+from moelab.planning.feasible import Field, fit_budget, memory_bytes
+from moelab.planning.lattice import Lattice, enumerate_designs
+from moelab.planning.ranking import Curve, Juror, Ranking, curve_of, rank
+from moelab.planning.relax import binding, relaxed_gains
+from moelab.planning.rules import step_law
+from moelab.planning.space import Space
+from moelab.planning.uncertainty import Decision, decide, shortlist
+from moelab.planning.voices import Voice, hear, pick
+
+Array = NDArray[Any]
+
+NEAR_WITHOUT_DRAWS = 0.01
+"""Without bootstrap draws, designs that waste at most this share of the compute count as near-equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts the distinct designs that cannot
+    be told apart from the first; `choices` holds each law's own optimum."""
+
+    budget: Budget
+    space: Space
+    candidates: list[Candidate]
+    best_dense: Candidate | None
+    best_moe: Candidate | None
+    near_equal: int
+    near_equal_rule: str
+    p_moe_beats_dense: float | None
+    optimum: dict[str, Interval]
+    choices: dict[str, Candidate]
+    binding: list[str]
+    relaxed: dict[str, dict[str, float]]
+    warnings: list[str]
+    voting: list[str]
+    n_designs: int
+    n_feasible: int
+
+    @property
+    def best(self) -> Candidate:
+        """The recommended design."""
+        return self.candidates[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract of `moelab plan --json`."""
+        return {
+            "budget": self.budget.to_dict(),
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "best_dense": None if self.best_dense is None else self.best_dense.to_dict(),
+            "best_moe": None if self.best_moe is None else self.best_moe.to_dict(),
+            "near_equal": self.near_equal,
+            "near_equal_rule": self.near_equal_rule,
+            "p_moe_beats_dense": self.p_moe_beats_dense,
+            "optimum": {name: interval.to_dict() for name, interval in self.optimum.items()},
+            "choices": {law: candidate.to_dict() for law, candidate in self.choices.items()},
+            "binding": self.binding,
+            "relaxed": self.relaxed,
+            "warnings": self.warnings,
+            "voting": self.voting,
+            "n_designs": self.n_designs,
+            "n_feasible": self.n_feasible,
+        }
+
+
+def plan(
+    budget: Budget,
+    laws: Sequence[Any] | None = None,
+    space: Space | None = None,
+    *,
+    top: int = 10,
+    weights: Sequence[float] | None = None,
+    extrapolate: bool = False,
+) -> Plan:
+    """The best designs of `space` under `budget` by `laws` (Law or FittedLaw; None: all published ones that give a loss).
+
+    `weights` average fits to the same runs. Laws stay silent outside their fitted range of experts, sparsity and
+    granularity unless `extrapolate`. Raises InputError where nothing fits, naming the limit and its nearest value.
+    """
+    voices = hear(published_laws() if laws is None else laws, weights, extrapolate)
+    lattice = enumerate_designs(space or Space())
+    field = fit_budget(lattice, budget)
+    ranking = rank(field, lattice, budget, voices)
+    return _Answer(budget, lattice, ranking, max(1, top)).plan()
+
+
+def published_laws() -> list[Any]:
+    """Every published law that predicts a loss and ships with coefficients."""
+    from moelab.laws import all_laws
+
+    return [law for law in all_laws().values() if law.kind == "loss" and law.published is not None]
+
+
+class _Answer:
+    """Turns a ranking into a plan; holds what several parts of the answer need."""
+
+    def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
+        self.budget, self.lattice, self.ranking = budget, lattice, ranking
+        self.field = ranking.field
+        self.distinct = alike.distinct(ranking)
+        moe = self.field.lattice.is_moe
+        self.listed = [self._representative(i) for i in alike.top(ranking, self.distinct, top)]
+        self.chosen = self.listed[0]
+        self.dense, self.moe = (
+            None if best is None else self._representative(best)
+            for best in (ranking.best_of(~moe), ranking.best_of(moe))
+        )
+        self.speaking = [v for v in ranking.voices if np.isfinite(ranking.losses[v.id]).any()]
+        self.law_best = {v.id: int(np.nanargmin(ranking.losses[v.id])) for v in self.speaking}
+        self.curves = {v.id: self._law_curve(v) for v in self.speaking}
+        kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
+        ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
+        listed = shortlist(ranking, self.distinct, ranked)
+        self.decision: Decision | None = decide(ranking, budget, self.chosen, listed)
+
+    def _representative(self, index: int) -> int:
+        return alike.preferred(self.field.lattice, alike.twins(self.ranking, index))
+
+    def _law_curve(self, voice: Voice) -> Curve:
+        if self.ranking.jury == (Juror((voice,)),):
+            return self.ranking.curves[0]
+        return curve_of(Juror((voice,)), self.ranking.losses[voice.id], self.field, self.budget)
+
+    def plan(self) -> Plan:
+        """Everything together."""
+        from moelab.planning.warnings import warnings_of
+
+        gains = relaxed_gains(self.ranking, self.lattice, self.budget)
+        near, rule = self._near_equal()
+        result = Plan(
+            budget=self.budget,
+            space=self.lattice.space,
+            candidates=[self.candidate(i) for i in self.listed],
+            best_dense=None if self.dense is None else self.candidate(self.dense),
+            best_moe=None if self.moe is None else self.candidate(self.moe),
+            near_equal=near,
+            near_equal_rule=rule,
+            p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,
+            optimum={} if self.decision is None else self.decision.optimum,
+            choices={law: self.candidate(i) for law, i in self.law_best.items()},
+            binding=binding(self.ranking, gains),
+            relaxed=gains,
+            warnings=[],
+            voting=[voice.id for juror in self.ranking.jury for voice in juror.voices],
+            n_designs=len(self.lattice),
+            n_feasible=len(self.field),
+        )
+        result.warnings.extend(warnings_of(result, self.ranking, self.decision))
+        return result
+
+    def _near_equal(self) -> tuple[int, str]:
+        if self.decision is not None:
+            least = "at least: only the shortlist was checked; " if self.decision.capped else ""
+            return self.decision.near_equal, f"{least}a tenth of the draws or more rate the design no worse"
+        near = self.ranking.waste(self.distinct) <= NEAR_WITHOUT_DRAWS
+        return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} of the compute"
+
+    def candidate(self, i: int) -> Candidate:
+        """Design `i` with every law's word about it."""
+        config, one = self.field.lattice.config(i), self.field.take(np.array([i]))
+        design = one.design
+        tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
+        rate, batch = step_law(float(one.lattice.params_non_embedding[0]), tokens)
+        regret_loss, regret_compute, mean = self._regret(i)
+        same = alike.twins(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
+        return Candidate(
+            config=config,
+            params_total=int(one.lattice.params_total[0]),
+            params_active=int(one.lattice.params_active[0]),
+            params_non_embedding=int(one.lattice.params_non_embedding[0]),
+            params_active_non_embedding=int(one.lattice.params_active_non_embedding[0]),
+            activation_rate=float(one.lattice.params_active_non_embedding[0] / one.lattice.params_non_embedding[0]),
+            n_experts=int(design.n_experts[0]),
+            top_k=int(design.top_k[0]),
+            granularity=float(design.granularity[0]),
+            sparsity=float(design.sparsity[0]),
+            tokens=round(tokens),
+            unique_tokens=round(unique),
+            epochs=tokens / unique,
+            train_flops=float(one.train_flops[0]),
+            loss={voice.id: self._prediction(voice, i) for voice in self.ranking.voices},
+            regret_loss=regret_loss,
+            regret_compute=regret_compute,
+            memory_bytes=float(memory_bytes(one.lattice, self.budget)[0]),
+            learning_rate=rate,
+            batch_tokens=batch,
+            mean_loss=mean,
+            undetermined=alike.undetermined(self.field.lattice, same),
+        )
+
+    def _regret(self, i: int) -> tuple[Interval, Interval, Interval | None]:
+        """Extra loss, wasted compute, and the ensemble's loss, with intervals where there are draws."""
+        jury = self.ranking.jury
+        mean = float(jury[0].mean(self.ranking.losses)[i]) if len(jury) == 1 else None
+        waste = float(self.ranking.waste(np.array([i]))[0])
+        if len(jury) > 1 or mean is None or not np.isfinite(mean):
+            behind = [self._behind(voice, i)[0] for juror in jury for voice in juror.voices]
+            known = [value for value in behind if value is not None]
+            return Interval(float(np.median(known)) if known else float("nan")), Interval(waste), None
+        lost = max(0.0, mean - float(self.ranking.score[self.ranking.best]))
+        if self.decision is None or not self.decision.holds(i):
+            return Interval(lost), Interval(waste), Interval(mean)
+        regret, (low, high) = self.decision.regret(i, lost)
+        return regret, Interval(waste, low, high), self.decision.loss(i, mean)
+
+    def _behind(self, voice: Voice, i: int) -> tuple[float | None, float | None]:
+        """Distance from the law's own optimum under the same limits: extra loss, share of compute wasted."""
+        loss = float(self.ranking.losses[voice.id][i])
+        if not np.isfinite(loss):
+            return None, None
+        curve = self.curves[voice.id]
+        lost = float(curve.log_compute[-1] - curve.log_compute_at(np.array(loss)))
+        return loss - float(np.nanmin(self.ranking.losses[voice.id])), float(-np.expm1(-max(lost, 0.0)))
+
+    def _prediction(self, voice: Voice, i: int) -> Prediction:
+        reading = self.ranking.readings[voice.id]
+        loss = float(self.ranking.losses[voice.id][i])
+        if not np.isfinite(loss):
+            return Prediction(not_covered=reading.why(i) or "its formula gives no number here")
+        one = pick(reading, i)
+        low, high = voice.interval(one)
+        stretched = float(np.atleast_1d(voice.extrapolation(one))[0])
+        behind_loss, behind_compute = self._behind(voice, i)
+        return Prediction(
+            value=loss,
+            low=low,
+            high=high,
+            extrapolation=None if np.isnan(stretched) else stretched,
+            behind_loss=behind_loss,
+            behind_compute=behind_compute,
+        )

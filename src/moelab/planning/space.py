@@ -1,0 +1,88 @@
+"""The lattice of real architectures that a plan searches, as `space.yaml` describes it (defaults: frontier scale)."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from moelab.architecture.config import Activation
+from moelab.config import Config, Count, Positive
+from moelab.errors import InputError
+from moelab.quantities import parse_count
+
+
+def _axis(value: Any) -> Any:
+    """A list of numbers, one number, or {from, to, step}, which includes both ends it reaches."""
+    if isinstance(value, dict):
+        if set(value) - {"from", "to", "step"} or not {"from", "to"} <= set(value):
+            raise ValueError(f"expected a list or {{from, to, step}}, got keys {sorted(map(str, value))}")
+        try:
+            first, last, step = (parse_count(value.get(key, 1)) for key in ("from", "to", "step"))
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("value: ")) from None
+        if step <= 0 or last < first:
+            raise ValueError(f"expected from <= to and step > 0, got {value}")
+        return tuple(range(first, last + 1, step))
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("needs at least one value")
+    return tuple(sorted(set(value)))
+
+
+Axis = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_axis), AfterValidator(_distinct)]
+AxisOrZero = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_axis), AfterValidator(_distinct)]
+Ratios = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_axis), AfterValidator(_distinct)]
+
+
+def _default_widths() -> tuple[int, ...]:
+    """Multiples of 64, then of 128, 256 and 512: steps of 3 to 12 %."""
+    bands = ((256, 1024, 64), (1024, 4096, 128), (4096, 8192, 256), (8192, 16384, 512))
+    return tuple(sorted({d for first, last, step in bands for d in range(first, last + 1, step)}))
+
+
+def _default_depths() -> tuple[int, ...]:
+    """Every depth to 32, then every second, then every fourth."""
+    return (*range(4, 33), *range(34, 65, 2), *range(68, 129, 4))
+
+
+class Space(Config):
+    """Which architectures exist. Every combination that fits together is a design; dense ones come first.
+
+    The feed-forward that a token uses has width `ffn_ratio` x `d_model`, in a dense layer as in a MoE layer: there it
+    is split over `top_k` routed and `n_shared_experts` shared experts of equal width, rounded to `d_expert_step`. So
+    the granularity G = top_k + n_shared_experts, as in fine-grained MoE (arXiv 2402.07871, 2401.06066).
+    `aspect` bounds d_model / n_layers, which no law sees. Every axis is a list or {from, to, step}.
+    """
+
+    d_model: Axis = Field(default_factory=_default_widths)
+    n_layers: Axis = Field(default_factory=_default_depths)
+    aspect: tuple[Positive, Positive] = (48.0, 160.0)
+    head_dim: Axis = (64, 128)
+    heads_per_kv: Axis = (4,)
+    ffn_ratio: Ratios = (3.0,)
+    kinds: tuple[Literal["dense", "moe"], ...] = ("dense", "moe")
+    n_experts: Axis = (4, 8, 16, 32, 64, 128, 256, 512)
+    top_k: Axis = (1, 2, 4, 6, 8)
+    n_shared_experts: AxisOrZero = (0, 1, 2)
+    n_dense_layers: AxisOrZero = (0, 1, 3)
+    d_expert_step: Count = 64
+    d_ff_step: Count = 64
+    min_d_expert: Count = 64
+    vocab_size: Count = 65536
+    seq_len: Count = 4096
+    tie_embeddings: bool = False
+    qk_norm: Literal["none", "head", "full"] = "head"
+    activation: Activation = "swiglu"
+    normalize_gates: bool | None = Field(default=None, description="null: yes, except with top_k 1")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.aspect[0] > self.aspect[1]:
+            raise ValueError(f"aspect: expected [low, high] of d_model / n_layers, got {list(self.aspect)}")
+        if any(size % 2 for size in self.head_dim):
+            raise ValueError(f"head_dim: must be even for rotary embeddings, got {list(self.head_dim)}")
+        if not self.kinds:
+            raise ValueError("kinds: expected dense, moe or both")
+        return self

@@ -1,0 +1,146 @@
+"""How sure a choice is: bootstrap draws of the fitted laws, each choosing its own design.
+
+A draw is one law with one replicate's coefficients; an ensemble pools the draws of its laws by their weights, so both
+the noise of the runs and the doubt about the law's form are in every interval (low and high are p10 and p90).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.planning.budget import Budget
+from moelab.planning.candidate import Interval
+from moelab.planning.feasible import Field, affordable_tokens
+from moelab.planning.ranking import Juror, Ranking
+
+Array = NDArray[Any]
+
+SHORTLIST = 4000
+"""Best designs on which the draws are evaluated, beside a spread of the rest."""
+
+MAX_DRAWS = 300
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the draws say about m shortlisted designs. `rows` are (draws, m) losses, `weight` (draws,) sums to 1."""
+
+    shortlist: Array
+    rows: Array
+    weight: Array
+    slope: Array
+    near_equal: int
+    capped: bool
+    p_moe_beats_dense: float | None
+    optimum: dict[str, Interval]
+    dropped: int
+
+    def regret(self, index: int, value: float) -> tuple[Interval, tuple[float, float]]:
+        """Extra loss of design `index` over each draw's own best, and the share of compute that it wastes."""
+        column = self.rows[:, np.flatnonzero(self.shortlist == index)[0]]
+        lost = column - self.rows.min(axis=1)
+        waste = -np.expm1(-lost * self.slope)
+        low, high = quantiles(lost, self.weight)
+        waste_low, waste_high = quantiles(waste, self.weight)
+        return Interval(value, low, high), (waste_low, waste_high)
+
+    def loss(self, index: int, value: float) -> Interval:
+        """The ensemble's loss for design `index`."""
+        return Interval(value, *quantiles(self.rows[:, np.flatnonzero(self.shortlist == index)[0]], self.weight))
+
+    def holds(self, index: int) -> bool:
+        """Whether design `index` was shortlisted."""
+        return bool((self.shortlist == index).any())
+
+
+def quantiles(values: Array, weight: Array, at: tuple[float, float] = (0.1, 0.9)) -> tuple[float, float]:
+    """Weighted p10 and p90 (the step function's inverse)."""
+    order = np.argsort(values)
+    below = np.cumsum(weight[order]) / weight.sum()
+    low, high = (values[order][min(np.searchsorted(below, q - 1e-12), len(values) - 1)] for q in at)
+    return float(low), float(high)
+
+
+def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, bool]:
+    """Distinct designs to evaluate the draws on: the best, the best of each kind, and every k-th of the rest."""
+    order = distinct[np.argsort(ranking.score[distinct], kind="stable")]
+    if len(order) <= SHORTLIST + 1500:
+        return np.union1d(order, extra), False
+    moe = ranking.field.lattice.is_moe[order]
+    rest = order[SHORTLIST:]
+    parts = [order[:SHORTLIST], order[moe][:300], order[~moe][:300], rest[:: max(1, len(rest) // 1500)], extra]
+    return np.unique(np.concatenate(parts)), True
+
+
+def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, bool]) -> Decision | None:
+    """The draws' verdict, or None where no single set of runs was fitted with draws."""
+    jury = ranking.jury
+    if len(jury) != 1 or not jury[0].fitted or not any(voice.n_draws for voice in jury[0].voices):
+        return None
+    index, capped = listed
+    some = ranking.field.take(index)
+    half = some.with_tokens(np.maximum(affordable_tokens(some.lattice, budget, budget.flops / 2), 1.0), budget)
+    rows, weight, dropped = _draws(jury[0], some)
+    if not len(rows):
+        return None
+    rows_half, _, _ = _draws(jury[0], half)
+    best = rows.min(axis=1)
+    gain = rows_half.min(axis=1) - best if len(rows_half) == len(rows) else np.full(len(rows), np.nan)
+    slope = np.log(2.0) / np.where(gain > 0, gain, np.inf)
+    behind = rows - rows[:, [int(np.flatnonzero(index == chosen)[0])]]
+    order = np.argsort(behind, axis=0)
+    below = np.cumsum(weight[order], axis=0)
+    # p10 of the difference is not positive: at least a tenth of the draws rate the design no worse than the chosen one.
+    at = np.argmax(below >= 0.1 - 1e-12, axis=0)
+    p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
+    near = p10 <= 1e-12
+    moe = some.lattice.is_moe
+    p_moe = None
+    if moe.any() and not moe.all():
+        p_moe = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
+    return Decision(
+        shortlist=index,
+        rows=rows,
+        weight=weight,
+        slope=slope,
+        near_equal=int(near.sum()),
+        capped=capped and bool(near[-1]),
+        p_moe_beats_dense=p_moe,
+        optimum=_optimum(ranking.field, chosen, some, rows.argmin(axis=1), weight),
+        dropped=dropped,
+    )
+
+
+def _draws(juror: Juror, some: Field) -> tuple[Array, Array, int]:
+    """Losses of every usable draw of every law (draws, m), their weights, and how many draws were dropped."""
+    rows, weights, dropped = [], [], 0
+    for share, voice in zip(juror.weights, juror.voices, strict=True):
+        if share == 0 or not voice.n_draws:
+            continue
+        losses = voice.draw_losses(voice.read(some.design), MAX_DRAWS)
+        dropped += min(voice.n_draws, MAX_DRAWS) - len(losses)
+        if len(losses):
+            rows.append(np.where(np.isnan(losses), np.inf, losses))
+            weights.append(np.full(len(losses), share / len(losses)))
+    if not rows:
+        return np.zeros((0, len(some))), np.zeros(0), dropped
+    weight = np.concatenate(weights)
+    return np.concatenate(rows), weight / weight.sum(), dropped
+
+
+def _optimum(field: Field, chosen: int, some: Field, winners: Array, weight: Array) -> dict[str, Interval]:
+    """Where the optimum lies: for each property, the chosen design's value and p10 to p90 over the draws' own choices."""
+    columns = {
+        "params_total": lambda f: f.lattice.params_total,
+        "params_active": lambda f: f.lattice.params_active,
+        "n_experts": lambda f: np.asarray(f.lattice.shape.n_experts),
+        "granularity": lambda f: f.design.granularity,
+        "tokens": lambda f: f.tokens,
+    }
+    result = {}
+    for name, column in columns.items():
+        low, high = quantiles(np.asarray(column(some), float)[winners], weight)
+        result[name] = Interval(float(column(field)[chosen]), low, high)
+    return result

@@ -1,0 +1,175 @@
+"""A law as a plan hears it: published or fitted, with its bootstrap draws, speaking in its own convention or not at all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting import FittedLaw
+from moelab.laws import Conversion, Law
+from moelab.laws.design import Design
+
+Array = NDArray[Any]
+
+SCALE = ("tokens", "unique_tokens", "train_flops")
+"""Variables in which a law is meant to extrapolate (and every `params_*`); in the others it is not."""
+
+RANGE_SLACK = 0.01
+"""log10 distance outside the fitted range that still counts as inside: widths are rounded."""
+
+
+OUTSIDE = "outside the fitted range"
+
+
+def outside_range(conversion: Conversion) -> Array:
+    """Designs (n,) that the law could describe but that lie outside its fitted range."""
+    codes = [code for code, text in enumerate(conversion.reasons, 1) if OUTSIDE in text]
+    return np.isin(conversion.reason, codes)
+
+
+def pick(conversion: Conversion, index: Any) -> Conversion:
+    """The designs `index` of a conversion."""
+    variables = {name: np.atleast_1d(column[index]) for name, column in conversion.variables.items()}
+    covered, reason = np.atleast_1d(conversion.covered[index]), np.atleast_1d(conversion.reason[index])
+    return replace(conversion, variables=variables, covered=covered, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """One law with the coefficients it speaks with. `runs` identifies the runs of a fit: equal means comparable losses."""
+
+    id: str
+    law: Law
+    coefficients: Mapping[str, float]
+    draws: Mapping[str, Array] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    published: bool = True
+    runs: str = ""
+    weight: float = 1.0
+    extrapolate: bool = False
+
+    @property
+    def n_draws(self) -> int:
+        """Bootstrap draws; 0 for published coefficients."""
+        return len(next(iter(self.draws.values()))) if self.draws else 0
+
+    @property
+    def compares_dense_with_moe(self) -> bool:
+        """Whether one and the same loss surface holds both kinds."""
+        return self.law.covers_dense and self.law.covers_moe
+
+    def read(self, design: Design) -> Conversion:
+        """The designs in the law's variables and which of them it covers.
+
+        Not covered: what the law cannot describe, and, unless `extrapolate`, what lies outside its fitted range in
+        anything but size, data and compute (experts, sparsity, granularity). Where the law has no `unique_tokens`,
+        repeated tokens count as the fewer new ones they are worth.
+        """
+        conversion = self.law.read(design, published=self.published)
+        if "unique_tokens" not in self.law.variables and "tokens" in conversion.variables:
+            tokens = np.broadcast_to(worth_of_repeated(design.tokens, design.unique_tokens), conversion.covered.shape)
+            conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
+        return conversion if self.extrapolate else self._within(conversion)
+
+    def _within(self, conversion: Conversion) -> Conversion:
+        limits = {
+            name: limits
+            for name, limits in self.ranges.items()
+            if limits and name in conversion.variables and name not in SCALE and not name.startswith("params")
+        }
+        outside = [
+            (name, self.law.extrapolation({name: conversion.variables[name]}, {name: range_}) > RANGE_SLACK)
+            for name, range_ in limits.items()
+        ]
+        reason, reasons = conversion.reason, list(conversion.reasons)
+        for name, mask in outside:
+            low, high = limits[name]
+            reasons.append(f"{name} {OUTSIDE} {low:.3g} to {high:.3g}")
+            reason = np.where((reason == 0) & mask, np.int8(len(reasons)), reason)
+        return replace(conversion, reason=reason, covered=reason == 0, reasons=tuple(reasons))
+
+    def formula(self, conversion: Conversion) -> Array:
+        """What the formula gives (n,), whether or not the law covers the design."""
+        with np.errstate(all="ignore"):
+            return np.asarray(self.law.loss(self.coefficients, conversion.variables))
+
+    def loss(self, conversion: Conversion) -> Array:
+        """Predicted loss (n,), NaN where the law does not speak."""
+        loss = self.formula(conversion)
+        return np.where(conversion.covered & np.isfinite(loss), loss, np.nan)
+
+    def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
+        """Predicted loss under each usable bootstrap draw (R, n); draws that give anything but numbers are dropped."""
+        picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
+        variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
+        with np.errstate(all="ignore"):
+            losses = np.asarray(self.law.loss(picked, variables), float)
+        covered = np.atleast_1d(conversion.covered)
+        losses = np.where(covered, losses, np.nan)
+        return losses[np.isfinite(losses[:, covered]).all(axis=1)]
+
+    def interval(self, conversion: Conversion) -> tuple[float | None, float | None]:
+        """p10 and p90 of the loss of one design over the draws; None without draws."""
+        losses = self.draw_losses(conversion)[:, 0] if self.n_draws else np.zeros(0)
+        if not len(losses):
+            return None, None
+        low, high = np.quantile(losses, (0.1, 0.9))
+        return float(low), float(high)
+
+    def extrapolation(self, conversion: Conversion) -> Array:
+        """Largest log10 distance outside the fitted range (n,); NaN where no range is known."""
+        return self.law.extrapolation(conversion.variables, self.ranges)
+
+
+def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False) -> list[Voice]:
+    """Laws and fitted laws as voices. Raises InputError for laws that predict no loss or have no coefficients."""
+    if not laws:
+        raise InputError("law: at least one law is needed to rank designs")
+    if weights is not None and (len(weights) != len(laws) or min(weights) < 0 or sum(weights) <= 0):
+        raise InputError(f"weights: expected {len(laws)} non-negative numbers, one per law, not all zero")
+    voices: list[Voice] = []
+    for index, law in enumerate(laws):
+        voice = _voice(law)
+        taken = {other.id for other in voices}
+        name = voice.id if voice.id not in taken else f"{voice.id}#{index + 1}"
+        weight = 1.0 if weights is None else float(weights[index])
+        voices.append(replace(voice, id=name, weight=weight, extrapolate=extrapolate))
+    return voices
+
+
+def _voice(law: Any) -> Voice:
+    if isinstance(law, Voice):
+        return law
+    if isinstance(law, Law):
+        if law.kind != "loss":
+            raise InputError(f"law: {law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
+        if law.published is None:
+            raise InputError(
+                f"law: {law.id} has no published coefficients ({law.unpublished}); fit it and give the file"
+            )
+        return Voice(id=law.id, law=law, coefficients=law.published, ranges=law.ranges)
+    if not isinstance(law, FittedLaw):
+        raise InputError(f"law: expected a law or a fitted law, got {type(law).__name__}")
+    if law.law.kind != "loss":
+        raise InputError(f"law: {law.law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
+    return Voice(
+        id=law.law.id,
+        law=law.law,
+        coefficients=law.coefficients,
+        draws=dict(zip(law.law.coefficients, law.draws.T, strict=True)) if len(law.draws) else {},
+        ranges=law.ranges,
+        published=False,
+        runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
+    )
+
+
+def worth_of_repeated(tokens: Array, unique_tokens: Array) -> Array:
+    """D' = U + U R* (1 - exp(-R / R*)), R = D/U - 1, R* = 15.387756 (arXiv 2305.16264, dense runs; for MoE it is our
+    assumption)."""
+    half_life = 15.387756
+    repeats = np.maximum(tokens / unique_tokens - 1, 0)
+    return np.asarray(unique_tokens * (1 + half_life * -np.expm1(-repeats / half_life)))

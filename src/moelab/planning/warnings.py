@@ -1,0 +1,117 @@
+"""What a reader of a plan must know before believing it, in plain sentences."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moelab.planning.candidate import Candidate
+from moelab.planning.ranking import Ranking
+from moelab.planning.rules import step_law_extrapolation
+from moelab.planning.uncertainty import Decision
+from moelab.quantities import format_number
+
+if TYPE_CHECKING:
+    from moelab.planning.plan import Plan
+
+FAR = 0.5
+"""log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
+
+
+def warnings_of(plan: "Plan", ranking: Ranking, decision: Decision | None) -> list[str]:
+    """Extrapolation, repeated data, ends of the space, laws that disagree, draws that failed."""
+    best = plan.best
+    return [
+        *_extrapolations(plan, best),
+        *_reuse(best),
+        *_ends(plan),
+        *_silence(plan, ranking),
+        *_disagreement(plan),
+        *_draws(decision),
+        *_rules(best),
+    ]
+
+
+def _extrapolations(plan: "Plan", best: Candidate) -> list[str]:
+    far = {
+        law: prediction.extrapolation
+        for law, prediction in best.loss.items()
+        if law in plan.voting and prediction.extrapolation is not None and prediction.extrapolation > FAR
+    }
+    return [
+        f"{law} is used a factor of {10**distance:.3g} outside the range it was fitted on"
+        for law, distance in far.items()
+    ]
+
+
+def _reuse(best: Candidate) -> list[str]:
+    if best.epochs <= 1.001:
+        return []
+    return [
+        f"data is repeated {best.epochs:.2g} times; what a repetition is worth was measured on dense models "
+        "(arXiv 2305.16264), for MoE it is an assumption"
+    ]
+
+
+def _ends(plan: "Plan") -> list[str]:
+    space = [name for name in plan.binding if name.startswith("space.")]
+    ranges = [name.removeprefix("range.") for name in plan.binding if name.startswith("range.")]
+    lines = [f"the best design lies at the end of {name}: the space decided, not the laws" for name in space]
+    if ranges:
+        lines.append(
+            f"{', '.join(ranges)} would go beyond the fitted range of experts, sparsity or granularity: held inside"
+        )
+    return lines
+
+
+def _silence(plan: "Plan", ranking: Ranking) -> list[str]:
+    lines = []
+    if "dense" in ranking.field.lattice.space.kinds and plan.best_dense is None and plan.best.is_moe:
+        lines.append("no voting law covers dense models: MoE and dense are not compared")
+    if "moe" in ranking.field.lattice.space.kinds and plan.best_moe is None:
+        lines.append("no voting law covers MoE models: only dense designs are ranked")
+    return lines
+
+
+def _disagreement(plan: "Plan") -> list[str]:
+    """One sentence where the voting laws choose differently and it costs something."""
+    own = {law: plan.choices[law] for law in plan.voting if law in plan.choices}
+    if len(own) < 2:
+        return []
+    costs = {
+        (chooser, judge): design.loss[judge].behind_compute
+        for chooser, design in own.items()
+        for judge in own
+        if chooser != judge
+    }
+    known = [cost for cost in costs.values() if cost is not None]
+    kinds = {design.is_moe for design in own.values()}
+    if kinds == {True, False}:
+        moe = [law for law, design in own.items() if design.is_moe]
+        dense = [law for law, design in own.items() if not design.is_moe]
+        return [f"the laws disagree on the kind of model: {', '.join(moe)} choose MoE, {', '.join(dense)} dense"]
+    if known and max(known) < 0.05:
+        return []
+    picks = "; ".join(f"{law} would train {_brief(design)}" for law, design in own.items())
+    cost = f", and a choice costs up to {max(known):.0%} of the compute by another law's account" if known else ""
+    return [f"the laws disagree: {picks}{cost}"]
+
+
+def _brief(design: Candidate) -> str:
+    return f"{design.label} on {format_number(design.tokens)} tokens"
+
+
+def _draws(decision: Decision | None) -> list[str]:
+    if decision is None or not decision.dropped:
+        return []
+    total = decision.dropped + len(decision.weight)
+    return [f"{decision.dropped} of {total} bootstrap draws gave no number somewhere and were dropped"]
+
+
+def _rules(best: Candidate) -> list[str]:
+    far = step_law_extrapolation(best.params_non_embedding, best.tokens)
+    if not np.isfinite(far) or far <= FAR:
+        return []
+    return [
+        f"learning rate and batch come from the Step Law a factor of {10**far:.3g} outside its runs: "
+        "sweep the rate before relying on it"
+    ]
