@@ -1,4 +1,4 @@
-"""Every design of a space as arrays: exact parameters and FLOPs of a million architectures in a fraction of a second."""
+"""Every design of a space as arrays: exact parameters and FLOPs of a million architectures in a second."""
 
 import math
 from dataclasses import dataclass
@@ -213,6 +213,8 @@ def _join(space: Space, blocks: list[dict[str, Any]]) -> Lattice:
         name: np.concatenate([block[name] for block in blocks]) if np.ndim(value) else value
         for name, value in first.items()
     }
-    counts = {name: joined[name] if name == "n_dense_layers" else joined[name].astype(np.float64) for name in _COLUMNS}
+    counts: dict[str, Any] = {
+        name: joined[name] if name == "n_dense_layers" else joined[name].astype(np.float64) for name in _COLUMNS
+    }
     shape = Shape(**{name: joined[name] for name in Shape.__dataclass_fields__})
     return Lattice(space=space, shape=shape, **counts)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moelab.planning import alike
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
-from moelab.planning.feasible import Field, fit_budget, memory_bytes
+from moelab.planning.feasible import fit_budget, memory_bytes
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.ranking import Curve, Juror, Ranking, curve_of, rank
 from moelab.planning.relax import binding, relaxed_gains
@@ -27,8 +27,8 @@ NEAR_WITHOUT_DRAWS = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts the distinct designs that cannot
-    be told apart from the first; `choices` holds each law's own optimum."""
+    """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts those that cannot be told apart
+    from the first; `choices` holds each law's own optimum."""
 
     budget: Budget
     space: Space
@@ -82,7 +82,7 @@ def plan(
     weights: Sequence[float] | None = None,
     extrapolate: bool = False,
 ) -> Plan:
-    """The best designs of `space` under `budget` by `laws` (Law or FittedLaw; None: all published ones that give a loss).
+    """The best designs of `space` under `budget` by `laws` (Law or FittedLaw; None: all published ones).
 
     `weights` average fits to the same runs. Laws stay silent outside their fitted range of experts, sparsity and
     granularity unless `extrapolate`. Raises InputError where nothing fits, naming the limit and its nearest value.

@@ -131,7 +131,7 @@ def rank(field: Field, lattice: Lattice, budget: Budget, voices: Sequence[Voice]
     jury = choose_jury(voices, losses, field)
     means = [juror.mean(losses) for juror in jury]
     if len(jury) == 1:
-        curves = (curve_of(jury[0], means[0], field, budget),)
+        curves: tuple[Curve, ...] = (curve_of(jury[0], means[0], field, budget),)
         score = np.where(np.isnan(means[0]), np.inf, means[0])
     else:
         curves = tuple(curve_of(juror, mean, field, budget) for juror, mean in zip(jury, means, strict=True))
@@ -151,7 +151,7 @@ def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
 
 
 def choose_jury(voices: Sequence[Voice], losses: dict[str, Array], field: Field) -> tuple[Juror, ...]:
-    """Who votes: fits of one's own before published laws, and laws that hold dense and MoE on one surface before others."""
+    """Who votes: one's own fits before published laws, and laws with dense and MoE on one surface before others."""
     moe = field.lattice.is_moe
     speaking = [voice for voice in voices if np.isfinite(losses[voice.id]).any()]
     if not speaking:

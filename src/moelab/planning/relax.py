@@ -44,7 +44,7 @@ def relaxed_gains(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[st
 
 
 def binding(ranking: Ranking, gains: dict[str, dict[str, float]]) -> list[str]:
-    """Limits that decide: those of the budget whose relaxing helps, ends of the space's axes, and laws' fitted ranges."""
+    """Limits that decide: of the budget where relaxing helps, ends of the space's axes, laws' fitted ranges."""
     names = [name for name, gain in gains.items() if gain["gain_compute"] > NOTICEABLE]
     return names + _space_ends(ranking) + _law_ranges(ranking)
 

@@ -59,7 +59,7 @@ def quantiles(values: Array, weight: Array, at: tuple[float, float] = (0.1, 0.9)
     """Weighted p10 and p90 (the step function's inverse)."""
     order = np.argsort(values)
     below = np.cumsum(weight[order]) / weight.sum()
-    low, high = (values[order][min(np.searchsorted(below, q - 1e-12), len(values) - 1)] for q in at)
+    low, high = (values[order][min(int(np.searchsorted(below, q - 1e-12)), len(values) - 1)] for q in at)
     return float(low), float(high)
 
 
@@ -131,7 +131,7 @@ def _draws(juror: Juror, some: Field) -> tuple[Array, Array, int]:
 
 
 def _optimum(field: Field, chosen: int, some: Field, winners: Array, weight: Array) -> dict[str, Interval]:
-    """Where the optimum lies: for each property, the chosen design's value and p10 to p90 over the draws' own choices."""
+    """Where the optimum lies: for each property, the chosen design's value, p10 and p90 of the draws' own choices."""
     columns = {
         "params_total": lambda f: f.lattice.params_total,
         "params_active": lambda f: f.lattice.params_active,

@@ -1,4 +1,4 @@
-"""A law as a plan hears it: published or fitted, with its bootstrap draws, speaking in its own convention or not at all."""
+"""A law as a plan hears it: published or fitted, with its draws, speaking in its own convention or not at all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,7 @@ def pick(conversion: Conversion, index: Any) -> Conversion:
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """One law with the coefficients it speaks with. `runs` identifies the runs of a fit: equal means comparable losses."""
+    """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses."""
 
     id: str
     law: Law
