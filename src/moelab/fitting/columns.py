@@ -1,0 +1,183 @@
+"""From a table's columns to a law's variables: by name, by derivation, or a clear word about what is missing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.laws import Law
+
+Array = NDArray[Any]
+Columns = Mapping[str, Array]
+Rule = tuple[tuple[str, ...], Callable[..., Array]]
+
+
+def _dense_twin(n_ne: Array, a_ne: Array, experts: Array, k: Array) -> Array:
+    one = (n_ne - a_ne) / np.maximum(experts - k, 1)
+    return np.where(experts > k, a_ne - (k - 1) * one, a_ne)
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "sparsity": ((("n_experts", "top_k"), lambda e, k: 1 - k / e),),
+    "expert_ratio": (
+        (("n_experts", "top_k", "d_expert", "d_shared"), lambda e, k, d, s: (e * d + s) / (k * d + s)),
+        (("n_experts", "top_k"), lambda e, k: e / k),
+        (("n_experts",), lambda e: e),
+    ),
+    "params_dense": (
+        (("params_non_embedding", "params_active_non_embedding", "n_experts", "top_k"), _dense_twin),
+    ),
+    "active_experts": (
+        (("top_k", "n_shared_experts"), lambda k, s: k + s),
+        (("top_k",), lambda k: k),
+    ),
+    "shared_share": ((("top_k", "n_shared_experts"), lambda k, s: s / (k + s)),),
+    "expert_activation": (
+        (("n_experts", "top_k", "d_expert", "d_shared"), lambda e, k, d, s: (k * d + s) / (e * d + s)),
+        (("n_experts", "top_k"), lambda e, k: k / e),
+    ),
+    "granularity_ling": ((("d_model", "d_expert"), lambda d, w: 2 * d / w),),
+    "activation_rate": (
+        (("params_active_non_embedding", "params_non_embedding"), lambda a, n: a / n),
+    ),
+    "unique_tokens": ((("tokens", "epochs"), lambda d, e: d / e),),
+    "train_flops": ((("flops_per_token", "tokens"), lambda f, d: f * d),),
+}  # fmt: skip
+"""Variables that follow from other columns, tried in order."""
+
+
+def columns_of(table: Any) -> dict[str, Array]:
+    """The columns of a polars or pandas frame, a mapping, or a list of rows, as arrays. Raises InputError."""
+    if hasattr(table, "get_columns"):
+        return {series.name: series.to_numpy() for series in table.get_columns()}
+    if hasattr(table, "columns") and hasattr(table, "__getitem__"):
+        return {str(name): np.asarray(table[name]) for name in table.columns}
+    if isinstance(table, Mapping):
+        return {str(name): np.atleast_1d(np.asarray(values)) for name, values in table.items()}
+    if isinstance(table, Sequence) and table and all(isinstance(row, Mapping) for row in table):
+        names = dict.fromkeys(name for row in table for name in row)
+        return {str(name): np.array([row.get(name, np.nan) for row in table]) for name in names}
+    raise InputError(f"table: expected a data frame, columns by name or a list of rows, got {type(table).__name__}")
+
+
+def variable(columns: Columns, name: str) -> Array | None:
+    """A variable as floats: its column, or derived from others; None where neither is there."""
+    if name in columns:
+        return _numbers(columns[name], name)
+    for needs, rule in RULES.get(name, ()):
+        if all(need in columns for need in needs):
+            return np.asarray(rule(*(_numbers(columns[need], need) for need in needs)), float)
+    return None
+
+
+def variables(columns: Columns, law: Law) -> dict[str, Array]:
+    """All variables of a law. Raises InputError naming the missing columns and how to supply them."""
+    found = {name: variable(columns, name) for name in law.variables}
+    missing = [name for name, values in found.items() if values is None]
+    if missing:
+        name = missing[0]
+        from_others = [" and ".join(needs) for needs, _ in RULES.get(name, ())]
+        derived = f" (or {', or '.join(from_others)})" if from_others else ""
+        raise InputError(
+            f"{law.id}: the table has no column for {', '.join(missing)}{derived}; map one with "
+            f"--let '{name} = ...'. Its columns: {', '.join(columns)}"
+        )
+    return {name: values for name, values in found.items() if values is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """n runs ready for a fit: (n,) arrays, all finite; losses positive."""
+
+    variables: dict[str, Array]
+    measured: Array
+    order: Array | None
+    groups: Array | None
+    weights: Array
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+    def take(self, rows: Array) -> "Observations":
+        """The chosen rows."""
+        return Observations(
+            {name: values[rows] for name, values in self.variables.items()},
+            self.measured[rows],
+            None if self.order is None else self.order[rows],
+            None if self.groups is None else self.groups[rows],
+            self.weights[rows],
+        )
+
+
+def observations(
+    table: Any, law: Law, loss: str | None = None, group: str | None = None, weight: str | None = None
+) -> Observations:
+    """A table as a law needs it. Raises InputError naming a missing column or the first bad value."""
+    columns = columns_of(table)
+    target = loss or law.kind
+    if target not in columns:
+        raise InputError(f"{law.id}: the table has no column {target!r} to fit; its columns: {', '.join(columns)}")
+    measured = _numbers(columns[target], target)
+    if not len(measured):
+        raise InputError(f"{law.id}: the table has no rows")
+    found = variables(columns, law)
+    _check(target, measured, positive=True)
+    for name, values in found.items():
+        _check(name, values, positive=name not in ("sparsity", "shared_share"))
+        if name in ("sparsity", "shared_share") and not np.all((values >= 0) & (values < 1)):
+            raise InputError(f"{name}: must be at least 0 and below 1, got {values[(values < 0) | (values >= 1)][0]:g}")
+    if group is not None and group not in columns:
+        raise InputError(f"group: the table has no column {group!r}; its columns: {', '.join(columns)}")
+    weights = np.ones_like(measured)
+    if weight is not None:
+        if weight not in columns:
+            raise InputError(f"weight: the table has no column {weight!r}; its columns: {', '.join(columns)}")
+        weights = _numbers(columns[weight], weight)
+        _check(weight, weights, positive=True)
+    if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
+        found["expansion"] = expansion
+    groups = None if group is None else np.asarray([str(value) for value in columns[group]])
+    return Observations(found, measured, compute_order(columns, found), groups, weights)
+
+
+def compute_order(columns: Columns, found: Columns | None = None) -> Array | None:
+    """What orders a hold-out: `train_flops`, else active (or total) parameters times tokens, else the parameters."""
+    flops = variable(columns, "train_flops")
+    if flops is not None and np.isfinite(flops).all():
+        return flops
+    for name in (
+        "params_active",
+        "params_active_non_embedding",
+        "params_dense",
+        "params_total",
+        "params_non_embedding",
+    ):
+        params = variable({**columns, **(found or {})}, name)
+        if params is not None:
+            tokens = variable(columns, "tokens")
+            return params if tokens is None else params * tokens
+    return None
+
+
+def _numbers(values: Array, name: str) -> Array:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        bad = next((v for v in values if not isinstance(v, int | float)), values[0])
+        raise InputError(f"{name}: expected numbers, the column holds {str(bad)!r}") from None
+
+
+def _check(name: str, values: Array, positive: bool) -> None:
+    wrong = ~np.isfinite(values)
+    word = "must be finite numbers"
+    if not wrong.any() and positive:
+        wrong, word = values <= 0, "must be positive"
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"{name}: {word}; {int(wrong.sum())} of {len(values)} rows are not, first row {row + 1} "
+            f"({values[row]:g}); drop them with --where"
+        )

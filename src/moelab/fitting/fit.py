@@ -1,0 +1,206 @@
+"""Fit a law to a table of runs: many starts, the robust optimum, and every bootstrap replicate as one batch."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting.columns import Observations, observations
+from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.objective import Objective
+from moelab.fitting.parameters import Parameters, resolve_name
+from moelab.fitting.solver import Problem, minimise
+from moelab.fitting.starts import draw_starts
+from moelab.laws import Law, get_law
+
+Array = NDArray[Any]
+STARTS, REFINED = 512, 24
+_AGREE = 1e-6
+
+
+def fit(
+    table: Any,
+    law: str | Law,
+    *,
+    loss: str | None = None,
+    objective: str | Objective = "huber:1e-3",
+    fix: Mapping[str, float] | None = None,
+    share: Sequence[Sequence[str]] = (),
+    bootstrap: int = 1000,
+    group: str | None = None,
+    weight: str | None = None,
+    seed: int = 0,
+    starts: int = STARTS,
+) -> FittedLaw:
+    """Fit `law` to `table` (a data frame, columns by name, or rows) whose columns are named as in the law.
+
+    `fix` holds coefficients, `share` makes groups of them one number, `group` resamples whole groups, `weight` names a
+    column of weights. Fewer rows than twice the free coefficients: those the law's file lists are held at their
+    published values and the fit says so. Raises InputError for missing or bad columns and for too few rows.
+    """
+    law = get_law(law) if isinstance(law, str) else law
+    return fit_observations(
+        observations(table, law, loss, group, weight),
+        law,
+        objective=objective,
+        fix=fix,
+        share=share,
+        bootstrap=bootstrap,
+        seed=seed,
+        starts=starts,
+    )
+
+
+def fit_observations(
+    data: Observations,
+    law: Law,
+    *,
+    objective: str | Objective = "huber:1e-3",
+    fix: Mapping[str, float] | None = None,
+    share: Sequence[Sequence[str]] = (),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    starts: int = STARTS,
+) -> FittedLaw:
+    """`fit` for runs that are already a law's variables."""
+    began = time.process_time()
+    if bootstrap < 0 or starts < 1:
+        raise InputError(f"bootstrap, starts: must be at least 0 and 1, got {bootstrap} and {starts}")
+    objective = Objective.parse(objective)
+    parameters, notes = _enough_rows(law, dict(fix or {}), share, len(data))
+    problem = Problem(parameters, data.variables, np.log(data.measured), objective)
+    weights = data.weights[None, :]
+    theta, modes, agreeing, tried = _point_fit(problem, weights, starts, seed)
+    value = float(problem.value(theta[None], weights)[0])
+    coefficients = _coefficients(parameters, theta)
+    draws = _bootstrap(problem, modes, data, bootstrap, seed)
+    predicted = law.loss(coefficients, data.variables)
+    return FittedLaw(
+        law=law,
+        n_runs=len(data),
+        coefficients=coefficients,
+        draws=draws,
+        ranges={name: (float(v.min()), float(v.max())) for name, v in data.variables.items()},
+        objective=value,
+        objective_kind=str(objective),
+        starts=tried,
+        starts_agreeing=agreeing,
+        at_bound=_at_bound(parameters, theta),
+        condition=_condition(problem, theta, weights),
+        held=parameters.held,
+        in_sample=_errors(data.measured, predicted),
+        measured=data.measured,
+        predicted=predicted,
+        free=len(parameters.free),
+        cpu_seconds=time.process_time() - began,
+        notes=(*notes, *_constant(data)),
+    )
+
+
+def _enough_rows(
+    law: Law, fix: dict[str, float], share: Sequence[Sequence[str]], rows: int
+) -> tuple[Parameters, list[str]]:
+    parameters = Parameters.of(law, fix, share)
+    taken = {resolve_name(law, name, "fix") for name in fix} | {n for names in share for n in names}
+    holdable = [name for name in law.hold if law.published and name not in taken]
+    held = []
+    while rows < 2 * len(parameters.free) and holdable:
+        held.append(holdable.pop(0))
+        parameters = Parameters.of(law, {**fix, **{name: (law.published or {})[name] for name in held}}, share)
+    if rows < 2 * len(parameters.free):
+        after = f" even with {', '.join(held)} held at published values" if held else ""
+        raise InputError(
+            f"{law.id}: {rows} rows are too few for {len(parameters.free)} free coefficients{after}; "
+            f"needs {2 * len(parameters.free)}, or hold some with --fix NAME=VALUE"
+        )
+    if not held:
+        return parameters, []
+    return parameters, [f"only {rows} rows: held at published values: {', '.join(held)}"]
+
+
+def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
+    """The best optimum, the distinct optima worth starting replicates from, how many starts agree, how many ran."""
+    theta = draw_starts(problem, weights, starts, min(REFINED, starts), seed)
+    rough = minimise(problem, theta, weights, steps=60)
+    solved = minimise(problem, rough.theta, weights, steps=200, exact=True, tolerance=1e-14)
+    best = float(solved.value.min())
+    if not best < 1e299:
+        raise InputError(f"{problem.parameters.law.id}: no start gave finite predictions; check the columns' units")
+    agreeing = int(np.sum(solved.value <= best * (1 + _AGREE) + 1e-18))
+    order = np.argsort(solved.value, kind="stable")
+    modes = [solved.theta[order[0]]]
+    for index in order[1:]:
+        near = solved.value[index] <= 1.02 * best + 1e-18
+        if near and all(np.max(np.abs(solved.theta[index] - mode)) > 0.3 for mode in modes) and len(modes) < 3:
+            modes.append(solved.theta[index])
+    return modes[0], np.array(modes), agreeing, len(theta)
+
+
+def _bootstrap(problem: Problem, modes: Array, data: Observations, count: int, seed: int) -> Array:
+    """(B, number of coefficients). Each replicate starts from every distinct optimum and keeps its best."""
+    names = problem.parameters.law.coefficients
+    if not count:
+        return np.empty((0, len(names)))
+    weights = resample(data, count, seed, len(problem.parameters.free)) * data.weights
+    best = minimise(problem, np.repeat(modes[:1], count, axis=0), weights, steps=40, tolerance=1e-9)
+    theta, value = best.theta, best.value
+    for mode in modes[1:]:
+        other = minimise(problem, np.repeat(mode[None], count, axis=0), weights, steps=40, tolerance=1e-9)
+        theta = np.where((other.value < value)[:, None], other.theta, theta)
+        value = np.minimum(other.value, value)
+    columns = problem.parameters.coefficients(theta)
+    return np.concatenate([columns[name] for name in names], axis=1)
+
+
+def resample(data: Observations, count: int, seed: int, free: int) -> Array:
+    """How often each run is drawn, (count, n): by run, or by whole group. Draws with too few distinct runs are redone."""
+    rng = np.random.default_rng(seed)
+    n = len(data)
+    labels = np.arange(n) if data.groups is None else np.unique(data.groups, return_inverse=True)[1]
+    units = int(labels.max()) + 1
+    if units < 2:
+        raise InputError("group: the bootstrap needs at least two groups")
+    times = rng.multinomial(units, np.full(units, 1 / units), size=count)
+    if data.groups is None and n > free + 1:
+        for _ in range(50):
+            thin = np.flatnonzero(np.count_nonzero(times, axis=1) <= free)
+            if not len(thin):
+                break
+            times[thin] = rng.multinomial(units, np.full(units, 1 / units), size=len(thin))
+    return times[:, labels].astype(float)
+
+
+def _coefficients(parameters: Parameters, theta: Array) -> dict[str, float]:
+    return {name: float(values[0, 0]) for name, values in parameters.coefficients(theta[None]).items()}
+
+
+def _at_bound(parameters: Parameters, theta: Array) -> tuple[str, ...]:
+    near = 1e-6 * (1 + np.abs(theta))
+    touching = (theta - parameters.low < near) | (parameters.high - theta < near)
+    return tuple(name for name, at in zip(parameters.free, touching, strict=True) if at)
+
+
+def _condition(problem: Problem, theta: Array, weights: Array) -> float:
+    """Of the derivative of log loss by the solver's parameters: large means that some are not identified."""
+    if not len(theta):
+        return 1.0
+    _, jacobian = problem.linearise(theta[None])
+    values = np.linalg.svd(np.sqrt(weights[0])[:, None] * jacobian[0], compute_uv=False)
+    return float(values[0] / values[-1]) if values[-1] > 0 else float("inf")
+
+
+def _errors(measured: Array, predicted: Array) -> dict[str, float]:
+    relative = predicted / measured - 1
+    return {
+        "rmse": float(np.sqrt(np.mean((predicted - measured) ** 2))),
+        "rmse_log": float(np.sqrt(np.mean(np.log(predicted / measured) ** 2))),
+        "mean_abs_rel": float(np.mean(np.abs(relative))),
+    }
+
+
+def _constant(data: Observations) -> list[str]:
+    same = [name for name, values in data.variables.items() if values.min() == values.max() and name != "expansion"]
+    return [f"{name} takes one value only: its coefficients are not identified" for name in same]

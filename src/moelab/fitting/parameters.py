@@ -1,0 +1,111 @@
+"""Between a law's coefficients and the numbers a solver moves: logarithms, fixed and shared coefficients, bounds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.laws import Law
+
+Array = NDArray[Any]
+SMALLEST, LARGEST = 1e-12, 1e30
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """`theta` has one column per free coefficient: its logarithm where the law calls it positive, else itself.
+
+    `member[k]` is the column that coefficient k follows (-1: fixed at `fixed[k]`); shared coefficients have one column.
+    """
+
+    law: Law
+    free: tuple[str, ...]
+    member: Array
+    fixed: Array
+    logged: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, law: Law, fix: Mapping[str, float] | None = None, share: Sequence[Sequence[str]] = ()) -> "Parameters":
+        """Raises InputError for an unknown name, a value outside the bounds, or shares that mix kinds."""
+        fixed = {_known(law, name, "fix"): float(value) for name, value in (fix or {}).items()}
+        leader = _leaders(law, share, fixed)
+        free = tuple(name for name in law.coefficients if name not in fixed and leader[name] == name)
+        column = {name: index for index, name in enumerate(free)}
+        for name, value in fixed.items():
+            if name in law.positive and value <= 0:
+                raise InputError(f"fix: {name} must be positive in {law.id}, got {value:g}")
+        limits = [_limits(law, name) for name in free]
+        return cls(
+            law=law,
+            free=free,
+            member=np.array([column.get(leader[name], -1) for name in law.coefficients]),
+            fixed=np.array([fixed.get(name, np.nan) for name in law.coefficients]),
+            logged=np.array([name in law.positive for name in free], bool),
+            low=np.array([low for low, _ in limits]),
+            high=np.array([high for _, high in limits]),
+        )
+
+    @property
+    def held(self) -> dict[str, float]:
+        """The fixed coefficients."""
+        return {n: float(v) for n, v in zip(self.law.coefficients, self.fixed, strict=True) if not np.isnan(v)}
+
+    def coefficients(self, theta: Array) -> dict[str, Array]:
+        """(B, P) -> name -> (B, 1), ready to broadcast against n runs."""
+        values = np.where(self.logged, np.exp(theta), theta)
+        return {
+            name: values[:, m, None] if m >= 0 else np.full((len(theta), 1), fixed)
+            for name, m, fixed in zip(self.law.coefficients, self.member, self.fixed, strict=True)
+        }
+
+    def theta(self, coefficients: Mapping[str, Any]) -> Array:
+        """name -> (B,) or scalar, into (B, P) within the bounds."""
+        columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(coefficients[name], float)) for name in self.free))
+        stacked = np.stack(columns, axis=-1)
+        stacked = np.where(self.logged, np.log(np.maximum(stacked, SMALLEST)), stacked)
+        return np.clip(stacked, self.low, self.high)
+
+    def jacobian(self, gradient: Mapping[str, Array], theta: Array, loss: Array) -> Array:
+        """d log(loss) / d theta, (B, n, P), from the law's gradient by coefficient."""
+        result = np.zeros((*loss.shape, len(self.free)), dtype=np.result_type(loss, theta))
+        for name, m in zip(self.law.coefficients, self.member, strict=True):
+            if m >= 0:
+                scale = np.exp(theta[:, m, None]) if self.logged[m] else 1.0
+                result[..., m] += gradient[name] * scale / loss
+        return result
+
+
+def resolve_name(law: Law, name: str, option: str) -> str:
+    """A coefficient by our name or the paper's. Raises InputError listing the law's names."""
+    return _known(law, name, option)
+
+
+def _known(law: Law, name: str, option: str) -> str:
+    name = law.aliases.get(name, name)
+    if name not in law.coefficients:
+        raise InputError(f"{option}: {law.id} has no coefficient {name!r}; it has {', '.join(law.coefficients)}")
+    return name
+
+
+def _leaders(law: Law, share: Sequence[Sequence[str]], fixed: Mapping[str, float]) -> dict[str, str]:
+    leader = {name: name for name in law.coefficients}
+    for group in share:
+        names = [_known(law, name, "share") for name in group]
+        if len({name in law.positive for name in names}) > 1:
+            raise InputError(f"share: {', '.join(names)} cannot be one number: only some of them must be positive")
+        if any(name in fixed for name in names):
+            raise InputError(f"share: {', '.join(names)}: one of them is fixed; fix all of them instead")
+        leader |= {name: names[0] for name in names}
+    return leader
+
+
+def _limits(law: Law, name: str) -> tuple[float, float]:
+    if name in law.positive:
+        low, high = law.bounds.get(name, (SMALLEST, LARGEST))
+        return float(np.log(max(low, SMALLEST))), float(np.log(high))
+    return law.bounds.get(name, (-np.inf, np.inf))
