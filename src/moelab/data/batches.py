@@ -131,11 +131,9 @@ class ValidationBatches:
         if wanted < 1:
             raise InputError(f"seq_len: the held-out text of {dataset.folder} gives no window of {seq_len} tokens")
         counts = share_out(wanted, available)
-        chosen = [
-            (2 * np.arange(n) + 1) * a // (2 * n) if n else np.arange(0) for n, a in zip(counts, available, strict=True)
-        ]
-        first = [info.validation_start for info in infos]
-        self._starts = np.concatenate([slots * seq_len + start for slots, start in zip(chosen, first, strict=True)])
+        slots = [spread(int(n), int(most)) for n, most in zip(counts, available, strict=True)]
+        starts = [own * seq_len + info.validation_start for own, info in zip(slots, infos, strict=True)]
+        self._starts = np.concatenate(starts)
         self._source = np.repeat(np.arange(len(infos)), counts)
         self._stream, self._token_bytes = dataset.validation, dataset.token_bytes
         self.seq_len, self.batch_size = seq_len, batch_size
@@ -159,6 +157,11 @@ class ValidationBatches:
                 self._source[rows],
                 self._token_bytes[targets].sum(axis=1),
             )
+
+
+def spread(count: int, available: int) -> NDArray[np.int64]:
+    """`count` of the numbers 0 .. available-1, evenly spaced."""
+    return (2 * np.arange(count) + 1) * available // max(2 * count, 1)
 
 
 def share_out(wanted: int, available: NDArray[np.int64]) -> NDArray[np.int64]:

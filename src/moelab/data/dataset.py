@@ -116,6 +116,8 @@ class Dataset:
         if manifest.content_hash() != manifest.manifest_hash:
             raise InputError(f"data: {folder / MANIFEST} was changed: its content does not match its manifest_hash")
         dataset = cls(folder, manifest)
+        if not dataset.tokenizer_path.is_file():
+            raise InputError(f"data: {dataset.tokenizer_path} is missing")
         if verify:
             dataset.verify()
         return dataset

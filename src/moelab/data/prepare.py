@@ -126,9 +126,7 @@ def _reusable(out: Path, recipe: dict[str, Any], force: bool) -> Dataset | None:
         except InputError:
             return None
     if not force:
-        raise InputError(
-            f"out: {out} holds data prepared otherwise; choose another folder, or pass --force to replace it"
-        )
+        raise InputError(f"out: {out} holds data prepared otherwise; choose another folder, or --force to replace it")
     return None
 
 
@@ -233,7 +231,7 @@ def _locked(out: Path) -> Iterator[None]:
         yield
         return
     try:
-        stream = open(out.parent / f".{out.name}.lock", "w")
+        stream = open(out.parent / f".{out.name}.lock", "w")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"out: cannot write in {out.parent}: {error.strerror}") from error
     with stream:

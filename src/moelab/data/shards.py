@@ -1,8 +1,10 @@
 """Token files: little-endian uint16 or uint32 in .bin files, written in parts and read through memory maps."""
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -63,7 +65,8 @@ class ShardWriter:
             self.files.append(ShardFile(name, self._in_shard, self._digest.hexdigest()))
 
     def _open(self) -> None:
-        self._stream = open(self._folder / f"{self._name}_{len(self.files):05d}.bin", "wb", buffering=1 << 20)
+        path = self._folder / f"{self._name}_{len(self.files):05d}.bin"
+        self._stream = open(path, "wb", buffering=1 << 20)  # noqa: SIM115
         self._digest = hashlib.sha256()
         self._in_shard = 0
 
@@ -86,15 +89,15 @@ class TokenStream:
 
     def __init__(self, paths: Sequence[Path], lengths: Sequence[int], dtype: np.dtype[Any]) -> None:
         self._maps = [_map(path, length, dtype) for path, length in zip(paths, lengths, strict=True)]
-        self._ends = np.cumsum([0, *lengths])
+        self._ends = [0, *accumulate(lengths)]
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def read(self, start: int, length: int) -> NDArray[Any]:
         """Tokens start .. start + length, in the type of the file; a view of the map where one file holds them."""
-        index = int(np.searchsorted(self._ends, start, side="right")) - 1
-        inside = start - int(self._ends[index])
+        index = bisect_right(self._ends, start) - 1
+        inside = start - self._ends[index]
         part = self._maps[index][inside : inside + length]
         if len(part) == length:
             return part
@@ -103,13 +106,8 @@ class TokenStream:
     def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """The stretches of `length` tokens at each start, shape (len(starts), length), as int64."""
         result = np.empty((len(starts), length), dtype=np.int64)
-        if len(self._maps) == 1:
-            only = self._maps[0]
-            for row, start in enumerate(starts.tolist()):
-                result[row] = only[start : start + length]
-        else:
-            for row, start in enumerate(starts.tolist()):
-                result[row] = self.read(start, length)
+        for row, start in enumerate(starts.tolist()):
+            result[row] = self.read(start, length)
         return result
 
 

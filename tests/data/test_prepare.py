@@ -1,0 +1,239 @@
+"""A prepared folder is whole or absent, says what is in it, and is reused; damage and bad input are named."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from moelab.data import Dataset, PrepareConfig, load_tokenizer, prepare
+from moelab.data.dataset import MANIFEST
+from moelab.errors import InputError
+
+
+def decoded(dataset: Dataset, split: str) -> list[str]:
+    """The documents of a split, back as text."""
+    stream = getattr(dataset, split)
+    tokenizer, end = load_tokenizer(dataset.tokenizer_path), dataset.manifest.end_of_text
+    texts: list[list[int]] = [[]]
+    for token in stream.read(0, len(stream)).tolist():
+        if token == end:
+            texts.append([])
+        else:
+            texts[-1].append(token)
+    assert texts.pop() == []
+    return [tokenizer.decode(ids) for ids in texts]
+
+
+def test_every_document_is_there_once(dataset: Dataset, corpus: tuple[Path, Path]) -> None:
+    originals = [path.read_text() for folder in corpus for path in folder.iterdir()]
+    train, validation = decoded(dataset, "train"), decoded(dataset, "validation")
+    assert sorted(train + validation) == sorted(originals)
+
+
+def test_the_manifest_counts_what_is_there(dataset: Dataset) -> None:
+    manifest = dataset.manifest
+    for split in ("train", "validation"):
+        texts, part = decoded(dataset, split), manifest.total(split)
+        assert part.documents == len(texts)
+        assert part.bytes == sum(len(text.encode()) for text in texts)
+        assert part.tokens == len(getattr(dataset, split))
+    assert [source.name for source in manifest.sources] == ["long", "short"]
+    for source in manifest.sources:
+        assert source.validation.documents >= 1
+        share = source.validation.bytes / (source.validation.bytes + source.train.bytes)
+        assert share == pytest.approx(0.05, rel=0.5)
+    assert manifest.vocab_size == 400
+    assert manifest.bytes_per_token > 1.5
+    assert not list(dataset.folder.glob("spool*"))
+
+
+def test_the_same_call_reuses_and_another_is_refused(config: PrepareConfig, dataset: Dataset) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in dataset.folder.iterdir()}
+    again = prepare(config, dataset.folder)
+    assert again.reused
+    assert {path.name: path.stat().st_mtime_ns for path in dataset.folder.iterdir()} == before
+    with pytest.raises(InputError, match="holds data prepared otherwise"):
+        prepare(config.replace(seed=1), dataset.folder)
+
+
+def test_the_hash_depends_on_content_and_not_on_path_or_time(
+    config: PrepareConfig, dataset: Dataset, corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    moved = tuple(str(shutil.copytree(folder, tmp_path / f"other-{folder.name}")) for folder in corpus)
+    same = prepare(config.replace(sources=moved), tmp_path / "elsewhere" / "deep").dataset
+    assert same.manifest_hash == dataset.manifest_hash
+    for change in ({"seed": 1}, {"vocab_size": 401}, {"max_tokens": 2000}, {"validation_share": 0.1}):
+        other = prepare(config.replace(**change), tmp_path / next(iter(change))).dataset
+        assert other.manifest_hash != dataset.manifest_hash
+
+
+def test_a_changed_file_is_noticed_and_force_replaces(corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(corpus[0], tmp_path / "text"))
+    config = PrepareConfig(sources=(str(folder),), vocab_size=300)
+    first = prepare(config, tmp_path / "out").dataset.manifest_hash
+    (folder / "0000.txt").write_text("something else entirely, and longer than before " * 5)
+    with pytest.raises(InputError, match="--force"):
+        prepare(config, tmp_path / "out")
+    second = prepare(config, tmp_path / "out", force=True)
+    assert not second.reused
+    assert second.dataset.manifest_hash != first
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_max_tokens_is_exact_and_a_prefix_of_the_whole(config: PrepareConfig, tmp_path: Path) -> None:
+    whole = prepare(config, tmp_path / "whole").dataset
+    given = config.replace(tokenizer=str(whole.tokenizer_path), max_tokens=3000)
+    part = prepare(given, tmp_path / "part").dataset
+    assert len(part.train) == 3000
+    assert part.train.read(0, 3000).tolist() == whole.train.read(0, 3000).tolist()
+    total = part.manifest.total("train")
+    assert total.bytes == int(part.token_bytes[part.train.read(0, 3000)].sum())
+    shares = [source.train.bytes / total.bytes for source in part.manifest.sources]
+    everything = whole.manifest.total("train").bytes
+    for share, source in zip(shares, whole.manifest.sources, strict=True):
+        assert share == pytest.approx(source.train.bytes / everything, abs=0.05)
+    assert part.manifest.tokenizer_origin == "given"
+
+
+def test_one_small_file_is_enough(corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("\n\n".join(path.read_text() for path in sorted(corpus[0].iterdir())))
+    dataset = prepare(PrepareConfig(sources=(str(tmp_path / "one.txt"),), vocab_size=300), tmp_path / "o").dataset
+    assert dataset.manifest.sources[0].validation.documents >= 1
+    joined = "".join(decoded(dataset, "train") + decoded(dataset, "validation"))
+    assert len(joined) == (tmp_path / "one.txt").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"vocab_size": 256}, "vocab_size: must be at least 257"),
+        ({"vocab_size": 100_000}, "vocab_size: the text fills only"),
+        ({"validation_share": 0}, "validation_share: must be above 0"),
+        ({"validation_share": 0.9}, "validation_share: must be above 0 and at most 0.5"),
+        ({"sources": []}, "source: name at least one"),
+        ({"sources": ["/absent"]}, "source: /absent is no file"),
+        ({"tokenizer": "/absent.json"}, "tokenizer: cannot read /absent.json"),
+    ],
+)
+def test_bad_requests_leave_nothing(
+    config: PrepareConfig, tmp_path: Path, change: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint) as caught:
+        prepare(config.replace(**change), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_empty_corpus(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text(" \n")
+    with pytest.raises(InputError, match="source: text holds no text"):
+        prepare(PrepareConfig(sources=(str(tmp_path / "text"),)), tmp_path / "out")
+
+
+def test_places_that_cannot_be_written(config: PrepareConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="out: cannot create the folder"):
+        prepare(config, tmp_path / "file" / "out")
+    with pytest.raises(InputError, match="is not a folder"):
+        prepare(config, tmp_path / "file")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds other files"):
+        prepare(config, tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def damage(dataset: Dataset, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dataset.folder, tmp_path / "copy"))
+
+
+def test_damage_is_named_and_prepared_again(config: PrepareConfig, dataset: Dataset, tmp_path: Path) -> None:
+    copy = damage(dataset, tmp_path)
+    shard = copy / "train_00000.bin"
+    content = bytearray(shard.read_bytes())
+    shard.write_bytes(content[:-2])
+    with pytest.raises(InputError, match=r"train_00000\.bin has \d+ bytes instead of \d+"):
+        Dataset.open(copy)
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match=r"train_00000\.bin was changed"):
+        Dataset.open(copy, verify=True)
+    shard.unlink()
+    repaired = prepare(config, copy)
+    assert not repaired.reused
+    assert repaired.dataset.manifest_hash == dataset.manifest_hash
+    repaired.dataset.verify()
+
+
+def test_an_edited_manifest_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    copy = damage(dataset, tmp_path)
+    value = json.loads((copy / MANIFEST).read_text())
+    value["end_of_text"] = 5
+    (copy / MANIFEST).write_text(json.dumps(value))
+    with pytest.raises(InputError, match=r"manifest\.json was changed"):
+        Dataset.open(copy)
+    (copy / MANIFEST).write_text(json.dumps({**value, "format": 99}))
+    with pytest.raises(InputError, match="has format 99"):
+        Dataset.open(copy)
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        Dataset.open(copy)
+    (copy / MANIFEST).unlink()
+    with pytest.raises(InputError, match="holds no prepared data"):
+        Dataset.open(copy)
+
+
+def test_a_missing_tokenizer_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    copy = damage(dataset, tmp_path)
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"tokenizer\.json is missing"):
+        Dataset.open(copy)
+
+
+def program(config: PrepareConfig, out: Path, before: str = "") -> list[str]:
+    code = (
+        f"{before}\nfrom moelab.data import PrepareConfig, prepare\n"
+        f"result = prepare(PrepareConfig.parse({config.to_dict()!r}), {str(out)!r})\n"
+        "print(result.reused, result.dataset.manifest_hash)"
+    )
+    return [sys.executable, "-c", code]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(config: PrepareConfig, tmp_path: Path) -> None:
+    limit = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    )
+    result = subprocess.run(program(config, tmp_path / "out", limit), capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("moelab.errors.MoelabError: out: cannot write")
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
+
+
+@pytest.mark.dist
+def test_a_killed_call_leaves_nothing_half_valid(config: PrepareConfig, dataset: Dataset, tmp_path: Path) -> None:
+    for delay in (0.1, 0.3, 0.5, 0.7):
+        process = subprocess.Popen(program(config, tmp_path / "out"), stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "out").exists():
+            assert Dataset.open(tmp_path / "out", verify=True).manifest_hash == dataset.manifest_hash
+    assert prepare(config, tmp_path / "out").dataset.manifest_hash == dataset.manifest_hash
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.lock", "out"]
+
+
+@pytest.mark.dist
+def test_calls_at_the_same_time_make_one_folder(config: PrepareConfig, dataset: Dataset, tmp_path: Path) -> None:
+    command = program(config, tmp_path / "out")
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    lines = sorted(process.communicate()[0].split()[0] for process in processes)
+    assert lines == ["False", "True", "True", "True"]
+    assert Dataset.open(tmp_path / "out", verify=True).manifest_hash == dataset.manifest_hash
