@@ -1,0 +1,22 @@
+"""The torch modules an architecture describes: attention, feed-forward, routers, experts, dispatch, generation."""
+
+from moelab.model.cross_entropy import cross_entropy_reference, linear_cross_entropy
+from moelab.model.dispatch import DISPATCHES, resolve_dispatch
+from moelab.model.generate import generate
+from moelab.model.initialize import build_model
+from moelab.model.language_model import LanguageModel, LossOutput
+from moelab.model.moe import MoELayer
+from moelab.model.routing_record import RoutingRecord
+
+__all__ = [
+    "DISPATCHES",
+    "LanguageModel",
+    "LossOutput",
+    "MoELayer",
+    "RoutingRecord",
+    "build_model",
+    "cross_entropy_reference",
+    "generate",
+    "linear_cross_entropy",
+    "resolve_dispatch",
+]

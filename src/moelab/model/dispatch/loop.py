@@ -1,0 +1,20 @@
+"""The reference: one expert after another, each on the rows that chose it. Every other back end must equal it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moelab.model.feed_forward import activate
+
+
+def dispatch_loop(
+    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+) -> Tensor:
+    """sum_k gate_k expert_k(x), (T, D)."""
+    y_TD = torch.zeros_like(x_TD)
+    for expert in range(first.shape[0]):
+        rows, slot = torch.where(chosen_TK == expert)
+        h = activate(F.linear(x_TD[rows], first[expert]), activation)
+        y = F.linear(h, down[expert]) * gates_TK[rows, slot, None].to(h.dtype)
+        y_TD = y_TD.index_add(0, rows, y)
+    return y_TD

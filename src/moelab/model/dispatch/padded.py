@@ -1,0 +1,24 @@
+"""Batched products: every expert's rows are padded to the fullest expert's number, then two `bmm` do all of them."""
+
+import torch
+from torch import Tensor
+
+from moelab.model.dispatch.permutation import sort_by_expert
+from moelab.model.feed_forward import activate
+
+
+def dispatch_padded(
+    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+) -> Tensor:
+    """sum_k gate_k expert_k(x), (T, D). Padding costs time and memory in proportion to the imbalance."""
+    n_experts = first.shape[0]
+    order, token, counts = sort_by_expert(chosen_TK, n_experts)
+    capacity = max(int(counts.max()), 1)
+    starts = counts.cumsum(0) - counts
+    expert = chosen_TK.flatten()[order]
+    place = expert * capacity + torch.arange(len(order), device=order.device) - starts[expert]
+    padded = x_TD.new_zeros(n_experts * capacity, x_TD.shape[1]).index_copy(0, place, x_TD[token])
+    h = activate(torch.bmm(padded.view(n_experts, capacity, -1), first.mT), activation)
+    y = torch.bmm(h, down.mT).flatten(0, 1)[place]
+    y = y * gates_TK.flatten()[order, None].to(y.dtype)
+    return torch.zeros_like(x_TD).index_add(0, token, y)

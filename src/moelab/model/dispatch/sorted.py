@@ -1,0 +1,82 @@
+"""The CPU path: rows sorted by expert once, each expert's products written straight into preallocated tensors.
+
+One autograd function for the whole layer: no per-expert autograd nodes, no full-size weight gradient per expert, the
+gates folded into the hidden activations (narrower than the output), and gate and up as one product.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moelab.model.dispatch.permutation import sort_by_expert
+from moelab.model.feed_forward import activate
+
+
+def dispatch_sorted(
+    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+) -> Tensor:
+    """sum_k gate_k expert_k(x), (T, D)."""
+    y: Tensor = _SortedExperts.apply(x_TD, first, down, chosen_TK, gates_TK, activation)
+    return y
+
+
+class _SortedExperts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+    ) -> Tensor:
+        order, token, counts = sort_by_expert(chosen_TK, first.shape[0])
+        sizes = counts.tolist()
+        gates_R1 = gates_TK.flatten().index_select(0, order)[:, None].to(x_TD.dtype)
+        x_RD = x_TD.index_select(0, token)
+        h = _products(x_RD, first.mT, sizes)
+        act = activate(h, activation)
+        y_RD = _products(act * gates_R1, down.mT, sizes)
+        ctx.save_for_backward(x_RD, h, act, gates_R1, first, down, order, token)
+        ctx.sizes, ctx.activation, ctx.shape = sizes, activation, gates_TK.shape
+        return torch.zeros_like(x_TD).index_add_(0, token, y_RD)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_RD, h, act, gates_R1, first, down, order, token = ctx.saved_tensors
+        sizes = ctx.sizes
+        dy_RD = grads[0].index_select(0, token)
+        d_gated = _products(dy_RD, down, sizes)
+        d_down = _weight_products(dy_RD, act * gates_R1, sizes, down)
+        d_gates = torch.empty_like(gates_R1[:, 0])
+        d_gates[order] = torch.linalg.vecdot(d_gated, act)
+        d_h = _activation_backward(d_gated.mul_(gates_R1), h, ctx.activation)
+        d_first = _weight_products(d_h, x_RD, sizes, first)
+        d_x = torch.zeros_like(grads[0]).index_add_(0, token, _products(d_h, first, sizes))
+        return d_x, d_first, d_down, None, d_gates.view(ctx.shape).float(), None
+
+
+def _products(rows: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
+    """Each expert's (n, I) rows times its (I, O) matrix, all in one (R, O) tensor."""
+    out = rows.new_empty(rows.shape[0], weights.shape[2])
+    for x, w, y in zip(rows.split(sizes), weights.unbind(), out.split(sizes), strict=True):
+        torch.mm(x, w, out=y)
+    return out
+
+
+def _weight_products(left: Tensor, right: Tensor, sizes: list[int], like: Tensor) -> Tensor:
+    """Each expert's left^T right, (E, O, I); zero for an expert without rows."""
+    out = torch.empty_like(like)
+    for a, b, w in zip(left.split(sizes), right.split(sizes), out.unbind(), strict=True):
+        torch.mm(a.t(), b, out=w)
+    return out
+
+
+def _activation_backward(d_act: Tensor, h: Tensor, activation: str) -> Tensor:
+    """The gradient with respect to h of `activate(h)`."""
+    if activation == "relu":
+        return torch.ops.aten.threshold_backward(d_act, h, 0)
+    if activation == "gelu":
+        return torch.ops.aten.gelu_backward(d_act, h)
+    gate, up = h.chunk(2, -1)
+    d_h = torch.empty_like(h)
+    d_gate, d_up = d_h.chunk(2, -1)
+    torch.mul(d_act, torch.nn.functional.silu(gate), out=d_up)
+    torch.ops.aten.silu_backward.grad_input(d_act * up, gate, grad_input=d_gate)
+    return d_h

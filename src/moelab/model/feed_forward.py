@@ -1,0 +1,53 @@
+"""The dense feed-forward: gate and up projections as one matrix, an activation, the down projection."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moelab.architecture.config import Activation
+
+
+def activate(h: Tensor, activation: str) -> Tensor:
+    """SwiGLU halves the last dimension, silu(gate) * up; relu and gelu (exact) keep it."""
+    if activation == "swiglu":
+        gate, up = h.chunk(2, -1)
+        return F.silu(gate) * up
+    return F.relu(h) if activation == "relu" else F.gelu(h)
+
+
+def first_width(width: int, activation: str) -> int:
+    """Rows of the first matrix of a feed-forward of hidden width `width`."""
+    return 2 * width if activation == "swiglu" else width
+
+
+class FeedForward(nn.Module):
+    """x (..., D) -> down(act(first x)); with swiglu `gate_up_proj` holds the gate's rows, then the up's."""
+
+    def __init__(self, d_model: int, width: int, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.first_name = "gate_up_proj" if activation == "swiglu" else "up_proj"
+        self.add_module(self.first_name, nn.Linear(d_model, first_width(width, activation), bias=False))
+        self.down_proj = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(activate(self.get_submodule(self.first_name)(x), self.activation))
+
+
+class Experts(nn.Module):
+    """E feed-forwards stacked: first (E, 2F or F, D), gate's rows before up's, and down (E, D, F).
+
+    The layout is that of transformers 5 (`experts.gate_up_proj`, `experts.down_proj`).
+    """
+
+    def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: Activation) -> None:
+        super().__init__()
+        self.first_name = "gate_up_proj" if activation == "swiglu" else "up_proj"
+        first = torch.empty(n_experts, first_width(d_expert, activation), d_model)
+        self.register_parameter(self.first_name, nn.Parameter(first))
+        self.down_proj = nn.Parameter(torch.empty(n_experts, d_model, d_expert))
+
+    @property
+    def first(self) -> Tensor:
+        """The stacked first matrices."""
+        return self.get_parameter(self.first_name)

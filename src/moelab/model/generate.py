@@ -1,0 +1,112 @@
+"""Sampling text from a model, a batch of prompts at a time, with keys and values cached."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from moelab.errors import InputError
+from moelab.model.cache import KVCache
+from moelab.model.language_model import LanguageModel
+
+
+@torch.no_grad()
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    eos: int | None = None,
+    use_cache: bool = True,
+) -> list[list[int]]:
+    """The new tokens of every prompt (token ids, of any lengths), `eos` included where it was reached.
+
+    `temperature` 0 takes the likeliest token; `top_k` and `top_p` cut the distribution first. The same seed gives the
+    same tokens. Raises InputError for an empty prompt or a value out of range.
+    """
+    _check(model, prompts, max_new_tokens, temperature, top_k, top_p)
+    device = model.head_weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens, mask = _left_padded(prompts, device)
+    capacity = tokens.shape[1] + max_new_tokens
+    cache = None
+    if use_cache:
+        cache = KVCache(model.config, len(prompts), capacity, model.head_weight.dtype, device)
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    fresh, new = tokens, []
+    for _ in range(max_new_tokens):
+        # A mask of ones alone says nothing: leave it out and take the fast causal path.
+        shown = None if all(len(p) == len(prompts[0]) for p in prompts) else mask
+        hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown)
+        logits = torch.nn.functional.linear(hidden[:, -1], model.head_weight).float()
+        chosen = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        new.append(chosen)
+        if eos is not None:
+            done |= chosen == eos
+            if bool(done.all()):
+                break
+        fresh = chosen[:, None]
+        tokens = torch.cat((tokens, fresh), 1)
+        mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
+    return [_until(row, eos) for row in (torch.stack(new, 1).tolist() if new else [[] for _ in prompts])]
+
+
+def sample(
+    logits_BV: Tensor,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """One token per row, (B,). `top_p` keeps the smallest set of tokens whose probability reaches it."""
+    if temperature == 0:
+        return logits_BV.argmax(-1)
+    logits, index = (logits_BV / temperature).sort(-1, descending=True)
+    if top_k is not None:
+        logits[:, top_k:] = -torch.inf
+    probabilities = logits.softmax(-1)
+    if top_p is not None:
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+    place = torch.multinomial(probabilities, 1, generator=generator)
+    return index.gather(1, place)[:, 0]
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T) with zeros before the shorter prompts, and the mask of the real ones."""
+    longest = max(len(prompt) for prompt in prompts)
+    rows = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    masks = [[False] * (longest - len(prompt)) + [True] * len(prompt) for prompt in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
+
+
+def _until(tokens: list[int], eos: int | None) -> list[int]:
+    return tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
+
+
+def _check(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> None:
+    size = model.config.vocab_size
+    if not prompts or not all(prompts):
+        raise InputError("prompt: must hold at least one token")
+    if any(not 0 <= token < size for prompt in prompts for token in prompt):
+        raise InputError(f"prompt: token ids must be from 0 to {size - 1}")
+    if max_new_tokens < 0:
+        raise InputError(f"max_new_tokens: must be at least 0, got {max_new_tokens}")
+    if temperature < 0:
+        raise InputError(f"temperature: must be at least 0, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k: must be at least 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p: must be above 0 and at most 1, got {top_p}")

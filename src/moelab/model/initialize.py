@@ -1,0 +1,60 @@
+"""Building a model and its initial weights: a pure function of the seed, drawn parameter by parameter."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from moelab.architecture import ModelConfig
+from moelab.errors import InputError
+from moelab.model.dispatch import check_dispatch, resolve_dispatch
+from moelab.model.language_model import LanguageModel
+
+EMBEDDING_STD = 0.02
+
+
+def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -> LanguageModel:
+    """The model a config describes, on the CPU in fp32, initialised from `seed` alone.
+
+    `dispatch` is a back end's name or `auto` (resolved for fp32 on the CPU; resolve it yourself for another device).
+    Raises InputError for an architecture that is only counted and for an unknown back end.
+    """
+    if config.unbuildable:
+        raise InputError(f"model: moelab counts but cannot build {config.unbuildable}")
+    if check_dispatch(dispatch) == "auto":
+        dispatch = resolve_dispatch(config, "cpu", torch.float32)
+    model = LanguageModel(config, dispatch)
+    initialize(model, seed)
+    return model
+
+
+@torch.no_grad()
+def initialize(model: LanguageModel, seed: int) -> None:
+    """Fill every parameter. Each draws from its own generator, seeded by (seed, name).
+
+    So two architectures that share a parameter's name and shape start it at the same values. Matrices are normal with
+    standard deviation 1/sqrt(fan in), those that write to the residual stream further divided by sqrt(2 n_layers)
+    (GPT-2), embeddings and head 0.02, norms 1, biases 0.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            continue
+        if name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+        elif name.endswith("bias"):
+            parameter.zero_()
+        else:
+            parameter.normal_(0.0, _std(name, parameter, model.config), generator=_generator(seed, name))
+
+
+def _std(name: str, parameter: Tensor, config: ModelConfig) -> float:
+    if "embed_tokens" in name or "lm_head" in name:
+        return EMBEDDING_STD
+    std = parameter.shape[-1] ** -0.5
+    writes_residual = "o_proj" in name or "down_proj" in name
+    return float(std / (2 * config.n_layers) ** 0.5) if writes_residual else float(std)
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,175 @@
+"""The decoder-only language model: embeddings, layers, head; its loss keeps auxiliary terms apart.
+
+Parameter names follow Hugging Face (`model.layers.0.self_attn.q_proj.weight`), except that gate and up projections
+are one matrix and the router is called `router`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moelab.architecture import ModelConfig
+from moelab.model.attention import Attention, RMSNorm, rotary_table
+from moelab.model.cache import KVCache, LayerCache
+from moelab.model.cross_entropy import linear_cross_entropy
+from moelab.model.feed_forward import FeedForward
+from moelab.model.moe import MoELayer, RoutingOutput
+from moelab.model.routing_record import RoutingRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOutput:
+    """`loss` is the language-model cross-entropy alone, fp32 nats per token; `total` is what training minimises.
+
+    `auxiliary` holds the weighted terms by name, summed over layers: `balance`, `router_z`, `logit_z`.
+    `routing` has one record per MoE layer when it was asked for.
+    """
+
+    loss: Tensor
+    total: Tensor
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    routing: list[RoutingRecord] = field(default_factory=list)
+
+
+class DecoderLayer(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int, dispatch: str) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.is_moe = config.is_moe_layer(layer)
+        self.mlp: nn.Module = (
+            MoELayer(config, dispatch) if self.is_moe else FeedForward(config.d_model, config.d_ff, config.activation)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        **routing: Any,
+    ) -> tuple[Tensor, RoutingOutput | None]:
+        """x (B, T, D) -> (B, T, D), and what a MoE layer says of its routing; `routing` goes to it."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, attention_mask, cache)
+        h = self.post_attention_layernorm(x)
+        if not self.is_moe:
+            return x + self.mlp(h), None
+        y, output = self.mlp(h, **routing)
+        return x + y, output
+
+
+class Decoder(nn.Module):
+    """Token embeddings, the layers and the final norm."""
+
+    def __init__(self, config: ModelConfig, dispatch: str) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer, dispatch) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+
+
+class LanguageModel(nn.Module):
+    """model(tokens) -> logits; model.loss(tokens, targets) -> LossOutput. Build it with `build_model`."""
+
+    def __init__(self, config: ModelConfig, dispatch: str = "loop") -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config, dispatch)
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head (V, D): the embedding itself where they are tied."""
+        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+
+    def hidden(
+        self, tokens: Tensor, *, cache: KVCache | None = None, mask: Tensor | None = None, **routing: bool
+    ) -> tuple[Tensor, list[RoutingOutput]]:
+        """Final normalised states (B, T, D) of tokens (B, T), and one RoutingOutput per MoE layer.
+
+        `mask` (B, T), True for real tokens, keeps padding out of attention and of the routing statistics; with a
+        cache it covers the stored tokens too. `losses` and `record` ask the MoE layers for
+        auxiliary losses and for records.
+        """
+        start = cache.length if cache is not None else 0
+        length = tokens.shape[1]
+        rotary = rotary_table(start, length, self.config.head_dim, self.config.rope_theta, tokens.device)
+        attention_mask = _attention_mask(start, length, mask, tokens.device)
+        token_mask = None if mask is None else mask[:, start:]
+        x = self.model.embed_tokens(tokens)
+        outputs = []
+        for index, layer in enumerate(self.model.layers):
+            layer_cache = None if cache is None else cache.layers[index]
+            x, output = layer(x, rotary, attention_mask, layer_cache, mask_BT=token_mask, **routing)
+            if output is not None:
+                outputs.append(output)
+        return self.model.norm(x), outputs
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of tokens (B, T)."""
+        hidden, _ = self.hidden(tokens, cache=cache, mask=mask)
+        return nn.functional.linear(hidden, self.head_weight)
+
+    def loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        *,
+        reduction: str = "mean",
+        logit_z_loss: float = 0.0,
+        mask: Tensor | None = None,
+        collect_routing: bool = False,
+    ) -> LossOutput:
+        """Cross-entropy of targets (B, T), -100 ignored, with the auxiliary losses apart.
+
+        `reduction` is `mean`, `sum` or `none` (a loss per token, (B, T), without auxiliary terms).
+        Raises InputError for any other.
+        """
+        training = reduction != "none"
+        x, outputs = self.hidden(tokens, mask=mask, losses=training, record=collect_routing)
+        loss, z = linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten(), reduction=reduction)
+        routing = [output.record for output in outputs if output.record is not None]
+        if not training:
+            loss = loss.view_as(targets)
+            return LossOutput(loss=loss, total=loss, routing=routing)
+        auxiliary = self._auxiliary(outputs)
+        if logit_z_loss:
+            auxiliary["logit_z"] = logit_z_loss * z
+        total = loss
+        for term in auxiliary.values():
+            total = total + term
+        return LossOutput(loss=loss, total=total, auxiliary=auxiliary, routing=routing)
+
+    def _auxiliary(self, outputs: list[RoutingOutput]) -> dict[str, Tensor]:
+        moe = self.config.moe
+        if moe is None:
+            return {}
+        balance = [output.balance for output in outputs if output.balance is not None]
+        router_z = [output.router_z for output in outputs if output.router_z is not None]
+        terms = {}
+        if balance:
+            terms["balance"] = moe.balance_loss * torch.stack(balance).sum()
+        if router_z:
+            terms["router_z"] = moe.z_loss * torch.stack(router_z).sum()
+        return terms
+
+
+def _attention_mask(start: int, length: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
+    """True where a query may look, (1 or B, 1, T, start + T); None where plain causal attention says it all.
+
+    A padding token sees itself, so that no query is left without a key.
+    """
+    if mask is None and (start == 0 or length == 1):
+        return None
+    queries = torch.arange(start, start + length, device=device)[:, None]
+    keys = torch.arange(start + length, device=device)
+    allowed = (keys <= queries)[None, None]
+    if mask is not None:
+        allowed = (allowed & mask[:, None, None]) | (keys == queries)
+    return allowed

@@ -1,0 +1,71 @@
+"""Token-choice routing: scores, the chosen experts, their gates, and the two auxiliary losses. Always in fp32.
+
+T tokens, D width, E experts, K chosen per token.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moelab.architecture import MoEConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """What a router decided: `scores` (T, E) of all experts, `chosen` (T, K), and `gates` (T, K) that weigh them."""
+
+    logits: Tensor
+    scores: Tensor
+    chosen: Tensor
+    gates: Tensor
+
+    def probabilities(self) -> Tensor:
+        """Scores (T, E) that sum to 1 for each token."""
+        return self.scores / self.scores.sum(-1, keepdim=True)
+
+
+class TopKRouter(nn.Module):
+    """Each token takes the K experts with the highest scores; gates are those scores, normalised and scaled."""
+
+    def __init__(self, d_model: int, config: MoEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.n_experts, d_model))
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        with torch.autocast(x_TD.device.type, enabled=False):
+            logits = F.linear(x_TD.float(), self.weight.float())
+        scores = logits.softmax(-1) if self.config.score == "softmax" else logits.sigmoid()
+        gates, chosen = scores.topk(self.config.top_k, dim=-1)
+        if self.config.normalize_gates:
+            gates = gates / gates.sum(-1, keepdim=True)
+        if self.config.routed_scaling != 1:
+            gates = gates * self.config.routed_scaling
+        return Routing(logits=logits, scores=scores, chosen=chosen, gates=gates)
+
+
+def expert_counts(chosen: Tensor, n_experts: int, mask_T: Tensor | None = None) -> Tensor:
+    """How many tokens chose each expert, (E,) int64; tokens whose mask is False are left out."""
+    if mask_T is not None:
+        chosen = chosen[mask_T]
+    return torch.bincount(chosen.flatten(), minlength=n_experts)
+
+
+def balance_loss(probabilities: Tensor, counts: Tensor, mask_T: Tensor | None = None) -> Tensor:
+    """E sum_i f_i p_i: f_i the share of choices that took expert i, p_i its mean probability; 1 at balance.
+
+    probabilities (T, E), counts (E,). The share f is K times smaller than in Hugging Face's version, whose value at
+    balance is K (arXiv 2101.03961 has K = 1); the gradient flows through p alone.
+    """
+    if mask_T is not None:
+        probabilities = probabilities[mask_T]
+    share = counts.to(probabilities.dtype) * (counts.shape[0] / counts.sum().clamp(min=1))
+    return torch.dot(probabilities.sum(0), share) / max(probabilities.shape[0], 1)
+
+
+def router_z_loss(logits: Tensor, mask_T: Tensor | None = None) -> Tensor:
+    """The mean over tokens of (log sum exp logits)^2 (ST-MoE, arXiv 2202.08906)."""
+    squares = logits.logsumexp(-1).square()
+    return squares.mean() if mask_T is None else squares[mask_T].sum() / mask_T.sum().clamp(min=1)
