@@ -100,7 +100,7 @@ def _leaders(law: Law, share: Sequence[Sequence[str]], fixed: Mapping[str, float
             raise InputError(f"share: {', '.join(names)} cannot be one number: only some of them must be positive")
         if any(name in fixed for name in names):
             raise InputError(f"share: {', '.join(names)}: one of them is fixed; fix all of them instead")
-        leader |= {name: names[0] for name in names}
+        leader |= dict.fromkeys(names, names[0])
     return leader
 
 

@@ -1,4 +1,4 @@
-"""Finds every law: each file named author-year in this folder holds the laws of one paper in `LAWS`."""
+"""Finds every law: each file named author-year in this folder holds one paper, its laws in `LAWS`, its rules in `RULES`."""
 
 import difflib
 import importlib
@@ -6,9 +6,12 @@ import pkgutil
 import re
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from moelab.errors import InputError
 from moelab.laws.law import Law
+from moelab.laws.reuse import SUFFIX, with_data_reuse
+from moelab.laws.rules import Rule
 
 _PAPER = re.compile(r"[a-z]+\d{4}\Z")
 
@@ -16,16 +19,38 @@ _PAPER = re.compile(r"[a-z]+\d{4}\Z")
 @cache
 def all_laws() -> dict[str, Law]:
     """Every law by id, in the order of the years they were published."""
-    names = [m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if _PAPER.match(m.name)]
-    modules = [importlib.import_module(f"moelab.laws.{name}") for name in sorted(names, key=lambda n: (n[-4:], n))]
-    return {law.id: law for module in modules for law in getattr(module, "LAWS", ())}
+    return {law.id: law for module in _papers() for law in getattr(module, "LAWS", ())}
+
+
+@cache
+def all_rules() -> dict[str, Rule]:
+    """Every rule for learning rate, batch and the split of compute, by id."""
+    return {rule.id: rule for module in _papers() for rule in getattr(module, "RULES", ())}
 
 
 def get_law(law_id: str) -> Law:
-    """A law by its id. Raises InputError naming the nearest ids."""
+    """A law by its id; `ID+reuse` is that law with repeated data. Raises InputError naming the nearest id."""
     laws = all_laws()
+    if law_id.endswith(SUFFIX):
+        return with_data_reuse(get_law(law_id.removesuffix(SUFFIX)))
     if law_id not in laws:
+        if law_id in all_rules():
+            raise InputError(f"law: {law_id} is a rule for hyperparameters, not a law of the loss")
         near = difflib.get_close_matches(law_id, laws, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"law: no such law {law_id!r}{hint} Known: {', '.join(laws)}")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"law: no such law {law_id!r}; {hint}known: {', '.join(laws)}")
     return laws[law_id]
+
+
+def get_rule(rule_id: str) -> Rule:
+    """A rule by its id. Raises InputError naming the known ones."""
+    rules = all_rules()
+    if rule_id not in rules:
+        raise InputError(f"rule: no such rule {rule_id!r}; known: {', '.join(rules)}")
+    return rules[rule_id]
+
+
+@cache
+def _papers() -> tuple[ModuleType, ...]:
+    names = [m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if _PAPER.match(m.name)]
+    return tuple(importlib.import_module(f"moelab.laws.{name}") for name in sorted(names, key=lambda n: (n[-4:], n)))

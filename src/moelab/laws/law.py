@@ -1,4 +1,4 @@
-"""What a scaling law is: a formula with its gradient, published coefficients, what its variables mean, and where it holds."""
+"""What a scaling law is: a formula with its gradient, published coefficients, what variables mean, where it holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +29,10 @@ class Law:
     `linear` names the coefficients that enter linearly (in the loss, or in its logarithm where `log_linear`); a fit
     solves for them. `positive` ones are fitted as logarithms. `search` gives the box from which starts of the other
     coefficients are drawn and `bounds` the limits of a fit. `hold` names what may be held at its published value when
-    a table is too small; `aliases` are the paper's names for ours. `ranges` are the published fit's; None is unknown, never guessed. `kind` says what the formula
-    predicts: the loss in nats per token, or the compute leverage over a dense model.
+    a table is too small; `aliases` are the paper's names for ours. `ranges` are the published fit's; None is unknown,
+    never guessed. `kind` says what the formula predicts: the loss in nats per token, or the compute leverage over a
+    dense model. `at_compute` places the law's variables on a compute budget, `choices` are the discrete values that
+    its optimum considers, and `settings` what else may be set there.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Law:
     aliases: Mapping[str, str] = field(default_factory=dict)
     at_compute: Compute | None = None
     choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
     def loss(self, coefficients: Values | None, variables: Values) -> Array:
         """The predicted loss (leverage for such a law). `coefficients` None means the published ones."""

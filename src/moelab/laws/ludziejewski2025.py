@@ -11,6 +11,7 @@ import numpy as np
 from moelab.laws.design import Design, Refusal
 from moelab.laws.forms import Array, saturate
 from moelab.laws.law import Law, Values
+from moelab.laws.rules import Rule
 
 VOCABULARY = 50257
 
@@ -125,6 +126,23 @@ LAWS = (
         hold=("E_start", "E_max", "zeta", "gamma", "omega", "delta", "beta", "alpha"),
         aliases={"c": "E_0"},
         at_compute=at_compute,
+        settings=("tokens_served",),
         choices={"n_experts": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)},
     ),
 )  # fmt: skip
+
+RULES = (
+    Rule(
+        id="ludziejewski2025-lr",
+        title="Joint law's learning rate",
+        citation="Ludziejewski et al. 2025, arXiv 2502.05172",
+        mark="read",
+        needs=("params_active_non_embedding", "expert_ratio"),
+        form="lr = exp(8.39 - .81 ln N_a - .25 ln E)",
+        meaning="N_a the active parameters without embeddings, E the experts of top-1 routing",
+        ranges={"params_active_non_embedding": None, "expert_ratio": (1.0, 32.0)},
+        learning_rate=lambda v: np.exp(
+            8.39 - 0.81 * np.log(v["params_active_non_embedding"]) - 0.25 * np.log(v["expert_ratio"])
+        ),
+    ),
+)

@@ -1,0 +1,130 @@
+"""Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from moelab.errors import InputError
+from moelab.runs.folder import RECORD, find_runs
+from moelab.runs.record import RunRecord
+
+_QUOTED = re.compile(r"('[^']*'|\"[^\"]*\")")
+_NUMBER = re.compile(r"(?<![\w.])\d[\w.]*(?:(?<=[eE])[+-]\d+)?")
+_PLAIN = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?\Z")
+_LARGE_WHOLE = re.compile(r"(?<![\w.])\d{7,}(?![\w.])")
+_NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
+
+
+def load_table(
+    source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Read runs into one table, numbers as 64-bit floats.
+
+    `let` adds columns ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with spaces in double quotes, POW for
+    powers) and `where` keeps the rows for which every condition holds. Runs that diverged have no loss and are left
+    out. Raises InputError naming the file, column or expression.
+    """
+    table = source if isinstance(source, pl.DataFrame) else _read(Path(source))
+    table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(
+        pl.selectors.numeric().cast(pl.Float64)
+    )
+    for assignment in let:
+        table = _assign(table, assignment)
+    for condition in where:
+        table = _keep(table, condition)
+    if not table.height:
+        raise InputError(f"runs: no rows left{' by --where' if where else f' in {source}'}")
+    return table
+
+
+def runs_table(root: str | Path) -> pl.DataFrame:
+    """The finished runs of a folder as one table; one run folder is a table of one row."""
+    path = Path(root)
+    folders = [path] if (path / RECORD).exists() else [run.path for run in find_runs(path) if run.finished]
+    records = [_record(folder) for folder in folders]
+    rows = [record.row() for record in records if record.status == "finished" and record.loss is not None]
+    if not rows:
+        raise InputError(f"runs: {root} holds no finished run")
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _record(folder: Path) -> RunRecord:
+    from moelab.files import read_json
+
+    return RunRecord.parse(read_json(folder / RECORD, "run"), str(folder / RECORD))
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if path.is_dir():
+        return runs_table(path)
+    if not path.exists():
+        raise InputError(f"runs: no such file or folder: {path}")
+    readers: dict[str, Any] = {
+        ".csv": lambda: pl.read_csv(path, infer_schema_length=None),
+        ".tsv": lambda: pl.read_csv(path, separator="\t", infer_schema_length=None),
+        ".parquet": lambda: pl.read_parquet(path),
+        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
+        ".ndjson": lambda: pl.read_ndjson(path, infer_schema_length=None),
+        ".json": lambda: pl.read_json(path, infer_schema_length=None),
+    }
+    name = path.name.removesuffix(".gz")
+    suffix = Path(name).suffix.lower()
+    if suffix not in readers:
+        raise InputError(f"runs: {path} is none of {', '.join(readers)} or a folder of runs")
+    try:
+        return readers[suffix]()
+    except pl.exceptions.NoDataError:
+        raise InputError(f"runs: {path} is empty") from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise InputError(f"runs: cannot read {path}: {_first_line(error)}") from None
+
+
+def _assign(table: pl.DataFrame, assignment: str) -> pl.DataFrame:
+    left, equals, expression = assignment.partition("=")
+    name = _NAME.match(left)
+    if not equals or name is None or not expression.strip():
+        raise InputError(f"--let: expected NAME = EXPRESSION, got {assignment!r}")
+    target = name.group(1) or name.group(2)
+    expression = _checked(expression, "--let")
+    others = [column for column in table.columns if column != target]
+    result = _sql(table, f"SELECT ({expression}) AS moelab_let FROM self", f"--let {target}")
+    if result.height == 1:
+        result = pl.DataFrame({"moelab_let": [result.item()] * table.height})
+    column = result["moelab_let"]
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        column = column.cast(pl.Float64)
+    return table.select(others).with_columns(column.alias(target))
+
+
+def _keep(table: pl.DataFrame, condition: str) -> pl.DataFrame:
+    checked = _checked(condition, "--where")
+    return _sql(table, f"SELECT * FROM self WHERE ({checked})", f"--where {condition!r}")
+
+
+def _sql(table: pl.DataFrame, query: str, option: str) -> pl.DataFrame:
+    try:
+        return table.sql(query)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{option}: {_first_line(error)}") from None
+
+
+def _checked(expression: str, option: str) -> str:
+    """Refuse what SQL would misread (`300B` is 300 with an alias) and make large whole numbers floats: they overflow."""
+    bare = _QUOTED.sub("''", expression)
+    odd = next((number for number in _NUMBER.findall(bare) if not _PLAIN.match(number)), None)
+    if odd is not None:
+        raise InputError(f"{option}: write {odd!r} as a plain number such as 3e11 inside an expression")
+    if "^" in bare or "**" in bare:
+        raise InputError(f"{option}: write powers as POW(x, y), got {expression.strip()!r}")
+    if ";" in bare or "--" in bare:
+        raise InputError(f"{option}: one expression only, got {expression.strip()!r}")
+    parts = _QUOTED.split(expression)
+    parts[::2] = [_LARGE_WHOLE.sub(lambda whole: f"{float(whole.group()):.16e}", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
