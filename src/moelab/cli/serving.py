@@ -1,0 +1,67 @@
+"""`moelab serving`: what a model costs to serve on given hardware, before it exists."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[str, typer.Argument(help="Model YAML, run YAML, run folder, or a preset's name.")],
+    hardware: Annotated[str, typer.Option(help="a100, h100, h200, b200, mi300x, l40s, rtx4090, cpu, or YAML.")],
+    gpus: Annotated[str, typer.Option(help="Number of devices, or auto for the cheapest power of two.")] = "auto",
+    prompt: Annotated[str, typer.Option(help="Tokens of a prompt.")] = "1024",
+    output: Annotated[str, typer.Option(help="Tokens of an answer.")] = "256",
+    batch: Annotated[str, typer.Option(help="Requests in flight, or auto for the most that fit.")] = "auto",
+    tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
+    ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token, such as 1s.")] = None,
+    precision: Annotated[str, typer.Option(help="Of weights: bf16, fp8, int4.")] = "bf16",
+    kv_precision: Annotated[str, typer.Option(help="Of the KV cache: bf16, fp8, int4.")] = "bf16",
+    imbalance: Annotated[float, typer.Option(help="Busiest device's load over the mean (experts).")] = 1.0,
+    gpu_price: Annotated[float | None, typer.Option(help="US dollars per device and hour.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Estimate devices, batch, throughput, latency and price of serving a model that need not exist yet.
+
+    Example: moelab serving mixtral-8x7b --hardware h100 --precision fp8 --tpot 50ms
+    """
+    from moelab.architecture import load_model
+    from moelab.cli.output import print_json, print_table
+    from moelab.errors import InputError
+    from moelab.quantities import format_bytes, format_number, format_seconds
+    from moelab.serving import Traffic, load_hardware, serve_one
+
+    model, device = load_model(config), load_hardware(hardware)
+    if gpu_price is not None and not 0 <= gpu_price < float("inf"):
+        raise InputError(f"--gpu-price: must be a finite number of dollars, at least 0, got {gpu_price}")
+    traffic = Traffic.parse(
+        {
+            "prompt": prompt,
+            "output": output,
+            "tpot": tpot,
+            "ttft": ttft,
+            "precision": precision,
+            "kv_precision": kv_precision,
+            "batch": None if batch == "auto" else batch,
+            "gpus": None if gpus == "auto" else gpus,
+            "imbalance": imbalance,
+        },
+        "serving",
+    )
+    cost = serve_one(model, traffic, device, gpu_price)
+    price = device.price if gpu_price is None else gpu_price
+    if json:
+        print_json({"hardware": hardware, "gpu_price": price, **cost})
+        return
+    rows = [
+        ("devices", f"{cost['gpus']} x {device.name}, {cost['parallel']}{' parallel' * (cost['gpus'] > 1)}"),
+        ("memory", format_bytes(cost["memory_bytes"])),
+        ("requests in flight", f"{cost['batch']:,}"),
+        ("output tokens per second", format_number(cost["tokens_per_second"])),
+        ("time to first token", format_seconds(cost["time_to_first_token"])),
+        ("time per output token", format_seconds(cost["time_per_output_token"])),
+        (f"$ per million tokens (${price:g} a device-hour)", f"{cost['cost_per_million_tokens']:.4g}"),
+        ("$ per million output tokens", f"{cost['cost_per_million_output_tokens']:.4g}"),
+    ]
+    if cost["distinct_experts"]:
+        rows.append(("distinct experts read per layer and step", f"{cost['distinct_experts']:.1f}"))
+    print_table([f"{config}, {traffic.prompt:,} + {traffic.output:,} tokens, {precision}", ""], rows)
