@@ -16,6 +16,10 @@ from moelab.errors import InputError, MoelabError
 COMMANDS = (
     "count",
     "data",
+    "laws",
+    "fit",
+    "predict",
+    "isoflop",
 )
 """Sub-commands in the order `moelab --help` lists them; `count` lives in `moelab.cli.count:command`."""
 

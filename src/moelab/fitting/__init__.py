@@ -1,7 +1,27 @@
-"""From a table of runs to a fitted law: robust fits, bootstrap intervals, held-out extrapolation, comparison. No torch."""
+"""From a table of runs to a fitted law: robust fits, bootstrap intervals, held-out error, comparison. No torch."""
 
+from moelab.fitting.compare import Comparison, compare
 from moelab.fitting.fit import fit
 from moelab.fitting.fitted import FittedLaw, Holdout, Prediction, load_fits, save_fits
+from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting.isoflop import Slice, Surface, isoflop_slice, isoflop_surface
 from moelab.fitting.objective import Objective
 
-__all__ = ["FittedLaw", "Holdout", "Objective", "Prediction", "fit", "load_fits", "save_fits"]
+__all__ = [
+    "Comparison",
+    "FittedLaw",
+    "Holdout",
+    "Objective",
+    "Prediction",
+    "Slice",
+    "Surface",
+    "compare",
+    "fit",
+    "group_holdout",
+    "isoflop_slice",
+    "isoflop_surface",
+    "load_fits",
+    "masked_holdout",
+    "ordered_holdout",
+    "save_fits",
+]

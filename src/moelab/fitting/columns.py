@@ -97,6 +97,7 @@ class Observations:
     order: Array | None
     groups: Array | None
     weights: Array
+    replicates: Array | None = None
 
     def __len__(self) -> int:
         return len(self.measured)
@@ -109,7 +110,20 @@ class Observations:
             None if self.order is None else self.order[rows],
             None if self.groups is None else self.groups[rows],
             self.weights[rows],
+            None if self.replicates is None else self.replicates[rows],
         )
+
+    def seed_noise(self) -> dict[str, float] | None:
+        """Spread of log loss between runs that differ in their seed only, pooled; None without such runs."""
+        if self.replicates is None:
+            return None
+        names, index, counts = np.unique(self.replicates, return_inverse=True, return_counts=True)
+        mean = np.bincount(index, np.log(self.measured)) / counts
+        spare = int(np.sum(counts - 1))
+        if not spare:
+            return None
+        spread = np.sqrt(np.sum((np.log(self.measured) - mean[index]) ** 2) / spare)
+        return {"rel": float(spread), "n_groups": float(np.sum(counts > 1))}
 
 
 def observations(
@@ -140,7 +154,8 @@ def observations(
     if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
         found["expansion"] = expansion
     groups = None if group is None else np.asarray([str(value) for value in columns[group]])
-    return Observations(found, measured, compute_order(columns, found), groups, weights)
+    order = compute_order(columns, found)
+    return Observations(found, measured, order, groups, weights, _replicates(columns, found))
 
 
 def compute_order(columns: Columns, found: Columns | None = None) -> Array | None:
@@ -160,6 +175,22 @@ def compute_order(columns: Columns, found: Columns | None = None) -> Array | Non
             tokens = variable(columns, "tokens")
             return params if tokens is None else params * tokens
     return None
+
+
+SAME = (
+    "params_total", "params_active", "n_experts", "top_k", "n_shared_experts", "d_expert", "d_shared", "d_model",
+    "n_layers", "tokens", "unique_tokens", "batch_tokens", "learning_rate", "optimizer", "schedule", "router", "data_hash",
+)  # fmt: skip
+"""Columns in which replicates must agree, besides the law's own variables, where the table has them."""
+
+
+def _replicates(columns: Columns, found: Columns) -> Array | None:
+    """A label per row that runs share when they differ in `seed` only; None for a table without seeds."""
+    if "seed" not in columns:
+        return None
+    keys = [[str(value) for value in columns[name]] for name in SAME if name in columns]
+    keys += [[repr(float(value)) for value in values] for values in found.values()]
+    return np.array(["|".join(parts) for parts in zip(*keys, strict=True)])
 
 
 def _numbers(values: Array, name: str) -> Array:

@@ -97,6 +97,7 @@ def fit_observations(
         free=len(parameters.free),
         cpu_seconds=time.process_time() - began,
         notes=(*notes, *_constant(data)),
+        seed_noise=data.seed_noise(),
     )
 
 

@@ -64,6 +64,7 @@ class FittedLaw:
     free: int
     cpu_seconds: float
     notes: tuple[str, ...] = ()
+    seed_noise: dict[str, float] | None = None
     holdout: Holdout | None = None
 
     @property
@@ -125,6 +126,12 @@ class FittedLaw:
         low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(low), float(high)
 
+    def plot(self) -> Any:
+        """Predicted against measured loss with residuals, held-out runs marked, as an Altair chart."""
+        from moelab.fitting.plots import plot_fits
+
+        return plot_fits([self])
+
     def with_holdout(self, holdout: Holdout | None) -> "FittedLaw":
         """The same fit with its held-out score."""
         return replace(self, holdout=holdout)
@@ -147,6 +154,7 @@ class FittedLaw:
             "free": self.free,
             "ranges": {name: list(limits) for name, limits in self.ranges.items()},
             "notes": list(self.notes),
+            "seed_noise": self.seed_noise,
             "bootstrap": len(self.draws),
             "cpu_seconds": self.cpu_seconds,
         }
@@ -181,6 +189,7 @@ class FittedLaw:
                 free=int(value["free"]),
                 cpu_seconds=float(value["cpu_seconds"]),
                 notes=tuple(value["notes"]),
+                seed_noise=value.get("seed_noise"),
                 holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
             )
         except KeyError as error:

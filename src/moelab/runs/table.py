@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.runs.folder import RECORD, find_runs
@@ -18,9 +20,7 @@ _LARGE_WHOLE = re.compile(r"(?<![\w.])\d{7,}(?![\w.])")
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
-def load_table(
-    source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = ()
-) -> pl.DataFrame:
+def load_table(source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = ()) -> pl.DataFrame:
     """Read runs into one table, numbers as 64-bit floats.
 
     `let` adds columns ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with spaces in double quotes, POW for
@@ -28,9 +28,7 @@ def load_table(
     out. Raises InputError naming the file, column or expression.
     """
     table = source if isinstance(source, pl.DataFrame) else _read(Path(source))
-    table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(
-        pl.selectors.numeric().cast(pl.Float64)
-    )
+    table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(pl.selectors.numeric().cast(pl.Float64))
     for assignment in let:
         table = _assign(table, assignment)
     for condition in where:
@@ -49,6 +47,15 @@ def runs_table(root: str | Path) -> pl.DataFrame:
     if not rows:
         raise InputError(f"runs: {root} holds no finished run")
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def rows_where(table: pl.DataFrame, condition: str) -> NDArray[np.bool_]:
+    """Which rows a condition holds for, (n,)."""
+    checked = _checked(condition, "condition")
+    held = _sql(table, f"SELECT ({checked}) AS held FROM self", f"condition {condition!r}")["held"]
+    if held.dtype != pl.Boolean or held.len() != table.height:
+        raise InputError(f"condition {condition!r}: expected true or false for each row")
+    return held.fill_null(False).to_numpy()
 
 
 def _record(folder: Path) -> RunRecord:

@@ -1,0 +1,183 @@
+"""`moelab fit`: fit scaling laws to a table of runs, with intervals and held-out error."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moelab.fitting.compare import Comparison
+
+
+def command(
+    runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
+    law: Annotated[list[str], typer.Option("--law", help="A law's id, or all; repeatable.")],
+    let: Annotated[
+        list[str] | None, typer.Option(help="Add a column: NAME = SQL expression; names with spaces in double quotes.")
+    ] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this SQL condition holds.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Column to fit; default: loss.")] = None,
+    fix: Annotated[list[str] | None, typer.Option(help="Hold a coefficient: NAME=VALUE.")] = None,
+    share: Annotated[list[str] | None, typer.Option(help="Make coefficients one number: NAME,NAME.")] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Share of the dearest runs to hold out; 0 for none; default 0.2 where possible."),
+    ] = None,
+    holdout_by: Annotated[str | None, typer.Option(help="Leave out each value of this column in turn.")] = None,
+    holdout_where: Annotated[str | None, typer.Option(help="Hold out the rows for which this holds.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="huber:DELTA or squared on log loss, or floor:DELTA:WEIGHT.")
+    ] = "huber:1e-3",
+    bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.")] = 1000,
+    group: Annotated[str | None, typer.Option(help="Resample whole groups of this column.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of weights.")] = None,
+    starts: Annotated[int, typer.Option(help="Random starts.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of starts and bootstrap.")] = 0,
+    out: Annotated[str | None, typer.Option(help="Write the fit here; moelab predict and plan read it.")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Write predicted against measured (.html, .svg, .png, .pdf).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Fit laws to a table of runs and say how far to trust them.
+
+    Example: moelab fit runs.csv --law all --let 'tokens = "Training FLOP" / (6 * "Model Size")' --out fit.json
+    """
+    from moelab.cli.output import print_json, print_line
+    from moelab.fitting import save_fits
+    from moelab.fitting.compare import compare
+    from moelab.runs.table import load_table, rows_where
+
+    table = load_table(runs, let or [], where or [])
+    ids = None if "all" in law else [_known(name) for name in law]
+    result = compare(
+        table,
+        ids,
+        holdout=None if holdout == 0 else holdout,
+        holdout_optional=holdout is None,
+        holdout_by=holdout_by,
+        holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
+        loss=loss,
+        objective=objective,
+        fix=_numbers(fix or []),
+        share=[[name.strip() for name in names.split(",")] for names in share or []],
+        bootstrap=bootstrap,
+        group=group,
+        weight=weight,
+        seed=seed,
+        starts=starts,
+    )
+    if out:
+        save_fits(result.fits, out)
+    if plot:
+        from moelab.report.save import save_figure
+
+        save_figure(result.plot(), plot)
+    if json:
+        print_json(
+            {
+                "fits": {name: fitted.to_json(draws=False) for name, fitted in result.fits.items()},
+                "weights": result.weights,
+                "skipped": result.skipped,
+            }
+        )
+        return
+    _print(result, table)
+    if out:
+        print_line(f"written to {out}")
+
+
+def _known(name: str) -> str:
+    from pathlib import Path
+
+    from moelab.errors import InputError
+    from moelab.laws import get_law
+
+    if Path(name).is_file():
+        raise InputError(f"--law: fit takes a law's id or all; {name} is a file (moelab predict reads fit files)")
+    return get_law(name).id
+
+
+def _numbers(assignments: list[str]) -> dict[str, float]:
+    from moelab.errors import InputError
+    from moelab.quantities import parse_number
+
+    result = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--fix: expected NAME=VALUE, got {assignment!r}")
+        result[key.strip()] = parse_number(text, f"--fix {key.strip()}")
+    return result
+
+
+def _print(result: "Comparison", table: Any) -> None:
+    from moelab.cli.output import print_line, print_table
+
+    for fitted in result.fits.values():
+        rows = []
+        for name in fitted.law.coefficients:
+            value = fitted.interval(name)
+            marks = [
+                word
+                for word, holds in (("held", name in fitted.held), ("at a bound", name in fitted.at_bound))
+                if holds
+            ]
+            rows.append(
+                (name, _number(value["value"]), _number(value["low"]), _number(value["high"]), ", ".join(marks))
+            )
+        print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
+        print_line(
+            f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
+            f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
+        )
+        for note in fitted.notes:
+            print_line(f"note: {note}")
+        print_line()
+    print_table(
+        ["law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "reach", "weight"],
+        [_score(name, result) for name in result.fits],
+    )
+    noise = next(iter(result.fits.values())).seed_noise
+    if noise is not None:
+        print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")
+    for name, reason in result.skipped.items():
+        print_line(f"left out {name}: {reason}")
+    if len(result.fits) > 1:
+        _print_disagreement(result, table)
+
+
+def _score(name: str, result: "Comparison") -> tuple[str, ...]:
+    fitted = result.fits[name]
+    head = (name, f"{fitted.in_sample['mean_abs_rel']:.2%}")
+    held = fitted.holdout
+    if held is None:
+        return (*head, "-", "-", "-", "-", f"{result.weights[name]:.2f}")
+    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
+    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
+    return (*head, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach, f"{result.weights[name]:.2f}")
+
+
+def _print_disagreement(result: "Comparison", table: Any) -> None:
+    """Where the laws differ most, among the table's own runs and ten times beyond them."""
+    from moelab.cli.output import print_line, print_table
+
+    for where, rows in (("among these runs", table), ("ten times beyond in size and data", beyond(table))):
+        found = result.disagreement(rows)
+        worst = max(found, key=lambda row: row["spread"])
+        print_line()
+        print_table(
+            [f"where the laws differ most {where} (spread {worst['spread']:.3f})", "loss"],
+            [(name, f"{value:.4f}") for name, value in worst.items() if name != "spread"],
+        )
+
+
+def beyond(table: Any, factor: float = 10.0) -> Any:
+    """The table with parameters and tokens multiplied, everything else as it is."""
+    import polars as pl
+
+    grown = [name for name in table.columns if name.startswith("params_") or name in ("tokens", "unique_tokens")]
+    return table.with_columns([pl.col(name) * factor for name in grown])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"

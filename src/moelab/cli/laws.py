@@ -1,0 +1,221 @@
+"""`moelab laws`: the catalogue of scaling laws, one law in full, or its own compute-optimal point."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moelab.laws import Law, Rule
+    from moelab.laws.optimum import Optimum
+
+CONTRACT = ("params_total", "params_active", "tokens", "granularity", "n_experts", "train_flops")
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="A law's or rule's id; none lists all of them.")] = None,
+    optimum: Annotated[bool, typer.Option("--optimum", help="Solve the law's own compute-optimal point.")] = False,
+    flops: Annotated[
+        str | None, typer.Option(help="Training compute in the law's own convention, such as 1e21.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Pin a choice of the law, as NAME=VALUE; repeatable.")
+    ] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Bound on inference memory, where the law has one.")] = None,
+    fit_file: Annotated[str | None, typer.Option("--fit", help="Take the coefficients from this fit file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """List the scaling laws, show one in full, or solve its compute-optimal point in its own convention.
+
+    Example: moelab laws krajewski2024 --optimum --flops 1.93e20 --set expansion=64
+    """
+    from moelab.cli.output import print_json
+    from moelab.errors import InputError
+    from moelab.laws import all_laws, all_rules, get_law
+
+    if name is None:
+        if optimum or flops or settings:
+            raise InputError("laws: --optimum, --flops and --set need a law's name")
+        laws, rules = list(all_laws().values()), list(all_rules().values())
+        if json:
+            print_json({"laws": [_law_json(law) for law in laws], "rules": [_rule_json(rule) for rule in rules]})
+        else:
+            _print_catalogue(laws, rules)
+    elif name in all_rules() and name not in all_laws():
+        _show_rule(all_rules()[name], flops, optimum, json)
+    elif optimum:
+        _show_optimum(get_law(name), flops, settings or [], max_memory, fit_file, json)
+    else:
+        if flops or settings:
+            raise InputError("laws: --flops and --set go with --optimum")
+        law = get_law(name)
+        if json:
+            print_json(_law_json(law))
+        else:
+            _print_law(law)
+
+
+def _law_json(law: "Law") -> dict[str, Any]:
+    return {
+        "law": law.id,
+        "title": law.title,
+        "citation": law.citation,
+        "kind": law.kind,
+        "form": law.form,
+        "variables": {name: law.meaning.get(name, "") for name in law.variables},
+        "coefficients": {name: law.published[name] if law.published else None for name in law.coefficients},
+        "mark": law.mark,
+        "unpublished": law.unpublished or None,
+        "note": law.note or None,
+        "flops": law.flops,
+        "ranges": {name: list(limits) if limits else None for name, limits in law.ranges.items()},
+        "covers_dense": law.covers_dense,
+        "covers_moe": law.covers_moe,
+    }
+
+
+def _rule_json(rule: "Rule") -> dict[str, Any]:
+    return {
+        "rule": rule.id,
+        "title": rule.title,
+        "citation": rule.citation,
+        "needs": list(rule.needs),
+        "form": rule.form,
+        "meaning": rule.meaning,
+        "mark": rule.mark,
+        "ranges": {name: list(limits) if limits else None for name, limits in rule.ranges.items()},
+    }
+
+
+def _covers(law: "Law") -> str:
+    return " + ".join(word for word, holds in (("dense", law.covers_dense), ("MoE", law.covers_moe)) if holds)
+
+
+def _print_catalogue(laws: "list[Law]", rules: "list[Rule]") -> None:
+    from moelab.cli.output import print_line, print_table
+
+    print_table(
+        ["law", "title", "predicts", "covers", "coefficients", "variables"],
+        [
+            (law.id, law.title, law.kind, _covers(law), law.mark or "none published", ", ".join(law.variables))
+            for law in laws
+        ],
+    )
+    print_line()
+    print_table(
+        ["rule", "title", "coefficients", "from"],
+        [(rule.id, rule.title, rule.mark, ", ".join(rule.needs)) for rule in rules],
+    )
+    print_line()
+    print_line("moelab laws NAME shows one in full; NAME+reuse is a law in N and D with repeated data.")
+
+
+def _print_law(law: "Law") -> None:
+    from moelab.cli.output import print_line, print_table
+
+    print_line(f"{law.id}: {law.title} ({law.citation})")
+    print_line(f"  {law.form}")
+    print_line(f"  predicts {law.kind}; describes {_covers(law)} models; compute: {law.flops}")
+    if law.note:
+        print_line(f"  note: {law.note}")
+    print_line()
+    ranges = {**dict.fromkeys(law.variables), **law.ranges}
+    print_table(
+        ["variable", "fitted range", "meaning"],
+        [(name, _range(limits), law.meaning.get(name, "")) for name, limits in ranges.items()],
+    )
+    print_line()
+    if law.published is None:
+        print_line(f"coefficients: {', '.join(law.coefficients)}; none published: {law.unpublished}. Fit them.")
+        return
+    print_table(
+        [f"coefficient ({law.mark})", "value"],
+        [(name, f"{law.published[name]:.6g}") for name in law.coefficients],
+    )
+
+
+def _range(limits: tuple[float, float] | None) -> str:
+    from moelab.quantities import format_number
+
+    return f"{format_number(limits[0])} to {format_number(limits[1])}" if limits else "unknown"
+
+
+def _show_rule(rule: "Rule", flops: str | None, optimum: bool, json: bool) -> None:
+    from moelab.cli.output import print_json, print_line, print_table
+    from moelab.errors import InputError
+    from moelab.quantities import format_number, parse_number
+
+    if optimum and (flops is None or rule.needs != ("train_flops",)):
+        raise InputError(
+            f"laws: {rule.id} is a rule in {', '.join(rule.needs)}; only a rule in train_flops has an optimum"
+        )
+    values = {name: float(value) for name, value in rule.apply(train_flops=parse_number(flops, "--flops")).items()} if (
+        flops is not None and optimum
+    ) else {}  # fmt: skip
+    if json:
+        print_json({**_rule_json(rule), **values})
+        return
+    print_line(f"{rule.id}: {rule.title} ({rule.citation}; coefficients {rule.mark})")
+    print_line(f"  {rule.form}")
+    print_line(f"  {rule.meaning}; from {', '.join(rule.needs)}")
+    if values:
+        print_table(["at this compute", ""], [(name, format_number(value, 4)) for name, value in values.items()])
+
+
+def _show_optimum(
+    law: "Law", flops: str | None, settings: list[str], max_memory: str | None, fit_file: str | None, json: bool
+) -> None:
+    from moelab.cli.output import print_json
+    from moelab.errors import InputError
+    from moelab.fitting import load_fits
+    from moelab.laws.optimum import optimum
+    from moelab.quantities import parse_bytes, parse_number
+
+    if flops is None:
+        raise InputError("--flops: --optimum needs a compute such as 1e21")
+    pinned = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set: expected NAME=VALUE, got {setting!r}")
+        pinned[key.strip()] = parse_number(text, f"--set {key.strip()}")
+    coefficients = None
+    if fit_file is not None:
+        fits = load_fits(fit_file)
+        if law.id not in fits:
+            raise InputError(f"--fit: {fit_file} holds no fit of {law.id}; it has {', '.join(fits)}")
+        coefficients = fits[law.id].coefficients
+    memory = None if max_memory is None else parse_bytes(max_memory, "--max-memory")
+    budget = parse_number(flops, "--flops")
+    best = optimum(law, budget, pinned, coefficients, memory)
+    if json:
+        contract: dict[str, float | None] = {name: best.values.get(name) for name in CONTRACT}
+        others = {name: value for name, value in best.values.items() if name not in CONTRACT}
+        print_json(
+            {
+                "law": law.id,
+                **contract,
+                "train_flops": budget,
+                "loss": best.loss if law.kind == "loss" else None,
+                **({} if law.kind == "loss" else {law.kind: best.loss}),
+                **others,
+                "decided_by": list(best.decided_by),
+                "extrapolation": best.extrapolation,
+            }
+        )
+    else:
+        _print_optimum(law, budget, best)
+
+
+def _print_optimum(law: "Law", flops: float, best: "Optimum") -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_number
+
+    rows = [(name, format_number(value, 4)) for name, value in best.values.items() if name != "train_flops"]
+    print_table([f"{law.id} at {flops:.4g} FLOPs", ""], [*rows, (law.kind, f"{best.loss:.4f}")])
+    print_line(f"compute in the law's own convention: {law.flops}")
+    for bound in best.decided_by:
+        print_line(f"decided by a bound: {bound}")
+    if best.extrapolation is None:
+        print_line("the fitted range is not known")
+    elif best.extrapolation > 0:
+        print_line(f"extrapolates: {10**best.extrapolation:.3g} times outside the fitted range")

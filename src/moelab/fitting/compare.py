@@ -1,0 +1,171 @@
+"""Every law that a table supports, fitted side by side, ranked by held-out error, weighted for an ensemble."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting.columns import columns_of, variable
+from moelab.fitting.fit import fit
+from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdout
+from moelab.laws import Law, all_laws, get_law
+
+Array = NDArray[Any]
+HOLDOUT = 0.2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`fits` in the order of their rank; `weights` sum to 1; `skipped` says why a law was left out."""
+
+    fits: dict[str, FittedLaw]
+    weights: dict[str, float]
+    skipped: dict[str, str]
+
+    def predict(self, **values: Any) -> Array:
+        """The ensemble: the weighted mean of the laws' predicted logarithms."""
+        logs = [w * np.log(self.fits[name].predict(**values).value) for name, w in self.weights.items()]
+        return np.exp(np.sum(logs, axis=0))
+
+    def plot(self) -> Any:
+        """Predicted against measured loss, a panel per law, held-out runs marked, as an Altair chart."""
+        from moelab.fitting.plots import plot_fits
+
+        return plot_fits(list(self.fits.values()))
+
+    def disagreement(self, table: Any) -> list[dict[str, Any]]:
+        """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
+        columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}
+        stacked = np.stack(list(columns.values()))
+        spread = np.ptp(stacked, axis=0)
+        return [
+            {**{name: float(values[i]) for name, values in columns.items()}, "spread": float(spread[i])}
+            for i in range(stacked.shape[1])
+        ]
+
+
+def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], dict[str, str]]:
+    """The laws whose variables a table has and which describe its runs; and for the others, why not.
+
+    Laws that share one form differ only in their published coefficients: the first of them stands for all.
+    """
+    columns = columns_of(table)
+    moe = variable(columns, "expert_ratio")
+    found: list[Law] = []
+    skipped: dict[str, str] = {}
+    for law in all_laws().values():
+        missing = [name for name in law.variables if variable(columns, name) is None]
+        twin = next((other.id for other in found if other.form == law.form and other.variables == law.variables), None)
+        if law.kind != "loss" and target in (None, "loss"):
+            skipped[law.id] = f"predicts {law.kind}, not loss"
+        elif missing:
+            skipped[law.id] = f"no column for {', '.join(missing)}"
+        elif not law.covers_moe and moe is not None and np.any(moe > 1):
+            skipped[law.id] = "describes dense models only"
+        elif not law.covers_dense and moe is not None and np.all(moe == 1):
+            skipped[law.id] = "does not describe dense models"
+        elif twin is not None:
+            skipped[law.id] = f"the same form as {twin}"
+        else:
+            found.append(law)
+    return found, skipped
+
+
+def compare(
+    table: Any,
+    laws: Sequence[str | Law] | None = None,
+    *,
+    holdout: float | None = None,
+    holdout_optional: bool = True,
+    holdout_by: str | None = None,
+    holdout_rows: Any = None,
+    **options: Any,
+) -> Comparison:
+    """Fit laws (all that the table supports, unless named) and rank them by held-out, else in-sample, error.
+
+    Named laws must fit; of `all`, those that cannot (too few rows) are listed in `skipped`. The weights are inverse
+    mean-square held-out errors. With `holdout_optional` and no hold-out named, a fifth of the runs is held out where
+    that leaves enough. Options as in `fit`.
+    """
+    chosen, skipped = supported_laws(table, options.get("loss") or "loss") if laws is None else ([], {})
+    chosen = [get_law(law) if isinstance(law, str) else law for law in laws] if laws is not None else chosen
+    if laws is None and not chosen:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise InputError(f"law: the table supports no law ({reasons})")
+    fits: dict[str, FittedLaw] = {}
+    for law in chosen:
+        try:
+            fits[law.id] = fit_with_holdout(
+                table,
+                law,
+                holdout=holdout,
+                holdout_by=holdout_by,
+                holdout_rows=holdout_rows,
+                holdout_optional=holdout_optional,
+                **_options_for(law, options, chosen),
+            )
+        except InputError as error:
+            if laws is not None:
+                raise
+            skipped[law.id] = str(error).removeprefix(f"{law.id}: ")
+    if not fits:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise InputError(f"law: no law could be fitted ({reasons})")
+    ranked = dict(sorted(fits.items(), key=lambda item: _error(item[1])))
+    inverse = {name: 1 / max(_mean_square(fitted), 1e-12) for name, fitted in ranked.items()}
+    total = sum(inverse.values())
+    return Comparison(ranked, {name: value / total for name, value in inverse.items()}, skipped)
+
+
+def fit_with_holdout(
+    table: Any,
+    law: str | Law,
+    *,
+    holdout: float | None = None,
+    holdout_by: str | None = None,
+    holdout_rows: Any = None,
+    holdout_optional: bool = False,
+    **options: Any,
+) -> FittedLaw:
+    """`fit` on every run, plus the score of a fit that did not see some of them (a fraction, a column, or rows)."""
+    fitted = fit(table, law, **options)
+    if holdout_rows is not None:
+        return fitted.with_holdout(masked_holdout(table, law, holdout_rows, **options)[1])
+    if holdout_by is not None:
+        return fitted.with_holdout(group_holdout(table, law, holdout_by, **options))
+    if holdout is not None:
+        return fitted.with_holdout(ordered_holdout(table, law, holdout, **options)[1])
+    if not holdout_optional:
+        return fitted
+    try:
+        return fitted.with_holdout(ordered_holdout(table, law, HOLDOUT, **options)[1])
+    except InputError as error:
+        return replace(fitted, notes=(*fitted.notes, f"no hold-out: {str(error).removeprefix('holdout: ')}"))
+
+
+def _options_for(law: Law, options: dict[str, Any], chosen: Sequence[Law]) -> dict[str, Any]:
+    """With several laws, `fix` and `share` apply where a law has the coefficient; one of them must."""
+    if len(chosen) == 1:
+        return options
+    kept = dict(options)
+    for name in options.get("fix") or {}:
+        if not any(name in other.coefficients or name in other.aliases for other in chosen):
+            raise InputError(f"fix: none of {', '.join(other.id for other in chosen)} has a coefficient {name!r}")
+    has = {*law.coefficients, *law.aliases}
+    kept["fix"] = {name: value for name, value in (options.get("fix") or {}).items() if name in has}
+    kept["share"] = [names for names in options.get("share") or () if set(names) <= has]
+    return kept
+
+
+def _error(fitted: FittedLaw) -> float:
+    return fitted.holdout.mean_abs_rel if fitted.holdout else fitted.in_sample["mean_abs_rel"]
+
+
+def _mean_square(fitted: FittedLaw) -> float:
+    if fitted.holdout is None:
+        return fitted.in_sample["rmse_log"] ** 2
+    return float(np.mean([np.log(row["predicted"] / row["measured"]) ** 2 for row in fitted.holdout.rows]))

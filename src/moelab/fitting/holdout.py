@@ -1,0 +1,102 @@
+"""Held-out error: fit the cheap runs and predict the dear ones, or leave out one group after another."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting.columns import Observations, observations
+from moelab.fitting.fit import fit_observations
+from moelab.fitting.fitted import FittedLaw, Holdout
+from moelab.laws import Law, get_law
+
+Array = NDArray[Any]
+FIT_OPTIONS = ("objective", "fix", "share", "bootstrap", "seed", "starts")
+
+
+def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options: Any) -> tuple[FittedLaw, Holdout]:
+    """Fit without the dearest `fraction` of the runs (by train_flops, else parameters x tokens) and predict those.
+
+    Runs that cost the same stay together, on the held-out side. Options as in `fit`. Raises InputError where the runs
+    cannot be ordered or too few remain.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"holdout: expected a fraction between 0 and 1, got {fraction:g}")
+    law, data, options = _prepare(table, law, options)
+    if data.order is None:
+        raise InputError("holdout: the table has neither train_flops nor parameters to order the runs by")
+    first = np.sort(data.order)[-max(1, round(fraction * len(data)))]
+    # A relative slack keeps runs of one budget together when their FLOPs differ by rounding.
+    held = data.order >= first * (1 - 1e-6)
+    if held.all():
+        raise InputError("holdout: every run costs the same; hold out a group with --holdout-by COLUMN instead")
+    return _score(law, data, held, "the dearest runs", options)
+
+
+def masked_holdout(table: Any, law: str | Law, held: Any, **options: Any) -> tuple[FittedLaw, Holdout]:
+    """Fit without the rows where `held` is true and predict those."""
+    law, data, options = _prepare(table, law, options)
+    held = np.asarray(held, bool)
+    if not held.any() or held.all():
+        raise InputError("holdout: the condition must hold for some rows and not for all")
+    return _score(law, data, held, "the chosen rows", options)
+
+
+def group_holdout(table: Any, law: str | Law, column: str, **options: Any) -> Holdout:
+    """Leave out each value of `column` in turn and predict it from the others."""
+    law, data, options = _prepare(table, law, {**options, "group": options.get("group") or column}, column)
+    assert data.groups is not None
+    names = list(dict.fromkeys(data.groups.tolist()))
+    if not 2 <= len(names) <= 50:
+        raise InputError(f"holdout-by: {column} has {len(names)} values; expected 2 to 50 groups")
+    scores = [_score(law, data, data.groups == name, f"{column} {name}", options)[1] for name in names]
+    rows = [{**row, "group": name} for name, score in zip(names, scores, strict=True) for row in score.rows]
+    return _summary(rows, f"each {column} in turn")
+
+
+def _prepare(
+    table: Any, law: str | Law, options: dict[str, Any], column: str | None = None
+) -> tuple[Law, Observations, dict[str, Any]]:
+    law = get_law(law) if isinstance(law, str) else law
+    group = column or options.get("group")
+    data = observations(table, law, options.get("loss"), group, options.get("weight"))
+    return law, data, {name: options[name] for name in FIT_OPTIONS if name in options}
+
+
+def _score(law: Law, data: Observations, held: Array, by: str, options: dict[str, Any]) -> tuple[FittedLaw, Holdout]:
+    seen, unseen = data.take(np.flatnonzero(~held)), data.take(np.flatnonzero(held))
+    fitted = fit_observations(seen, law, **options)
+    predicted = fitted.predict(unseen.variables, noise=True)
+    reference = float(seen.order.max()) if seen.order is not None else None
+    rows = [
+        {
+            "measured": float(unseen.measured[i]),
+            "predicted": float(predicted.value[i]),
+            "low": _maybe(predicted.low[i]),
+            "high": _maybe(predicted.high[i]),
+            "extrapolation": _maybe(predicted.extrapolation[i]),
+            "factor": None if unseen.order is None or reference is None else float(unseen.order[i] / reference),
+        }
+        for i in range(len(unseen))
+    ]
+    return fitted, _summary(rows, by)
+
+
+def _summary(rows: list[dict[str, Any]], by: str) -> Holdout:
+    relative = np.array([row["predicted"] / row["measured"] - 1 for row in rows])
+    inside = [row["low"] <= row["measured"] <= row["high"] for row in rows if row["low"] is not None]
+    factors = [row["factor"] for row in rows if row["factor"] is not None]
+    return Holdout(
+        n_runs=len(rows),
+        mean_abs_rel=float(np.mean(np.abs(relative))),
+        bias_rel=float(np.mean(relative)),
+        coverage_80=float(np.mean(inside)) if inside else None,
+        max_extrapolation=max(factors) if factors else None,
+        by=by,
+        rows=rows,
+    )
+
+
+def _maybe(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
