@@ -23,7 +23,9 @@ def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -
         raise InputError(f"model: moelab counts but cannot build {config.unbuildable}")
     if check_dispatch(dispatch) == "auto":
         dispatch = resolve_dispatch(config, "cpu", torch.float32)
-    model = LanguageModel(config, dispatch)
+    with torch.device("meta"):  # torch's own initialisation would draw from the global generator
+        model = LanguageModel(config, dispatch)
+    model.to_empty(device="cpu")
     initialize(model, seed)
     return model
 

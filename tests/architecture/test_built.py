@@ -1,0 +1,109 @@
+"""Counted equals built: parameters by `numel`, FLOPs by PyTorch's own counter on the reference dispatch."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from moelab.architecture import ModelConfig, count_flops, count_parameters, load_preset
+from moelab.model import LanguageModel, build_model
+
+BASE = {"vocab_size": 40, "d_model": 16, "n_layers": 3, "n_heads": 4}
+MOE = {"n_experts": 6, "top_k": 2, "d_expert": 8}
+ZOO: dict[str, dict[str, Any]] = {
+    "dense": {"d_ff": 24},
+    "relu, untied": {"d_ff": 24, "activation": "relu", "tie_embeddings": False},
+    "gelu, one kv head": {"d_ff": 24, "activation": "gelu", "n_kv_heads": 1, "qk_norm": "full"},
+    "wide heads, biases": {"d_ff": 24, "head_dim": 8, "n_kv_heads": 2, "attention_bias": True, "qk_norm": "none"},
+    "moe": {"moe": MOE},
+    "moe, shared": {"moe": {**MOE, "n_shared_experts": 2, "d_shared": 12}},
+    "moe, first dense": {"moe": MOE, "n_dense_layers": 1, "d_ff": 20},
+    "moe, every second": {"moe": MOE, "moe_every": 2, "d_ff": 20},
+    "moe, plain experts, top-1": {"moe": {**MOE, "top_k": 1}, "activation": "relu"},
+    "moe, sigmoid": {"moe": {**MOE, "score": "sigmoid"}},
+}
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def addmm_in_place(out: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
+    """Torch 2.13 counts `addmm` but not `addmm_`."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+def measured_flops(config: ModelConfig, seq_len: int, backward: bool) -> int:
+    """FLOPs of 2 sequences, with balanced or unbalanced routing alike: the count does not depend on it."""
+    model = build_model(config, seed=0, dispatch="loop")
+    tokens = torch.randint(0, config.vocab_size, (2, seq_len), generator=torch.Generator().manual_seed(0))
+    in_place = {torch.ops.aten.addmm_: addmm_in_place}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        loss = model.loss(tokens, tokens).total if backward else model(tokens)
+        if backward:
+            loss.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_parameters_equal_numel(name: str) -> None:
+    config = ModelConfig.parse({**BASE, **ZOO[name]})
+    assert count_parameters(config).params_total == parameters(build_model(config))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_flops_equal_pytorch_counter(name: str) -> None:
+    config = ModelConfig.parse({**BASE, **ZOO[name]})
+    counted = count_flops(config, 10)
+    assert measured_flops(config, 10, backward=False) == counted.forward * 20
+    assert measured_flops(config, 10, backward=True) == counted.train * 20
+
+
+@pytest.mark.parametrize("preset", ["llama3-8b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b"])
+def test_presets_built_without_memory(preset: str) -> None:
+    config = load_preset(preset)
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    assert count_parameters(config).params_total == parameters(model)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    kv_heads = draw(st.integers(1, 3))
+    value: dict[str, Any] = {
+        "vocab_size": draw(st.integers(2, 50)),
+        "d_model": draw(st.integers(1, 8)) * 4,
+        "n_layers": draw(st.integers(1, 4)),
+        "n_kv_heads": kv_heads,
+        "n_heads": kv_heads * draw(st.integers(1, 3)),
+        "head_dim": draw(st.integers(1, 6)) * 2,
+        "d_ff": draw(st.integers(1, 30)),
+        "activation": draw(st.sampled_from(["swiglu", "relu", "gelu"])),
+        "qk_norm": draw(st.sampled_from(["none", "head", "full"])),
+        "tie_embeddings": draw(st.booleans()),
+        "attention_bias": draw(st.booleans()),
+    }
+    if draw(st.booleans()):
+        top_k = draw(st.integers(1, 4))
+        shared = draw(st.integers(0, 2))
+        value["n_dense_layers"] = draw(st.integers(0, value["n_layers"] - 1))
+        value["moe"] = {
+            "top_k": top_k,
+            "n_experts": top_k + draw(st.integers(0, 4)),
+            "d_expert": draw(st.integers(1, 12)),
+            "n_shared_experts": shared,
+            "d_shared": shared * draw(st.integers(1, 6)),
+            "normalize_gates": top_k > 1 and draw(st.booleans()),
+        }
+    return ModelConfig.parse(value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs(), st.integers(1, 9))
+def test_any_architecture_is_counted_as_built(config: ModelConfig, seq_len: int) -> None:
+    assert count_parameters(config).params_total == parameters(build_model(config))
+    assert measured_flops(config, seq_len, backward=True) == count_flops(config, seq_len).train * 2 * seq_len

@@ -1,0 +1,70 @@
+"""The chunked cross-entropy against torch's own: values and gradients, ignored targets, every reduction."""
+
+import pytest
+import torch
+
+from moelab.errors import InputError
+from moelab.model import cross_entropy_reference, linear_cross_entropy
+
+CASES = [("mean", (1.0, 0.0)), ("mean", (1.0, 0.3)), ("sum", (0.5, 0.1)), ("none", (1.0, 0.2))]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moelab.model.cross_entropy._CHUNK_ELEMENTS", 40 * 16)
+
+
+def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(70, 8, generator=generator)
+    weight = 2 * torch.randn(16, 8, generator=generator)
+    targets = torch.randint(0, 16, (70,), generator=generator)
+    targets[[3, 40, 69]] = -100
+    return hidden, weight, targets
+
+
+@pytest.mark.parametrize(("reduction", "weights"), CASES)
+def test_equals_torch(reduction: str, weights: tuple[float, float]) -> None:
+    results = []
+    for function in (linear_cross_entropy, cross_entropy_reference):
+        hidden, weight, targets = problem()
+        hidden.requires_grad_()
+        weight.requires_grad_()
+        loss, square = function(hidden, weight, targets, reduction=reduction)
+        total = (weights[0] * loss + weights[1] * square).sum()
+        results.append([loss, square, *torch.autograd.grad(total, (hidden, weight))])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_equals_torch_without_gradients(reduction: str) -> None:
+    hidden, weight, targets = problem()
+    with torch.no_grad():
+        fast = linear_cross_entropy(hidden, weight, targets, reduction=reduction)
+        slow = cross_entropy_reference(hidden, weight, targets, reduction=reduction)
+    torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+    if reduction == "none":
+        assert fast[0][3] == 0
+
+
+def test_huge_logits_stay_finite() -> None:
+    hidden, weight, targets = problem()
+    loss, square = linear_cross_entropy((1e3 * hidden).requires_grad_(), weight, targets)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(square)
+
+
+def test_autocast_keeps_the_loss_in_fp32() -> None:
+    hidden, weight, targets = problem()
+    exact = linear_cross_entropy(hidden, weight, targets)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight.requires_grad_(), targets)[0]
+        (gradient,) = torch.autograd.grad(loss, weight)
+    assert loss.dtype == gradient.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
+
+
+def test_unknown_reduction() -> None:
+    with pytest.raises(InputError, match="reduction: must be one of mean, sum, none"):
+        linear_cross_entropy(*problem(), reduction="average")
