@@ -118,11 +118,10 @@ def _print(dataset: Any) -> None:
     from moelab.quantities import format_bytes, format_number
 
     manifest = dataset.manifest
-    columns = ("source", "documents", "tokens", "text", "held out", "licence of the text")
+    columns = ("source", "tokens", "text", "held out", "licence of the text")
     rows = [
         (
             source.name,
-            f"{source.train.documents:,}",
             format_number(source.train.tokens),
             format_bytes(source.train.bytes),
             format_number(source.validation.tokens),
@@ -132,9 +131,9 @@ def _print(dataset: Any) -> None:
     ]
     whole = manifest.total("train")
     held = format_number(manifest.total("validation").tokens)
-    rows.append(("all", f"{whole.documents:,}", format_number(whole.tokens), format_bytes(whole.bytes), held, ""))
+    rows.append(("all", format_number(whole.tokens), format_bytes(whole.bytes), held, ""))
     print_table(columns, rows)
     print_line(
-        f"vocabulary {manifest.vocab_size:,}, {manifest.bytes_per_token:.2f} bytes per token, "
-        f"{format_bytes(_summary(dataset)['bytes_on_disk'])} on disk, manifest {manifest.manifest_hash[:12]}"
+        f"{whole.documents:,} documents, vocabulary {manifest.vocab_size:,}, {manifest.bytes_per_token:.2f} bytes per "
+        f"token, {format_bytes(_summary(dataset)['bytes_on_disk'])} on disk, manifest {manifest.manifest_hash[:12]}"
     )
