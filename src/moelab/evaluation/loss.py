@@ -1,13 +1,12 @@
 """Validation loss: cross-entropy in nats per token, bits per byte, and the loss of each source by itself."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from moelab.data import ValidationBatch
+from moelab.data import ValidationBatches
 from moelab.model import LanguageModel
 
 
@@ -24,7 +23,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: LanguageModel, batches: Iterable[ValidationBatch], *, device: str = "cpu", precision: str = "fp32"
+    model: LanguageModel, batches: ValidationBatches, *, device: str = "cpu", precision: str = "fp32"
 ) -> Evaluation:
     """Mean cross-entropy of `batches`; bits per byte = nats x tokens / (bytes ln 2)."""
     nats, tokens, n_bytes = 0.0, 0, 0
@@ -38,8 +37,8 @@ def evaluate(
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             output = model.loss(inputs, targets, reduction="none", collect_routing=True)
         losses = output.loss.double().cpu().numpy()
-        nats, tokens, n_bytes = nats + float(losses.sum()), tokens + losses.size, n_bytes + batch.n_bytes
-        _add_sources(by_source, batch.sources, losses)
+        nats, tokens, n_bytes = nats + float(losses.sum()), tokens + losses.size, n_bytes + int(batch.bytes.sum())
+        _add_sources(by_source, [batches.sources[index] for index in batch.source], losses)
         routing.append([record.summary() for record in output.routing])
     model.train(was_training)
     return Evaluation(

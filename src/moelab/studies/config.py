@@ -1,22 +1,14 @@
 """What a study is: the text, the runs, the laws fitted to them, what is planned, and what is trained to check it."""
 
 import itertools
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
 from moelab.config import Config, Count, CountOrZero, Fraction, Positive
+from moelab.data import PrepareConfig
 from moelab.errors import InputError
 from moelab.runs import RunConfig
-
-
-class StudyData(Config):
-    """The text: what `moelab data prepare` takes."""
-
-    source: list[str]
-    vocab_size: Count
-    max_tokens: Count | None = None
-    seed: CountOrZero = 0
 
 
 class RunGrid(Config):
@@ -66,13 +58,13 @@ class PlanStep(Config):
 
     flops_times: Positive = 4.0
     max_params: Count | None = None
+    max_tokens: Count | None = None
     space: dict[str, Any] = {}
 
 
 class VerifyStep(Config):
-    """What to train at the end: the recommendation, and its rivals."""
+    """The recommendation and the best design of the other kind are trained at the end, with each of these seeds."""
 
-    rivals: list[Literal["best_dense", "strict_dense"]] = ["best_dense"]
     seeds: list[CountOrZero] = [0]
 
 
@@ -82,7 +74,7 @@ class StudyConfig(Config):
     name: str
     title: str
     about: str = ""
-    data: StudyData
+    data: PrepareConfig
     base: dict[str, Any]
     sweep: Sweep | None = None
     runs: list[RunGrid]
@@ -101,12 +93,19 @@ def build_runs(study: StudyConfig, grids: list[RunGrid], data_path: str, common:
     for grid in grids:
         for fields in grid.assignments():
             for replicate in range(grid.replicates):
-                configs.append(_build_run(study, grid, {**common, **fields}, replicate, data_path))
+                configs.append(build_run(study, grid.name, {**common, **fields}, replicate, data_path))
     return configs
 
 
-def _build_run(study: StudyConfig, grid: RunGrid, fields: dict[str, Any], replicate: int, path: str) -> RunConfig:
-    value = _merge(study.base, {"data": {"path": path}, "labels": {"group": grid.name}})
+def build_run(
+    study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str, replace: tuple[str, ...] = ()
+) -> RunConfig:
+    """One run: the study's base with flat {dotted field: value} laid over it; `replace` names parts of the base to drop.
+
+    Raises InputError naming the study and the group when the result is not a valid run.
+    """
+    base = {key: value for key, value in study.base.items() if key not in replace}
+    value = _merge(base, {"data": {"path": data}, "labels": {"group": group}})
     for key, field_value in fields.items():
         value = _merge(value, _nested(key, field_value))
     train = value.setdefault("train", {})
@@ -114,7 +113,7 @@ def _build_run(study: StudyConfig, grid: RunGrid, fields: dict[str, Any], replic
     try:
         config = RunConfig.parse(value)
     except InputError as error:
-        raise InputError(f"study {study.name}, runs {grid.name}: {error}") from None
+        raise InputError(f"study {study.name}, runs {group}: {error}") from None
     return config if config.name else config.replace(name=describe(config))
 
 

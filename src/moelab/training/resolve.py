@@ -16,7 +16,7 @@ _WIDE_ENOUGH_FOR_THREADS = 128
 def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
     """The same run with every `auto` decided and the data's hash filled in.
 
-    On a CPU bf16 is chosen only where the processor has bf16 instructions and the model is at least 128 wide, and
+    A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16 instructions and the model is at least 128 wide, and
     several threads only from that width on: below it they slow a run down. Raises InputError when the config and the
     data or the machine do not fit.
     """
@@ -25,8 +25,11 @@ def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
         raise InputError(f"data.manifest_hash: the data in {data.path} has another hash ({dataset.manifest_hash})")
     if config.model.vocab_size < dataset.vocab_size:
         raise InputError(f"model.vocab_size: must be at least the data's {dataset.vocab_size}")
-    if data.unique_tokens is not None and data.unique_tokens > dataset.train_tokens:
-        raise InputError(f"data.unique_tokens: the data holds {dataset.train_tokens} training tokens")
+    available = len(dataset.train) - 1
+    if data.unique_tokens is not None and data.unique_tokens > available:
+        raise InputError(f"data.unique_tokens: must be at most {available}, the training tokens in {data.path}")
+    if data.unique_tokens is None and train.tokens > available:
+        data = data.replace(unique_tokens=available // train.seq_len * train.seq_len)
     device = _device(train.device)
     precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
     threads = train.threads or (_cores() if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)

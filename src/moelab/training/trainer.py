@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from moelab import __version__
-from moelab.data import Dataset, TrainBatches
+from moelab.data import Dataset, TrainBatches, ValidationBatches
 from moelab.errors import InputError, MoelabError
 from moelab.evaluation import Evaluation, evaluate
 from moelab.model import LanguageModel, build_model
@@ -29,6 +29,8 @@ Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
 
 _RECENT = 50
+_EVAL_ROWS = 32
+"""Sequences per evaluation batch; part of the numbers only through rounding."""
 
 
 class Trainer:
@@ -47,7 +49,7 @@ class Trainer:
             seed=train.seed,
             unique_tokens=config.data.unique_tokens,
         )
-        self.validation = list(dataset.validation_batches(train.seq_len, 64, train.eval_tokens))
+        self.validation = ValidationBatches(dataset, train.seq_len, _EVAL_ROWS, train.eval_tokens)
         self.progress = Progress()
         self.messages: list[str] = []
 
@@ -67,9 +69,7 @@ class Trainer:
     def save(self, seconds: float) -> None:
         """Write a checkpoint of this moment."""
         self.progress.seconds = seconds
-        save_checkpoint(
-            self.folder.path / CHECKPOINTS, self.progress, self.model.state_dict(), self.optimizer.state()
-        )
+        save_checkpoint(self.folder.path / CHECKPOINTS, self.progress, self.model.state_dict(), self.optimizer.state())
 
     def step(self) -> float:
         """One optimiser step; returns the mean cross-entropy of its batch, nats per token."""

@@ -1,0 +1,17 @@
+"""Many runs: designs, the executor of this machine, and the whole loop from text to a verified recommendation."""
+
+from moelab.studies.config import RunGrid, StudyConfig, Sweep, build_runs
+from moelab.studies.local import run_all
+from moelab.studies.study import READY, StudyOutcome, load_study, run_study
+
+__all__ = [
+    "READY",
+    "RunGrid",
+    "StudyConfig",
+    "StudyOutcome",
+    "Sweep",
+    "build_runs",
+    "load_study",
+    "run_all",
+    "run_study",
+]

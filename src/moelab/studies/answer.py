@@ -1,0 +1,101 @@
+"""The study's answer in plain sentences, with its uncertainty, and an honest word where the evidence does not decide."""
+
+import math
+
+from moelab.architecture import ModelConfig
+from moelab.planning import Candidate, Plan
+from moelab.quantities import format_number
+from moelab.studies.analysis import Analysis
+from moelab.studies.config import StudyConfig
+from moelab.studies.verify import ROLES, Verdict, Verified
+
+_NORMAL_80 = 1.2816
+
+
+def answer(
+    study: StudyConfig,
+    analysis: Analysis,
+    verified: list[Verified],
+    verdict: Verdict | None,
+    noise: float | None,
+) -> list[str]:
+    """What to train, what it was predicted to reach and reached, and whether the comparison with its rival is decided."""
+    sentences = [_recommendation(study, analysis), _expectation(analysis.plan)]
+    sentences += [_measurement(each) for each in verified]
+    sentences.append(_verdict(verdict, noise))
+    return [sentence for sentence in sentences if sentence]
+
+
+def describe_model(model: ModelConfig) -> str:
+    """An architecture in words."""
+    body = f"{model.n_layers} layers of width {model.d_model}, {model.n_heads} heads"
+    moe = model.moe
+    if moe is None:
+        return f"{body}, dense feed-forward of width {model.d_ff}"
+    shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
+    dense = f", the first {model.n_dense_layers} dense" if model.n_dense_layers else ""
+    return f"{body}, {moe.n_experts} experts of width {moe.d_expert} of which each token uses {moe.top_k}{shared}{dense}"
+
+
+def _recommendation(study: StudyConfig, analysis: Analysis) -> str:
+    best, times = analysis.plan.best, study.plan.flops_times
+    kind = "Mixture-of-Experts" if best.is_moe else "dense"
+    size = (
+        f"{format_number(best.params_total)} parameters, {format_number(best.params_active)} active"
+        if best.is_moe
+        else f"{format_number(best.params_total)} parameters"
+    )
+    return (
+        f"With {times:g} times the compute of the dearest run ({best.train_flops:.2g} FLOPs), train a {kind} model: "
+        f"{describe_model(best.config)} ({size}), on {format_number(best.tokens)} tokens."
+    )
+
+
+def _expectation(plan: Plan) -> str:
+    best = plan.best
+    rival = plan.best_dense if best.is_moe else plan.best_moe
+    text = f"The fitted laws expect a loss of {_mean(best)} nats per token"
+    if rival is not None:
+        other = "dense" if best.is_moe else "MoE"
+        text += f"; the best {other} model of the same budget, {_mean(rival)}"
+    if plan.p_moe_beats_dense is not None:
+        text += f"; MoE wins in {plan.p_moe_beats_dense:.0%} of the bootstrap draws"
+    if plan.near_equal > 1:
+        text += f". {plan.near_equal:,} designs cannot be told apart from the recommended one"
+    return text + "."
+
+
+def _mean(design: Candidate) -> str:
+    interval = design.mean_loss
+    if interval is None:
+        values = [p.value for p in design.loss.values() if p.value is not None]
+        return f"{sum(values) / len(values):.3f}" if values else "unknown"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _measurement(each: Verified) -> str:
+    name = ROLES[each.role]
+    if each.record.loss is None:
+        return f"Trained, the {name} diverged."
+    values = [said["value"] for said in each.predicted.values()]
+    error = sum(values) / len(values) / each.record.loss - 1
+    direction = "better than predicted" if error > 0 else "worse than predicted"
+    return (
+        f"Trained, the {name} ({each.label}) reached {each.record.loss:.3f}, {abs(error):.1%} {direction} "
+        f"on average over the laws ({min(values):.3f} to {max(values):.3f})."
+    )
+
+
+def _verdict(verdict: Verdict | None, noise: float | None) -> str:
+    if verdict is None:
+        return "MoE and dense could not be compared: one of them is missing or diverged."
+    winner = "MoE" if verdict.margin > 0 else "dense"
+    text = f"As measured, {winner} is ahead by {abs(verdict.margin):.3f} nats"
+    if verdict.noise is None:
+        return text + "; no run was repeated, so it is unknown how much of that is chance."
+    spread = _NORMAL_80 * math.sqrt(2) * verdict.noise
+    text += f" (80 % interval {abs(verdict.margin) - spread:+.3f} to {abs(verdict.margin) + spread:+.3f}"
+    text += f" from a seed noise of {noise:.3f})"
+    return text + (", which decides it." if verdict.decided else ": the evidence does not decide between them.")

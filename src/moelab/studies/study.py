@@ -1,0 +1,172 @@
+"""The whole loop: text -> runs -> laws -> plan -> the recommendation trained and checked -> a report.
+
+Every step looks first for what is already there, so a study killed at any moment goes on where it stopped.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moelab.data.progress import rich_report, silent
+from moelab.errors import InputError
+from moelab.fitting import save_fits
+from moelab.planning import Plan
+from moelab.runs import RunConfig, RunRecord
+from moelab.studies.analysis import Analysis, analyse
+from moelab.studies.answer import answer
+from moelab.studies.config import StudyConfig
+from moelab.studies.display import Display
+from moelab.studies.folder import StudyFolder
+from moelab.studies.training import SweepOutcome, Workshop, seed_noise
+from moelab.studies.verify import Verdict, Verified, judge, verify
+
+READY = ("quickstart",)
+"""Studies that come with moelab, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOutcome:
+    """Everything a study found."""
+
+    study: StudyConfig
+    folder: StudyFolder
+    sweep: SweepOutcome | None
+    trained: list[tuple[RunConfig, RunRecord]]
+    noise: float | None
+    analysis: Analysis
+    verified: list[Verified]
+    verdict: Verdict | None
+    answer: list[str]
+    seconds: float
+
+    @property
+    def plan(self) -> Plan:
+        """What the fitted laws recommend."""
+        return self.analysis.plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what `moelab study --json` prints."""
+        return {
+            "study": self.study.name,
+            "answer": self.answer,
+            "n_runs": len(self.trained),
+            "seed_noise": self.noise,
+            "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
+            "fits": {name: fitted.to_json(draws=False) for name, fitted in self.analysis.comparison.fits.items()},
+            "weights": self.analysis.comparison.weights,
+            "skipped": self.analysis.skipped,
+            "plan": self.plan.to_dict(),
+            "verified": [each.to_dict() for each in self.verified],
+            "report": str(self.folder.report),
+            "seconds": self.seconds,
+        }
+
+
+def load_study(name: str) -> StudyConfig:
+    """A ready study by name, or a study YAML by path."""
+    if name in READY and not Path(name).is_file():
+        text = files("moelab.studies").joinpath(f"ready/{name}.yaml").read_text(encoding="utf-8")
+        return StudyConfig.parse(yaml.safe_load(text), name)
+    if not Path(name).exists():
+        raise InputError(f"study: no file and no ready study {name!r}; ready: {', '.join(READY)}")
+    return StudyConfig.from_yaml(name)
+
+
+def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: bool = False) -> StudyOutcome:
+    """Run a study in its folder, or finish one that was interrupted.
+
+    `workers` 0 means one per core. Raises InputError when the folder holds another study or is in use; MoelabError when
+    runs fail.
+    """
+    folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
+    workshop = Workshop(study=study, folder=folder, display=display, workers=workers or study.workers or _cores())
+    with folder.hold(study):
+        try:
+            return _run(workshop, started, quiet)
+        finally:
+            display.close()
+
+
+def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
+    study, folder, display = workshop.study, workshop.folder, workshop.display
+    display.stage("Preparing the text")
+    with rich_report() if not quiet else _silent() as report:
+        dataset = workshop.prepare_data(report)
+    common: dict[str, Any] = {}
+    sweep = None
+    if study.sweep is not None:
+        display.stage(f"Choosing {study.sweep.field} by a short sweep")
+        sweep = workshop.sweep(study.sweep, dataset)
+        common = {sweep.field: sweep.chosen}
+        tried = ", ".join(f"{value:g}: {loss:.3f}" for value, loss in sweep.losses.items())
+        display.say(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
+    display.stage("Training the runs that the laws are fitted to")
+    trained = workshop.designs(common, dataset)
+    noise = seed_noise(trained)
+    display.stage("Fitting the laws and planning")
+    analysis = analyse(study, [record for _, record in trained])
+    save_fits(analysis.comparison.fits, folder.path / "fits.json")
+    folder.save("plan", _jsonable(analysis.plan.to_dict()))
+    _say_plan(display, analysis)
+    display.stage("Training the recommendation and its rival")
+    verified = verify(workshop, analysis.plan, analysis.comparison, common, dataset)
+    verdict = judge(verified, noise)
+    outcome = StudyOutcome(
+        study=study,
+        folder=folder,
+        sweep=sweep,
+        trained=trained,
+        noise=noise,
+        analysis=analysis,
+        verified=verified,
+        verdict=verdict,
+        answer=answer(study, analysis, verified, verdict, noise),
+        seconds=time.monotonic() - started,
+    )
+    _write(outcome)
+    return outcome
+
+
+def _say_plan(display: Display, analysis: Analysis) -> None:
+    for name, fitted in analysis.comparison.fits.items():
+        held = fitted.holdout
+        score = f", held out {held.mean_abs_rel:.1%} on {held.n_runs} runs" if held else ""
+        display.say(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
+    for name, reason in analysis.skipped.items():
+        display.say(f"{name}: left out ({reason})")
+    display.say(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
+
+
+def _write(outcome: StudyOutcome) -> None:
+    from moelab.studies.page import write_report
+
+    folder = outcome.folder
+    folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
+    outcome.analysis.table.write_csv(folder.path / "runs.csv")
+    write_report(outcome)
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON has no NaN: null stands for what is not known."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(inner) for inner in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value
+
+
+def _silent() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext(silent)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,124 @@
+"""The last word of a study: train what the plan recommends and its rival, above every budget that was fitted."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from moelab.architecture import ModelConfig
+from moelab.data import Dataset
+from moelab.fitting import Comparison
+from moelab.planning import Candidate, Plan
+from moelab.runs import RunConfig, RunRecord
+from moelab.studies.config import StudyConfig, build_run
+from moelab.studies.training import Workshop
+
+ROLES = {"recommended": "recommended", "best_dense": "best dense rival", "best_moe": "best MoE rival"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """One trained design: what each law predicted for one more run (value, low, high), and what was measured."""
+
+    role: str
+    label: str
+    config: RunConfig
+    record: RunRecord
+    predicted: dict[str, dict[str, float]]
+
+    @property
+    def kind(self) -> str:
+        """`dense` or `moe`."""
+        return self.record.kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for verify.json."""
+        names = ("params_total", "params_active", "tokens", "train_flops", "tokens_per_second")
+        return {
+            "role": self.role,
+            "label": self.label,
+            "run_id": self.record.run_id,
+            "measured": self.record.loss,
+            "predicted": self.predicted,
+            **{name: getattr(self.record, name) for name in names},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """MoE against dense as measured. `margin` = dense loss - MoE loss; `noise` = one run's seed deviation, or None.
+
+    The evidence decides when the margin is above twice the deviation of a difference of two runs.
+    """
+
+    moe_loss: float
+    dense_loss: float
+    noise: float | None
+
+    @property
+    def margin(self) -> float:
+        return self.dense_loss - self.moe_loss
+
+    @property
+    def decided(self) -> bool:
+        return self.noise is not None and abs(self.margin) > 2 * math.sqrt(2) * self.noise
+
+
+def contestants(plan: Plan) -> dict[str, Candidate]:
+    """Role -> design: the recommendation, and the best design of the other kind."""
+    if plan.best.is_moe:
+        rival, role = plan.best_dense, "best_dense"
+    else:
+        rival, role = plan.best_moe, "best_moe"
+    return {"recommended": plan.best} | ({role: rival} if rival is not None else {})
+
+
+def verify(
+    workshop: Workshop, plan: Plan, comparison: Comparison, common: dict[str, Any], dataset: Dataset
+) -> list[Verified]:
+    """Train the contestants with every seed asked for; set each law's prediction beside the measured loss."""
+    study = workshop.study
+    jobs = [(role, design, seed) for role, design in contestants(plan).items() for seed in study.verify.seeds]
+    configs = [
+        contestant_run(study, design.config, design.tokens, role, seed, str(workshop.folder.data), common)
+        for role, design, seed in jobs
+    ]
+    trained = workshop.train(configs, dataset)
+    return [
+        Verified(
+            role=role, label=design.label, config=config, record=record, predicted=predictions(comparison, config)
+        )
+        for (role, design, _), (config, record) in zip(jobs, trained, strict=True)
+    ]
+
+
+def contestant_run(
+    study: StudyConfig, model: ModelConfig, tokens: int, role: str, seed: int, data: str, common: dict[str, Any]
+) -> RunConfig:
+    """The run of a planned design: the study's own settings, nothing tuned again."""
+    fields = {**common, "model": model.to_dict(), "train.tokens": tokens, "train.seed": seed, "labels.role": role}
+    return build_run(study, "verify", fields, 0, data, replace=("model",))
+
+
+def predictions(comparison: Comparison, config: RunConfig) -> dict[str, dict[str, float]]:
+    """What every law says of a run, with the interval of one more measured run (80 %)."""
+    tokens = config.train.steps * config.train.batch_tokens
+    found = {}
+    for name, fitted in comparison.fits.items():
+        said = fitted.predict_model(config.model, tokens, config.train.seq_len, noise=True)
+        values = (said.value, said.low, said.high)
+        value, low, high = (float(each.reshape(-1)[0]) for each in values)
+        found[name] = {"value": value, "low": low, "high": high}
+    return found
+
+
+def judge(verified: list[Verified], noise: float | None) -> Verdict | None:
+    """MoE against dense over the seeds trained; None where one of them is missing or diverged."""
+    by_kind: dict[str, list[float]] = {"moe": [], "dense": []}
+    for each in verified:
+        if each.record.loss is not None:
+            by_kind[each.kind].append(each.record.loss)
+    if not by_kind["moe"] or not by_kind["dense"]:
+        return None
+    moe, dense = (sum(by_kind[kind]) / len(by_kind[kind]) for kind in ("moe", "dense"))
+    seeds = min(len(losses) for losses in by_kind.values())
+    return Verdict(moe_loss=moe, dense_loss=dense, noise=None if noise is None else noise / math.sqrt(seeds))
