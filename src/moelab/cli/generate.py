@@ -1,0 +1,62 @@
+"""`moelab generate`: continue a prompt with a trained run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    prompt: Annotated[list[str], typer.Option(help="Text to continue; may be given several times.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Keep only the K likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Prepared data, if it moved since training.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Continue one or more prompts with a trained model.
+
+    Example: moelab generate runs/3f2a... --prompt "Fellow citizens" --max-new-tokens 50
+    """
+    import time
+
+    from moelab.cli.output import print_json
+    from moelab.data import Dataset, load_tokenizer
+    from moelab.data.tokenizer import encode, end_of_text_id
+    from moelab.errors import InputError
+    from moelab.model import generate
+    from moelab.training.trainer import load_trained
+
+    if not all(prompt):
+        raise InputError("--prompt: must not be empty")
+    config, model = load_trained(run)
+    dataset = Dataset.open(data or config.data.path)
+    if dataset.manifest_hash != config.data.manifest_hash:
+        raise InputError(f"--data: {data or config.data.path} is not the data this run was trained on")
+    tokenizer = load_tokenizer(dataset.tokenizer_path)
+    prompts = list(encode(tokenizer, prompt))
+    started = time.monotonic()
+    new = generate(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        eos=end_of_text_id(tokenizer),
+    )
+    seconds = time.monotonic() - started
+    texts = [tokenizer.decode(ids) for ids in new]
+    if as_json:
+        rows = [
+            {"prompt": text, "continuation": more, "tokens": len(ids)}
+            for text, more, ids in zip(prompt, texts, new, strict=True)
+        ]
+        print_json({"texts": rows, "seconds": seconds, "seed": seed, "temperature": temperature})
+        return
+    for text, more in zip(prompt, texts, strict=True):
+        print(text + more)
