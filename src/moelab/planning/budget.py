@@ -1,12 +1,14 @@
-"""What may be spent: compute, parameters, memory, data. Serving limits live in `planning.serve`."""
+"""What may be spent: compute, parameters, memory, data, serving; and what is to be made small within it."""
 
-from typing import Annotated, Any, Self
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from moelab.config import Config, Count, CountOrZero, Positive
+from moelab.config import Config, Count, CountOrZero, Fraction, NonNegative, Positive
 from moelab.errors import InputError
 from moelab.quantities import parse_bytes
+from moelab.serving import Hardware, Traffic, load_hardware
 
 DEFAULT_EPOCHS = 4.0
 """Up to four epochs, repeated tokens are worth almost as much as new ones (arXiv 2305.16264)."""
@@ -24,31 +26,105 @@ def _bytes(value: Any) -> Any:
 Bytes = Annotated[float, BeforeValidator(_bytes), Field(gt=0)]
 
 
-class Budget(Config):
-    """Limits of one plan; what is None is unlimited. At least `flops` must be given.
+class MfuTable(Config):
+    """Measured shares of peak in training: `dense`, and by the width of an expert, interpolated in its logarithm."""
 
-    A design trains for D = min(flops / FLOPs per token, unique_tokens x max_epochs, max_tokens) tokens. With
+    dense: Fraction
+    experts: dict[int, Fraction]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shares = [self.dense, *self.experts.values()]
+        if not self.experts or min(self.experts) <= 0 or min(shares) <= 0:
+            raise ValueError("mfu: expected dense and, by expert width, shares above 0 and at most 1")
+        return self
+
+
+class Serving(Config):
+    """Traffic on given devices: limits on latency and price, and how many tokens will be served in all."""
+
+    hardware: str
+    traffic: Traffic = Traffic()
+    tokens: Positive | None = Field(default=None, description="prompt + output tokens over the model's life")
+    gpu_price: NonNegative | None = Field(default=None, description="dollars per device-hour; null: the catalogue's")
+    max_price: Positive | None = Field(default=None, description="dollars per million tokens, prompt + output")
+    price_like_experts: Count | None = Field(
+        default=None, description="serve no dearer than the best design with this many experts (1: dense)"
+    )
+
+    @cached_property
+    def device(self) -> Hardware:
+        """The devices that serve. Raises InputError for an unknown name."""
+        return load_hardware(self.hardware)
+
+    @property
+    def price(self) -> float:
+        """Dollars per device-hour."""
+        return self.device.price if self.gpu_price is None else self.gpu_price
+
+
+class Budget(Config):
+    """Limits of one plan; None is unlimited. Compute is `flops`, or `gpus` x `days` on `train_hardware` at `mfu`.
+
+    A design trains for D = min(compute / FLOPs per token, unique_tokens x max_epochs, max_tokens) tokens. With
     `serve_flops_tokens` the compute also pays for that many served tokens, each costing one forward pass
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `max_memory` holds weights at `precision` and the KV cache of
     one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length.
+
+    `objective`: the least loss; or, at no more than `target_loss` (or the best loss of designs with
+    `target_experts` experts), the least price of serving, or of training and serving together.
     """
 
-    flops: Positive
+    flops: Positive | None = None
+    gpus: Count | None = None
+    days: Positive | None = None
+    train_hardware: str | None = None
+    mfu: Fraction | MfuTable = 0.4
     max_params: Positive | None = None
     max_active: Positive | None = None
     max_memory: Bytes | None = None
-    precision: str = "bf16"
+    precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"] = "bf16"
     context: Count | None = Field(default=None, description="tokens of KV cache; null: the space's seq_len")
     max_tokens: Positive | None = None
     min_tokens_per_active: Positive | None = None
     unique_tokens: Positive | None = None
     max_epochs: Positive | None = None
     serve_flops_tokens: CountOrZero = 0
+    serving: Serving | None = None
+    objective: Literal["loss", "serving-cost", "lifetime-cost"] = "loss"
+    target_loss: Positive | None = None
+    target_experts: Count | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        machine = {"gpus": self.gpus, "days": self.days, "train_hardware": self.train_hardware}
+        if self.flops is None:
+            missing = [name for name, value in machine.items() if value is None]
+            if missing:
+                raise ValueError(
+                    f"flops: is required, or gpus, days and train_hardware (missing: {', '.join(missing)})"
+                )
+        elif self.gpus is not None or self.days is not None:
+            raise ValueError("flops: contradicts gpus and days; give one of them")
         if self.max_epochs is not None and self.unique_tokens is None:
             raise ValueError("max_epochs: needs unique_tokens, the tokens that may be repeated")
+        if self.target_loss is not None and self.target_experts is not None:
+            raise ValueError("target_loss: contradicts target_experts; give one of them")
+        targeted = self.target_loss is not None or self.target_experts is not None
+        if self.objective != "loss" and not targeted:
+            raise ValueError(f"objective: {self.objective} needs target_loss or target_experts")
+        if self.objective == "loss" and targeted:
+            raise ValueError("target_loss, target_experts: need the objective serving-cost or lifetime-cost")
+        if self.objective != "loss" and self.serving is None:
+            raise ValueError(f"objective: {self.objective} needs serving hardware")
+        if self.objective == "lifetime-cost" and self.serving is not None and self.serving.tokens is None:
+            raise ValueError("objective: lifetime-cost needs the tokens that will be served")
+        if self.mfu == 0:
+            raise ValueError("mfu: must be above 0 and at most 1, got 0")
+        if self.train_hardware is not None:
+            load_hardware(self.train_hardware)
+        if self.serving is not None:
+            load_hardware(self.serving.hardware)
         return self
 
     @property
@@ -58,9 +134,31 @@ class Budget(Config):
             return float("inf")
         return self.unique_tokens * (DEFAULT_EPOCHS if self.max_epochs is None else self.max_epochs)
 
+    @property
+    def training_device(self) -> Hardware | None:
+        """The devices that train: `train_hardware`, else those that serve; None where neither is given."""
+        if self.train_hardware is not None:
+            return load_hardware(self.train_hardware)
+        return None if self.serving is None else self.serving.device
+
     def scaled(self, limit: str, factor: float) -> "Budget":
         """The same budget with one limit relaxed."""
-        field = LIMITS[limit]
+        if limit == "serving":
+            assert self.serving is not None
+            traffic, scaled = self.serving.traffic, {}
+            for name in ("tpot", "ttft"):
+                value = getattr(traffic, name)
+                if value is not None:
+                    scaled[name] = value * factor
+            price = self.serving.max_price
+            serving = self.serving.model_copy(
+                update={
+                    "traffic": traffic.model_copy(update=scaled),
+                    "max_price": None if price is None else price * factor,
+                }
+            )
+            return self.model_copy(update={"serving": serving})
+        field = "days" if limit == "compute" and self.flops is None else LIMITS[limit]
         return self.model_copy(update={field: getattr(self, field) * factor})
 
 
@@ -73,4 +171,4 @@ LIMITS = {
     "memory": "max_memory",
     "tokens_per_active": "min_tokens_per_active",
 }
-"""The name of a limit in `binding`, and the field of the budget that sets it."""
+"""The name of a limit in `binding`, and the budget's field that sets it; `serving` stands for tpot, ttft, price."""

@@ -12,6 +12,7 @@ from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import LIMITS, Budget
 from moelab.planning.lattice import Lattice
+from moelab.planning.money import compute_of, most_compute
 from moelab.quantities import format_bytes, format_number
 
 Array = NDArray[Any]
@@ -55,7 +56,7 @@ class Field:
 
 def affordable_tokens(lattice: Lattice, budget: Budget, compute: Any = None) -> Array:
     """Tokens each design can train on under compute and data (n,); not positive where serving eats the compute."""
-    flops = budget.flops if compute is None else compute
+    flops = compute_of(lattice, budget) if compute is None else compute
     served = budget.serve_flops_tokens * lattice.flops_forward
     most = min(budget.max_data, budget.max_tokens or np.inf)
     return np.asarray(np.minimum((flops - served) / lattice.flops_train, most))
@@ -67,9 +68,9 @@ def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
     return (lattice.params_total + lattice.kv_elements * context) * bytes_of(budget.precision)
 
 
-def fit_budget(lattice: Lattice, budget: Budget, compute: Any = None) -> Field:
+def fit_budget(lattice: Lattice, budget: Budget) -> Field:
     """The designs that fit. Raises InputError naming the limit that excludes all and its nearest feasible value."""
-    tokens = affordable_tokens(lattice, budget, compute)
+    tokens = affordable_tokens(lattice, budget)
     fitting = fits(lattice, budget, tokens)
     if not fitting.any():
         raise InputError(_nothing_fits(_uses(lattice, budget, tokens), budget))
@@ -91,11 +92,13 @@ def _unique(tokens: Array, budget: Budget) -> Array:
     return tokens if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
 
 
-def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Array, float]]:
+def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Array, Any]]:
     """For each limit that is set: what every design uses of it, and the limit."""
     seq_len = lattice.space.seq_len
     served = budget.serve_flops_tokens * lattice.flops_forward
-    uses: dict[str, tuple[Array, float]] = {"compute": (seq_len * lattice.flops_train + served, budget.flops)}
+    uses: dict[str, tuple[Array, Any]] = {
+        "compute": (seq_len * lattice.flops_train + served, compute_of(lattice, budget))
+    }
     if budget.max_params is not None:
         uses["params"] = (lattice.params_total, budget.max_params)
     if budget.max_active is not None:
@@ -108,37 +111,40 @@ def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Ar
     return uses
 
 
-def _nothing_fits(uses: dict[str, tuple[Array, float]], budget: Budget) -> str:
-    """Which single limit, moved least, would let a design through."""
-    ok = {name: used <= limit for name, (used, limit) in uses.items()}
-    moves: dict[str, tuple[float, float]] = {}
-    for name, (used, limit) in uses.items():
-        others = np.logical_and.reduce([fits for other, fits in ok.items() if other != name] or [ok[name] | True])
-        if others.any():
-            nearest = float(used[others].min())
-            moves[name] = (nearest / limit, nearest)
+def _nothing_fits(uses: dict[str, tuple[Array, Any]], budget: Budget) -> str:
+    """Which single limit, moved least, would let a design through; where none would alone, what each needs."""
+    ratio = {name: used / limit for name, (used, limit) in uses.items()}
+    moves: dict[str, float] = {}
+    for name in ratio:
+        others = [ratio[other] <= 1 for other in ratio if other != name]
+        free = np.logical_and.reduce(others) if others else np.ones_like(ratio[name], bool)
+        if free.any():
+            moves[name] = float(ratio[name][free].min())
     if moves:
-        name = min(moves, key=lambda key: moves[key][0])
+        name = min(moves, key=lambda key: moves[key])
         return (
-            f"{_flag(name, budget)}: no design fits; the nearest feasible value is {_value(name, moves[name], budget)}"
+            f"{_limit(name, budget)}: no design fits; the nearest feasible value is {_value(name, moves[name], budget)}"
         )
-    alone = {name: float(used.min()) / limit for name, (used, limit) in uses.items()}
-    names = [name for name, ratio in alone.items() if ratio > 1] or list(alone)
-    parts = (
-        f"{_flag(name, budget)} must be at least {_value(name, (alone[name], alone[name] * uses[name][1]), budget)}"
-        for name in names
-    )
+    least = {name: float(values.min()) for name, values in ratio.items()}
+    names = [name for name, value in least.items() if value > 1] or list(least)
+    parts = (f"{_limit(name, budget)} must be at least {_value(name, least[name], budget)}" for name in names)
     return "budget: no design fits; " + " and ".join(parts)
 
 
-def _flag(name: str, budget: Budget) -> str:
+def _limit(name: str, budget: Budget) -> str:
+    """The limit as the user wrote it: its field and value."""
+    if name == "compute":
+        field = "flops" if budget.flops is not None else "gpus x days, in FLOPs,"
+        return f"{field} {format_number(most_compute(budget))}"
     value = getattr(budget, LIMITS[name])
-    text = format_bytes(value) if name == "memory" else format_number(value)
-    return f"{LIMITS[name]} {text}"
+    return f"{LIMITS[name]} {format_bytes(value) if name == 'memory' else format_number(value)}"
 
 
-def _value(name: str, move: tuple[float, float], budget: Budget) -> str:
-    ratio, nearest = move
+def _value(name: str, ratio: float, budget: Budget) -> str:
+    """The limit times `ratio`, rounded up to the digits shown."""
+    if name == "compute":
+        return format_number(most_compute(budget) * ratio * 1.0005, 4)
+    value = getattr(budget, LIMITS[name])
     if name == "tokens_per_active":
-        return format_number((budget.min_tokens_per_active or 0) / ratio)
-    return format_bytes(nearest) if name == "memory" else format_number(nearest, 4)
+        return format_number(value / ratio)
+    return format_bytes(value * ratio * 1.005) if name == "memory" else format_number(value * ratio * 1.0005, 4)

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.laws import get_rule
 from moelab.planning import alike
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
-from moelab.planning.feasible import fit_budget, memory_bytes
+from moelab.planning.feasible import Field, memory_bytes
 from moelab.planning.lattice import Lattice, enumerate_designs
-from moelab.planning.ranking import Curve, Juror, Ranking, curve_of, rank
+from moelab.planning.money import training_price
+from moelab.planning.ranking import Curve, Juror, Ranking, curve_of
 from moelab.planning.relax import binding, relaxed_gains
-from moelab.planning.rules import step_law
+from moelab.planning.search import search
 from moelab.planning.space import Space
 from moelab.planning.uncertainty import Decision, decide, shortlist
 from moelab.planning.voices import Voice, hear, pick
@@ -27,8 +29,8 @@ NEAR_WITHOUT_DRAWS = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts those that cannot be told apart
-    from the first; `choices` holds each law's own optimum."""
+    """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts those not told apart from the
+    first; `choices` holds each law's own optimum."""
 
     budget: Budget
     space: Space
@@ -51,6 +53,13 @@ class Plan:
     def best(self) -> Candidate:
         """The recommended design."""
         return self.candidates[0]
+
+    @property
+    def sentence(self) -> str:
+        """The answer in plain words."""
+        from moelab.planning.words import answer
+
+        return answer(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""
@@ -89,8 +98,7 @@ def plan(
     """
     voices = hear(published_laws() if laws is None else laws, weights, extrapolate)
     lattice = enumerate_designs(space or Space())
-    field = fit_budget(lattice, budget)
-    ranking = rank(field, lattice, budget, voices)
+    ranking = search(lattice, budget, voices)
     return _Answer(budget, lattice, ranking, max(1, top)).plan()
 
 
@@ -162,15 +170,16 @@ class _Answer:
         if self.decision is not None:
             least = "at least: only the shortlist was checked; " if self.decision.capped else ""
             return self.decision.near_equal, f"{least}a tenth of the draws or more rate the design no worse"
-        near = self.ranking.waste(self.distinct) <= NEAR_WITHOUT_DRAWS
-        return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} of the compute"
+        least = float(self.ranking.waste(np.array([self.ranking.best]))[0])
+        near = self.ranking.waste(self.distinct) <= least + NEAR_WITHOUT_DRAWS
+        return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} more than the best"
 
     def candidate(self, i: int) -> Candidate:
         """Design `i` with every law's word about it."""
         config, one = self.field.lattice.config(i), self.field.take(np.array([i]))
         design = one.design
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
-        rate, batch = step_law(float(one.lattice.params_non_embedding[0]), tokens)
+        rule = get_rule("steplaw2025").apply(params_non_embedding=one.lattice.params_non_embedding[0], tokens=tokens)
         regret_loss, regret_compute, mean = self._regret(i)
         same = alike.twins(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
         return Candidate(
@@ -192,11 +201,24 @@ class _Answer:
             regret_loss=regret_loss,
             regret_compute=regret_compute,
             memory_bytes=float(memory_bytes(one.lattice, self.budget)[0]),
-            learning_rate=rate,
-            batch_tokens=batch,
+            learning_rate=float(rule["learning_rate"]),
+            batch_tokens=max(1, round(float(rule["batch_tokens"]))),
             mean_loss=mean,
+            serving=None if self.ranking.serving is None else self.ranking.serving.to_dict(i),
+            cost=self._cost(i, one),
             undetermined=alike.undetermined(self.field.lattice, same),
         )
+
+    def _cost(self, i: int, one: Field) -> dict[str, float] | None:
+        """Dollars of training, of serving, and together, as far as the budget prices them."""
+        if self.budget.training_device is None:
+            return None
+        train = float(training_price(one.lattice, one.train_flops, self.budget)[0])
+        wanted, serving = self.budget.serving, self.ranking.serving
+        if wanted is None or wanted.tokens is None or serving is None:
+            return {"train": train}
+        serve = float(serving.cost_per_million_tokens[i]) * wanted.tokens / 1e6
+        return {"train": train, "serve": serve, "lifetime": train + serve}
 
     def _regret(self, i: int) -> tuple[Interval, Interval, Interval | None]:
         """Extra loss, wasted compute, and the ensemble's loss, with intervals where there are draws."""
@@ -207,7 +229,7 @@ class _Answer:
             behind = [self._behind(voice, i)[0] for juror in jury for voice in juror.voices]
             known = [value for value in behind if value is not None]
             return Interval(float(np.median(known)) if known else float("nan")), Interval(waste), None
-        lost = max(0.0, mean - float(self.ranking.score[self.ranking.best]))
+        lost = max(0.0, mean - float(np.nanmin(jury[0].mean(self.ranking.losses))))
         if self.decision is None or not self.decision.holds(i):
             return Interval(lost), Interval(waste), Interval(mean)
         regret, (low, high) = self.decision.regret(i, lost)

@@ -18,8 +18,9 @@ from moelab.laws import Conversion
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget
 from moelab.planning.feasible import Field, affordable_tokens
-from moelab.planning.lattice import Lattice
-from moelab.planning.voices import Voice
+from moelab.planning.money import compute_of
+from moelab.planning.voices import Voice, outside_range
+from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
@@ -88,7 +89,10 @@ class Juror:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The feasible designs with every law's opinion. `score` (n,) is lower for better designs, infinite if unranked."""
+    """The feasible designs with every law's opinion. `score` (n,) is lower for better designs, infinite if unranked.
+
+    `cost` is the score in dollars where money, not loss, is made small; `target` the loss that must then be reached.
+    """
 
     field: Field
     readings: dict[str, Conversion]
@@ -97,6 +101,9 @@ class Ranking:
     jury: tuple[Juror, ...]
     curves: tuple[Curve, ...]
     score: Array
+    serving: ServingCost | None = None
+    cost: Array | None = None
+    target: float | None = None
 
     @cached_property
     def order(self) -> Array:
@@ -115,7 +122,10 @@ class Ranking:
         return int(where[np.argmin(self.score[where])]) if len(where) else None
 
     def waste(self, index: Any) -> Array:
-        """Share of its compute that each design wastes: 1 - C'/C by the median over the jury."""
+        """Share of its compute that each design wastes: 1 - C'/C by the median over the jury; of its money, if ranked
+        by cost."""
+        if self.cost is not None:
+            return np.asarray(1 - self.score[self.best] / self.cost[index])
         at_best = [curve.log_compute[-1] for curve in self.curves]
         lost = [
             top - curve.log_compute_at(juror.mean({k: v[index] for k, v in self.losses.items()}))
@@ -124,7 +134,7 @@ class Ranking:
         return np.asarray(-np.expm1(-np.maximum(_median(np.array(lost)), 0)))
 
 
-def rank(field: Field, lattice: Lattice, budget: Budget, voices: Sequence[Voice]) -> Ranking:
+def rank(field: Field, budget: Budget, voices: Sequence[Voice], serving: ServingCost | None = None) -> Ranking:
     """Every law's loss for every design, and one order. Raises InputError where no law speaks about any of them."""
     readings = {voice.id: voice.read(field.design) for voice in voices}
     losses = {voice.id: voice.loss(readings[voice.id]) for voice in voices}
@@ -137,7 +147,7 @@ def rank(field: Field, lattice: Lattice, budget: Budget, voices: Sequence[Voice]
         curves = tuple(curve_of(juror, mean, field, budget) for juror, mean in zip(jury, means, strict=True))
         lost = [curve.log_compute[-1] - curve.log_compute_at(mean) for curve, mean in zip(curves, means, strict=True)]
         score = _majority_median(np.array(lost))
-    return Ranking(field, readings, losses, tuple(voices), jury, curves, score)
+    return Ranking(field, readings, losses, tuple(voices), jury, curves, score, serving)
 
 
 def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
@@ -151,21 +161,34 @@ def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
 
 
 def choose_jury(voices: Sequence[Voice], losses: dict[str, Array], field: Field) -> tuple[Juror, ...]:
-    """Who votes: one's own fits before published laws, and laws with dense and MoE on one surface before others."""
+    """Who votes: one's own fits before published laws, and only laws that can weigh what is being decided.
+
+    That takes tokens among the variables (else size costs nothing) and, where the space holds MoE, words about most of
+    its MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as perfect. An average
+    over fits needs laws that hold both kinds on one surface. Laws that only fall short of this vote if no other can.
+    """
     moe = field.lattice.is_moe
     speaking = [voice for voice in voices if np.isfinite(losses[voice.id]).any()]
     if not speaking:
         raise InputError("law: none of the laws can speak about any design that fits: " + _reasons(voices, field))
-    fitted = [voice for voice in speaking if not voice.published] or speaking
-    both = [voice for voice in fitted if voice.compares_dense_with_moe]
+    fitted = [voice for voice in speaking if not voice.published]
+    able = fitted or speaking
+    able = [voice for voice in able if "tokens" in voice.law.variables] or able
     if moe.any():
-        both = [voice for voice in both if np.isfinite(losses[voice.id][moe]).any()]
-    about_moe = [voice for voice in fitted if voice.law.covers_moe]
-    voting = both or about_moe or fitted
+        wide = [voice for voice in able if _describes_most(voice, field, moe)]
+        able = wide or [voice for voice in able if np.isfinite(losses[voice.id][moe]).any()] or able
+    if fitted and not moe.all():
+        able = [voice for voice in able if voice.compares_dense_with_moe] or able
     groups: dict[str, list[Voice]] = {}
-    for voice in voting:
+    for voice in able:
         groups.setdefault(voice.runs or voice.id, []).append(voice)
     return tuple(Juror(tuple(group)) for group in groups.values())
+
+
+def _describes_most(voice: Voice, field: Field, moe: Array) -> bool:
+    """Whether the law has words for more than half of the MoE designs, its fitted range aside."""
+    reading = voice.read(field.design)
+    return bool((reading.covered | outside_range(reading))[moe].mean() > 0.5)
 
 
 def _reasons(voices: Sequence[Voice], field: Field) -> str:
@@ -183,7 +206,8 @@ def curve_of(juror: Juror, at_budget: Array, field: Field, budget: Budget) -> Cu
     speaks = np.flatnonzero(np.isfinite(at_budget))
     stride = max(1, len(speaks) // CURVE_DESIGNS)
     some = field.lattice.take(speaks[::stride])
-    tokens = np.stack([affordable_tokens(some, budget, budget.flops * f) for f in CURVE])
+    compute = compute_of(some, budget)
+    tokens = np.stack([affordable_tokens(some, budget, compute * f) for f in CURVE])
     usable = tokens >= some.space.seq_len
     tokens = np.where(usable, tokens, some.space.seq_len)
     unique = tokens if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)

@@ -3,76 +3,86 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning.budget import LIMITS, Budget
 from moelab.planning.feasible import Field, affordable_tokens, fit_budget, fits
 from moelab.planning.lattice import Lattice
 from moelab.planning.ranking import Ranking, score_of
+from moelab.planning.search import costs, served
 from moelab.planning.voices import outside_range
 
+Array = NDArray[Any]
 RELAX = 1.1
 NOTICEABLE = 1e-4
-"""A gain in compute below one part in ten thousand is rounding, not a constraint that binds."""
+"""A gain below one part in ten thousand is rounding, not a constraint that binds."""
 
 BEST = 20_000
 
 
-def relaxed_gains(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[str, dict[str, float]]:
-    """For every limit that is set: its relaxed value, the loss it saves, and the compute that saving is worth.
+def relaxed_gains(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[str, dict[str, Any]]:
+    """For every limit that is set, what ten per cent more of it buys.
 
-    `gain_compute` is a share: .02 means that the relaxed limit is worth 2 % more compute under the old ones.
-    `gain_loss` is null where laws fitted to different runs vote.
+    `gain_compute` is the saving in compute: .02 means the relaxed limit is worth 2 % more compute under the old ones.
+    `gain_loss` is null where laws fitted to different runs vote. Where money is the objective: `gain_cost`, a share.
     """
-    now = float(ranking.score[ranking.best])
     gains: dict[str, dict[str, Any]] = {}
-    for name, limit in LIMITS.items():
-        if getattr(budget, limit) is None:
-            continue
+    for name in _limits(budget):
         easier = budget.scaled(name, 1 / RELAX if name == "tokens_per_active" else RELAX)
-        field = _touched(ranking, lattice, budget, easier)
-        if field is None:
+        try:
+            field = _touched(ranking, lattice, budget, easier, name)
+            gains[name] = {"factor": RELAX, **_gain(ranking, field, easier)}
+        except InputError:
             continue
-        loss, lost = score_of(ranking, field)
-        gain = max(0.0, float(np.expm1(-(np.min(lost) - _lost_now(ranking)))))
-        gains[name] = {
-            "to": getattr(easier, limit),
-            "gain_loss": max(0.0, now - float(np.nanmin(loss))) if loss is not None else None,
-            "gain_compute": gain,
-        }
     return gains
 
 
-def binding(ranking: Ranking, gains: dict[str, dict[str, float]]) -> list[str]:
+def _limits(budget: Budget) -> list[str]:
+    """Limits that are set."""
+    named = [name for name, field in LIMITS.items() if name != "compute" and getattr(budget, field) is not None]
+    wanted = budget.serving
+    limited = wanted is not None and any((wanted.max_price, wanted.traffic.tpot, wanted.traffic.ttft))
+    return ["compute", *named, *(["serving"] if limited else [])]
+
+
+def _gain(ranking: Ranking, field: Field, easier: Budget) -> dict[str, float | None]:
+    field, serving = served(field, easier)
+    if ranking.cost is not None:
+        assert ranking.target is not None
+        _, cost = costs(ranking.jury[0], field, serving, easier, ranking.target)
+        return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
+    loss, lost = score_of(ranking, field)
+    _, now = score_of(ranking, ranking.field.take(np.array([ranking.best])))
+    gain = max(0.0, float(np.expm1(now[0] - np.min(lost))))
+    if loss is None:
+        return {"gain_loss": None, "gain_compute": gain}
+    return {"gain_loss": max(0.0, float(ranking.score[ranking.best] - np.nanmin(loss))), "gain_compute": gain}
+
+
+def binding(ranking: Ranking, gains: dict[str, dict[str, Any]]) -> list[str]:
     """Limits that decide: of the budget where relaxing helps, ends of the space's axes, laws' fitted ranges."""
-    names = [name for name, gain in gains.items() if gain["gain_compute"] > NOTICEABLE]
+    names = [name for name, gain in gains.items() if gain.get("gain_cost", gain.get("gain_compute", 0)) > NOTICEABLE]
     return names + _space_ends(ranking) + _law_ranges(ranking)
 
 
-def _lost_now(ranking: Ranking) -> float:
-    _, lost = score_of(ranking, ranking.field.take(np.array([ranking.best])))
-    return float(lost[0])
-
-
-def _touched(ranking: Ranking, lattice: Lattice, budget: Budget, easier: Budget) -> Field | None:
+def _touched(ranking: Ranking, lattice: Lattice, budget: Budget, easier: Budget, name: str) -> Field:
     """The best designs so far under the easier budget, and all those that only it admits."""
-    best = ranking.field.take(ranking.order[:BEST])
-    try:
-        best = fit_budget(best.lattice, easier)
-    except InputError:
-        return None
-    fields = [best]
-    if easier.flops == budget.flops and easier.max_data == budget.max_data:
-        admitted = _admitted(lattice, budget, easier)
-        fields += [admitted] if admitted is not None else []
-    return fields[0] if len(fields) == 1 else fields[0].join(fields[1])
+    best = fit_budget(ranking.field.lattice.take(ranking.order[:BEST]), easier)
+    if name in ("compute", "data", "tokens"):
+        return best
+    if name == "serving":
+        return fit_budget(lattice.take(_sample(ranking, lattice, budget)), easier)
+    new = fits(lattice, easier, affordable_tokens(lattice, easier))
+    new &= ~fits(lattice, budget, affordable_tokens(lattice, budget))
+    return best.join(fit_budget(lattice.take(np.flatnonzero(new)), easier)) if new.any() else best
 
 
-def _admitted(lattice: Lattice, budget: Budget, easier: Budget) -> Field | None:
-    """Designs that fit the easier budget and not the old one."""
-    tokens = affordable_tokens(lattice, easier)
-    new = np.flatnonzero(fits(lattice, easier, tokens) & ~fits(lattice, budget, affordable_tokens(lattice, budget)))
-    return fit_budget(lattice.take(new), easier) if len(new) else None
+def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
+    """Positions in the lattice that relaxed serving limits may admit: active sizes near the best's."""
+    near = np.abs(np.log(lattice.params_active / ranking.field.lattice.params_active[ranking.best])) < 0.5
+    index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))
+    return index[:: max(1, len(index) // (5 * BEST))]
 
 
 def _space_ends(ranking: Ranking) -> list[str]:
@@ -84,11 +94,16 @@ def _space_ends(ranking: Ranking) -> list[str]:
         axis, value = getattr(space, name), int(getattr(shape, name))
         if len(axis) > 1 and value and (value == axis[-1] or (value == axis[0] and name != "n_experts")):
             ends.append(f"space.{name}")
+    aspect = shape.d_model / shape.n_layers
+    if space.aspect[0] < space.aspect[1] and not space.aspect[0] * 1.02 < aspect < space.aspect[1] / 1.02:
+        ends.append("space.aspect")
     return ends
 
 
 def _law_ranges(ranking: Ranking) -> list[str]:
     """Voting laws that would prefer a design outside their fitted range."""
+    if ranking.cost is not None:
+        return []
     found = []
     for juror in ranking.jury:
         for voice in juror.voices:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Interval
 from moelab.planning.feasible import Field, affordable_tokens
+from moelab.planning.money import compute_of
 from moelab.planning.ranking import Juror, Ranking
 
 Array = NDArray[Any]
@@ -75,13 +76,20 @@ def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, b
 
 
 def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, bool]) -> Decision | None:
-    """The draws' verdict, or None where no single set of runs was fitted with draws."""
+    """The draws' verdict, or None where no single set of runs was fitted with draws, or money is the objective."""
     jury = ranking.jury
-    if len(jury) != 1 or not jury[0].fitted or not any(voice.n_draws for voice in jury[0].voices):
+    if (
+        ranking.cost is not None
+        or len(jury) != 1
+        or not jury[0].fitted
+        or not any(voice.n_draws for voice in jury[0].voices)
+    ):
         return None
     index, capped = listed
     some = ranking.field.take(index)
-    half = some.with_tokens(np.maximum(affordable_tokens(some.lattice, budget, budget.flops / 2), 1.0), budget)
+    half = some.with_tokens(
+        np.maximum(affordable_tokens(some.lattice, budget, compute_of(some.lattice, budget) / 2), 1.0), budget
+    )
     rows, weight, dropped = _draws(jury[0], some)
     if not len(rows):
         return None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
-from moelab.laws import Conversion, Law
+from moelab.laws import Conversion, Law, effective_tokens
 from moelab.laws.design import Design
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ class Voice:
         """
         conversion = self.law.read(design, published=self.published)
         if "unique_tokens" not in self.law.variables and "tokens" in conversion.variables:
-            tokens = np.broadcast_to(worth_of_repeated(design.tokens, design.unique_tokens), conversion.covered.shape)
+            tokens = np.broadcast_to(effective_tokens(design.tokens, design.unique_tokens), conversion.covered.shape)
             conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
         return conversion if self.extrapolate else self._within(conversion)
 
@@ -165,11 +165,3 @@ def _voice(law: Any) -> Voice:
         published=False,
         runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
     )
-
-
-def worth_of_repeated(tokens: Array, unique_tokens: Array) -> Array:
-    """D' = U + U R* (1 - exp(-R / R*)), R = D/U - 1, R* = 15.387756 (arXiv 2305.16264, dense runs; for MoE it is our
-    assumption)."""
-    half_life = 15.387756
-    repeats = np.maximum(tokens / unique_tokens - 1, 0)
-    return np.asarray(unique_tokens * (1 + half_life * -np.expm1(-repeats / half_life)))

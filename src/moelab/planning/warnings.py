@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moelab.laws import get_rule
 from moelab.planning.candidate import Candidate
 from moelab.planning.ranking import Ranking
-from moelab.planning.rules import step_law_extrapolation
 from moelab.planning.uncertainty import Decision
 from moelab.quantities import format_number
 
@@ -108,8 +108,14 @@ def _draws(decision: Decision | None) -> list[str]:
 
 
 def _rules(best: Candidate) -> list[str]:
-    far = step_law_extrapolation(best.params_non_embedding, best.tokens)
-    if not np.isfinite(far) or far <= FAR:
+    given = {"params_non_embedding": best.params_non_embedding, "tokens": best.tokens}
+    ranges = get_rule("steplaw2025").ranges
+    far = max(
+        max(0.0, np.log10(given[name] / limits[1]), np.log10(limits[0] / given[name]))
+        for name, limits in ranges.items()
+        if limits
+    )
+    if far <= FAR:
         return []
     return [
         f"learning rate and batch come from the Step Law a factor of {10**far:.3g} outside its runs: "

@@ -1,0 +1,246 @@
+"""`moelab plan`: the best architectures under compute, memory, data and serving, and how sure that is."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moelab.planning import Budget, Plan
+
+
+def command(
+    flops: Annotated[str | None, typer.Option(help="Training FLOPs, such as 1e21.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="Instead of --flops: devices, with --days.")] = None,
+    days: Annotated[str | None, typer.Option(help="Days of training on --gpus.")] = None,
+    train_hardware: Annotated[str | None, typer.Option(help="Devices that train (h100, ..., or YAML).")] = None,
+    mfu: Annotated[str, typer.Option(help="Share of peak in training, or a YAML table by expert width.")] = "0.4",
+    max_params: Annotated[str | None, typer.Option(help="Limit on all parameters, such as 10B.")] = None,
+    max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Limit on weights + KV cache, such as 80GB.")] = None,
+    precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
+    context: Annotated[str | None, typer.Option(help="Tokens in the KV cache of --max-memory.")] = None,
+    max_tokens: Annotated[str | None, typer.Option(help="Limit on training tokens.")] = None,
+    unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens there are.")] = None,
+    max_epochs: Annotated[str | None, typer.Option(help="How often they may be repeated (4).")] = None,
+    serve_tokens: Annotated[str | None, typer.Option(help="Tokens to serve in all, prompt + output.")] = None,
+    pay_serving: Annotated[bool, typer.Option(help="--flops also pays for serving --serve-tokens.")] = False,
+    hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
+    prompt: Annotated[str, typer.Option(help="Tokens of a prompt.")] = "1024",
+    output: Annotated[str, typer.Option(help="Tokens of an answer.")] = "256",
+    tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
+    ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token.")] = None,
+    serve_gpus: Annotated[str | None, typer.Option(help="Devices to serve on; default: the cheapest.")] = None,
+    gpu_price: Annotated[float | None, typer.Option(help="US dollars per serving device and hour.")] = None,
+    max_price: Annotated[float | None, typer.Option(help="Limit in dollars per million tokens served.")] = None,
+    price_like_experts: Annotated[
+        int | None, typer.Option(help="Serve no dearer than the best design with this many experts (1: dense).")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="loss, serving-cost or lifetime-cost.")] = "loss",
+    target_loss: Annotated[str | None, typer.Option(help="For the costs: the loss to reach.")] = None,
+    target_experts: Annotated[
+        int | None, typer.Option(help="Or: the loss of the best design with this many experts (1: dense).")
+    ] = None,
+    law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
+    extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
+    space: Annotated[str | None, typer.Option(help="YAML describing the architectures to search.")] = None,
+    seq_len: Annotated[str | None, typer.Option(help="Context at which FLOPs are counted (4096).")] = None,
+    next_runs: Annotated[int | None, typer.Option(help="Name this many runs that would settle the choice.")] = None,
+    flops_each: Annotated[str | None, typer.Option(help="Compute of each such run.")] = None,
+    top: Annotated[int, typer.Option(help="How many candidates to show.")] = 10,
+    plot: Annotated[str | None, typer.Option(help="Write figures to this file (.html, .svg, .png, .pdf).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Find the best architectures under a budget, with every law's word and the uncertainty.
+
+    Example: moelab plan --flops 1e21 --max-params 10B --unique-tokens 300B --hardware h100 --tpot 50ms
+    """
+    from moelab.cli.output import print_json
+    from moelab.errors import InputError
+    from moelab.planning import plan
+
+    serving = {
+        "hardware": hardware,
+        "tokens": serve_tokens,
+        "gpu_price": gpu_price,
+        "max_price": max_price,
+        "price_like_experts": price_like_experts,
+        "traffic": {
+            "prompt": prompt, "output": output, "tpot": tpot, "ttft": ttft, "gpus": serve_gpus, "precision": precision
+        },
+    }  # fmt: skip
+    if hardware is None:
+        needs = {"--tpot": tpot, "--ttft": ttft, "--max-price": max_price, "--price-like-experts": price_like_experts}
+        for flag, value in needs.items():
+            if value is not None:
+                raise InputError(f"{flag}: needs --hardware, the devices that serve")
+        if serve_tokens is not None and not pay_serving:
+            raise InputError(
+                "--serve-tokens: needs --hardware to price them, or --pay-serving to take them from --flops"
+            )
+    if pay_serving and serve_tokens is None:
+        raise InputError("--pay-serving: needs --serve-tokens")
+    budget = _budget(
+        {
+            "flops": flops,
+            "gpus": gpus,
+            "days": days,
+            "train_hardware": train_hardware,
+            "mfu": _mfu(mfu),
+            "max_params": max_params,
+            "max_active": max_active,
+            "max_memory": max_memory,
+            "precision": precision,
+            "context": context,
+            "max_tokens": max_tokens,
+            "unique_tokens": unique_tokens,
+            "max_epochs": max_epochs,
+            "serve_flops_tokens": (serve_tokens or 0) if pay_serving else 0,
+            "serving": None if hardware is None else serving,
+            "objective": objective,
+            "target_loss": target_loss,
+            "target_experts": target_experts,
+        }
+    )
+    if top < 1:
+        raise InputError(f"--top: must be at least 1, got {top}")
+    laws, where = _laws(law or ["all"]), _space(space, seq_len)
+    if next_runs is not None:
+        _next(budget, laws, where, next_runs, flops_each, json)
+        return
+    if flops_each is not None:
+        raise InputError("--flops-each: needs --next-runs")
+    result = plan(budget, laws, where, top=top, extrapolate=extrapolate)
+    if plot:
+        from moelab.report.save import save_figure
+
+        save_figure(result.plot(), plot)
+    if json:
+        print_json(result.to_dict())
+        return
+    _print(result)
+
+
+def _budget(values: dict[str, Any]) -> "Budget":
+    from moelab.planning import Budget
+
+    return Budget.parse(values, "plan")
+
+
+def _mfu(text: str) -> Any:
+    from pathlib import Path
+
+    from moelab.config import load_yaml
+
+    return load_yaml(text) if Path(text).suffix in (".yaml", ".yml") else text
+
+
+def _laws(names: list[str]) -> list[Any]:
+    from pathlib import Path
+
+    from moelab.fitting import load_fits
+    from moelab.laws import get_law
+    from moelab.planning.plan import published_laws
+
+    found: list[Any] = []
+    for name in names:
+        if name == "all":
+            found += published_laws()
+        elif Path(name).suffix == ".json" or Path(name).is_file():
+            found += load_fits(name).values()
+        else:
+            found.append(get_law(name))
+    return found
+
+
+def _space(path: str | None, seq_len: str | None) -> Any:
+    from moelab.planning import Space
+
+    space = Space() if path is None else Space.from_yaml(path)
+    return space if seq_len is None else space.replace(seq_len=seq_len)
+
+
+def _next(budget: "Budget", laws: list[Any], space: Any, count: int, flops_each: str | None, json: bool) -> None:
+    from moelab.cli.output import print_json, print_line, print_table
+    from moelab.planning.next_runs import next_runs
+    from moelab.quantities import format_number, parse_number
+
+    each = None if flops_each is None else parse_number(flops_each, "--flops-each")
+    chosen = next_runs(budget, laws, space, count=count, flops_each=each)
+    if json:
+        print_json(chosen.to_dict())
+        return
+    print_line(chosen.sentence)
+    print_table(
+        ["next run", "tokens", "FLOPs", "expected regret after", "saved per FLOP"],
+        [
+            (
+                run.candidate.label,
+                format_number(run.candidate.tokens),
+                format_number(run.candidate.train_flops),
+                f"{run.regret_after:.4f}",
+                f"{run.saved_per_flop:.2e}",
+            )
+            for run in chosen.runs
+        ],
+    )
+
+
+def _print(result: "Plan") -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_bytes, format_number
+
+    print_line(result.sentence)
+    print_line()
+    losses = [law for law in result.voting if law in result.best.loss][:4]
+    served = result.best.serving is not None
+    rows = []
+    shown = [*enumerate(result.candidates, 1)]
+    if result.best_dense is not None and all(design.is_moe for design in result.candidates):
+        shown.append((0, result.best_dense))
+    for rank, design in shown:
+        config = design.config
+        row = [
+            f"{rank or 'dense'}. {design.label}" if rank else f"best dense: {design.label}",
+            f"{config.n_layers} x {config.d_model}",
+            format_number(design.tokens),
+            f"{design.epochs:.2g}",
+            *(_loss(design, law) for law in losses),
+            f"{design.regret_compute.value:.1%}{_range(design.regret_compute)}",
+            format_bytes(design.memory_bytes),
+        ]
+        if served:
+            row.append("-" if design.serving is None else f"{design.serving['cost_per_million_tokens']:.4g}")
+        if design.cost is not None and "lifetime" in design.cost:
+            row.append(format_number(design.cost["lifetime"]))
+        rows.append(row)
+    wasted = "money wasted" if result.budget.objective != "loss" else "compute wasted"
+    columns = ["design", "layers x width", "tokens", "epochs", *losses, wasted, "memory"]
+    columns += ["$/M tokens"] * served
+    columns += ["$ lifetime"] * (result.best.cost is not None and "lifetime" in result.best.cost)
+    print_table(columns, rows)
+    print_line()
+    if len(result.choices) > 1:
+        print_table(
+            ["each law's own choice", "design", "tokens"],
+            [(law, design.label, format_number(design.tokens)) for law, design in result.choices.items()],
+        )
+        print_line()
+    for name, gain in result.relaxed.items():
+        worth = gain.get("gain_cost", gain.get("gain_compute"))
+        what = "of the money" if "gain_cost" in gain else "more compute"
+        if worth is not None:
+            print_line(f"10 % more {name} would be worth {worth:.1%} {what}")
+    for line in result.warnings:
+        print_line(f"note: {line}")
+
+
+def _loss(design: Any, law: str) -> str:
+    prediction = design.loss[law]
+    return "not covered" if prediction.value is None else f"{prediction.value:.3f}{_range(prediction)}"
+
+
+def _range(interval: Any) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    digits = 3 if interval.high > 1 else 2
+    return f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
