@@ -117,7 +117,7 @@ class Observations:
         """Spread of log loss between runs that differ in their seed only, pooled; None without such runs."""
         if self.replicates is None:
             return None
-        names, index, counts = np.unique(self.replicates, return_inverse=True, return_counts=True)
+        _, index, counts = np.unique(self.replicates, return_inverse=True, return_counts=True)
         mean = np.bincount(index, np.log(self.measured)) / counts
         spare = int(np.sum(counts - 1))
         if not spare:
@@ -179,7 +179,8 @@ def compute_order(columns: Columns, found: Columns | None = None) -> Array | Non
 
 SAME = (
     "params_total", "params_active", "n_experts", "top_k", "n_shared_experts", "d_expert", "d_shared", "d_model",
-    "n_layers", "tokens", "unique_tokens", "batch_tokens", "learning_rate", "optimizer", "schedule", "router", "data_hash",
+    "n_layers", "tokens", "unique_tokens", "batch_tokens", "learning_rate", "optimizer", "schedule", "router",
+    "data_hash",
 )  # fmt: skip
 """Columns in which replicates must agree, besides the law's own variables, where the table has them."""
 

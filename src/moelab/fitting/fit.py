@@ -17,7 +17,7 @@ from moelab.fitting.starts import draw_starts
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
-STARTS, REFINED = 512, 24
+STARTS, REFINED = 512, 16
 _AGREE = 1e-6
 
 
@@ -125,8 +125,7 @@ def _enough_rows(
 def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
     """The best optimum, the distinct optima worth starting replicates from, how many starts agree, how many ran."""
     theta = draw_starts(problem, weights, starts, min(REFINED, starts), seed)
-    rough = minimise(problem, theta, weights, steps=60)
-    solved = minimise(problem, rough.theta, weights, steps=200, exact=True, tolerance=1e-14)
+    solved = minimise(problem, theta, weights, steps=300, tolerance=1e-14)
     best = float(solved.value.min())
     if not best < 1e299:
         raise InputError(f"{problem.parameters.law.id}: no start gave finite predictions; check the columns' units")
@@ -157,7 +156,7 @@ def _bootstrap(problem: Problem, modes: Array, data: Observations, count: int, s
 
 
 def resample(data: Observations, count: int, seed: int, free: int) -> Array:
-    """How often each run is drawn, (count, n): by run, or by whole group. Draws with too few distinct runs are redone."""
+    """How often each run is drawn, (count, n), by run or by whole group; draws of too few distinct runs are redone."""
     rng = np.random.default_rng(seed)
     n = len(data)
     labels = np.arange(n) if data.groups is None else np.unique(data.groups, return_inverse=True)[1]

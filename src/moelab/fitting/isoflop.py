@@ -120,7 +120,7 @@ def _interval(value: float, draws: Array) -> dict[str, float | None]:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """L = sum a_i n^i + sum b_j s^j + sum c_k (n s)^k + d at one compute, on standardised n and s.
+    """L = sum a_i n^i + sum b_j s^j + sum c_k (n s)^k + d at one compute.
 
     `degrees` are (n, s, n s); `correlation` is that of predicted and measured loss on held-out folds; `subsamples`
     are re-fits on 80 % of the runs.
@@ -132,19 +132,18 @@ class Surface:
     correlation: float
     error: float
     n_points: int
-    scale: Array
     limits: Array
 
     def loss(self, params: Any, sparsity: Any, coefficients: Array | None = None) -> Array:
         """The surface at total parameters and sparsity."""
-        n, s = self._standard(np.log(params), -np.log(1 - np.asarray(sparsity, float)))
+        n, s = np.log(params), -np.log(1 - np.asarray(sparsity, float))
         return _terms(n, s, self.degrees) @ (self.coefficients if coefficients is None else coefficients)
 
     def optimum_at(self, sparsity: float) -> dict[str, dict[str, float | None]]:
         """N* and the loss there at one sparsity, with intervals over the subsamples. Refuses an edge optimum."""
         if not 0 <= sparsity < 1:
             raise InputError(f"sparsity: must be at least 0 and below 1, got {sparsity:g}")
-        grid = np.exp(np.linspace(*self.limits[0], 2001))
+        grid = np.exp(np.linspace(self.limits[0, 0], self.limits[0, 1], 2001))
         value, index = self._lowest(grid, sparsity, self.coefficients)
         if index in (0, len(grid) - 1):
             raise InputError(f"params_total: at sparsity {sparsity:g} the surface is lowest at the edge of the runs")
@@ -179,15 +178,12 @@ class Surface:
         return float(losses[index]), index
 
     def _lowest_point(self, coefficients: Array) -> tuple[float, float, float, float]:
-        n, s = (np.linspace(*limits, 201) for limits in self.limits)
+        n, s = (np.linspace(low, high, 201) for low, high in self.limits)
         nn, ss = np.meshgrid(n, s, indexing="ij")
         params, sparsity = np.exp(nn.ravel()), 1 - np.exp(-ss.ravel())
         losses = self.loss(params, sparsity, coefficients)
         best = int(np.argmin(losses))
         return params[best], sparsity[best], params[best] * (1 - sparsity[best]), losses[best]
-
-    def _standard(self, n: Array, s: Array) -> tuple[Array, Array]:
-        return (n - self.scale[0]) / self.scale[1], (s - self.scale[2]) / self.scale[3]
 
 
 def isoflop_surface(
@@ -203,13 +199,11 @@ def isoflop_surface(
     n, s = np.log(params), -np.log(1 - sparsity)
     if len(loss) < 8 or min(len(np.unique(n)), len(np.unique(s))) < 3:
         raise InputError("params_total, sparsity: a surface needs 8 runs, 3 sizes and 3 sparsities at one compute")
-    scale = np.array([n.mean(), n.std(), s.mean(), s.std()])
-    zn, zs = (n - scale[0]) / scale[1], (s - scale[2]) / scale[3]
     rng = np.random.default_rng(seed)
     fold = rng.permutation(len(loss)) % min(folds, len(loss))
-    scored = [(*_cross_validated(_terms(zn, zs, d), loss, fold), d) for d in _degrees(max_degree, len(loss), fold)]
+    scored = [(*_cross_validated(_terms(n, s, d), loss, fold), d) for d in _degrees(max_degree, len(loss), fold)]
     error, correlation, degrees = min(scored, key=lambda item: item[0])
-    terms = _terms(zn, zs, degrees)
+    terms = _terms(n, s, degrees)
     size = max(terms.shape[1] + 1, round(0.8 * len(loss)))
     rows = [rng.choice(len(loss), size, replace=False) for _ in range(subsamples)]
     return Surface(
@@ -219,7 +213,6 @@ def isoflop_surface(
         correlation=correlation,
         error=error,
         n_points=len(loss),
-        scale=scale,
         limits=np.array([[n.min(), n.max()], [s.min(), s.max()]]),
     )
 
@@ -242,7 +235,8 @@ def _terms(n: Array, s: Array, degrees: tuple[int, int, int]) -> Array:
 
 
 def _solve(terms: Array, loss: Array) -> Array:
-    return np.linalg.lstsq(terms, loss, rcond=1e-12)[0]
+    scale = np.abs(terms).max(axis=0) + 1e-300
+    return np.linalg.lstsq(terms / scale, loss, rcond=1e-13)[0] / scale
 
 
 def _cross_validated(terms: Array, loss: Array, fold: Array) -> tuple[float, float]:

@@ -25,7 +25,7 @@ def draw_starts(problem: Problem, weights: Array, count: int, keep: int, seed: i
     nonlinear = [name for name in parameters.free if name not in law.linear]
     linear = [name for name in parameters.free if name in law.linear]
     values: dict[str, Array] = {name: _draw(parameters, name, rng, count) for name in nonlinear}
-    values |= {name: np.ones(count) for name in linear}
+    values.update({name: np.ones(count) for name in linear})
     if law.published is not None and all(name in law.published for name in nonlinear):
         for name in nonlinear:
             values[name][0] = law.published[name]
@@ -55,7 +55,7 @@ def _project(problem: Problem, values: dict[str, Array], linear: list[str], weig
     with np.errstate(all="ignore"):
         loss, gradient = law.formula(columns, problem.variables)
         basis, target = _system(problem, loss, gradient(), linear, columns)
-    usable = np.isfinite(basis).all(axis=(1, 2)) & np.isfinite(target).all(axis=1)
+    usable: Array = np.isfinite(basis).all(axis=(1, 2)) & np.isfinite(target).all(axis=1)
     basis, target = np.where(usable[:, None, None], basis, 1.0), np.where(usable[:, None], target, 0.0)
     positive = np.array([name in law.positive for name in linear])
     root = np.sqrt(weights)[..., None]

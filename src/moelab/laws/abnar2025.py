@@ -79,13 +79,15 @@ LAWS = (
             "params_total": "all parameters, embeddings included",
             "tokens": "tokens processed, each once",
             "sparsity": "S = (n_experts - top_k) / n_experts",
+            "train_flops": "with attention scores, router and head",
         },
-        flops="n (4c d^2 + 2c d n_ctx + (12c/G) K d^2 + r d E) + c n_vocab d per token, c = 6, r = 14: scores, router, head",
+        flops="n (4c d^2 + 2c d n_ctx + (12c/G) K d^2 + r d E) + c n_vocab d per token, c = 6, r = 14",
         ranges={"train_flops": (3e19, 1e21), "sparsity": (0.0, 0.95), "params_total": None, "tokens": None},
         linear=("a", "b", "c", "d", "E_0"),
         positive=("a", "b", "c", "d", "E_0"),
         search={
-            "alpha": (0.1, 1.0), "beta": (0.1, 1.0), "lambda": (-0.6, -0.02), "delta": (-0.2, 0.6), "gamma": (0.03, 0.5),
+            "alpha": (0.1, 1.0), "beta": (0.1, 1.0), "lambda": (-0.6, -0.02), "delta": (-0.2, 0.6),
+            "gamma": (0.03, 0.5),
         },
         bounds={
             "alpha": (0.0, 3.0), "beta": (0.0, 3.0), "lambda": (-3.0, 3.0), "delta": (-3.0, 3.0), "gamma": (-1.0, 3.0),

@@ -1,4 +1,4 @@
-"""Finds every law: each file named author-year in this folder holds one paper, its laws in `LAWS`, its rules in `RULES`."""
+"""Finds every law: a file named author-year holds one paper, its laws in `LAWS` and its rules in `RULES`."""
 
 import difflib
 import importlib

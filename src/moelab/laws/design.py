@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Refusal:
-    """A reason why a law cannot speak, and for which designs. `published_only`: a limit of the published coefficients."""
+    """Why a law cannot speak, and for which designs. `published_only`: a limit of the published coefficients."""
 
     reason: str
     where: Array

@@ -1,7 +1,7 @@
 """A five-factor law (arXiv 2509.23678): data, total and active size, active experts, and the share of shared experts.
 
-L = (e G + f/G + m S^2 + n S)(1/N^alpha + k/N_a^alpha + h N_a/N) + a/N^alpha + b/D^beta + c/N_a^alpha + E_0. Here G counts
-active experts and S is the shared share of them: the law is best at G = sqrt(f/e) = 6.8 and S = -n/(2m) = .31.
+L = (e G + f/G + m S^2 + n S)(1/N^alpha + k/N_a^alpha + h N_a/N) + a/N^alpha + b/D^beta + c/N_a^alpha + E_0. Here G
+counts active experts and S is the shared share of them: best at G = sqrt(f/e) = 6.8 and S = -n/(2m) = .31.
 """
 
 from typing import Any
@@ -69,7 +69,8 @@ LAWS = (
         id="fivefactor2025",
         title="Five-factor MoE law",
         citation="arXiv 2509.23678",
-        form="L = (e G + f/G + m S^2 + n S)(1/N^alpha + k/N_a^alpha + h N_a/N) + a/N^alpha + b/D^beta + c/N_a^alpha + E_0",
+        form="L = (e G + f/G + m S^2 + n S)(1/N^alpha + k/N_a^alpha + h N_a/N)"
+        " + a/N^alpha + b/D^beta + c/N_a^alpha + E_0",
         variables=("params_total", "params_active", "tokens", "active_experts", "shared_share"),
         coefficients=("e", "f", "m", "n", "k", "h", "a", "alpha", "b", "beta", "c", "E_0"),
         formula=formula,

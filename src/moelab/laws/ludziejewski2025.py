@@ -107,7 +107,7 @@ LAWS = (
         meaning={
             "params_active": "parameters one token uses, embeddings included: 2 d V + 13 n d^2",
             "tokens": "tokens processed, each once",
-            "expert_ratio": "E of full-size top-1 experts; elsewhere a MoE layer's width over the width in use (our reading)",
+            "expert_ratio": "E of full-size top-1 experts; elsewhere a layer's width over that in use (our reading)",
         },
         flops="C = 6 N_a D, embeddings in N_a",
         ranges={

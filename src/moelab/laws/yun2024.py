@@ -44,6 +44,17 @@ def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
     return {"params_dense": design.params_dense, "tokens": design.tokens, "n_experts": design.n_experts}, []
 
 
+def at_compute(params: Array, flops: float, settings: Values) -> dict[str, Array]:
+    """C = 6 N D with the dense N; N_MoE = (1 + (E - 1) / 3) N."""
+    experts = settings["n_experts"] + 0 * params
+    return {
+        "params_dense": params,
+        "params_total": params * (1 + (experts - 1) / 3),
+        "tokens": flops / (6 * params),
+        "n_experts": experts,
+    }
+
+
 LAWS = (
     Law(
         id="yun2024",
@@ -57,7 +68,7 @@ LAWS = (
         unpublished="the paper prints none",
         note="Clark's runs, at one D, identify E_0 + C / D^gamma together only",
         meaning={
-            "params_dense": "the dense model of the same depth and width (each MoE layer keeps one expert), no embeddings",
+            "params_dense": "the dense twin (each MoE layer keeps one expert), without embeddings",
             "tokens": "tokens processed, each once",
             "n_experts": "experts of a MoE layer; top-2, every second layer",
         },
@@ -74,5 +85,7 @@ LAWS = (
             "E_start": (1.0, 30.0), "E_max": (32.0, 1e5),
         },
         aliases={"F": "E_0"},
+        at_compute=at_compute,
+        choices={"n_experts": (1.0, 4.0, 8.0, 16.0, 32.0)},
     ),
 )  # fmt: skip

@@ -23,8 +23,8 @@ _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 def load_table(source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = ()) -> pl.DataFrame:
     """Read runs into one table, numbers as 64-bit floats.
 
-    `let` adds columns ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with spaces in double quotes, POW for
-    powers) and `where` keeps the rows for which every condition holds. Runs that diverged have no loss and are left
+    `let` adds columns ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with spaces in double quotes, POW
+    for powers) and `where` keeps the rows for which every condition holds. Runs that diverged have no loss and are left
     out. Raises InputError naming the file, column or expression.
     """
     table = source if isinstance(source, pl.DataFrame) else _read(Path(source))
@@ -119,7 +119,7 @@ def _sql(table: pl.DataFrame, query: str, option: str) -> pl.DataFrame:
 
 
 def _checked(expression: str, option: str) -> str:
-    """Refuse what SQL would misread (`300B` is 300 with an alias) and make large whole numbers floats: they overflow."""
+    """Refuse what SQL misreads (`300B` is 300 with an alias) and make large whole numbers floats: they overflow."""
     bare = _QUOTED.sub("''", expression)
     odd = next((number for number in _NUMBER.findall(bare) if not _PLAIN.match(number)), None)
     if odd is not None:
