@@ -6,12 +6,15 @@ A command's file imports typer alone and loads the rest when it runs, so `moelab
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
 from moelab.errors import InputError, MoelabError
+
+# typer carries its own copy of click in some versions; its exceptions are reached through what typer exports.
+_UsageError: Any = typer.BadParameter.__base__
 
 COMMANDS = (
     "count",
@@ -20,6 +23,13 @@ COMMANDS = (
     "fit",
     "predict",
     "isoflop",
+    "plan",
+    "compare",
+    "serving",
+    "train",
+    "generate",
+    "study",
+    "runs",
 )
 """Sub-commands in the order `moelab --help` lists them; `count` lives in `moelab.cli.count:command`."""
 
@@ -27,10 +37,10 @@ COMMANDS = (
 class _LazyGroup(TyperGroup):
     """Imports a command's file when that command is first asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"moelab.cli.{cmd_name}")
@@ -68,12 +78,14 @@ def _run(words: list[str], debug: bool) -> int:
     try:
         result = app(args=words, prog_name="moelab", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.ctx.get_help() if error.ctx else "", file=sys.stderr)
-        return 2
-    except click.UsageError as error:
-        return _complain(" ".join(error.format_message().split()), 2)
-    except click.exceptions.Abort:
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.ctx.get_help(), file=sys.stderr)
+            return 2
+        return _complain(error.format_message(), 2)
+    except typer.Exit as error:
+        return error.exit_code
+    except typer.Abort:
         return _complain("interrupted", 1)
     except (InputError, MoelabError) as error:
         if debug:

@@ -1,7 +1,7 @@
 """Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.files import write_with
 from moelab.runs.folder import RECORD, find_runs
 from moelab.runs.record import RunRecord
 
@@ -36,6 +37,19 @@ def load_table(source: str | Path | pl.DataFrame, let: Sequence[str] = (), where
     if not table.height:
         raise InputError(f"runs: no rows left{' by --where' if where else f' in {source}'}")
     return table
+
+
+def save_table(table: pl.DataFrame, path: str | Path) -> None:
+    """Write a table as .csv, .parquet or .jsonl, whole or not at all. Raises InputError for any other ending."""
+    path = Path(path)
+    writers: dict[str, Callable[[Path], None]] = {
+        ".csv": table.write_csv,
+        ".parquet": table.write_parquet,
+        ".jsonl": table.write_ndjson,
+    }
+    if path.suffix not in writers:
+        raise InputError(f"out: expected a name ending in {', '.join(writers)}, got {path.name!r}")
+    write_with(path, lambda temporary: writers[path.suffix](temporary))
 
 
 def runs_table(root: str | Path) -> pl.DataFrame:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from moelab.errors import InputError, MoelabError
-from moelab.fitting import Comparison, compare, fit
+from moelab.fitting import Comparison, compare
+from moelab.fitting.compare import fit_with_holdout
 from moelab.planning import Budget, Plan, Space, plan
 from moelab.runs import RunRecord
 from moelab.studies.config import FitStep, StudyConfig
@@ -38,10 +39,9 @@ def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
 def _able(table: pl.DataFrame, step: FitStep) -> tuple[list[str], dict[str, str]]:
     """The laws that the runs suffice for, also when the dearest are held out."""
     able, skipped = [], {}
-    fewer = table.sort("train_flops").head(table.height - round(step.holdout * table.height))
     for law in step.laws:
         try:
-            fit(fewer, law, bootstrap=0, starts=16)
+            fit_with_holdout(table, law, holdout=step.holdout or None, bootstrap=0, starts=16)
             able.append(law)
         except InputError as error:
             skipped[law] = str(error)

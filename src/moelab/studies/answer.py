@@ -1,4 +1,4 @@
-"""The study's answer in plain sentences, with its uncertainty, and an honest word where the evidence does not decide."""
+"""The study's answer in plain sentences, with its uncertainty, and a word where the evidence does not decide."""
 
 import math
 
@@ -19,7 +19,7 @@ def answer(
     verdict: Verdict | None,
     noise: float | None,
 ) -> list[str]:
-    """What to train, what it was predicted to reach and reached, and whether the comparison with its rival is decided."""
+    """What to train, what it was predicted to reach and reached, and whether its rival is beaten."""
     sentences = [_recommendation(study, analysis), _expectation(analysis.plan)]
     sentences += [_measurement(each) for each in verified]
     sentences.append(_verdict(verdict, noise))
@@ -34,7 +34,9 @@ def describe_model(model: ModelConfig) -> str:
         return f"{body}, dense feed-forward of width {model.d_ff}"
     shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
     dense = f", the first {model.n_dense_layers} dense" if model.n_dense_layers else ""
-    return f"{body}, {moe.n_experts} experts of width {moe.d_expert} of which each token uses {moe.top_k}{shared}{dense}"
+    return (
+        f"{body}, {moe.n_experts} experts of width {moe.d_expert} of which each token uses {moe.top_k}{shared}{dense}"
+    )
 
 
 def _recommendation(study: StudyConfig, analysis: Analysis) -> str:

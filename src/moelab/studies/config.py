@@ -100,7 +100,7 @@ def build_runs(study: StudyConfig, grids: list[RunGrid], data_path: str, common:
 def build_run(
     study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str, replace: tuple[str, ...] = ()
 ) -> RunConfig:
-    """One run: the study's base with flat {dotted field: value} laid over it; `replace` names parts of the base to drop.
+    """One run: the study's base with flat {dotted field: value} laid over it; `replace` names parts to drop.
 
     Raises InputError naming the study and the group when the result is not a valid run.
     """

@@ -82,4 +82,3 @@ class Display:
             return ""
         left = (board.total_flops - board.done_flops) * elapsed / done
         return f", about {format_seconds(max(left, 1))} left"
-

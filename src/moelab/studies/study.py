@@ -17,6 +17,7 @@ from moelab.errors import InputError
 from moelab.fitting import save_fits
 from moelab.planning import Plan
 from moelab.runs import RunConfig, RunRecord
+from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer
 from moelab.studies.config import StudyConfig
@@ -147,7 +148,7 @@ def _write(outcome: StudyOutcome) -> None:
 
     folder = outcome.folder
     folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
-    outcome.analysis.table.write_csv(folder.path / "runs.csv")
+    save_table(outcome.analysis.table, folder.path / "runs.csv")
     write_report(outcome)
 
 

@@ -84,9 +84,7 @@ def verify(
     ]
     trained = workshop.train(configs, dataset)
     return [
-        Verified(
-            role=role, label=design.label, config=config, record=record, predicted=predictions(comparison, config)
-        )
+        Verified(role=role, label=design.label, config=config, record=record, predicted=predictions(comparison, config))
         for (role, design, _), (config, record) in zip(jobs, trained, strict=True)
     ]
 

@@ -16,9 +16,9 @@ _WIDE_ENOUGH_FOR_THREADS = 128
 def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
     """The same run with every `auto` decided and the data's hash filled in.
 
-    A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16 instructions and the model is at least 128 wide, and
-    several threads only from that width on: below it they slow a run down. Raises InputError when the config and the
-    data or the machine do not fit.
+    A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16
+    instructions and the model is at least 128 wide, and several threads only from that width on: below it they slow
+    a run down. Raises InputError when the config and the data or the machine do not fit.
     """
     train, data = config.train, config.data
     if data.manifest_hash not in (None, dataset.manifest_hash):
