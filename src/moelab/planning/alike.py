@@ -1,6 +1,5 @@
 """Designs that the laws cannot tell apart, and which of them to build: Li et al.'s rules (arXiv 2506.12119) decide."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,24 +21,23 @@ LI_ASPECT = 88.0
 
 def distinct(ranking: Ranking) -> Array:
     """The best design of each group with equal law inputs (positions, in no order), among the ranked ones."""
-    columns = _inputs(ranking)
-    key = np.zeros(len(ranking.field), np.uint64)
-    for column in columns:
-        with np.errstate(divide="ignore"):
-            cell = np.floor(np.log(np.maximum(column, 1e-300)) / SAME).astype(np.int64).astype(np.uint64)
+    order = ranking.order
+    key = np.zeros(len(order), np.uint64)
+    for column in _inputs(ranking):
+        logs = np.log(np.maximum(column[order], 1e-300))
+        cell = np.floor(logs / SAME).astype(np.int64).astype(np.uint64)
         key = (key ^ cell) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
-    order = ranking.order
-    _, first = np.unique(key[order], return_index=True)
+    _, first = np.unique(key, return_index=True)
     return np.asarray(order[first])
 
 
 def twins(ranking: Ranking, index: int) -> Array:
-    """Positions of all ranked designs whose law inputs equal those of `index`, itself among them."""
-    same = np.isfinite(ranking.score)
+    """Positions of the ranked designs whose law inputs equal those of `index`, itself among them."""
+    same = ranking.order
     for column in _inputs(ranking):
-        same &= np.abs(column - column[index]) <= SAME * np.abs(column[index])
-    return np.flatnonzero(same)
+        same = same[np.abs(column[same] - column[index]) <= SAME * np.abs(column[index])]
+    return np.sort(same) if len(same) else np.array([index])
 
 
 def top(ranking: Ranking, positions: Array, count: int) -> list[int]:
@@ -86,15 +84,7 @@ def _against_rules(lattice: Lattice) -> Array:
     return np.asarray(aspect + few_or_many + 0.2 * leading + 0.2 * shared + 0.1 * head)
 
 
-def _inputs(ranking: Ranking) -> Sequence[Array]:
-    """The variables that the voting laws see, each once (n,)."""
-    seen: dict[tuple[str, int], Array] = {}
-    for juror in ranking.jury:
-        for voice in juror.voices:
-            reading = ranking.readings[voice.id]
-            for name in voice.law.variables:
-                column = np.asarray(reading.variables[name], float)
-                if name == "sparsity":
-                    column = 1 / (1 - column)
-                seen.setdefault((name, hash(column[:64].tobytes())), column)
-    return list(seen.values())
+def _inputs(ranking: Ranking) -> list[Array]:
+    """What the voting laws see, and the price where money decides (each (n,)), on scales where ratios count."""
+    columns = [1 / (1 - column) if name == "sparsity" else column for name, column in ranking.inputs.items()]
+    return columns if ranking.cost is None else [*columns, ranking.cost]

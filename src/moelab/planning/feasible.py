@@ -32,7 +32,8 @@ class Field:
     @cached_property
     def design(self) -> Design:
         """What the laws' convention converters read."""
-        return Design.of(self.lattice.shape, self.tokens, self.lattice.space.seq_len, self.unique_tokens)
+        unique = None if self.unique_tokens is self.tokens else self.unique_tokens
+        return Design.of(self.lattice.shape, self.tokens, self.lattice.space.seq_len, unique)
 
     @property
     def train_flops(self) -> Array:
@@ -41,12 +42,19 @@ class Field:
 
     def take(self, index: Any) -> "Field":
         """The designs `index`."""
-        return Field(self.lattice.take(index), self.tokens[index], self.unique_tokens[index])
+        tokens = self.tokens[index]
+        unique = tokens if self.unique_tokens is self.tokens else self.unique_tokens[index]
+        return Field(self.lattice.take(index), tokens, unique)
+
+    def train_flops_at(self, i: int) -> float:
+        """Training FLOPs of design `i`."""
+        return float(3.0 * self.lattice.flops_forward[i] * self.tokens[i])
 
     def join(self, other: "Field") -> "Field":
         """These designs and the others."""
         tokens = np.concatenate([self.tokens, other.tokens])
-        unique = np.concatenate([self.unique_tokens, other.unique_tokens])
+        fresh = self.unique_tokens is self.tokens and other.unique_tokens is other.tokens
+        unique = tokens if fresh else np.concatenate([self.unique_tokens, other.unique_tokens])
         return Field(self.lattice.join(other.lattice), tokens, unique)
 
     def with_tokens(self, tokens: Array, budget: Budget) -> "Field":

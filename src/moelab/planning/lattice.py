@@ -1,6 +1,7 @@
 """Every design of a space as arrays: exact parameters and FLOPs of a million architectures in a second."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,34 @@ from moelab.errors import InputError
 from moelab.planning.space import Space
 
 MAX_DESIGNS = 20_000_000
+CHUNK = 32_768
+"""Designs handled together where all are visited: their columns stay in a core's cache."""
+
+_COLUMNS = (
+    "backbone",
+    "option",
+    "params_total",
+    "params_active",
+    "params_non_embedding",
+    "params_active_non_embedding",
+    "flops_forward",
+    "kv_elements",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lattice:
-    """Designs as columns of equal length (n,). FLOPs are per token at `space.seq_len`; `shape` rebuilds the configs."""
+    """n designs: each one row of `backbones` (d_model, n_layers, head_dim, heads_per_kv, d_ff) with one of `options`
+    (n_experts, top_k, n_shared_experts, n_dense_layers; zeros are dense), and its exact counts as columns (n,).
+
+    FLOPs are per token at `space.seq_len`; KV elements per token.
+    """
 
     space: Space
-    shape: Shape
-    n_dense_layers: NDArray[np.int64]
+    backbones: NDArray[np.int64]
+    options: NDArray[np.int64]
+    backbone: NDArray[np.int32]
+    option: NDArray[np.int32]
     params_total: NDArray[np.float64]
     params_active: NDArray[np.float64]
     params_non_embedding: NDArray[np.float64]
@@ -33,34 +53,48 @@ class Lattice:
         return len(self.params_total)
 
     @property
+    def n_experts(self) -> NDArray[np.int64]:
+        """Routed experts, 0 where dense (n,)."""
+        return np.asarray(self.options[:, 0][self.option])
+
+    @property
+    def n_dense_layers(self) -> NDArray[np.int64]:
+        """Leading dense layers of MoE designs (n,)."""
+        return np.asarray(self.options[:, 3][self.option])
+
+    @property
     def is_moe(self) -> NDArray[np.bool_]:
-        """Which designs have experts."""
-        return np.asarray(self.shape.n_experts) > 0
+        """Which designs have experts (n,)."""
+        return np.asarray((self.options[:, 0] > 0)[self.option])
 
     @property
     def flops_train(self) -> NDArray[np.float64]:
-        """Training FLOPs per token, three times the forward."""
+        """Training FLOPs per token, three times the forward (n,)."""
         return 3.0 * self.flops_forward
+
+    @property
+    def shape(self) -> Shape:
+        """The designs as the counting formulas read them, columns of (n,)."""
+        return _shape(self.space, self.backbones[self.backbone].T, self.options[self.option].T)
+
+    def chunks(self) -> Iterator[slice]:
+        """Slices that together visit every design."""
+        return (slice(start, start + CHUNK) for start in range(0, len(self), CHUNK))
 
     def take(self, index: Any) -> "Lattice":
         """The designs `index` (a mask, a slice or positions)."""
-        return Lattice(
-            space=self.space,
-            shape=self.shape.take(index),
-            **{name: getattr(self, name)[index] for name in _COLUMNS},
-        )
+        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+        return Lattice(space=self.space, backbones=self.backbones, options=self.options, **columns)
 
     def join(self, other: "Lattice") -> "Lattice":
-        """These designs and the others, of the same space."""
-        names = Shape.__dataclass_fields__
-        mine, yours = ({name: getattr(part.shape, name) for name in names} for part in (self, other))
-        both = {name: np.concatenate([value, yours[name]]) if np.ndim(value) else value for name, value in mine.items()}
+        """These designs and the others, of the same lattice."""
         columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS}
-        return Lattice(space=self.space, shape=Shape(**both), **columns)
+        return Lattice(space=self.space, backbones=self.backbones, options=self.options, **columns)
 
     def config(self, i: int) -> ModelConfig:
         """Design number `i` as a validated architecture."""
-        space, s = self.space, self.shape.take(int(i))
+        space, s = self.space, self.take([i]).shape.take(0)
+        leading = int(self.options[self.option[i], 3])
         moe = None
         if s.n_experts:
             moe = MoEConfig(
@@ -71,7 +105,6 @@ class Lattice:
                 d_shared=int(s.d_shared),
                 normalize_gates=(s.top_k > 1) if space.normalize_gates is None else space.normalize_gates,
             )
-        leading = int(self.n_dense_layers[i])
         return ModelConfig(
             vocab_size=space.vocab_size,
             d_model=int(s.d_model),
@@ -88,37 +121,29 @@ class Lattice:
         )
 
 
-_COLUMNS = (
-    "n_dense_layers",
-    "params_total",
-    "params_active",
-    "params_non_embedding",
-    "params_active_non_embedding",
-    "flops_forward",
-    "kv_elements",
-)
-
-
 def enumerate_designs(space: Space) -> Lattice:
     """All designs of the space, dense ones first. Raises InputError naming the axis that leaves none."""
     backbones = _backbones(space)
-    blocks = []
-    if "dense" in space.kinds:
-        blocks.append(_block(space, backbones, np.zeros((1, 4), np.int64)))
-    if "moe" in space.kinds:
-        options = _moe_options(space)
-        if len(backbones) * len(options) > MAX_DESIGNS:
-            raise InputError(
-                f"space: {len(backbones) * len(options):,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
-                "widen the steps of d_model and n_layers or shorten n_experts and top_k"
-            )
-        blocks.append(_block(space, backbones, options))
-    lattice = _join(space, blocks)
-    if not len(lattice):
+    dense = np.zeros((int("dense" in space.kinds), 4), np.int64)
+    moe = _moe_options(space) if "moe" in space.kinds else np.zeros((0, 4), np.int64)
+    options = np.concatenate([dense, moe])
+    if len(backbones) * len(options) > MAX_DESIGNS:
+        raise InputError(
+            f"space: {len(backbones) * len(options):,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
+            "widen the steps of d_model and n_layers or shorten n_experts and top_k"
+        )
+    rows = max(1, CHUNK // max(1, len(moe)))
+    blocks = [_block(space, backbones, options, slice(0, len(backbones)), slice(0, len(dense)))]
+    blocks += [
+        _block(space, backbones, options, slice(start, start + rows), slice(len(dense), len(options)))
+        for start in range(0, len(backbones), rows)
+    ]
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in _COLUMNS}
+    if not len(columns["option"]):
         raise InputError(
             "space: no design fits together; min_d_expert, top_k and n_dense_layers exclude every combination"
         )
-    return lattice
+    return Lattice(space=space, backbones=backbones, options=options, **columns)
 
 
 def _backbones(space: Space) -> NDArray[np.int64]:
@@ -161,21 +186,21 @@ def _moe_options(space: Space) -> NDArray[np.int64]:
     return np.array(rows, np.int64)
 
 
-def _block(space: Space, backbones: NDArray[np.int64], options: NDArray[np.int64]) -> dict[str, Any]:
-    """Backbones (B, 1) against options (M,): the formulas broadcast, then the combinations that exist are kept."""
-    d, depth, head, group, d_ff = (column[:, None] for column in backbones.T)
-    experts, top_k, shared, leading = options.T
+def _shape(space: Space, backbone: Any, option: Any) -> Shape:
+    """Designs from the five columns of backbones and the four of options, which broadcast."""
+    d, depth, head, group, d_ff = backbone
+    experts, top_k, shared, leading = option
     moe = experts > 0
     slots = np.maximum(top_k + shared, 1)
     step = space.d_expert_step
     d_expert = moe * np.maximum(step, (2 * d_ff + slots * step) // (2 * slots * step) * step)
-    exists = ~moe | ((d_expert >= space.min_d_expert) & (leading < depth))
-    shape = Shape(
+    heads = d // head
+    return Shape(
         vocab_size=space.vocab_size,
         d_model=d,
         n_layers=depth,
-        n_heads=d // head,
-        n_kv_heads=d // head // group,
+        n_heads=heads,
+        n_kv_heads=heads // group,
         head_dim=head,
         d_ff=d_ff,
         n_moe_layers=moe * (depth - leading),
@@ -189,32 +214,27 @@ def _block(space: Space, backbones: NDArray[np.int64], options: NDArray[np.int64
         qk_norm_head=int(space.qk_norm == "head"),
         qk_norm_full=int(space.qk_norm == "full"),
     )
+
+
+def _block(
+    space: Space, backbones: NDArray[np.int64], options: NDArray[np.int64], rows: slice, picks: slice
+) -> dict[str, Any]:
+    """Backbones (B, 1) against options (M,): the formulas broadcast, then the combinations that exist are kept."""
+    shape = _shape(space, (column[:, None] for column in backbones[rows].T), options[picks].T)
     params = count_parameters(shape)
     columns = {
-        "n_dense_layers": leading,
-        "params_total": params.params_total,
-        "params_active": params.params_active,
-        "params_non_embedding": params.params_non_embedding,
-        "params_active_non_embedding": params.params_active_non_embedding,
-        "flops_forward": count_flops(shape, space.seq_len).forward,
-        "kv_elements": kv_elements_per_token(shape),
+        "backbone": np.arange(rows.start, min(rows.stop, len(backbones)), dtype=np.int32)[:, None],
+        "option": np.arange(picks.start, picks.stop, dtype=np.int32),
+        "params_total": params.params_total * 1.0,
+        "params_active": params.params_active * 1.0,
+        "params_non_embedding": params.params_non_embedding * 1.0,
+        "params_active_non_embedding": params.params_active_non_embedding * 1.0,
+        "flops_forward": count_flops(shape, space.seq_len).forward * 1.0,
+        "kv_elements": kv_elements_per_token(shape) * 1.0,
     }
-    flat: dict[str, Any] = {name: getattr(shape, name) for name in Shape.__dataclass_fields__} | columns
-    size = exists.shape
-    return {
-        name: value if name not in columns and np.ndim(value) == 0 else np.broadcast_to(value, size)[exists]
-        for name, value in flat.items()
-    }
-
-
-def _join(space: Space, blocks: list[dict[str, Any]]) -> Lattice:
-    first = blocks[0]
-    joined = {
-        name: np.concatenate([block[name] for block in blocks]) if np.ndim(value) else value
-        for name, value in first.items()
-    }
-    counts: dict[str, Any] = {
-        name: joined[name] if name == "n_dense_layers" else joined[name].astype(np.float64) for name in _COLUMNS
-    }
-    shape = Shape(**{name: joined[name] for name in Shape.__dataclass_fields__})
-    return Lattice(space=space, shape=shape, **counts)
+    moe = np.asarray(shape.n_experts) > 0
+    exists = ~moe | ((shape.d_expert >= space.min_d_expert) & (np.asarray(shape.n_moe_layers) > 0))
+    exists = np.broadcast_to(exists, np.broadcast_shapes(*(np.shape(column) for column in columns.values())))
+    if exists.all():
+        return {name: np.broadcast_to(column, exists.shape).ravel() for name, column in columns.items()}
+    return {name: np.broadcast_to(column, exists.shape)[exists] for name, column in columns.items()}

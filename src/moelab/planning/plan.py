@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.laws import get_rule
+from moelab.laws import Design, get_rule
 from moelab.planning import alike
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
 from moelab.planning.feasible import Field, memory_bytes
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.money import training_price
-from moelab.planning.ranking import Curve, Juror, Ranking, curve_of
+from moelab.planning.ranking import Curve, Juror, Ranking, curve_through
 from moelab.planning.relax import binding, relaxed_gains
 from moelab.planning.search import search
 from moelab.planning.space import Space
 from moelab.planning.uncertainty import Decision, decide, shortlist
-from moelab.planning.voices import Voice, hear, pick
+from moelab.planning.voices import Voice, hear
 
 Array = NDArray[Any]
+
+LAW_CURVE_DESIGNS = 4_000
 
 NEAR_WITHOUT_DRAWS = 0.01
 """Without bootstrap draws, designs that waste at most this share of the compute count as near-equal."""
@@ -57,9 +59,9 @@ class Plan:
     @property
     def sentence(self) -> str:
         """The answer in plain words."""
-        from moelab.planning.words import answer
+        from moelab.planning.words import answer_of
 
-        return answer(self)
+        return answer_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""
@@ -123,9 +125,9 @@ class _Answer:
             None if best is None else self._representative(best)
             for best in (ranking.best_of(~moe), ranking.best_of(moe))
         )
-        self.speaking = [v for v in ranking.voices if np.isfinite(ranking.losses[v.id]).any()]
-        self.law_best = {v.id: int(np.nanargmin(ranking.losses[v.id])) for v in self.speaking}
-        self.curves = {v.id: self._law_curve(v) for v in self.speaking}
+        speaking = [v for v in ranking.voices if ranking.opinions[v.id].best >= 0]
+        self.law_best = {v.id: ranking.opinions[v.id].best for v in speaking}
+        self.curves = {v.id: self._law_curve(v) for v in speaking}
         kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
         ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
         listed = shortlist(ranking, self.distinct, ranked)
@@ -135,9 +137,19 @@ class _Answer:
         return alike.preferred(self.field.lattice, alike.twins(self.ranking, index))
 
     def _law_curve(self, voice: Voice) -> Curve:
-        if self.ranking.jury == (Juror((voice,)),):
-            return self.ranking.curves[0]
-        return curve_of(Juror((voice,)), self.ranking.losses[voice.id], self.field, self.budget)
+        """The law's own optimum against compute: the jury's where it is one, else over fewer designs."""
+        ranking, alone = self.ranking, Juror((voice,))
+        for juror, curve in zip(ranking.jury, ranking.curves, strict=True):
+            if juror == alone:
+                return curve
+        index = np.arange(len(self.field)) if voice.law.covers_moe else np.flatnonzero(~self.field.lattice.is_moe)
+        if len(index) > LAW_CURVE_DESIGNS:
+            index = index[np.sort(np.random.default_rng(0).choice(len(index), LAW_CURVE_DESIGNS, replace=False))]
+        opinion = ranking.opinions[voice.id]
+        index = np.union1d(index, [opinion.best])
+        return curve_through(
+            alone, self.field.take(index), self.budget, opinion.loss, self.field.train_flops_at(opinion.best)
+        )
 
     def plan(self) -> Plan:
         """Everything together."""
@@ -168,8 +180,8 @@ class _Answer:
 
     def _near_equal(self) -> tuple[int, str]:
         if self.decision is not None:
-            least = "at least: only the shortlist was checked; " if self.decision.capped else ""
-            return self.decision.near_equal, f"{least}a tenth of the draws or more rate the design no worse"
+            partly = "at least: only the shortlist was checked; " if self.decision.capped else ""
+            return self.decision.near_equal, f"{partly}a tenth of the draws or more rate the design no worse"
         least = float(self.ranking.waste(np.array([self.ranking.best]))[0])
         near = self.ranking.waste(self.distinct) <= least + NEAR_WITHOUT_DRAWS
         return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} more than the best"
@@ -180,7 +192,8 @@ class _Answer:
         design = one.design
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
         rule = get_rule("steplaw2025").apply(params_non_embedding=one.lattice.params_non_embedding[0], tokens=tokens)
-        regret_loss, regret_compute, mean = self._regret(i)
+        loss = {voice.id: self._prediction(voice, design) for voice in self.ranking.voices}
+        regret_loss, regret_compute, mean = self._regret(i, loss)
         same = alike.twins(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
         return Candidate(
             config=config,
@@ -197,7 +210,7 @@ class _Answer:
             unique_tokens=round(unique),
             epochs=tokens / unique,
             train_flops=float(one.train_flops[0]),
-            loss={voice.id: self._prediction(voice, i) for voice in self.ranking.voices},
+            loss=loss,
             regret_loss=regret_loss,
             regret_compute=regret_compute,
             memory_bytes=float(memory_bytes(one.lattice, self.budget)[0]),
@@ -217,47 +230,38 @@ class _Answer:
         wanted, serving = self.budget.serving, self.ranking.serving
         if wanted is None or wanted.tokens is None or serving is None:
             return {"train": train}
-        serve = float(serving.cost_per_million_tokens[i]) * wanted.tokens / 1e6
-        return {"train": train, "serve": serve, "lifetime": train + serve}
+        served = float(serving.cost_per_million_tokens[i]) * wanted.tokens / 1e6
+        return {"train": train, "serve": served, "lifetime": train + served}
 
-    def _regret(self, i: int) -> tuple[Interval, Interval, Interval | None]:
+    def _regret(self, i: int, loss: dict[str, Prediction]) -> tuple[Interval, Interval, Interval | None]:
         """Extra loss, wasted compute, and the ensemble's loss, with intervals where there are draws."""
         jury = self.ranking.jury
-        mean = float(jury[0].mean(self.ranking.losses)[i]) if len(jury) == 1 else None
+        mean = float(self.ranking.mean(jury[0], i)) if len(jury) == 1 else None
         waste = float(self.ranking.waste(np.array([i]))[0])
         if len(jury) > 1 or mean is None or not np.isfinite(mean):
-            behind = [self._behind(voice, i)[0] for juror in jury for voice in juror.voices]
+            behind = [loss[voice.id].behind_loss for juror in jury for voice in juror.voices]
             known = [value for value in behind if value is not None]
             return Interval(float(np.median(known)) if known else float("nan")), Interval(waste), None
-        lost = max(0.0, mean - float(np.nanmin(jury[0].mean(self.ranking.losses))))
+        lost = max(0.0, mean - float(np.nanmin(self.ranking.mean(jury[0]))))
         if self.decision is None or not self.decision.holds(i):
             return Interval(lost), Interval(waste), Interval(mean)
         regret, (low, high) = self.decision.regret(i, lost)
         return regret, Interval(waste, low, high), self.decision.loss(i, mean)
 
-    def _behind(self, voice: Voice, i: int) -> tuple[float | None, float | None]:
-        """Distance from the law's own optimum under the same limits: extra loss, share of compute wasted."""
-        loss = float(self.ranking.losses[voice.id][i])
+    def _prediction(self, voice: Voice, design: Design) -> Prediction:
+        """One law about one design."""
+        one = voice.read(design)
+        loss = float(voice.loss(one)[0])
         if not np.isfinite(loss):
-            return None, None
-        curve = self.curves[voice.id]
-        lost = float(curve.log_compute[-1] - curve.log_compute_at(np.array(loss)))
-        return loss - float(np.nanmin(self.ranking.losses[voice.id])), float(-np.expm1(-max(lost, 0.0)))
-
-    def _prediction(self, voice: Voice, i: int) -> Prediction:
-        reading = self.ranking.readings[voice.id]
-        loss = float(self.ranking.losses[voice.id][i])
-        if not np.isfinite(loss):
-            return Prediction(not_covered=reading.why(i) or "its formula gives no number here")
-        one = pick(reading, i)
+            return Prediction(not_covered=one.why(0) or "its formula gives no number here")
         low, high = voice.interval(one)
         stretched = float(np.atleast_1d(voice.extrapolation(one))[0])
-        behind_loss, behind_compute = self._behind(voice, i)
+        lost = float(self.curves[voice.id].lost(loss))
         return Prediction(
             value=loss,
             low=low,
             high=high,
             extrapolation=None if np.isnan(stretched) else stretched,
-            behind_loss=behind_loss,
-            behind_compute=behind_compute,
+            behind_loss=loss - self.ranking.opinions[voice.id].loss,
+            behind_compute=float(-np.expm1(-max(lost, 0.0))),
         )

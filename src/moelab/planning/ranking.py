@@ -24,11 +24,17 @@ from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
-CURVE = np.logspace(-2.0, 0.0, 9)
+CURVE = np.logspace(-1.5, 0.0, 7)
 """Fractions of the budget's compute at which a law's own optimum is found."""
 
-CURVE_DESIGNS = 20_000
-"""Designs, evenly spread over the feasible ones, that stand for the lattice below the budget itself."""
+CURVE_DESIGNS = 8_000
+"""Designs that stand for the lattice below the budget itself: half the best at the budget, half drawn at random."""
+
+SAMPLE = 20_000
+"""Designs on which it is decided who votes."""
+
+KEPT = 100_000
+"""Best designs that are put in order; the rest only need to be known as worse."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ class Curve:
         below = ys[0] + (np.asarray(loss) - xs[0]) * best
         return np.asarray(np.where(loss > xs[-1], above, np.where(loss < xs[0], below, inside)))
 
+    def lost(self, loss: Any) -> Array:
+        """log(C/C'): 0 at the optimum, positive for designs that waste compute, negative beyond the optimum."""
+        return np.asarray(self.log_compute[-1] - self.log_compute_at(loss))
+
 
 @dataclass(frozen=True)
 class Juror:
@@ -88,15 +98,27 @@ class Juror:
 
 
 @dataclass(frozen=True)
+class Opinion:
+    """One law's best design (-1: it covers none) with its loss; `losses` (n,) of all designs, NaN where it is silent,
+    only for laws that vote; `outside` the least loss its formula gives a design that only its fitted range excludes."""
+
+    best: int
+    loss: float
+    outside: float
+    losses: Array | None = None
+
+
+@dataclass(frozen=True)
 class Ranking:
     """The feasible designs with every law's opinion. `score` (n,) is lower for better designs, infinite if unranked.
 
-    `cost` is the score in dollars where money, not loss, is made small; `target` the loss that must then be reached.
+    `inputs` holds, by name, what the voting laws see of each design. `cost` is the score in dollars where money, not
+    loss, is made small; `target` the loss that must then be reached.
     """
 
     field: Field
-    readings: dict[str, Conversion]
-    losses: dict[str, Array]
+    opinions: dict[str, Opinion]
+    inputs: dict[str, Array]
     voices: tuple[Voice, ...]
     jury: tuple[Juror, ...]
     curves: tuple[Curve, ...]
@@ -107,8 +129,11 @@ class Ranking:
 
     @cached_property
     def order(self) -> Array:
-        """Positions of the ranked designs, best first."""
-        order = np.argsort(self.score, kind="stable")
+        """Positions of the best ranked designs, best first (at most `KEPT`)."""
+        kept = np.arange(len(self.score))
+        if len(kept) > KEPT:
+            kept = np.sort(np.argpartition(self.score, KEPT)[:KEPT])
+        order = kept[np.argsort(self.score[kept], kind="stable")]
         return np.asarray(order[np.isfinite(self.score[order])])
 
     @property
@@ -121,62 +146,100 @@ class Ranking:
         where = np.flatnonzero(mask & np.isfinite(self.score))
         return int(where[np.argmin(self.score[where])]) if len(where) else None
 
+    def mean(self, juror: Juror, index: Any = slice(None)) -> Array:
+        """A voting juror's loss for designs `index`."""
+        losses = {voice.id: self.opinions[voice.id].losses for voice in juror.voices}
+        return juror.mean({name: column[index] for name, column in losses.items() if column is not None})
+
     def waste(self, index: Any) -> Array:
         """Share of its compute that each design wastes: 1 - C'/C by the median over the jury; of its money, if ranked
         by cost."""
         if self.cost is not None:
             return np.asarray(1 - self.score[self.best] / self.cost[index])
-        at_best = [curve.log_compute[-1] for curve in self.curves]
-        lost = [
-            top - curve.log_compute_at(juror.mean({k: v[index] for k, v in self.losses.items()}))
-            for top, curve, juror in zip(at_best, self.curves, self.jury, strict=True)
-        ]
+        lost = [curve.lost(self.mean(juror, index)) for curve, juror in zip(self.curves, self.jury, strict=True)]
         return np.asarray(-np.expm1(-np.maximum(_median(np.array(lost)), 0)))
 
 
 def rank(field: Field, budget: Budget, voices: Sequence[Voice], serving: ServingCost | None = None) -> Ranking:
     """Every law's loss for every design, and one order. Raises InputError where no law speaks about any of them."""
-    readings = {voice.id: voice.read(field.design) for voice in voices}
-    losses = {voice.id: voice.loss(readings[voice.id]) for voice in voices}
-    jury = choose_jury(voices, losses, field)
+    jury = choose_jury(voices, field)
+    opinions, inputs = consult(field, voices, jury)
+    losses = {name: opinion.losses for name, opinion in opinions.items() if opinion.losses is not None}
     means = [juror.mean(losses) for juror in jury]
+    curves = tuple(curve_of(juror, mean, field, budget) for juror, mean in zip(jury, means, strict=True))
     if len(jury) == 1:
-        curves: tuple[Curve, ...] = (curve_of(jury[0], means[0], field, budget),)
         score = np.where(np.isnan(means[0]), np.inf, means[0])
     else:
-        curves = tuple(curve_of(juror, mean, field, budget) for juror, mean in zip(jury, means, strict=True))
-        lost = [curve.log_compute[-1] - curve.log_compute_at(mean) for curve, mean in zip(curves, means, strict=True)]
-        score = _majority_median(np.array(lost))
-    return Ranking(field, readings, losses, tuple(voices), jury, curves, score, serving)
+        score = _majority_median(np.array([c.lost(mean) for c, mean in zip(curves, means, strict=True)]))
+    if not np.isfinite(score).any():
+        raise InputError("law: the voting laws cover no design that fits together; give one of them alone")
+    return Ranking(field, opinions, inputs, tuple(voices), jury, curves, score, serving)
+
+
+def consult(
+    field: Field, voices: Sequence[Voice], jury: Sequence[Juror]
+) -> tuple[dict[str, Opinion], dict[str, Array]]:
+    """Every law's opinion on every design, and the variables that the jury sees; a chunk of designs at a time."""
+    n, moe = len(field), field.lattice.is_moe
+    voting = {voice.id for juror in jury for voice in juror.voices}
+    losses = {name: np.full(n, np.nan) for name in voting}
+    best = {voice.id: (-1, np.inf) for voice in voices}
+    outside = {voice.id: np.inf for voice in voices}
+    inputs: dict[str, Array] = {}
+    for chunk in field.lattice.chunks():
+        part = field.take(chunk)
+        for voice in voices:
+            if not voice.law.covers_moe and moe[chunk].all():
+                continue
+            reading = voice.read(part.design)
+            beyond = outside_range(reading) if voice.id in voting else np.zeros(len(part), bool)
+            formula = np.where(reading.covered | beyond, voice.formula(reading, reading.covered | beyond), np.nan)
+            loss = np.where(reading.covered & np.isfinite(formula), formula, np.inf)
+            lowest = int(loss.argmin())
+            if loss[lowest] < best[voice.id][1]:
+                best[voice.id] = (chunk.start + lowest, float(loss[lowest]))
+            if voice.id not in voting:
+                continue
+            losses[voice.id][chunk] = np.where(np.isinf(loss), np.nan, loss)
+            outside[voice.id] = min(outside[voice.id], float(np.min(formula, where=beyond, initial=np.inf)))
+            for name in voice.law.variables:
+                if name not in inputs:
+                    inputs[name] = np.empty(n)
+                inputs[name][chunk] = reading.variables[name]
+    opinions = {v.id: Opinion(*best[v.id], outside[v.id], losses.get(v.id)) for v in voices}
+    return opinions, inputs
 
 
 def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
     """Other designs judged by the same jury and curves: losses (n,) where a single juror votes, and log(C/C') (n,),
     negative for designs better than the optimum under the old limits, infinite where too few speak."""
     means = [juror.loss(field.design) for juror in ranking.jury]
-    lost = np.array([c.log_compute[-1] - c.log_compute_at(m) for c, m in zip(ranking.curves, means, strict=True)])
+    lost = np.array([curve.lost(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
     if len(means) == 1:
         return means[0], np.where(np.isnan(lost[0]), np.inf, lost[0])
     return None, _majority_median(lost)
 
 
-def choose_jury(voices: Sequence[Voice], losses: dict[str, Array], field: Field) -> tuple[Juror, ...]:
+def choose_jury(voices: Sequence[Voice], field: Field) -> tuple[Juror, ...]:
     """Who votes: one's own fits before published laws, and only laws that can weigh what is being decided.
 
     That takes tokens among the variables (else size costs nothing) and, where the space holds MoE, words about most of
     its MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as perfect. An average
     over fits needs laws that hold both kinds on one surface. Laws that only fall short of this vote if no other can.
     """
-    moe = field.lattice.is_moe
-    speaking = [voice for voice in voices if np.isfinite(losses[voice.id]).any()]
+    some = field if len(field) <= SAMPLE else field.take(_draw(len(field), SAMPLE))
+    readings = {voice.id: voice.read(some.design) for voice in voices}
+    speaking = [voice for voice in voices if readings[voice.id].covered.any()]
     if not speaking:
-        raise InputError("law: none of the laws can speak about any design that fits: " + _reasons(voices, field))
+        raise InputError("law: none of the laws can speak about any design that fits: " + _reasons(readings))
+    moe = some.lattice.is_moe
     fitted = [voice for voice in speaking if not voice.published]
     able = fitted or speaking
     able = [voice for voice in able if "tokens" in voice.law.variables] or able
     if moe.any():
-        wide = [voice for voice in able if _describes_most(voice, field, moe)]
-        able = wide or [voice for voice in able if np.isfinite(losses[voice.id][moe]).any()] or able
+        described = {v.id: (readings[v.id].covered | outside_range(readings[v.id]))[moe].mean() for v in able}
+        wide = [voice for voice in able if described[voice.id] > 0.5]
+        able = wide or [voice for voice in able if readings[voice.id].covered[moe].any()] or able
     if fitted and not moe.all():
         able = [voice for voice in able if voice.compares_dense_with_moe] or able
     groups: dict[str, list[Voice]] = {}
@@ -185,43 +248,49 @@ def choose_jury(voices: Sequence[Voice], losses: dict[str, Array], field: Field)
     return tuple(Juror(tuple(group)) for group in groups.values())
 
 
-def _describes_most(voice: Voice, field: Field, moe: Array) -> bool:
-    """Whether the law has words for more than half of the MoE designs, its fitted range aside."""
-    reading = voice.read(field.design)
-    return bool((reading.covered | outside_range(reading))[moe].mean() > 0.5)
-
-
-def _reasons(voices: Sequence[Voice], field: Field) -> str:
+def _reasons(readings: dict[str, Conversion]) -> str:
+    """For each law, its commonest reason."""
     parts = []
-    for voice in voices:
-        reading = voice.read(field.design)
+    for name, reading in readings.items():
         codes, counts = np.unique(reading.reason, return_counts=True)
         code = int(codes[np.argmax(counts)])
-        parts.append(f"{voice.id}: {reading.reasons[code - 1] if code else 'its loss is not a number'}")
+        parts.append(f"{name}: {reading.reasons[code - 1] if code else 'its formula gives no number'}")
     return "; ".join(parts)
 
 
-def curve_of(juror: Juror, at_budget: Array, field: Field, budget: Budget) -> Curve:
-    """The juror's own optimum at fractions of the compute; its last point is exact, over all designs."""
+def _draw(n: int, count: int) -> Array:
+    """`count` of n positions, the same ones every time, ascending."""
+    return np.sort(np.random.default_rng(0).choice(n, count, replace=False))
+
+
+def curve_of(juror: Juror, at_budget: Array, field: Field, budget: Budget, designs: int = CURVE_DESIGNS) -> Curve:
+    """The juror's own optimum at fractions of the compute; its last point is exact, over all designs.
+
+    `at_budget` is its loss for every design of the field, NaN where it is silent.
+    """
     speaks = np.flatnonzero(np.isfinite(at_budget))
-    stride = max(1, len(speaks) // CURVE_DESIGNS)
-    some = field.lattice.take(speaks[::stride])
-    compute = compute_of(some, budget)
-    tokens = np.stack([affordable_tokens(some, budget, compute * f) for f in CURVE])
-    usable = tokens >= some.space.seq_len
-    tokens = np.where(usable, tokens, some.space.seq_len)
-    unique = tokens if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
-    design = Design.of(some.shape, tokens, some.space.seq_len, unique)
-    losses = np.where(usable, juror.loss(design), np.inf)
-    losses = np.where(np.isnan(losses), np.inf, losses)
-    best = losses.argmin(axis=1)
-    rows = np.arange(len(CURVE))
-    spent = (some.flops_train * tokens)[rows, best]
-    found = losses[rows, best]
-    top = int(np.nanargmin(at_budget))
-    # The sample misses the optimum by a little, everywhere alike: shift it onto the exact optimum at the budget.
-    found = found + (at_budget[top] - found[-1])
-    spent[-1] = field.train_flops[top] if stride == 1 else max(field.train_flops[top], spent[-2] * 1.0001)
+    chosen, everything = speaks, len(speaks) <= designs
+    if not everything:
+        best = speaks[np.argpartition(at_budget[speaks], designs // 2)[: designs // 2]]
+        chosen = np.union1d(best, speaks[_draw(len(speaks), designs // 2)])
+    top = int(speaks[np.argmin(at_budget[speaks])])
+    return curve_through(juror, field.take(chosen), budget, float(at_budget[top]), float(field.train_flops_at(top)))
+
+
+def curve_through(juror: Juror, some: Field, budget: Budget, best_loss: float, best_spent: float) -> Curve:
+    """The optimum over `some` designs at fractions of the compute, shifted onto the known optimum at the budget."""
+    seq_len, compute = some.lattice.space.seq_len, compute_of(some.lattice, budget)
+    tokens = np.stack([affordable_tokens(some.lattice, budget, compute * f) for f in CURVE])
+    usable = tokens >= seq_len
+    tokens = np.where(usable, tokens, seq_len)
+    unique = None if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
+    losses = juror.loss(Design.of(some.lattice.shape, tokens, seq_len, unique))
+    losses = np.where(usable & np.isfinite(losses), losses, np.inf)
+    best, rows = losses.argmin(axis=1), np.arange(len(CURVE))
+    spent, found = (some.lattice.flops_train * tokens)[rows, best], losses[rows, best]
+    if np.isfinite(found[-1]):
+        found = found + (best_loss - found[-1])
+    found[-1], spent[-1] = best_loss, best_spent
     return Curve.of(spent, found)
 
 

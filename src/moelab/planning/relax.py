@@ -11,7 +11,6 @@ from moelab.planning.feasible import Field, affordable_tokens, fit_budget, fits
 from moelab.planning.lattice import Lattice
 from moelab.planning.ranking import Ranking, score_of
 from moelab.planning.search import costs, served
-from moelab.planning.voices import outside_range
 
 Array = NDArray[Any]
 RELAX = 1.1
@@ -88,7 +87,7 @@ def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
 def _space_ends(ranking: Ranking) -> list[str]:
     """Axes of the space on whose end the best design lies, where the axis has more than one value."""
     space, best = ranking.field.lattice.space, ranking.best
-    shape = ranking.field.lattice.shape.take(best)
+    shape = ranking.field.lattice.take([best]).shape.take(0)
     ends = []
     for name in ("d_model", "n_layers", "n_experts"):
         axis, value = getattr(space, name), int(getattr(shape, name))
@@ -104,11 +103,5 @@ def _law_ranges(ranking: Ranking) -> list[str]:
     """Voting laws that would prefer a design outside their fitted range."""
     if ranking.cost is not None:
         return []
-    found = []
-    for juror in ranking.jury:
-        for voice in juror.voices:
-            reading = ranking.readings[voice.id]
-            outside = outside_range(reading)
-            if outside.any() and np.nanmin(voice.formula(reading)[outside]) < np.nanmin(ranking.losses[voice.id]):
-                found.append(f"range.{voice.id}")
-    return found
+    voting = [voice.id for juror in ranking.jury for voice in juror.voices]
+    return [f"range.{name}" for name in voting if ranking.opinions[name].outside < ranking.opinions[name].loss]

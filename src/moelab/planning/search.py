@@ -17,7 +17,7 @@ from moelab.planning.budget import Budget, Serving
 from moelab.planning.feasible import Field, fit_budget
 from moelab.planning.lattice import Lattice
 from moelab.planning.money import training_price
-from moelab.planning.ranking import Juror, Ranking, rank
+from moelab.planning.ranking import Juror, Ranking, consult, rank
 from moelab.planning.voices import Voice
 from moelab.quantities import format_number
 from moelab.serving import ServingCost, serve, serve_one
@@ -45,7 +45,12 @@ def served(field: Field, budget: Budget) -> tuple[Field, ServingCost | None]:
     wanted = budget.serving
     if wanted is None:
         return field, None
-    cost = serve(field.lattice.shape, wanted.traffic, wanted.device, wanted.price)
+    cost = ServingCost.join(
+        [
+            serve(field.lattice.take(chunk).shape, wanted.traffic, wanted.device, wanted.price)
+            for chunk in field.lattice.chunks()
+        ]
+    )
     fits = cost.feasible
     if not fits.any():
         raise InputError(f"serving: no design that fits the other limits can be served; {_slowest(field, wanted)}")
@@ -82,7 +87,7 @@ def juror_of(ranking: Ranking, why: str) -> Juror:
 
 def _best_with(ranking: Ranking, n_experts: int, field: str) -> int:
     """The best design with this many experts (1: dense)."""
-    experts = np.maximum(np.asarray(ranking.field.lattice.shape.n_experts), 1)
+    experts = np.maximum(ranking.field.lattice.n_experts, 1)
     best = ranking.best_of(experts == n_experts)
     if best is None:
         known = ", ".join(str(k) for k in np.unique(experts[np.isfinite(ranking.score)]))
@@ -105,18 +110,17 @@ def by_cost(ranking: Ranking, budget: Budget, target: float | None = None) -> Ra
         target = budget.target_loss
     if target is None:
         assert budget.target_experts is not None
-        target = float(juror.mean(ranking.losses)[_best_with(ranking, budget.target_experts, "target_experts")])
+        target = float(ranking.mean(juror)[_best_with(ranking, budget.target_experts, "target_experts")])
     field, cost = costs(juror, ranking.field, ranking.serving, budget, target)
     if not np.isfinite(cost).any():
-        best = float(np.nanmin(juror.mean(ranking.losses)))
+        best = float(np.nanmin(ranking.mean(juror)))
         raise InputError(
             f"target_loss {format_number(target, 4)}: no design reaches it; the nearest feasible value is "
             f"{best * 1.00005:.4f}"
         )
     if field is not ranking.field:
-        readings = {voice.id: voice.read(field.design) for voice in ranking.voices}
-        losses = {voice.id: voice.loss(readings[voice.id]) for voice in ranking.voices}
-        ranking = replace(ranking, field=field, readings=readings, losses=losses)
+        opinions, inputs = consult(field, ranking.voices, ranking.jury)
+        ranking = replace(ranking, field=field, opinions=opinions, inputs=inputs)
     return replace(ranking, score=cost, cost=cost, target=target)
 
 

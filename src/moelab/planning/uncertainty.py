@@ -143,7 +143,7 @@ def _optimum(field: Field, chosen: int, some: Field, winners: Array, weight: Arr
     columns = {
         "params_total": lambda f: f.lattice.params_total,
         "params_active": lambda f: f.lattice.params_active,
-        "n_experts": lambda f: np.asarray(f.lattice.shape.n_experts),
+        "n_experts": lambda f: np.maximum(f.lattice.n_experts, 1),
         "granularity": lambda f: f.design.granularity,
         "tokens": lambda f: f.tokens,
     }

@@ -31,13 +31,6 @@ def outside_range(conversion: Conversion) -> Array:
     return np.isin(conversion.reason, codes)
 
 
-def pick(conversion: Conversion, index: Any) -> Conversion:
-    """The designs `index` of a conversion."""
-    variables = {name: np.atleast_1d(column[index]) for name, column in conversion.variables.items()}
-    covered, reason = np.atleast_1d(conversion.covered[index]), np.atleast_1d(conversion.reason[index])
-    return replace(conversion, variables=variables, covered=covered, reason=reason)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Voice:
     """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses."""
@@ -70,7 +63,8 @@ class Voice:
         repeated tokens count as the fewer new ones they are worth.
         """
         conversion = self.law.read(design, published=self.published)
-        if "unique_tokens" not in self.law.variables and "tokens" in conversion.variables:
+        repeats = design.unique_tokens is not design.tokens
+        if repeats and "unique_tokens" not in self.law.variables and "tokens" in conversion.variables:
             tokens = np.broadcast_to(effective_tokens(design.tokens, design.unique_tokens), conversion.covered.shape)
             conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
         return conversion if self.extrapolate else self._within(conversion)
@@ -92,10 +86,17 @@ class Voice:
             reason = np.where((reason == 0) & mask, np.int8(len(reasons)), reason)
         return replace(conversion, reason=reason, covered=reason == 0, reasons=tuple(reasons))
 
-    def formula(self, conversion: Conversion) -> Array:
-        """What the formula gives (n,), whether or not the law covers the design."""
+    def formula(self, conversion: Conversion, where: Array | None = None) -> Array:
+        """What the formula gives (n,), covered or not; NaN outside the mask `where`."""
+        variables = {name: conversion.variables[name] for name in self.law.variables}
         with np.errstate(all="ignore"):
-            return np.asarray(self.law.loss(self.coefficients, conversion.variables))
+            if where is None or where.mean() > 0.5:
+                return np.asarray(self.law.loss(self.coefficients, variables))
+            result = np.full(where.shape, np.nan)
+            if where.any():
+                some = {name: column[where] for name, column in variables.items()}
+                result[where] = self.law.loss(self.coefficients, some)
+            return result
 
     def loss(self, conversion: Conversion) -> Array:
         """Predicted loss (n,), NaN where the law does not speak."""

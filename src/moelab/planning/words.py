@@ -19,7 +19,7 @@ LIMIT_WORDS = {
 }
 
 
-def answer(plan: "Plan") -> str:
+def answer_of(plan: "Plan") -> str:
     """Two to four sentences for the top of a report."""
     best = plan.best
     kind = "MoE" if best.is_moe else "dense"

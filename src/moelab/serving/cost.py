@@ -4,6 +4,7 @@ Requests arrive steadily and are of all ages, so a step of batch b decodes b tok
 (arXiv 2404.02852): step time = decode(b) + b / output x prompt time, throughput = b / step time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -48,6 +49,11 @@ class ServingCost:
         """The shapes `index`."""
         return ServingCost(*(np.atleast_1d(getattr(self, field.name)[index]) for field in fields(self)))
 
+    @classmethod
+    def join(cls, parts: "Sequence[ServingCost]") -> "ServingCost":
+        """Several groups of shapes, one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     @property
     def feasible(self) -> Array:
         """Where the limits can be met."""
@@ -78,7 +84,7 @@ def serve(
         _serve(load_of(_part(shape, start), traffic, hardware), traffic, hardware, price)
         for start in range(0, n, CHUNK)
     ]
-    return ServingCost(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(ServingCost)))
+    return ServingCost.join(parts)
 
 
 def _part(shape: Shape, start: int) -> Shape:
