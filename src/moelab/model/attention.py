@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.model.cache import LayerCache
+from moelab.model.native import usable
+from moelab.model.native.ops import CausalAttention, RmsNorm, Rotary
 
 
 class RMSNorm(nn.Module):
@@ -22,6 +24,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if usable(x, self.weight):
+            return RmsNorm.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -47,7 +51,12 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (B, T, D) -> (B, T, D). Without a mask attention is causal; with a cache keys and values are appended."""
         q, k, v = self._project(x_BTD)
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        heads = self.config.qk_norm == "head"
+        q = self._rotate(q, self.q_norm if heads else None, rotary)
+        k = self._rotate(k, self.k_norm if heads else None, rotary)
+        if mask is None and cache is None and usable(q, k, v):
+            y: Tensor = CausalAttention.apply(q, k, v)
+            return self.o_proj(y.flatten(2))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         causal = mask is None and q.shape[2] > 1
         if cache is not None:
@@ -62,10 +71,14 @@ class Attention(nn.Module):
         q, k, v = self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD)
         if self.config.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads)
-        if self.config.qk_norm == "head":
-            q, k = self.q_norm(q), self.k_norm(k)
-        return q, k, v
+        return q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads)
+
+    def _rotate(self, x_BTHA: Tensor, norm: RMSNorm | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Normalise each head where a norm is given, then turn it to its position."""
+        if usable(x_BTHA):
+            weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+            return Rotary.apply(x_BTHA, weight, *rotary, eps)
+        return rotate(x_BTHA if norm is None else norm(x_BTHA), *rotary)
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.errors import InputError
+from moelab.model.native import usable
+from moelab.model.native.ops import cross_entropy_slope
 from moelab.model.precision import compute_dtype
 
 IGNORED = -100
@@ -61,9 +63,19 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(hidden, weight.t()).float()
 
 
-def _log_normalizer(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """log Z (N,): the largest probability is 1/sum exp(logit - max), so no second pass over exp is needed."""
-    return logits.amax(-1) - probabilities.amax(-1).log()
+def _slope(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax - one-hot (N, V), cross-entropy (N,) and log Z (N,); 0 where ignored but for log Z. Spoils logits."""
+    if usable(logits):
+        losses, log_z = cross_entropy_slope(logits, targets)
+        return logits, losses, log_z
+    index = targets.clamp(min=0)[:, None]
+    valid = (targets != IGNORED).float()
+    wanted = logits.gather(1, index)[:, 0]
+    probabilities = logits.softmax(-1)
+    # The largest probability is 1 / sum exp(logit - max), so log Z needs no second pass over exp.
+    log_z = logits.amax(-1) - probabilities.amax(-1).log()
+    probabilities.scatter_add_(1, index, -torch.ones_like(index, dtype=torch.float32))
+    return probabilities.mul_(valid[:, None]), (log_z - wanted) * valid, log_z
 
 
 def _per_token(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,12 +86,8 @@ def _per_token(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
     rows = _chunk_rows(weight.shape[0])
     for start in range(0, hidden.shape[0], rows):
         part = slice(start, start + rows)
-        logits = _logits(hidden[part], weight)
-        log_z = _log_normalizer(logits, logits.softmax(-1))
-        valid = targets[part] != IGNORED
-        wanted = logits.gather(1, targets[part].clamp(min=0)[:, None])[:, 0]
-        losses[part] = (log_z - wanted) * valid
-        squares[part] = log_z.square() * valid
+        _, losses[part], log_z = _slope(_logits(hidden[part], weight), targets[part])
+        squares[part] = log_z.square() * (targets[part] != IGNORED)
     return losses, squares
 
 
@@ -100,19 +108,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         log_zs = []
         for start in range(0, n_tokens, rows):
             part = slice(start, start + rows)
-            logits = _logits(hidden[part], weight)
-            index = targets[part].clamp(min=0)[:, None]
-            valid = (targets[part] != IGNORED).float()
-            wanted = logits.gather(1, index)[:, 0]
-            probabilities = logits.softmax(-1)
-            log_z = _log_normalizer(logits, probabilities)
-            loss += torch.dot(log_z - wanted, valid)
-            square += torch.dot(log_z.square(), valid)
+            slope, losses, log_z = _slope(_logits(hidden[part], weight), targets[part])
+            loss += losses.sum()
+            square += torch.dot(log_z.square(), (targets[part] != IGNORED).float())
             log_zs.append(log_z)
             if wants_gradient:
-                probabilities.scatter_add_(1, index, -torch.ones_like(index, dtype=torch.float32))
-                probabilities *= valid[:, None]
-                slope = probabilities.to(hidden.dtype)
+                slope = slope.to(hidden.dtype)
                 torch.mm(slope, weight, out=gradients["hidden"][part])
                 gradients["weight"].addmm_(slope.t(), hidden[part])
         ctx.save_for_backward(hidden, weight, targets, *gradients.values(), *log_zs)

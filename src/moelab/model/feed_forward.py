@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moelab.architecture.config import Activation
+from moelab.model.native import usable
+from moelab.model.native.ops import Experts as NativeExperts
 
 
 def activate(h: Tensor, activation: str) -> Tensor:
@@ -31,6 +33,10 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.activation == "swiglu" and usable(x, self.down_proj.weight):
+            first = self.get_parameter(f"{self.first_name}.weight")
+            y: Tensor = NativeExperts.apply(x.flatten(0, -2), first[None], self.down_proj.weight[None], None, None)
+            return y.view_as(x)
         return self.down_proj(activate(self.get_submodule(self.first_name)(x), self.activation))
 
 

@@ -12,9 +12,11 @@ from moelab.architecture import ModelConfig
 from moelab.errors import InputError
 from moelab.model.dispatch.grouped import dispatch_grouped, grouped_works
 from moelab.model.dispatch.loop import dispatch_loop
+from moelab.model.dispatch.native import dispatch_native
 from moelab.model.dispatch.padded import dispatch_padded
 from moelab.model.dispatch.sorted import dispatch_sorted
 from moelab.model.feed_forward import Experts
+from moelab.model.native import load
 from moelab.model.precision import compute_dtype
 
 Dispatch = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, str], Tensor]
@@ -24,6 +26,7 @@ DISPATCHES: dict[str, Dispatch] = {
     "loop": dispatch_loop,
     "padded": dispatch_padded,
     "sorted": dispatch_sorted,
+    "native": dispatch_native,
     "grouped": dispatch_grouped,
 }
 
@@ -49,6 +52,9 @@ def resolve_dispatch(config: ModelConfig, device: torch.device | str, dtype: tor
     """The name that `auto` stands for on this device, dtype and shape: `none` for a dense model."""
     if config.moe is None:
         return "none"
-    if torch.device(device).type == "cuda" and dtype == torch.bfloat16 and grouped_works(config, dtype):
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu and dtype == torch.float32 and config.activation == "swiglu" and load()[0] is not None:
+        return "native"
+    if not on_cpu and dtype == torch.bfloat16 and grouped_works(config, dtype):
         return "grouped"
-    return "padded" if torch.device(device).type == "cuda" else "sorted"
+    return "sorted" if on_cpu else "padded"
