@@ -1,0 +1,98 @@
+"""Figures of plans: candidate designs with their intervals, and predictions against the runs that tested them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from moelab.report import theme
+from moelab.report.tables import Row, read_rows, unique
+
+LINE = 17  # pixels per law inside a row
+
+
+def candidates(table: Any, *, title: str = "") -> Any:
+    """Planned designs from best to worst: predicted loss with its interval, a line per law.
+
+    Columns: label, law, loss, low, high (may be null), kind (dense|moe), rank (1 is best).
+    """
+    rows, left_out = read_rows(
+        table, "candidates", ["loss", "rank"], texts=["label", "law", "kind"], optional=["low", "high"]
+    )  # fmt: skip
+    rows.sort(key=lambda row: row["rank"])
+    x = _Loss(rows, "loss", "predicted loss (nats per token)")
+    return theme.finish(_interval_rows(rows, x), title, left_out)
+
+
+def verification(table: Any, *, title: str = "") -> Any:
+    """The final runs: what each law predicted, with its interval, against what was measured.
+
+    Columns: label, kind (dense|moe), law, predicted, low, high (may be null), measured, seed_noise (half the spread
+    between seeds, nats; null when unknown). The dark bar is the measured loss, the grey band its seed noise.
+    """
+    rows, left_out = read_rows(
+        table, "verification", ["predicted", "measured"], texts=["label", "law", "kind"],
+        optional=["low", "high", "seed_noise"],
+    )  # fmt: skip
+    for row in rows:
+        noise = row["seed_noise"] or 0.0
+        row |= {"measured_low": row["measured"] - noise, "measured_high": row["measured"] + noise}
+    x = _Loss(rows, "predicted", "loss (nats per token)", ("measured_low", "measured_high"))
+    order = unique(row["label"] for row in rows)
+    runs = theme.data([next(row for row in rows if row["label"] == label) for label in order])
+    size = LINE * len(unique(row["law"] for row in rows)) + 4
+    tips = theme.tooltip(("label", "run", ""), ("measured", "measured", ".3f"), ("seed_noise", "seed noise", ".3f"))
+    base = alt.Chart(runs).encode(_row(order), tooltip=tips)
+    band = base.mark_bar(color="#d3d8de", size=size).encode(x.channel("measured_low"), x2="measured_high")
+    bar = base.mark_tick(color=theme.INK, thickness=2.5, size=size).encode(x.channel("measured"))
+    number = theme.halo(
+        base.mark_text(baseline="bottom", dy=-size / 2 - 1, fontWeight=600, fontSize=12).encode(
+            x.channel("measured"), text=alt.Text("measured:Q", format=".3f")
+        )
+    )
+    return theme.finish(_interval_rows(rows, x, under=[band, bar], over=number, gap=30), title, left_out)
+
+
+class _Loss:
+    """The loss axis that all marks of one figure share."""
+
+    def __init__(self, rows: list[Row], field: str, title: str, more: tuple[str, ...] = ()) -> None:
+        self.field = field
+        self.scale = theme.scale([row[name] for row in rows for name in (field, "low", "high", *more)])
+        self.axis = alt.Axis(title=title, tickCount=6, grid=True)
+
+    def channel(self, field: str) -> Any:
+        """The x channel of a loss column."""
+        return alt.X(field, type="quantitative", scale=self.scale, axis=self.axis)
+
+
+def _interval_rows(
+    rows: list[Row], x: _Loss, under: Sequence[Any] = (), over: Sequence[Any] = (), gap: int = 18
+) -> Any:
+    """Horizontal intervals: a row per label, inside it a line per law that names itself at its right end."""
+    order = unique(row["label"] for row in rows)
+    laws = unique(row["law"] for row in rows)
+    for row in rows:
+        row["end"] = row[x.field] if row["high"] is None else max(row[x.field], row["high"])
+        row["dy"] = (laws.index(row["law"]) - (len(laws) - 1) / 2) * LINE
+    tips = theme.tooltip(
+        ("label", "design", ""), ("law", "law", ""), (x.field, "predicted loss", ".3f"), ("low", "low", ".3f"), ("high", "high", ".3f")
+    )  # fmt: skip
+    color, dy = theme.kind_color(rows), alt.expr("datum.dy")
+    base = alt.Chart(theme.data(rows)).encode(_row(order), tooltip=tips)
+    rule = base.mark_rule(strokeWidth=3.5, opacity=0.4, strokeCap="round", yOffset=dy).encode(
+        x.channel("low"), color, x2="high"
+    )
+    point = base.mark_point(filled=True, size=80, opacity=1, yOffset=dy).encode(
+        x.channel(x.field), color, theme.kind_shape(rows)
+    )
+    layers = [*under, rule, point]
+    if len(laws) > 1:
+        name = base.mark_text(align="left", dx=9, color=theme.MUTED, fontSize=11, yOffset=dy)
+        layers += theme.halo(name.encode(x.channel("end"), text="law:N"))
+    return alt.layer(*layers, *over).properties(width=520, height=alt.Step(LINE * len(laws) + gap))
+
+
+def _row(order: list[str]) -> Any:
+    axis = alt.Axis(title=None, labelLimit=300, labelColor=theme.INK, grid=False, labelOverlap=False)
+    return alt.Y("label:N", sort=order, axis=axis)
