@@ -1,4 +1,4 @@
-"""Every figure moelab draws: a plain table in, an Altair chart in the house style out. `save_figure` writes one to a file."""
+"""Every figure moelab draws: a plain table in, an Altair chart in the house style out; `save_figure` writes it."""
 
 from moelab.report.figures_laws import predicted_measured
 from moelab.report.figures_plans import candidates, verification

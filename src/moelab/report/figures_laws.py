@@ -83,7 +83,8 @@ def _marks(mine: Any, rows: list[Row], x: Any, y: Any) -> Any:
     filled = alt.FillOpacity("held_out:N", scale=alt.Scale(domain=[False, True], range=[0.0, 1.0]), legend=None)
     tips = theme.tooltip(
         ("label", "run", ""), ("law", "law", ""), ("held_out", "held out", ""), ("measured", "measured", ".3f"),
-        ("predicted", "predicted", ".3f"), ("low", "low", ".3f"), ("high", "high", ".3f"), ("residual", "error", "+.2%"),
+        ("predicted", "predicted", ".3f"), ("low", "low", ".3f"), ("high", "high", ".3f"),
+        ("residual", "error", "+.2%"),
     )  # fmt: skip
     return (
         alt.Chart(mine)

@@ -76,7 +76,8 @@ def _interval_rows(
         row["end"] = row[x.field] if row["high"] is None else max(row[x.field], row["high"])
         row["dy"] = (laws.index(row["law"]) - (len(laws) - 1) / 2) * LINE
     tips = theme.tooltip(
-        ("label", "design", ""), ("law", "law", ""), (x.field, "predicted loss", ".3f"), ("low", "low", ".3f"), ("high", "high", ".3f")
+        ("label", "design", ""), ("law", "law", ""), (x.field, "predicted loss", ".3f"),
+        ("low", "low", ".3f"), ("high", "high", ".3f"),
     )  # fmt: skip
     color, dy = theme.kind_color(rows), alt.expr("datum.dy")
     base = alt.Chart(theme.data(rows)).encode(_row(order), tooltip=tips)

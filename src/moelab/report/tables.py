@@ -1,4 +1,4 @@
-"""What the figures read: plain tables (polars or pandas frames, or lists of dicts), checked before anything is drawn."""
+"""What the figures read: plain tables (polars or pandas frames, lists of dicts), checked before drawing."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

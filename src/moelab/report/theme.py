@@ -1,5 +1,6 @@
-"""The house style of every figure: fonts, a colour-blind-safe palette, axes whose ticks read like people write numbers."""
+"""The house style of every figure: fonts, a colour-blind-safe palette, axes whose ticks read as people write."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -101,7 +102,8 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def scale(values: Iterable[float | None], log: bool = False, share: float = 0.06) -> Any:
     """A scale that holds all values with a margin; never forced through zero."""
-    return alt.Scale(type="log" if log else "linear", domain=padded(values, log, share), nice=False, zero=False)
+    domain = padded(values, log, share)
+    return alt.Scale(type="log", domain=domain, nice=False) if log else alt.Scale(domain=domain, nice=False, zero=False)
 
 
 def axis(values: Iterable[float | None], title: str, log: bool = False, **options: Any) -> Any:
@@ -109,7 +111,7 @@ def axis(values: Iterable[float | None], title: str, log: bool = False, **option
     known = sorted({value for value in values if value is not None})
     ticks: Any = alt.Undefined
     if log:
-        spread = [b / a for a, b in zip(known, known[1:], strict=False)]
+        spread = [b / a for a, b in itertools.pairwise(known)]
         few = len(known) <= 8 and all(float(f"{v:.2g}") == v for v in known) and min(spread, default=2) > 1.3
         ticks = known if few else log_ticks(*padded(known, log))
     options = {"grid": True, "labelExpr": HUMAN if log else alt.Undefined, **options}

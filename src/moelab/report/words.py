@@ -1,0 +1,49 @@
+"""Text and table cells of the page: escaped, with numbers written the same way down a column."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from moelab.quantities import format_number
+
+_CODE = re.compile(r"`([^`]+)`")
+_NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.].*|[\-–—]?\s*")
+
+
+def rich(text: object) -> Markup:
+    """Escaped text in which `backticks` mark code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
+    """One column as text: floats of ordinary size share their decimals, large numbers read 1.28B, None is a dash."""
+    values = [row[column] if column < len(row) else None for row in rows]
+    values = [value.item() if hasattr(value, "item") else value for value in values]
+    floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
+    ordinary = bool(floats) and min(floats) >= 1e-3 and max(floats) < 1e4
+    decimals = max(0, min(4, 3 - math.floor(math.log10(max(floats))))) if ordinary else 0
+    return [_cell(value, decimals if ordinary else None) for value in values]
+
+
+def column_alignment(rows: Sequence[Sequence[Any]], column: int) -> str:
+    """ "right" for a column of numbers or of text that starts like one, else "left"."""
+    values = [row[column] for row in rows if column < len(row) and row[column] is not None]
+    numeric = all(not isinstance(v, bool) and (not isinstance(v, str) or _NUMERIC.fullmatch(v)) for v in values)
+    return "right" if values and numeric else "left"
+
+
+def _cell(value: Any, decimals: int | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) < 1e6 else format_number(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return "–"
+        return format_number(value) if decimals is None else f"{value:.{decimals}f}"
+    return str(value)
