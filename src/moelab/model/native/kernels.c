@@ -140,7 +140,8 @@ void plain_product(const float *a, const float *b, float *c, long m, long n, lon
 /* ---- RMSNorm ------------------------------------------------------------------------------------------------- */
 
 /* y = x * inv * w with inv (rows,) = 1/rms(x), kept for the backward pass. */
-void rms_norm(const float *x, const float *w, float *y, float *inv, long rows, long d, float eps, int threads) {
+void rms_norm(const float *restrict x, const float *restrict w, float *restrict y, float *restrict inv, long rows,
+              long d, float eps, int threads) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (long r = 0; r < rows; r++) {
         const float *in = x + r * d;
@@ -152,8 +153,8 @@ void rms_norm(const float *x, const float *w, float *y, float *inv, long rows, l
 }
 
 /* dx (rows, d); dw (d,) is added to and must start at zero. */
-void rms_norm_backward(const float *dy, const float *x, const float *w, const float *inv, float *dx, float *dw, long rows,
-                       long d) {
+void rms_norm_backward(const float *restrict dy, const float *restrict x, const float *restrict w,
+                       const float *restrict inv, float *restrict dx, float *restrict dw, long rows, long d) {
     for (long r = 0; r < rows; r++) {
         const float *g = dy + r * d, *in = x + r * d;
         float *out = dx + r * d, scale = inv[r], s = 0;
@@ -169,8 +170,9 @@ void rms_norm_backward(const float *dy, const float *x, const float *w, const fl
 /* ---- rotary positions, with RMSNorm of each head before them where w is given ----------------------------------- */
 
 /* x, y (rows, heads, a); cos, sin (length, a/2), row r has position r % length; inv (rows, heads) if w. */
-void rotary(const float *x, const float *w, const float *cosine, const float *sine, float *y, float *inv, long rows,
-            long heads, long a, long length, float eps) {
+void rotary(const float *restrict x, const float *restrict w, const float *restrict cosine,
+            const float *restrict sine, float *restrict y, float *restrict inv, long rows, long heads, long a,
+            long length, float eps) {
     long half = a / 2;
     float row[a];
     for (long r = 0; r < rows; r++) {
@@ -195,8 +197,9 @@ void rotary(const float *x, const float *w, const float *cosine, const float *si
 }
 
 /* dx from dy; dw (a,) is added to and must start at zero. */
-void rotary_backward(const float *dy, const float *x, const float *w, const float *cosine, const float *sine,
-                     const float *inv, float *dx, float *dw, long rows, long heads, long a, long length) {
+void rotary_backward(const float *restrict dy, const float *restrict x, const float *restrict w,
+                     const float *restrict cosine, const float *restrict sine, const float *restrict inv,
+                     float *restrict dx, float *restrict dw, long rows, long heads, long a, long length) {
     long half = a / 2;
     float row[a];
     for (long r = 0; r < rows; r++) {
@@ -226,9 +229,22 @@ void rotary_backward(const float *dy, const float *x, const float *w, const floa
 
 #define QB 48 /* queries handled together */
 
+/* The largest of n values; NaN may be passed over (it returns through the exponentials). */
+static float max_row(const float *p, long n) {
+    vf top = splat(-INFINITY);
+    long j = 0;
+    for (; j + VL <= n; j += VL) {
+        vf x = load(p + j);
+        top = choose(x > top, x, top);
+    }
+    float best = -INFINITY;
+    for (int i = 0; i < VL; i++) best = top[i] > best ? top[i] : best;
+    for (; j < n; j++) best = p[j] > best ? p[j] : best;
+    return best;
+}
+
 /* p[j] = exp(s[j] - shift) for j < n, zero from there to the padded width; returns their sum. */
 static float exp_row(float *p, long n, long width, float shift) {
-    for (long j = n; j < width && j < (n + VL - 1) / VL * VL; j++) p[j] = shift;
     vf sum = {0};
     long j = 0;
     for (; j + VL <= n; j += VL) {
@@ -269,12 +285,10 @@ void attention(const float *q, const float *k, const float *v, float *out, float
                 product(m, n, a, queries, q_row, 1, kt, s, width, 0);
                 float scales[QB];
                 for (long i = 0; i < m; i++) {
-                    float *row = s + i * width, top = -INFINITY;
+                    float *row = s + i * width;
                     long seen = i0 + i + 1;
-                    for (long j = 0; j < seen; j++) {
-                        row[j] *= scale;
-                        top = row[j] > top ? row[j] : top;
-                    }
+                    for (long j = 0; j < seen; j++) row[j] *= scale;
+                    float top = max_row(row, seen);
                     float sum = exp_row(row, seen, n, top);
                     log_z[(b * heads + h) * length + i0 + i] = top + logf(sum);
                     scales[i] = 1.0f / sum;
@@ -348,12 +362,11 @@ void attention_backward(const float *d_out, const float *q, const float *k, cons
 /* ---- softmax cross-entropy ----------------------------------------------------------------------------------- */
 
 /* logits (rows, vocab) become softmax - one-hot(target), 0 where the target is negative; loss and log_z (rows,). */
-void cross_entropy_slope(float *logits, const int64_t *targets, float *loss, float *log_z, long rows, long vocab,
-                         int threads) {
+void cross_entropy_slope(float *restrict logits, const int64_t *restrict targets, float *restrict loss,
+                         float *restrict log_z, long rows, long vocab, int threads) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (long r = 0; r < rows; r++) {
-        float *row = logits + r * vocab, top = -INFINITY;
-        for (long j = 0; j < vocab; j++) top = row[j] > top || row[j] != row[j] ? row[j] : top;
+        float *row = logits + r * vocab, top = max_row(row, vocab);
         float wanted = targets[r] >= 0 ? row[targets[r]] : 0;
         float sum = exp_row(row, vocab, vocab, top), z = top + logf(sum), scale = targets[r] >= 0 ? 1.0f / sum : 0.0f;
         for (long j = 0; j < vocab; j++) row[j] *= scale;
