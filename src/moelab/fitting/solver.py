@@ -2,8 +2,8 @@
 
 Each step solves (H + mu M) s = -g per replicate. H is the penalty's own curvature (for Huber: of the runs inside delta
 only, so near the end a step is Newton's), M the majorizing parabola plus a diagonal, so a large mu always descends.
-Beside the straight step stands one bent by the law's second derivative along it (geodesic acceleration, arXiv 1201.5885):
-scaling laws have long curved valleys, which it follows several times faster; the better of the two is kept.
+Beside the straight step stands one bent by the law's second derivative along it (geodesic acceleration, arXiv
+1201.5885): scaling laws have long curved valleys, which it follows several times faster; the better one is kept.
 """
 
 from dataclasses import dataclass, fields

@@ -55,7 +55,7 @@ def _project(problem: Problem, values: dict[str, Array], linear: list[str], weig
     with np.errstate(all="ignore"):
         loss, gradient = law.formula(columns, problem.variables)
         basis, target = _system(problem, loss, gradient(), linear, columns)
-    usable: Array = np.isfinite(basis).all(axis=(1, 2)) & np.isfinite(target).all(axis=1)
+    usable = np.asarray(np.isfinite(basis).all(axis=(1, 2)) & np.isfinite(target).all(axis=1))
     basis, target = np.where(usable[:, None, None], basis, 1.0), np.where(usable[:, None], target, 0.0)
     positive = np.array([name in law.positive for name in linear])
     root = np.sqrt(weights)[..., None]
