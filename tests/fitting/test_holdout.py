@@ -1,0 +1,130 @@
+"""Hold-outs and the comparison of laws: what is held out, what is scored, what is refused."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from moelab.errors import InputError
+from moelab.fitting import compare, fit, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting.compare import supported_laws
+from moelab.fitting.plots import fit_rows, holdout_rows
+from moelab.laws import get_law
+
+FEW = {"bootstrap": 50, "starts": 64}
+
+
+@pytest.fixture
+def sweep(variables_of) -> pl.DataFrame:
+    """Sixty runs of the joint law with .5 % noise."""
+    designs = variables_of(60, 4)
+    names = ("params_active", "params_total", "tokens", "expert_ratio", "sparsity", "granularity", "n_experts")
+    table = {name: designs[name] for name in names}
+    loss = get_law("ludziejewski2025").loss(None, table)
+    noise = np.exp(0.005 * np.random.default_rng(0).standard_normal(60))
+    table["train_flops"] = 6 * table["params_active"] * table["tokens"]
+    return pl.DataFrame({**table, "loss": loss * noise, "sweep": np.arange(60) % 3})
+
+
+def test_the_dearest_runs_are_held_out(sweep) -> None:
+    fitted, score = ordered_holdout(sweep, "ludziejewski2025", 0.2, **FEW)
+    assert (fitted.n_runs, score.n_runs) == (48, 12)
+    flops = np.sort(sweep["train_flops"].to_numpy())
+    assert score.max_extrapolation == pytest.approx(flops[-1] / flops[47])
+    assert all(row["factor"] > 1 for row in score.rows)
+    relative = [row["predicted"] / row["measured"] - 1 for row in score.rows]
+    assert score.bias_rel == pytest.approx(np.mean(relative))
+    assert score.mean_abs_rel == pytest.approx(np.mean(np.abs(relative)))
+    assert score.mean_abs_rel < 0.03
+
+
+def test_runs_of_one_budget_stay_together(sweep) -> None:
+    budgets = sweep.with_columns(train_flops=pl.Series(np.repeat([1e18, 1e19, 1e20], 20) * (1 + 1e-9 * np.arange(60))))
+    assert ordered_holdout(budgets, "wang2024", 0.2, **FEW)[1].n_runs == 20
+    same = sweep.with_columns(train_flops=pl.lit(1e20))
+    with pytest.raises(InputError, match="every run costs the same"):
+        ordered_holdout(same, "wang2024", 0.2, **FEW)
+
+
+def test_without_flops_the_order_is_parameters_times_tokens(sweep) -> None:
+    with_flops = ordered_holdout(sweep, "wang2024", 0.2, **FEW)[1]
+    without = ordered_holdout(sweep.drop("train_flops"), "wang2024", 0.2, **FEW)[1]
+    assert with_flops.rows == without.rows or with_flops.n_runs == without.n_runs
+    assert without.mean_abs_rel == pytest.approx(with_flops.mean_abs_rel)
+
+
+def test_leave_one_group_out(sweep) -> None:
+    score = group_holdout(sweep, "wang2024", "sweep", **FEW)
+    assert score.n_runs == 60
+    assert {row["group"] for row in score.rows} == {"0", "1", "2"}
+    with pytest.raises(InputError, match="the table has no column 'nothing'"):
+        group_holdout(sweep, "wang2024", "nothing")
+    with pytest.raises(InputError, match="60 values; expected 2 to 50 groups"):
+        group_holdout(sweep, "wang2024", "params_active")
+
+
+def test_chosen_rows_are_held_out(sweep) -> None:
+    held = sweep["sweep"].to_numpy() == 1
+    fitted, score = masked_holdout(sweep, "wang2024", held, **FEW)
+    assert (fitted.n_runs, score.n_runs) == (40, 20)
+    with pytest.raises(InputError, match="some rows and not for all"):
+        masked_holdout(sweep, "wang2024", np.ones(60, bool))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0])
+def test_fractions_must_be_inside(fraction, sweep) -> None:
+    with pytest.raises(InputError, match="expected a fraction between 0 and 1"):
+        ordered_holdout(sweep, "wang2024", fraction)
+
+
+def test_too_few_rows_left_is_said(sweep) -> None:
+    with pytest.raises(InputError, match="too few for"):
+        ordered_holdout(sweep, "wang2024", 0.9, **FEW)
+
+
+def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
+    result = compare(sweep, holdout=0.2, **FEW)
+    assert set(result.fits) == {"ludziejewski2025", "abnar2025", "wang2024"}
+    error = [fitted.holdout.mean_abs_rel for fitted in result.fits.values()]
+    assert error == sorted(error)
+    assert sum(result.weights.values()) == pytest.approx(1)
+    assert result.skipped["hoffmann2022"] == "describes dense models only"
+    assert result.skipped["clark2022-sbase"] == "no column for params_active_non_embedding"
+    rows = result.disagreement(sweep)
+    assert len(rows) == 60
+    assert rows[0]["spread"] == pytest.approx(np.ptp([rows[0][name] for name in result.fits]))
+    at = {"params_active": 1e9, "params_total": 4e9, "tokens": 2e10, "expert_ratio": 8, "sparsity": 0.875, "n_experts": 8}
+    votes = [float(fitted.predict(**at).value[0]) for fitted in result.fits.values()]
+    assert min(votes) <= float(result.predict(**at)[0]) <= max(votes)
+
+
+def test_all_says_why_when_nothing_fits() -> None:
+    with pytest.raises(InputError, match="the table supports no law"):
+        compare({"loss": np.ones(5), "x": np.ones(5)})
+    laws, skipped = supported_laws({"params_total": [1e9], "tokens": [1e9], "loss": [1.0]})
+    assert [law.id for law in laws] == ["hoffmann2022"]
+    assert skipped["besiroglu2024"] == "the same form as hoffmann2022"
+
+
+def test_fix_must_belong_to_some_law(sweep) -> None:
+    with pytest.raises(InputError, match="has a coefficient 'nothing'"):
+        compare(sweep, fix={"nothing": 1.0}, **FEW)
+    result = compare(sweep, ["ludziejewski2025", "wang2024"], holdout_optional=False, fix={"zeta": 0.0}, **FEW)
+    assert result.fits["ludziejewski2025"].held == {"zeta": 0.0}
+    assert result.fits["wang2024"].held == {}
+
+
+def test_small_tables_skip_the_hold_out_with_a_note(sweep) -> None:
+    few = compare(sweep.head(13), ["wang2024"], **FEW).fits["wang2024"]
+    assert few.holdout is None
+    assert few.notes[-1].startswith("no hold-out: wang2024: 10 rows are too few")
+
+
+def test_rows_for_figures(sweep) -> None:
+    fitted, score = ordered_holdout(sweep, "wang2024", 0.2, **FEW)
+    whole = fit(sweep, "wang2024", **FEW).with_holdout(score)
+    rows = fit_rows(whole)
+    assert len(rows) == 60
+    assert sum(row["held_out"] for row in rows) == 12
+    assert len(holdout_rows(whole)) == 12
+    assert holdout_rows(fitted) == []
+    assert "vega-lite" in whole.plot().to_json()
