@@ -31,6 +31,6 @@ def command(
     for sentence in outcome.answer:
         print_line(sentence)
     print_line()
-    for warning in outcome.plan.warnings:
+    for warning in outcome.warnings:
         print_line(f"Mind: {warning}")
     print_line(f"Report: {outcome.folder.report} ({format_seconds(outcome.seconds)})")

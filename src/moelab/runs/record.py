@@ -19,8 +19,8 @@ class RunRecord(Config):
     status: Literal["finished", "diverged"]
     kind: Literal["dense", "moe"]
     labels: dict[str, str] = {}
-    loss: float | None
-    bits_per_byte: float | None
+    loss: float | None = None
+    bits_per_byte: float | None = None
     train_loss: float | None = None
     loss_by_source: dict[str, float] = {}
     params_total: int

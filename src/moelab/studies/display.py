@@ -34,7 +34,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A plain line."""
-        self.console.print(Text(f"       {text}"))
+        self.console.print(Text(f"       {text}"), soft_wrap=True)
 
     def board(self, board: Board) -> None:
         """Show where the runs of a stage stand; called about twice a second."""

@@ -50,6 +50,11 @@ class StudyOutcome:
         """What the fitted laws recommend."""
         return self.analysis.plan
 
+    @property
+    def warnings(self) -> list[str]:
+        """The plan's, except those on learning-rate rules: a study trains with its own rate."""
+        return [text for text in self.plan.warnings if not text.startswith("learning rate")]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab study --json` prints."""
         return {

@@ -1,0 +1,218 @@
+"""The study's report: one self-contained page that opens with the answer and shows what it rests on."""
+
+from typing import TYPE_CHECKING, Any
+
+from moelab.fitting.plots import fit_rows
+from moelab.planning import Candidate
+from moelab.quantities import format_number, format_seconds
+from moelab.report import Fact, Figure, Page, Section, Table, figures, write_page
+from moelab.runs import RunConfig, RunRecord
+from moelab.studies.answer import describe_model
+from moelab.studies.verify import ROLES
+
+if TYPE_CHECKING:
+    from moelab.studies.study import StudyOutcome
+
+_SHOWN_CANDIDATES = 6
+
+
+def write_report(outcome: "StudyOutcome") -> None:
+    """Write `report.html` into the study's folder."""
+    page = Page(
+        title=outcome.study.title,
+        answer=outcome.answer,
+        facts=_facts(outcome),
+        sections=[_verified(outcome), _plan(outcome), _laws(outcome), _runs(outcome), _method(outcome)],
+        versions=outcome.trained[0][1].versions,
+        repeat=[f"moelab study {outcome.study.name}"],
+    )
+    write_page(page, outcome.folder.report)
+
+
+def _facts(outcome: "StudyOutcome") -> list[Fact]:
+    plan, verdict = outcome.plan, outcome.verdict
+    best = plan.best
+    facts = [
+        Fact(
+            "Training compute", f"{best.train_flops:.2g} FLOPs", f"{outcome.study.plan.flops_times:g}x the dearest run"
+        ),
+        Fact("Recommended", "MoE" if best.is_moe else "dense", best.label),
+        Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
+    ]
+    if verdict is not None:
+        noise = "" if verdict.noise is None else f"seed noise {outcome.noise:.3f}"
+        facts.append(Fact("MoE against dense", f"{-verdict.margin:+.3f} nats", noise))
+    if plan.p_moe_beats_dense is not None:
+        facts.append(Fact("MoE wins", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, before training it"))
+    return [*facts, Fact("Runs fitted", str(len(outcome.trained)), format_seconds(outcome.seconds) + " in this call")]
+
+
+def _verified(outcome: "StudyOutcome") -> Section:
+    rows = [
+        {
+            "label": f"{ROLES[each.role]}: {each.label}",
+            "kind": each.kind,
+            "law": law,
+            "predicted": said["value"],
+            "low": said["low"],
+            "high": said["high"],
+            "measured": each.record.loss,
+            "seed_noise": outcome.noise,
+        }
+        for each in outcome.verified
+        if each.record.loss is not None
+        for law, said in each.predicted.items()
+    ]
+    table = [
+        [ROLES[each.role], each.label, each.record.loss, law, said["value"], _error(said["value"], each.record.loss)]
+        for each in outcome.verified
+        for law, said in each.predicted.items()
+    ]
+    return Section(
+        "Predicted against measured",
+        text=[
+            "The recommendation and its best rival were trained with the settings of the fitted runs, at a budget "
+            "above all of them. The intervals (80 %) are those of one more run: uncertainty of the fit plus scatter."
+        ],
+        figures=[Figure(figures.verification(rows) if rows else None, "Bars: each law's prediction. Mark: measured.")],
+        tables=[Table(["", "design", "measured", "law", "predicted", "error"], table)],
+    )
+
+
+def _plan(outcome: "StudyOutcome") -> Section:
+    plan = outcome.plan
+    shown: list[Candidate] = plan.candidates[:_SHOWN_CANDIDATES]
+    rival = plan.best_dense if plan.best.is_moe else plan.best_moe
+    if rival is not None and rival not in shown:
+        shown = [*shown, rival]
+    rows = [
+        {
+            "label": f"{_rank(plan.candidates, design)} {design.label}",
+            "law": law,
+            "loss": said.value,
+            "low": said.low,
+            "high": said.high,
+            "kind": "moe" if design.is_moe else "dense",
+            "rank": place,
+        }
+        for place, design in enumerate(shown, 1)
+        for law, said in design.loss.items()
+        if said.value is not None
+    ]
+    table = [
+        [
+            _rank(plan.candidates, design),
+            describe_model(design.config),
+            design.params_total,
+            design.params_active,
+            design.tokens,
+            design.mean_loss.value if design.mean_loss else None,
+            design.regret_loss.value,
+        ]
+        for design in shown
+    ]
+    return Section(
+        "What to train",
+        text=[
+            f"{plan.n_designs:,} real architectures were enumerated, {plan.n_feasible:,} fit the budget, and "
+            f"{plan.near_equal:,} cannot be told apart from the best ({plan.near_equal_rule}). "
+            f"Binding: {', '.join(plan.binding) or 'nothing'}."
+        ],
+        figures=[Figure(figures.candidates(rows), "Planned designs, best first, as each law sees them.")],
+        tables=[Table(["rank", "design", "parameters", "active", "tokens", "loss", "regret"], table)],
+        warnings=outcome.warnings,
+    )
+
+
+def _laws(outcome: "StudyOutcome") -> Section:
+    comparison = outcome.analysis.comparison
+    points = [row for fitted in comparison.fits.values() for row in fit_rows(fitted)]
+    table = [
+        [
+            name,
+            fitted.in_sample["mean_abs_rel"] * 100,
+            fitted.holdout.mean_abs_rel * 100 if fitted.holdout else None,
+            fitted.holdout.bias_rel * 100 if fitted.holdout else None,
+            fitted.holdout.max_extrapolation if fitted.holdout else None,
+            comparison.weights[name],
+            ", ".join(fitted.held) or "none",
+        ]
+        for name, fitted in comparison.fits.items()
+    ]
+    columns = ["law", "error in sample, %", "held out, %", "bias held out, %", "extrapolation", "weight", "held fixed"]
+    notes = [f"{name}: {note}." for name, fitted in comparison.fits.items() for note in fitted.notes]
+    return Section(
+        "The laws",
+        text=[
+            "Each law was fitted to all runs, and once more without the dearest ones, which it then had to predict. "
+            "The weights of the ensemble are the inverse mean-square errors on those held-out runs.",
+        ],
+        figures=[Figure(figures.predicted_measured(points), "Predicted against measured loss of the runs.")],
+        tables=[Table(columns, table)],
+        warnings=[*(f"{name} was left out: {why}." for name, why in outcome.analysis.skipped.items()), *notes],
+    )
+
+
+def _runs(outcome: "StudyOutcome") -> Section:
+    rows = [_run_row(config, record) for config, record in outcome.trained]
+    curves = [
+        {"run": record.run_id, "label": row["label"], "kind": record.kind, "tokens": p["tokens"], "loss": p["loss"]}
+        for row, (_, record) in zip(rows, outcome.trained, strict=True)
+        for p in record.loss_curve
+    ]
+    kept = [row for row in rows if row["loss"] is not None]
+    columns = ["run", "parameters", "active", "tokens", "FLOPs", "loss", "bits/byte", "tokens/s"]
+    table = [
+        [
+            row["label"],
+            record.params_total,
+            record.params_active,
+            record.tokens,
+            record.train_flops,
+            record.loss,
+            record.bits_per_byte,
+            round(record.tokens_per_second),
+        ]
+        for row, (_, record) in sorted(zip(rows, outcome.trained, strict=True), key=lambda pair: pair[1][1].train_flops)
+    ]
+    noise = (
+        "No run was repeated." if outcome.noise is None else f"Seed noise: {outcome.noise:.3f} nats (one deviation)."
+    )
+    return Section(
+        "The runs",
+        text=[f"{outcome.study.about} {noise}".strip()],
+        figures=[
+            Figure(figures.loss_by_size(kept), "Loss falls with size and with tokens."),
+            Figure(figures.learning_curves(curves), "Validation loss during training."),
+        ],
+        tables=[Table(columns, table)],
+    )
+
+
+def _method(outcome: "StudyOutcome") -> Section:
+    text = []
+    if outcome.sweep is not None:
+        sweep = outcome.sweep
+        tried = ", ".join(f"{value:g} ({loss:.3f})" for value, loss in sweep.losses.items())
+        edge = " It is the end of what was tried." if sweep.at_edge else ""
+        text.append(f"A sweep set `{sweep.field}` to {sweep.chosen:g} for every run; tried: {tried}.{edge}")
+    record = outcome.trained[0][1]
+    text.append(
+        f"Trained on {record.device} in {record.precision}, {record.threads} thread per run. Losses are cross-entropy "
+        "in nats per token on held-out documents of every source. FLOPs are exact counts: attention scores, router and "
+        "head included."
+    )
+    return Section("How", text=text)
+
+
+def _run_row(config: RunConfig, record: RunRecord) -> dict[str, Any]:
+    names = ("params_active", "params_total", "tokens", "loss", "kind", "n_experts")
+    return {"label": config.name or record.run_id, **{name: getattr(record, name) for name in names}}
+
+
+def _rank(candidates: list[Candidate], design: Candidate) -> str:
+    return f"{candidates.index(design) + 1}." if design in candidates else "rival"
+
+
+def _error(predicted: float, measured: float | None) -> str | None:
+    return None if measured is None else f"{predicted / measured - 1:+.1%}"

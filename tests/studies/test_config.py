@@ -1,0 +1,78 @@
+"""Grids cross and zip as they say, every run is a valid config, and a bad study is named."""
+
+from typing import Any
+
+import pytest
+
+from moelab.errors import InputError
+from moelab.studies import RunGrid, StudyConfig, build_runs, load_study
+
+BASE: dict[str, Any] = {
+    "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32},
+    "train": {"tokens": 640, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "threads": 1},
+}
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "title": "A tiny study",
+    "data": {"sources": ["texts"], "vocab_size": 300},
+    "base": BASE,
+    "runs": [],
+    "fit": {"laws": ["hoffmann2022"]},
+    "plan": {},
+}
+
+
+def study(*grids: dict[str, Any], **changes: Any) -> StudyConfig:
+    return StudyConfig.parse({**STUDY, "runs": list(grids), **changes})
+
+
+def test_lists_cross_and_zips_advance_together() -> None:
+    grid = RunGrid.parse({"name": "g", "set": {"a": [1, 2], "b": 5}, "zip": {"c": [7, 8], "d": [70, 80]}})
+    assert grid.assignments() == [
+        {"c": 7, "d": 70, "a": 1, "b": 5},
+        {"c": 7, "d": 70, "a": 2, "b": 5},
+        {"c": 8, "d": 80, "a": 1, "b": 5},
+        {"c": 8, "d": 80, "a": 2, "b": 5},
+    ]
+
+
+def test_unequal_zips_are_refused() -> None:
+    with pytest.raises(InputError, match="equally long"):
+        RunGrid.parse({"name": "g", "zip": {"a": [1], "b": [1, 2]}})
+
+
+def test_runs_are_built_with_common_fields_and_seeds() -> None:
+    tiny = study(
+        {"name": "dense", "set": {"train.tokens": [640, 1280]}, "replicates": 2},
+        {"name": "moe", "set": {"model.moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}},
+    )
+    runs = build_runs(tiny, tiny.runs, "data", {"train.learning_rate": 0.5})
+    assert [(r.train.tokens, r.train.seed) for r in runs] == [(640, 0), (640, 1), (1280, 0), (1280, 1), (640, 0)]
+    assert {r.train.learning_rate for r in runs} == {0.5}
+    assert runs[-1].model.moe is not None
+    assert runs[-1].labels == {"group": "moe"}
+    assert len({r.name for r in runs}) == len(runs)
+
+
+def test_a_run_that_cannot_be_is_named() -> None:
+    tiny = study({"name": "odd", "set": {"model.n_heads": 3}})
+    with pytest.raises(InputError, match=r"study tiny, runs odd: .*n_heads"):
+        build_runs(tiny, tiny.runs, "data", {})
+
+
+def test_unknown_keys_are_named() -> None:
+    with pytest.raises(InputError, match=r"did you mean 'flops_times'"):
+        study(plan={"flop_times": 3})
+
+
+def test_the_ready_study_is_whole() -> None:
+    quick = load_study("quickstart")
+    runs = build_runs(quick, quick.runs, "data", {})
+    assert 16 <= len(runs) <= 20
+    assert {run.model.vocab_size for run in runs} == {quick.data.vocab_size}
+    assert max(run.train.tokens for run in runs) < (quick.data.max_tokens or 0)
+
+
+def test_an_unknown_study_is_named() -> None:
+    with pytest.raises(InputError, match=r"ready studies?|ready: quickstart"):
+        load_study("nothing")

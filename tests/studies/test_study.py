@@ -1,0 +1,155 @@
+"""A whole tiny study in real processes: its folder, its second call, and kills of worker and controller."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moelab.errors import InputError
+from moelab.studies import load_study, run_study
+
+TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
+WORDS = TEXT.split(" ")
+MODEL = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 48}
+
+
+def write_study(folder: Path, tokens: int) -> Path:
+    texts = folder / "texts"
+    texts.mkdir()
+    for index in range(80):
+        words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(300)]
+        (texts / f"{index:02d}.txt").write_text(" ".join(words))
+    grid = {"model.d_model": [8, 16], "model.d_ff": [24, 48]}
+    value: dict[str, Any] = {
+        "name": "tiny",
+        "title": "Which tiny model?",
+        "data": {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2},
+        "base": {
+            "model": MODEL,
+            "train": {
+                "tokens": tokens,
+                "seq_len": 32,
+                "batch_tokens": 128,
+                "learning_rate": 0.02,
+                "eval_tokens": 2000,
+                "threads": 1,
+                "precision": "fp32",
+            },
+        },
+        "sweep": {"values": [0.01, 0.03], "runs": [{"name": "sweep"}]},
+        "runs": [
+            {"name": "dense", "zip": grid, "set": {"train.tokens": [tokens, 2 * tokens, 4 * tokens]}},
+            {"name": "repeat", "set": {"train.seed": 1}},
+            {
+                "name": "moe",
+                "set": {
+                    "model.moe": {"n_experts": 4, "top_k": 2, "d_expert": 24},
+                    "train.tokens": [tokens, 2 * tokens, 4 * tokens],
+                },
+            },
+        ],
+        "fit": {"laws": ["ludziejewski2025", "hoffmann2022"], "bootstrap": 20, "holdout": 0.2},
+        "plan": {
+            "flops_times": 2,
+            "max_params": 40_000,
+            "space": {
+                "d_model": [8, 16],
+                "n_layers": [2],
+                "aspect": [4, 8],
+                "head_dim": [8],
+                "heads_per_kv": [1],
+                "ffn_ratio": [3],
+                "n_experts": [4],
+                "top_k": [2],
+                "n_shared_experts": [0],
+                "n_dense_layers": [0],
+                "d_expert_step": 8,
+                "d_ff_step": 8,
+                "min_d_expert": 8,
+                "vocab_size": 300,
+                "seq_len": 32,
+                "tie_embeddings": True,
+            },
+        },
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(value))
+    return path
+
+
+def losses(out: Path) -> dict[str, Any]:
+    records = [json.loads(path.read_text()) for path in sorted((out / "runs").glob("*/record.json"))]
+    return {record["run_id"]: (record["loss"], record["loss_curve"]) for record in records}
+
+
+@pytest.mark.dist
+def test_the_whole_loop_then_again_then_another_study(tmp_path: Path) -> None:
+    path, out = write_study(tmp_path, 1280), tmp_path / "out"
+    outcome = run_study(load_study(str(path)), out, workers=2, quiet=True)
+    assert len(outcome.trained) == 10
+    assert outcome.noise is not None
+    assert {each.role for each in outcome.verified} in ({"recommended", "best_dense"}, {"recommended", "best_moe"})
+    assert "<html" in (out / "report.html").read_text()
+    assert json.loads((out / "plan.json").read_text())["candidates"]
+    stamps = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*") if p.is_file()}
+    again = run_study(load_study(str(path)), out, workers=2, quiet=True)
+    assert again.answer == outcome.answer
+    assert stamps == {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*") if p.is_file()}
+    other = load_study(str(path)).replace(title="Another")
+    with pytest.raises(InputError, match="holds another study"):
+        run_study(other, out, quiet=True)
+
+
+def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "moelab", "study", str(path), "--out", str(out), "--workers", "2"]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
+@pytest.mark.dist
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds worker processes through /proc")
+def test_killed_again_and_again_a_study_ends_the_same(tmp_path: Path) -> None:
+    path = write_study(tmp_path, 12_800)
+    undisturbed, out = tmp_path / "a", tmp_path / "b"
+    assert start(path, undisturbed).wait(600) == 0
+    for round_number, delay in enumerate((3.0, 5.0, 4.0, 6.0)):
+        process = start(path, out)
+        time.sleep(delay)
+        victims = children(process.pid)
+        if round_number % 2 and victims:
+            os.kill(victims[-1], signal.SIGKILL)
+            time.sleep(2.0)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.6)
+    assert start(path, out).wait(600) == 0
+    assert losses(out) == losses(undisturbed)
+
+
+@pytest.mark.dist
+def test_two_controllers_in_one_folder_are_refused(tmp_path: Path) -> None:
+    path, out = write_study(tmp_path, 12_800), tmp_path / "out"
+    first = start(path, out)
+    time.sleep(3)
+    second = subprocess.run(
+        [sys.executable, "-m", "moelab", "study", str(path), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert "at work" in second.stderr
+    assert second.stderr.count("\n") == 1

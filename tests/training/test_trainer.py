@@ -1,0 +1,191 @@
+"""A run learns, is evaluated right, resumes to the same bits after a kill at any step, and is never done twice."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moelab.config import load_yaml
+from moelab.data import Dataset, ValidationBatches
+from moelab.errors import InputError
+from moelab.evaluation import evaluate
+from moelab.model import build_model
+from moelab.runs import RunConfig, RunFolder
+from moelab.training import Trainer, load_trained, resolve_run, train_run
+from moelab.training.trainer import evaluation_steps
+
+MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+def train_until(config: RunConfig, root: Path, dataset: Dataset, step: int) -> None:
+    """Train, checkpointing at every step, and die before optimiser step `step`."""
+    folder = RunFolder.create(root, config)
+    trainer = Trainer(config, folder, dataset)
+    trainer.restore()
+    inner = trainer.step
+
+    def step_or_die() -> float:
+        if trainer.progress.step == step:
+            raise Killed
+        return inner()
+
+    trainer.step = step_or_die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        trainer.run(checkpoint_seconds=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
+def test_the_loss_falls(make_run: Any, dataset: Dataset, tmp_path: Path, model: Any, optimizer: str) -> None:
+    record = train_run(make_run(model, optimizer=optimizer), tmp_path, dataset)
+    assert record.status == "finished"
+    assert record.loss is not None
+    assert record.loss < math.log(300) - 1.0
+    assert [row["step"] for row in record.loss_curve] == [20, 40]
+    assert record.loss_curve[-1]["loss"] == record.loss
+    assert record.tokens == 40 * 64
+    assert len(record.routing) == (2 if model else 0)
+
+
+@pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
+@pytest.mark.parametrize("kills", [[0], [1], [6], [11], [3, 3, 8]])
+def test_killed_and_resumed_equals_undisturbed(
+    make_run: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
+) -> None:
+    config = make_run(model, optimizer="muon", schedule="wsd", tokens=12 * 64)
+    straight = train_run(config, tmp_path / "a", dataset)
+    for step in kills:
+        train_until(config, tmp_path / "b", dataset, step)
+    resumed = train_run(config, tmp_path / "b", dataset)
+    assert resumed.loss == straight.loss
+    assert resumed.loss_curve == straight.loss_curve
+    assert resumed.train_loss == straight.train_loss
+    one, other = (load_file(tmp_path / x / config.run_id / "model.safetensors") for x in "ab")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_damaged_newest_checkpoint_changes_nothing(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run(MOE, tokens=10 * 64)
+    straight = train_run(config, tmp_path / "a", dataset)
+    train_until(config, tmp_path / "b", dataset, 7)
+    newest = sorted((tmp_path / "b" / config.run_id / "checkpoints").iterdir())[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    assert train_run(config, tmp_path / "b", dataset).loss == straight.loss
+
+
+def test_a_finished_run_is_only_read(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run()
+    first = train_run(config, tmp_path, dataset)
+    weights = tmp_path / config.run_id / "model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    assert train_run(config, tmp_path, dataset) == first
+    assert weights.stat().st_mtime_ns == stamp
+    assert not (tmp_path / config.run_id / "checkpoints").exists()
+
+
+def test_divergence_is_recorded(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    record = train_run(make_run(learning_rate=1e30, grad_clip=0, optimizer="adamw"), tmp_path, dataset)
+    assert record.status == "diverged"
+    assert record.loss is None
+    assert RunFolder.open(tmp_path / record.run_id).load_record() == record
+
+
+def test_accumulation_gives_the_gradients_of_the_whole_batch(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    losses = {}
+    for micro in (4, 2, 1):
+        config = make_run(None, micro_batch=micro, tokens=10 * 64)
+        losses[micro] = train_run(config, tmp_path, dataset).loss
+    assert losses[2] == pytest.approx(losses[4], abs=1e-4)
+    assert losses[1] == pytest.approx(losses[4], abs=1e-4)
+
+
+def test_evaluation_equals_a_loop_over_the_windows(make_run: Any, dataset: Dataset) -> None:
+    model = build_model(make_run(MOE).model, seed=3)
+    batches = ValidationBatches(dataset, 16, 4, 320)
+    found = evaluate(model, batches)
+    nats, count, size = 0.0, 0, 0
+    for batch in ValidationBatches(dataset, 16, 1, 320):
+        logits = model(torch.from_numpy(batch.inputs))[0].detach().double()
+        targets = torch.from_numpy(batch.targets)[0]
+        nats -= float(logits.log_softmax(-1)[torch.arange(16), targets].sum())
+        count, size = count + 16, size + int(batch.bytes.sum())
+    assert found.tokens == count == 320
+    assert found.loss == pytest.approx(nats / count, rel=1e-6)
+    assert found.bits_per_byte == pytest.approx(nats / size / math.log(2), rel=1e-6)
+    assert np.mean(list(found.loss_by_source.values())) == pytest.approx(found.loss)
+
+
+def test_evaluation_leaves_the_model_in_training_mode(make_run: Any, dataset: Dataset) -> None:
+    model = build_model(make_run().model, seed=0).train()
+    evaluate(model, ValidationBatches(dataset, 16, 4, 64))
+    assert model.training
+
+
+def test_trained_weights_load_again(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run(MOE)
+    record = train_run(config, tmp_path, dataset)
+    again, model = load_trained(tmp_path / record.run_id)
+    assert again == config
+    batches = ValidationBatches(dataset, 16, 32, config.train.eval_tokens)
+    assert evaluate(model, batches).loss == record.loss
+
+
+class TestResolve:
+    def test_everything_is_decided(self, make_run: Any) -> None:
+        config = make_run(MOE, threads=0, precision="auto")
+        assert config.resolved
+        assert config.train.threads == 1
+        assert config.train.precision == "fp32"
+        assert config.train.dispatch != "auto"
+
+    def test_resolving_twice_changes_nothing(self, make_run: Any, dataset: Dataset) -> None:
+        config = make_run(MOE)
+        assert resolve_run(config, dataset) == config
+
+    def test_longer_than_the_text_repeats_all_of_it(self, make_run: Any, dataset: Dataset) -> None:
+        config = make_run(tokens=10 * len(dataset.train) // 64 * 64)
+        assert config.data.unique_tokens is not None
+        assert len(dataset.train) - 17 <= config.data.unique_tokens < len(dataset.train)
+
+    def test_what_does_not_fit_is_named(self, make_run: Any, dataset: Dataset) -> None:
+        with pytest.raises(InputError, match=r"model\.vocab_size: must be at least the data's 300"):
+            make_run({"vocab_size": 256})
+        config = make_run()
+        other = config.replace(data={"path": "x", "manifest_hash": "other"})
+        with pytest.raises(InputError, match="manifest_hash"):
+            resolve_run(other, dataset)
+        greedy = config.replace(data={"path": "x", "unique_tokens": 10**9})
+        with pytest.raises(InputError, match=r"unique_tokens: must be at most \d+"):
+            resolve_run(greedy, dataset)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
+    def test_absent_device(self, make_run: Any) -> None:
+        with pytest.raises(InputError, match=r"train\.device: cuda"):
+            make_run(device="cuda")
+
+
+def test_count_only_models_are_refused(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run({"attention_sinks": True})
+    with pytest.raises(InputError, match="cannot train attention sinks"):
+        train_run(config, tmp_path, dataset)
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(10, 1), (10, 3), (3, 8), (1, 1)])
+def test_the_last_step_is_always_evaluated(steps: int, evaluations: int) -> None:
+    marks = evaluation_steps(steps, evaluations)
+    assert max(marks) == steps
+    assert min(marks) >= 1
+
+
+def test_the_config_file_names_the_run(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run()
+    record = train_run(config, tmp_path, dataset)
+    assert load_yaml(tmp_path / record.run_id / "config.yaml")["train"]["seq_len"] == 16
