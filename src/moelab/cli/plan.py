@@ -47,7 +47,9 @@ def command(
     next_runs: Annotated[int | None, typer.Option(help="Name this many runs that would settle the choice.")] = None,
     flops_each: Annotated[str | None, typer.Option(help="Compute of each such run.")] = None,
     top: Annotated[int, typer.Option(help="How many candidates to show.")] = 10,
-    plot: Annotated[str | None, typer.Option(help="Write figures to this file (.html, .svg, .png, .pdf).")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Write figures here and beside it (.html, .svg, .png, .pdf).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Find the best architectures under a budget, with every law's word and the uncertainty.
@@ -103,7 +105,7 @@ def command(
     )
     if top < 1:
         raise InputError(f"--top: must be at least 1, got {top}")
-    laws, where = _laws(law or ["all"]), _space(space, seq_len)
+    laws, where = laws_named(law or ["all"]), _space(space, seq_len)
     if next_runs is not None:
         _next(budget, laws, where, next_runs, flops_each, json)
         return
@@ -111,13 +113,23 @@ def command(
         raise InputError("--flops-each: needs --next-runs")
     result = plan(budget, laws, where, top=top, extrapolate=extrapolate)
     if plot:
+        from moelab.planning.plots import FIGURES
         from moelab.report.save import save_figure
 
-        save_figure(result.plot(), plot)
+        for kind in FIGURES:
+            save_figure(result.plot(kind), _beside(plot, kind))
     if json:
         print_json(result.to_dict())
         return
     _print(result)
+
+
+def _beside(path: str, kind: str) -> str:
+    """plan.html for the candidates, plan-pareto.html and plan-slices.html beside it."""
+    from pathlib import Path
+
+    file = Path(path)
+    return path if kind == "candidates" else str(file.with_name(f"{file.stem}-{kind}{file.suffix}"))
 
 
 def _budget(values: dict[str, Any]) -> "Budget":
@@ -134,7 +146,7 @@ def _mfu(text: str) -> Any:
     return load_yaml(text) if Path(text).suffix in (".yaml", ".yml") else text
 
 
-def _laws(names: list[str]) -> list[Any]:
+def laws_named(names: list[str]) -> list[Any]:
     from pathlib import Path
 
     from moelab.fitting import load_fits
@@ -187,60 +199,70 @@ def _next(budget: "Budget", laws: list[Any], space: Any, count: int, flops_each:
 
 def _print(result: "Plan") -> None:
     from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_bytes, format_number
+    from moelab.quantities import format_number
 
     print_line(result.sentence)
     print_line()
-    losses = [law for law in result.voting if law in result.best.loss][:4]
-    served = result.best.serving is not None
-    rows = []
-    shown = [*enumerate(result.candidates, 1)]
+    shown = [(f"{rank}", design) for rank, design in enumerate(result.candidates, 1)]
     if result.best_dense is not None and all(design.is_moe for design in result.candidates):
-        shown.append((0, result.best_dense))
-    for rank, design in shown:
-        config = design.config
-        row = [
-            f"{rank or 'dense'}. {design.label}" if rank else f"best dense: {design.label}",
-            f"{config.n_layers} x {config.d_model}",
-            format_number(design.tokens),
-            f"{design.epochs:.2g}",
-            *(_loss(design, law) for law in losses),
-            f"{design.regret_compute.value:.1%}{_range(design.regret_compute)}",
-            format_bytes(design.memory_bytes),
-        ]
-        if served:
-            row.append("-" if design.serving is None else f"{design.serving['cost_per_million_tokens']:.4g}")
-        if design.cost is not None and "lifetime" in design.cost:
-            row.append(format_number(design.cost["lifetime"]))
-        rows.append(row)
-    wasted = "money wasted" if result.budget.objective != "loss" else "compute wasted"
-    columns = ["design", "layers x width", "tokens", "epochs", *losses, wasted, "memory"]
-    columns += ["$/M tokens"] * served
-    columns += ["$ lifetime"] * (result.best.cost is not None and "lifetime" in result.best.cost)
-    print_table(columns, rows)
+        shown.append(("dense", result.best_dense))
+    columns = _columns(result)
+    print_table(["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown])
     print_line()
-    if len(result.choices) > 1:
-        print_table(
-            ["each law's own choice", "design", "tokens"],
-            [(law, design.label, format_number(design.tokens)) for law, design in result.choices.items()],
-        )
+    if len(result.best.loss) > 1:
+        rows = [
+            (law, *_words(result.best.loss[law]), _choice(result.choices.get(law)))
+            for law in sorted(result.best.loss, key=lambda name: name not in result.voting)
+        ]
+        print_table(["law (voting first)", "loss of 1.", "behind its optimum", "its own choice"], rows)
         print_line()
     for name, gain in result.relaxed.items():
         worth = gain.get("gain_cost", gain.get("gain_compute"))
         what = "of the money" if "gain_cost" in gain else "more compute"
-        if worth is not None:
-            print_line(f"10 % more {name} would be worth {worth:.1%} {what}")
+        if worth is not None and (name != "compute" or "gain_cost" in gain):
+            print_line(f"10 % more {name} is worth {worth:.1%} {what}")
+    if result.best.learning_rate:
+        best = result.best
+        print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
     for line in result.warnings:
         print_line(f"note: {line}")
 
 
-def _loss(design: Any, law: str) -> str:
-    prediction = design.loss[law]
-    return "not covered" if prediction.value is None else f"{prediction.value:.3f}{_range(prediction)}"
+def _columns(result: "Plan") -> dict[str, Any]:
+    """Column title -> how a candidate fills it."""
+    from moelab.quantities import format_bytes, format_number
+
+    columns: dict[str, Any] = {
+        "active / total": lambda c: f"{format_number(c.params_active)} / {format_number(c.params_total)}",
+        "experts": lambda c: c.experts,
+        "layers x width": lambda c: f"{c.config.n_layers} x {c.config.d_model}",
+        "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
+    }
+    if result.best.mean_loss is not None:
+        columns["loss"] = lambda c: f"{c.mean_loss.value:.3f}{_range(c.mean_loss)}" if c.mean_loss else "-"
+    wasted = "money wasted" if result.budget.objective != "loss" else "compute wasted"
+    columns[wasted] = lambda c: f"{c.regret_compute.value:.1%}{_range(c.regret_compute, 100)}"
+    columns["memory"] = lambda c: format_bytes(c.memory_bytes)
+    if result.best.serving is not None:
+        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
+    if result.best.cost is not None and "lifetime" in result.best.cost:
+        columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"])
+    return columns
 
 
-def _range(interval: Any) -> str:
+def _words(prediction: Any) -> tuple[str, str]:
+    if prediction.value is None:
+        return "not covered", prediction.not_covered
+    return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of the compute"
+
+
+def _choice(design: Any) -> str:
+    return "-" if design is None else f"{design.label}"
+
+
+def _range(interval: Any, scale: int = 1) -> str:
     if interval.low is None or interval.high is None:
         return ""
-    digits = 3 if interval.high > 1 else 2
-    return f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    if scale == 100:
+        return f" [{interval.low:.0%}, {interval.high:.0%}]"
+    return f" [{interval.low:.3f}, {interval.high:.3f}]"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moelab.architecture import ModelConfig
+from moelab.quantities import format_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,19 @@ class Candidate:
         return self.config.moe is not None
 
     @property
-    def label(self) -> str:
-        """A short name for tables and figures: 1.3B of 6.9B, 64 experts top-8; or 1.1B dense."""
-        from moelab.quantities import format_number
+    def experts(self) -> str:
+        """64 top-8, with one shared expert 64 top-8+1, or dense."""
+        moe = self.config.moe
+        if moe is None:
+            return "dense"
+        return f"{moe.n_experts} top-{moe.top_k}" + (f"+{moe.n_shared_experts}" if moe.n_shared_experts else "")
 
+    @property
+    def label(self) -> str:
+        """A short name for tables and figures: 1.3B of 6.9B, 64 top-8; or 1.1B dense."""
         if self.config.moe is None:
             return f"{format_number(self.params_total)} dense"
-        shared = f"+{self.config.moe.n_shared_experts}" if self.config.moe.n_shared_experts else ""
-        return (
-            f"{format_number(self.params_active)} of {format_number(self.params_total)}, "
-            f"{self.n_experts} experts top-{self.top_k}{shared}"
-        )
+        return f"{format_number(self.params_active)} of {format_number(self.params_total)}, {self.experts}"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""

@@ -150,19 +150,20 @@ def _backbones(space: Space) -> NDArray[np.int64]:
     """Rows of (d_model, n_layers, head_dim, heads_per_kv, d_ff)."""
     low, high = space.aspect
     rows = [
-        (d, depth, head, math.gcd(d // head, group), _rounded(ratio * d, space.d_ff_step))
+        (d, depth, head, min(group, d // head), _rounded(ratio * d, space.d_ff_step))
         for d in space.d_model
         for depth in space.n_layers
         if low <= d / depth <= high
         for head in space.head_dim
         if d % head == 0
         for group in space.heads_per_kv
+        if d // head % min(group, d // head) == 0
         for ratio in space.ffn_ratio
     ]
     if not rows:
         raise InputError(
-            f"space: no backbone has d_model / n_layers within {list(space.aspect)} and d_model a multiple of head_dim "
-            f"{list(space.head_dim)}"
+            f"space: no backbone has d_model / n_layers within {list(space.aspect)}, d_model a multiple of head_dim "
+            f"{list(space.head_dim)} and heads a multiple of heads_per_kv {list(space.heads_per_kv)}"
         )
     return np.array(list(dict.fromkeys(rows)), np.int64)
 

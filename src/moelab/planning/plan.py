@@ -1,7 +1,7 @@
 """From a budget, laws and a space to the best architectures, with each law's word and how sure the choice is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from moelab.planning.candidate import Candidate, Interval, Prediction
 from moelab.planning.feasible import Field, memory_bytes
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.money import training_price
+from moelab.planning.pareto import pareto_front
+from moelab.planning.plots import slice_rows
 from moelab.planning.ranking import Curve, Juror, Ranking, curve_through
 from moelab.planning.relax import binding, relaxed_gains
 from moelab.planning.search import search
@@ -24,6 +26,8 @@ from moelab.planning.voices import Voice, hear
 Array = NDArray[Any]
 
 LAW_CURVE_DESIGNS = 4_000
+PARETO = 12
+"""Designs shown of the trade-off between loss, size and price."""
 
 NEAR_WITHOUT_DRAWS = 0.01
 """Without bootstrap draws, designs that waste at most this share of the compute count as near-equal."""
@@ -39,6 +43,7 @@ class Plan:
     candidates: list[Candidate]
     best_dense: Candidate | None
     best_moe: Candidate | None
+    pareto: list[Candidate]
     near_equal: int
     near_equal_rule: str
     p_moe_beats_dense: float | None
@@ -50,6 +55,7 @@ class Plan:
     voting: list[str]
     n_designs: int
     n_feasible: int
+    slices: dict[str, list[dict[str, Any]]]
 
     @property
     def best(self) -> Candidate:
@@ -63,6 +69,17 @@ class Plan:
 
         return answer_of(self)
 
+    @property
+    def loss_name(self) -> str:
+        """Whose loss single numbers are: the ensemble's, or the first voting law's."""
+        return self.voting[0] if len(self.voting) == 1 or self.best.mean_loss is None else "mean of the fitted laws"
+
+    def plot(self, kind: str = "candidates") -> Any:
+        """An Altair chart: `candidates` with intervals, the `pareto` front, or `slices` of the best loss."""
+        from moelab.planning.plots import figure
+
+        return figure(self, kind)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""
         return {
@@ -70,6 +87,7 @@ class Plan:
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "best_dense": None if self.best_dense is None else self.best_dense.to_dict(),
             "best_moe": None if self.best_moe is None else self.best_moe.to_dict(),
+            "pareto": [candidate.to_dict() for candidate in self.pareto],
             "near_equal": self.near_equal,
             "near_equal_rule": self.near_equal_rule,
             "p_moe_beats_dense": self.p_moe_beats_dense,
@@ -101,7 +119,7 @@ def plan(
     voices = hear(published_laws() if laws is None else laws, weights, extrapolate)
     lattice = enumerate_designs(space or Space())
     ranking = search(lattice, budget, voices)
-    return _Answer(budget, lattice, ranking, max(1, top)).plan()
+    return Answer(budget, lattice, ranking, max(1, top)).plan()
 
 
 def published_laws() -> list[Any]:
@@ -111,7 +129,7 @@ def published_laws() -> list[Any]:
     return [law for law in all_laws().values() if law.kind == "loss" and law.published is not None]
 
 
-class _Answer:
+class Answer:
     """Turns a ranking into a plan; holds what several parts of the answer need."""
 
     def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
@@ -163,6 +181,7 @@ class _Answer:
             candidates=[self.candidate(i) for i in self.listed],
             best_dense=None if self.dense is None else self.candidate(self.dense),
             best_moe=None if self.moe is None else self.candidate(self.moe),
+            pareto=[self.candidate(i) for i in pareto_front(self.ranking, PARETO)],
             near_equal=near,
             near_equal_rule=rule,
             p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,
@@ -174,6 +193,7 @@ class _Answer:
             voting=[voice.id for juror in self.ranking.jury for voice in juror.voices],
             n_designs=len(self.lattice),
             n_feasible=len(self.field),
+            slices=slice_rows(self.ranking),
         )
         result.warnings.extend(warnings_of(result, self.ranking, self.decision))
         return result
@@ -188,20 +208,34 @@ class _Answer:
 
     def candidate(self, i: int) -> Candidate:
         """Design `i` with every law's word about it."""
-        config, one = self.field.lattice.config(i), self.field.take(np.array([i]))
-        design = one.design
-        tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
-        rule = get_rule("steplaw2025").apply(params_non_embedding=one.lattice.params_non_embedding[0], tokens=tokens)
-        loss = {voice.id: self._prediction(voice, design) for voice in self.ranking.voices}
+        one = self.field.take(np.array([i]))
+        loss = {voice.id: self._prediction(voice, one.design) for voice in self.ranking.voices}
         regret_loss, regret_compute, mean = self._regret(i, loss)
         same = alike.twins(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
+        return replace(
+            self.candidate_of(one, loss),
+            regret_loss=regret_loss,
+            regret_compute=regret_compute,
+            mean_loss=mean,
+            serving=None if self.ranking.serving is None else self.ranking.serving.to_dict(i),
+            cost=self._cost(i, one),
+            undetermined=alike.undetermined(self.field.lattice, same),
+        )
+
+    def candidate_of(self, one: Field, loss: dict[str, Prediction] | None = None) -> Candidate:
+        """A design by itself, of this field or another: counts, tokens, each law's word, learning rate and batch."""
+        design, lattice = one.design, one.lattice
+        tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
+        rule = get_rule("steplaw2025").apply(params_non_embedding=lattice.params_non_embedding[0], tokens=tokens)
+        if loss is None:
+            loss = {voice.id: self._prediction(voice, design) for voice in self.ranking.voices}
         return Candidate(
-            config=config,
-            params_total=int(one.lattice.params_total[0]),
-            params_active=int(one.lattice.params_active[0]),
-            params_non_embedding=int(one.lattice.params_non_embedding[0]),
-            params_active_non_embedding=int(one.lattice.params_active_non_embedding[0]),
-            activation_rate=float(one.lattice.params_active_non_embedding[0] / one.lattice.params_non_embedding[0]),
+            config=lattice.config(0),
+            params_total=int(lattice.params_total[0]),
+            params_active=int(lattice.params_active[0]),
+            params_non_embedding=int(lattice.params_non_embedding[0]),
+            params_active_non_embedding=int(lattice.params_active_non_embedding[0]),
+            activation_rate=float(lattice.params_active_non_embedding[0] / lattice.params_non_embedding[0]),
             n_experts=int(design.n_experts[0]),
             top_k=int(design.top_k[0]),
             granularity=float(design.granularity[0]),
@@ -209,17 +243,13 @@ class _Answer:
             tokens=round(tokens),
             unique_tokens=round(unique),
             epochs=tokens / unique,
-            train_flops=float(one.train_flops[0]),
+            train_flops=one.train_flops_at(0),
             loss=loss,
-            regret_loss=regret_loss,
-            regret_compute=regret_compute,
-            memory_bytes=float(memory_bytes(one.lattice, self.budget)[0]),
+            regret_loss=Interval(float("nan")),
+            regret_compute=Interval(float("nan")),
+            memory_bytes=float(memory_bytes(lattice, self.budget)[0]),
             learning_rate=float(rule["learning_rate"]),
             batch_tokens=max(1, round(float(rule["batch_tokens"]))),
-            mean_loss=mean,
-            serving=None if self.ranking.serving is None else self.ranking.serving.to_dict(i),
-            cost=self._cost(i, one),
-            undetermined=alike.undetermined(self.field.lattice, same),
         )
 
     def _cost(self, i: int, one: Field) -> dict[str, float] | None:

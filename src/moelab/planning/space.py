@@ -37,8 +37,8 @@ Ratios = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_a
 
 
 def _default_widths() -> tuple[int, ...]:
-    """Multiples of 64, then of 128, 256 and 512: steps of 3 to 12 %."""
-    bands = ((256, 1024, 64), (1024, 4096, 128), (4096, 8192, 256), (8192, 16384, 512))
+    """Multiples of 256, then of 512 and 1,024, so that heads come in fours."""
+    bands = ((256, 6144, 256), (6144, 10240, 512), (10240, 16384, 1024))
     return tuple(sorted({d for first, last, step in bands for d in range(first, last + 1, step)}))
 
 
@@ -61,7 +61,7 @@ class Space(Config):
     aspect: tuple[Positive, Positive] = (48.0, 160.0)
     head_dim: Axis = (64, 128)
     heads_per_kv: Axis = (4,)
-    ffn_ratio: Ratios = (3.0,)
+    ffn_ratio: Ratios = (2.5, 3.0, 4.0)
     kinds: tuple[Literal["dense", "moe"], ...] = ("dense", "moe")
     n_experts: Axis = (4, 8, 16, 32, 64, 128, 256, 512)
     top_k: Axis = (1, 2, 4, 6, 8)

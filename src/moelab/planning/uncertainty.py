@@ -90,10 +90,10 @@ def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, b
     half = some.with_tokens(
         np.maximum(affordable_tokens(some.lattice, budget, compute_of(some.lattice, budget) / 2), 1.0), budget
     )
-    rows, weight, dropped = _draws(jury[0], some)
+    rows, weight, dropped = draws_of(jury[0], some)
     if not len(rows):
         return None
-    rows_half, _, _ = _draws(jury[0], half)
+    rows_half, _, _ = draws_of(jury[0], half)
     best = rows.min(axis=1)
     gain = rows_half.min(axis=1) - best if len(rows_half) == len(rows) else np.full(len(rows), np.nan)
     slope = np.log(2.0) / np.where(gain > 0, gain, np.inf)
@@ -121,7 +121,7 @@ def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, b
     )
 
 
-def _draws(juror: Juror, some: Field) -> tuple[Array, Array, int]:
+def draws_of(juror: Juror, some: Field) -> tuple[Array, Array, int]:
     """Losses of every usable draw of every law (draws, m), their weights, and how many draws were dropped."""
     rows, weights, dropped = [], [], 0
     for share, voice in zip(juror.weights, juror.voices, strict=True):

@@ -33,7 +33,8 @@ def outside_range(conversion: Conversion) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses."""
+    """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses; `noise` is the
+    spread of a fit's residuals, relative."""
 
     id: str
     law: Law
@@ -44,6 +45,7 @@ class Voice:
     runs: str = ""
     weight: float = 1.0
     extrapolate: bool = False
+    noise: float = 0.0
 
     @property
     def n_draws(self) -> int:
@@ -103,15 +105,18 @@ class Voice:
         loss = self.formula(conversion)
         return np.where(conversion.covered & np.isfinite(loss), loss, np.nan)
 
-    def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
-        """Predicted loss under each usable bootstrap draw (R, n); draws that give anything but numbers are dropped."""
+    def formula_draws(self, conversion: Conversion, most: int = 400) -> Array:
+        """What the formula gives under each bootstrap draw (R, n), covered or not."""
         picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
-            losses = np.asarray(self.law.loss(picked, variables), float)
+            return np.asarray(self.law.loss(picked, variables), float)
+
+    def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
+        """Predicted loss under each usable bootstrap draw (R, n); draws that give anything but numbers are dropped."""
         covered = np.atleast_1d(conversion.covered)
-        losses = np.where(covered, losses, np.nan)
-        return losses[np.isfinite(losses[:, covered]).all(axis=1)]
+        losses = np.where(covered, self.formula_draws(conversion, most), np.nan)
+        return np.asarray(losses[np.isfinite(losses[:, covered]).all(axis=1)])
 
     def interval(self, conversion: Conversion) -> tuple[float | None, float | None]:
         """p10 and p90 of the loss of one design over the draws; None without draws."""
@@ -165,4 +170,5 @@ def _voice(law: Any) -> Voice:
         ranges=law.ranges,
         published=False,
         runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
+        noise=float(np.sqrt(np.mean(np.square(law.residuals)))),
     )

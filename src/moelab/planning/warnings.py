@@ -65,6 +65,13 @@ def _ends(plan: "Plan") -> list[str]:
 
 def _silence(plan: "Plan", ranking: Ranking) -> list[str]:
     lines = []
+    if ranking.cost is not None:
+        kinds = [("dense", plan.best_dense), ("MoE", plan.best_moe)]
+        return [
+            f"no {kind} design reaches the target loss"
+            for kind, best in kinds
+            if best is None and kind.lower() in ranking.field.lattice.space.kinds
+        ]
     if "dense" in ranking.field.lattice.space.kinds and plan.best_dense is None and plan.best.is_moe:
         lines.append("no voting law covers dense models: MoE and dense are not compared")
     if "moe" in ranking.field.lattice.space.kinds and plan.best_moe is None:

@@ -22,9 +22,9 @@ LIMIT_WORDS = {
 def answer_of(plan: "Plan") -> str:
     """Two to four sentences for the top of a report."""
     best = plan.best
-    kind = "MoE" if best.is_moe else "dense"
+    kind = "a MoE model" if best.is_moe else "a model"
     parts = [
-        f"Of {plan.n_feasible:,} designs that fit ({plan.n_designs:,} searched), train a {kind} model of {best.label}"
+        f"Of {plan.n_feasible:,} designs that fit ({plan.n_designs:,} searched), train {kind} of {best.label}"
         f" ({best.config.n_layers} layers of width {best.config.d_model}) on {format_number(best.tokens)} tokens"
         f"{_epochs(best.epochs)}: {format_number(best.train_flops)} FLOPs, {format_bytes(best.memory_bytes)} to serve."
     ]

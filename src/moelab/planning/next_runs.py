@@ -1,0 +1,169 @@
+"""Which runs to train next: those that most reduce the expected regret of the decision per FLOP.
+
+The bootstrap draws of the fits stand for what may be true. A run of design x, were draw s the truth, would measure
+y_s(x) and noise; that reweights the draws by their likelihood, and the decision is taken anew. The expected regret that
+remains, averaged over s, is what counts; runs are chosen one after the other, each given those before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.planning import alike
+from moelab.planning.budget import Budget
+from moelab.planning.candidate import Candidate
+from moelab.planning.feasible import Field, fit_budget
+from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import Answer
+from moelab.planning.ranking import Juror, Ranking
+from moelab.planning.search import search
+from moelab.planning.space import Space
+from moelab.planning.uncertainty import draws_of
+from moelab.planning.voices import hear
+
+Array = NDArray[Any]
+OPTIONS, DECISIONS = 150, 200
+CHEAPER = 100.0
+"""A run costs this many times less than the budget unless `flops_each` says otherwise."""
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """A run to train, the expected regret (nats) that it leaves, and what it saves per FLOP, given those before it."""
+
+    candidate: Candidate
+    regret_after: float
+    saved_per_flop: float
+
+
+@dataclass(frozen=True)
+class NextRuns:
+    """Runs in the order they should be trained."""
+
+    runs: list[NextRun]
+    regret_now: float
+    noise: float
+
+    @property
+    def sentence(self) -> str:
+        """The gist in words."""
+        after = self.runs[-1].regret_after if self.runs else self.regret_now
+        return (
+            f"As the evidence stands, the decision is expected to cost {self.regret_now:.4f} nats; after these "
+            f"{len(self.runs)} runs {after:.4f} (run-to-run noise taken as {self.noise:.2%})."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `moelab plan --next-runs --json`."""
+        return {
+            "regret_now": self.regret_now,
+            "noise": self.noise,
+            "runs": [
+                run.candidate.to_dict() | {"regret_after": run.regret_after, "saved_per_flop": run.saved_per_flop}
+                for run in self.runs
+            ],
+        }
+
+
+def next_runs(
+    budget: Budget,
+    laws: Sequence[Any],
+    space: Space | None = None,
+    *,
+    count: int = 5,
+    flops_each: float | None = None,
+    weights: Sequence[float] | None = None,
+) -> NextRuns:
+    """The `count` runs of `flops_each` (default: a hundredth of the budget) that would help the decision most.
+
+    Raises InputError without a fitted law that has bootstrap draws.
+    """
+    if count < 1:
+        raise InputError(f"next_runs: must be at least 1, got {count}")
+    voices = hear(laws, weights)
+    lattice = enumerate_designs(space or Space())
+    ranking = search(lattice, budget, voices)
+    juror = ranking.jury[0]
+    if len(ranking.jury) > 1 or not juror.fitted or not any(voice.n_draws for voice in juror.voices):
+        raise InputError("next_runs: needs laws fitted to one table of runs with bootstrap draws; give --law fit.json")
+    each = flops_each if flops_each is not None else float(np.max(ranking.field.train_flops)) / CHEAPER
+    if not 0 < each < np.inf:
+        raise InputError(f"flops_each: must be positive, got {each}")
+    small = Budget(flops=each, unique_tokens=budget.unique_tokens, max_epochs=budget.max_epochs)
+    options = _options(fit_budget(lattice, small), juror)
+    truth, weight, seen = _draws(ranking, juror, options)
+    noise = _noise(juror)
+    chosen, regrets, now = _greedy(truth, weight, np.log(seen), noise, count)
+    answer = Answer(small, lattice, search(lattice, small, voices), 1)
+    runs = []
+    before = now
+    for index, after in zip(chosen, regrets, strict=True):
+        candidate = answer.candidate_of(options.take(np.array([index])))
+        runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
+        before = after
+    return NextRuns(runs, now, noise)
+
+
+def _options(field: Field, juror: Juror) -> Field:
+    """Designs worth training at the small budget: every law speaks, between 5 and 2,000 tokens an active parameter."""
+    share = field.tokens / field.lattice.params_active
+    sane = (share > 5) & (share < 2000)
+    field = field.take(np.flatnonzero(sane if sane.any() else np.ones(len(field), bool)))
+    speaks = np.flatnonzero(np.isfinite(juror.loss(field.design)))
+    if not len(speaks):
+        raise InputError("next_runs: the fitted laws cover no design at this budget; change --flops-each or the space")
+    if len(speaks) > OPTIONS:
+        speaks = speaks[np.sort(np.random.default_rng(0).choice(len(speaks), OPTIONS, replace=False))]
+    return field.take(speaks)
+
+
+def _draws(ranking: Ranking, juror: Juror, options: Field) -> tuple[Array, Array, Array]:
+    """Losses of the decisions (draws, m) and of the optional runs (draws, x) under every draw that gives numbers."""
+    best = alike.top(ranking, alike.distinct(ranking), DECISIONS)
+    joined = ranking.field.take(np.array(best)).join(options)
+    losses, weight, _ = draws_of(juror, joined)
+    if not len(losses):
+        raise InputError("next_runs: no bootstrap draw gives finite losses for these designs")
+    return losses[:, : len(best)], weight, losses[:, len(best) :]
+
+
+def _noise(juror: Juror) -> float:
+    """Relative run-to-run noise: the smallest residual spread among the laws (a worse law's residuals are its own)."""
+    return max(1e-3, min(voice.noise for voice in juror.voices))
+
+
+def _greedy(truth: Array, weight: Array, logs: Array, noise: float, count: int) -> tuple[list[int], list[float], float]:
+    """Choose runs one after the other. `truth` (r, m) decision losses, `logs` (r, x) log losses of the runs."""
+    rng = np.random.default_rng(0)
+    regret = truth - truth.min(axis=1, keepdims=True)
+    now = float((weight @ regret).min())
+    evidence = np.zeros((len(truth), len(truth)))
+    chosen: list[int] = []
+    left: list[float] = []
+    for _ in range(min(count, logs.shape[1])):
+        errors = rng.normal(0.0, noise, len(truth))
+        best, best_regret, best_evidence = -1, np.inf, evidence
+        for x in range(logs.shape[1]):
+            if x in chosen:
+                continue
+            # Rows: the outcome that draw s would give; columns: how well draw r explains it.
+            gap = (logs[:, x] + errors)[:, None] - logs[None, :, x]
+            trial = evidence - 0.5 * (gap / noise) ** 2
+            after = _expected_regret(trial, weight, regret)
+            if after < best_regret:
+                best, best_regret, best_evidence = x, after, trial
+        chosen.append(best)
+        left.append(best_regret)
+        evidence = best_evidence
+    return chosen, left, now
+
+
+def _expected_regret(evidence: Array, weight: Array, regret: Array) -> float:
+    """Average over outcomes of the least posterior regret."""
+    posterior = weight * np.exp(evidence - evidence.max(axis=1, keepdims=True))
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    return float(weight @ (posterior @ regret).min(axis=1))

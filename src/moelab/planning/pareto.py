@@ -1,0 +1,60 @@
+"""The trade-off: designs that no other beats in loss, total parameters and price of serving at once."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.planning.ranking import Ranking
+
+Array = NDArray[Any]
+
+CELLS = 40
+"""Bins of each quantity, on a logarithmic scale, of which only the best design is compared."""
+
+
+def pareto_front(ranking: Ranking, most: int = 40) -> list[int]:
+    """Positions of the designs on the front, smallest first; with serving, its price is the third quantity.
+
+    Designs are first thinned to the best of each cell of a logarithmic grid over parameters (and price), so the front
+    is resolved to a fortieth of its range, and at most `most` designs are returned.
+    """
+    index = np.flatnonzero(np.isfinite(ranking.score) & np.isfinite(_loss(ranking)))
+    loss = _loss(ranking)[index]
+    axes = [np.log(ranking.field.lattice.params_total[index])]
+    if ranking.serving is not None:
+        axes.append(np.log(np.maximum(ranking.serving.cost_per_million_tokens[index], 1e-12)))
+    kept = _best_of_cells(loss, axes)
+    points = np.stack([loss[kept], *(axis[kept] for axis in axes)], axis=1)
+    front = kept[_undominated(points)]
+    front = front[np.argsort(axes[0][front])]
+    return [int(index[i]) for i in _thin(front, most)]
+
+
+def _loss(ranking: Ranking) -> Array:
+    """What is traded against size and price: the jury's loss, or, with several, log of the compute wasted."""
+    return ranking.mean(ranking.jury[0]) if len(ranking.jury) == 1 else ranking.score
+
+
+def _best_of_cells(loss: Array, axes: list[Array]) -> Array:
+    """The position of the least loss in every cell."""
+    cell = np.zeros(len(loss), np.int64)
+    for axis in axes:
+        span = max(float(np.ptp(axis)), 1e-12)
+        cell = cell * CELLS + np.minimum((axis - axis.min()) / span * CELLS, CELLS - 1).astype(np.int64)
+    order = np.lexsort((loss, cell))
+    first = np.r_[True, np.diff(cell[order]) > 0]
+    return np.asarray(order[first])
+
+
+def _undominated(points: Array) -> Array:
+    """Rows (m, k) that no other row matches or beats everywhere and beats somewhere."""
+    no_worse = (points[:, None] <= points[None]).all(axis=2)
+    better = (points[:, None] < points[None]).any(axis=2)
+    return np.asarray(~(no_worse & better).any(axis=0))
+
+
+def _thin(front: Array, most: int) -> Array:
+    if len(front) <= most:
+        return front
+    return front[np.unique(np.linspace(0, len(front) - 1, most).round().astype(int))]

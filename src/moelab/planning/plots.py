@@ -1,0 +1,145 @@
+"""Tables behind the figures of a plan, and the figures: candidates, trade-off, and the slices through the optimum."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moelab.errors import InputError
+from moelab.planning.candidate import Candidate
+from moelab.planning.ranking import Ranking
+
+if TYPE_CHECKING:
+    from moelab.planning.plan import Plan
+
+Row = dict[str, Any]
+FIGURES = ("candidates", "pareto", "slices")
+SLICES = ("activation_rate", "sparsity", "granularity")
+BINS = 24
+
+
+def figure(plan: "Plan", kind: str) -> Any:
+    """An Altair chart: `candidates` with their intervals, the `pareto` front, or the `slices` through the optimum."""
+    from moelab.report import figures
+
+    if kind not in FIGURES:
+        raise InputError(f"plot: no such figure {kind!r}; known: {', '.join(FIGURES)}")
+    if kind == "candidates":
+        return figures.candidates(candidate_rows(plan))
+    return _pareto(plan) if kind == "pareto" else _slices(plan)
+
+
+def _pareto(plan: "Plan") -> Any:
+    """Loss against total parameters, the price of serving as the size of a point."""
+    import altair as alt
+
+    from moelab.report import theme
+    from moelab.report.tables import read_rows
+
+    rows, left_out = read_rows(
+        pareto_rows(plan), "pareto", ["loss"], positive=["params_total"], texts=["label", "kind"], optional=["price"]
+    )
+    x = theme.quantity_x("params_total", rows, "total parameters", log=True)
+    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title=f"loss ({plan.loss_name})")
+    tips = theme.tooltip(
+        ("label", "design", ""), ("loss", "loss", ".3f"), ("params_total", "parameters", ".3s"), ("price", "$/M", ".3g")
+    )
+    points = alt.Chart(theme.data(rows)).mark_point(filled=True, opacity=0.9)
+    channels = [x, y, theme.kind_color(rows), theme.kind_shape(rows)]
+    if any(row["price"] is not None for row in rows):
+        scale = alt.Scale(type="log", range=[40, 600])
+        channels.append(alt.Size("price:Q", scale=scale, title="$ per million tokens"))
+    line = alt.Chart(theme.data(rows)).mark_line(strokeWidth=1.2, color=theme.MUTED, opacity=0.6).encode(x, y)
+    chart = alt.layer(line, points.encode(*channels, tooltip=tips)).properties(width=theme.WIDTH, height=theme.HEIGHT)
+    return theme.finish(chart, "No other design is better in loss and size (and price) at once", left_out)
+
+
+def _slices(plan: "Plan") -> Any:
+    """Best loss at the budget against activation rate, sparsity and granularity, a line per voting law."""
+    import altair as alt
+
+    from moelab.report import theme
+
+    panels = []
+    titles = {"activation_rate": "activation rate", "sparsity": "sparsity 1 - K/E", "granularity": "granularity"}
+    for name, rows in plan.slices.items():
+        laws = list(dict.fromkeys(row["law"] for row in rows))
+        color = alt.Color("law:N", scale=alt.Scale(domain=laws, range=theme.LAW_COLORS[: len(laws)]))
+        y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss at the budget")
+        x = theme.quantity_x(name, rows, titles[name], log=name == "activation_rate")
+        base = alt.Chart(theme.data(rows)).encode(x, y, color)
+        panels.append(alt.layer(base.mark_line(), base.mark_point(filled=True)).properties(width=240, height=260))
+    return theme.finish(alt.concat(*panels, columns=3, spacing=24))
+
+
+def candidate_rows(plan: "Plan") -> list[Row]:
+    """A row per candidate and voting law: label, law, loss, low, high, kind, rank."""
+    shown = [*plan.candidates]
+    if plan.best_dense is not None and all(design.is_moe for design in shown):
+        shown.append(plan.best_dense)
+    return [
+        {
+            "label": f"{rank}. {design.label}",
+            "law": law,
+            "loss": design.loss[law].value,
+            "low": design.loss[law].low,
+            "high": design.loss[law].high,
+            "kind": "moe" if design.is_moe else "dense",
+            "rank": rank,
+        }
+        for rank, design in enumerate(shown, 1)
+        for law in plan.voting
+        if design.loss[law].value is not None
+    ]
+
+
+def pareto_rows(plan: "Plan") -> list[Row]:
+    """A row per design of the front: label, kind, params_total, loss and regret, price per million tokens or None."""
+    return [
+        {
+            "label": design.label,
+            "kind": "moe" if design.is_moe else "dense",
+            "params_total": design.params_total,
+            "loss": _loss(plan, design),
+            "price": None if design.serving is None else design.serving["cost_per_million_tokens"],
+        }
+        for design in plan.pareto
+    ]
+
+
+def _loss(plan: "Plan", design: Candidate) -> float | None:
+    """The ensemble's loss, or that of the first voting law."""
+    return design.mean_loss.value if design.mean_loss is not None else design.loss[plan.voting[0]].value
+
+
+def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
+    """For activation rate, sparsity and granularity: the best loss at the budget among designs near each value, by law.
+
+    Dense designs (rate 1, sparsity 0) are part of it; values are binned on the scale of the axis.
+    """
+    lattice = ranking.field.lattice
+    options = lattice.options[lattice.option]
+    moe = options[:, 0] > 0
+    columns = {
+        "activation_rate": lattice.params_active_non_embedding / lattice.params_non_embedding,
+        "sparsity": np.where(moe, 1 - options[:, 1] / np.maximum(options[:, 0], 1), 0.0),
+        "granularity": np.where(moe, options[:, 1] + options[:, 2], 1).astype(float),
+    }
+    voting = [voice.id for juror in ranking.jury for voice in juror.voices]
+    return {
+        name: [row for law in voting for row in _slice(name, columns[name], ranking.opinions[law].losses, law)]
+        for name in SLICES
+    }
+
+
+def _slice(name: str, x: Any, losses: Any, law: str) -> list[Row]:
+    scale = np.log(x) if name == "activation_rate" else x
+    low, span = float(scale.min()), max(float(np.ptp(scale)), 1e-12)
+    cell = np.minimum((scale - low) / span * BINS, BINS - 1).astype(np.int64)
+    best = np.full(BINS, np.inf)
+    known = np.isfinite(losses)
+    np.minimum.at(best, cell[known], losses[known])
+    rows = []
+    for k in np.flatnonzero(np.isfinite(best)):
+        at = np.flatnonzero(known & (cell == k) & (losses == best[k]))[0]
+        rows.append({name: float(x[at]), "loss": float(best[k]), "law": law})
+    return rows
