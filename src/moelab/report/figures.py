@@ -1,8 +1,22 @@
 """Every figure moelab draws: a plain table in, an Altair chart in the house style out; `save_figure` writes it."""
 
-from moelab.report.figures_laws import predicted_measured
+from moelab.report.figures_laws import holdout_error, predicted_measured
 from moelab.report.figures_plans import candidates, verification
 from moelab.report.figures_runs import learning_curves, loss_by_size
+from moelab.report.figures_slices import isoflop, loss_against
+from moelab.report.figures_tradeoffs import pareto, serving_curve
 from moelab.report.save import save_figure
 
-__all__ = ["candidates", "learning_curves", "loss_by_size", "predicted_measured", "save_figure", "verification"]
+__all__ = [
+    "candidates",
+    "holdout_error",
+    "isoflop",
+    "learning_curves",
+    "loss_against",
+    "loss_by_size",
+    "pareto",
+    "predicted_measured",
+    "save_figure",
+    "serving_curve",
+    "verification",
+]

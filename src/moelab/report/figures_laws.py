@@ -1,4 +1,4 @@
-"""Figures of fitted laws: predicted against measured, hold-out error, isoFLOP slices, coefficients."""
+"""Figures of fitted laws: predicted against measured with residuals, and hold-out error by extrapolation."""
 
 from typing import Any
 
@@ -42,14 +42,16 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
         if row[name] is not None
     ]
     bound = max(residuals) * 1.08 or 0.01
-    mine = theme.data([row for row in rows if row["law"] == law])
+    mine = [row for row in rows if row["law"] == law]
     x_scale = theme.scale([row["measured"] for row in rows])
     x, x_named = (
         alt.X("measured:Q", scale=x_scale, axis=alt.Axis(title=name, grid=False, tickCount=5, labels=bool(name)))
         for name in (None, "measured loss")
     )
     diagonal = theme.data([{"measured": v, "predicted": v} for v in x_scale.domain])
-    perfect = alt.Chart(diagonal).mark_line(color="#9aa3ad", strokeWidth=1).encode(x, alt.Y("predicted:Q", scale=scale))
+    perfect = (
+        alt.Chart(diagonal).mark_line(color=theme.RULE, strokeWidth=1).encode(x, alt.Y("predicted:Q", scale=scale))
+    )
     main = alt.layer(
         perfect,
         _bars(mine, rows, x, "low", "high", scale, "predicted loss"),
@@ -59,7 +61,7 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
     r_axis = alt.Axis(format="+.1~%", tickCount=4, title="error")
     zero = (
         alt.Chart(theme.data([{"residual": 0}]))
-        .mark_rule(color="#9aa3ad")
+        .mark_rule(color=theme.RULE)
         .encode(y=alt.Y("residual:Q", scale=r_scale, axis=r_axis))
     )
     below = alt.layer(
@@ -73,21 +75,61 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
     )  # fmt: skip
 
 
-def _bars(mine: Any, rows: list[Row], x: Any, low: str, high: str, scale: Any, title: str) -> Any:
+def _bars(mine: list[Row], rows: list[Row], x: Any, low: str, high: str, scale: Any, title: str) -> Any:
     y = alt.Y(low, type="quantitative", scale=scale, title=title)
-    return alt.Chart(mine).mark_rule(strokeWidth=1.4, opacity=0.45).encode(x, y, theme.kind_color(rows), y2=high)
+    return (
+        alt.Chart(theme.data(mine))
+        .mark_rule(strokeWidth=1.4, opacity=0.45)
+        .encode(x, y, theme.kind_color(rows), y2=high)
+    )
 
 
-def _marks(mine: Any, rows: list[Row], x: Any, y: Any) -> Any:
-    fill = alt.Fill("kind:N", scale=alt.Scale(domain=theme.KIND_ORDER, range=theme.KIND_COLORS), legend=None)
-    filled = alt.FillOpacity("held_out:N", scale=alt.Scale(domain=[False, True], range=[0.0, 1.0]), legend=None)
+def _marks(mine: list[Row], rows: list[Row], x: Any, y: Any) -> Any:
     tips = theme.tooltip(
         ("label", "run", ""), ("law", "law", ""), ("held_out", "held out", ""), ("measured", "measured", ".3f"),
         ("predicted", "predicted", ".3f"), ("low", "low", ".3f"), ("high", "high", ".3f"),
         ("residual", "error", "+.2%"),
     )  # fmt: skip
-    return (
-        alt.Chart(mine)
-        .mark_point(size=55, strokeWidth=1.6, opacity=1)
-        .encode(x, y, theme.kind_color(rows), theme.kind_shape(rows), fill, filled, tooltip=tips)
+    layers = [
+        alt.Chart(theme.data(part))
+        .mark_point(size=55, strokeWidth=1.6, opacity=1, filled=held_out)
+        .encode(x, y, theme.kind_color(rows), theme.kind_shape(rows), tooltip=tips)
+        for held_out in (False, True)
+        if (part := [row for row in mine if row["held_out"] == held_out])
+    ]
+    return alt.layer(*layers)
+
+
+def holdout_error(points: Any, *, title: str = "") -> Any:
+    """Error of the runs a fit had not seen, against how far beyond the fitted ones they lie.
+
+    Columns: law, extrapolation (a factor: 4 is four times the dearest fitted run), error_rel (predicted / measured
+    - 1), covered (bool: the interval held the measured loss). Solid marks were covered, hollow ones missed.
+    """
+    rows, left_out = read_rows(
+        points, "holdout_error", ["error_rel"], positive=["extrapolation"], texts=["law"], flags=["covered"]
     )
+    bound = max(abs(row["error_rel"]) for row in rows) * 1.12 or 0.01
+    laws = unique(row["law"] for row in rows)
+    x = theme.quantity_x("extrapolation", rows, "times the dearest fitted run", log=True)
+    y = alt.Y(
+        "error_rel:Q",
+        scale=alt.Scale(domain=[-bound, bound], nice=False),
+        axis=alt.Axis(format="+.1~%", title="predicted / measured − 1", tickCount=7),
+    )
+    color, shape = theme.law_color(laws), theme.law_shape(laws)
+    tips = theme.tooltip(
+        ("law", "law", ""), ("extrapolation", "extrapolation", ".3~g"),
+        ("error_rel", "error", "+.2%"), ("covered", "in interval", "")
+    )  # fmt: skip
+    zero = alt.Chart(theme.data([{"error_rel": 0}])).mark_rule(color=theme.RULE).encode(y=y)
+    marks = [
+        alt.Chart(theme.data(part))
+        .mark_point(size=65, strokeWidth=1.7, opacity=0.9, filled=covered)
+        .encode(x, y, color, shape, tooltip=tips)
+        for covered in (False, True)
+        if (part := [row for row in rows if row["covered"] == covered])
+    ]
+    note = "solid: inside the predicted interval · hollow: outside"
+    chart = alt.layer(zero, *marks).properties(width=theme.WIDTH, height=300)
+    return theme.finish(chart, title, left_out, note)

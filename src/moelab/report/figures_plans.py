@@ -95,5 +95,5 @@ def _interval_rows(
 
 
 def _row(order: list[str]) -> Any:
-    axis = alt.Axis(title=None, labelLimit=300, labelColor=theme.INK, grid=False, labelOverlap=False)
+    axis = alt.Axis(title=None, labelColor=theme.INK, grid=False, labelOverlap=False)
     return alt.Y("label:N", sort=order, axis=axis)

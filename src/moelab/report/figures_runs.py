@@ -25,8 +25,10 @@ def learning_curves(curve: Any, *, title: str = "") -> Any:
     ends = _labelled([run[-1] for run in runs])
     y_scale = theme.scale([row["loss"] for row in rows], share=0.04)
     low, high = y_scale.domain
-    for row, y in zip(ends, theme.spread_labels([row["loss"] for row in ends], low, high, theme.HEIGHT), strict=True):
-        row["y_label"] = y
+    for row, place in zip(
+        ends, theme.spread_labels([row["loss"] for row in ends], low, high, theme.HEIGHT), strict=True
+    ):
+        row["y_label"] = place
     hover = alt.selection_point(fields=["run"], on="pointerover", clear="pointerout", empty=True, nearest=True)
     x = theme.quantity_x("tokens", rows, "training tokens", log=True)
     y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")

@@ -91,7 +91,7 @@ def render_page(page: Page) -> str:
         if figure.chart is not None
     ]
     specs = [chart.to_dict() for chart in charts]
-    script = vl_convert.javascript_bundle() if specs else ""
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if specs else ""
     stills = _stills(charts, PAGE_BYTES - len(script) - sum(len(json.dumps(spec)) for spec in specs) - 60_000)
     return environment.get_template("page.html.j2").render(
         page=page,

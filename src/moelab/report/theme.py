@@ -9,14 +9,13 @@ import altair as alt
 
 from moelab.report.tables import Row
 
-INK, MUTED, GRID = "#1f2933", "#5b6673", "#e6e9ed"
+INK, MUTED, RULE, GRID = "#1f2933", "#5b6673", "#9aa3ad", "#e6e9ed"
 MOE, DENSE = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermillion
 KIND_ORDER = ["MoE", "dense"]
 KIND_COLORS, KIND_SHAPES = [MOE, DENSE], ["circle", "square"]
 LAW_COLORS = ["#00795c", "#a8478a", "#8a6a00", "#3c4a5a", "#4f9bd0", "#b23a48", "#6f5bb5", "#6b8e23"]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 WIDTH, HEIGHT = 760, 340
-INTERVAL = "80 % interval"
 
 # 300K, 1.6M, 2B, 1e21: the tick labels of every axis that counts something.
 HUMAN = (
@@ -31,9 +30,15 @@ def finish(chart: Any, title: str = "", left_out: int = 0, note: str = "") -> An
     missing = f"{left_out} row{'s' if left_out > 1 else ''} without a finite value not drawn" if left_out else ""
     notes = [line for line in (note, missing) if line]
     if title or notes:
-        quiet = {} if title else {"fontSize": 12, "fontWeight": "normal", "color": MUTED}
+        quiet: dict[str, Any] = {} if title else {"fontSize": 12, "fontWeight": "normal", "color": MUTED}
         chart = chart.properties(title=alt.TitleParams(title or notes, subtitle=notes if title else [], **quiet))
-    axis = {"labelColor": MUTED, "titleColor": INK, "titleFontWeight": 500, "labelFontSize": 12, "titleFontSize": 12.5}
+    axis: dict[str, Any] = {
+        "labelColor": MUTED,
+        "titleColor": INK,
+        "titleFontWeight": 500,
+        "labelFontSize": 12,
+        "titleFontSize": 12.5,
+    }
     return chart.configure(
         font=FONT,
         background="white",
@@ -49,6 +54,7 @@ def finish(chart: Any, title: str = "", left_out: int = 0, note: str = "") -> An
             labelOverlap="greedy",
             **axis,
         ),
+        axisY=alt.AxisConfig(labelLimit=320),
         axisX=alt.AxisConfig(domain=True, domainColor="#aab2bc", ticks=True, tickColor="#aab2bc", tickSize=4),
         legend=alt.LegendConfig(
             orient="top",
@@ -137,6 +143,27 @@ def kind_shape(rows: Sequence[Row], legend: bool = True) -> Any:
     return alt.Shape("kind", type="nominal", scale=alt.Scale(domain=KIND_ORDER, range=KIND_SHAPES), legend=shown)
 
 
+def law_color(laws: Sequence[str], legend: bool = True) -> Any:
+    """A hue per law, none of them those of MoE and dense."""
+    hues = [LAW_COLORS[i % len(LAW_COLORS)] for i in range(len(laws))]
+    shown = alt.Legend(title=None, columns=4) if legend and len(laws) > 1 else None
+    return alt.Color("law", type="nominal", scale=alt.Scale(domain=list(laws), range=hues), legend=shown)
+
+
+def law_shape(laws: Sequence[str], legend: bool = True) -> Any:
+    """A mark per law, so that laws differ without colour too."""
+    marks = ["diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left"]
+    shown = alt.Legend(title=None, columns=4) if legend and len(laws) > 1 else None
+    shapes = [marks[i % len(marks)] for i in range(len(laws))]
+    return alt.Shape("law", type="nominal", scale=alt.Scale(domain=list(laws), range=shapes), legend=shown)
+
+
+def ordered_colors(n: int) -> list[str]:
+    """`n` hues from dark to light for groups with an order (viridis without its yellow end)."""
+    ramp = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#47b36a"]
+    return [ramp[2]] if n == 1 else [ramp[round(i * (len(ramp) - 1) / (n - 1))] for i in range(n)]
+
+
 def present_kinds(rows: Sequence[Row]) -> list[str]:
     """The kinds that occur, in the order of the legend."""
     return [kind for kind in KIND_ORDER if any(row["kind"] == kind for row in rows)]
@@ -166,7 +193,7 @@ def spread_labels(positions: Sequence[float], low: float, high: float, height: f
 def tooltip(*fields: tuple[str, str, str]) -> list[Any]:
     """Tooltip lines from (field, title, d3 format); an empty format means text."""
     return [
-        alt.Tooltip(name, type="quantitative" if form else "nominal", title=title, **({"format": form} if form else {}))
+        alt.Tooltip(name, type="quantitative" if form else "nominal", title=title, format=form or alt.Undefined)
         for name, title, form in fields
     ]
 

@@ -21,7 +21,7 @@ def rich(text: object) -> Markup:
 def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
     """One column as text: floats of ordinary size share their decimals, large numbers read 1.28B, None is a dash."""
     values = [row[column] if column < len(row) else None for row in rows]
-    values = [value.item() if hasattr(value, "item") else value for value in values]
+    values = [getattr(value, "item", lambda value=value: value)() for value in values]
     floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
     ordinary = bool(floats) and min(floats) >= 1e-3 and max(floats) < 1e4
     decimals = max(0, min(4, 3 - math.floor(math.log10(max(floats))))) if ordinary else 0

@@ -1,0 +1,102 @@
+"""Figures of trade-offs: loss against size and serving cost, throughput against latency."""
+
+from typing import Any
+
+import altair as alt
+
+from moelab.quantities import format_number
+from moelab.report import theme
+from moelab.report.tables import Row, read_rows, unique
+
+MAX_LABELS = 8
+
+
+def pareto(table: Any, *, cost_title: str = "serving cost", title: str = "") -> Any:
+    """Loss against total parameters and, where known, against serving cost; designs on the front are solid and named.
+
+    Columns: loss, params_total, serving_cost (may be null or absent), label, kind (dense|moe), on_front (bool: no
+    other design is better on every count).
+    """
+    rows, left_out = read_rows(
+        table, "pareto", ["loss"], positive=["params_total"], texts=["label", "kind"], flags=["on_front"],
+        optional=["serving_cost"],
+    )  # fmt: skip
+    priced = [row for row in rows if row["serving_cost"] is not None and row["serving_cost"] > 0]
+    width = 350 if priced else 640
+    panels = [_panel(rows, rows, "params_total", "total parameters", width)]
+    if priced:
+        panels.append(_panel(priced, rows, "serving_cost", cost_title, width))
+    note = "solid and named: on the front" if len({row["on_front"] for row in rows}) == 2 else ""
+    return theme.finish(alt.concat(*panels, columns=2, spacing=28), title, left_out, note)
+
+
+def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: int) -> Any:
+    y_scale = theme.scale([row["loss"] for row in every])
+    y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
+    x = theme.quantity_x(field, rows, x_title, log=True)
+    tips = theme.tooltip(("label", "design", ""), ("kind", "kind", ""), ("loss", "loss", ".3f"),
+                         ("params_total", "total parameters", ".3~s"),
+                         ("serving_cost", "serving cost", ".3~g"))  # fmt: skip
+    color, shape = theme.kind_color(every), theme.kind_shape(every)
+    layers = [
+        alt.Chart(theme.data(part))
+        .mark_point(filled=True, size=85 if front else 42, opacity=1 if front else 0.3)
+        .encode(x, y, color, shape, tooltip=tips)
+        for front in (False, True)
+        if (part := [row for row in rows if row["on_front"] == front])
+    ]
+    for side in _labels(rows, field, *y_scale.domain):
+        align: Any = "left" if side[0]["left"] else "right"
+        dx = 9 if align == "left" else -9
+        text = alt.Chart(theme.data(side)).mark_text(align=align, dx=dx, limit=190, fontSize=11)
+        layers += theme.halo(text.encode(x, alt.Y("y_label:Q", scale=y_scale), color, text="label:N"))
+    return alt.layer(*layers).properties(width=width, height=320)
+
+
+def _labels(rows: list[Row], field: str, low: float, high: float) -> list[list[Row]]:
+    """The front's labels: right of the marks in the left half of the axis, left of them in the right half."""
+    front = sorted((dict(row) for row in rows if row["on_front"]), key=lambda row: row["loss"])[:MAX_LABELS]
+    if not front:
+        return []
+    values = [row[field] for row in rows]
+    middle = (min(values) * max(values)) ** 0.5
+    for row, place in zip(front, theme.spread_labels([r["loss"] for r in front], low, high, 320), strict=True):
+        row |= {"y_label": place, "left": row[field] <= middle}
+    return [side for left in (True, False) if (side := [row for row in front if row["left"] == left])]
+
+
+def serving_curve(table: Any, *, title: str = "") -> Any:
+    """Throughput against the time per output token as the batch grows: one line per model.
+
+    Columns: batch, tokens_per_second, time_per_output_token (seconds), label. Batch sizes stand beside the marks.
+    """
+    rows, left_out = read_rows(
+        table, "serving_curve", [], positive=["batch", "tokens_per_second", "time_per_output_token"], texts=["label"]
+    )
+    rows.sort(key=lambda row: row["batch"])
+    for row in rows:
+        row |= {
+            "milliseconds": row["time_per_output_token"] * 1e3,
+            "size": format_number(row["batch"]),
+            "law": row["label"],
+        }
+    names = unique(row["label"] for row in rows)
+    log_x = max(row["milliseconds"] for row in rows) > 4 * min(row["milliseconds"] for row in rows)
+    x = theme.quantity_x("milliseconds", rows, "time per output token (ms)", log=log_x)
+    speeds = [row["tokens_per_second"] for row in rows]
+    y_scale = theme.scale(speeds, log=True)
+    y = alt.Y("tokens_per_second:Q", scale=y_scale, axis=theme.axis(speeds, "tokens per second", log=True))
+    color = theme.law_color(names, legend=False)
+    tips = theme.tooltip(("label", "model", ""), ("batch", "batch", ",d"), ("tokens_per_second", "tokens/s", ".3~s"),
+                         ("milliseconds", "ms per token", ".3~g"))  # fmt: skip
+    ends = [max((row for row in rows if row["label"] == name), key=lambda row: row["batch"]) for name in names]
+    base = alt.Chart(theme.data(rows)).encode(x, y, color)
+    sizes = base.mark_text(align="right", baseline="bottom", dx=-6, dy=-2, fontSize=10.5).encode(text="size:N")
+    named = (
+        alt.Chart(theme.data(ends)).mark_text(align="left", dx=9, fontWeight=600).encode(x, y, color, text="label:N")
+    )
+    lines = base.mark_line(strokeWidth=1.8).encode(order="batch:Q")
+    points = base.mark_point(filled=True, size=48, opacity=1).encode(tooltip=tips)
+    chart = alt.layer(lines, points, *theme.halo(sizes), *theme.halo(named))
+    note = "numbers: sequences in the batch"
+    return theme.finish(chart.properties(width=620, height=theme.HEIGHT), title, left_out, note)
