@@ -71,8 +71,10 @@ class Plan:
 
     @property
     def loss_name(self) -> str:
-        """Whose loss single numbers are: the ensemble's, or the first voting law's."""
-        return self.voting[0] if len(self.voting) == 1 or self.best.mean_loss is None else "mean of the fitted laws"
+        """What a design's single number is: the loss of the fit or law that votes, or, of several, compute wasted."""
+        if self.best.mean_loss is None:
+            return "compute wasted (median of the voting laws)"
+        return f"loss ({self.voting[0] if len(self.voting) == 1 else 'mean of the fitted laws'})"
 
     def plot(self, kind: str = "candidates") -> Any:
         """An Altair chart: `candidates` with intervals, the `pareto` front, or `slices` of the best loss."""

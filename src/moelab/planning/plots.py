@@ -39,7 +39,7 @@ def _pareto(plan: "Plan") -> Any:
         pareto_rows(plan), "pareto", ["loss"], positive=["params_total"], texts=["label", "kind"], optional=["price"]
     )
     x = theme.quantity_x("params_total", rows, "total parameters", log=True)
-    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title=f"loss ({plan.loss_name})")
+    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title=plan.loss_name)
     tips = theme.tooltip(
         ("label", "design", ""), ("loss", "loss", ".3f"), ("params_total", "parameters", ".3s"), ("price", "$/M", ".3g")
     )
@@ -106,9 +106,9 @@ def pareto_rows(plan: "Plan") -> list[Row]:
     ]
 
 
-def _loss(plan: "Plan", design: Candidate) -> float | None:
-    """The ensemble's loss, or that of the first voting law."""
-    return design.mean_loss.value if design.mean_loss is not None else design.loss[plan.voting[0]].value
+def _loss(plan: "Plan", design: Candidate) -> float:
+    """The jury's loss; where several laws vote that cannot be averaged, the share of compute wasted."""
+    return design.regret_compute.value if design.mean_loss is None else design.mean_loss.value
 
 
 def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:

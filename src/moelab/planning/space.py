@@ -61,7 +61,7 @@ class Space(Config):
     aspect: tuple[Positive, Positive] = (48.0, 160.0)
     head_dim: Axis = (64, 128)
     heads_per_kv: Axis = (4,)
-    ffn_ratio: Ratios = (2.5, 3.0, 4.0)
+    ffn_ratio: Ratios = (3.0, 4.0)
     kinds: tuple[Literal["dense", "moe"], ...] = ("dense", "moe")
     n_experts: Axis = (4, 8, 16, 32, 64, 128, 256, 512)
     top_k: Axis = (1, 2, 4, 6, 8)
