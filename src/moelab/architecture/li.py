@@ -1,7 +1,7 @@
 """Li et al.'s calculator (arXiv 2506.12119): sizes from a few ratios; an architecture for a size, a rate and a compute.
 
-alpha = d_ff / d, beta = (d_shared + K d_expert) / d, mu = (d_shared + E d_expert) / d, zeta = d / n_layers, d = d_model.
-N = (4 + 3 mu) d^2 L_moe + (4 + 3 alpha) d^2 L_dense counts matrices without vocabulary, norms and routers, for SwiGLU
+alpha = d_ff / d, beta = (d_shared + K d_expert) / d, mu = (d_shared + E d_expert) / d, zeta = d / n_layers, with d =
+d_model. N = (4 + 3 mu) d^2 L_moe + (4 + 3 alpha) d^2 L_dense counts matrices without vocabulary, norms and routers, for SwiGLU
 and full multi-head attention; N_a has beta for mu; training FLOPs a token are M = 3 (2 N_a + 4 d seq n_layers) and
 C = M D. Our exact counts add norms, routers and the head.
 """
@@ -83,9 +83,9 @@ def li_solve(
 ) -> LiSolution:
     """Given N (without vocabulary), r_a and C, the architecture and D by the paper's rules.
 
-    For every depth, the width follows from zeta (in multiples of `head_dim`); the active part then fixes K d_expert, with
-    d_shared = K d_expert and leading dense layers ("1dense+SE"), and experts fill up N. Of all depths the nearest to N and
-    r_a with zeta and mu (22) near theirs is taken. Raises InputError where none comes within 5 %.
+    For every depth, the width follows from zeta (in multiples of `head_dim`); the active part then fixes K d_expert,
+    with d_shared = K d_expert and leading dense layers ("1dense+SE"), and experts fill up N. Of all depths the nearest
+    to N and r_a with zeta and mu (22) near theirs is taken. Raises InputError where none comes within 5 %.
     """
     if not 0 < activation_rate < 1:
         raise InputError(f"activation_rate: must lie between 0 and 1, got {activation_rate}")

@@ -1,8 +1,12 @@
 """`moelab serving`: what a model costs to serve on given hardware, before it exists."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from moelab.architecture import ModelConfig
+    from moelab.serving import Hardware, Traffic
 
 
 def command(
@@ -18,6 +22,9 @@ def command(
     kv_precision: Annotated[str, typer.Option(help="Of the KV cache: bf16, fp8, int4.")] = "bf16",
     imbalance: Annotated[float, typer.Option(help="Busiest device's load over the mean (experts).")] = 1.0,
     gpu_price: Annotated[float | None, typer.Option(help="US dollars per device and hour.")] = None,
+    tables: Annotated[
+        str | None, typer.Option(help="Use measured latencies (YAML) and the simpler model of arXiv 2404.02852.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Estimate devices, batch, throughput, latency and price of serving a model that need not exist yet.
@@ -47,6 +54,9 @@ def command(
         },
         "serving",
     )
+    if tables is not None:
+        _simple(model, traffic, device, device.price if gpu_price is None else gpu_price, tables, json)
+        return
     cost = serve_one(model, traffic, device, gpu_price)
     price = device.price if gpu_price is None else gpu_price
     if json:
@@ -65,3 +75,40 @@ def command(
     if cost["distinct_experts"]:
         rows.append(("distinct experts read per layer and step", f"{cost['distinct_experts']:.1f}"))
     print_table([f"{config}, {traffic.prompt:,} + {traffic.output:,} tokens, {precision}", ""], rows)
+
+
+def _simple(
+    model: "ModelConfig", traffic: "Traffic", device: "Hardware", price: float, tables: str, json: bool
+) -> None:
+    """Yun et al.'s model: latencies from tables, batch from memory alone."""
+    from dataclasses import asdict
+
+    from moelab.architecture import count_parameters
+    from moelab.architecture.memory import bytes_of
+    from moelab.cli.output import print_json, print_table
+    from moelab.quantities import format_number
+    from moelab.serving.simple import load_tables, serve_simple
+
+    prefill, decode = load_tables(tables)
+    cost = serve_simple(
+        params_total=count_parameters(model).params_total,
+        d_model=model.n_kv_heads * model.head_dim,
+        n_layers=model.n_layers,
+        prompt=traffic.prompt,
+        output=traffic.output,
+        memory_elements=device.memory / bytes_of(traffic.precision),
+        price_per_hour=price,
+        prefill=prefill,
+        decode=decode,
+        gpus=(1, 2, 4, 8) if traffic.gpus is None else (traffic.gpus,),
+    )
+    if json:
+        print_json(asdict(cost))
+        return
+    rows = [
+        ("devices", f"{cost.gpus} x {device.name}"),
+        ("requests in flight", f"{cost.batch:.1f}"),
+        ("output tokens per second", format_number(cost.tokens_per_second)),
+        ("$ per million output tokens", f"{cost.cost_per_million_output_tokens:.4g}"),
+    ]
+    print_table([f"from the latencies of {tables}", ""], rows)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moelab.config import load_yaml
 from moelab.errors import InputError
 
 Latency = Callable[[float, int], float]
@@ -40,9 +41,24 @@ def table(points: Mapping[int, Mapping[float, float]]) -> Latency:
     return latency
 
 
+def load_tables(path: str) -> tuple[Latency, Latency]:
+    """Prefill and decode latencies from YAML: {prefill: {DEVICES: {BATCH: SECONDS}}, decode: {...}}."""
+    value = load_yaml(path)
+    if set(value) != {"prefill", "decode"}:
+        raise InputError(f"latency table: {path} must hold prefill and decode, got {sorted(map(str, value))}")
+    try:
+        measured = {
+            name: {int(g): {float(b): float(s) for b, s in rows.items()} for g, rows in value[name].items()}
+            for name in ("prefill", "decode")
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"latency table: {path}: expected {{DEVICES: {{BATCH: SECONDS}}}} of numbers") from None
+    return table(measured["prefill"]), table(measured["decode"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimpleServing:
-    """The cheapest number of devices: price per million output tokens, batch (real-valued) and output tokens a second."""
+    """The cheapest number of devices: batch (real-valued), output tokens a second, dollars per million of them."""
 
     gpus: int
     batch: float

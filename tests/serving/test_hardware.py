@@ -1,0 +1,50 @@
+"""The catalogue: dense rates as published, complete entries, files of one's own, names that do not exist."""
+
+from pathlib import Path
+
+import pytest
+
+from moelab.errors import InputError
+from moelab.serving import catalogue, load_hardware
+
+DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
+    "a100": (312e12, None, 80e9, 2.039e12),
+    "h100": (989.4e12, 1978.9e12, 80e9, 3.35e12),
+    "h200": (989.4e12, 1978.9e12, 141e9, 4.8e12),
+    "b200": (2250e12, 4500e12, 180e9, 8e12),
+    "mi300x": (1307.4e12, 2614.9e12, 192e9, 5.3e12),
+    "l40s": (362.05e12, 733e12, 48e9, 864e9),
+    "rtx4090": (165.2e12, 330.3e12, 24e9, 1.008e12),
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_rates_are_the_dense_ones(name: str) -> None:
+    device = load_hardware(name)
+    assert (device.bf16, device.fp8, device.memory, device.bandwidth) == DENSE[name]
+
+
+def test_every_device_names_its_source() -> None:
+    assert set(catalogue()) == {*DENSE, "cpu"}
+    assert all(len(device.source) > 20 for device in catalogue().values())
+
+
+def test_a_device_without_fp8_computes_in_bf16() -> None:
+    device = load_hardware("a100")
+    assert device.rate("fp8") == device.rate("bf16")
+    assert load_hardware("h100").rate("fp8") == pytest.approx(2 * load_hardware("h100").rate("bf16"), rel=1e-3)
+
+
+def test_a_measured_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    load_hardware("l40s").replace(bandwidth_efficiency=0.5).to_yaml(path)
+    assert load_hardware(str(path)).reach == 432e9
+
+
+def test_bad_devices(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hardware: no such device 'h1000'; known: a100"):
+        load_hardware("h1000")
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\nsource: y\nbf16: -1\n")
+    with pytest.raises(InputError, match="bf16"):
+        load_hardware(str(path))
