@@ -1,3 +1,63 @@
-"""moelab answers "which Mixture-of-Experts model should we train?": train small, fit laws, plan, verify."""
+"""moelab answers "which Mixture-of-Experts model should we train?": train small, fit laws, plan, verify.
+
+    import moelab
+    runs = moelab.load_table("studies/quickstart/runs")
+    law = moelab.fit(runs, law="ludziejewski2025")
+    print(law.predict(params_active=2e5, n_experts=8, tokens=4e6))
+    print(moelab.plan(moelab.Budget(flops=1e21, max_params=1e10)).best.label)
+
+The names below load their room when first used, so `import moelab` costs nothing and needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moelab.architecture import ModelConfig as ModelConfig
+    from moelab.architecture import MoEConfig as MoEConfig
+    from moelab.architecture import count_flops as count_flops
+    from moelab.architecture import count_parameters as count_parameters
+    from moelab.architecture import load_model as load_model
+    from moelab.fitting import FittedLaw as FittedLaw
+    from moelab.fitting import compare as compare
+    from moelab.fitting import fit as fit
+    from moelab.fitting import load_fits as load_fits
+    from moelab.fitting import save_fits as save_fits
+    from moelab.laws import all_laws as all_laws
+    from moelab.laws import get_law as get_law
+    from moelab.model import build_model as build_model
+    from moelab.planning import Budget as Budget
+    from moelab.planning import Plan as Plan
+    from moelab.planning import Space as Space
+    from moelab.planning import plan as plan
+    from moelab.runs import RunConfig as RunConfig
+    from moelab.runs import RunRecord as RunRecord
+    from moelab.runs.table import load_table as load_table
+    from moelab.studies import load_study as load_study
+    from moelab.studies import run_study as run_study
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "moelab.architecture": ("ModelConfig", "MoEConfig", "count_flops", "count_parameters", "load_model"),
+    "moelab.fitting": ("FittedLaw", "compare", "fit", "load_fits", "save_fits"),
+    "moelab.laws": ("all_laws", "get_law"),
+    "moelab.model": ("build_model",),
+    "moelab.planning": ("Budget", "Plan", "Space", "plan"),
+    "moelab.runs": ("RunConfig", "RunRecord"),
+    "moelab.runs.table": ("load_table",),
+    "moelab.studies": ("load_study", "run_study"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'moelab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*_HOME, "__version__"]
