@@ -10,7 +10,7 @@ from moelab.fitting.compare import supported_laws
 from moelab.fitting.plots import fit_rows, holdout_rows
 from moelab.laws import get_law
 
-FEW = {"bootstrap": 50, "starts": 64}
+FEW = {"bootstrap": 12, "starts": 8}
 
 
 @pytest.fixture
@@ -92,7 +92,14 @@ def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
     rows = result.disagreement(sweep)
     assert len(rows) == 60
     assert rows[0]["spread"] == pytest.approx(np.ptp([rows[0][name] for name in result.fits]))
-    at = {"params_active": 1e9, "params_total": 4e9, "tokens": 2e10, "expert_ratio": 8, "sparsity": 0.875, "n_experts": 8}
+    at = {
+        "params_active": 1e9,
+        "params_total": 4e9,
+        "tokens": 2e10,
+        "expert_ratio": 8,
+        "sparsity": 0.875,
+        "n_experts": 8,
+    }
     votes = [float(fitted.predict(**at).value[0]) for fitted in result.fits.values()]
     assert min(votes) <= float(result.predict(**at)[0]) <= max(votes)
 

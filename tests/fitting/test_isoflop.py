@@ -42,7 +42,11 @@ def test_linear_axis() -> None:
     ("x", "loss", "message"),
     [
         (np.linspace(1, 9, 9), -((np.linspace(1, 9, 9) - 4) ** 2), "opens downward"),
-        (np.linspace(1, 9, 9), (np.linspace(1, 9, 9) - 12) ** 2, r"lowest point \(12\) lies above the points \(1 to 9\)"),
+        (
+            np.linspace(1, 9, 9),
+            (np.linspace(1, 9, 9) - 12) ** 2,
+            r"lowest point \(12\) lies above the points \(1 to 9\)",
+        ),
         (np.linspace(1, 9, 9), (np.linspace(1, 9, 9) + 2) ** 2, "lies below the points"),
         (np.array([1.0, 1, 2, 2, 3]), np.array([2.0, 2, 1, 1, 2]), "3 different values"),
         (np.array([1.0, 2, 3, 4]), np.array([2.0, np.nan, 1, 2]), "must be finite"),

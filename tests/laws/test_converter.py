@@ -119,3 +119,11 @@ def test_extrapolation_is_the_largest_distance_in_decades() -> None:
     assert np.isnan(get_law("hoffmann2022").extrapolation({"params_total": 1e9, "tokens": 1e10}))
     abnar = get_law("abnar2025")
     assert abnar.extrapolation({"sparsity": 0.995}) == pytest.approx(1)
+
+
+def test_fits_of_ones_own_count_as_tables_do() -> None:
+    config = model(n_experts=64, top_k=8, d_expert=64)
+    counts = count_parameters(config)
+    own = read("krajewski2024", config, published=False)
+    assert own["params_non_embedding"] == counts.params_non_embedding
+    assert read("tian2025", config, published=False)["train_flops"] == count_flops(config, 512).train * 1e9

@@ -126,6 +126,8 @@ def _print(result: "Comparison", table: Any) -> None:
                 (name, _number(value["value"]), _number(value["low"]), _number(value["high"]), ", ".join(marks))
             )
         print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
+        if fitted.interval_rel is not None:
+            print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
         print_line(
             f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
             f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"

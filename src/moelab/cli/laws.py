@@ -208,9 +208,13 @@ def _show_optimum(
 
 def _print_optimum(law: "Law", flops: float, best: "Optimum") -> None:
     from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_number
+    from moelab.quantities import format_bytes, format_number
 
-    rows = [(name, format_number(value, 4)) for name, value in best.values.items() if name != "train_flops"]
+    rows = [
+        (name, format_bytes(value) if name == "memory_bytes" else format_number(value, 4))
+        for name, value in best.values.items()
+        if name != "train_flops"
+    ]
     print_table([f"{law.id} at {flops:.4g} FLOPs", ""], [*rows, (law.kind, f"{best.loss:.4f}")])
     print_line(f"compute in the law's own convention: {law.flops}")
     for bound in best.decided_by:

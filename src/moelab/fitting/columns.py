@@ -31,10 +31,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         (("params_non_embedding", "params_active_non_embedding", "n_experts", "top_k"), _dense_twin),
     ),
     "active_experts": (
+        (("top_k", "d_expert", "d_shared"), lambda k, d, s: k + s / d),
         (("top_k", "n_shared_experts"), lambda k, s: k + s),
         (("top_k",), lambda k: k),
     ),
-    "shared_share": ((("top_k", "n_shared_experts"), lambda k, s: s / (k + s)),),
+    "shared_share": (
+        (("top_k", "d_expert", "d_shared"), lambda k, d, s: s / (k * d + s)),
+        (("top_k", "n_shared_experts"), lambda k, s: s / (k + s)),
+    ),
     "expert_activation": (
         (("n_experts", "top_k", "d_expert", "d_shared"), lambda e, k, d, s: (k * d + s) / (e * d + s)),
         (("n_experts", "top_k"), lambda e, k: k / e),
@@ -73,8 +77,8 @@ def variable(columns: Columns, name: str) -> Array | None:
     return None
 
 
-def variables(columns: Columns, law: Law) -> dict[str, Array]:
-    """All variables of a law. Raises InputError naming the missing columns and how to supply them."""
+def variables(columns: Columns, law: Law, hint: str = "map one with --let '{} = ...'") -> dict[str, Array]:
+    """All variables of a law. Raises InputError naming the missing columns and, by `hint`, how to supply one."""
     found = {name: variable(columns, name) for name in law.variables}
     missing = [name for name, values in found.items() if values is None]
     if missing:
@@ -82,8 +86,7 @@ def variables(columns: Columns, law: Law) -> dict[str, Array]:
         from_others = [" and ".join(needs) for needs, _ in RULES.get(name, ())]
         derived = f" (or {', or '.join(from_others)})" if from_others else ""
         raise InputError(
-            f"{law.id}: the table has no column for {', '.join(missing)}{derived}; map one with "
-            f"--let '{name} = ...'. Its columns: {', '.join(columns)}"
+            f"{law.id}: no column for {', '.join(missing)}{derived}; {hint.format(name)}; columns: {', '.join(columns)}"
         )
     return {name: values for name, values in found.items() if values is not None}
 

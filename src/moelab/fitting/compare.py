@@ -94,8 +94,10 @@ def compare(
     chosen, skipped = supported_laws(table, options.get("loss") or "loss") if laws is None else ([], {})
     chosen = [get_law(law) if isinstance(law, str) else law for law in laws] if laws is not None else chosen
     if laws is None and not chosen:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise InputError(f"law: the table supports no law ({reasons})")
+        near = min(
+            skipped, key=lambda name: skipped[name].count(",") + 99 * (not skipped[name].startswith("no column"))
+        )
+        raise InputError(f"law: the table supports no law; the nearest is {near}: {skipped[near]}")
     fits: dict[str, FittedLaw] = {}
     for law in chosen:
         try:

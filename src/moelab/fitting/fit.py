@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def fit_observations(
     coefficients = _coefficients(parameters, theta)
     draws = _bootstrap(problem, modes, data, bootstrap, seed)
     predicted = law.loss(coefficients, data.variables)
-    return FittedLaw(
+    fitted = FittedLaw(
         law=law,
         n_runs=len(data),
         coefficients=coefficients,
@@ -95,10 +96,12 @@ def fit_observations(
         measured=data.measured,
         predicted=predicted,
         free=len(parameters.free),
-        cpu_seconds=time.process_time() - began,
+        cpu_seconds=0.0,
         notes=(*notes, *_constant(data)),
         seed_noise=data.seed_noise(),
     )
+    interval = fitted.mean_interval({name: data.variables[name] for name in law.variables})
+    return replace(fitted, interval_rel=interval, cpu_seconds=time.process_time() - began)
 
 
 def _enough_rows(

@@ -15,6 +15,7 @@ from moelab.laws import Conversion, Law, get_law
 
 Array = NDArray[Any]
 LEVEL = 0.8
+GIVE = "give it by name, --set {}=... on the command line"
 _BLOCK = 2_000_000
 
 
@@ -65,6 +66,7 @@ class FittedLaw:
     cpu_seconds: float
     notes: tuple[str, ...] = ()
     seed_noise: dict[str, float] | None = None
+    interval_rel: float | None = None
     holdout: Holdout | None = None
 
     @property
@@ -85,7 +87,7 @@ class FittedLaw:
         Raises InputError for missing variables.
         """
         columns = {**(columns_of(table) if table is not None else {}), **columns_of(values)}
-        given = {**columns, **variables(columns, self.law)}
+        given = {**columns, **variables(columns, self.law, GIVE)}
         numbers = {name: given[name] for name in (*self.law.variables, *self.ranges) if name in given}
         numbers = dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True))
         value = np.broadcast_to(self.law.loss(self.coefficients, numbers), next(iter(numbers.values())).shape)
@@ -132,6 +134,13 @@ class FittedLaw:
 
         return plot_fits([self])
 
+    def mean_interval(self, numbers: Mapping[str, Array]) -> float | None:
+        """Mean half-width of the law's own 80 % interval over some runs, relative to the prediction."""
+        if not len(self.draws):
+            return None
+        low, high = self._spread(dict(numbers), noise=False)
+        return float(np.mean((high - low) / 2 / self.law.loss(self.coefficients, numbers)))
+
     def with_holdout(self, holdout: Holdout | None) -> "FittedLaw":
         """The same fit with its held-out score."""
         return replace(self, holdout=holdout)
@@ -155,6 +164,7 @@ class FittedLaw:
             "ranges": {name: list(limits) for name, limits in self.ranges.items()},
             "notes": list(self.notes),
             "seed_noise": self.seed_noise,
+            "interval_rel": self.interval_rel,
             "bootstrap": len(self.draws),
             "cpu_seconds": self.cpu_seconds,
         }
@@ -190,6 +200,7 @@ class FittedLaw:
                 cpu_seconds=float(value["cpu_seconds"]),
                 notes=tuple(value["notes"]),
                 seed_noise=value.get("seed_noise"),
+                interval_rel=value.get("interval_rel"),
                 holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
             )
         except KeyError as error:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from moelab.architecture import ModelConfig, ParameterCount, Shape, count_flops, count_parameters
 
 Array = NDArray[Any]
+IN_TABLES = ("params_non_embedding", "params_active_non_embedding", "params_dense", "train_flops")
+"""Variables that a paper counts otherwise than the columns of a table do."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,14 @@ class Design:
     def all_moe(self) -> Array:
         """Where every layer is MoE."""
         return np.asarray(self.shape.n_moe_layers) == np.asarray(self.shape.n_layers)
+
+    def in_tables(self, name: str) -> Array:
+        """A variable as a table of runs counts it: routers among the parameters, the head among the FLOPs."""
+        if name == "train_flops":
+            return self.train_flops
+        if name == "params_dense":
+            return self.params_dense + _float(self.count.router)
+        return _float(getattr(self.count, name))
 
     @cached_property
     def _d_expert(self) -> Array:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
-from moelab.laws.design import Conversion, Design, Refusal
+from moelab.laws.design import IN_TABLES, Conversion, Design, Refusal
 
 Array = NDArray[Any]
 Values = Mapping[str, Any]
@@ -107,6 +107,9 @@ class Law:
     def read(self, design: Design, published: bool = True) -> Conversion:
         """As `variables_of`, for a design whose counts several laws share."""
         variables, refusals = self.convert(design)
+        if not published:
+            # A fit of one's own was given the table's counts, not the paper's: see `Design.in_tables`.
+            variables |= {name: design.in_tables(name) for name in IN_TABLES if name in variables}
         if not self.covers_dense:
             refusals.append(Refusal("this law does not describe dense models", design.dense))
         if not self.covers_moe:
