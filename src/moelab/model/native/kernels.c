@@ -20,6 +20,7 @@ typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 #define MR 6        /* rows of a register tile */
 #define KC 256      /* depth of a block of a product */
 #define MC 96       /* rows that go through an expert together */
+#define PAD 16      /* floats after a row, so that a column of rows does not fall into one cache set */
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
@@ -490,9 +491,10 @@ void experts_backward(const float *dy, const float *x, const float *first, const
     for (long t = 0; t < threads; t++) {
         float *sum = t ? parts + (t - 1) * tokens * d : dx;
         float *w1 = malloc(sizeof(float) * panels(2 * f, d)), *w2 = malloc(sizeof(float) * panels(d, f));
-        float *x_rows = malloc(sizeof(float) * MC * d), *dy_rows = malloc(sizeof(float) * MC * d);
+        long ld = d + PAD, lh = 2 * f + PAD;
+        float *x_rows = malloc(sizeof(float) * MC * ld), *dy_rows = malloc(sizeof(float) * MC * ld);
         float *act = malloc(sizeof(float) * MC * f), *d_act = malloc(sizeof(float) * MC * f);
-        float *dh = malloc(sizeof(float) * MC * 2 * f), *result = malloc(sizeof(float) * MC * d);
+        float *dh = malloc(sizeof(float) * MC * lh), *result = malloc(sizeof(float) * MC * d);
         float *packed = malloc(sizeof(float) * (panels(MC, d) + panels(MC, f)));
         long last = first_expert(offsets, n_experts, t + 1, threads);
         for (long e = first_expert(offsets, n_experts, t, threads); e < last; e++) {
@@ -503,20 +505,20 @@ void experts_backward(const float *dy, const float *x, const float *first, const
                 long m = offsets[e + 1] - r < MC ? offsets[e + 1] - r : MC;
                 for (long i = 0; i < m; i++) {
                     long token = token_of(order, r + i, top_k);
-                    memcpy(x_rows + i * d, x + token * d, d * sizeof(float));
-                    memcpy(dy_rows + i * d, dy + token * d, d * sizeof(float));
+                    memcpy(x_rows + i * ld, x + token * d, d * sizeof(float));
+                    memcpy(dy_rows + i * ld, dy + token * d, d * sizeof(float));
                 }
-                product(m, f, d, dy_rows, d, 1, w2, d_act, f, 0);
+                product(m, f, d, dy_rows, ld, 1, w2, d_act, f, 0);
                 for (long i = 0; i < m; i++) {
                     float gate = gates ? gates[order[r + i]] : 1.0f;
-                    float d_gate = swiglu_row(h + (r + i) * 2 * f, gate, act + i * f, d_act + i * f, dh + i * 2 * f, f);
+                    float d_gate = swiglu_row(h + (r + i) * 2 * f, gate, act + i * f, d_act + i * f, dh + i * lh, f);
                     if (gates) d_gates[order[r + i]] = d_gate;
                 }
                 pack(act, f, 1, m, f, packed);
-                product(d, f, m, dy_rows, 1, d, packed, d_down + e * d * f, f, 1);
-                pack(x_rows, d, 1, m, d, packed);
-                product(2 * f, d, m, dh, 1, 2 * f, packed, d_first + e * 2 * f * d, d, 1);
-                product(m, d, 2 * f, dh, 2 * f, 1, w1, result, d, 0);
+                product(d, f, m, dy_rows, 1, ld, packed, d_down + e * d * f, f, 1);
+                pack(x_rows, ld, 1, m, d, packed);
+                product(2 * f, d, m, dh, 1, lh, packed, d_first + e * 2 * f * d, d, 1);
+                product(m, d, 2 * f, dh, lh, 1, w1, result, d, 0);
                 for (long i = 0; i < m; i++) {
                     float *to = sum + token_of(order, r + i, top_k) * d;
                     for (long j = 0; j < d; j++) to[j] += result[i * d + j];
