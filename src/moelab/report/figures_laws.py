@@ -55,10 +55,10 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
     main = alt.layer(
         perfect,
         _bars(mine, rows, x, "low", "high", scale, "predicted loss"),
-        _marks(mine, rows, x, alt.Y("predicted:Q", scale=scale, title="predicted loss")),
+        _marks(mine, rows, x, alt.Y("predicted:Q", scale=scale, axis=alt.Axis(title="predicted loss", minExtent=40))),
     )
     r_scale = alt.Scale(domain=[-bound, bound], nice=False)
-    r_axis = alt.Axis(format="+.1~%", tickCount=4, title="error")
+    r_axis = alt.Axis(labelExpr=theme.SIGNED_PERCENT, tickCount=4, title="error", minExtent=40)
     zero = (
         alt.Chart(theme.data([{"residual": 0}]))
         .mark_rule(color=theme.RULE)
@@ -69,7 +69,7 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
         _bars(mine, rows, x_named, "residual_low", "residual_high", r_scale, "error"),
         _marks(mine, rows, x_named, alt.Y("residual:Q", scale=r_scale, axis=r_axis)),
     )
-    title = {"title": alt.TitleParams(law, fontSize=12.5, offset=6)} if named else {}
+    title = {"title": theme.panel_title(law)} if named else {}
     return alt.vconcat(
         main.properties(width=width, height=240, **title), below.properties(width=width, height=110), spacing=8
     )  # fmt: skip
@@ -115,7 +115,7 @@ def holdout_error(points: Any, *, title: str = "") -> Any:
     y = alt.Y(
         "error_rel:Q",
         scale=alt.Scale(domain=[-bound, bound], nice=False),
-        axis=alt.Axis(format="+.1~%", title="predicted / measured − 1", tickCount=7),
+        axis=alt.Axis(labelExpr=theme.SIGNED_PERCENT, title="predicted / measured − 1", tickCount=7),
     )
     color, shape = theme.law_color(laws), theme.law_shape(laws)
     tips = theme.tooltip(

@@ -119,6 +119,6 @@ def loss_against(
                 .mark_point(filled=True, size=55)
                 .encode(x, y, color, shape, tooltip=tips[:3])
             )
-        heading: dict[str, Any] = {"title": alt.TitleParams(law, fontSize=12.5, offset=6)} if len(laws) > 1 else {}
+        heading: dict[str, Any] = {"title": theme.panel_title(law)} if len(laws) > 1 else {}
         panels.append(alt.layer(*layers).properties(width=width, height=270, **heading))
     return theme.finish(alt.concat(*panels, columns=columns, spacing=24), title, left_out)

@@ -1,5 +1,6 @@
 """Figures of trade-offs: loss against size and serving cost, throughput against latency."""
 
+import math
 from typing import Any
 
 import altair as alt
@@ -8,7 +9,7 @@ from moelab.quantities import format_number
 from moelab.report import theme
 from moelab.report.tables import Row, read_rows, unique
 
-MAX_LABELS = 8
+MAX_LABELS, LABEL_GAP = 6, 22  # names on the front, and the pixels between two of them
 
 
 def pareto(table: Any, *, cost_title: str = "serving cost", title: str = "") -> Any:
@@ -26,11 +27,11 @@ def pareto(table: Any, *, cost_title: str = "serving cost", title: str = "") -> 
     panels = [_panel(rows, rows, "params_total", "total parameters", width)]
     if priced:
         panels.append(_panel(priced, rows, "serving_cost", cost_title, width))
-    note = "solid and named: on the front" if len({row["on_front"] for row in rows}) == 2 else ""
+    note = "solid: on the front" if len({row["on_front"] for row in rows}) == 2 else ""
     return theme.finish(alt.concat(*panels, columns=2, spacing=28), title, left_out, note)
 
 
-def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: int) -> Any:
+def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: int, height: int = 320) -> Any:
     y_scale = theme.scale([row["loss"] for row in every])
     y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
     x = theme.quantity_x(field, rows, x_title, log=True)
@@ -38,31 +39,35 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: i
                          ("params_total", "total parameters", ".3~s"),
                          ("serving_cost", "serving cost", ".3~g"))  # fmt: skip
     color, shape = theme.kind_color(every), theme.kind_shape(every)
-    layers = [
-        alt.Chart(theme.data(part))
-        .mark_point(filled=True, size=85 if front else 42, opacity=1 if front else 0.3)
+    dominated, front = (
+        alt.Chart(theme.data([row for row in rows if row["on_front"] == on_front]))
+        .mark_point(filled=True, size=size, opacity=opacity)
         .encode(x, y, color, shape, tooltip=tips)
-        for front in (False, True)
-        if (part := [row for row in rows if row["on_front"] == front])
-    ]
-    for side in _labels(rows, field, *y_scale.domain):
-        align: Any = "left" if side[0]["left"] else "right"
-        dx = 9 if align == "left" else -9
+        for on_front, size, opacity in ((False, 42, 0.3), (True, 85, 1))
+    )
+    names = []
+    for align, dx, side in _labels(rows, field, height / (y_scale.domain[1] - y_scale.domain[0]), width):
         text = alt.Chart(theme.data(side)).mark_text(align=align, dx=dx, limit=190, fontSize=11)
-        layers += theme.halo(text.encode(x, alt.Y("y_label:Q", scale=y_scale), color, text="label:N"))
-    return alt.layer(*layers).properties(width=width, height=320)
+        names += theme.halo(text.encode(x, y, color, text="label:N"))
+    return alt.layer(dominated, *names, front).properties(width=width, height=height)
 
 
-def _labels(rows: list[Row], field: str, low: float, high: float) -> list[list[Row]]:
-    """The front's labels: right of the marks in the left half of the axis, left of them in the right half."""
-    front = sorted((dict(row) for row in rows if row["on_front"]), key=lambda row: row["loss"])[:MAX_LABELS]
-    if not front:
-        return []
-    values = [row[field] for row in rows]
-    middle = (min(values) * max(values)) ** 0.5
-    for row, place in zip(front, theme.spread_labels([r["loss"] for r in front], low, high, 320), strict=True):
-        row |= {"y_label": place, "left": row[field] <= middle}
-    return [side for left in (True, False) if (side := [row for row in front if row["left"] == left])]
+def _labels(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Any, int, list[Row]]]:
+    """The designs on the front to name, best first and far enough apart to read: (alignment, shift, rows).
+
+    Nothing is both better and cheaper than a front design, so the left of its mark is free; only near the axis the
+    name does not fit there and stands to the right.
+    """
+    chosen: list[Row] = []
+    for row in sorted((row for row in rows if row["on_front"]), key=lambda row: row["loss"]):
+        apart = all(abs(row["loss"] - other["loss"]) * pixels_per_loss >= LABEL_GAP for other in chosen)
+        if apart and len(chosen) < MAX_LABELS:
+            chosen.append(row)
+    low, high = theme.padded([row[field] for row in rows], log=True)
+    room = {id(row): math.log(row[field] / low) / math.log(high / low) * width for row in chosen}
+    left = [row for row in chosen if room[id(row)] > min(len(row["label"]) * 6, 190) + 14]
+    right = [row for row in chosen if row not in left]
+    return [(align, dx, side) for align, dx, side in (("left", 9, right), ("right", -9, left)) if side]
 
 
 def serving_curve(table: Any, *, title: str = "") -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from moelab.files import write_text
 
 PAGE_BYTES = 1_500_000
-STATIC_BYTES = 60_000  # a still picture larger than this is left out: the interactive one is there
+STATIC_BYTES = 100_000  # a still picture larger than this is left out: the interactive one is there
 
 
 class Fact(NamedTuple):
@@ -132,11 +132,11 @@ def _safe_json(value: Any) -> str:
 
 def _stills(charts: Sequence[Any], room: int) -> list[str | None]:
     """A still SVG per chart as a data address, seen until the interactive chart replaces it, while there is room."""
-    from moelab.report.save import figure_svg
+    from moelab.report.save import slim_svg
 
     stills: list[str | None] = []
     for chart in charts:
-        address = "data:image/svg+xml;base64," + base64.b64encode(figure_svg(chart).encode()).decode()
+        address = "data:image/svg+xml;base64," + base64.b64encode(slim_svg(chart).encode()).decode()
         fits = len(address) <= min(STATIC_BYTES, room)
         room -= len(address) if fits else 0
         stills.append(address if fits else None)

@@ -1,6 +1,7 @@
 """Figures to files: SVG, PNG, PDF, HTML or JSON by the name's ending, without a browser or the network."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ def figure_svg(chart: Any) -> str:
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(chart.to_json()))
+
+
+def slim_svg(chart: Any) -> str:
+    """A small SVG for the page: no invisible marks, short coordinates, and the font the text was measured with."""
+    svg = re.sub(r'<path(?:[^>]* opacity="0"|(?![^>]* (?:fill|stroke)="))[^>]*/>', "", figure_svg(chart))
+    svg = re.sub(r' (?:aria-[a-z]+|role|stroke-miterlimit)="[^"]*"', "", svg)
+    svg = re.sub(r'(?<= d=")[^"]+|(?<= transform=")[^"]+', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), svg)
+    return re.sub(r'font-family="[^"]*"', 'font-family="Arial, Liberation Sans, sans-serif"', svg)
 
 
 def save_figure(chart: Any, path: str | Path) -> Path:

@@ -24,13 +24,16 @@ HUMAN = (
     " : replace(replace(format(datum.value, abs(datum.value) < 1 ? '.3~g' : '.3~s'), 'G', 'B'), 'k', 'K')"
 )
 
+# A signed share of a residual axis: +1.5%, 0, −2%.
+SIGNED_PERCENT = "datum.value == 0 ? '0' : format(datum.value, '+.1~%')"
+
 
 def finish(chart: Any, title: str = "", left_out: int = 0, note: str = "") -> Any:
     """Apply the house style to a complete chart, with a title, a note, and a word on rows that could not be drawn."""
     missing = f"{left_out} row{'s' if left_out > 1 else ''} without a finite value not drawn" if left_out else ""
     notes = [line for line in (note, missing) if line]
     if title or notes:
-        quiet: dict[str, Any] = {} if title else {"fontSize": 12, "fontWeight": "normal", "color": MUTED}
+        quiet: dict[str, Any] = {} if title else {"fontSize": 12, "fontWeight": "normal", "color": MUTED, "offset": 2}
         chart = chart.properties(title=alt.TitleParams(title or notes, subtitle=notes if title else [], **quiet))
     axis: dict[str, Any] = {
         "labelColor": MUTED,
@@ -73,6 +76,11 @@ def finish(chart: Any, title: str = "", left_out: int = 0, note: str = "") -> An
         header=alt.HeaderConfig(labelFontSize=12.5, labelColor=INK, labelFontWeight=600),
         text=alt.MarkConfig(color=INK, fontSize=11.5),
     )
+
+
+def panel_title(text: str) -> Any:
+    """The heading of one panel among several, above its plot's left edge."""
+    return alt.TitleParams(text, fontSize=12.5, offset=6, frame="group")
 
 
 def data(rows: Iterable[Row]) -> Any:

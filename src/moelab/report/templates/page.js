@@ -10,12 +10,33 @@ function sized(spec, width, columns, narrow) {
     for (const key of ["concat", "vconcat", "hconcat", "layer"]) (node[key] || []).forEach(visit);
   };
   visit(copy);
+  if (narrow) wrapLabels(copy);
   if (copy.concat) copy.columns = columns;
   if (narrow) {
-    copy.config.axisY = { ...copy.config.axisY, labelLimit: 120, labelFontSize: 11 };
+    copy.config.axisY = { ...copy.config.axisY, labelFontSize: 11 };
     copy.config.axisX = { ...copy.config.axisX, labelFontSize: 11 };
   }
   return copy;
+}
+
+// On a narrow screen the names of rows break into short lines instead of squeezing the plot.
+function wrapLabels(node) {
+  const y = node.encoding && node.encoding.y;
+  if (y && Array.isArray(y.sort) && y.axis) {
+    const lines = Object.fromEntries(y.sort.map((name) => [name, wrapped(name, 15)]));
+    y.axis.labelExpr = JSON.stringify(lines) + "[datum.label]";
+  }
+  for (const key of ["concat", "vconcat", "hconcat", "layer"]) (node[key] || []).forEach(wrapLabels);
+}
+
+function wrapped(text, length) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines[lines.length - 1];
+    if (last && (last + " " + word).length > length) lines.push(word);
+    else lines[lines.length - 1] = last ? last + " " + word : word;
+  }
+  return lines;
 }
 
 function panelWidth(node) {
