@@ -278,9 +278,12 @@ def curve_of(juror: Juror, at_budget: Array, field: Field, budget: Budget, desig
 
 
 def curve_through(juror: Juror, some: Field, budget: Budget, best_loss: float, best_spent: float) -> Curve:
-    """The optimum over `some` designs at fractions of the compute, shifted onto the known optimum at the budget."""
+    """The optimum over `some` designs at fractions of the compute that the known optimum spends (less than there is where
+    data is scarce), shifted onto that optimum."""
     seq_len, compute = some.lattice.space.seq_len, compute_of(some.lattice, budget)
-    tokens = np.stack([affordable_tokens(some.lattice, budget, compute * f) for f in CURVE])
+    share = min(1.0, best_spent / float(np.max(compute)))
+    shares = [share * f for f in CURVE[:-1]] + [1.0]
+    tokens = np.stack([affordable_tokens(some.lattice, budget, compute * f) for f in shares])
     usable = tokens >= seq_len
     tokens = np.where(usable, tokens, seq_len)
     unique = None if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
@@ -305,7 +308,7 @@ def _median(values: Array) -> Array:
 
 
 def _majority_median(lost: Array) -> Array:
-    """The median where at least half of the jury speaks; infinite elsewhere."""
+    """The median where more than half of the jury speaks (where nowhere so many do: as many as do); else infinite."""
     speaking = np.isfinite(lost).sum(axis=0)
-    most = speaking.max()
-    return np.where(speaking * 2 >= min(len(lost), most), _median(lost), np.inf)
+    needed = min(len(lost) // 2 + 1, max(int(speaking.max()), 1))
+    return np.where(speaking >= needed, _median(lost), np.inf)

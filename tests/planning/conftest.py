@@ -1,0 +1,67 @@
+"""A space of a few hundred tiny designs, and laws fitted to made-up runs in it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moelab.fitting import FittedLaw, fit
+from moelab.laws import Design
+from moelab.planning import Space
+from moelab.planning.lattice import enumerate_designs
+
+TINY = {
+    "d_model": [32, 48, 64, 96],
+    "n_layers": [2, 3, 4],
+    "aspect": [8, 32],
+    "head_dim": [8, 16],
+    "heads_per_kv": 1,
+    "ffn_ratio": 3,
+    "n_experts": [4, 8, 16],
+    "top_k": [1, 2, 4],
+    "n_shared_experts": [0, 1],
+    "n_dense_layers": [0, 1],
+    "d_expert_step": 8,
+    "d_ff_step": 8,
+    "min_d_expert": 8,
+    "vocab_size": 512,
+    "seq_len": 128,
+    "tie_embeddings": True,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Space:
+    """Small enough to enumerate by hand."""
+    return Space.parse(TINY)
+
+
+def made_up_runs(space: Space, n: int = 24, noise: float = 0.004, seed: int = 0) -> dict[str, Any]:
+    """Runs of random designs whose loss follows a simple rule, as a table."""
+    rng = np.random.default_rng(seed)
+    lattice = enumerate_designs(space)
+    picked = lattice.take(rng.choice(len(lattice), n, replace=False))
+    tokens = np.exp(rng.uniform(np.log(3e5), np.log(4e6), n))
+    design = Design.of(picked.shape, tokens, space.seq_len)
+    true = 1.5 + 30 * design.params_active**-0.33 * design.expert_ratio**-0.1 + 60 * tokens**-0.3
+    return {
+        "params_total": design.params_total,
+        "params_active": design.params_active,
+        "params_non_embedding": design.params_without_router,
+        "params_active_non_embedding": design.params_active_without_router,
+        "tokens": tokens,
+        "sparsity": design.sparsity,
+        "expert_ratio": design.expert_ratio,
+        "n_experts": design.n_experts,
+        "top_k": design.top_k,
+        "granularity": design.granularity,
+        "train_flops": design.train_flops,
+        "loss": true * np.exp(rng.normal(0, noise, n)),
+    }
+
+
+@pytest.fixture(scope="session")
+def fits(tiny: Space) -> list[FittedLaw]:
+    """Two laws fitted to the same runs, with draws."""
+    runs = made_up_runs(tiny)
+    return [fit(runs, law, bootstrap=80, starts=32) for law in ("ludziejewski2025", "abnar2025")]

@@ -1,0 +1,243 @@
+"""What a plan says: uncertainty, limits that bind, several laws, the JSON contract, input that cannot be met."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moelab.errors import InputError
+from moelab.fitting import FittedLaw
+from moelab.laws import get_law
+from moelab.planning import Budget, Space, plan
+from moelab.planning.budget import Serving
+from moelab.planning.lattice import enumerate_designs
+from moelab.planning.pareto import pareto_front
+from moelab.planning.search import search
+from moelab.planning.voices import hear
+
+JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
+
+
+def test_the_decision_equals_a_loop_over_draws(tiny: Space, fits: list[FittedLaw]) -> None:
+    law, budget = fits[0], Budget(flops=5e12)
+    result = plan(budget, [law], tiny, top=3, extrapolate=True)
+    lattice = enumerate_designs(tiny)
+    tokens = 5e12 / lattice.flops_train
+    reading = law.variables_of(lattice.shape, tokens, tiny.seq_len)
+    losses = law.draw_losses({name: reading.variables[name] for name in law.law.variables})
+    losses = losses[np.isfinite(losses).all(axis=1)]
+    moe = lattice.is_moe
+    wins = (losses[:, moe].min(axis=1) < losses[:, ~moe].min(axis=1)).mean()
+    assert result.p_moe_beats_dense == pytest.approx(wins, abs=0.02)
+    best = losses.min(axis=1)
+    regret = [np.quantile(losses[:, i] - best, 0.9) for i in range(len(lattice))]
+    high = result.best.regret_loss.high
+    assert high is not None
+    assert np.min(np.abs(np.array(regret) - high)) < 1e-3
+    assert result.best.regret_loss.value == pytest.approx(0, abs=1e-3)
+    assert result.near_equal >= 1
+
+
+def test_an_ensemble_averages_fits_to_the_same_runs(tiny: Space, fits: list[FittedLaw]) -> None:
+    result = plan(Budget(flops=5e12), fits, tiny, weights=[3, 1], extrapolate=True)
+    mean = result.best.mean_loss
+    assert mean is not None
+    values = [result.best.loss[fit.law.id].value for fit in fits]
+    assert mean.value == pytest.approx((3 * values[0] + values[1]) / 4)
+    assert mean.low < mean.value < mean.high
+    assert set(result.optimum) == {"params_total", "params_active", "n_experts", "granularity", "tokens"}
+    assert result.voting == ["ludziejewski2025", "abnar2025"]
+
+
+def test_draws_that_give_no_number_are_dropped_and_counted(tiny: Space, fits: list[FittedLaw]) -> None:
+    from dataclasses import replace
+
+    draws = fits[0].draws.copy()
+    draws[:7] = np.nan
+    result = plan(Budget(flops=5e12), [replace(fits[0], draws=draws)], tiny)
+    assert result.p_moe_beats_dense is not None
+    assert any(line.startswith("7 of 80 bootstrap draws") for line in result.warnings)
+
+
+def test_published_laws_rank_by_wasted_compute(tiny: Space) -> None:
+    space = Space(d_model=(512, 1024, 2048), n_layers=(8, 16, 24), n_experts=(8, 32), top_k=(1, 2))
+    result = plan(Budget(flops=1e20), [JOINT, ABNAR], space)
+    assert result.p_moe_beats_dense is None
+    assert result.best.regret_loss.low is None
+    assert result.best.mean_loss is None
+    wasted = [result.best.loss[law].behind_compute for law in result.voting]
+    assert result.best.regret_compute.value == pytest.approx(
+        1 - np.exp(np.mean([np.log1p(-w) for w in wasted])), abs=1e-6
+    )
+    for law in result.voting:
+        assert result.choices[law].loss[law].behind_compute == pytest.approx(0, abs=1e-9)
+
+
+def test_wasted_compute_is_the_compute_that_a_laws_optimum_saves() -> None:
+    space = Space(d_model=(512, 768, 1024, 1536, 2048), n_layers=tuple(range(8, 33, 2)), n_experts=(8,), top_k=(2,))
+    result = plan(Budget(flops=1e20), [JOINT], space)
+    dense = result.best_dense
+    assert dense is not None
+    share = 1 - dense.regret_compute.value
+    cheaper = plan(Budget(flops=1e20 * share), [JOINT], space)
+    assert cheaper.best.loss[JOINT.id].value == pytest.approx(dense.loss[JOINT.id].value, rel=1e-3)
+
+
+def test_a_law_that_cannot_speak_says_so(tiny: Space) -> None:
+    space = Space(d_model=(1024,), n_layers=(16,), n_experts=(16,), top_k=(2,))
+    result = plan(Budget(flops=1e20), [JOINT, get_law("krajewski2024"), get_law("hoffmann2022")], space)
+    assert result.best.is_moe
+    assert "expansion of 64 only" in (result.best.loss["krajewski2024"].not_covered or "")
+    assert result.best.loss["hoffmann2022"].value is None
+    assert result.voting == ["ludziejewski2025"]
+    with pytest.raises(InputError, match="hoffmann2022: this law describes dense models only"):
+        plan(Budget(flops=1e20), [get_law("hoffmann2022")], space.replace(kinds=["moe"]))
+    with pytest.raises(InputError, match="predicts leverage"):
+        plan(Budget(flops=1e20), [get_law("tian2025")], space)
+    with pytest.raises(InputError, match="yun2024 has no published coefficients"):
+        plan(Budget(flops=1e20), [get_law("yun2024")], space)
+
+
+def test_what_binds_and_what_relaxing_buys(tiny: Space) -> None:
+    result = plan(Budget(flops=5e13, unique_tokens=1e6, max_epochs=1, max_params=2e5), [JOINT], tiny)
+    assert "data" in result.binding
+    assert "compute" not in result.binding
+    assert result.best.epochs == pytest.approx(1)
+    assert result.best.train_flops < 5e13
+    freed = plan(Budget(flops=5e13, unique_tokens=1.1e6, max_epochs=1, max_params=2e5), [JOINT], tiny)
+    saved = result.best.loss[JOINT.id].value - freed.best.loss[JOINT.id].value
+    assert result.relaxed["data"]["gain_loss"] == pytest.approx(saved, rel=0.05)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(12, 14), st.floats(1.2, 10))
+def test_more_compute_never_hurts(log_flops: float, factor: float) -> None:
+    space = Space.parse(
+        {"d_model": [32, 64], "n_layers": [2, 4], "aspect": [8, 32], "head_dim": 16, "heads_per_kv": 1, "n_experts": 8,
+         "top_k": 2, "d_expert_step": 8, "min_d_expert": 8, "vocab_size": 512, "seq_len": 128}
+    )  # fmt: skip
+    losses = [
+        search(enumerate_designs(space), Budget(flops=10**log_flops * k), hear([JOINT])).score.min()
+        for k in (1, factor)
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_the_pareto_front_is_not_beaten(tiny: Space) -> None:
+    ranking = search(enumerate_designs(tiny), Budget(flops=5e12), hear([JOINT]))
+    size, loss = ranking.field.lattice.params_total, ranking.score
+    front = pareto_front(ranking)
+    assert list(size[front]) == sorted(size[front])
+    assert list(loss[front]) == sorted(loss[front], reverse=True)
+    assert ranking.best in front
+
+
+def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
+    serving = {"hardware": "cpu", "tokens": 1e9, "traffic": {"prompt": 64, "output": 16}}
+    result = plan(Budget.parse({"flops": 5e12, "serving": serving}), fits, tiny, top=3)
+    value = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    keys = {
+        "config", "params_total", "params_active", "params_non_embedding", "activation_rate", "n_experts", "top_k",
+        "granularity", "tokens", "unique_tokens", "epochs", "train_flops", "loss", "regret_loss", "regret_compute",
+        "memory_bytes", "serving", "learning_rate", "batch_tokens",
+    }  # fmt: skip
+    for design in (*value["candidates"], value["best_dense"]):
+        assert keys <= set(design)
+        assert {"value", "low", "high", "extrapolation"} <= set(design["loss"]["abnar2025"])
+        assert design["serving"]["gpus"] == 1
+    assert isinstance(value["near_equal"], int)
+    assert 0 <= value["p_moe_beats_dense"] <= 1
+    assert isinstance(value["binding"], list)
+    assert isinstance(value["warnings"], list)
+    assert result.sentence.startswith("Of ")
+
+
+def test_utilisation_by_expert_width_can_change_the_choice() -> None:
+    space = Space(d_model=(1024,), n_layers=(16,), n_experts=(32,), top_k=(1, 8), n_shared_experts=(0,), ffn_ratio=(4,))
+    machine: dict[str, Any] = {"gpus": 64, "days": 3, "train_hardware": "h100"}
+    law = get_law("krajewski2024")
+    wide = plan(Budget.parse({**machine, "mfu": 0.4}), [JOINT], space)
+    table = {"dense": 0.4, "experts": {512: 0.05, 4096: 0.4}}
+    slow = plan(Budget.parse({**machine, "mfu": table}), [JOINT], space)
+    fine = next(c for c in slow.candidates if c.top_k == 8)
+    assert fine.train_flops == pytest.approx(wide.best.train_flops / 8, rel=1e-6)
+    assert law.covers_moe
+    assert slow.best.top_k == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"flops": 1e12, "max_params": 1000}, "max_params 1000: no design fits; the nearest feasible value is 43.22K"),
+        ({"flops": 10}, "flops 10: no design fits; the nearest feasible value is"),
+        ({"flops": 1e12, "max_memory": "1KB"}, "max_memory 1 kB: no design fits; the nearest feasible value is"),
+        ({"flops": 1e12, "max_active": 10, "max_params": 10}, "no design fits; max_params 10 must be at least"),
+    ],
+)
+def test_impossible_budgets_name_limit_and_nearest_value(tiny: Space, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        plan(Budget.parse(values), [JOINT], tiny)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["max_params", "max_memory", "flops"])
+def test_the_nearest_value_is_feasible(tiny: Space, field: str) -> None:
+    from moelab.quantities import parse_bytes
+
+    with pytest.raises(InputError) as error:
+        plan(Budget.parse({"flops": 1e12, field: 1000}), [JOINT], tiny)
+    nearest = str(error.value).rsplit("value is ", 1)[1].replace(" ", "")
+    value = parse_bytes(nearest) if field == "max_memory" else nearest
+    plan(Budget.parse({"flops": 1e12, field: value}), [JOINT], tiny)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "flops: is required, or gpus, days and train_hardware"),
+        ({"flops": 1e21, "gpus": 8}, "contradicts gpus and days"),
+        ({"flops": -1}, "flops: input should be greater than 0"),
+        ({"flops": "many"}, "flops: expected a number such as 1e21"),
+        ({"flops": 1e21, "max_epochs": 4}, "max_epochs: needs unique_tokens"),
+        ({"flops": 1e21, "target_loss": 2}, "need the objective"),
+        ({"flops": 1e21, "objective": "lifetime-cost"}, "needs target_loss or target_experts"),
+        ({"flops": 1e21, "objective": "serving-cost", "target_loss": 2}, "needs serving hardware"),
+        ({"flops": 1e21, "precision": "fp3"}, "precision"),
+        ({"flops": 1e21, "max_parms": 1}, "unknown key; did you mean 'max_params'?"),
+        ({"flops": 1e21, "serving": {"hardware": "h1000"}}, "no such device 'h1000'"),
+        ({"flops": 1e21, "mfu": 0}, "mfu"),
+    ],
+)
+def test_contradictions_and_absurd_numbers(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        Budget.parse(values)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"aspect": [200, 100]}, "aspect"),
+        ({"d_model": {"from": 10, "to": 5}}, "expected from <= to"),
+        ({"n_experts": []}, "n_experts"),
+        ({"head_dim": [7]}, "head_dim: must be even"),
+        ({"experts": [8]}, "unknown key; did you mean 'n_experts'?"),
+    ],
+)
+def test_bad_spaces(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        Space.parse(values)
+    assert message in str(error.value)
+
+
+def test_a_target_out_of_reach_names_the_nearest(tiny: Space) -> None:
+    serving = Serving.parse({"hardware": "cpu", "traffic": {"prompt": 64, "output": 16}})
+    budget = Budget(flops=3e12, serving=serving, objective="serving-cost", target_loss=1.4)
+    with pytest.raises(InputError, match=r"target_loss 1.4: no design reaches it; the nearest feasible value is \d"):
+        plan(budget, [JOINT], tiny)
+    with pytest.raises(InputError, match="not comparable; give one of"):
+        plan(budget, [JOINT, ABNAR], tiny)
