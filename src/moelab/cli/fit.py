@@ -36,6 +36,9 @@ def command(
     plot: Annotated[
         str | None, typer.Option(help="Write predicted against measured (.html, .svg, .png, .pdf).")
     ] = None,
+    plot_holdout: Annotated[
+        str | None, typer.Option(help="Write held-out error against extrapolation (.html, .svg, .png, .pdf).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Fit laws to a table of runs and say how far to trust them.
@@ -72,6 +75,10 @@ def command(
         from moelab.report.save import save_figure
 
         save_figure(result.plot(), plot)
+    if plot_holdout:
+        from moelab.report.save import save_figure
+
+        save_figure(result.plot_holdout(), plot_holdout)
     if json:
         print_json(
             {

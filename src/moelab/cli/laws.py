@@ -22,6 +22,7 @@ def command(
     ] = None,
     max_memory: Annotated[str | None, typer.Option(help="Bound on inference memory, where the law has one.")] = None,
     fit_file: Annotated[str | None, typer.Option("--fit", help="Take the coefficients from this fit file.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole catalogue as docs/laws.md.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """List the scaling laws, show one in full, or solve its compute-optimal point in its own convention.
@@ -32,7 +33,11 @@ def command(
     from moelab.errors import InputError
     from moelab.laws import all_laws, all_rules, get_law
 
-    if name is None:
+    if markdown:
+        from moelab.laws.document import catalogue_markdown
+
+        print(catalogue_markdown(), end="")
+    elif name is None:
         if optimum or flops or settings:
             raise InputError("laws: --optimum, --flops and --set need a law's name")
         laws, rules = list(all_laws().values()), list(all_rules().values())

@@ -1,7 +1,7 @@
 """From a table's columns to a law's variables: by name, by derivation, or a clear word about what is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -93,13 +93,17 @@ def variables(columns: Columns, law: Law, hint: str = "map one with --let '{} = 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """n runs ready for a fit: (n,) arrays, all finite; losses positive."""
+    """n runs ready for a fit: (n,) arrays, all finite; losses positive. `row` is the place in the table; `kinds` are
+    dense or moe, where the table tells."""
 
     variables: dict[str, Array]
     measured: Array
-    order: Array | None
-    groups: Array | None
     weights: Array
+    row: Array
+    labels: Array
+    kinds: Array
+    order: Array | None = None
+    groups: Array | None = None
     replicates: Array | None = None
 
     def __len__(self) -> int:
@@ -107,13 +111,10 @@ class Observations:
 
     def take(self, rows: Array) -> "Observations":
         """The chosen rows."""
+        taken = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "variables"}
         return Observations(
-            {name: values[rows] for name, values in self.variables.items()},
-            self.measured[rows],
-            None if self.order is None else self.order[rows],
-            None if self.groups is None else self.groups[rows],
-            self.weights[rows],
-            None if self.replicates is None else self.replicates[rows],
+            variables={name: values[rows] for name, values in self.variables.items()},
+            **{name: None if values is None else values[rows] for name, values in taken.items()},
         )
 
     def seed_noise(self) -> dict[str, float] | None:
@@ -157,8 +158,19 @@ def observations(
     if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
         found["expansion"] = expansion
     groups = None if group is None else np.asarray([str(value) for value in columns[group]])
-    order = compute_order(columns, found)
-    return Observations(found, measured, order, groups, weights, _replicates(columns, found))
+    ratio = variable(columns, "expert_ratio")
+    names = columns.get("name", np.arange(1, len(measured) + 1))
+    return Observations(
+        variables=found,
+        measured=measured,
+        weights=weights,
+        row=np.arange(len(measured)),
+        labels=np.array([str(name) for name in names]),
+        kinds=np.where(np.full(len(measured), law.covers_moe) if ratio is None else ratio > 1, "moe", "dense"),
+        order=compute_order(columns, found),
+        groups=groups,
+        replicates=_replicates(columns, found),
+    )
 
 
 def compute_order(columns: Columns, found: Columns | None = None) -> Array | None:

@@ -37,6 +37,12 @@ class Comparison:
 
         return plot_fits(list(self.fits.values()))
 
+    def plot_holdout(self) -> Any:
+        """Error of each held-out run by how far beyond the fitted ones it lies, a colour per law."""
+        from moelab.fitting.plots import plot_holdout
+
+        return plot_holdout(list(self.fits.values()))
+
     def disagreement(self, table: Any) -> list[dict[str, Any]]:
         """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
         columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}

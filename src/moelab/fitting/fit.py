@@ -95,6 +95,8 @@ def fit_observations(
         in_sample=_errors(data.measured, predicted),
         measured=data.measured,
         predicted=predicted,
+        labels=tuple(data.labels.tolist()),
+        kinds=tuple(data.kinds.tolist()),
         free=len(parameters.free),
         cpu_seconds=0.0,
         notes=(*notes, *_constant(data)),

@@ -62,6 +62,8 @@ class FittedLaw:
     in_sample: dict[str, float]
     measured: Array
     predicted: Array
+    labels: tuple[str, ...]
+    kinds: tuple[str, ...]
     free: int
     cpu_seconds: float
     notes: tuple[str, ...] = ()
@@ -134,6 +136,12 @@ class FittedLaw:
 
         return plot_fits([self])
 
+    def plot_holdout(self) -> Any:
+        """Error of each held-out run by how far beyond the fitted ones it lies, as an Altair chart."""
+        from moelab.fitting.plots import plot_holdout
+
+        return plot_holdout([self])
+
     def mean_interval(self, numbers: Mapping[str, Array]) -> float | None:
         """Mean half-width of the law's own 80 % interval over some runs, relative to the prediction."""
         if not len(self.draws):
@@ -171,6 +179,8 @@ class FittedLaw:
         if draws:
             result["measured"] = self.measured.tolist()
             result["predicted"] = self.predicted.tolist()
+            result["labels"] = list(self.labels)
+            result["kinds"] = list(self.kinds)
             result["draws"] = self.draws.tolist()
         return result
 
@@ -196,6 +206,8 @@ class FittedLaw:
                 in_sample=dict(value["in_sample"]),
                 measured=np.asarray(value["measured"], float),
                 predicted=np.asarray(value["predicted"], float),
+                labels=tuple(value["labels"]),
+                kinds=tuple(value["kinds"]),
                 free=int(value["free"]),
                 cpu_seconds=float(value["cpu_seconds"]),
                 notes=tuple(value["notes"]),

@@ -71,6 +71,7 @@ def _score(law: Law, data: Observations, held: Array, by: str, options: dict[str
     reference = float(seen.order.max()) if seen.order is not None else None
     rows = [
         {
+            "row": int(unseen.row[i]),
             "measured": float(unseen.measured[i]),
             "predicted": float(predicted.value[i]),
             "low": _maybe(predicted.low[i]),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moelab.errors import InputError
+
 if TYPE_CHECKING:
     from moelab.fitting.fitted import FittedLaw
     from moelab.fitting.isoflop import Slice
@@ -12,17 +14,14 @@ if TYPE_CHECKING:
 
 def fit_rows(fitted: "FittedLaw") -> list[dict[str, Any]]:
     """Every run as the fit on all runs sees it; held-out ones as the fit without them predicted them."""
-    held = fitted.holdout.rows if fitted.holdout else []
-    unseen = {row["measured"] for row in held}
-    rows = [
-        {"measured": float(m), "predicted": float(p), "low": None, "high": None, "held_out": False}
-        for m, p in zip(fitted.measured, fitted.predicted, strict=True)
-        if float(m) not in unseen
-    ]
-    rows += [
-        {**{name: row[name] for name in ("measured", "predicted", "low", "high")}, "held_out": True} for row in held
-    ]
-    return [{"law": fitted.law.id, "label": "", "kind": "moe" if fitted.law.covers_moe else "dense", **r} for r in rows]
+    held = {row["row"]: row for row in fitted.holdout.rows} if fitted.holdout else {}
+    rows = []
+    for i, (measured, predicted) in enumerate(zip(fitted.measured, fitted.predicted, strict=True)):
+        seen = {"measured": float(measured), "predicted": float(predicted), "low": None, "high": None}
+        drawn = {name: held[i][name] for name in seen} if i in held else seen
+        about = {"law": fitted.law.id, "label": fitted.labels[i], "kind": fitted.kinds[i], "held_out": i in held}
+        rows.append({**about, **drawn})
+    return rows
 
 
 def holdout_rows(fitted: "FittedLaw") -> list[dict[str, Any]]:
@@ -31,10 +30,9 @@ def holdout_rows(fitted: "FittedLaw") -> list[dict[str, Any]]:
     return [
         {
             "law": fitted.law.id,
-            "factor": row["factor"],
-            "error": row["predicted"] / row["measured"] - 1,
-            "low": None if row["low"] is None else row["low"] / row["measured"] - 1,
-            "high": None if row["high"] is None else row["high"] / row["measured"] - 1,
+            "extrapolation": row["factor"],
+            "error_rel": row["predicted"] / row["measured"] - 1,
+            "covered": row["low"] is not None and row["low"] <= row["measured"] <= row["high"],
         }
         for row in held
         if row["factor"] is not None
@@ -46,6 +44,16 @@ def plot_fits(fits: "Sequence[FittedLaw]") -> Any:
     from moelab.report.figures import predicted_measured
 
     return predicted_measured([row for fitted in fits for row in fit_rows(fitted)])
+
+
+def plot_holdout(fits: "Sequence[FittedLaw]") -> Any:
+    """Held-out errors against the extrapolation factor. Raises InputError where nothing was held out."""
+    from moelab.report.figures_laws import holdout_error
+
+    rows = [row for fitted in fits for row in holdout_rows(fitted)]
+    if not rows:
+        raise InputError("plot: no runs were held out in the order of their compute")
+    return holdout_error(rows)
 
 
 def slice_rows(found: "Slice") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
