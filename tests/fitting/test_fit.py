@@ -256,3 +256,11 @@ def test_variables_follow_from_other_columns() -> None:
         from moelab.fitting.columns import columns_of
 
         assert variable(columns_of(frame), "sparsity").tolist() == [0, 0.875]
+
+
+def test_a_path_is_a_table_too(tmp_path, variables_of) -> None:
+    law = get_law("hoffmann2022")
+    table = synthetic(law, law.published, variables_of, 30, 0.005)
+    pl.DataFrame(table).write_parquet(tmp_path / "runs.parquet")
+    by_path = fit(tmp_path / "runs.parquet", law, bootstrap=0)
+    assert by_path.objective == fit(table, law, bootstrap=0).objective

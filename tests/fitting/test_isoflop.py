@@ -102,3 +102,9 @@ def test_too_small_surfaces_are_refused() -> None:
         isoflop_surface(np.ones(9) * 1e9, np.linspace(0, 0.9, 9), np.ones(9))
     with pytest.raises(InputError, match="at least 0 and below 1"):
         isoflop_surface(np.ones(9) * 1e9, np.ones(9), np.ones(9))
+
+
+def test_a_slice_draws_itself() -> None:
+    rate = np.geomspace(0.05, 1, 7)
+    chart = isoflop_slice(rate, parabola(rate, 0.2, 0.002), name="activation_rate", log=True).plot()
+    assert "activation_rate" in chart.to_json()

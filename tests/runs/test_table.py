@@ -7,7 +7,12 @@ import pytest
 from moelab.errors import InputError
 from moelab.runs.table import load_table, rows_where
 
-ROWS = {"Training FLOP": [6e20, 1e21, 3e21], "Model Size": [10**9, 2 * 10**9, 10**10], "router": ["a", "b", "a"], "k": [1, 2, 1]}
+ROWS = {
+    "Training FLOP": [6e20, 1e21, 3e21],
+    "Model Size": [10**9, 2 * 10**9, 10**10],
+    "router": ["a", "b", "a"],
+    "k": [1, 2, 1],
+}
 
 
 @pytest.fixture
@@ -54,7 +59,9 @@ def test_columns_by_expression(table) -> None:
 
 
 def test_whole_numbers_do_not_overflow(table) -> None:
-    read = load_table(table, let=['cube = "Model Size" * "Model Size" * "Model Size"', "big = 9223372036854775807 * 10 * k"])
+    read = load_table(
+        table, let=['cube = "Model Size" * "Model Size" * "Model Size"', "big = 9223372036854775807 * 10 * k"]
+    )
     assert read["cube"].to_list() == pytest.approx([1e27, 8e27, 1e30])
     assert read["big"][0] == pytest.approx(9.223372036854775807e19)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.laws import Law
+from moelab.runs.table import load_table
 
 Array = NDArray[Any]
 Columns = Mapping[str, Array]
@@ -54,7 +56,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 def columns_of(table: Any) -> dict[str, Array]:
-    """The columns of a polars or pandas frame, a mapping, or a list of rows, as arrays. Raises InputError."""
+    """The columns of a data frame, a mapping, a list of rows, or a file or folder of runs. Raises InputError."""
+    if isinstance(table, str | Path):
+        table = load_table(table)
     if hasattr(table, "get_columns"):
         return {series.name: series.to_numpy() for series in table.get_columns()}
     if hasattr(table, "columns") and hasattr(table, "__getitem__"):
@@ -111,7 +115,7 @@ class Observations:
 
     def take(self, rows: Array) -> "Observations":
         """The chosen rows."""
-        taken = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "variables"}
+        taken: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "variables"}
         return Observations(
             variables={name: values[rows] for name, values in self.variables.items()},
             **{name: None if values is None else values[rows] for name, values in taken.items()},

@@ -36,7 +36,7 @@ def fit(
     seed: int = 0,
     starts: int = STARTS,
 ) -> FittedLaw:
-    """Fit `law` to `table` (a data frame, columns by name, or rows) whose columns are named as in the law.
+    """Fit `law` to `table` (a data frame, columns by name, rows, or a path) whose columns are named as in the law.
 
     `fix` holds coefficients, `share` makes groups of them one number, `group` resamples whole groups, `weight` names a
     column of weights. Fewer rows than twice the free coefficients: those the law's file lists are held at their

@@ -48,7 +48,7 @@ def plot_fits(fits: "Sequence[FittedLaw]") -> Any:
 
 def plot_holdout(fits: "Sequence[FittedLaw]") -> Any:
     """Held-out errors against the extrapolation factor. Raises InputError where nothing was held out."""
-    from moelab.report.figures_laws import holdout_error
+    from moelab.report.figures import holdout_error
 
     rows = [row for fitted in fits for row in holdout_rows(fitted)]
     if not rows:
@@ -56,10 +56,21 @@ def plot_holdout(fits: "Sequence[FittedLaw]") -> Any:
     return holdout_error(rows)
 
 
-def slice_rows(found: "Slice") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The points of a slice and its curve."""
+def plot_slice(found: "Slice") -> Any:
+    """The points of a slice, its parabola and the optimum with its interval."""
+    from moelab.report.figures import isoflop
+
     x, loss = found.points
     low, high = float(x.min()), float(x.max())
     grid = np.geomspace(low, high, 121) if found.log else np.linspace(low, high, 121)
-    points = [{"x": float(a), "loss": float(b)} for a, b in zip(x, loss, strict=True)]
-    return points, [{"x": float(a), "loss": float(b)} for a, b in zip(grid, found.loss(grid), strict=True)]
+    best = {
+        "x": found.optimum["value"],
+        "low": found.optimum["low"],
+        "high": found.optimum["high"],
+        "loss": found.loss_at_optimum["value"],
+    }
+    return isoflop(_rows(x, loss), _rows(grid, found.loss(grid)), [best], x_title=found.x, log=found.log)
+
+
+def _rows(x: Any, loss: Any) -> list[dict[str, Any]]:
+    return [{"x": float(a), "loss": float(b)} for a, b in zip(x, loss, strict=True)]

@@ -93,6 +93,7 @@ def _law(**specific: Any) -> Law:
             "meaning": {
                 "params_active_non_embedding": "parameters of the dense model that a token sees, without embeddings",
                 "expert_ratio": "E of top-1 routing (every second block); elsewhere a layer's width over that in use",
+                "tokens": "all runs saw as many",
             },
             "flops": "forward FLOPs per token of the dense twin; C = 6 N x 130e9 for the optimum here",
             "log_linear": True,
