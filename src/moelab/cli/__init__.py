@@ -46,12 +46,13 @@ class _LazyGroup(TyperGroup):
         module = importlib.import_module(f"moelab.cli.{cmd_name}")
         if hasattr(module, "app"):
             return typer.main.get_command(module.app)
-        single = typer.Typer(add_completion=False)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
         single.command(name=cmd_name)(module.command)
         return typer.main.get_command(single)
 
 
-app = typer.Typer(cls=_LazyGroup, add_completion=False, no_args_is_help=True)
+# Plain help: rich would double the time that --help takes.
+app = typer.Typer(cls=_LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
