@@ -1,0 +1,134 @@
+"""The commands count, serving, plan and compare: their JSON, their words, their complaints."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moelab.cli import main
+from moelab.fitting import FittedLaw, save_fits
+from moelab.planning import Space
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def space_file(tmp_path: Path, tiny: Space) -> str:
+    path = tmp_path / "space.yaml"
+    tiny.to_yaml(path)
+    return str(path)
+
+
+@pytest.fixture
+def fit_file(tmp_path: Path, fits: list[FittedLaw]) -> str:
+    path = tmp_path / "fit.json"
+    save_fits({fit.law.id: fit for fit in fits}, path)
+    return str(path)
+
+
+def test_count(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "count", "mixtral-8x7b", "--json")
+    value = json.loads(out)
+    assert code == 0
+    keys = {
+        "params_total", "params_active", "params_embedding", "params_router", "flops_per_token_forward",
+        "flops_per_token_train",
+    }  # fmt: skip
+    assert keys <= set(value)
+    assert value["params_total"] == sum(value["params_parts"].values())
+    assert value["flops_per_token_forward"] == sum(value["flops_parts"].values())
+    assert "46.7B" in run(capsys, "count", "mixtral-8x7b")[1]
+
+
+def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "serving", "olmoe-1b-7b", "--hardware", "h100", "--tpot", "50ms", "--json")
+    keys = {
+        "gpus", "batch", "tokens_per_second", "time_to_first_token", "time_per_output_token", "cost_per_million_tokens",
+        "memory_bytes", "distinct_experts",
+    }  # fmt: skip
+    assert code == 0
+    assert keys <= set(json.loads(out))
+    assert "requests in flight" in run(capsys, "serving", "llama3-8b", "--hardware", "l40s")[1]
+    tables = tmp_path / "t.yaml"
+    tables.write_text("prefill: {1: {1: 0.1, 2: 0.2}}\ndecode: {1: {1: 0.02, 64: 0.03}}\n")
+    code, out, _ = run(
+        capsys, "serving", "llama3-8b", "--hardware", "h100", "--gpus", "1", "--tables", str(tables), "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["gpus"] == 1
+
+
+def test_plan_with_a_fit(capsys: pytest.CaptureFixture[str], space_file: str, fit_file: str) -> None:
+    words = ("plan", "--flops", "5e12", "--space", space_file, "--law", fit_file)
+    code, out, _ = run(capsys, *words, "--json", "--top", "3")
+    value = json.loads(out)
+    assert code == 0
+    assert len(value["candidates"]) == 3
+    assert value["candidates"][0]["regret_compute"]["high"] >= 0
+    text = run(capsys, *words, "--top", "3")[1]
+    assert "cannot be told apart" in text
+    assert "probability that the best MoE beats the best dense" in " ".join(text.split())
+    code, out, _ = run(capsys, *words, "--next-runs", "2", "--flops-each", "1e12", "--json")
+    assert code == 0
+    assert len(json.loads(out)["runs"]) == 2
+
+
+def test_plan_draws(capsys: pytest.CaptureFixture[str], space_file: str, fit_file: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.svg"
+    code, _, err = run(capsys, "plan", "--flops", "5e12", "--space", space_file, "--law", fit_file, "--plot", str(path))
+    assert code == 0, err
+    for name in ("plan.svg", "plan-pareto.svg", "plan-slices.svg"):
+        assert (tmp_path / name).read_text().startswith("<svg")
+
+
+def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21", "--json")
+    sides = json.loads(out)["designs"]
+    assert code == 0
+    assert [side["name"] for side in sides] == ["olmoe-1b-7b", "strict reuse", "loose reuse", "dense rival"]
+    assert sides[1]["unique_tokens"] == sides[3]["tokens"]
+    assert sides[2]["epochs"] == pytest.approx(2, rel=1e-3)
+    assert "dense rival" in run(capsys, "compare", "olmoe-1b-7b")[1]
+
+
+BAD = [
+    (["plan"], "flops: is required"),
+    (["plan", "--flops", "lots"], "flops: expected a number such as 1e21"),
+    (["plan", "--flops", "1e21", "--max-params", "1"], "max_params 1: no design fits; the nearest feasible value is"),
+    (["plan", "--flops", "1e21", "--gpus", "8", "--days", "3"], "contradicts gpus and days"),
+    (["plan", "--flops", "1e21", "--max-epochs", "3"], "max_epochs: needs unique_tokens"),
+    (["plan", "--flops", "1e21", "--tpot", "50ms"], "--tpot: needs --hardware"),
+    (["plan", "--flops", "1e21", "--serve-tokens", "1e12"], "--serve-tokens: needs --hardware"),
+    (["plan", "--flops", "1e21", "--pay-serving"], "--pay-serving: needs --serve-tokens"),
+    (["plan", "--flops", "1e21", "--hardware", "h1000"], "no such device 'h1000'"),
+    (["plan", "--flops", "1e21", "--law", "nobody2020"], "no such law 'nobody2020'"),
+    (["plan", "--flops", "1e21", "--space", "missing.yaml"], "no such file"),
+    (["plan", "--flops", "1e21", "--top", "0"], "--top: must be at least 1"),
+    (["plan", "--flops", "1e21", "--flops-each", "1e18"], "--flops-each: needs --next-runs"),
+    (["plan", "--flops", "1e21", "--objective", "profit"], "objective"),
+    (["plan", "--flops", "1e21", "--hardware", "h100", "--objective", "lifetime-cost", "--target-loss", "2"], "tokens"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--tpot", "1us"], "tpot: 0.001 ms cannot be met"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--batch", "0"], "batch"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "--gpu-price"),
+    (["compare", "llama3-8b"], "is dense; give a second design"),
+    (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "--equal params: the designs differ"),
+    (["compare", "olmoe-1b-7b", "--equal", "colour"], "no such quantity 'colour'"),
+    (["count", "gpt-5"], "no file, folder or preset"),
+    (["count", "llama3-8b", "--seq-len", "0"], "--seq-len: must be positive"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words)[:60] for words, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
