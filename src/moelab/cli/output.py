@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_PIPE_WIDTH = 200
+
 
 def print_json(value: Any) -> None:
     """Write JSON to stdout; NaN and infinity become null because JSON has no such numbers."""
@@ -25,20 +27,31 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A rich table on stdout: the first column left-aligned, the others right-aligned."""
-    from rich.console import Console
+    """A rich table on stdout: words left-aligned, columns of numbers right-aligned; the first column never wraps."""
+    from rich.markup import escape
     from rich.table import Table
 
+    cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console(highlight=False, soft_wrap=False).print(table)
+        numeric = all(_is_number(row[index]) for row in cells)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=index == 0, overflow="fold")
+    for row in cells:
+        table.add_row(*(escape(cell) for cell in row))
+    _console().print(table)
 
 
 def print_line(text: str = "") -> None:
     """A line of plain text on stdout, wrapped to the terminal."""
+    _console().print(text, markup=False)
+
+
+def _console() -> Any:
+    """Rich's console; where nobody looks (a pipe, a file), lines are wide enough not to wrap tables."""
     from rich.console import Console
 
-    Console(highlight=False, markup=False).print(text)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def _is_number(cell: str) -> bool:
+    return cell in ("-", "", "–") or cell.lstrip("+-$~").replace(",", "")[:1].isdigit()

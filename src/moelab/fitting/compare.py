@@ -89,13 +89,14 @@ def compare(
     holdout_optional: bool = True,
     holdout_by: str | None = None,
     holdout_rows: Any = None,
+    skip_unfit: bool = False,
     **options: Any,
 ) -> Comparison:
     """Fit laws (all that the table supports, unless named) and rank them by held-out, else in-sample, error.
 
-    Named laws must fit; of `all`, those that cannot (too few rows) are listed in `skipped`. The weights are inverse
-    mean-square held-out errors. With `holdout_optional` and no hold-out named, a fifth of the runs is held out where
-    that leaves enough. Options as in `fit`.
+    Named laws must fit, unless `skip_unfit`; those that cannot (too few rows) are listed in `skipped`. The weights are
+    inverse mean-square held-out errors. With `holdout_optional` and no hold-out named, a fifth of the runs is held out
+    where that leaves enough. Options as in `fit`.
     """
     chosen, skipped = supported_laws(table, options.get("loss") or "loss") if laws is None else ([], {})
     chosen = [get_law(law) if isinstance(law, str) else law for law in laws] if laws is not None else chosen
@@ -117,7 +118,7 @@ def compare(
                 **_options_for(law, options, chosen),
             )
         except InputError as error:
-            if laws is not None:
+            if laws is not None and not skip_unfit:
                 raise
             skipped[law.id] = str(error).removeprefix(f"{law.id}: ")
     if not fits:

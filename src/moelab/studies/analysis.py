@@ -4,48 +4,39 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from moelab.errors import InputError, MoelabError
+from moelab.errors import MoelabError
 from moelab.fitting import Comparison, compare
-from moelab.fitting.compare import fit_with_holdout
 from moelab.planning import Budget, Plan, Space, plan
 from moelab.runs import RunRecord
-from moelab.studies.config import FitStep, StudyConfig
+from moelab.studies.config import StudyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """The laws that could be fitted, ranked by held-out error, why others could not, and what they recommend."""
+    """The laws that could be fitted, ranked by held-out error (with the others' reasons), and what they recommend."""
 
     table: pl.DataFrame
     comparison: Comparison
-    skipped: dict[str, str]
     plan: Plan
 
 
 def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
-    """Fit and plan. Raises MoelabError where no law can be fitted to the runs that did not diverge."""
+    """Fit and plan, with the runs that did not diverge. Raises InputError where no law can be fitted to them."""
     rows = [record.row() for record in records if record.loss is not None]
     if not rows:
         raise MoelabError("study: every run diverged; try a lower learning rate")
     table = pl.DataFrame(rows, infer_schema_length=None)
-    able, skipped = _able(table, study.fit)
-    if not able:
-        raise MoelabError("study: no law could be fitted: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()))
     step = study.fit
-    comparison = compare(table, able, holdout=step.holdout or None, bootstrap=step.bootstrap, seed=step.seed)
-    return Analysis(table=table, comparison=comparison, skipped=skipped, plan=_plan(study, comparison, records))
-
-
-def _able(table: pl.DataFrame, step: FitStep) -> tuple[list[str], dict[str, str]]:
-    """The laws that the runs suffice for, also when the dearest are held out."""
-    able, skipped = [], {}
-    for law in step.laws:
-        try:
-            fit_with_holdout(table, law, holdout=step.holdout or None, bootstrap=0, starts=16)
-            able.append(law)
-        except InputError as error:
-            skipped[law] = str(error)
-    return able, skipped
+    comparison = compare(
+        table,
+        step.laws,
+        holdout=step.holdout or None,
+        holdout_optional=False,
+        skip_unfit=True,
+        bootstrap=step.bootstrap,
+        seed=step.seed,
+    )
+    return Analysis(table=table, comparison=comparison, plan=_plan(study, comparison, records))
 
 
 def _plan(study: StudyConfig, comparison: Comparison, records: list[RunRecord]) -> Plan:

@@ -149,7 +149,7 @@ def _laws(outcome: "StudyOutcome") -> Section:
         ],
         figures=[Figure(figures.predicted_measured(points), "Predicted against measured loss of the runs.")],
         tables=[Table(columns, table)],
-        warnings=[*(f"{name} was left out: {why}." for name, why in outcome.analysis.skipped.items()), *notes],
+        warnings=[*(f"{name} was left out: {why}." for name, why in comparison.skipped.items()), *notes],
     )
 
 

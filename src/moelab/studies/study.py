@@ -65,7 +65,7 @@ class StudyOutcome:
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "fits": {name: fitted.to_json(draws=False) for name, fitted in self.analysis.comparison.fits.items()},
             "weights": self.analysis.comparison.weights,
-            "skipped": self.analysis.skipped,
+            "skipped": self.analysis.comparison.skipped,
             "plan": self.plan.to_dict(),
             "verified": [each.to_dict() for each in self.verified],
             "report": str(self.folder.report),
@@ -143,7 +143,7 @@ def _say_plan(display: Display, analysis: Analysis) -> None:
         held = fitted.holdout
         score = f", held out {held.mean_abs_rel:.1%} on {held.n_runs} runs" if held else ""
         display.say(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
-    for name, reason in analysis.skipped.items():
+    for name, reason in analysis.comparison.skipped.items():
         display.say(f"{name}: left out ({reason})")
     display.say(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
 
