@@ -108,3 +108,13 @@ def test_a_slice_draws_itself() -> None:
     rate = np.geomspace(0.05, 1, 7)
     chart = isoflop_slice(rate, parabola(rate, 0.2, 0.002), name="activation_rate", log=True).plot()
     assert "activation_rate" in chart.to_json()
+
+
+def test_the_interval_covers_what_it_claims_with_few_points() -> None:
+    rate, rng = np.geomspace(0.05, 1, 6), np.random.default_rng(7)
+    inside = []
+    for seed in range(200):
+        noisy = parabola(rate, 0.2) + 0.004 * rng.standard_normal(6)
+        found = isoflop_slice(rate, noisy, log=True, draws=200, seed=seed).optimum
+        inside.append(found["low"] <= 0.2 <= found["high"])
+    assert 0.72 <= np.mean(inside) <= 0.88

@@ -12,8 +12,8 @@ def command(
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
     let: Annotated[list[str] | None, typer.Option(help="Add a column: NAME = SQL expression.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this SQL condition holds.")] = None,
-    bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    draws: Annotated[int, typer.Option(help="Draws of the parabola for the interval.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     surface: Annotated[
         bool, typer.Option("--surface", help="Abnar's surface over params_total and sparsity instead of one axis.")
     ] = False,
@@ -38,7 +38,7 @@ def command(
     if surface:
         _surface(columns, loss, seed, json)
         return
-    result = isoflop_slice(values, variable(columns, loss), name=x, log=log, bootstrap=bootstrap, seed=seed)
+    result = isoflop_slice(values, variable(columns, loss), name=x, log=log, draws=draws, seed=seed)
     if plot:
         from moelab.report.save import save_figure
 
@@ -52,15 +52,15 @@ def command(
                 "loss_at_optimum": result.loss_at_optimum,
                 "curvature": result.curvature,
                 "n_points": result.n_points,
-                "replicates_outside": result.outside,
+                "draws_outside": result.outside,
             }
         )
         return
     rows = [(f"best {x}", *_cells(result.optimum)), (f"{loss} there", *_cells(result.loss_at_optimum))]
     print_table([f"{result.n_points} points", "value", "p10", "p90"], rows)
     print_line(f"curvature {result.curvature:.4g} per {'ln ' if log else ''}{x} squared")
-    if result.outside > 0.1 * bootstrap:
-        print_line(f"note: {result.outside} of {bootstrap} resampled parabolas have no minimum among the points")
+    if result.outside > 0.1 * draws:
+        print_line(f"note: {result.outside} of {draws} drawn parabolas have no minimum among the points")
 
 
 def _surface(columns: dict[str, Any], loss: str, seed: int, json: bool) -> None:

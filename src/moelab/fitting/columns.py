@@ -115,11 +115,11 @@ class Observations:
 
     def take(self, rows: Array) -> "Observations":
         """The chosen rows."""
-        taken: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "variables"}
-        return Observations(
-            variables={name: values[rows] for name, values in self.variables.items()},
-            **{name: None if values is None else values[rows] for name, values in taken.items()},
-        )
+        taken: dict[str, Any] = {"variables": {name: values[rows] for name, values in self.variables.items()}}
+        for name in (f.name for f in fields(self) if f.name != "variables"):
+            values = getattr(self, name)
+            taken[name] = None if values is None else values[rows]
+        return Observations(**taken)
 
     def seed_noise(self) -> dict[str, float] | None:
         """Spread of log loss between runs that differ in their seed only, pooled; None without such runs."""

