@@ -104,6 +104,14 @@ def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
     assert min(votes) <= float(result.predict(**at)[0]) <= max(votes)
 
 
+def test_blind_spots_are_said(sweep) -> None:
+    mixed = sweep.with_columns(params_non_embedding=pl.col("params_total"), expansion=pl.col("expert_ratio"))
+    notes = fit(mixed, "krajewski2024", **FEW).notes
+    assert any("runs are dense, which this law does not describe" in note for note in notes)
+    assert any("the runs differ in expansion" in note for note in notes)
+    assert supported_laws(mixed)[1]["krajewski2024"].startswith("does not describe the dense runs")
+
+
 def test_all_says_why_when_nothing_fits() -> None:
     with pytest.raises(InputError, match="the table supports no law"):
         compare({"loss": np.ones(5), "x": np.ones(5)})

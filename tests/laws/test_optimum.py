@@ -74,6 +74,16 @@ def test_scarce_data_makes_a_smaller_model() -> None:
     assert optimum(law, 1e21, {"unique_tokens": 1e9}).loss > optimum(law, 1e21).loss
 
 
+def test_repeated_data_composes_with_an_optimum() -> None:
+    law = get_law("abnar2025+reuse")
+    scarce = optimum(law, 1e21, {"unique_tokens": 1e10, "sparsity": 0.9})
+    assert scarce.values["unique_tokens"] == 1e10
+    assert scarce.loss > optimum(law, 1e21, {"sparsity": 0.9}).loss
+    assert optimum(law, 1e21, {"sparsity": 0.9}).loss == pytest.approx(
+        optimum(get_law("abnar2025"), 1e21, {"sparsity": 0.9}).loss
+    )
+
+
 @pytest.mark.parametrize(
     ("law_id", "settings", "message"),
     [

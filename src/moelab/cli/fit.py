@@ -45,6 +45,7 @@ def command(
 
     Example: moelab fit runs.csv --law all --let 'tokens = "Training FLOP" / (6 * "Model Size")' --out fit.json
     """
+    from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line
     from moelab.fitting import save_fits
     from moelab.fitting.compare import compare
@@ -61,7 +62,7 @@ def command(
         holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
         loss=loss,
         objective=objective,
-        fix=_numbers(fix or []),
+        fix=parse_assignments(fix or [], "--fix"),
         share=[[name.strip() for name in names.split(",")] for names in share or []],
         bootstrap=bootstrap,
         group=group,
@@ -102,19 +103,6 @@ def _known(name: str) -> str:
     if Path(name).is_file():
         raise InputError(f"--law: fit takes a law's id or all; {name} is a file (moelab predict reads fit files)")
     return get_law(name).id
-
-
-def _numbers(assignments: list[str]) -> dict[str, float]:
-    from moelab.errors import InputError
-    from moelab.quantities import parse_number
-
-    result = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--fix: expected NAME=VALUE, got {assignment!r}")
-        result[key.strip()] = parse_number(text, f"--fix {key.strip()}")
-    return result
 
 
 def _print(result: "Comparison", table: Any) -> None:

@@ -169,6 +169,7 @@ def _show_rule(rule: "Rule", flops: str | None, optimum: bool, json: bool) -> No
 def _show_optimum(
     law: "Law", flops: str | None, settings: list[str], max_memory: str | None, fit_file: str | None, json: bool
 ) -> None:
+    from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json
     from moelab.errors import InputError
     from moelab.fitting import load_fits
@@ -177,12 +178,7 @@ def _show_optimum(
 
     if flops is None:
         raise InputError("--flops: --optimum needs a compute such as 1e21")
-    pinned = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set: expected NAME=VALUE, got {setting!r}")
-        pinned[key.strip()] = parse_number(text, f"--set {key.strip()}")
+    pinned = parse_assignments(settings, "--set")
     coefficients = None
     if fit_file is not None:
         fits = load_fits(fit_file)

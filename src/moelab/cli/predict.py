@@ -21,6 +21,7 @@ def command(
 
     Example: moelab predict fit.json --set params_total=1e9 --set tokens=20B
     """
+    from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
 
@@ -28,9 +29,10 @@ def command(
         raise InputError("predict: give either --set NAME=VALUE for each variable, or --config with --tokens")
     found: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
+    values = parse_assignments(settings, "--set") if settings else None
     for name, predict in _sources(fit_file, law).items():
         try:
-            found[name] = predict(_given(settings or []) if settings else None, config, tokens, seq_len, noise)
+            found[name] = predict(values, config, tokens, seq_len, noise)
         except InputError as error:
             failed[name] = str(error)
     if not found:
@@ -47,19 +49,6 @@ def command(
     )
     for name, reason in failed.items():
         print_line(f"left out: {reason if reason.startswith(name) else f'{name}: {reason}'}")
-
-
-def _given(settings: list[str]) -> dict[str, float]:
-    from moelab.errors import InputError
-    from moelab.quantities import parse_number
-
-    result = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set: expected NAME=VALUE, got {setting!r}")
-        result[key.strip()] = parse_number(text, f"--set {key.strip()}")
-    return result
 
 
 def _sources(fit_file: str, chosen: list[str] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.laws import Law
+from moelab.laws.law import SHARES
 from moelab.runs.table import load_table
 
 Array = NDArray[Any]
@@ -148,8 +149,8 @@ def observations(
     found = variables(columns, law)
     _check(target, measured, positive=True)
     for name, values in found.items():
-        _check(name, values, positive=name not in ("sparsity", "shared_share"))
-        if name in ("sparsity", "shared_share") and not np.all((values >= 0) & (values < 1)):
+        _check(name, values, positive=name not in SHARES)
+        if name in SHARES and not np.all((values >= 0) & (values < 1)):
             raise InputError(f"{name}: must be at least 0 and below 1, got {values[(values < 0) | (values >= 1)][0]:g}")
     if group is not None and group not in columns:
         raise InputError(f"group: the table has no column {group!r}; its columns: {', '.join(columns)}")

@@ -72,8 +72,8 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
             skipped[law.id] = f"no column for {', '.join(missing)}"
         elif not law.covers_moe and moe is not None and np.any(moe > 1):
             skipped[law.id] = "describes dense models only"
-        elif not law.covers_dense and moe is not None and np.all(moe == 1):
-            skipped[law.id] = "does not describe dense models"
+        elif not law.covers_dense and moe is not None and np.any(moe == 1):
+            skipped[law.id] = "does not describe the dense runs; leave them out with --where"
         elif twin is not None:
             skipped[law.id] = f"the same form as {twin}"
         else:

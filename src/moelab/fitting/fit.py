@@ -12,7 +12,7 @@ from moelab.errors import InputError
 from moelab.fitting.columns import Observations, observations
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
-from moelab.fitting.parameters import Parameters, resolve_name
+from moelab.fitting.parameters import Parameters, known_name
 from moelab.fitting.solver import Problem, minimise
 from moelab.fitting.starts import draw_starts
 from moelab.laws import Law, get_law
@@ -99,7 +99,7 @@ def fit_observations(
         kinds=tuple(data.kinds.tolist()),
         free=len(parameters.free),
         cpu_seconds=0.0,
-        notes=(*notes, *_constant(data)),
+        notes=(*notes, *_blind_spots(law, data)),
         seed_noise=data.seed_noise(),
     )
     interval = fitted.mean_interval({name: data.variables[name] for name in law.variables})
@@ -110,7 +110,7 @@ def _enough_rows(
     law: Law, fix: dict[str, float], share: Sequence[Sequence[str]], rows: int
 ) -> tuple[Parameters, list[str]]:
     parameters = Parameters.of(law, fix, share)
-    taken = {resolve_name(law, name, "fix") for name in fix} | {n for names in share for n in names}
+    taken = {known_name(law, name, "fix") for name in (*fix, *(name for names in share for name in names))}
     holdable = [name for name in law.hold if law.published and name not in taken]
     held = []
     while rows < 2 * len(parameters.free) and holdable:
@@ -206,6 +206,12 @@ def _errors(measured: Array, predicted: Array) -> dict[str, float]:
     }
 
 
-def _constant(data: Observations) -> list[str]:
-    same = [name for name, values in data.variables.items() if values.min() == values.max() and name != "expansion"]
-    return [f"{name} takes one value only: its coefficients are not identified" for name in same]
+def _blind_spots(law: Law, data: Observations) -> list[str]:
+    """What this table cannot tell the law, or the law this table."""
+    same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
+    found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
+    if not law.covers_dense and np.any(data.kinds == "dense"):
+        found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
+    if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
+        found.append("the runs differ in expansion, which this law does not see")
+    return found

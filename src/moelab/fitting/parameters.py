@@ -32,7 +32,7 @@ class Parameters:
     @classmethod
     def of(cls, law: Law, fix: Mapping[str, float] | None = None, share: Sequence[Sequence[str]] = ()) -> "Parameters":
         """Raises InputError for an unknown name, a value outside the bounds, or shares that mix kinds."""
-        fixed = {_known(law, name, "fix"): float(value) for name, value in (fix or {}).items()}
+        fixed = {known_name(law, name, "fix"): float(value) for name, value in (fix or {}).items()}
         leader = _leaders(law, share, fixed)
         free = tuple(name for name in law.coefficients if name not in fixed and leader[name] == name)
         column = {name: index for index, name in enumerate(free)}
@@ -80,12 +80,8 @@ class Parameters:
         return result
 
 
-def resolve_name(law: Law, name: str, option: str) -> str:
+def known_name(law: Law, name: str, option: str) -> str:
     """A coefficient by our name or the paper's. Raises InputError listing the law's names."""
-    return _known(law, name, option)
-
-
-def _known(law: Law, name: str, option: str) -> str:
     name = law.aliases.get(name, name)
     if name not in law.coefficients:
         raise InputError(f"{option}: {law.id} has no coefficient {name!r}; it has {', '.join(law.coefficients)}")
@@ -95,7 +91,7 @@ def _known(law: Law, name: str, option: str) -> str:
 def _leaders(law: Law, share: Sequence[Sequence[str]], fixed: Mapping[str, float]) -> dict[str, str]:
     leader = {name: name for name in law.coefficients}
     for group in share:
-        names = [_known(law, name, "share") for name in group]
+        names = [known_name(law, name, "share") for name in group]
         if len({name in law.positive for name in names}) > 1:
             raise InputError(f"share: {', '.join(names)} cannot be one number: only some of them must be positive")
         if any(name in fixed for name in names):

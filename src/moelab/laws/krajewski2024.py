@@ -96,6 +96,7 @@ _MEANING = {
     "params_non_embedding": "all parameters without embeddings and routers, n d^2 (8 X + 4)",
     "tokens": "tokens processed, each once",
     "granularity": "G = d_ff / d_expert of the FFN that the layer replaces",
+    "expansion": "X = n_experts d_expert / d_ff, fixed",
 }
 _RANGES = {"params_non_embedding": (0.129e9, 3.7e9), "tokens": (16e9, 130e9), "granularity": (1.0, 16.0)}
 _FLOPS = "72 d^2 n + 14 d X G n per token (routing counted): no attention scores, no head"
@@ -133,7 +134,7 @@ LAWS = (
         published={
             "E_0": 0.470, "a": 18.0712, "alpha": 0.1146, "b": 30.8082, "beta": 0.1465, "g": 2.0760, "gamma": 0.5843
         },
-        ranges=_RANGES,
+        ranges={**_RANGES, "expansion": (64.0, 64.0)},
         note="the authors' less rounded coefficients with the printed constant; its optima at G 32 and 64 extrapolate",
     ),
     _moe(
@@ -141,7 +142,7 @@ LAWS = (
         id="krajewski2024-x16",
         title="Fine-grained MoE, expansion 16",
         published={"E_0": 0.472, "a": 19.64, "alpha": 0.124, "b": 57.07, "beta": 0.169, "g": 1.18, "gamma": 0.986},
-        ranges={"params_non_embedding": None, "tokens": None, "granularity": None},
+        ranges={"params_non_embedding": None, "tokens": None, "granularity": None, "expansion": (16.0, 16.0)},
         note="as printed, hence rounded",
     ),
     Law(

@@ -18,6 +18,8 @@ Formula = Callable[[Values, Values], tuple[Array, Callable[[], dict[str, Array]]
 """(coefficients, variables) -> the value, and a function that returns its derivative by each coefficient.
 Both share their intermediate results, hold for complex numbers, and broadcast."""
 Mark = Literal["read", "second-hand", "recomputed"]
+SHARES = ("sparsity", "weight_sparsity", "shared_share")
+"""Variables at least 0 and below 1; the others are positive."""
 Compute = Callable[[Array, float, Values], dict[str, Array]]
 Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
 
@@ -79,7 +81,8 @@ class Law:
     def extrapolation(self, variables: Values, ranges: Mapping[str, tuple[float, float] | None] | None = None) -> Array:
         """Largest log10 distance outside the fitted range, per design; 0 inside, NaN where no range is known.
 
-        `sparsity` S is measured as 1 / (1 - S), the factor by which experts outnumber those in use.
+        A share S, such as `sparsity`, is measured as 1 / (1 - S): for experts, the factor by which they outnumber
+        those in use.
         """
         known = {k: r for k, r in (self.ranges if ranges is None else ranges).items() if r and k in variables}
         if not known:
@@ -138,7 +141,7 @@ class Law:
 def _distance(name: str, value: Any, limits: tuple[float, float]) -> Array:
     low, high = limits
     value = np.asarray(value, float)
-    if name == "sparsity":
+    if name in SHARES:
         value, low, high = 1 / (1 - value), 1 / (1 - low), 1 / (1 - high)
     with np.errstate(divide="ignore"):
         position, bottom, top = np.log10(value), np.log10(low), np.log10(high)

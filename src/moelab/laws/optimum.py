@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from moelab.errors import InputError
-from moelab.laws.law import Array, Law, Values
+from moelab.laws.law import SHARES, Array, Law, Values
 from moelab.quantities import format_bytes, format_number
 
 SMALLEST, LARGEST, GRID, ZOOMS = 1e4, 1e15, 161, 12
@@ -98,8 +98,8 @@ def _pinned(law: Law, settings: Mapping[str, float]) -> dict[str, Any]:
         if name == "expansion" and value not in law.choices[name]:
             allowed = ", ".join(f"{choice:g}" for choice in law.choices[name])
             raise InputError(f"set: {law.id} holds for expansion {allowed} only, got {value:g}")
-        least = 0.0 if name in ("sparsity", "shared_share", "weight_sparsity", "tokens_served") else 1e-12
-        if not value >= least or (least == 0.0 and name != "tokens_served" and value >= 1):
+        allowed_zero = name in SHARES or name == "tokens_served"
+        if value < 0 or (value == 0 and not allowed_zero) or (name in SHARES and value >= 1):
             raise InputError(f"set: {name} is out of range, got {value:g}")
     return dict(settings)
 

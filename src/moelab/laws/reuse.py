@@ -46,6 +46,10 @@ def with_data_reuse(law: Law) -> Law:
         variables, refusals = law.convert(design)
         return {**variables, "unique_tokens": design.unique_tokens}, refusals
 
+    def at_compute(params: Array, flops: float, settings: Values) -> dict[str, Array]:
+        values = law.at_compute(params, flops, settings) if law.at_compute else {}
+        return {**values, "unique_tokens": np.minimum(values["tokens"], settings.get("unique_tokens", np.inf))}
+
     return replace(
         law,
         id=law.id + SUFFIX,
@@ -63,4 +67,6 @@ def with_data_reuse(law: Law) -> Law:
         search={**law.search, "R_D": (1.0, 300.0)},
         bounds={**law.bounds, "R_D": (0.01, 1e5)},
         hold=("R_D", *law.hold),
+        at_compute=at_compute if law.at_compute else None,
+        settings=(*law.settings, "unique_tokens"),
     )
