@@ -20,8 +20,8 @@ def answer(
     noise: float | None,
 ) -> list[str]:
     """What to train, what it was predicted to reach and reached, and whether its rival is beaten."""
-    sentences = [_recommendation(study, analysis), _expectation(analysis.plan)]
-    sentences += [_measurement(each) for each in verified]
+    sentences = [_headline(analysis.plan), _recommendation(study, analysis), _expectation(analysis.plan)]
+    sentences += [_measurement(each, analysis.comparison.weights) for each in verified]
     sentences.append(_verdict(verdict, noise))
     return [sentence for sentence in sentences if sentence]
 
@@ -39,17 +39,19 @@ def describe_model(model: ModelConfig) -> str:
     )
 
 
+def _headline(plan: Plan) -> str:
+    best = plan.best
+    tokens, total, active = (format_number(n) for n in (best.tokens, best.params_total, best.params_active))
+    if best.is_moe:
+        return f"Train a Mixture-of-Experts model of {total} parameters, {active} of them active, on {tokens} tokens."
+    return f"Train a dense model of {total} parameters on {tokens} tokens."
+
+
 def _recommendation(study: StudyConfig, analysis: Analysis) -> str:
-    best, times = analysis.plan.best, study.plan.flops_times
-    kind = "Mixture-of-Experts" if best.is_moe else "dense"
-    size = (
-        f"{format_number(best.params_total)} parameters, {format_number(best.params_active)} active"
-        if best.is_moe
-        else f"{format_number(best.params_total)} parameters"
-    )
+    best = analysis.plan.best
     return (
-        f"With {times:g} times the compute of the dearest run ({best.train_flops:.2g} FLOPs), train a {kind} model: "
-        f"{describe_model(best.config)} ({size}), on {format_number(best.tokens)} tokens."
+        f"That spends {study.plan.flops_times:g} times the compute of the dearest run fitted ({best.train_flops:.2g} "
+        f"FLOPs) on {describe_model(best.config)}."
     )
 
 
@@ -77,16 +79,18 @@ def _mean(design: Candidate) -> str:
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def _measurement(each: Verified) -> str:
+def _measurement(each: Verified, weights: dict[str, float]) -> str:
     name = ROLES[each.role]
     if each.record.loss is None:
         return f"Trained, the {name} diverged."
-    values = [said["value"] for said in each.predicted.values()]
-    error = sum(values) / len(values) / each.record.loss - 1
-    direction = "better than predicted" if error > 0 else "worse than predicted"
+    values = {law: said["value"] for law, said in each.predicted.items()}
+    if not values:
+        return f"Trained, the {name} reached {each.record.loss:.3f}; none of the fitted laws speaks about it."
+    ensemble = sum(weights[law] * value for law, value in values.items()) / sum(weights[law] for law in values)
+    error = ensemble / each.record.loss - 1
     return (
-        f"Trained, the {name} ({each.label}) reached {each.record.loss:.3f}, {abs(error):.1%} {direction} "
-        f"on average over the laws ({min(values):.3f} to {max(values):.3f})."
+        f"Trained, the {name} reached {each.record.loss:.3f}: {abs(error):.1%} {'better' if error > 0 else 'worse'} than "
+        f"the ensemble's {ensemble:.3f} (the laws said {min(values.values()):.3f} to {max(values.values()):.3f})."
     )
 
 

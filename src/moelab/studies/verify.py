@@ -98,10 +98,12 @@ def contestant_run(
 
 
 def predictions(comparison: Comparison, config: RunConfig) -> dict[str, dict[str, float]]:
-    """What every law says of a run, with the interval of one more measured run (80 %)."""
+    """What every law that covers the design says of a run, with the interval of one more measured run (80 %)."""
     tokens = config.train.steps * config.train.batch_tokens
     found = {}
     for name, fitted in comparison.fits.items():
+        if not fitted.variables_of(config.model, tokens, config.train.seq_len).covered.all():
+            continue
         said = fitted.predict_model(config.model, tokens, config.train.seq_len, noise=True)
         values = (said.value, said.low, said.high)
         value, low, high = (float(each.reshape(-1)[0]) for each in values)
