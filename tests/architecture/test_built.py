@@ -14,6 +14,7 @@ from moelab.model import LanguageModel, build_model
 
 BASE = {"vocab_size": 40, "d_model": 16, "n_layers": 3, "n_heads": 4}
 MOE = {"n_experts": 6, "top_k": 2, "d_expert": 8}
+EVEN = {"n_experts": 4, "top_k": 2, "d_expert": 8}
 ZOO: dict[str, dict[str, Any]] = {
     "dense": {"d_ff": 24},
     "relu, untied": {"d_ff": 24, "activation": "relu", "tie_embeddings": False},
@@ -24,6 +25,27 @@ ZOO: dict[str, dict[str, Any]] = {
     "moe, first dense": {"moe": MOE, "n_dense_layers": 1, "d_ff": 20},
     "moe, every second": {"moe": MOE, "moe_every": 2, "d_ff": 20},
     "moe, plain experts, top-1": {"moe": {**MOE, "top_k": 1}, "activation": "relu"},
+    "expert choice": {"moe": {**EVEN, "router": "expert_choice"}},
+    "expert choice, sequence": {"moe": {**EVEN, "router": "expert_choice", "grouping": "sequence", "group_size": 10}},
+    "hash": {"moe": {**MOE, "router": "hash"}},
+    "word": {"moe": {**MOE, "router": "word"}},
+    "random": {"moe": {**MOE, "router": "random"}},
+    "soft": {"moe": {**EVEN, "router": "soft", "grouping": "sequence", "group_size": 10}},
+    "mixture of tokens": {"moe": {**EVEN, "router": "mixture_of_tokens", "group_size": 2}},
+    "mixture, options": {
+        "moe": {
+            **EVEN,
+            "router": "mixture_of_tokens",
+            "group_size": 2,
+            "learned_temperature": True,
+            "separate_emit": True,
+        }
+    },
+    "mixture, hard": {"moe": {**EVEN, "router": "mixture_of_tokens", "group_size": 2, "mixing": "hard"}},
+    "capacity, bias": {"moe": {**MOE, "capacity_factor": 1.0, "bias_update": 0.01}},
+    "gated shared, norm": {
+        "moe": {**MOE, "n_shared_experts": 1, "d_shared": 6, "shared_gate": True, "output_norm": True}
+    },
     "moe, sigmoid": {"moe": {**MOE, "score": "sigmoid"}},
 }
 

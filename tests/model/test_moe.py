@@ -158,6 +158,7 @@ def test_record_of_a_balanced_and_of_a_collapsed_layer() -> None:
             "marginal_entropy": 1,
             "balance_loss": 1,
             "near_ties": 0,
+            "drop_rate": 0,
         }
     )
     assert even.token_entropy < 0.01

@@ -10,6 +10,13 @@ Activation = Literal["swiglu", "relu", "gelu"]
 """`swiglu` has three matrices (gate, up, down); the plain ones have two (up, down)."""
 
 
+Router = Literal["token_choice", "expert_choice", "hash", "word", "random", "soft", "mixture_of_tokens"]
+"""Which side chooses. `hash` routes by the token's id, `word` by it and the one before, `random` by id and position
+(a control); they learn nothing. Soft MoE (arXiv 2308.00951) and Mixture of Tokens (2310.15961) mix tokens."""
+MIXING = ("soft", "mixture_of_tokens")
+UNLEARNED = ("hash", "word", "random")
+
+
 class MLAConfig(Config):
     """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): counted here, not trainable by moelab."""
 
@@ -26,6 +33,13 @@ class MoEConfig(Config):
     `d_shared` is the total width of the `n_shared_experts` that every token uses. `normalize_gates` divides the
     chosen gates by their sum; with `top_k` 1 that would cut the router off from the loss, so it is refused.
     `balance_loss` is per layer and 1 at perfect balance; `z_loss` is the router's (arXiv 2202.08906).
+
+    Options that are None are off and are left out of YAML and of hashes. `capacity_factor` drops the choices beyond
+    factor x tokens x K/E of an expert; `bias_update` is the step of loss-free balancing (arXiv 2408.15664);
+    `output_norm` puts a LayerNorm on the output (arXiv 2402.07871); `shared_gate` weighs the shared experts by a
+    sigmoid of the token. Routers that see several tokens work in groups of `group_size`: `batch` groups the tokens
+    at one position of several sequences, `sequence` neighbours in one; an expert takes group_size K/E of a group's
+    tokens (or mixtures). Mixture of Tokens makes one mixture per expert and group: n_experts = top_k x group_size.
     """
 
     n_experts: Count
@@ -33,7 +47,7 @@ class MoEConfig(Config):
     d_expert: Count
     n_shared_experts: CountOrZero = 0
     d_shared: CountOrZero = 0
-    router: Literal["token_choice"] = "token_choice"
+    router: Router = "token_choice"
     score: Literal["softmax", "sigmoid"] = "softmax"
     normalize_gates: bool = True
     routed_scaling: Positive = 1.0
@@ -42,6 +56,16 @@ class MoEConfig(Config):
     d_ff_reference: Count | None = Field(default=None, description="dense FFN width that the layer replaces")
     router_bias: bool = False
     expert_bias: bool = False
+    capacity_factor: Positive | None = None
+    bias_update: Positive | None = None
+    output_norm: bool | None = None
+    shared_gate: bool | None = None
+    grouping: Literal["batch", "sequence"] | None = None
+    group_size: Count | None = None
+    temperature: Positive | None = None
+    learned_temperature: bool | None = None
+    separate_emit: bool | None = None
+    mixing: Literal["soft", "hard", "uniform"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -57,14 +81,45 @@ class MoEConfig(Config):
         if self.top_k > self.n_experts:
             raise ValueError(f"top_k: must be at most n_experts ({self.n_experts}), got {self.top_k}")
         if self.top_k == 1 and self.normalize_gates:
-            raise ValueError(
-                "normalize_gates: must be false when top_k is 1 (the router would get no gradient)"
-            )
+            raise ValueError("normalize_gates: must be false when top_k is 1 (the router would get no gradient)")
         if self.d_shared and not self.n_shared_experts:
             raise ValueError("n_shared_experts: d_shared needs at least one shared expert")
         if self.n_shared_experts and self.d_shared % self.n_shared_experts:
             raise ValueError(f"d_shared: must be a multiple of n_shared_experts ({self.n_shared_experts})")
+        if self.shared_gate and not self.n_shared_experts:
+            raise ValueError("shared_gate: needs n_shared_experts")
+        self._check_router()
         return self
+
+    def _check_router(self) -> None:
+        """Refuse options that this router does not have."""
+        grouped = self.router in ("expert_choice", *MIXING)
+        mixture = self.router == "mixture_of_tokens"
+        owners = {
+            "capacity_factor": self.router == "token_choice",
+            "bias_update": self.router == "token_choice",
+            "grouping": self.router in ("expert_choice", "soft"),
+            "group_size": grouped,
+            **dict.fromkeys(("temperature", "learned_temperature", "separate_emit", "mixing"), mixture),
+        }
+        for name, allowed in owners.items():
+            if getattr(self, name) is not None and not allowed:
+                raise ValueError(f"{name}: the router {self.router} has no such option")
+        if self.router in MIXING and self.group_size is None:
+            raise ValueError(f"group_size: the router {self.router} needs it")
+        if mixture and self.n_experts != self.top_k * (self.group_size or 0):
+            raise ValueError(
+                f"n_experts: must be top_k x group_size ({self.top_k * (self.group_size or 0)}), got {self.n_experts}"
+            )
+        if self.router == "soft" and (self.group_size or 0) * self.top_k % self.n_experts:
+            raise ValueError("group_size: group_size x top_k must be a multiple of n_experts (whole slots per expert)")
+        if self.mixing == "uniform" and (self.temperature or self.learned_temperature or self.separate_emit):
+            raise ValueError("mixing: uniform mixing has no temperature and no emit weights")
+
+    @property
+    def slots(self) -> int:
+        """Mixtures per expert and group (soft MoE and Mixture of Tokens)."""
+        return (self.group_size or 0) * self.top_k // self.n_experts
 
     @property
     def reference_width(self) -> int:

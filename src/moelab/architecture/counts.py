@@ -122,9 +122,9 @@ def count_parameters(model: ModelConfig | Shape) -> ParameterCount:
         dense_ffn=dense_layers * m * d * s.d_ff,
         experts=s.n_moe_layers * s.n_experts * one_expert,
         active_experts=s.n_moe_layers * s.top_k * one_expert,
-        shared_experts=s.n_moe_layers * m * d * s.d_shared,
-        router=s.n_moe_layers * s.n_experts * (d + s.router_bias),
-        norm=s.n_layers * (2 * d + _attention_norm_parameters(s)) + d,
+        shared_experts=s.n_moe_layers * d * (m * s.d_shared + s.shared_gate),
+        router=s.n_moe_layers * (_router_columns(s) * d + s.n_experts * s.router_bias + s.router_scalars),
+        norm=s.n_layers * (2 * d + _attention_norm_parameters(s)) + d + s.n_moe_layers * s.output_norm * 2 * d,
     )
 
 
@@ -142,10 +142,15 @@ def count_flops(model: ModelConfig | Shape, seq_len: Numbers, *, causal: bool = 
         attention_scores=2 * s.n_layers * keys * s.n_heads * (_qk_dim(s) + _v_dim(s)),
         dense_ffn=2 * dense_layers * m * d * s.d_ff,
         experts=2 * s.n_moe_layers * s.top_k * m * d * s.d_expert,
-        shared_experts=2 * s.n_moe_layers * m * d * s.d_shared,
-        router=2 * s.n_moe_layers * d * s.n_experts,
+        shared_experts=2 * s.n_moe_layers * d * (m * s.d_shared + s.shared_gate),
+        router=2 * s.n_moe_layers * d * (_router_columns(s) + s.mixing_columns),
         head=2 * s.vocab_size * d,
     )
+
+
+def _router_columns(s: Shape) -> Numbers:
+    """Columns of the matrices that score a token; their products are all a choosing router costs."""
+    return s.n_experts * (1 - s.router_off) + s.router_columns
 
 
 def _uses_mla(s: Shape) -> Numbers:

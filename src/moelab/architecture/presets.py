@@ -1,4 +1,4 @@
-"""Public models by name, from their published configurations, and the one way to turn a CONFIG argument into a model."""
+"""Public models by name, from their published configurations; and the way from a CONFIG argument to a model."""
 
 from importlib.resources import files
 from pathlib import Path

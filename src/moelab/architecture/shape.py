@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture.config import ModelConfig
+from moelab.architecture.config import UNLEARNED, ModelConfig, MoEConfig
 
 Integers = int | NDArray[np.int64]
 """An integer, or an array of them: the formulas read the same."""
@@ -37,6 +37,12 @@ class Shape:
     attention_sinks: Integers = 0
     router_bias: Integers = 0
     expert_bias: Integers = 0
+    router_off: Integers = 0
+    router_columns: Integers = 0
+    router_scalars: Integers = 0
+    mixing_columns: Integers = 0
+    shared_gate: Integers = 0
+    output_norm: Integers = 0
     mla_q_rank: Integers = 0
     mla_kv_rank: Integers = 0
     mla_nope_dim: Integers = 0
@@ -58,6 +64,9 @@ class Shape:
                 "d_shared": moe.d_shared,
                 "router_bias": int(moe.router_bias),
                 "expert_bias": int(moe.expert_bias),
+                "shared_gate": int(bool(moe.shared_gate)),
+                "output_norm": int(bool(moe.output_norm)),
+                **_router_sizes(moe),
             }
         if mla is not None:
             sizes |= {
@@ -88,3 +97,24 @@ class Shape:
         """The rows `index` of a lattice (fields that are plain integers stay as they are)."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Shape(**{name: value[index] if np.ndim(value) else value for name, value in values.items()})
+
+
+def _router_sizes(moe: MoEConfig) -> dict[str, int]:
+    """What a router has beside, or instead of, its one column per expert.
+
+    `router_off`: no such columns; `router_columns`: further ones; `mixing_columns`: weighted sums of tokens per token,
+    both ways; `router_scalars`: learned temperatures.
+    """
+    mixtures = moe.n_experts * moe.slots
+    if moe.router in UNLEARNED:
+        return {"router_off": 1}
+    if moe.router == "soft":
+        return {"router_off": 1, "router_columns": mixtures, "mixing_columns": 2 * mixtures}
+    if moe.router == "mixture_of_tokens":
+        return {
+            "router_off": int(moe.mixing == "uniform"),
+            "router_columns": moe.n_experts if moe.separate_emit else 0,
+            "router_scalars": 2 if moe.learned_temperature else 0,
+            "mixing_columns": 2 * mixtures,
+        }
+    return {}

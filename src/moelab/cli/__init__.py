@@ -28,6 +28,7 @@ COMMANDS = (
     "serving",
     "train",
     "generate",
+    "leaks",
     "study",
     "runs",
 )

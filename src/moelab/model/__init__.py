@@ -5,7 +5,7 @@ from moelab.model.dispatch import DISPATCHES, resolve_dispatch
 from moelab.model.generate import generate
 from moelab.model.initialize import build_model
 from moelab.model.language_model import LanguageModel, LossOutput
-from moelab.model.moe import MoELayer
+from moelab.model.moe import MoELayer, leak_free, leaks
 from moelab.model.routing_record import RoutingRecord
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "build_model",
     "cross_entropy_reference",
     "generate",
+    "leak_free",
+    "leaks",
     "linear_cross_entropy",
     "resolve_dispatch",
 ]

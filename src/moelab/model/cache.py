@@ -28,6 +28,8 @@ class KVCache:
     def __init__(
         self, config: ModelConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
+        self.last: Tensor | None = None
+        """The last token ids (B, 1), which routers that look at words need."""
         shape = (batch, config.n_kv_heads, capacity, config.head_dim)
         self.layers = [
             LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))

@@ -27,6 +27,8 @@ def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -
         model = LanguageModel(config, dispatch)
     model.to_empty(device="cpu")
     initialize(model, seed)
+    for buffer in model.buffers():
+        buffer.zero_()
     return model
 
 
@@ -41,7 +43,7 @@ def initialize(model: LanguageModel, seed: int) -> None:
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             continue
-        if name.endswith("norm.weight"):
+        if name.endswith(("norm.weight", "theta")):
             parameter.fill_(1.0)
         elif name.endswith("bias"):
             parameter.zero_()

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.config import UNLEARNED
 from moelab.model.attention import Attention, RMSNorm, rotary_table
 from moelab.model.cache import KVCache, LayerCache
 from moelab.model.cross_entropy import linear_cross_entropy
 from moelab.model.feed_forward import FeedForward
-from moelab.model.moe import MoELayer, RoutingOutput
+from moelab.model.hash_router import TokenContext
+from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
+from moelab.model.router import TopKRouter
 from moelab.model.routing_record import RoutingRecord
 
 
@@ -97,19 +100,43 @@ class LanguageModel(nn.Module):
         cache it covers the stored tokens too. `losses` and `record` ask the MoE layers for
         auxiliary losses and for records.
         """
+        if cache is not None and not self._leak_free_already():
+            with leak_free(self):
+                return self.hidden(tokens, cache=cache, mask=mask, **routing)
         start = cache.length if cache is not None else 0
         length = tokens.shape[1]
         rotary = rotary_table(start, length, self.config.head_dim, self.config.rope_theta, tokens.device)
         attention_mask = _attention_mask(start, length, mask, tokens.device)
         token_mask = None if mask is None else mask[:, start:]
+        context = self._context(tokens, cache)
         x = self.model.embed_tokens(tokens)
         outputs = []
         for index, layer in enumerate(self.model.layers):
             layer_cache = None if cache is None else cache.layers[index]
-            x, output = layer(x, rotary, attention_mask, layer_cache, mask_BT=token_mask, **routing)
+            x, output = layer(x, rotary, attention_mask, layer_cache, mask_BT=token_mask, context=context, **routing)
             if output is not None:
                 outputs.append(output)
         return self.model.norm(x), outputs
+
+    def _leak_free_already(self) -> bool:
+        """A cache holds single tokens: routers that work on groups have to choose token by token."""
+        return not leaks(self.config) or all(m.leak_free for m in self.modules() if isinstance(m, MoELayer))
+
+    def _context(self, tokens: Tensor, cache: KVCache | None) -> TokenContext | None:
+        """Token ids, and those before them, for routers that route by them."""
+        if self.config.moe is None or self.config.moe.router not in UNLEARNED:
+            return None
+        start, earlier = 0, torch.full_like(tokens[:, :1], -1)
+        if cache is not None:
+            start, earlier = cache.length, earlier if cache.last is None else cache.last
+            cache.last = tokens[:, -1:]
+        return TokenContext(ids=tokens, previous=torch.cat((earlier, tokens[:, :-1]), 1), start=start)
+
+    def update_routers(self) -> None:
+        """After an optimiser step: let loss-free balancing move its biases. Does nothing for other routers."""
+        for module in self.modules():
+            if isinstance(module, TopKRouter):
+                module.update_bias()
 
     def forward(self, tokens: Tensor, *, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of tokens (B, T)."""

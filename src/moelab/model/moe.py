@@ -1,14 +1,29 @@
 """The MoE layer: router -> dispatch -> experts -> combine, plus shared experts that every token uses."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.config import UNLEARNED
+from moelab.errors import InputError
 from moelab.model.dispatch import dispatch_experts
 from moelab.model.feed_forward import Experts, FeedForward
-from moelab.model.router import TopKRouter, balance_loss, expert_counts, router_z_loss
-from moelab.model.routing_record import RoutingRecord, record_routing
+from moelab.model.group_routing import GROUP_ROUTERS, GroupRouter
+from moelab.model.hash_router import HashRouter, TokenContext
+from moelab.model.router import (
+    Routing,
+    TopKRouter,
+    balance_loss,
+    expert_counts,
+    full_precision,
+    router_z_loss,
+    within_capacity,
+)
+from moelab.model.routing_record import RoutingRecord, record_group_routing, record_routing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,34 +36,125 @@ class RoutingOutput:
 
 
 class MoELayer(nn.Module):
-    """Replaces the feed-forward of a layer. `dispatch` names the back end that runs the experts."""
+    """Replaces the feed-forward of a layer. `dispatch` names the back end that runs the experts.
+
+    While `leak_free` is set, no token sees another: no capacity, and routers that work on groups choose token by token.
+    """
 
     def __init__(self, config: ModelConfig, dispatch: str) -> None:
         super().__init__()
         moe = config.moe
         assert moe is not None
         self.config, self.activation, self.dispatch = moe, config.activation, dispatch
-        self.router = TopKRouter(config.d_model, moe)
+        self.leak_free = False
+        self.router = make_router(config)
         self.experts = Experts(moe.n_experts, config.d_model, moe.d_expert, config.activation)
         if moe.n_shared_experts:
             self.shared_experts = FeedForward(config.d_model, moe.d_shared, config.activation)
+        if moe.shared_gate:
+            self.shared_router = nn.Linear(config.d_model, 1, bias=False)
+        if moe.output_norm:
+            self.output_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
 
     def forward(
-        self, x_BTD: Tensor, mask_BT: Tensor | None = None, *, losses: bool = False, record: bool = False
+        self,
+        x_BTD: Tensor,
+        mask_BT: Tensor | None = None,
+        *,
+        context: TokenContext | None = None,
+        losses: bool = False,
+        record: bool = False,
     ) -> tuple[Tensor, RoutingOutput]:
         """x (B, T, D) -> (B, T, D). Tokens where `mask` is False are routed but never counted."""
+        if isinstance(self.router, GroupRouter) and not self.leak_free:
+            y_BTD, grouped = self.router(x_BTD, self.experts, self.activation)
+            output = RoutingOutput(record=record_group_routing(grouped) if record else None)
+        else:
+            y_BTD, output = self._token_by_token(x_BTD, mask_BT, context, losses, record)
+        if self.config.output_norm:
+            y_BTD = self.output_norm(y_BTD)
+        if self.config.n_shared_experts:
+            y_BTD = y_BTD + self._shared(x_BTD)
+        return y_BTD, output
+
+    def _token_by_token(
+        self, x_BTD: Tensor, mask_BT: Tensor | None, context: TokenContext | None, losses: bool, record: bool
+    ) -> tuple[Tensor, RoutingOutput]:
         x_TD = x_BTD.flatten(0, 1)
         mask_T = None if mask_BT is None else mask_BT.flatten()
-        routing = self.router(x_TD)
+        routing = self._route(x_TD, context)
+        kept = None
+        if self.config.capacity_factor and not self.leak_free:
+            kept = within_capacity(routing.chosen, self.config.n_experts, self.config.capacity_factor)
+            routing = replace(routing, gates=routing.gates * kept)
         y_TD = dispatch_experts(self.dispatch, x_TD, self.experts, routing.chosen, routing.gates, self.activation)
-        if self.config.n_shared_experts:
-            y_TD = y_TD + self.shared_experts(x_TD)
-        balance = router_z = None
-        if losses and self.config.balance_loss:
-            counts = expert_counts(routing.chosen, self.config.n_experts, mask_T)
-            probabilities = routing.scores if self.config.score == "softmax" else routing.probabilities()
-            balance = balance_loss(probabilities, counts, mask_T)
-        if losses and self.config.z_loss:
-            router_z = router_z_loss(routing.logits, mask_T)
-        measured = record_routing(routing, mask_T) if record else None
+        measured = record_routing(routing, mask_T, kept) if record else None
+        balance, router_z = self._losses(routing, mask_T) if losses else (None, None)
         return y_TD.view_as(x_BTD), RoutingOutput(balance=balance, router_z=router_z, record=measured)
+
+    def _losses(self, routing: Routing, mask_T: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Balance and z loss of a learned token choice; the load that moves the biases is noted on the way."""
+        if not isinstance(self.router, TopKRouter):
+            return None, None
+        balance = router_z = None
+        if self.config.balance_loss or self.config.bias_update:
+            counts = expert_counts(routing.chosen, self.config.n_experts, mask_T)
+            if self.config.bias_update and torch.is_grad_enabled():
+                self.router.load += counts
+            if self.config.balance_loss:
+                probabilities = routing.scores if self.config.score == "softmax" else routing.probabilities()
+                balance = balance_loss(probabilities, counts, mask_T)
+        if self.config.z_loss:
+            router_z = router_z_loss(routing.logits, mask_T)
+        return balance, router_z
+
+    def _route(self, x_TD: Tensor, context: TokenContext | None) -> Routing:
+        if isinstance(self.router, GroupRouter):
+            return self.router.token_routing(x_TD)
+        if isinstance(self.router, HashRouter):
+            if context is None:
+                raise InputError(f"router: {self.config.router} routes by token ids, and none were given")
+            return self.router(context)
+        return self.router(x_TD)
+
+    def _shared(self, x_BTD: Tensor) -> Tensor:
+        y: Tensor = self.shared_experts(x_BTD)
+        if not self.config.shared_gate:
+            return y
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            gate = self.shared_router(full_precision(x_BTD)).sigmoid()
+        return y * gate.to(y.dtype)
+
+
+def make_router(config: ModelConfig) -> nn.Module:
+    """The router a config names."""
+    assert config.moe is not None
+    if config.moe.router in UNLEARNED:
+        return HashRouter(config.moe)
+    if config.moe.router in GROUP_ROUTERS:
+        return GROUP_ROUTERS[config.moe.router](config.d_model, config.moe)
+    return TopKRouter(config.d_model, config.moe)
+
+
+@contextmanager
+def leak_free(model: nn.Module) -> Iterator[None]:
+    """Within this block no token's output depends on later tokens or on other sequences, whatever the router.
+
+    Capacity is lifted; Expert Choice, soft MoE and Mixture of Tokens choose experts token by token with the same
+    weights (mixing off).
+    """
+    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+    before = [layer.leak_free for layer in layers]
+    try:
+        for layer in layers:
+            layer.leak_free = True
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.leak_free = value
+
+
+def leaks(config: ModelConfig) -> bool:
+    """Whether this architecture, as trained, lets one token's output depend on later tokens or other sequences."""
+    moe = config.moe
+    return moe is not None and (moe.router in GROUP_ROUTERS or moe.capacity_factor is not None)

@@ -1,8 +1,9 @@
-"""Token-choice routing: scores, the chosen experts, their gates, and the two auxiliary losses. Always in fp32.
+"""Token-choice routing: scores, chosen experts, gates, balancing by loss or by bias, capacity. Always in fp32.
 
 T tokens, D width, E experts, K chosen per token.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,24 +27,69 @@ class Routing:
         return self.scores / self.scores.sum(-1, keepdim=True)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """x in fp32, or in fp64 where it is so already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def score_tokens(x: Tensor, weight: Tensor) -> Tensor:
+    """Logits (..., E) = x weight^T, never below fp32 whatever autocast says."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = full_precision(x)
+        return F.linear(x, weight.to(x.dtype))
+
+
 class TopKRouter(nn.Module):
-    """Each token takes the K experts with the highest scores; gates are those scores, normalised and scaled."""
+    """Each token takes the K experts with the highest scores; gates are those scores, normalised and scaled.
+
+    With `bias_update`, a bias per expert joins the scores for the choice alone and follows the load (`update_bias`,
+    arXiv 2408.15664); it is saved with the model.
+    """
+
+    balance_bias: Tensor
+    load: Tensor
 
     def __init__(self, d_model: int, config: MoEConfig) -> None:
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_experts, d_model))
+        if config.bias_update:
+            self.register_buffer("balance_bias", torch.zeros(config.n_experts))
+            self.register_buffer("load", torch.zeros(config.n_experts), persistent=False)
 
     def forward(self, x_TD: Tensor) -> Routing:
-        with torch.autocast(x_TD.device.type, enabled=False):
-            logits = F.linear(x_TD.float(), self.weight.float())
+        logits = score_tokens(x_TD, self.weight)
         scores = logits.softmax(-1) if self.config.score == "softmax" else logits.sigmoid()
-        gates, chosen = scores.topk(self.config.top_k, dim=-1)
+        if self.config.bias_update:
+            chosen = (scores + self.balance_bias).topk(self.config.top_k, dim=-1).indices
+            gates = scores.gather(-1, chosen)
+        else:
+            gates, chosen = scores.topk(self.config.top_k, dim=-1)
         if self.config.normalize_gates:
             gates = gates / gates.sum(-1, keepdim=True)
         if self.config.routed_scaling != 1:
             gates = gates * self.config.routed_scaling
         return Routing(logits=logits, scores=scores, chosen=chosen, gates=gates)
+
+    @torch.no_grad()
+    def update_bias(self) -> None:
+        """After an optimiser step: raise the bias of experts below the mean load, lower the others, recentre."""
+        if self.config.bias_update:
+            self.balance_bias += self.config.bias_update * torch.sign(self.load.mean() - self.load)
+            self.balance_bias -= self.balance_bias.mean()
+            self.load.zero_()
+
+
+def within_capacity(chosen: Tensor, n_experts: int, factor: float) -> Tensor:
+    """Which choices (T, K) fit when an expert takes at most ceil(factor T K / E): first come, first served."""
+    flat = chosen.flatten()
+    capacity = math.ceil(factor * flat.numel() / n_experts)
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=n_experts)
+    starts = counts.cumsum(0) - counts
+    place = torch.empty_like(flat)
+    place[order] = torch.arange(flat.numel(), device=flat.device) - starts[flat[order]]
+    return (place < capacity).view_as(chosen)
 
 
 def expert_counts(chosen: Tensor, n_experts: int, mask_T: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moelab.model.group_routing import GroupRouting
 from moelab.model.router import Routing, balance_loss, expert_counts
 
 NEAR_TIE = 1e-3
@@ -18,7 +19,8 @@ class RoutingRecord:
     `load` (E,) is each expert's share of the choices; `max_violation` is max load / mean load - 1 (arXiv 2408.15664);
     `load_cv` the loads' standard deviation over their mean; `dead_experts` how many got no token; `token_entropy` the
     mean entropy of a token's probabilities; `marginal_entropy` that of the mean probabilities; `near_ties` the share
-    of tokens whose last chosen and first rejected expert differ by less than `NEAR_TIE` in probability.
+    of tokens whose last chosen and first rejected expert differ by less than `NEAR_TIE` in probability; `drop_rate`
+    the share of choices beyond capacity, or of tokens that no expert took (Expert Choice).
     """
 
     load: Tensor
@@ -29,6 +31,7 @@ class RoutingRecord:
     marginal_entropy: float
     balance_loss: float
     near_ties: float
+    drop_rate: float = 0.0
 
     def summary(self) -> dict[str, float]:
         """The numbers without the loads, by name."""
@@ -40,12 +43,13 @@ class RoutingRecord:
             "marginal_entropy": self.marginal_entropy,
             "balance_loss": self.balance_loss,
             "near_ties": self.near_ties,
+            "drop_rate": self.drop_rate,
         }
 
 
 @torch.no_grad()
-def record_routing(routing: Routing, mask_T: Tensor | None = None) -> RoutingRecord:
-    """Measure a token-choice routing."""
+def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tensor | None = None) -> RoutingRecord:
+    """Measure a token-choice routing; `kept` says which choices fit into capacity."""
     n_experts, top_k = routing.scores.shape[1], routing.chosen.shape[1]
     counts = expert_counts(routing.chosen, n_experts, mask_T)
     probabilities = routing.probabilities()
@@ -67,6 +71,32 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None) -> RoutingRec
         marginal_entropy=float(_entropy(probabilities.mean(0))) / log_experts,
         balance_loss=float(balance_loss(probabilities, counts)),
         near_ties=float(near),
+        drop_rate=0.0
+        if kept_TK is None
+        else 1 - float((kept_TK if mask_T is None else kept_TK[mask_T]).float().mean()),
+    )
+
+
+@torch.no_grad()
+def record_group_routing(routing: GroupRouting) -> RoutingRecord:
+    """Measure a routing of groups. Experts are evenly used by construction; `token_entropy` is that of the weights with
+    which an expert reads a group's tokens, over ln G, and `drop_rate` the share of tokens that no expert reads."""
+    n_experts = routing.weights.shape[2]
+    weights = routing.weights.float().flatten(2)
+    size = max(weights.shape[1], 2)
+    shares = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
+    entropy = torch.special.entr(shares).sum(1).mean() / torch.log(torch.tensor(float(size)))
+    unread = (weights.sum(-1) == 0) & routing.real
+    return RoutingRecord(
+        load=torch.full((n_experts,), 1 / n_experts),
+        max_violation=0.0,
+        load_cv=0.0,
+        dead_experts=0.0,
+        token_entropy=float(entropy),
+        marginal_entropy=1.0,
+        balance_loss=1.0,
+        near_ties=0.0,
+        drop_rate=float(unread.sum() / routing.real.sum()),
     )
 
 

@@ -1,0 +1,77 @@
+"""The leak certificate reads zero for what cannot leak, finds what does, and leaves the model alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from moelab.architecture import ModelConfig
+from moelab.cli import main
+from moelab.errors import InputError
+from moelab.evaluation.leaks import ZERO, certify
+from moelab.model import build_model, leaks
+
+CLEAN: list[dict[str, Any]] = [{}, {"router": "hash"}, {"router": "word"}, {"bias_update": 0.01}]
+LEAKY: list[dict[str, Any]] = [
+    {"router": "expert_choice"},
+    {"router": "expert_choice", "grouping": "sequence"},
+    {"router": "soft", "grouping": "sequence", "group_size": 8},
+    {"router": "mixture_of_tokens", "group_size": 2},
+    {"capacity_factor": 0.6},
+]
+
+
+def config(**moe: Any) -> ModelConfig:
+    sizes = {"n_experts": 4, "top_k": 2, "d_expert": 8, **moe}
+    return ModelConfig.parse({"vocab_size": 32, "d_model": 16, "n_layers": 2, "n_heads": 2, "moe": sizes})
+
+
+@pytest.mark.parametrize("moe", CLEAN, ids=str)
+def test_token_by_token_routing_reads_zero(moe: dict[str, Any]) -> None:
+    found = certify(config(**moe), seq_len=8, trials=8)
+    assert found.clean
+    assert (found.earlier_rate, found.others_rate) == (0, 0)
+    assert not leaks(config(**moe))
+
+
+@pytest.mark.parametrize("moe", LEAKY, ids=str)
+def test_leaks_are_found_and_can_be_switched_off(moe: dict[str, Any]) -> None:
+    found = certify(config(**moe), seq_len=8, trials=8)
+    assert not found.clean
+    assert found.leak_free_change < ZERO
+    assert leaks(config(**moe))
+
+
+def test_the_kind_of_leak_follows_the_grouping() -> None:
+    by_position = certify(config(router="mixture_of_tokens", group_size=2), seq_len=8, trials=8)
+    within = certify(config(router="soft", grouping="sequence", group_size=8), seq_len=8, trials=8)
+    assert by_position.earlier_rate == 0 < by_position.others_rate
+    assert within.others_rate == 0 < within.earlier_rate
+
+
+def test_a_trained_model_stays_as_it_is() -> None:
+    model = build_model(config(router="expert_choice"), seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    certify(model, seq_len=4, trials=2)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="leaks: batch and seq_len"):
+        certify(config(), batch=1)
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config(capacity_factor=0.5).to_yaml(tmp_path / "model.yaml")
+    with pytest.raises(SystemExit) as stop:
+        main(["leaks", str(tmp_path / "model.yaml"), "--seq-len", "6", "--trials", "4", "--json"])
+    assert not stop.value.code
+    assert json.loads(capsys.readouterr().out)["clean"] is False
+    with pytest.raises(SystemExit) as stop:
+        main(["leaks", "mixtral-8x7b"])
+    assert stop.value.code == 2
+    assert "too large" in capsys.readouterr().err
