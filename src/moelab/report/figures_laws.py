@@ -45,20 +45,20 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
     mine = [row for row in rows if row["law"] == law]
     x_scale = theme.scale([row["measured"] for row in rows])
     x, x_named = (
-        alt.X("measured:Q", scale=x_scale, axis=alt.Axis(title=name, grid=False, tickCount=5, labels=bool(name)))
+        alt.X("measured:Q", scale=x_scale, axis={"title": name, "grid": False, "tickCount": 5, "labels": bool(name)})
         for name in (None, "measured loss")
     )
-    diagonal = theme.data([{"measured": v, "predicted": v} for v in x_scale.domain])
+    diagonal = theme.data([{"measured": v, "predicted": v} for v in x_scale["domain"]])
     perfect = (
         alt.Chart(diagonal).mark_line(color=theme.RULE, strokeWidth=1).encode(x, alt.Y("predicted:Q", scale=scale))
     )
     main = alt.layer(
         perfect,
         _bars(mine, rows, x, "low", "high", scale, "predicted loss"),
-        _marks(mine, rows, x, alt.Y("predicted:Q", scale=scale, axis=alt.Axis(title="predicted loss", minExtent=40))),
+        *_marks(mine, rows, x, alt.Y("predicted:Q", scale=scale, axis={"title": "predicted loss", "minExtent": 40})),
     )
-    r_scale = alt.Scale(domain=[-bound, bound], nice=False)
-    r_axis = alt.Axis(labelExpr=theme.SIGNED_PERCENT, tickCount=4, title="error", minExtent=40)
+    r_scale = {"domain": [-bound, bound], "nice": False}
+    r_axis = {"labelExpr": theme.SIGNED_PERCENT, "tickCount": 4, "title": "error", "minExtent": 40}
     zero = (
         alt.Chart(theme.data([{"residual": 0}]))
         .mark_rule(color=theme.RULE)
@@ -67,7 +67,7 @@ def _law_panel(rows: list[Row], law: str, width: int, named: bool) -> Any:
     below = alt.layer(
         zero,
         _bars(mine, rows, x_named, "residual_low", "residual_high", r_scale, "error"),
-        _marks(mine, rows, x_named, alt.Y("residual:Q", scale=r_scale, axis=r_axis)),
+        *_marks(mine, rows, x_named, alt.Y("residual:Q", scale=r_scale, axis=r_axis)),
     )
     title = {"title": theme.panel_title(law)} if named else {}
     return alt.vconcat(
@@ -84,20 +84,19 @@ def _bars(mine: list[Row], rows: list[Row], x: Any, low: str, high: str, scale: 
     )
 
 
-def _marks(mine: list[Row], rows: list[Row], x: Any, y: Any) -> Any:
+def _marks(mine: list[Row], rows: list[Row], x: Any, y: Any) -> list[Any]:
     tips = theme.tooltip(
         ("label", "run", ""), ("law", "law", ""), ("held_out", "held out", ""), ("measured", "measured", ".3f"),
         ("predicted", "predicted", ".3f"), ("low", "low", ".3f"), ("high", "high", ".3f"),
         ("residual", "error", "+.2%"),
     )  # fmt: skip
-    layers = [
+    return [
         alt.Chart(theme.data(part))
         .mark_point(size=55, strokeWidth=1.6, opacity=1, filled=held_out)
         .encode(x, y, theme.kind_color(rows), theme.kind_shape(rows), tooltip=tips)
         for held_out in (False, True)
         if (part := [row for row in mine if row["held_out"] == held_out])
     ]
-    return alt.layer(*layers)
 
 
 def holdout_error(points: Any, *, title: str = "") -> Any:
@@ -114,8 +113,8 @@ def holdout_error(points: Any, *, title: str = "") -> Any:
     x = theme.quantity_x("extrapolation", rows, "times the dearest fitted run", log=True)
     y = alt.Y(
         "error_rel:Q",
-        scale=alt.Scale(domain=[-bound, bound], nice=False),
-        axis=alt.Axis(labelExpr=theme.SIGNED_PERCENT, title="predicted / measured − 1", tickCount=7),
+        scale={"domain": [-bound, bound], "nice": False},
+        axis={"labelExpr": theme.SIGNED_PERCENT, "title": "predicted / measured − 1", "tickCount": 7},
     )
     color, shape = theme.law_color(laws), theme.law_shape(laws)
     tips = theme.tooltip(

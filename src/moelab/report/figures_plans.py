@@ -59,7 +59,7 @@ class _Loss:
     def __init__(self, rows: list[Row], field: str, title: str, more: tuple[str, ...] = ()) -> None:
         self.field = field
         self.scale = theme.scale([row[name] for row in rows for name in (field, "low", "high", *more)])
-        self.axis = alt.Axis(title=title, tickCount=6, grid=True)
+        self.axis = {"title": title, "tickCount": 6, "grid": True}
 
     def channel(self, field: str) -> Any:
         """The x channel of a loss column."""
@@ -95,5 +95,5 @@ def _interval_rows(
 
 
 def _row(order: list[str]) -> Any:
-    axis = alt.Axis(title=None, labelColor=theme.INK, grid=False, labelOverlap=False)
+    axis = {"title": None, "labelColor": theme.INK, "grid": False, "labelOverlap": False}
     return alt.Y("label:N", sort=order, axis=axis)

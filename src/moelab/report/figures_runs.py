@@ -24,7 +24,7 @@ def learning_curves(curve: Any, *, title: str = "") -> Any:
     rows = [row for run in runs for row in run]
     ends = _labelled([run[-1] for run in runs])
     y_scale = theme.scale([row["loss"] for row in rows], share=0.04)
-    low, high = y_scale.domain
+    low, high = y_scale["domain"]
     for row, place in zip(
         ends, theme.spread_labels([row["loss"] for row in ends], low, high, theme.HEIGHT), strict=True
     ):
@@ -107,7 +107,7 @@ def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], y_scal
     for row in means:
         lines.setdefault(tuple(row[g] for g in group), []).append(row)
     lasts = [dict(max(line, key=lambda m: m[x_field])) for line in lines.values()]
-    low, high = y_scale.domain
+    low, high = y_scale["domain"]
     for row, y_label in zip(lasts, theme.spread_labels([m["loss"] for m in lasts], low, high, 300, 12), strict=True):
         row |= {"y_label": y_label, "text": _line_name(row, x_field)}
     x = theme.quantity_x(x_field, rows, x_title, log=True)

@@ -37,13 +37,13 @@ def isoflop(
     x_axis = theme.axis([row["x"] for row in reach], x_title, log, grid=False)
     y_scale = theme.scale([row["loss"] for row in (*rows, *best)])
     y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
-    colors = alt.Scale(domain=groups, range=theme.ordered_colors(len(groups)))
+    colors = {"domain": groups, "range": theme.ordered_colors(len(groups))}
     color = alt.Color("group:N", scale=colors, legend=None)
     ends = [
         max((row for row in line if row["group"] == group), key=lambda row: row["x"], default=None) for group in groups
     ]
     named = [dict(row) for row in ends if row is not None and row["group"]]
-    low, high = y_scale.domain
+    low, high = y_scale["domain"]
     for row, place in zip(named, theme.spread_labels([r["loss"] for r in named], low, high, theme.HEIGHT), strict=True):
         row["y_label"] = place
 
@@ -111,7 +111,7 @@ def loss_against(
         layers = [
             base.mark_area(opacity=0.14).encode(x, alt.Y("low:Q", scale=y_scale), color, y2="high"),
             base.mark_line(strokeWidth=2).encode(x, y, color),
-            base.mark_point(filled=True, size=90, opacity=0).encode(x, y, tooltip=tips),
+            base.mark_point(filled=True, size=90, opacity=0).encode(x, y, color, shape, tooltip=tips),
         ]
         if runs:
             layers.append(

@@ -46,7 +46,7 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: i
         for on_front, size, opacity in ((False, 42, 0.3), (True, 85, 1))
     )
     names = []
-    for align, dx, side in _labels(rows, field, height / (y_scale.domain[1] - y_scale.domain[0]), width):
+    for align, dx, side in _labels(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
         text = alt.Chart(theme.data(side)).mark_text(align=align, dx=dx, limit=190, fontSize=11)
         names += theme.halo(text.encode(x, y, color, text="label:N"))
     return alt.layer(dominated, *names, front).properties(width=width, height=height)

@@ -85,7 +85,7 @@ def panel_title(text: str) -> Any:
 
 def data(rows: Iterable[Row]) -> Any:
     """Inline data for a chart."""
-    return alt.InlineData(values=list(rows))
+    return alt.InlineData(values=tuple(rows))
 
 
 def padded(values: Iterable[float | None], log: bool = False, share: float = 0.06) -> list[float]:
@@ -117,7 +117,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def scale(values: Iterable[float | None], log: bool = False, share: float = 0.06) -> Any:
     """A scale that holds all values with a margin; never forced through zero."""
     domain = padded(values, log, share)
-    return alt.Scale(type="log", domain=domain, nice=False) if log else alt.Scale(domain=domain, nice=False, zero=False)
+    return {"type": "log", "domain": domain, "nice": False} if log else {"domain": domain, "nice": False, "zero": False}
 
 
 def axis(values: Iterable[float | None], title: str, log: bool = False, **options: Any) -> Any:
@@ -129,7 +129,7 @@ def axis(values: Iterable[float | None], title: str, log: bool = False, **option
         few = len(known) <= 8 and all(float(f"{v:.2g}") == v for v in known) and min(spread, default=2) > 1.3
         ticks = known if few else log_ticks(*padded(known, log))
     options = {"grid": True, "labelExpr": HUMAN if log else alt.Undefined, **options}
-    return alt.Axis(title=title, values=ticks, tickCount=6, **options)
+    return dict(title=title, values=ticks, tickCount=6, **options)
 
 
 def quantity_x(field: str, rows: Sequence[Row], title: str, log: bool = False, **options: Any) -> Any:
@@ -141,29 +141,29 @@ def quantity_x(field: str, rows: Sequence[Row], title: str, log: bool = False, *
 
 def kind_color(rows: Sequence[Row], legend: bool = True) -> Any:
     """MoE blue and dense orange, everywhere; the legend lists the kinds that occur."""
-    shown = alt.Legend(values=present_kinds(rows), title=None) if legend and len(present_kinds(rows)) > 1 else None
-    return alt.Color("kind", type="nominal", scale=alt.Scale(domain=KIND_ORDER, range=KIND_COLORS), legend=shown)
+    shown = {"values": present_kinds(rows), "title": None} if legend and len(present_kinds(rows)) > 1 else None
+    return alt.Color("kind", type="nominal", scale={"domain": KIND_ORDER, "range": KIND_COLORS}, legend=shown)
 
 
 def kind_shape(rows: Sequence[Row], legend: bool = True) -> Any:
     """MoE circles and dense squares, everywhere."""
-    shown = alt.Legend(values=present_kinds(rows), title=None) if legend and len(present_kinds(rows)) > 1 else None
-    return alt.Shape("kind", type="nominal", scale=alt.Scale(domain=KIND_ORDER, range=KIND_SHAPES), legend=shown)
+    shown = {"values": present_kinds(rows), "title": None} if legend and len(present_kinds(rows)) > 1 else None
+    return alt.Shape("kind", type="nominal", scale={"domain": KIND_ORDER, "range": KIND_SHAPES}, legend=shown)
 
 
 def law_color(laws: Sequence[str], legend: bool = True) -> Any:
     """A hue per law, none of them those of MoE and dense."""
     hues = [LAW_COLORS[i % len(LAW_COLORS)] for i in range(len(laws))]
-    shown = alt.Legend(title=None, columns=4) if legend and len(laws) > 1 else None
-    return alt.Color("law", type="nominal", scale=alt.Scale(domain=list(laws), range=hues), legend=shown)
+    shown = {"title": None, "columns": 4} if legend and len(laws) > 1 else None
+    return alt.Color("law", type="nominal", scale={"domain": list(laws), "range": hues}, legend=shown)
 
 
 def law_shape(laws: Sequence[str], legend: bool = True) -> Any:
     """A mark per law, so that laws differ without colour too."""
     marks = ["diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left"]
-    shown = alt.Legend(title=None, columns=4) if legend and len(laws) > 1 else None
+    shown = {"title": None, "columns": 4} if legend and len(laws) > 1 else None
     shapes = [marks[i % len(marks)] for i in range(len(laws))]
-    return alt.Shape("law", type="nominal", scale=alt.Scale(domain=list(laws), range=shapes), legend=shown)
+    return alt.Shape("law", type="nominal", scale={"domain": list(laws), "range": shapes}, legend=shown)
 
 
 def ordered_colors(n: int) -> list[str]:
@@ -198,10 +198,10 @@ def spread_labels(positions: Sequence[float], low: float, high: float, height: f
     return result
 
 
-def tooltip(*fields: tuple[str, str, str]) -> list[Any]:
+def tooltip(*fields: tuple[str, str, str]) -> list[dict[str, str]]:
     """Tooltip lines from (field, title, d3 format); an empty format means text."""
     return [
-        alt.Tooltip(name, type="quantitative" if form else "nominal", title=title, format=form or alt.Undefined)
+        {"field": name, "title": title, **({"type": "quantitative", "format": form} if form else {"type": "nominal"})}
         for name, title, form in fields
     ]
 

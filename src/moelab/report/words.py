@@ -10,7 +10,8 @@ from markupsafe import Markup, escape
 from moelab.quantities import format_number
 
 _CODE = re.compile(r"`([^`]+)`")
-_NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.].*|[\-–—]?\s*")
+# A number with a sign, units of up to four letters and perhaps a range: "+1.0 %", "2.98 – 3.09", "4 min 05 s".
+_NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.][^A-Za-z]*(?:[A-Za-zµ]{1,4}[^A-Za-z]*){0,3}|[\-–—]?\s*")
 
 
 def rich(text: object) -> Markup:
