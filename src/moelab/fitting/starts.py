@@ -18,7 +18,7 @@ _FLOOR = 1e-6
 
 
 def draw_starts(problem: Problem, weights: Array, count: int, keep: int, seed: int) -> Array:
-    """The `keep` best of `count` projected starts, (keep, P), in order of their squared error."""
+    """The `keep` best of `count` projected starts, (keep, P), in order of their absolute error in log loss."""
     parameters = problem.parameters
     law = parameters.law
     rng = np.random.default_rng(seed)
