@@ -97,8 +97,10 @@ def fetch_all(packages: Sequence[Package], cache: Path, report: Report = silent)
     Raises MoelabError naming the package where the download fails or the hash is wrong, InputError where the cache
     folder cannot be written.
     """
-    make_folder(cache, "cache")
     paths: dict[str, Path] = {}
+    if not packages:
+        return paths
+    make_folder(cache, "cache")
     with ThreadPoolExecutor(max_workers=4) as pool:
         report("download", 0, len(packages))
         for package, path in zip(packages, pool.map(lambda p: fetch(p, cache), packages), strict=True):

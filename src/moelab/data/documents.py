@@ -66,7 +66,8 @@ def collect(
         for index, source in enumerate(sources):
             found = _read_source(source, index, stream, spool, seen, report, enough_bytes)
             if not found:
-                raise InputError(f"source: {source.name} holds no text that is not in an earlier source")
+                earlier = " that is not in an earlier source" if spool.documents else ""
+                raise InputError(f"source: {source.name} holds no text{earlier}")
             spool.documents.extend(found)
     if any(len(_of(spool, index)) < FEWEST_DOCUMENTS for index in range(len(sources))):
         spool.documents = _cut_scarce(spool, len(sources))

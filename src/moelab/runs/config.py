@@ -62,6 +62,8 @@ class TrainConfig(Config):
             raise ValueError(f"batch_tokens: must be a multiple of seq_len ({self.seq_len}), got {self.batch_tokens}")
         if self.tokens < self.batch_tokens:
             raise ValueError(f"tokens: must hold at least one batch ({self.batch_tokens}), got {self.tokens}")
+        if self.eval_tokens < self.seq_len:
+            raise ValueError(f"eval_tokens: must be at least seq_len ({self.seq_len}), got {self.eval_tokens}")
         if self.micro_batch is not None and self.batch_size % self.micro_batch:
             raise ValueError(f"micro_batch: must divide the {self.batch_size} sequences of a batch")
         if self.warmup_fraction + (self.decay_fraction if self.schedule == "wsd" else 0) > 1:

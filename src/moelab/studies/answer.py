@@ -88,9 +88,10 @@ def _measurement(each: Verified, weights: dict[str, float]) -> str:
         return f"Trained, the {name} reached {each.record.loss:.3f}; none of the fitted laws speaks about it."
     ensemble = sum(weights[law] * value for law, value in values.items()) / sum(weights[law] for law in values)
     error = ensemble / each.record.loss - 1
+    verdict = "as" if abs(error) < 5e-4 else f"{abs(error):.1%} {'better' if error > 0 else 'worse'} than"
     return (
-        f"Trained, the {name} reached {each.record.loss:.3f}: {abs(error):.1%} {'better' if error > 0 else 'worse'} than "
-        f"the ensemble's {ensemble:.3f} (the laws said {min(values.values()):.3f} to {max(values.values()):.3f})."
+        f"Trained, the {name} reached {each.record.loss:.3f}: {verdict} the ensemble's {ensemble:.3f} "
+        f"(the laws said {min(values.values()):.3f} to {max(values.values()):.3f})."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from moelab.runs import RunConfig
 from moelab.training.trainer import Watcher
@@ -16,19 +16,40 @@ def follow(config: RunConfig, quiet: bool = False) -> Iterator[Watcher | None]:
     if quiet:
         yield None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-        TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(config.name or config.run_id, total=config.train.steps, numbers="")
+    bar = _Bar(config)
+    try:
+        yield bar.watch
+        bar.fill()
+    finally:
+        bar.close()
 
-        def watch(numbers: dict[str, float]) -> None:
-            text = f"loss {numbers['loss']:.3f}  {numbers['tokens_per_second']:,.0f} tokens/s"
-            progress.update(task, completed=numbers["step"], numbers=text)
 
-        yield watch
-        progress.update(task, completed=config.train.steps)
+class _Bar:
+    """A progress bar that appears with the first numbers, so that a run refused at once draws none."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.name, self.steps = config.name or config.run_id, config.train.steps
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.task: TaskID | None = None
+
+    def watch(self, numbers: dict[str, float]) -> None:
+        if self.task is None:
+            self.progress.start()
+            self.task = self.progress.add_task(self.name, total=self.steps, numbers="")
+        text = f"loss {numbers['loss']:.3f}  {numbers['tokens_per_second']:,.0f} tokens/s"
+        self.progress.update(self.task, completed=numbers["step"], numbers=text)
+
+    def fill(self) -> None:
+        if self.task is not None:
+            self.progress.update(self.task, completed=self.steps)
+
+    def close(self) -> None:
+        if self.task is not None:
+            self.progress.stop()

@@ -6,8 +6,9 @@ import torch
 
 from moelab.data import Dataset
 from moelab.errors import InputError
-from moelab.model import resolve_dispatch
+from moelab.model import DISPATCHES, resolve_dispatch
 from moelab.runs import RunConfig
+from moelab.runs.config import AUTO
 
 _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 128
@@ -35,9 +36,11 @@ def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
     threads = train.threads or (_cores() if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     dispatch = train.dispatch
+    if dispatch not in (AUTO, "none", *DISPATCHES):
+        raise InputError(f"train.dispatch: expected {AUTO} or one of {', '.join(DISPATCHES)}, got {dispatch!r}")
     if config.model.moe is None:
         dispatch = "none"
-    elif dispatch == "auto":
+    elif dispatch in (AUTO, "none"):
         dispatch = resolve_dispatch(config.model, device, dtype)
     return config.replace(
         data={**data.to_dict(), "manifest_hash": dataset.manifest_hash},

@@ -87,6 +87,7 @@ class Trainer:
             (output.total / pieces).backward()
             total += float(output.loss.detach()) / pieces
         self.optimizer.step(learning_rate_at(self.progress.step, train))
+        self.model.update_routers()
         self.progress.step += 1
         return total
 
