@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from moelab.config import Config, Count, CountOrZero, NonNegative, Positive
+from moelab.errors import InputError
 
 Activation = Literal["swiglu", "relu", "gelu"]
 """`swiglu` has three matrices (gate, up, down); the plain ones have two (up, down)."""
@@ -115,6 +116,17 @@ class MoEConfig(Config):
             raise ValueError("group_size: group_size x top_k must be a multiple of n_experts (whole slots per expert)")
         if self.mixing == "uniform" and (self.temperature or self.learned_temperature or self.separate_emit):
             raise ValueError("mixing: uniform mixing has no temperature and no emit weights")
+
+    @classmethod
+    def mixture_of_tokens(cls, *, d_ff: int, group_size: int, mixtures: int = 1, **options: Any) -> Self:
+        """MoT sized to the FLOPs of a dense FFN of width `d_ff` (arXiv 2310.15961): X = group_size, Y = mixtures.
+
+        X Y experts of width d_ff / Y, each with one mixture per group. Raises InputError where Y does not divide d_ff.
+        """
+        if d_ff % mixtures:
+            raise InputError(f"mixtures: must divide d_ff ({d_ff}), got {mixtures}")
+        sizes = {"n_experts": group_size * mixtures, "top_k": mixtures, "d_expert": d_ff // mixtures}
+        return cls.parse({**sizes, "router": "mixture_of_tokens", "group_size": group_size, **options})
 
     @property
     def slots(self) -> int:

@@ -2,8 +2,8 @@
 
 alpha = d_ff / d, beta = (d_shared + K d_expert) / d, mu = (d_shared + E d_expert) / d, zeta = d / n_layers, with d =
 d_model. N = (4 + 3 mu) d^2 L_moe + (4 + 3 alpha) d^2 L_dense counts matrices without vocabulary, norms and routers, for
-SwiGLU and full multi-head attention; N_a has beta for mu; training FLOPs a token are M = 3 (2 N_a + 4 d seq n_layers) and
-C = M D. Our exact counts add norms, routers and the head.
+SwiGLU and full multi-head attention; N_a has beta for mu; training FLOPs a token are
+M = 3 (2 N_a + 4 d seq n_layers) and C = M D. Our exact counts add norms, routers and the head.
 """
 
 import math

@@ -7,6 +7,7 @@ from moelab.model.initialize import build_model
 from moelab.model.language_model import LanguageModel, LossOutput
 from moelab.model.moe import MoELayer, leak_free, leaks
 from moelab.model.routing_record import RoutingRecord
+from moelab.model.transition import to_token_choice, token_choice_config
 
 __all__ = [
     "DISPATCHES",
@@ -21,4 +22,6 @@ __all__ = [
     "leaks",
     "linear_cross_entropy",
     "resolve_dispatch",
+    "to_token_choice",
+    "token_choice_config",
 ]
