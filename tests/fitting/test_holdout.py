@@ -108,6 +108,8 @@ def test_blind_spots_are_said(sweep) -> None:
     notes = fit(mixed, "krajewski2024", **FEW).notes
     assert any("runs are dense, which this law does not describe" in note for note in notes)
     assert any("the runs differ in expansion" in note for note in notes)
+    dense_too = mixed.with_columns(params_active_non_embedding=pl.col("params_active"))
+    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "does not see the tokens, in which the runs differ"
     assert supported_laws(mixed)[1]["krajewski2024"].startswith("does not describe the dense runs")
 
 

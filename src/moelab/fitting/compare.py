@@ -60,7 +60,8 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
     Laws that share one form differ only in their published coefficients: the first of them stands for all.
     """
     columns = columns_of(table)
-    moe = variable(columns, "expert_ratio")
+    moe, tokens = variable(columns, "expert_ratio"), variable(columns, "tokens")
+    data_differs = tokens is not None and np.max(tokens) > 1.25 * np.min(tokens)
     found: list[Law] = []
     skipped: dict[str, str] = {}
     for law in all_laws().values():
@@ -74,6 +75,8 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
             skipped[law.id] = "describes dense models only"
         elif not law.covers_dense and moe is not None and np.any(moe == 1):
             skipped[law.id] = "does not describe the dense runs; leave them out with --where"
+        elif "tokens" not in law.variables and data_differs:
+            skipped[law.id] = "does not see the tokens, in which the runs differ"
         elif twin is not None:
             skipped[law.id] = f"the same form as {twin}"
         else:
