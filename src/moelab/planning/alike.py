@@ -23,7 +23,7 @@ def distinct(ranking: Ranking) -> Array:
     """The best design of each group with equal law inputs (positions, in no order), among the ranked ones."""
     order = ranking.order
     key = np.zeros(len(order), np.uint64)
-    for column in _inputs(ranking):
+    for column in ranking.seen:
         logs = np.log(np.maximum(column[order], 1e-300))
         cell = np.floor(logs / SAME).astype(np.int64).astype(np.uint64)
         key = (key ^ cell) * np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +35,7 @@ def distinct(ranking: Ranking) -> Array:
 def twins(ranking: Ranking, index: int) -> Array:
     """Positions of the ranked designs whose law inputs equal those of `index`, itself among them."""
     same = ranking.order
-    for column in _inputs(ranking):
+    for column in ranking.seen:
         same = same[np.abs(column[same] - column[index]) <= SAME * np.abs(column[index])]
     return np.sort(same) if len(same) else np.array([index])
 
@@ -43,7 +43,7 @@ def twins(ranking: Ranking, index: int) -> Array:
 def top(ranking: Ranking, positions: Array, count: int) -> list[int]:
     """The `count` best of the positions that differ from each other in some law input."""
     order = positions[np.argsort(ranking.score[positions], kind="stable")]
-    columns = [column[order] for column in _inputs(ranking)]
+    columns = [column[order] for column in ranking.seen]
     free = np.ones(len(order), bool)
     chosen: list[int] = []
     while len(chosen) < count and free.any():
@@ -82,9 +82,3 @@ def _against_rules(lattice: Lattice) -> Array:
     shared = moe * (np.asarray(s.n_shared_experts) == 0)
     head = np.abs(np.log2(np.asarray(s.head_dim) / np.where(np.asarray(s.d_model) >= 2048, 128, 64)))
     return np.asarray(aspect + few_or_many + 0.2 * leading + 0.2 * shared + 0.1 * head)
-
-
-def _inputs(ranking: Ranking) -> list[Array]:
-    """What the voting laws see, and the price where money decides (each (n,)), on scales where ratios count."""
-    columns = [1 / (1 - column) if name == "sparsity" else column for name, column in ranking.inputs.items()]
-    return columns if ranking.cost is None else [*columns, ranking.cost]

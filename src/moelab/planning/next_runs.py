@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning import alike
+from moelab.planning.answer import Answer
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.feasible import Field, fit_budget
+from moelab.planning.jury import Juror
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.plan import Answer
-from moelab.planning.ranking import Juror, Ranking
+from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.space import Space
 from moelab.planning.uncertainty import draws_of

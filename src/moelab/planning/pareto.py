@@ -42,9 +42,19 @@ def _best_of_cells(loss: Array, axes: list[Array]) -> Array:
     for axis in axes:
         span = max(float(np.ptp(axis)), 1e-12)
         cell = cell * CELLS + np.minimum((axis - axis.min()) / span * CELLS, CELLS - 1).astype(np.int64)
-    order = np.lexsort((loss, cell))
-    first = np.r_[True, np.diff(cell[order]) > 0]
-    return np.asarray(order[first])
+    return least_by_cell(cell, loss)
+
+
+def least_by_cell(cell: Array, values: Array) -> Array:
+    """The position of the least value in every occupied cell (small whole numbers), NaN and empty cells left out."""
+    order = np.argsort(cell.astype(np.int16), kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(cell[order]) > 0])
+    ordered = values[order]
+    least = np.fmin.reduceat(ordered, starts)
+    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(order)]))
+    hits = np.flatnonzero(ordered == least[group])
+    _, first = np.unique(group[hits], return_index=True)
+    return np.asarray(order[hits[first]])
 
 
 def _undominated(points: Array) -> Array:

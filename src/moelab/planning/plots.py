@@ -6,10 +6,11 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.planning.candidate import Candidate
+from moelab.planning.pareto import least_by_cell
 from moelab.planning.ranking import Ranking
 
 if TYPE_CHECKING:
-    from moelab.planning.plan import Plan
+    from moelab.planning.result import Plan
 
 Row = dict[str, Any]
 FIGURES = ("candidates", "pareto", "slices")
@@ -133,13 +134,7 @@ def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
 
 def _slice(name: str, x: Any, losses: Any, law: str) -> list[Row]:
     scale = np.log(x) if name == "activation_rate" else x
-    low, span = float(scale.min()), max(float(np.ptp(scale)), 1e-12)
-    cell = np.minimum((scale - low) / span * BINS, BINS - 1).astype(np.int64)
-    best = np.full(BINS, np.inf)
-    known = np.isfinite(losses)
-    np.minimum.at(best, cell[known], losses[known])
-    rows = []
-    for k in np.flatnonzero(np.isfinite(best)):
-        at = np.flatnonzero(known & (cell == k) & (losses == best[k]))[0]
-        rows.append({name: float(x[at]), "loss": float(best[k]), "law": law})
-    return rows
+    span = max(float(np.ptp(scale)), 1e-12)
+    cell = np.minimum((scale - float(scale.min())) / span * BINS, BINS - 1)
+    best = least_by_cell(cell.astype(np.int64), losses)
+    return [{name: float(x[at]), "loss": float(losses[at]), "law": law} for at in best]

@@ -14,87 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.laws import Conversion
-from moelab.laws.design import Design
 from moelab.planning.budget import Budget
-from moelab.planning.feasible import Field, affordable_tokens
-from moelab.planning.money import compute_of
+from moelab.planning.curve import Curve, curve_of
+from moelab.planning.feasible import Field
+from moelab.planning.jury import Juror, choose_jury
 from moelab.planning.voices import Voice, outside_range
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
-CURVE = np.logspace(-1.5, 0.0, 7)
-"""Fractions of the budget's compute at which a law's own optimum is found."""
-
-CURVE_DESIGNS = 8_000
-"""Designs that stand for the lattice below the budget itself: half the best at the budget, half drawn at random."""
-
-SAMPLE = 20_000
-"""Designs on which it is decided who votes."""
-
 KEPT = 100_000
 """Best designs that are put in order; the rest only need to be known as worse."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A law's compute-optimal loss against the compute it spends, both (k,): compute ascending, loss descending."""
-
-    log_compute: Array
-    loss: Array
-
-    @classmethod
-    def of(cls, compute: Array, loss: Array) -> "Curve":
-        """Keeps the points at which the optimum really gets better."""
-        kept_c: list[float] = []
-        kept_l: list[float] = []
-        for c, value in sorted(zip(np.log(compute), loss, strict=True)):
-            if np.isfinite(value) and (not kept_l or value < kept_l[-1] - 1e-12):
-                kept_c.append(float(c))
-                kept_l.append(float(value))
-        return cls(np.array(kept_c), np.array(kept_l))
-
-    def log_compute_at(self, loss: Any) -> Array:
-        """Log of the compute at which the optimum reaches `loss`; beyond the curve's ends, along its last slope."""
-        if len(self.loss) == 1:
-            return np.where(np.isnan(loss), np.nan, self.log_compute[0])
-        xs, ys = self.loss[::-1], self.log_compute[::-1]
-        inside = np.interp(loss, xs, ys)
-        worst, best = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]), (ys[1] - ys[0]) / (xs[1] - xs[0])
-        above = ys[-1] + (np.asarray(loss) - xs[-1]) * worst
-        below = ys[0] + (np.asarray(loss) - xs[0]) * best
-        return np.asarray(np.where(loss > xs[-1], above, np.where(loss < xs[0], below, inside)))
-
-    def lost(self, loss: Any) -> Array:
-        """log(C/C'): 0 at the optimum, positive for designs that waste compute, negative beyond the optimum."""
-        return np.asarray(self.log_compute[-1] - self.log_compute_at(loss))
-
-
-@dataclass(frozen=True)
-class Juror:
-    """One vote: a published law, or all fits to the same runs, whose losses may be averaged."""
-
-    voices: tuple[Voice, ...]
-
-    @property
-    def fitted(self) -> bool:
-        """Whether this juror has coefficients from runs of the user's own."""
-        return not self.voices[0].published
-
-    @cached_property
-    def weights(self) -> Array:
-        """Weights of the laws, summing to 1."""
-        weights = np.array([voice.weight for voice in self.voices])
-        return np.asarray(weights / weights.sum())
-
-    def mean(self, losses: dict[str, Array]) -> Array:
-        """The weighted mean over this juror's laws, NaN where one of them does not speak."""
-        return np.asarray(sum(w * losses[v.id] for w, v in zip(self.weights, self.voices, strict=True)))
-
-    def loss(self, design: Design) -> Array:
-        """Predicted loss of a design or lattice."""
-        return self.mean({voice.id: voice.loss(voice.read(design)) for voice in self.voices})
 
 
 @dataclass(frozen=True)
@@ -136,7 +66,13 @@ class Ranking:
         order = kept[np.argsort(self.score[kept], kind="stable")]
         return np.asarray(order[np.isfinite(self.score[order])])
 
-    @property
+    @cached_property
+    def seen(self) -> list[Array]:
+        """What the voting laws see, and the price where money decides (each (n,)), on scales where ratios count."""
+        columns = [1 / (1 - column) if name == "sparsity" else column for name, column in self.inputs.items()]
+        return columns if self.cost is None else [*columns, self.cost]
+
+    @cached_property
     def best(self) -> int:
         """The recommended design."""
         return int(np.argmin(self.score))
@@ -220,91 +156,14 @@ def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
     return None, _majority_median(lost)
 
 
-def choose_jury(voices: Sequence[Voice], field: Field) -> tuple[Juror, ...]:
-    """Who votes: one's own fits before published laws, and only laws that can weigh what is being decided.
-
-    That takes tokens among the variables (else size costs nothing) and, where the space holds MoE, words about most of
-    its MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as perfect. An average
-    over fits needs laws that hold both kinds on one surface. Laws that only fall short of this vote if no other can.
-    """
-    some = field if len(field) <= SAMPLE else field.take(_draw(len(field), SAMPLE))
-    readings = {voice.id: voice.read(some.design) for voice in voices}
-    speaking = [voice for voice in voices if readings[voice.id].covered.any()]
-    if not speaking:
-        raise InputError("law: none of the laws can speak about any design that fits: " + _reasons(readings))
-    moe = some.lattice.is_moe
-    fitted = [voice for voice in speaking if not voice.published]
-    able = fitted or speaking
-    able = [voice for voice in able if "tokens" in voice.law.variables] or able
-    if moe.any():
-        described = {v.id: (readings[v.id].covered | outside_range(readings[v.id]))[moe].mean() for v in able}
-        wide = [voice for voice in able if described[voice.id] > 0.5]
-        able = wide or [voice for voice in able if readings[voice.id].covered[moe].any()] or able
-    if fitted and not moe.all():
-        able = [voice for voice in able if voice.compares_dense_with_moe] or able
-    groups: dict[str, list[Voice]] = {}
-    for voice in able:
-        groups.setdefault(voice.runs or voice.id, []).append(voice)
-    return tuple(Juror(tuple(group)) for group in groups.values())
-
-
-def _reasons(readings: dict[str, Conversion]) -> str:
-    """For each law, its commonest reason."""
-    parts = []
-    for name, reading in readings.items():
-        codes, counts = np.unique(reading.reason, return_counts=True)
-        code = int(codes[np.argmax(counts)])
-        parts.append(f"{name}: {reading.reasons[code - 1] if code else 'its formula gives no number'}")
-    return "; ".join(parts)
-
-
-def _draw(n: int, count: int) -> Array:
-    """`count` of n positions, the same ones every time, ascending."""
-    return np.sort(np.random.default_rng(0).choice(n, count, replace=False))
-
-
-def curve_of(juror: Juror, at_budget: Array, field: Field, budget: Budget, designs: int = CURVE_DESIGNS) -> Curve:
-    """The juror's own optimum at fractions of the compute; its last point is exact, over all designs.
-
-    `at_budget` is its loss for every design of the field, NaN where it is silent.
-    """
-    speaks = np.flatnonzero(np.isfinite(at_budget))
-    chosen, everything = speaks, len(speaks) <= designs
-    if not everything:
-        best = speaks[np.argpartition(at_budget[speaks], designs // 2)[: designs // 2]]
-        chosen = np.union1d(best, speaks[_draw(len(speaks), designs // 2)])
-    top = int(speaks[np.argmin(at_budget[speaks])])
-    return curve_through(juror, field.take(chosen), budget, float(at_budget[top]), float(field.train_flops_at(top)))
-
-
-def curve_through(juror: Juror, some: Field, budget: Budget, best_loss: float, best_spent: float) -> Curve:
-    """The optimum over `some` designs at fractions of the compute that the known optimum spends (less than there is where
-    data is scarce), shifted onto that optimum."""
-    seq_len, compute = some.lattice.space.seq_len, compute_of(some.lattice, budget)
-    share = min(1.0, best_spent / float(np.max(compute)))
-    shares = [share * f for f in CURVE[:-1]] + [1.0]
-    tokens = np.stack([affordable_tokens(some.lattice, budget, compute * f) for f in shares])
-    usable = tokens >= seq_len
-    tokens = np.where(usable, tokens, seq_len)
-    unique = None if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
-    losses = juror.loss(Design.of(some.lattice.shape, tokens, seq_len, unique))
-    losses = np.where(usable & np.isfinite(losses), losses, np.inf)
-    best, rows = losses.argmin(axis=1), np.arange(len(CURVE))
-    spent, found = (some.lattice.flops_train * tokens)[rows, best], losses[rows, best]
-    if np.isfinite(found[-1]):
-        found = found + (best_loss - found[-1])
-    found[-1], spent[-1] = best_loss, best_spent
-    return Curve.of(spent, found)
-
-
 def _median(values: Array) -> Array:
     """Median over axis 0, ignoring NaN; infinite where nobody speaks."""
-    ordered = np.sort(values, axis=0)
-    count = np.isfinite(values).sum(axis=0)
-    low = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0)[None], axis=0)[0]
-    high = np.take_along_axis(ordered, np.maximum(count // 2, 0)[None], axis=0)[0]
-    high = np.where(count % 2 == 1, low, high)
-    return np.asarray(np.where(count > 0, (low + high) / 2, np.inf))
+    ordered = np.sort(np.ascontiguousarray(values.T), axis=1)
+    count = np.isfinite(ordered).sum(axis=1)
+    rows = np.arange(len(ordered))
+    low = ordered[rows, np.maximum((count - 1) // 2, 0)]
+    high = ordered[rows, np.maximum(count // 2, 0) * (count > 0)]
+    return np.asarray(np.where(count == 0, np.inf, np.where(count % 2 == 1, low, (low + high) / 2)))
 
 
 def _majority_median(lost: Array) -> Array:

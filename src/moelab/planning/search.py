@@ -15,9 +15,10 @@ from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget, Serving
 from moelab.planning.feasible import Field, fit_budget
+from moelab.planning.jury import Juror
 from moelab.planning.lattice import Lattice
 from moelab.planning.money import training_price
-from moelab.planning.ranking import Juror, Ranking, consult, rank
+from moelab.planning.ranking import Ranking, consult, rank
 from moelab.planning.voices import Voice
 from moelab.quantities import format_number
 from moelab.serving import ServingCost, serve, serve_one

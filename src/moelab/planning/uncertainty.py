@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Interval
 from moelab.planning.feasible import Field, affordable_tokens
+from moelab.planning.jury import Juror
 from moelab.planning.money import compute_of
-from moelab.planning.ranking import Juror, Ranking
+from moelab.planning.ranking import Ranking
 
 Array = NDArray[Any]
 

@@ -132,7 +132,10 @@ class Voice:
 
 
 def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False) -> list[Voice]:
-    """Laws and fitted laws as voices. Raises InputError for laws that predict no loss or have no coefficients."""
+    """Laws and fitted laws as voices. Raises InputError for laws that predict no loss or have no coefficients.
+
+    Without `weights`, fits that were all scored on held-out runs weigh the inverse square of that error, else equally.
+    """
     if not laws:
         raise InputError("law: at least one law is needed to rank designs")
     if weights is not None and (len(weights) != len(laws) or min(weights) < 0 or sum(weights) <= 0):
@@ -142,9 +145,18 @@ def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolat
         voice = _voice(law)
         taken = {other.id for other in voices}
         name = voice.id if voice.id not in taken else f"{voice.id}#{index + 1}"
-        weight = 1.0 if weights is None else float(weights[index])
-        voices.append(replace(voice, id=name, weight=weight, extrapolate=extrapolate))
-    return voices
+        voices.append(replace(voice, id=name, extrapolate=extrapolate))
+    if weights is None:
+        weights = _held_out_weights(laws)
+    return [replace(voice, weight=float(weight)) for voice, weight in zip(voices, weights, strict=True)]
+
+
+def _held_out_weights(laws: Sequence[Any]) -> list[float]:
+    fits = [law for law in laws if isinstance(law, FittedLaw)]
+    if not all(fit.holdout is not None for fit in fits):
+        return [1.0] * len(laws)
+    errors = [law.holdout.mean_abs_rel if isinstance(law, FittedLaw) and law.holdout else 1.0 for law in laws]
+    return [1.0 / max(error, 1e-6) ** 2 for error in errors]
 
 
 def _voice(law: Any) -> Voice:

@@ -11,7 +11,7 @@ from moelab.planning.uncertainty import Decision
 from moelab.quantities import format_number
 
 if TYPE_CHECKING:
-    from moelab.planning.plan import Plan
+    from moelab.planning.result import Plan
 
 FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from moelab.quantities import format_bytes, format_number
 
 if TYPE_CHECKING:
-    from moelab.planning.plan import Plan
+    from moelab.planning.result import Plan
 
 LIMIT_WORDS = {
     "compute": "compute",

@@ -1,0 +1,89 @@
+"""Who decides: laws that vote, alone or as the average of fits to the same runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.laws import Conversion
+from moelab.laws.design import Design
+from moelab.planning.feasible import Field
+from moelab.planning.voices import Voice, outside_range
+
+Array = NDArray[Any]
+
+SAMPLE = 20_000
+"""Designs on which it is decided who votes."""
+
+
+@dataclass(frozen=True)
+class Juror:
+    """One vote: a published law, or all fits to the same runs, whose losses may be averaged."""
+
+    voices: tuple[Voice, ...]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether this juror has coefficients from runs of the user's own."""
+        return not self.voices[0].published
+
+    @cached_property
+    def weights(self) -> Array:
+        """Weights of the laws, summing to 1."""
+        weights = np.array([voice.weight for voice in self.voices])
+        return np.asarray(weights / weights.sum())
+
+    def mean(self, losses: dict[str, Array]) -> Array:
+        """The weighted mean over this juror's laws, NaN where one of them does not speak."""
+        return np.asarray(sum(w * losses[v.id] for w, v in zip(self.weights, self.voices, strict=True)))
+
+    def loss(self, design: Design) -> Array:
+        """Predicted loss of a design or lattice."""
+        return self.mean({voice.id: voice.loss(voice.read(design)) for voice in self.voices})
+
+
+def choose_jury(voices: Sequence[Voice], field: Field) -> tuple[Juror, ...]:
+    """Who votes: one's own fits before published laws, and only laws that can weigh what is being decided.
+
+    That takes tokens among the variables (else size costs nothing) and, where the space holds MoE, words about most of
+    its MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as perfect. An average
+    over fits needs laws that hold both kinds on one surface. Laws that only fall short of this vote if no other can.
+    """
+    some = field if len(field) <= SAMPLE else field.take(draw(len(field), SAMPLE))
+    readings = {voice.id: voice.read(some.design) for voice in voices}
+    speaking = [voice for voice in voices if readings[voice.id].covered.any()]
+    if not speaking:
+        raise InputError("law: none of the laws can speak about any design that fits: " + _reasons(readings))
+    moe = some.lattice.is_moe
+    fitted = [voice for voice in speaking if not voice.published]
+    able = fitted or speaking
+    able = [voice for voice in able if "tokens" in voice.law.variables] or able
+    if moe.any():
+        described = {v.id: (readings[v.id].covered | outside_range(readings[v.id]))[moe].mean() for v in able}
+        wide = [voice for voice in able if described[voice.id] > 0.5]
+        able = wide or [voice for voice in able if readings[voice.id].covered[moe].any()] or able
+    if fitted and not moe.all():
+        able = [voice for voice in able if voice.compares_dense_with_moe] or able
+    groups: dict[str, list[Voice]] = {}
+    for voice in able:
+        groups.setdefault(voice.runs or voice.id, []).append(voice)
+    return tuple(Juror(tuple(group)) for group in groups.values())
+
+
+def _reasons(readings: dict[str, Conversion]) -> str:
+    """For each law, its commonest reason."""
+    parts = []
+    for name, reading in readings.items():
+        codes, counts = np.unique(reading.reason, return_counts=True)
+        code = int(codes[np.argmax(counts)])
+        parts.append(f"{name}: {reading.reasons[code - 1] if code else 'its formula gives no number'}")
+    return "; ".join(parts)
+
+
+def draw(n: int, count: int) -> Array:
+    """`count` of n positions, the same ones every time, ascending."""
+    return np.sort(np.random.default_rng(0).choice(n, count, replace=False))
