@@ -36,7 +36,7 @@ def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, var
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("law_id", "runs"),
-    [("hoffmann2022", 80), ("krajewski2024", 80), ("ludziejewski2025", 160), ("clark2022-sbase", 80)],
+    [("hoffmann2022", 80), ("krajewski2024", 80), ("ludziejewski2025", 160)],
 )
 def test_intervals_on_predictions_cover_what_they_claim(law_id, runs, variables_of) -> None:
     """80 % intervals from 200 replicates, over 200 draws of the runs at .5 % noise, at ten fixed designs.
@@ -49,7 +49,7 @@ def test_intervals_on_predictions_cover_what_they_claim(law_id, runs, variables_
     inside = []
     for draw in range(200):
         table = synthetic(law, law.published, variables_of, runs, 0.005, seed=1000 + draw)
-        found = fit(table, law, bootstrap=200, starts=64)
+        found = fit(table, law, bootstrap=200, starts=4)
         predicted = found.predict(points)
         inside.append((predicted.low <= truth) & (truth <= predicted.high))
     assert 0.75 <= np.mean(inside) <= 0.85
