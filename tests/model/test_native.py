@@ -85,7 +85,7 @@ def test_attention(length: int, heads: int, kv: int, size: int, threads: int) ->
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize(("tokens", "width", "hidden"), [(1, 3, 5), (250, 20, 13), (100, 300, 40)])
+@pytest.mark.parametrize(("tokens", "width", "hidden"), [(1, 3, 5), (250, 20, 13), (100, 300, 40), (300, 300, 230)])
 def test_dense_feed_forward(tokens: int, width: int, hidden: int, threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

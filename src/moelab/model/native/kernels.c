@@ -19,7 +19,7 @@ typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 #define NR (2 * VL) /* columns of a packed panel */
 #define MR 6        /* rows of a register tile */
 #define KC 256      /* depth of a block of a product */
-#define MC 96       /* rows that go through an expert together */
+#define MC 96       /* rows of a block */
 #define PAD 16      /* floats after a row, so that a column of rows does not fall into one cache set */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -440,25 +440,30 @@ static void add_into(float *out, const float *parts, long n_parts, long size) {
         for (long i = 0; i < size; i++) out[i] += parts[p * size + i];
 }
 
+/* Rows that go through an expert together: few while its weights stay in cache, more where they are read again from
+ * memory for every block. */
+static long block_rows(long d, long f) { return d * f > 65536 ? KC : MC; }
+
 /* y (tokens, d) = sum over the sorted rows of gate * down(swiglu(first x)); y must start at zero, h (rows, 2f) is kept.
  * first (E, 2f, d), down (E, d, f), gates (tokens * top_k,) in the order of the choices, or NULL for 1. */
 void experts(const float *x, const float *first, const float *down, const float *gates, const int64_t *order,
              const int64_t *offsets, float *y, float *h, long tokens, long top_k, long n_experts, long d, long f,
              int threads) {
+    long mc = block_rows(d, f);
     float *parts = threads > 1 ? calloc((threads - 1) * tokens * d, sizeof(float)) : NULL;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)
     for (long t = 0; t < threads; t++) {
         float *sum = t ? parts + (t - 1) * tokens * d : y;
         float *w1 = malloc(sizeof(float) * panels(d, 2 * f)), *w2 = malloc(sizeof(float) * panels(f, d));
-        float *rows = malloc(sizeof(float) * MC * d), *act = malloc(sizeof(float) * MC * f);
-        float *result = malloc(sizeof(float) * MC * d);
+        float *rows = malloc(sizeof(float) * mc * d), *act = malloc(sizeof(float) * mc * f);
+        float *result = malloc(sizeof(float) * mc * d);
         long last = first_expert(offsets, n_experts, t + 1, threads);
         for (long e = first_expert(offsets, n_experts, t, threads); e < last; e++) {
             if (offsets[e] == offsets[e + 1]) continue;
             pack(first + e * 2 * f * d, 1, d, d, 2 * f, w1);
             pack(down + e * d * f, 1, f, f, d, w2);
-            for (long r = offsets[e]; r < offsets[e + 1]; r += MC) {
-                long m = offsets[e + 1] - r < MC ? offsets[e + 1] - r : MC;
+            for (long r = offsets[e]; r < offsets[e + 1]; r += mc) {
+                long m = offsets[e + 1] - r < mc ? offsets[e + 1] - r : mc;
                 for (long i = 0; i < m; i++)
                     memcpy(rows + i * d, x + token_of(order, r + i, top_k) * d, d * sizeof(float));
                 product(m, 2 * f, d, rows, d, 1, w1, h + r * 2 * f, 2 * f, 0);
@@ -486,23 +491,24 @@ void experts_backward(const float *dy, const float *x, const float *first, const
                       const int64_t *order, const int64_t *offsets, const float *h, float *dx, float *d_first,
                       float *d_down, float *d_gates, long tokens, long top_k, long n_experts, long d, long f,
                       int threads) {
+    long mc = block_rows(d, f);
     float *parts = threads > 1 ? calloc((threads - 1) * tokens * d, sizeof(float)) : NULL;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)
     for (long t = 0; t < threads; t++) {
         float *sum = t ? parts + (t - 1) * tokens * d : dx;
         float *w1 = malloc(sizeof(float) * panels(2 * f, d)), *w2 = malloc(sizeof(float) * panels(d, f));
         long ld = d + PAD, lh = 2 * f + PAD;
-        float *x_rows = malloc(sizeof(float) * MC * ld), *dy_rows = malloc(sizeof(float) * MC * ld);
-        float *act = malloc(sizeof(float) * MC * f), *d_act = malloc(sizeof(float) * MC * f);
-        float *dh = malloc(sizeof(float) * MC * lh), *result = malloc(sizeof(float) * MC * d);
-        float *packed = malloc(sizeof(float) * (panels(MC, d) + panels(MC, f)));
+        float *x_rows = malloc(sizeof(float) * mc * ld), *dy_rows = malloc(sizeof(float) * mc * ld);
+        float *act = malloc(sizeof(float) * mc * f), *d_act = malloc(sizeof(float) * mc * f);
+        float *dh = malloc(sizeof(float) * mc * lh), *result = malloc(sizeof(float) * mc * d);
+        float *packed = malloc(sizeof(float) * (panels(mc, d) + panels(mc, f)));
         long last = first_expert(offsets, n_experts, t + 1, threads);
         for (long e = first_expert(offsets, n_experts, t, threads); e < last; e++) {
             if (offsets[e] == offsets[e + 1]) continue;
             pack(first + e * 2 * f * d, d, 1, 2 * f, d, w1);
             pack(down + e * d * f, f, 1, d, f, w2);
-            for (long r = offsets[e]; r < offsets[e + 1]; r += MC) {
-                long m = offsets[e + 1] - r < MC ? offsets[e + 1] - r : MC;
+            for (long r = offsets[e]; r < offsets[e + 1]; r += mc) {
+                long m = offsets[e + 1] - r < mc ? offsets[e + 1] - r : mc;
                 for (long i = 0; i < m; i++) {
                     long token = token_of(order, r + i, top_k);
                     memcpy(x_rows + i * ld, x + token * d, d * sizeof(float));
