@@ -38,7 +38,7 @@ class Answer:
 
     def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
         self.budget, self.lattice, self.ranking = budget, lattice, ranking
-        self.field = ranking.field
+        self.field, self.made = ranking.field, dict[int, Candidate]()
         self.distinct = alike.distinct(ranking)
         moe = self.field.lattice.is_moe
         self.listed = [self._representative(i) for i in alike.top(ranking, self.distinct, top)]
@@ -111,7 +111,12 @@ class Answer:
         return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} more than the best"
 
     def candidate(self, i: int) -> Candidate:
-        """Design `i` with every law's word about it."""
+        """Design `i` with every law's word about it, made once."""
+        if i not in self.made:
+            self.made[i] = self._candidate(i)
+        return self.made[i]
+
+    def _candidate(self, i: int) -> Candidate:
         one = self.field.take(np.array([i]))
         loss = {voice.id: self._prediction(voice, one.design) for voice in self.ranking.voices}
         regret_loss, regret_compute, mean = self._regret(i, loss)

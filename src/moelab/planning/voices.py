@@ -77,10 +77,7 @@ class Voice:
             for name, limits in self.ranges.items()
             if limits and name in conversion.variables and name not in SCALE and not name.startswith("params")
         }
-        outside = [
-            (name, self.law.extrapolation({name: conversion.variables[name]}, {name: range_}) > RANGE_SLACK)
-            for name, range_ in limits.items()
-        ]
+        outside = [(name, _beyond(name, conversion.variables[name], *limits[name])) for name in limits]
         reason, reasons = conversion.reason, list(conversion.reasons)
         for name, mask in outside:
             low, high = limits[name]
@@ -129,6 +126,14 @@ class Voice:
     def extrapolation(self, conversion: Conversion) -> Array:
         """Largest log10 distance outside the fitted range (n,); NaN where no range is known."""
         return self.law.extrapolation(conversion.variables, self.ranges)
+
+
+def _beyond(name: str, value: Array, low: float, high: float) -> Array:
+    """Outside [low, high] by more than the slack, S measured as 1 / (1 - S) as in `Law.extrapolation`."""
+    slack = 10**RANGE_SLACK
+    if name == "sparsity":
+        return (value > 1 - (1 - high) / slack) | (value < 1 - (1 - low) * slack)
+    return (value > high * slack) | (value < low / slack)
 
 
 def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False) -> list[Voice]:
