@@ -17,7 +17,7 @@ from moelab import __version__
 from moelab.data import Dataset, TrainBatches, ValidationBatches
 from moelab.errors import InputError, MoelabError
 from moelab.evaluation import Evaluation, evaluate
-from moelab.model import LanguageModel, build_model
+from moelab.model import LanguageModel, build_model, native
 from moelab.runs import RunConfig, RunFolder, RunRecord, run_columns
 from moelab.runs.folder import CHECKPOINTS, WEIGHTS
 from moelab.training.checkpoint import Progress, load_newest, save_checkpoint, save_weights
@@ -188,7 +188,12 @@ def make_record(trainer: Trainer, evaluation: Evaluation | None, seconds: float)
         peak_memory_bytes=peak_memory_bytes(train.device),
         resumed=progress.resumed,
         data_hash=config.data.manifest_hash or "",
-        versions={"moelab": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={
+            "moelab": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "kernels": "torch" if native.load()[0] is None else "native",
+        },
     )
 
 
