@@ -209,12 +209,18 @@ def _print(result: "Plan") -> None:
     columns = _columns(result)
     print_table(["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown])
     print_line()
-    if len(result.best.loss) > 1:
-        rows = [
-            (law, *_words(result.best.loss[law]), _choice(result.choices.get(law)))
-            for law in sorted(result.best.loss, key=lambda name: name not in result.voting)
+    rows = [
+        (law, *_words(result.best.loss[law]), _choice(result.choices.get(law)))
+        for law in sorted(result.best.loss, key=lambda name: name not in result.voting)
+    ]
+    print_table(["law (voting first)", "loss of 1.", "behind its optimum", "outside its range", "its own choice"], rows)
+    print_line()
+    if result.optimum:
+        ends = [
+            (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
+            for name, interval in result.optimum.items()
         ]
-        print_table(["law (voting first)", "loss of 1.", "behind its optimum", "its own choice"], rows)
+        print_table(["where the optimum lies", "chosen", "p10", "p90"], ends)
         print_line()
     for name, gain in result.relaxed.items():
         worth = gain.get("gain_cost", gain.get("gain_compute"))
@@ -250,10 +256,12 @@ def _columns(result: "Plan") -> dict[str, Any]:
     return columns
 
 
-def _words(prediction: Any) -> tuple[str, str]:
+def _words(prediction: Any) -> tuple[str, str, str]:
     if prediction.value is None:
-        return "not covered", prediction.not_covered
-    return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of the compute"
+        return "not covered", prediction.not_covered, ""
+    far = prediction.extrapolation
+    outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.2g} times"
+    return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
 
 
 def _choice(design: Any) -> str:
