@@ -33,7 +33,7 @@ FIGURES: dict[str, tuple[Draw, str, str]] = {
 }
 WORDS = {
     "learning_curves": ["training tokens", "loss (nats per token)", "300K", "dense d64 1.6M", "MoE"],
-    "loss_by_size": ["active parameters", "training tokens", "1.6M tokens", "43K · 8e"],
+    "loss_by_size": ["active parameters", "training tokens", "lines: equal tokens", "43K · 8e"],
     "predicted_measured": ["hoffmann2022", "abnar2025", "measured loss", "error", "hollow: fitted · solid: held out"],
     "holdout_error": ["times the dearest fitted run", "abnar2025", "+1%", "inside the predicted interval"],
     "candidates": ["32 experts top-4", "d72", "predicted loss (nats per token)", "abnar2025"],

@@ -10,7 +10,8 @@ from moelab.report.words import column_alignment, column_cells, rich
     ("values", "cells"),
     [
         ([3.42811, 3.6, None, float("nan")], ["3.428", "3.600", "–", "–"]),
-        ([0.0123, 0.5], ["0.0123", "0.5000"]),
+        ([0.000399, 0.0123, 0.5], ["0.0004", "0.0123", "0.5000"]),
+        ([1e-5, 3e-4], ["1e-05", "0.0003"]),
         ([94.21, 100.0], ["94.2", "100.0"]),
         ([2.1e12, 3.5e13], ["2.1T", "35T"]),
         ([12_880_000_000, 512, 43_000], ["12.9B", "512", "43,000"]),
@@ -33,6 +34,7 @@ def test_cells(values: list[object], cells: list[str]) -> None:
         (["62K", "1.6M"], "right"),
         (["4 min 05 s"], "right"),
         (["4 layers of width 48"], "left"),
+        (["4 layers of width 48, 3 heads, dense feed-forward"], "left long"),
         (["dense", "moe"], "left"),
         ([True, False], "left"),
         ([None], "left"),

@@ -96,12 +96,14 @@ def loss_by_size(runs: Any, *, title: str = "") -> Any:
     y_scale = theme.scale([row["loss"] for row in rows])
     for row in rows:
         row["model"] = f"{row['kind']} {row['params_active']} {row['params_total']} {row['n_experts']}"
-    by_size = _panel(rows, "params_active", "active parameters", ["kind", "n_experts", "tokens"], y_scale)
-    by_tokens = _panel(rows, "tokens", "training tokens", ["model"], y_scale)
+    by_size = _panel(
+        rows, "params_active", "active parameters", ["kind", "n_experts", "tokens"], "lines: equal tokens", y_scale
+    )
+    by_tokens = _panel(rows, "tokens", "training tokens", ["model"], "lines: one model, by active parameters", y_scale)
     return theme.finish(alt.concat(by_size, by_tokens, columns=2, spacing=28), title, left_out)
 
 
-def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], y_scale: Any) -> Any:
+def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], heading: str, y_scale: Any) -> Any:
     means = _means(rows, x_field, group)
     lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in means:
@@ -123,14 +125,12 @@ def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], y_scal
     layers = [line.encode(x, y, color, detail=[f"{g}:N" for g in group]), points]
     if len(lasts) <= MAX_LABELS:
         layers += theme.halo(text.encode(x, alt.Y("y_label:Q", scale=y_scale), color, text="text:N"))
-    return alt.layer(*layers).properties(width=350, height=300)
+    return alt.layer(*layers).properties(width=350, height=300, title=theme.panel_title(heading, quiet=True))
 
 
 def _line_name(row: Row, x_field: str) -> str:
     """What stays equal along a line: its tokens, or its active parameters; and the experts of a MoE."""
-    name = (
-        f"{format_number(row['tokens'])} tokens" if x_field == "params_active" else format_number(row["params_active"])
-    )
+    name = format_number(row["tokens" if x_field == "params_active" else "params_active"])
     return f"{name} · {row['n_experts']}e" if (row["n_experts"] or 1) > 1 else name
 
 

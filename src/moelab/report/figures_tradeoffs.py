@@ -47,7 +47,7 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: i
     )
     names = []
     for align, dx, side in _labels(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
-        text = alt.Chart(theme.data(side)).mark_text(align=align, dx=dx, limit=190, fontSize=11)
+        text = alt.Chart(theme.data(side)).mark_text(align=align, dx=dx, limit=210, fontSize=11)
         names += theme.halo(text.encode(x, y, color, text="label:N"))
     return alt.layer(dominated, *names, front).properties(width=width, height=height)
 
@@ -65,7 +65,7 @@ def _labels(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> 
             chosen.append(row)
     low, high = theme.padded([row[field] for row in rows], log=True)
     room = {id(row): math.log(row[field] / low) / math.log(high / low) * width for row in chosen}
-    left = [row for row in chosen if room[id(row)] > min(len(row["label"]) * 6, 190) + 14]
+    left = [row for row in chosen if room[id(row)] > min(len(row["label"]) * 6, 210) + 14]
     right = [row for row in chosen if row not in left]
     return [(align, dx, side) for align, dx, side in (("left", 9, right), ("right", -9, left)) if side]
 

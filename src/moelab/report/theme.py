@@ -78,9 +78,11 @@ def finish(chart: Any, title: str = "", left_out: int = 0, note: str = "") -> An
     )
 
 
-def panel_title(text: str) -> Any:
-    """The heading of one panel among several, above its plot's left edge."""
-    return alt.TitleParams(text, fontSize=12.5, offset=6, frame="group")
+def panel_title(text: str, quiet: bool = False) -> Any:
+    """The heading of one panel among several, above its plot's left edge; `quiet` for a word of explanation."""
+    weight: Any = "normal" if quiet else 600
+    color: Any = MUTED if quiet else INK
+    return alt.TitleParams(text, fontSize=12.5, offset=6, frame="group", fontWeight=weight, color=color)
 
 
 def data(rows: Iterable[Row]) -> Any:

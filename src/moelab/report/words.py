@@ -24,16 +24,18 @@ def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
     values = [row[column] if column < len(row) else None for row in rows]
     values = [getattr(value, "item", lambda value=value: value)() for value in values]
     floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
-    ordinary = bool(floats) and min(floats) >= 1e-3 and max(floats) < 1e4
+    ordinary = bool(floats) and 1e-2 <= max(floats) < 1e4
     decimals = max(0, min(4, 3 - math.floor(math.log10(max(floats))))) if ordinary else 0
     return [_cell(value, decimals if ordinary else None) for value in values]
 
 
 def column_alignment(rows: Sequence[Sequence[Any]], column: int) -> str:
-    """ "right" for a column of numbers or of text that starts like one, else "left"."""
+    """The CSS classes of a column: right for numbers or text that reads like them, else left, or left long."""
     values = [row[column] for row in rows if column < len(row) and row[column] is not None]
     numeric = all(not isinstance(v, bool) and (not isinstance(v, str) or _NUMERIC.fullmatch(v)) for v in values)
-    return "right" if values and numeric else "left"
+    if values and numeric:
+        return "right"
+    return "left long" if any(len(str(value)) > 40 for value in values) else "left"
 
 
 def _cell(value: Any, decimals: int | None) -> str:
