@@ -40,8 +40,8 @@ def _facts(outcome: "StudyOutcome") -> list[Fact]:
         Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
     ]
     if verdict is not None:
-        noise = "" if verdict.noise is None else f"seed noise {outcome.noise:.3f}"
-        facts.append(Fact("MoE against dense", f"{-verdict.margin:+.3f} nats", noise))
+        noise = "" if verdict.noise is None else f", seed noise {outcome.noise:.3f}"
+        facts.append(Fact("MoE against dense", f"{-verdict.margin:+.3f}", f"nats per token{noise}"))
     if plan.p_moe_beats_dense is not None:
         facts.append(Fact("MoE wins", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, before training it"))
     return [*facts, Fact("Runs fitted", str(len(outcome.trained)), format_seconds(outcome.seconds) + " in this call")]
@@ -215,4 +215,10 @@ def _rank(candidates: list[Candidate], design: Candidate) -> str:
 
 
 def _error(predicted: float, measured: float | None) -> str | None:
-    return None if measured is None else f"{predicted / measured - 1:+.1%}"
+    if measured is None:
+        return None
+    return f"{predicted / measured - 1:+.1%}".replace("-0.0%", "0.0%").replace("+0.0%", "0.0%")
+
+
+def _power(value: float) -> str:
+    return f"{value:.2g}".replace("e+", "e")
