@@ -27,7 +27,9 @@ from moelab.planning.uncertainty import draws_of
 from moelab.planning.voices import hear
 
 Array = NDArray[Any]
-OPTIONS, DECISIONS = 150, 200
+OPTIONS, DECISIONS, TRUTHS = 150, 80, 200
+"""Runs considered, designs decided between, and draws that each in turn are taken as the truth."""
+
 CHEAPER = 100.0
 """A run costs this many times less than the budget unless `flops_each` says otherwise."""
 
@@ -129,6 +131,9 @@ def _draws(ranking: Ranking, juror: Juror, options: Field) -> tuple[Array, Array
     losses, weight, _ = draws_of(juror, joined)
     if not len(losses):
         raise InputError("next_runs: no bootstrap draw gives finite losses for these designs")
+    if len(losses) > TRUTHS:
+        kept = np.linspace(0, len(losses) - 1, TRUTHS).round().astype(int)
+        losses, weight = losses[kept], weight[kept] / weight[kept].sum()
     return losses[:, : len(best)], weight, losses[:, len(best) :]
 
 
