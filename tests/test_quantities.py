@@ -68,6 +68,8 @@ def test_formatted_numbers_read_back(value: float) -> None:
 def test_formats() -> None:
     assert format_number(1.28e9) == "1.28B"
     assert format_number(512) == "512"
+    assert format_number(999.96e6) == "1B"
+    assert format_number(999_999) == "1M"
     assert format_number(None) == "-"
     assert format_bytes(46.7e9) == "46.7 GB"
     assert format_seconds(245) == "4 min 05 s"

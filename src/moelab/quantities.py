@@ -6,7 +6,17 @@ import re
 from moelab.errors import InputError
 
 _COUNT = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
-_BYTES = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_BYTES = {
+    "": 1.0,
+    "B": 1.0,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "TB": 1e12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
 _SECONDS = {"": 1.0, "S": 1.0, "MS": 1e-3, "US": 1e-6, "MIN": 60.0, "H": 3600.0, "D": 86400.0}
 _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*\Z")
 
@@ -60,9 +70,10 @@ def format_number(value: float | None, digits: int = 3) -> str:
     """Short text for people: 1.28B, 47.2M, 512, 1.2e+21."""
     if value is None or not math.isfinite(value):
         return "-"
+    rounded = float(f"{value:.{digits}g}")  # 999.9M is 1B in three digits
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if size <= abs(value) < 1000 * size and not (unit == "K" and abs(value) < 1e4 and value == int(value)):
-            return f"{value / size:.{digits}g}{unit}"
+        if size <= abs(rounded) < 1000 * size and not (unit == "K" and abs(value) < 1e4 and value == int(value)):
+            return f"{rounded / size:.{digits}g}{unit}"
     if abs(value) >= 1e15 or 0 < abs(value) < 1e-3:
         return f"{value:.{digits}g}"
     return f"{value:.0f}" if value == int(value) else f"{value:.{digits + 1}g}"
