@@ -56,6 +56,7 @@ def write_study(folder: Path, tokens: int) -> Path:
             },
         ],
         "fit": {"laws": ["ludziejewski2025", "hoffmann2022"], "bootstrap": 20, "holdout": 0.2},
+        "verify": {"strict": True},
         "plan": {
             "flops_times": 2,
             "max_params": 40_000,
@@ -95,7 +96,15 @@ def test_the_whole_loop_then_again_then_another_study(tmp_path: Path) -> None:
     outcome = run_study(load_study(str(path)), out, workers=2, quiet=True)
     assert len(outcome.trained) == 10
     assert outcome.noise is not None
-    assert {each.role for each in outcome.verified} in ({"recommended", "best_dense"}, {"recommended", "best_moe"})
+    roles = {each.role for each in outcome.verified}
+    if outcome.plan.best.is_moe:
+        assert roles == {"recommended", "best_dense", "strict_dense", "strict_moe"}
+        dense, moe = (next(v.record for v in outcome.verified if v.role == f"strict_{k}") for k in ("dense", "moe"))
+        assert moe.unique_tokens <= dense.tokens
+        assert moe.train_flops == pytest.approx(dense.train_flops, rel=0.1)
+        assert moe.params_total == pytest.approx(dense.params_total, rel=0.1)
+    else:
+        assert roles == {"recommended", "best_moe"}
     assert "<html" in (out / "report.html").read_text()
     assert json.loads((out / "plan.json").read_text())["candidates"]
     stamps = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*") if p.is_file()}

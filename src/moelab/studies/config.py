@@ -63,9 +63,14 @@ class PlanStep(Config):
 
 
 class VerifyStep(Config):
-    """The recommendation and the best design of the other kind are trained at the end, with each of these seeds."""
+    """The recommendation and the best design of the other kind are trained at the end, with each of these seeds.
+
+    `strict` also trains the strict pair of a recommended MoE (arXiv 2506.12119): a dense model of equal total
+    parameters and FLOPs, and the MoE on no more unique tokens than that dense model sees.
+    """
 
     seeds: list[CountOrZero] = [0]
+    strict: bool = False
 
 
 class StudyConfig(Config):

@@ -8,11 +8,18 @@ from moelab.architecture import ModelConfig
 from moelab.data import Dataset
 from moelab.fitting import Comparison
 from moelab.planning import Candidate, Plan
+from moelab.planning.rivals import strict_pair
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import StudyConfig, build_run
 from moelab.studies.training import Workshop
 
-ROLES = {"recommended": "recommended", "best_dense": "best dense rival", "best_moe": "best MoE rival"}
+ROLES = {
+    "recommended": "recommended",
+    "best_dense": "best dense rival",
+    "best_moe": "best MoE rival",
+    "strict_dense": "strict dense rival",
+    "strict_moe": "recommended, on the strict rival's data",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +84,48 @@ def verify(
 ) -> list[Verified]:
     """Train the contestants with every seed asked for; set each law's prediction beside the measured loss."""
     study = workshop.study
-    jobs = [(role, design, seed) for role, design in contestants(plan).items() for seed in study.verify.seeds]
-    configs = [
-        contestant_run(study, design.config, design.tokens, role, seed, str(workshop.folder.data), common)
-        for role, design, seed in jobs
-    ]
+    jobs = [(job, seed) for job in _jobs(study, plan) for seed in study.verify.seeds]
+    configs = [contestant_run(study, job, seed, str(workshop.folder.data), common) for job, seed in jobs]
     trained = workshop.train(configs, dataset)
     return [
-        Verified(role=role, label=design.label, config=config, record=record, predicted=predictions(comparison, config))
-        for (role, design, _), (config, record) in zip(jobs, trained, strict=True)
+        Verified(
+            role=job.role, label=job.label, config=config, record=record, predicted=predictions(comparison, config)
+        )
+        for (job, _), (config, record) in zip(jobs, trained, strict=True)
     ]
 
 
-def contestant_run(
-    study: StudyConfig, model: ModelConfig, tokens: int, role: str, seed: int, data: str, common: dict[str, Any]
-) -> RunConfig:
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One design to train: its role in the comparison, its tokens, and how many of them are different."""
+
+    role: str
+    label: str
+    model: ModelConfig
+    tokens: int
+    unique_tokens: int | None = None
+
+
+def _jobs(study: StudyConfig, plan: Plan) -> list[Job]:
+    jobs = [
+        Job(role=role, label=design.label, model=design.config, tokens=design.tokens)
+        for role, design in contestants(plan).items()
+    ]
+    if study.verify.strict and plan.best.is_moe:
+        seq_len = int(plan.space.seq_len)
+        for role, (model, tokens, unique) in zip(
+            ("strict_dense", "strict_moe"), strict_pair(plan.best, seq_len), strict=True
+        ):
+            jobs.append(Job(role=role, label=ROLES[role], model=model, tokens=int(tokens), unique_tokens=int(unique)))
+    return jobs
+
+
+def contestant_run(study: StudyConfig, job: Job, seed: int, data: str, common: dict[str, Any]) -> RunConfig:
     """The run of a planned design: the study's own settings, nothing tuned again."""
-    fields = {**common, "model": model.to_dict(), "train.tokens": tokens, "train.seed": seed, "labels.role": role}
+    fields = {**common, "model": job.model.to_dict(), "train.tokens": job.tokens, "train.seed": seed}
+    if job.unique_tokens is not None and job.unique_tokens < job.tokens:
+        fields["data.unique_tokens"] = job.unique_tokens
+    fields["labels.role"] = job.role
     return build_run(study, "verify", fields, 0, data, replace=("model",))
 
 
@@ -115,7 +147,7 @@ def judge(verified: list[Verified], noise: float | None) -> Verdict | None:
     """MoE against dense over the seeds trained; None where one of them is missing or diverged."""
     by_kind: dict[str, list[float]] = {"moe": [], "dense": []}
     for each in verified:
-        if each.record.loss is not None:
+        if each.record.loss is not None and not each.role.startswith("strict"):
             by_kind[each.kind].append(each.record.loss)
     if not by_kind["moe"] or not by_kind["dense"]:
         return None
