@@ -130,22 +130,23 @@ def _laws(outcome: "StudyOutcome") -> Section:
     table = [
         [
             name,
-            fitted.in_sample["mean_abs_rel"] * 100,
-            fitted.holdout.mean_abs_rel * 100 if fitted.holdout else None,
-            fitted.holdout.bias_rel * 100 if fitted.holdout else None,
-            fitted.holdout.max_extrapolation if fitted.holdout else None,
-            comparison.weights[name],
+            f"{fitted.in_sample['mean_abs_rel']:.1%}",
+            f"{fitted.holdout.mean_abs_rel:.1%}" if fitted.holdout else None,
+            f"{fitted.holdout.bias_rel:+.1%}" if fitted.holdout else None,
+            _times(fitted.holdout.max_extrapolation) if fitted.holdout else None,
+            f"{comparison.weights[name]:.2f}",
             ", ".join(fitted.held) or "none",
         ]
         for name, fitted in comparison.fits.items()
     ]
-    columns = ["law", "error in sample, %", "held out, %", "bias held out, %", "extrapolation", "weight", "held fixed"]
+    columns = ["law", "error in sample", "held out", "bias held out", "reach", "weight", "held fixed"]
     notes = [f"{name}: {note}." for name, fitted in comparison.fits.items() for note in fitted.notes]
     return Section(
         "The laws",
         text=[
             "Each law was fitted to all runs, and once more without the dearest ones, which it then had to predict. "
-            "The weights of the ensemble are the inverse mean-square errors on those held-out runs.",
+            "The weights of the ensemble are the inverse mean-square errors on those held-out runs; the reach is how much "
+            "dearer the dearest of them is than the dearest run fitted.",
         ],
         figures=[Figure(figures.predicted_measured(points), "Predicted against measured loss of the runs.")],
         tables=[Table(columns, table)],
@@ -218,6 +219,10 @@ def _error(predicted: float, measured: float | None) -> str | None:
     if measured is None:
         return None
     return f"{predicted / measured - 1:+.1%}".replace("-0.0%", "0.0%").replace("+0.0%", "0.0%")
+
+
+def _times(factor: float | None) -> str | None:
+    return None if factor is None else f"{factor:.3g} x"
 
 
 def _power(value: float) -> str:
