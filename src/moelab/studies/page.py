@@ -145,7 +145,7 @@ def _laws(outcome: "StudyOutcome") -> Section:
         "The laws",
         text=[
             "Each law was fitted to all runs, and once more without the dearest ones, which it then had to predict. "
-            "The weights of the ensemble are the inverse mean-square errors on those held-out runs; the reach is how much "
+            "The weights of the ensemble are the inverse mean-square errors on those held-out runs; reach says how much "
             "dearer the dearest of them is than the dearest run fitted.",
         ],
         figures=[Figure(figures.predicted_measured(points), "Predicted against measured loss of the runs.")],
