@@ -1,10 +1,10 @@
-"""Tokens per second of a training step beside Hugging Face transformers: same shapes, same batch, same machine, in turn.
+"""Tokens per second of a training step beside Hugging Face transformers: same shapes, batch and machine, in turn.
 
     python benchmarks/train_step.py [--steps 3] [--rounds 3] [--out docs/benchmarks/train_step.json]
 
-Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of width 128, about 28M. Both 4 layers, width
-256, vocabulary 4,096, batch 16 x 256, AdamW with gradient clipping. transformers runs in fp32 and in bf16 autocast, its
-MoE with `grouped_mm` and `eager` experts, and the fastest counts. Needs `pip install transformers`.
+Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of width 128, about 28M. Both 4 layers,
+width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient clipping. transformers runs in fp32 and in bf16
+autocast, its MoE with `grouped_mm` and `eager` experts, and the fastest counts. Needs `pip install transformers`.
 """
 
 import argparse

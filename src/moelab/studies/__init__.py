@@ -2,7 +2,8 @@
 
 from moelab.studies.config import RunGrid, StudyConfig, Sweep, build_runs
 from moelab.studies.local import run_all
-from moelab.studies.study import READY, StudyOutcome, load_study, run_study
+from moelab.studies.outcome import StudyOutcome
+from moelab.studies.study import READY, load_study, run_study
 
 __all__ = [
     "READY",

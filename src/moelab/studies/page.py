@@ -1,6 +1,6 @@
 """The study's report: one self-contained page that opens with the answer and shows what it rests on."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moelab.fitting.plots import fit_rows
 from moelab.planning import Candidate
@@ -8,15 +8,13 @@ from moelab.quantities import format_number, format_seconds
 from moelab.report import Fact, Figure, Page, Section, Table, figures, write_page
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.answer import describe_model
+from moelab.studies.outcome import StudyOutcome
 from moelab.studies.verify import ROLES
-
-if TYPE_CHECKING:
-    from moelab.studies.study import StudyOutcome
 
 _SHOWN_CANDIDATES = 6
 
 
-def write_report(outcome: "StudyOutcome") -> None:
+def write_report(outcome: StudyOutcome) -> None:
     """Write `report.html` into the study's folder."""
     page = Page(
         title=outcome.study.title,
@@ -29,7 +27,7 @@ def write_report(outcome: "StudyOutcome") -> None:
     write_page(page, outcome.folder.report)
 
 
-def _facts(outcome: "StudyOutcome") -> list[Fact]:
+def _facts(outcome: StudyOutcome) -> list[Fact]:
     plan, verdict = outcome.plan, outcome.verdict
     best = plan.best
     facts = [
@@ -47,7 +45,7 @@ def _facts(outcome: "StudyOutcome") -> list[Fact]:
     return [*facts, Fact("Runs fitted", str(len(outcome.trained)), format_seconds(outcome.seconds) + " in this call")]
 
 
-def _verified(outcome: "StudyOutcome") -> Section:
+def _verified(outcome: StudyOutcome) -> Section:
     rows = [
         {
             "label": f"{ROLES[each.role]}: {each.label}",
@@ -79,7 +77,7 @@ def _verified(outcome: "StudyOutcome") -> Section:
     )
 
 
-def _plan(outcome: "StudyOutcome") -> Section:
+def _plan(outcome: StudyOutcome) -> Section:
     plan = outcome.plan
     shown: list[Candidate] = plan.candidates[:_SHOWN_CANDIDATES]
     rival = plan.best_dense if plan.best.is_moe else plan.best_moe
@@ -124,7 +122,7 @@ def _plan(outcome: "StudyOutcome") -> Section:
     )
 
 
-def _laws(outcome: "StudyOutcome") -> Section:
+def _laws(outcome: StudyOutcome) -> Section:
     comparison = outcome.analysis.comparison
     points = [row for fitted in comparison.fits.values() for row in fit_rows(fitted)]
     table = [
@@ -145,8 +143,8 @@ def _laws(outcome: "StudyOutcome") -> Section:
         "The laws",
         text=[
             "Each law was fitted to all runs, and once more without the dearest ones, which it then had to predict. "
-            "The weights of the ensemble are the inverse mean-square errors on those held-out runs; reach says how much "
-            "dearer the dearest of them is than the dearest run fitted.",
+            "The weights of the ensemble are the inverse mean-square errors on those held-out runs; reach says how "
+            "much dearer the dearest of them is than the dearest run fitted.",
         ],
         figures=[Figure(figures.predicted_measured(points), "Predicted against measured loss of the runs.")],
         tables=[Table(columns, table)],
@@ -154,7 +152,7 @@ def _laws(outcome: "StudyOutcome") -> Section:
     )
 
 
-def _runs(outcome: "StudyOutcome") -> Section:
+def _runs(outcome: StudyOutcome) -> Section:
     rows = [_run_row(config, record) for config, record in outcome.trained]
     curves = [
         {"run": record.run_id, "label": row["label"], "kind": record.kind, "tokens": p["tokens"], "loss": p["loss"]}
@@ -190,7 +188,7 @@ def _runs(outcome: "StudyOutcome") -> Section:
     )
 
 
-def _method(outcome: "StudyOutcome") -> Section:
+def _method(outcome: StudyOutcome) -> Section:
     text = []
     if outcome.sweep is not None:
         sweep = outcome.sweep

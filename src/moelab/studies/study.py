@@ -5,7 +5,6 @@ Every step looks first for what is already there, so a study killed at any momen
 
 import os
 import time
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,62 +14,19 @@ import yaml
 from moelab.data.progress import rich_report, silent
 from moelab.errors import InputError
 from moelab.fitting import save_fits
-from moelab.planning import Plan
-from moelab.runs import RunConfig, RunRecord
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
 from moelab.studies.folder import StudyFolder
-from moelab.studies.training import SweepOutcome, Workshop, seed_noise
-from moelab.studies.verify import Verdict, Verified, judge, verify
+from moelab.studies.outcome import StudyOutcome
+from moelab.studies.page import write_report
+from moelab.studies.training import Workshop, seed_noise
+from moelab.studies.verify import judge, verify
 
 READY = ("quickstart",)
 """Studies that come with moelab, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyOutcome:
-    """Everything a study found."""
-
-    study: StudyConfig
-    folder: StudyFolder
-    sweep: SweepOutcome | None
-    trained: list[tuple[RunConfig, RunRecord]]
-    noise: float | None
-    analysis: Analysis
-    verified: list[Verified]
-    verdict: Verdict | None
-    answer: list[str]
-    seconds: float
-
-    @property
-    def plan(self) -> Plan:
-        """What the fitted laws recommend."""
-        return self.analysis.plan
-
-    @property
-    def warnings(self) -> list[str]:
-        """The plan's, except those on learning-rate rules: a study trains with its own rate."""
-        return [text for text in self.plan.warnings if not text.startswith("learning rate")]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: what `moelab study --json` prints."""
-        return {
-            "study": self.study.name,
-            "answer": self.answer,
-            "n_runs": len(self.trained),
-            "seed_noise": self.noise,
-            "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
-            "fits": {name: fitted.to_json(draws=False) for name, fitted in self.analysis.comparison.fits.items()},
-            "weights": self.analysis.comparison.weights,
-            "skipped": self.analysis.comparison.skipped,
-            "plan": self.plan.to_dict(),
-            "verified": [each.to_dict() for each in self.verified],
-            "report": str(self.folder.report),
-            "seconds": self.seconds,
-        }
 
 
 def load_study(name: str) -> StudyConfig:
@@ -149,8 +105,6 @@ def _say_plan(display: Display, analysis: Analysis) -> None:
 
 
 def _write(outcome: StudyOutcome) -> None:
-    from moelab.studies.page import write_report
-
     folder = outcome.folder
     folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
     save_table(outcome.analysis.table, folder.path / "runs.csv")
