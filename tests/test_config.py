@@ -62,6 +62,13 @@ def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
         ModelConfig.from_yaml(path)
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("vocab_size: 512\nd_model: 32\nvocab_size: 1024\n")
+    with pytest.raises(InputError, match=r"x\.yaml is not valid YAML \(line 3: the key 'vocab_size' stands twice"):
+        ModelConfig.from_yaml(path)
+
+
 def test_missing_file() -> None:
     with pytest.raises(InputError, match="no such file"):
         RunConfig.from_yaml("nowhere.yaml")

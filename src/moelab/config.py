@@ -75,7 +75,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises InputError naming the file and the line."""
     text = read_text(Path(path), "config")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _NoDuplicates)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
@@ -83,6 +83,21 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"config: {path} must hold keys and values, not {type(value).__name__}")
     return value
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
 
 
 def dump_yaml(value: dict[str, Any]) -> str:

@@ -112,6 +112,7 @@ def test_missing_data(run: Any) -> None:
         (("train",), ("Missing argument",)),
         (("count", "nowhere"), ("presets", "mixtral-8x7b")),
         (("generate", "nowhere", "--prompt", "x"), ("nowhere",)),
+        (("generate", "nowhere", "--prompt", "\udcff"), ("--prompt", "UTF-8")),
         (("study", "nowhere"), ("ready: quickstart",)),
         (("runs", "nowhere"), ("nowhere",)),
         (("data", "prepare", "--source", "nowhere"), ("nowhere",)),
@@ -137,6 +138,19 @@ def test_empty_corpus(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     words = ("data", "prepare", "--source", str(tmp_path / "texts"), "--out", str(tmp_path / "out"))
     complains(invoke(capsys, *words), "texts holds no text")
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_strange_key_beside_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"model": MODEL, "dta": {}}))
+    complains(invoke(capsys, "count", str(path)), "unknown key 'dta'", "data")
+
+
+@pytest.mark.parametrize("temperature", ["nan", "-1", "1e-300"])
+def test_strange_temperatures(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], temperature: str) -> None:
+    run()
+    folder = next((tmp_path / "runs").iterdir())
+    complains(invoke(capsys, "generate", str(folder), "--prompt", "the", "--temperature", temperature), "temperature")
 
 
 def test_a_run_folder_with_an_edited_config_is_refused(run: Any, tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def test_an_unresolved_run_has_no_id() -> None:
         ({"tokens": 100}, "tokens: must hold at least one batch"),
         ({"micro_batch": 3}, "micro_batch: must divide the 8 sequences"),
         ({"learning_rate": -1}, "learning_rate: input should be greater than 0"),
+        ({"beta1": 1}, "beta1: input should be less than 1, got 1"),
+        ({"muon_momentum": 1}, "muon_momentum: input should be less than 1"),
+        ({"threads": 100_000}, "threads: input should be less than or equal to 1024"),
         ({"schedule": "linear"}, "schedule: input should be 'cosine', 'wsd' or 'constant'"),
         ({"schedule": "wsd", "warmup_fraction": 0.9}, "must be at most 1"),
     ],
@@ -122,6 +125,19 @@ class TestFolder:
             folder.load_config()
         with pytest.raises(InputError, match="was edited"):
             RunFolder.create(tmp_path, run())
+
+    def test_a_finished_run_with_an_edited_config_or_record_is_refused(self, tmp_path: Path) -> None:
+        config = run()
+        folder = RunFolder.create(tmp_path, config)
+        folder.save_record(record_of(config, run_id="f" * 16))
+        with pytest.raises(InputError, match="record of another run"):
+            folder.load_record()
+        folder.save_record(record_of(config))
+        text = load_yaml(folder.path / "config.yaml")
+        text["train"]["seed"] = 7
+        write_text(folder.path / "config.yaml", dump_yaml(text))
+        with pytest.raises(InputError, match="was edited"):
+            folder.load_record()
 
     def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a run folder"):

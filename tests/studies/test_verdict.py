@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.studies.training import SweepOutcome, seed_noise
+from moelab.studies.training import SeedNoise, SweepOutcome, seed_noise
 from moelab.studies.verify import Verdict, Verified, judge
 
 MODEL: dict[str, Any] = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
@@ -42,7 +42,15 @@ def test_noise_is_the_pooled_deviation_of_repeats() -> None:
         trained(2.1, seed=5, d_ff=64),
         trained(9.0, d_ff=8),
     ]
-    assert seed_noise(runs) == pytest.approx(math.sqrt((0.02 + 0.005) / 2))
+    noise = seed_noise(runs)
+    assert noise is not None
+    assert noise.deviation == pytest.approx(math.sqrt((0.02 + 0.005) / 2))
+    assert noise.freedom == 2
+
+
+def test_the_spread_follows_student() -> None:
+    assert SeedNoise(deviation=1.0, freedom=2).spread() == pytest.approx(1.8856 * math.sqrt(2), rel=1e-4)
+    assert SeedNoise(deviation=1.0, freedom=10**6).spread(seeds=2) == pytest.approx(1.2816, rel=1e-3)
 
 
 def test_no_repeats_no_noise() -> None:
@@ -54,25 +62,26 @@ def verified(loss: float | None, **model: Any) -> Verified:
     return Verified(role="recommended", label="x", config=config, record=record, predicted={})
 
 
+NOISE = SeedNoise(deviation=0.02, freedom=4)
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
 
 
 def test_a_clear_margin_decides() -> None:
-    verdict = judge([verified(3.0, **MOE), verified(3.2)], noise=0.02)
+    verdict = judge([verified(3.0, **MOE), verified(3.2)], noise=NOISE)
     assert verdict is not None
     assert verdict.margin == pytest.approx(0.2)
     assert verdict.decided
 
 
 def test_a_margin_inside_the_noise_does_not() -> None:
-    verdict = judge([verified(3.0, **MOE), verified(3.05)], noise=0.02)
+    verdict = judge([verified(3.0, **MOE), verified(3.05)], noise=NOISE)
     assert verdict is not None
     assert not verdict.decided
     assert not Verdict(moe_loss=3.0, dense_loss=4.0, noise=None).decided
 
 
 def test_a_diverged_rival_leaves_no_verdict() -> None:
-    assert judge([verified(3.0, **MOE), verified(None)], noise=0.02) is None
+    assert judge([verified(3.0, **MOE), verified(None)], noise=NOISE) is None
 
 
 def test_a_sweep_says_when_its_edge_won() -> None:

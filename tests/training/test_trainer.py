@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from moelab.config import load_yaml
 from moelab.data import Dataset, ValidationBatches
-from moelab.errors import InputError
+from moelab.errors import InputError, MoelabError
 from moelab.evaluation import evaluate
 from moelab.model import build_model
 from moelab.runs import RunConfig, RunFolder
@@ -89,6 +89,13 @@ def test_a_finished_run_is_only_read(make_run: Any, dataset: Dataset, tmp_path: 
     assert train_run(config, tmp_path, dataset) == first
     assert weights.stat().st_mtime_ns == stamp
     assert not (tmp_path / config.run_id / "checkpoints").exists()
+
+
+def test_two_processes_do_not_train_one_run(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run()
+    with RunFolder.create(tmp_path, config).hold(), pytest.raises(MoelabError, match="another process is training"):
+        train_run(config, tmp_path, dataset)
+    assert train_run(config, tmp_path, dataset).status == "finished"
 
 
 def test_divergence_is_recorded(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:

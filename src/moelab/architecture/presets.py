@@ -12,6 +12,8 @@ from moelab.errors import InputError
 
 PRESETS = ("mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-120b", "llama3-8b")
 
+_RUN_KEYS = ("model", "data", "train", "name", "labels")
+
 
 def load_preset(name: str) -> ModelConfig:
     """The architecture of a public model. Raises InputError naming the known presets."""
@@ -37,4 +39,9 @@ def load_model(config: str | Path) -> ModelConfig:
 
 def _model_part(value: dict[str, Any]) -> Any:
     """A run YAML keeps its architecture under `model`."""
-    return value["model"] if "model" in value and "vocab_size" not in value else value
+    if "model" not in value or "vocab_size" in value:
+        return value
+    unknown = [key for key in value if key not in _RUN_KEYS]
+    if unknown:
+        raise InputError(f"config: unknown key {unknown[0]!r} beside model; known: {', '.join(_RUN_KEYS)}")
+    return value["model"]

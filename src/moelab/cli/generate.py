@@ -32,10 +32,16 @@ def command(
 
     if not all(prompt):
         raise InputError("--prompt: must not be empty")
+    if any("\ud800" <= letter <= "\udfff" for text in prompt for letter in text):
+        raise InputError("--prompt: is not UTF-8 text")
     config, model = load_trained(run)
-    dataset = Dataset.open(data or config.data.path)
+    beside = run.resolve().parent.parent / "data"
+    moved = not Path(config.data.path).exists() and beside.exists()
+    dataset = Dataset.open(data or (beside if moved else config.data.path))
     if dataset.manifest_hash != config.data.manifest_hash:
-        raise InputError(f"--data: {data or config.data.path} is not the data this run was trained on")
+        raise InputError(
+            f"--data: {data or config.data.path} is not the data this run was trained on; name it with --data"
+        )
     tokenizer = load_tokenizer(dataset.tokenizer_path)
     prompts = list(encode(tokenizer, prompt))
     started = time.monotonic()

@@ -1,5 +1,6 @@
 """Sampling text from a model, a batch of prompts at a time, with keys and values cached."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -104,8 +105,10 @@ def _check(
         raise InputError(f"prompt: token ids must be from 0 to {size - 1}")
     if max_new_tokens < 0:
         raise InputError(f"max_new_tokens: must be at least 0, got {max_new_tokens}")
-    if temperature < 0:
-        raise InputError(f"temperature: must be at least 0, got {temperature}")
+    if not math.isfinite(temperature) or temperature < 0 or 0 < temperature < 1e-4:
+        raise InputError(
+            f"temperature: must be at least 0 (0 takes the likeliest token; else at least 1e-4), got {temperature}"
+        )
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k: must be at least 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:

@@ -43,17 +43,17 @@ class TrainConfig(Config):
     decay_fraction: Fraction = 0.2
     final_lr_fraction: Fraction = 0.1
     weight_decay: NonNegative = 0.1
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.95
+    beta1: Fraction = Field(default=0.9, lt=1)
+    beta2: Fraction = Field(default=0.95, lt=1)
     epsilon: Positive = 1e-8
-    muon_momentum: Fraction = 0.95
+    muon_momentum: Fraction = Field(default=0.95, lt=1)
     grad_clip: NonNegative = 1.0
     logit_z_loss: NonNegative = 0.0
     evaluations: Count = Field(default=4, description="evaluations during the run, the last one at its end")
     eval_tokens: Count = 100_000
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: CountOrZero = Field(default=0, description="CPU threads; 0 lets the machine decide")
+    threads: CountOrZero = Field(default=0, le=1024, description="CPU threads; 0 lets the machine decide")
     dispatch: str = AUTO
 
     @model_validator(mode="after")

@@ -1,20 +1,24 @@
 """A run's folder: `config.yaml` first, `record.json` last. A folder with a record is finished and is never changed."""
 
+import fcntl
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from moelab.errors import InputError
+from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, read_json, write_json
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
 
-CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS = (
+CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS, LOCK = (
     "config.yaml",
     "record.json",
     "model.safetensors",
     "progress.json",
     "checkpoints",
+    ".lock",
 )
 
 
@@ -59,15 +63,29 @@ class RunFolder:
         return (self.path / RECORD).exists()
 
     def load_record(self) -> RunRecord:
-        """The outcome. Raises InputError when the run is not finished or the file is damaged."""
+        """The outcome. Raises InputError when there is none yet, it is damaged, or the config was edited."""
         if not self.finished:
             raise InputError(f"run: {self.path} is not finished (it holds no {RECORD})")
-        return RunRecord.parse(read_json(self.path / RECORD, "run"), str(self.path / RECORD))
+        self.load_config()
+        record = RunRecord.parse(read_json(self.path / RECORD, "run"), str(self.path / RECORD))
+        if record.run_id != self.path.name:
+            raise InputError(f"run: {self.path / RECORD} is the record of another run ({record.run_id})")
+        return record
 
     def save_record(self, record: RunRecord) -> None:
         """Write the outcome; from then on the run is finished."""
         write_json(self.path / RECORD, record.to_dict())
         (self.path / PROGRESS).unlink(missing_ok=True)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes of this machine from training the run. Raises MoelabError where one already does."""
+        with open(self.path / LOCK, "a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise MoelabError(f"run: another process is training {self.path.name}; wait for it") from None
+            yield
 
     def remove_checkpoints(self) -> None:
         """Drop what only an unfinished run needs."""

@@ -1,7 +1,5 @@
 """The study's answer in plain sentences, with its uncertainty, and a word where the evidence does not decide."""
 
-import math
-
 from moelab.architecture import ModelConfig
 from moelab.planning import Candidate, Plan
 from moelab.quantities import format_number
@@ -9,20 +7,17 @@ from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
 from moelab.studies.verify import ROLES, Verdict, Verified
 
-_NORMAL_80 = 1.2816
-
 
 def answer(
     study: StudyConfig,
     analysis: Analysis,
     verified: list[Verified],
     verdict: Verdict | None,
-    noise: float | None,
 ) -> list[str]:
     """What to train, what it was predicted to reach and reached, and whether its rival is beaten."""
     sentences = [_headline(analysis.plan), _recommendation(study, analysis), _expectation(analysis.plan)]
     sentences += [_measurement(each, analysis.comparison.weights) for each in verified]
-    sentences.append(_verdict(verdict, noise))
+    sentences.append(_verdict(verdict))
     return [sentence for sentence in sentences if sentence]
 
 
@@ -58,14 +53,14 @@ def _recommendation(study: StudyConfig, analysis: Analysis) -> str:
 def _expectation(plan: Plan) -> str:
     best = plan.best
     rival = plan.best_dense if best.is_moe else plan.best_moe
-    text = f"The fitted laws expect a loss of {_mean(best)} nats per token"
+    text = f"The fitted laws expect a loss of {_mean(best)} nats per token (80 % intervals)"
     if rival is not None:
         other = "dense" if best.is_moe else "MoE"
         text += f"; the best {other} model of the same budget, {_mean(rival)}"
     if plan.p_moe_beats_dense is not None:
         text += f"; MoE wins in {plan.p_moe_beats_dense:.0%} of the bootstrap draws"
     if plan.near_equal > 1:
-        text += f". {plan.near_equal:,} designs cannot be told apart from the recommended one"
+        text += f". {plan.near_equal - 1:,} other designs cannot be told apart from the recommended one"
     return text + "."
 
 
@@ -82,27 +77,30 @@ def _mean(design: Candidate) -> str:
 def _measurement(each: Verified, weights: dict[str, float]) -> str:
     name = ROLES[each.role]
     if each.record.loss is None:
-        return f"Trained, the {name} diverged."
+        return f"The {name}, trained, diverged."
     values = {law: said["value"] for law, said in each.predicted.items()}
     if not values:
-        return f"Trained, the {name} reached {each.record.loss:.3f}; none of the fitted laws speaks about it."
+        return f"The {name}, trained, reached {each.record.loss:.3f}; none of the fitted laws speaks about it."
     ensemble = sum(weights[law] * value for law, value in values.items()) / sum(weights[law] for law in values)
     error = ensemble / each.record.loss - 1
     verdict = "as" if abs(error) < 5e-4 else f"{abs(error):.1%} {'better' if error > 0 else 'worse'} than"
     return (
-        f"Trained, the {name} reached {each.record.loss:.3f}: {verdict} the ensemble's {ensemble:.3f} "
+        f"The {name}, trained, reached {each.record.loss:.3f}: {verdict} the ensemble's {ensemble:.3f} "
         f"(the laws said {min(values.values()):.3f} to {max(values.values()):.3f})."
     )
 
 
-def _verdict(verdict: Verdict | None, noise: float | None) -> str:
+def _verdict(verdict: Verdict | None) -> str:
     if verdict is None:
         return "MoE and dense could not be compared: one of them is missing or diverged."
     winner = "MoE" if verdict.margin > 0 else "dense"
     text = f"As measured, {winner} is ahead by {abs(verdict.margin):.3f} nats"
     if verdict.noise is None:
         return text + "; no run was repeated, so it is unknown how much of that is chance."
-    spread = _NORMAL_80 * math.sqrt(2) * verdict.noise
-    text += f" (80 % interval {abs(verdict.margin) - spread:+.3f} to {abs(verdict.margin) + spread:+.3f}"
-    text += f" from a seed noise of {noise:.3f})"
+    noise = verdict.noise
+    spread = noise.spread(verdict.seeds)
+    text += (
+        f" (80 % interval {abs(verdict.margin) - spread:+.3f} to {abs(verdict.margin) + spread:+.3f}, from a seed "
+        f"noise of {noise.deviation:.3f} with {noise.freedom} degrees of freedom, measured on smaller runs)"
+    )
     return text + (", which decides it." if verdict.decided else ": the evidence does not decide between them.")

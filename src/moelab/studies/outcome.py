@@ -8,7 +8,7 @@ from moelab.runs import RunConfig, RunRecord
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
 from moelab.studies.folder import StudyFolder
-from moelab.studies.training import SweepOutcome
+from moelab.studies.training import SeedNoise, SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
 
@@ -20,7 +20,7 @@ class StudyOutcome:
     folder: StudyFolder
     sweep: SweepOutcome | None
     trained: list[tuple[RunConfig, RunRecord]]
-    noise: float | None
+    noise: SeedNoise | None
     analysis: Analysis
     verified: list[Verified]
     verdict: Verdict | None
@@ -43,7 +43,7 @@ class StudyOutcome:
             "study": self.study.name,
             "answer": self.answer,
             "n_runs": len(self.trained),
-            "seed_noise": self.noise,
+            "seed_noise": None if self.noise is None else self.noise.deviation,
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "fits": {name: fitted.to_json(draws=False) for name, fitted in self.analysis.comparison.fits.items()},
             "weights": self.analysis.comparison.weights,

@@ -38,11 +38,12 @@ def _facts(outcome: StudyOutcome) -> list[Fact]:
         Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
     ]
     if verdict is not None:
-        noise = "" if verdict.noise is None else f", seed noise {outcome.noise:.3f}"
-        facts.append(Fact("MoE against dense", f"{-verdict.margin:+.3f}", f"nats per token{noise}"))
+        noise = "" if verdict.noise is None else f", seed noise {verdict.noise.deviation:.3f}"
+        ahead = "MoE ahead by" if verdict.margin > 0 else "Dense ahead by"
+        facts.append(Fact(ahead, f"{abs(verdict.margin):.3f}", f"nats per token, measured{noise}"))
     if plan.p_moe_beats_dense is not None:
         facts.append(Fact("MoE wins", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, before training it"))
-    return [*facts, Fact("Runs fitted", str(len(outcome.trained)), format_seconds(outcome.seconds) + " in this call")]
+    return [*facts, Fact("Runs fitted", str(len(outcome.trained)), f"this call took {format_seconds(outcome.seconds)}")]
 
 
 def _verified(outcome: StudyOutcome) -> Section:
@@ -55,7 +56,7 @@ def _verified(outcome: StudyOutcome) -> Section:
             "low": said["low"],
             "high": said["high"],
             "measured": each.record.loss,
-            "seed_noise": outcome.noise,
+            "seed_noise": None if outcome.noise is None else outcome.noise.deviation,
         }
         for each in outcome.verified
         if each.record.loss is not None
@@ -72,7 +73,12 @@ def _verified(outcome: StudyOutcome) -> Section:
             "The recommendation and its best rival were trained with the settings of the fitted runs, at a budget "
             "above all of them. The intervals (80 %) are those of one more run: uncertainty of the fit plus scatter."
         ],
-        figures=[Figure(figures.verification(rows) if rows else None, "Bars: each law's prediction. Mark: measured.")],
+        figures=[
+            Figure(
+                figures.verification(rows) if rows else None,
+                "Each law's prediction with its 80 % interval. Dark bar: measured; grey: one seed deviation.",
+            )
+        ],
         tables=[Table(["", "design", "measured", "law", "predicted", "error"], table)],
     )
 
@@ -113,11 +119,11 @@ def _plan(outcome: StudyOutcome) -> Section:
         "What to train",
         text=[
             f"{plan.n_designs:,} real architectures were enumerated, {plan.n_feasible:,} fit the budget, and "
-            f"{plan.near_equal:,} cannot be told apart from the best ({plan.near_equal_rule}). "
+            f"{plan.near_equal - 1:,} others cannot be told apart from the best ({plan.near_equal_rule}). "
             f"Binding: {', '.join(plan.binding) or 'nothing'}."
         ],
         figures=[Figure(figures.candidates(rows), "Planned designs, best first, as each law sees them.")],
-        tables=[Table(["rank", "design", "parameters", "active", "tokens", "loss", "regret"], table)],
+        tables=[Table(["rank", "design", "parameters", "active", "tokens", "loss", "regret, nats"], table)],
         warnings=outcome.warnings,
     )
 
@@ -154,11 +160,6 @@ def _laws(outcome: StudyOutcome) -> Section:
 
 def _runs(outcome: StudyOutcome) -> Section:
     rows = [_run_row(config, record) for config, record in outcome.trained]
-    curves = [
-        {"run": record.run_id, "label": row["label"], "kind": record.kind, "tokens": p["tokens"], "loss": p["loss"]}
-        for row, (_, record) in zip(rows, outcome.trained, strict=True)
-        for p in record.loss_curve
-    ]
     kept = [row for row in rows if row["loss"] is not None]
     columns = ["run", "parameters", "active", "tokens", "FLOPs", "loss", "bits/byte", "tokens/s"]
     table = [
@@ -175,14 +176,15 @@ def _runs(outcome: StudyOutcome) -> Section:
         for row, (_, record) in sorted(zip(rows, outcome.trained, strict=True), key=lambda pair: pair[1][1].train_flops)
     ]
     noise = (
-        "No run was repeated." if outcome.noise is None else f"Seed noise: {outcome.noise:.3f} nats (one deviation)."
+        "No run was repeated."
+        if outcome.noise is None
+        else f"Seed noise: {outcome.noise.deviation:.3f} nats ({outcome.noise.freedom} degrees of freedom)."
     )
     return Section(
         "The runs",
         text=[f"{outcome.study.about} {noise}".strip()],
         figures=[
             Figure(figures.loss_by_size(kept), "Loss falls with size and with tokens."),
-            Figure(figures.learning_curves(curves), "Validation loss during training."),
         ],
         tables=[Table(columns, table)],
     )
@@ -194,7 +196,10 @@ def _method(outcome: StudyOutcome) -> Section:
         sweep = outcome.sweep
         tried = ", ".join(f"{value:g} ({loss:.3f})" for value, loss in sweep.losses.items())
         edge = " It is the end of what was tried." if sweep.at_edge else ""
-        text.append(f"A sweep set `{sweep.field}` to {sweep.chosen:g} for every run; tried: {tried}.{edge}")
+        text.append(
+            f"A sweep over one small dense model set `{sweep.field}` to {sweep.chosen:g} for every run, MoE and the "
+            f"final ones included; tried: {tried}.{edge}"
+        )
     record = outcome.trained[0][1]
     text.append(
         f"Trained on {record.device} in {record.precision}, {record.threads} thread per run. Losses are cross-entropy "

@@ -87,7 +87,7 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
         analysis=analysis,
         verified=verified,
         verdict=verdict,
-        answer=answer(study, analysis, verified, verdict, noise),
+        answer=answer(study, analysis, verified, verdict),
         seconds=time.monotonic() - started,
     )
     _write(outcome)

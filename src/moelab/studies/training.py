@@ -77,8 +77,22 @@ class Workshop:
         return self.train(build_runs(self.study, self.study.runs, str(self.folder.data), common), dataset)
 
 
-def seed_noise(trained: list[tuple[RunConfig, RunRecord]]) -> float | None:
-    """Standard deviation of the loss between runs that differ in the seed alone, pooled; None without replicates."""
+@dataclass(frozen=True, kw_only=True)
+class SeedNoise:
+    """Standard deviation of the loss between runs that differ in the seed alone, from `freedom` degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def spread(self, seeds: int = 1, level: float = 0.8) -> float:
+        """Half the interval of a difference of two designs trained with `seeds` seeds each (Student's t)."""
+        from scipy.stats import t
+
+        return float(t.ppf((1 + level) / 2, self.freedom)) * self.deviation * math.sqrt(2 / seeds)
+
+
+def seed_noise(trained: list[tuple[RunConfig, RunRecord]]) -> SeedNoise | None:
+    """The noise pooled over every design that was repeated; None without replicates."""
     groups: dict[str, list[float]] = {}
     for config, record in trained:
         if record.loss is not None:
@@ -87,5 +101,6 @@ def seed_noise(trained: list[tuple[RunConfig, RunRecord]]) -> float | None:
     repeated = [losses for losses in groups.values() if len(losses) > 1]
     if not repeated:
         return None
+    freedom = sum(len(losses) - 1 for losses in repeated)
     squares = sum(statistics.variance(losses) * (len(losses) - 1) for losses in repeated)
-    return math.sqrt(squares / sum(len(losses) - 1 for losses in repeated))
+    return SeedNoise(deviation=math.sqrt(squares / freedom), freedom=freedom)

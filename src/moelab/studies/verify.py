@@ -1,6 +1,5 @@
 """The last word of a study: train what the plan recommends and its rival, above every budget that was fitted."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,10 @@ from moelab.planning import Candidate, Plan
 from moelab.planning.rivals import strict_pair
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import StudyConfig, build_run
-from moelab.studies.training import Workshop
+from moelab.studies.training import SeedNoise, Workshop
 
 ROLES = {
-    "recommended": "recommended",
+    "recommended": "recommended model",
     "best_dense": "best dense rival",
     "best_moe": "best MoE rival",
     "strict_dense": "strict dense rival",
@@ -52,14 +51,15 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """MoE against dense as measured. `margin` = dense loss - MoE loss; `noise` = one run's seed deviation, or None.
+    """MoE against dense as measured: `margin` = dense loss - MoE loss, each a mean over `seeds` runs.
 
-    The evidence decides when the margin is above twice the deviation of a difference of two runs.
+    The evidence decides when the 95 % interval of the margin, from the seed noise by Student's t, leaves out zero.
     """
 
     moe_loss: float
     dense_loss: float
-    noise: float | None
+    noise: SeedNoise | None
+    seeds: int = 1
 
     @property
     def margin(self) -> float:
@@ -67,7 +67,7 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        return self.noise is not None and abs(self.margin) > 2 * math.sqrt(2) * self.noise
+        return self.noise is not None and abs(self.margin) > self.noise.spread(self.seeds, 0.95)
 
 
 def contestants(plan: Plan) -> dict[str, Candidate]:
@@ -143,7 +143,7 @@ def predictions(comparison: Comparison, config: RunConfig) -> dict[str, dict[str
     return found
 
 
-def judge(verified: list[Verified], noise: float | None) -> Verdict | None:
+def judge(verified: list[Verified], noise: SeedNoise | None) -> Verdict | None:
     """MoE against dense over the seeds trained; None where one of them is missing or diverged."""
     by_kind: dict[str, list[float]] = {"moe": [], "dense": []}
     for each in verified:
@@ -153,4 +153,4 @@ def judge(verified: list[Verified], noise: float | None) -> Verdict | None:
         return None
     moe, dense = (sum(by_kind[kind]) / len(by_kind[kind]) for kind in ("moe", "dense"))
     seeds = min(len(losses) for losses in by_kind.values())
-    return Verdict(moe_loss=moe, dense_loss=dense, noise=None if noise is None else noise / math.sqrt(seeds))
+    return Verdict(moe_loss=moe, dense_loss=dense, noise=noise, seeds=seeds)

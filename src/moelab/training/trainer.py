@@ -145,21 +145,23 @@ def train_run(
     """Train one resolved run in its folder under `root` and write its record; a finished run is only read.
 
     A run interrupted at any moment continues from its newest whole checkpoint. A run whose loss stops being finite
-    is recorded as `diverged` with no loss. Raises InputError for a config that cannot be trained.
+    is recorded as `diverged` with no loss. Raises InputError for a config that
+    cannot be trained, MoelabError while another process trains the run.
     """
     if config.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
     folder = RunFolder.create(root, config)
-    if folder.finished:
-        return folder.load_record()
-    reset_peak_memory()
-    trainer = Trainer(config, folder, dataset, watch)
-    trainer.restore()
-    evaluation, seconds = trainer.run(checkpoint_seconds)
-    save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-    record = make_record(trainer, evaluation, seconds)
-    folder.save_record(record)
-    folder.remove_checkpoints()
+    with folder.hold():
+        if folder.finished:
+            return folder.load_record()
+        reset_peak_memory()
+        trainer = Trainer(config, folder, dataset, watch)
+        trainer.restore()
+        evaluation, seconds = trainer.run(checkpoint_seconds)
+        save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
+        record = make_record(trainer, evaluation, seconds)
+        folder.save_record(record)
+        folder.remove_checkpoints()
     return record
 
 
