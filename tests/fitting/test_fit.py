@@ -225,7 +225,7 @@ def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
         (broken("loss", -1.0), "loss: must be positive; 1 of 20 rows are not, first row 4"),
         (broken("params_total", 0.0), "params_total: must be positive"),
         (broken("tokens", np.inf), "tokens: must be finite"),
-        (broken("tokens", "many"), "tokens: expected numbers, the column holds"),
+        (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
         ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
         ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
         (3, "expected a data frame"),
@@ -240,7 +240,9 @@ def test_sparsity_must_be_a_share(variables_of) -> None:
     law = get_law("abnar2025")
     table = synthetic(law, law.published, variables_of, 30)
     table["sparsity"][0] = 1.0
-    with pytest.raises(InputError, match="sparsity: must be at least 0 and below 1, got 1"):
+    with pytest.raises(
+        InputError, match=r"sparsity: must be at least 0 and below 1; 1 of 30 rows are not, first row 1 \(1\)"
+    ):
         fit(table, law)
 
 
@@ -269,3 +271,22 @@ def test_a_path_is_a_table_too(tmp_path, variables_of) -> None:
     pl.DataFrame(table).write_parquet(tmp_path / "runs.parquet")
     by_path = fit(tmp_path / "runs.parquet", law, bootstrap=0)
     assert by_path.objective == fit(table, law, bootstrap=0).objective
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"params_total": -1e9}, "params_total: must be positive, got -1e"),
+        ({"tokens": 0}, "tokens: must be positive, got 0"),
+        ({"tokens": np.nan}, "tokens: must be finite and positive, got nan"),
+        ({"sparsity": 1}, "sparsity: must be at least 0 and below 1, got 1"),
+        ({"sparsity": [0.5, 2]}, r"sparsity: must be at least 0 and below 1; 1 of 2 rows are not, first row 2 \(2\)"),
+        ({"tokens": "many"}, "tokens: expected numbers, row 1 holds 'many'"),
+        ({"tokens": [1e9, 2e9], "sparsity": [0.1, 0.2, 0.3]}, "differ in length: params_total 1, tokens 2, sparsity 3"),
+    ],
+)
+def test_designs_that_cannot_be_are_refused(values, message, variables_of) -> None:
+    law = get_law("abnar2025")
+    found = fit(synthetic(law, law.published, variables_of, 30, 0.005), law, bootstrap=20, starts=16)
+    with pytest.raises(InputError, match=message):
+        found.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})

@@ -80,12 +80,11 @@ def _fitted(
 def _published(
     law: Any, values: dict[str, float] | None, config: str | None, tokens: str | None, seq_len: str, noise: bool
 ) -> dict[str, Any]:
-    from moelab.fitting.columns import columns_of, variables
-    from moelab.fitting.fitted import GIVE
+    from moelab.fitting.columns import columns_of
+    from moelab.fitting.fitted import design_variables
 
     given = values if values is not None else _converted(law, config, tokens, seq_len, True)
-    columns = columns_of(given)
-    numbers = {**columns, **variables(columns, law, GIVE)}
+    numbers = design_variables(columns_of(given), law, tuple(law.ranges))
     return _entry(law.kind, law.loss(None, numbers)[0], None, None, law.extrapolation(numbers)[0])
 
 

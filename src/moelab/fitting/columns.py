@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.laws import Law
-from moelab.laws.law import SHARES
 from moelab.runs.table import load_table
 
 Array = NDArray[Any]
 Columns = Mapping[str, Array]
 Rule = tuple[tuple[str, ...], Callable[..., Array]]
+DROP = "; drop them with --where"
 
 
 def _dense_twin(n_ne: Array, a_ne: Array, experts: Array, k: Array) -> Array:
@@ -75,10 +76,10 @@ def columns_of(table: Any) -> dict[str, Array]:
 def variable(columns: Columns, name: str) -> Array | None:
     """A variable as floats: its column, or derived from others; None where neither is there."""
     if name in columns:
-        return _numbers(columns[name], name)
+        return numbers(columns[name], name)
     for needs, rule in RULES.get(name, ()):
         if all(need in columns for need in needs):
-            return np.asarray(rule(*(_numbers(columns[need], need) for need in needs)), float)
+            return np.asarray(rule(*(numbers(columns[need], need) for need in needs)), float)
     return None
 
 
@@ -143,23 +144,23 @@ def observations(
     target = loss or law.kind
     if target not in columns:
         raise InputError(f"{law.id}: the table has no column {target!r} to fit; its columns: {', '.join(columns)}")
-    measured = _numbers(columns[target], target)
+    measured = numbers(columns[target], target)
     if not len(measured):
         raise InputError(f"{law.id}: the table has no rows")
     found = variables(columns, law)
-    _check(target, measured, positive=True)
+    check_numbers(target, measured, measured > 0, "must be positive", DROP)
+    if len(measured) > 1 and np.ptp(measured) == 0:
+        raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}: that identifies nothing")
     for name, values in found.items():
-        _check(name, values, positive=name not in SHARES)
-        if name in SHARES and not np.all((values >= 0) & (values < 1)):
-            raise InputError(f"{name}: must be at least 0 and below 1, got {values[(values < 0) | (values >= 1)][0]:g}")
+        check_variable(name, values, DROP)
     if group is not None and group not in columns:
         raise InputError(f"group: the table has no column {group!r}; its columns: {', '.join(columns)}")
     weights = np.ones_like(measured)
     if weight is not None:
         if weight not in columns:
             raise InputError(f"weight: the table has no column {weight!r}; its columns: {', '.join(columns)}")
-        weights = _numbers(columns[weight], weight)
-        _check(weight, weights, positive=True)
+        weights = numbers(columns[weight], weight)
+        check_numbers(weight, weights, weights > 0, "must be positive", DROP)
     if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
         found["expansion"] = expansion
     groups = None if group is None else np.asarray([str(value) for value in columns[group]])
@@ -212,24 +213,3 @@ def _replicates(columns: Columns, found: Columns) -> Array | None:
     keys = [[str(value) for value in columns[name]] for name in SAME if name in columns]
     keys += [[repr(float(value)) for value in values] for values in found.values()]
     return np.array(["|".join(parts) for parts in zip(*keys, strict=True)])
-
-
-def _numbers(values: Array, name: str) -> Array:
-    try:
-        return np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        bad = next((v for v in values if not isinstance(v, int | float)), values[0])
-        raise InputError(f"{name}: expected numbers, the column holds {str(bad)!r}") from None
-
-
-def _check(name: str, values: Array, positive: bool) -> None:
-    wrong = ~np.isfinite(values)
-    word = "must be finite numbers"
-    if not wrong.any() and positive:
-        wrong, word = values <= 0, "must be positive"
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            f"{name}: {word}; {int(wrong.sum())} of {len(values)} rows are not, first row {row + 1} "
-            f"({values[row]:g}); drop them with --where"
-        )

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.files import read_json, write_json
+from moelab.fitting.checks import check_variable
+from moelab.fitting.checks import numbers as as_numbers
 from moelab.fitting.columns import columns_of, variables
 from moelab.laws import Conversion, Law, get_law
 
@@ -86,12 +88,10 @@ class FittedLaw:
         """Predict for a table (or mapping) of the law's variables, or for variables given by name.
 
         The interval is that of the law itself; with `noise`, that of one more measured run.
-        Raises InputError for missing variables.
+        Raises InputError for missing variables and for values that none can have.
         """
         columns = {**(columns_of(table) if table is not None else {}), **columns_of(values)}
-        given = {**columns, **variables(columns, self.law, GIVE)}
-        numbers = {name: given[name] for name in (*self.law.variables, *self.ranges) if name in given}
-        numbers = dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True))
+        numbers = design_variables(columns, self.law, tuple(self.ranges))
         value = np.broadcast_to(self.law.loss(self.coefficients, numbers), next(iter(numbers.values())).shape)
         low, high = self._spread(numbers, noise)
         return Prediction(value, low, high, self.law.extrapolation(numbers, self.ranges))
@@ -219,6 +219,26 @@ class FittedLaw:
             raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"fit file: {error}") from None
+
+
+def design_variables(columns: Mapping[str, Array], law: Law, also: tuple[str, ...] = ()) -> dict[str, Array]:
+    """The law's variables, and those of `also` that are there, as (n,) floats for a prediction.
+
+    Raises InputError for a missing variable, one that is not finite or not positive, a share outside [0, 1), and
+    columns of different lengths. A column of `also` may have gaps.
+    """
+    found = variables(columns, law, GIVE)
+    for name, values in found.items():
+        check_variable(name, values)
+    extra = {name: as_numbers(columns[name], name) for name in also if name in columns and name not in found}
+    for name, values in extra.items():
+        check_variable(name, values[np.isfinite(values)])
+    found |= extra
+    try:
+        return dict(zip(found, np.broadcast_arrays(*found.values()), strict=True))
+    except ValueError:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in found.items())
+        raise InputError(f"predict: the variables differ in length: {lengths}") from None
 
 
 def save_fits(fits: Mapping[str, FittedLaw], path: str | Path) -> None:

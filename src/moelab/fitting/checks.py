@@ -1,0 +1,65 @@
+"""What a number must be to enter a fit or a prediction: one word about it, the same at every door."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.laws.law import SHARES
+
+Array = NDArray[Any]
+MOST = 100_000
+"""Bootstrap replicates, draws or starts beyond which only memory and time grow."""
+FEWEST_DRAWS = 20
+"""Draws below which the 10th and 90th percentile are little more than the extremes."""
+
+
+def numbers(values: Array, name: str) -> Array:
+    """A column as floats. Raises InputError with the first cell that is no number and its row."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        for row, cell in enumerate(values, 1):
+            try:
+                np.asarray(cell, dtype=float)
+            except (TypeError, ValueError):
+                raise InputError(f"{name}: expected numbers, row {row} holds {str(cell)!r}") from None
+        raise InputError(f"{name}: expected a column of numbers, one per row") from None
+
+
+def check_variable(name: str, values: Array, hint: str = "") -> None:
+    """Shares lie in [0, 1), everything else is positive, all of it finite. Raises InputError naming the first row."""
+    if name in SHARES:
+        check_numbers(name, values, (values >= 0) & (values < 1), "must be at least 0 and below 1", hint)
+    else:
+        check_numbers(name, values, values > 0, "must be positive", hint)
+
+
+def check_numbers(name: str, values: Array, allowed: Array, word: str, hint: str = "") -> None:
+    """Finite, and `allowed` everywhere. Raises InputError with `word`, how many rows are not and the first of them."""
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        word = "must be finite numbers" if len(values) > 1 else word.replace("must be", "must be finite and")
+    else:
+        wrong = ~allowed
+    if not wrong.any():
+        return
+    row = int(np.flatnonzero(wrong)[0])
+    if len(values) == 1:
+        raise InputError(f"{name}: {word}, got {values[0]:g}")
+    raise InputError(
+        f"{name}: {word}; {int(wrong.sum())} of {len(values)} rows are not, first row {row + 1} ({values[row]:g}){hint}"
+    )
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError for a negative seed, which numpy does not take."""
+    if seed < 0:
+        raise InputError(f"seed: must be at least 0, got {seed}")
+
+
+def check_effort(name: str, count: int, fewest: int = 0) -> None:
+    """Raises InputError for fewer than `fewest` or more than MOST replicates, draws or starts."""
+    if not fewest <= count <= MOST:
+        raise InputError(f"{name}: must be {fewest} to {MOST}, got {count}")
