@@ -241,3 +241,39 @@ def test_a_target_out_of_reach_names_the_nearest(tiny: Space) -> None:
         plan(budget, [JOINT], tiny)
     with pytest.raises(InputError, match="not comparable; give one of"):
         plan(budget, [JOINT, ABNAR], tiny)
+
+
+def held(interval: Any) -> bool:
+    """Whether an interval holds its own value."""
+    return bool(interval.low <= interval.value <= interval.high)
+
+
+@settings(max_examples=8, deadline=None)
+@given(log_flops=st.floats(11.5, 15), both=st.booleans(), share=st.floats(0.05, 0.95))
+def test_every_interval_holds_its_value(
+    tiny: Space, fits: list[FittedLaw], log_flops: float, both: bool, share: float
+) -> None:
+    laws, weights = (fits, [share, 1 - share]) if both else (fits[:1], None)
+    result = plan(Budget(flops=10**log_flops), laws, tiny, top=5, weights=weights, extrapolate=True)
+    assert result.p_moe_beats_dense is not None
+    assert 0 <= result.p_moe_beats_dense <= 1
+    for name, interval in result.optimum.items():
+        assert held(interval), (name, interval)
+    designs = [*result.candidates, *result.pareto, *result.choices.values(), result.best_dense, result.best_moe]
+    for design in designs:
+        if design is None:
+            continue
+        told = [design.mean_loss, design.regret_loss, design.regret_compute, *design.loss.values()]
+        for interval in told:
+            assert interval is not None
+            assert interval.low is None or held(interval), (design.label, interval)
+
+
+def test_axes_the_law_leaves_undetermined_span_the_tied_designs(tiny: Space, fits: list[FittedLaw]) -> None:
+    """8 top-1 and 16 top-2 are one to a law of sparsity; 16 top-1 is too large."""
+    space = tiny.replace(
+        d_model=[256], n_layers=[8], n_experts=[8, 16], top_k=[1, 2], n_shared_experts=[0], n_dense_layers=[0]
+    )
+    result = plan(Budget(flops=1e17, max_params=45e6), [fits[1]], space, extrapolate=True)
+    assert "n_experts" in result.best.undetermined
+    assert (result.optimum["n_experts"].low, result.optimum["n_experts"].high) == (8, 16)

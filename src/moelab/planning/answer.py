@@ -53,7 +53,7 @@ class Answer:
         kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
         ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
         listed = shortlist(ranking, self.distinct, ranked)
-        self.decision: Decision | None = decide(ranking, budget, self.chosen, listed)
+        self.decision: Decision | None = decide(ranking, self.chosen, listed)
 
     def _representative(self, index: int) -> int:
         return alike.preferred(self.field.lattice, alike.twins(self.ranking, index))
@@ -184,8 +184,7 @@ class Answer:
         lost = max(0.0, mean - float(np.nanmin(self.ranking.mean(jury[0]))))
         if self.decision is None or not self.decision.holds(i):
             return Interval(lost), Interval(waste), Interval(mean)
-        regret, (low, high) = self.decision.regret(i, lost)
-        return regret, Interval(waste, low, high), self.decision.loss(i, mean)
+        return *self.decision.regret(i, lost), self.decision.loss(i, mean)
 
     def _prediction(self, voice: Voice, design: Design) -> Prediction:
         """One law about one design."""
@@ -193,7 +192,7 @@ class Answer:
         loss = float(voice.loss(one)[0])
         if not np.isfinite(loss):
             return Prediction(not_covered=one.why(0) or "its formula gives no number here")
-        low, high = voice.interval(one)
+        low, high = voice.interval(one, loss)
         stretched = float(np.atleast_1d(voice.extrapolation(one))[0])
         lost = float(self.curves[voice.id].lost(loss))
         return Prediction(

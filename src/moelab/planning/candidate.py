@@ -15,6 +15,11 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def around(cls, value: float, low: float, high: float) -> "Interval":
+        """From p10 to p90 of the draws, widened to hold the value: the point estimate is a possible truth too."""
+        return cls(value, min(low, value), max(high, value))
+
     def to_dict(self) -> dict[str, float | None]:
         """{value, low, high}."""
         return {"value": self.value, "low": self.low, "high": self.high}

@@ -115,7 +115,7 @@ def _prediction(voice: Voice, design: Design) -> Prediction:
     loss = float(np.atleast_1d(voice.loss(reading))[0])
     if not np.isfinite(loss):
         return Prediction(not_covered=reading.why() or "its formula gives no number here")
-    low, high = voice.interval(reading)
+    low, high = voice.interval(reading, loss)
     stretched = float(np.atleast_1d(voice.extrapolation(reading))[0])
     return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(stretched) else stretched)
 
@@ -134,7 +134,11 @@ def _differences(first: Design, other: Design, voices: Sequence[Voice]) -> dict[
             gaps = gaps[np.isfinite(gaps)]
             if len(gaps):
                 low, high = np.quantile(gaps, (0.1, 0.9))
-                entry |= {"low": float(low), "high": float(high), "p_first_better": float((gaps > 0).mean())}
+                entry |= {
+                    "low": min(float(low), value),
+                    "high": max(float(high), value),
+                    "p_first_better": float((gaps > 0).mean()),
+                }
         found[voice.id] = entry
     return found
 

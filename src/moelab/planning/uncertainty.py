@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.planning.budget import Budget
+from moelab.planning.alike import twins
 from moelab.planning.candidate import Interval
-from moelab.planning.feasible import Field, affordable_tokens
+from moelab.planning.curve import Curve
+from moelab.planning.feasible import Field
 from moelab.planning.jury import Juror
-from moelab.planning.money import compute_of
 from moelab.planning.ranking import Ranking
 
 Array = NDArray[Any]
@@ -32,25 +32,32 @@ class Decision:
     shortlist: Array
     rows: Array
     weight: Array
-    slope: Array
+    curve: Curve
     near_equal: int
     capped: bool
     p_moe_beats_dense: float | None
     optimum: dict[str, Interval]
     dropped: int
 
-    def regret(self, index: int, value: float) -> tuple[Interval, tuple[float, float]]:
-        """Extra loss of design `index` over each draw's own best, and the share of compute that it wastes."""
+    def regret(self, index: int, value: float) -> tuple[Interval, Interval]:
+        """Extra loss of design `index` over each draw's own best, and the share of compute that it wastes.
+
+        One curve, the ensemble's own optimum against compute, turns extra loss into compute for value and draws.
+        """
         column = self.rows[:, np.flatnonzero(self.shortlist == index)[0]]
-        lost = column - self.rows.min(axis=1)
-        waste = -np.expm1(-lost * self.slope)
-        low, high = quantiles(lost, self.weight)
-        waste_low, waste_high = quantiles(waste, self.weight)
-        return Interval(value, low, high), (waste_low, waste_high)
+        lost = Interval.around(value, *quantiles(column - self.rows.min(axis=1), self.weight))
+        assert lost.low is not None
+        assert lost.high is not None
+        return lost, Interval(self._waste(value), self._waste(lost.low), self._waste(lost.high))
+
+    def _waste(self, lost: float) -> float:
+        """The share of compute that an extra loss of `lost` over the optimum wastes."""
+        return float(-np.expm1(-max(float(self.curve.lost(self.curve.loss[-1] + lost)), 0.0)))
 
     def loss(self, index: int, value: float) -> Interval:
         """The ensemble's loss for design `index`."""
-        return Interval(value, *quantiles(self.rows[:, np.flatnonzero(self.shortlist == index)[0]], self.weight))
+        column = self.rows[:, np.flatnonzero(self.shortlist == index)[0]]
+        return Interval.around(value, *quantiles(column, self.weight))
 
     def holds(self, index: int) -> bool:
         """Whether design `index` was shortlisted."""
@@ -76,7 +83,7 @@ def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, b
     return np.unique(np.concatenate(parts)), True
 
 
-def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, bool]) -> Decision | None:
+def decide(ranking: Ranking, chosen: int, listed: tuple[Array, bool]) -> Decision | None:
     """The draws' verdict, or None where no single set of runs was fitted with draws, or money is the objective."""
     jury = ranking.jury
     if (
@@ -88,16 +95,9 @@ def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, b
         return None
     index, capped = listed
     some = ranking.field.take(index)
-    half = some.with_tokens(
-        np.maximum(affordable_tokens(some.lattice, budget, compute_of(some.lattice, budget) / 2), 1.0), budget
-    )
     rows, weight, dropped = draws_of(jury[0], some)
     if not len(rows):
         return None
-    rows_half, _, _ = draws_of(jury[0], half)
-    best = rows.min(axis=1)
-    gain = rows_half.min(axis=1) - best if len(rows_half) == len(rows) else np.full(len(rows), np.nan)
-    slope = np.log(2.0) / np.where(gain > 0, gain, np.inf)
     behind = rows - rows[:, [int(np.flatnonzero(index == chosen)[0])]]
     order = np.argsort(behind, axis=0)
     below = np.cumsum(weight[order], axis=0)
@@ -108,16 +108,17 @@ def decide(ranking: Ranking, budget: Budget, chosen: int, listed: tuple[Array, b
     moe = some.lattice.is_moe
     p_moe = None
     if moe.any() and not moe.all():
-        p_moe = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
+        won = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
+        p_moe = min(max(won, 0.0), 1.0)  # weights add up to 1 but for rounding
     return Decision(
         shortlist=index,
         rows=rows,
         weight=weight,
-        slope=slope,
+        curve=ranking.curves[0],
         near_equal=int(near.sum()),
         capped=capped and bool(near[-1]),
         p_moe_beats_dense=p_moe,
-        optimum=_optimum(ranking.field, chosen, some, rows.argmin(axis=1), weight),
+        optimum=_optimum(ranking, chosen, some, rows.argmin(axis=1), weight),
         dropped=dropped,
     )
 
@@ -139,8 +140,12 @@ def draws_of(juror: Juror, some: Field) -> tuple[Array, Array, int]:
     return np.concatenate(rows), weight / weight.sum(), dropped
 
 
-def _optimum(field: Field, chosen: int, some: Field, winners: Array, weight: Array) -> dict[str, Interval]:
-    """Where the optimum lies: for each property, the chosen design's value, p10 and p90 of the draws' own choices."""
+def _optimum(ranking: Ranking, chosen: int, some: Field, winners: Array, weight: Array) -> dict[str, Interval]:
+    """Where the optimum lies: for each property, the chosen design's value, p10 and p90 of the draws' own choices.
+
+    What the laws leave undetermined spans at least the designs that are one to them with the chosen one.
+    """
+    tied = ranking.field.take(twins(ranking, chosen))
     columns = {
         "params_total": lambda f: f.lattice.params_total,
         "params_active": lambda f: f.lattice.params_active,
@@ -151,5 +156,7 @@ def _optimum(field: Field, chosen: int, some: Field, winners: Array, weight: Arr
     result = {}
     for name, column in columns.items():
         low, high = quantiles(np.asarray(column(some), float)[winners], weight)
-        result[name] = Interval(float(column(field)[chosen]), low, high)
+        same = np.asarray(column(tied), float)
+        value = float(column(ranking.field)[chosen])
+        result[name] = Interval.around(value, min(low, float(same.min())), max(high, float(same.max())))
     return result

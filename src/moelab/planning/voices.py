@@ -115,13 +115,13 @@ class Voice:
         losses = np.where(covered, self.formula_draws(conversion, most), np.nan)
         return np.asarray(losses[np.isfinite(losses[:, covered]).all(axis=1)])
 
-    def interval(self, conversion: Conversion) -> tuple[float | None, float | None]:
-        """p10 and p90 of the loss of one design over the draws; None without draws."""
+    def interval(self, conversion: Conversion, value: float) -> tuple[float | None, float | None]:
+        """p10 and p90 of the loss of one design over the draws, widened to hold its `value`; None without draws."""
         losses = self.draw_losses(conversion)[:, 0] if self.n_draws else np.zeros(0)
         if not len(losses):
             return None, None
         low, high = np.quantile(losses, (0.1, 0.9))
-        return float(low), float(high)
+        return min(float(low), value), max(float(high), value)
 
     def extrapolation(self, conversion: Conversion) -> Array:
         """Largest log10 distance outside the fitted range (n,); NaN where no range is known."""
