@@ -208,7 +208,12 @@ def test_the_nearest_value_is_feasible(tiny: Space, field: str) -> None:
         ({"flops": 1e21, "precision": "fp3"}, "precision"),
         ({"flops": 1e21, "max_parms": 1}, "unknown key; did you mean 'max_params'?"),
         ({"flops": 1e21, "serving": {"hardware": "h1000"}}, "no such device 'h1000'"),
-        ({"flops": 1e21, "mfu": 0}, "mfu"),
+        ({"flops": 1e21, "mfu": 0}, "mfu: must be above 0 and at most 1, or a table {dense: 0.4, experts: {"),
+        ({"flops": 1e21, "mfu": 40}, "mfu: must be above 0 and at most 1, or a table"),
+        ({"flops": 1e21, "mfu": "nan"}, "mfu: must be above 0 and at most 1, or a table"),
+        ({"flops": 1e21, "mfu": True}, "mfu: must be above 0 and at most 1, or a table"),
+        ({"flops": 1e21, "mfu": {"dense": 0.4, "experts": {512: 40}}}, "mfu: experts.512: input should be"),
+        ({"flops": 1e21, "mfu": {"dense": 0.4}}, "mfu: experts: is required"),
     ],
 )
 def test_contradictions_and_absurd_numbers(values: dict[str, Any], message: str) -> None:

@@ -3,11 +3,11 @@
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from moelab.config import Config, Count, CountOrZero, Fraction, NonNegative, Positive
 from moelab.errors import InputError
-from moelab.quantities import parse_bytes
+from moelab.quantities import parse_bytes, parse_number
 from moelab.serving import Hardware, Traffic, load_hardware
 
 DEFAULT_EPOCHS = 4.0
@@ -22,6 +22,8 @@ def _bytes(value: Any) -> Any:
     except InputError as error:
         raise ValueError(str(error).removeprefix("value: ")) from None
 
+
+MFU_TABLE = "{dense: 0.4, experts: {512: 0.2, 2048: 0.35}}"
 
 Bytes = Annotated[float, BeforeValidator(_bytes), Field(gt=0)]
 
@@ -95,6 +97,26 @@ class Budget(Config):
     target_loss: Positive | None = None
     target_experts: Count | None = None
 
+    @field_validator("mfu", mode="before")
+    @classmethod
+    def _utilisation(cls, value: Any) -> Any:
+        """A share above 0, or a table; one line of its own, since a choice of two types would name both."""
+        if isinstance(value, MfuTable):
+            return value
+        if isinstance(value, dict):
+            try:
+                return MfuTable.parse(value)
+            except InputError as error:
+                raise ValueError(str(error).removeprefix("mfu: ")) from None
+        allowed = f"must be above 0 and at most 1, or a table {MFU_TABLE}, got {value}"
+        try:
+            share = parse_number(value) if isinstance(value, int | float | str) else float("nan")
+        except InputError:
+            raise ValueError(allowed) from None
+        if isinstance(value, bool) or not 0 < share <= 1:
+            raise ValueError(allowed)
+        return share
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         machine = {"gpus": self.gpus, "days": self.days, "train_hardware": self.train_hardware}
@@ -119,8 +141,6 @@ class Budget(Config):
             raise ValueError(f"objective: {self.objective} needs serving hardware")
         if self.objective == "lifetime-cost" and self.serving is not None and self.serving.tokens is None:
             raise ValueError("objective: lifetime-cost needs the tokens that will be served")
-        if self.mfu == 0:
-            raise ValueError("mfu: must be above 0 and at most 1, got 0")
         if self.train_hardware is not None:
             load_hardware(self.train_hardware)
         if self.serving is not None:
