@@ -95,6 +95,11 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
     assert sides[1]["unique_tokens"] == sides[3]["tokens"]
     assert sides[2]["epochs"] == pytest.approx(2, rel=1e-3)
     assert "dense rival" in run(capsys, "compare", "olmoe-1b-7b")[1]
+    code, out, _ = run(capsys, "compare", "olmoe-1b-7b", "--equal", "params,flops,unique_tokens", "--json")
+    sides = json.loads(out)["designs"]
+    assert code == 0
+    assert [side["name"] for side in sides] == ["strict reuse", "dense rival"]
+    assert sides[0]["unique_tokens"] == sides[1]["unique_tokens"]
 
 
 BAD = [
@@ -118,6 +123,7 @@ BAD = [
     (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "--gpu-price"),
     (["compare", "llama3-8b"], "is dense; give a second design"),
     (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "--equal params: the designs differ"),
+    (["compare", "olmoe-1b-7b", "--equal", "tokens"], "the rival derived for one design can equal it in params, flops"),
     (["compare", "olmoe-1b-7b", "--equal", "colour"], "no such quantity 'colour'"),
     (["count", "gpt-5"], "no file, folder or preset"),
     (["count", "llama3-8b", "--seq-len", "0"], "--seq-len: must be positive"),

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from moelab.planning.compare import Comparison
 
 
+STRICT = ("strict reuse", "dense rival")
+"""The two that saw the same distinct tokens, of a design and its derived rivals."""
+
+
 def command(
     design: Annotated[str, typer.Argument(help="Model YAML, run YAML, run folder, or a preset's name.")],
     other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense rivals.")] = None,
@@ -24,7 +28,7 @@ def command(
     """Put designs side by side: parameters, FLOPs, tokens, epochs, memory, serving, loss under each law.
 
     With one MoE design: its dense rival of equal parameters and FLOPs, the MoE with only the rival's tokens (strict
-    reuse) and with two epochs (loose), as in arXiv 2506.12119.
+    reuse) and with two epochs (loose), as in arXiv 2506.12119; --equal unique_tokens keeps the strict pair.
 
     Example: moelab compare olmoe-1b-7b --flops 1e22
     """
@@ -49,6 +53,8 @@ def command(
     models = [(name, load_model(name)) for name in (design, other) if name is not None]
     if other is None:
         parts = _rivals(design, models[0][1], budget, context, unique)
+        if "unique_tokens" in wanted:
+            parts = [part for part in parts if part[0] in STRICT]
     else:
         parts = [(name, _trained(model, budget, context, unique)) for name, model in models]
     serving = None
@@ -62,7 +68,7 @@ def command(
         precision=precision,
         extrapolate=extrapolate,
     )
-    check_equal(result.sides, wanted)
+    check_equal(result.sides, wanted, given=len(models))
     if json:
         print_json(result.to_dict())
         return

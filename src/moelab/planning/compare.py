@@ -143,8 +143,16 @@ def _differences(first: Design, other: Design, voices: Sequence[Voice]) -> dict[
     return found
 
 
-def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float = 0.01) -> None:
-    """Raises InputError naming the first of the wanted quantities in which the designs differ by more than 1 %."""
+def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float = 0.01, given: int = 2) -> None:
+    """Raises InputError naming the first of the wanted quantities in which the designs differ by more than 1 %.
+
+    `given` designs were named by the user; of one, the others were derived.
+    """
+    hint = (
+        "leave it out, or give one design to get a rival of equal size"
+        if given > 1
+        else "leave it out; the rival derived for one design can equal it in params, flops and unique_tokens"
+    )
     columns: dict[str, list[float]] = {
         "params": [side.params_total for side in sides],
         "flops": [side.train_flops for side in sides],
@@ -155,6 +163,5 @@ def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float =
         low, high = min(columns[name]), max(columns[name])
         if high > low * (1 + tolerance):
             raise InputError(
-                f"--equal {name}: the designs differ, {format_number(low, 4)} against {format_number(high, 4)}; "
-                "leave it out, or give one design to get a rival of equal size"
+                f"--equal {name}: the designs differ, {format_number(low, 4)} against {format_number(high, 4)}; {hint}"
             )
