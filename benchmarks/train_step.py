@@ -3,8 +3,9 @@
     python benchmarks/train_step.py [--steps 3] [--rounds 3] [--out docs/benchmarks/train_step.json]
 
 Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of width 128, about 28M. Both 4 layers,
-width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient clipping. transformers runs in fp32 and in bf16
-autocast, its MoE with `grouped_mm` and `eager` experts, and the fastest counts. Needs `pip install transformers`.
+width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient clipping. Both run in fp32, and in bf16
+autocast where the processor has bf16 instructions; transformers' MoE with `grouped_mm` and `eager` experts. The
+fastest of each counts. Needs `pip install transformers`.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def measure(kind: str, steps: int, rounds: int, peak: float) -> dict[str, Any]:
     """Tokens per second of our step and of every peer's, medians over rounds that take turns."""
     config = ModelConfig.parse(MODELS[kind])
     makers: dict[str, Callable[[], Step]] = {f"moelab {p}": lambda p=p: ours(config, p) for p in precisions()}
-    for precision in ("fp32", "bf16"):
+    for precision in precisions():
         for experts in ("grouped_mm", "eager") if kind == "moe" else ("",):
             name = f"transformers {precision} {experts}".strip()
             makers[name] = lambda p=precision, e=experts: theirs(config, p, e)

@@ -181,7 +181,7 @@ def test_saved_fits_read_back_and_predict_the_same(tmp_path, variables_of) -> No
     ("content", "message"),
     [
         ("{}", "holds no"),
-        ('{"fits": {"abnar2025": {"law": "abnar2025"}}}', "the key 'draws' is missing"),
+        ('{"fits": {"abnar2025": {"law": "abnar2025"}}}', r"fit.json: abnar2025: the key 'draws' is missing"),
         ('{"fits": {"x": {"law": "x"}}}', "no such law 'x'"),
         ("nothing", "not valid JSON"),
     ],
@@ -190,6 +190,16 @@ def test_damaged_fit_files_are_refused(content, message, tmp_path) -> None:
     (tmp_path / "fit.json").write_text(content)
     with pytest.raises(InputError, match=message):
         load_fits(tmp_path / "fit.json")
+
+
+def test_copies_and_few_draws_are_noted(variables_of) -> None:
+    law = get_law("hoffmann2022")
+    table = synthetic(law, law.published, variables_of, 30, 0.005)
+    twice = {name: np.concatenate([values, values[:4]]) for name, values in table.items()}
+    notes = fit(twice, law, bootstrap=5, starts=16).notes
+    assert "4 of 34 rows repeat another one exactly, loss included: are they copies?" in notes
+    assert "only 5 bootstrap draws: the intervals say little below 20" in notes
+    assert fit(table, law, bootstrap=20, starts=16).notes == ()
 
 
 def test_predictions_need_all_variables(variables_of) -> None:
@@ -227,6 +237,7 @@ def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
         (broken("tokens", np.inf), "tokens: must be finite"),
         (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
         ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
+        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5: that identifies nothing"),
         ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
         (3, "expected a data frame"),
     ],

@@ -56,8 +56,12 @@ def test_leave_one_group_out(sweep) -> None:
     score = group_holdout(sweep, "wang2024", "sweep", **FEW)
     assert score.n_runs == 60
     assert {row["group"] for row in score.rows} == {"0", "1", "2"}
-    with pytest.raises(InputError, match="the table has no column 'nothing'"):
+    with pytest.raises(InputError, match="holdout-by: the table has no column 'nothing'"):
         group_holdout(sweep, "wang2024", "nothing")
+    with pytest.raises(InputError, match="holdout-by: the table has no column 'nothing'"):
+        compare(sweep, holdout_by="nothing", **FEW)
+    with pytest.raises(InputError, match="exclude one another"):
+        compare(sweep, holdout=0.2, holdout_by="sweep", **FEW)
     with pytest.raises(InputError, match="60 values; expected 2 to 50 groups"):
         group_holdout(sweep, "wang2024", "params_active")
 

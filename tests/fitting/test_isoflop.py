@@ -49,12 +49,23 @@ def test_linear_axis() -> None:
         ),
         (np.linspace(1, 9, 9), (np.linspace(1, 9, 9) + 2) ** 2, "lies below the points"),
         (np.array([1.0, 1, 2, 2, 3]), np.array([2.0, 2, 1, 1, 2]), "3 different values"),
+        (np.linspace(1, 9, 9), 4 - 0.1 * np.linspace(1, 9, 9), "on a straight line"),
+        (np.linspace(1, 9, 9), np.full(9, 3.0), "on a straight line"),
+        (np.arange(6.0), 4 - 0.1 * np.arange(6.0) + 0.001 * np.array([0, 1, -1, 1, 0, 0.0]), "on a straight line"),
         (np.array([1.0, 2, 3, 4]), np.array([2.0, np.nan, 1, 2]), "must be finite"),
     ],
 )
 def test_refusals(x, loss, message) -> None:
     with pytest.raises(InputError, match=message):
         isoflop_slice(x, loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"seed": -1}, "seed: must be"), ({"draws": 10**9}, "draws: must be")]
+)
+def test_bad_options_are_refused(options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        isoflop_slice(np.arange(5.0), np.arange(5.0), **options)
 
 
 def test_log_axis_needs_positive_values() -> None:

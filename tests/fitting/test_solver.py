@@ -120,7 +120,13 @@ def test_fixed_and_shared_coefficients(variables_of) -> None:
         ({"fix": {"E_0": -1.0}}, "E_0 must be positive"),
         ({"share": [("alpha", "a")]}, "cannot be one number"),
         ({"share": [("alpha", "beta")], "fix": {"beta": 0.2}}, "one of them is fixed"),
-        ({"bootstrap": -1}, "bootstrap, starts"),
+        ({"bootstrap": -1}, "bootstrap: must be 0 to 100000, got -1"),
+        ({"bootstrap": 10**9}, "bootstrap: must be 0 to 100000"),
+        ({"starts": 0}, "starts: must be 1 to 100000"),
+        ({"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"fix": {"E_0": 1e300}}, r"fix: E_0 must lie in 0 to 1e\+30"),
+        ({"fix": {"E_0": 1e20}}, r"fix: with E_0=1e\+20: predictions are more than 100 times off"),
+        ({"fix": {"E_0": float("nan")}}, "E_0 must be positive"),
     ],
 )
 def test_bad_options_are_refused(options, message, variables_of) -> None:

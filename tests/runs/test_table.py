@@ -96,6 +96,12 @@ def test_bad_expressions_are_refused(let, where, message, table) -> None:
         load_table(table, [let] if let else [], [where] if where else [])
 
 
+def test_the_place_in_the_query_around_a_condition_is_not_told(table) -> None:
+    with pytest.raises(InputError) as caught:
+        load_table(table, where=["k <"])
+    assert "Column" not in str(caught.value)
+
+
 def test_bad_files_are_refused(tmp_path) -> None:
     (tmp_path / "runs.txt").write_text("x")
     (tmp_path / "runs.csv").write_text("")

@@ -47,10 +47,14 @@ def command(
     """
     from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line
+    from moelab.cli.outputs import FIGURES, check_output
     from moelab.fitting import save_fits
     from moelab.fitting.compare import compare
     from moelab.runs.table import load_table, rows_where
 
+    check_output(out, "--out")
+    check_output(plot, "--plot", FIGURES)
+    check_output(plot_holdout, "--plot-holdout", FIGURES)
     table = load_table(runs, let or [], where or [])
     ids = None if "all" in law else [_known(name) for name in law]
     result = compare(

@@ -25,11 +25,13 @@ def command(
     Example: moelab isoflop runs/ --x activation_rate --log --where 'train_flops < 1.1e15'
     """
     from moelab.cli.output import print_json, print_line, print_table
+    from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
     from moelab.fitting.columns import columns_of, variable
     from moelab.fitting.isoflop import isoflop_slice
     from moelab.runs.table import load_table
 
+    check_output(plot, "--plot", FIGURES)
     columns = columns_of(load_table(runs, let or [], where or []))
     values = variable(columns, x)
     for name, found in ((x, values), (loss, columns.get(loss))):

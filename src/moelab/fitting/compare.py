@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.columns import columns_of, variable
-from moelab.fitting.fit import fit
+from moelab.fitting.fit import check_options, fit
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting.holdout import check_column, group_holdout, masked_holdout, ordered_holdout
 from moelab.laws import Law, all_laws, get_law
 
 Array = NDArray[Any]
@@ -101,6 +101,11 @@ def compare(
     inverse mean-square held-out errors. With `holdout_optional` and no hold-out named, a fifth of the runs is held out
     where that leaves enough. Options as in `fit`.
     """
+    if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
+        raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")
+    check_options(**{name: options[name] for name in ("bootstrap", "starts", "seed") if name in options})
+    if holdout_by is not None:
+        check_column(table, holdout_by)
     chosen, skipped = supported_laws(table, options.get("loss") or "loss") if laws is None else ([], {})
     chosen = [get_law(law) if isinstance(law, str) else law for law in laws] if laws is not None else chosen
     if laws is None and not chosen:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
 from moelab.fitting.columns import Observations, observations
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
@@ -20,6 +21,8 @@ from moelab.laws import Law, get_law
 Array = NDArray[Any]
 STARTS, REFINED = 512, 16
 _AGREE = 1e-6
+ABSURD = 100.0
+"""A factor between predicted and measured loss that no fit of this law to these runs can mean."""
 
 
 def fit(
@@ -68,8 +71,7 @@ def fit_observations(
 ) -> FittedLaw:
     """`fit` for runs that are already a law's variables."""
     began = time.process_time()
-    if bootstrap < 0 or starts < 1:
-        raise InputError(f"bootstrap, starts: must be at least 0 and 1, got {bootstrap} and {starts}")
+    check_options(bootstrap=bootstrap, starts=starts, seed=seed)
     objective = Objective.parse(objective)
     parameters, notes = _enough_rows(law, dict(fix or {}), share, len(data))
     problem = Problem(parameters, data.variables, np.log(data.measured), objective)
@@ -77,8 +79,8 @@ def fit_observations(
     theta, modes, agreeing, tried = _point_fit(problem, weights, starts, seed)
     value = float(problem.value(theta[None], weights)[0])
     coefficients = _coefficients(parameters, theta)
+    predicted = _predicted(law, coefficients, data, fix or {})
     draws = _bootstrap(problem, modes, data, bootstrap, seed)
-    predicted = law.loss(coefficients, data.variables)
     fitted = FittedLaw(
         law=law,
         n_runs=len(data),
@@ -99,11 +101,18 @@ def fit_observations(
         kinds=tuple(data.kinds.tolist()),
         free=len(parameters.free),
         cpu_seconds=0.0,
-        notes=(*notes, *_blind_spots(law, data)),
+        notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap)),
         seed_noise=data.seed_noise(),
     )
     interval = fitted.mean_interval({name: data.variables[name] for name in law.variables})
     return replace(fitted, interval_rel=interval, cpu_seconds=time.process_time() - began)
+
+
+def check_options(bootstrap: int = 0, starts: int = 1, seed: int = 0) -> None:
+    """Raises InputError for a number of replicates or starts out of range and for a negative seed."""
+    check_effort("bootstrap", bootstrap)
+    check_effort("starts", starts, fewest=1)
+    check_seed(seed)
 
 
 def _enough_rows(
@@ -178,6 +187,18 @@ def resample(data: Observations, count: int, seed: int, free: int) -> Array:
     return times[:, labels].astype(float)
 
 
+def _predicted(law: Law, coefficients: Mapping[str, float], data: Observations, fix: Mapping[str, float]) -> Array:
+    """The law at the runs themselves. Raises InputError where fixed values leave no fit worth the name."""
+    with np.errstate(all="ignore"):
+        predicted = np.asarray(law.loss(coefficients, data.variables), float)
+        off = np.abs(np.log(predicted / data.measured))
+    if not np.all(off < np.log(ABSURD)):
+        named = ", ".join(f"{name}={value:g}" for name, value in fix.items())
+        cause = f"fix: with {named}" if named else law.id
+        raise InputError(f"{cause}: predictions are more than {ABSURD:g} times off what was measured, or not finite")
+    return np.broadcast_to(predicted, data.measured.shape)
+
+
 def _coefficients(parameters: Parameters, theta: Array) -> dict[str, float]:
     return {name: float(values[0, 0]) for name, values in parameters.coefficients(theta[None]).items()}
 
@@ -210,8 +231,18 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     """What this table cannot tell the law, or the law this table."""
     same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
     found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
+    rows = np.stack([*(data.variables[name] for name in law.variables), data.measured], axis=1)
+    copies = len(rows) - len(np.unique(rows, axis=0))
+    if copies:
+        found.append(f"{copies} of {len(rows)} rows repeat another one exactly, loss included: are they copies?")
     if not law.covers_dense and np.any(data.kinds == "dense"):
         found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
         found.append("the runs differ in expansion, which this law does not see")
     return found
+
+
+def _thin(bootstrap: int) -> list[str]:
+    if not 0 < bootstrap < FEWEST_DRAWS:
+        return []
+    return [f"only {bootstrap} bootstrap draws: the intervals say little below {FEWEST_DRAWS}"]

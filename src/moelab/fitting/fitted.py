@@ -190,6 +190,8 @@ class FittedLaw:
         try:
             law = get_law(value["law"])
             draws = np.asarray(value["draws"], float).reshape(-1, len(law.coefficients))
+            if not all(np.isfinite(float(value["coefficients"][name]["value"])) for name in law.coefficients):
+                raise ValueError("a coefficient is not a finite number")
             return cls(
                 law=law,
                 n_runs=int(value["n_runs"]),
@@ -251,4 +253,10 @@ def load_fits(path: str | Path) -> dict[str, FittedLaw]:
     value = read_json(Path(path), "fit file")
     if not isinstance(value, dict) or not isinstance(value.get("fits"), dict) or not value["fits"]:
         raise InputError(f'fit file: {path} holds no {{"fits": ...}}; write one with moelab fit --out')
-    return {law_id: FittedLaw.from_json(fit) for law_id, fit in value["fits"].items()}
+    fits = {}
+    for law_id, fitted in value["fits"].items():
+        try:
+            fits[law_id] = FittedLaw.from_json(fitted)
+        except InputError as error:
+            raise InputError(f"fit file {path}: {law_id}: {str(error).removeprefix('fit file: ')}") from None
+    return fits

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.columns import Observations, observations
+from moelab.fitting.columns import Observations, columns_of, observations
 from moelab.fitting.fit import fit_observations
 from moelab.fitting.fitted import FittedLaw, Holdout
 from moelab.laws import Law, get_law
@@ -43,8 +43,16 @@ def masked_holdout(table: Any, law: str | Law, held: Any, **options: Any) -> tup
     return _score(law, data, held, "the chosen rows", options)
 
 
+def check_column(table: Any, column: str) -> None:
+    """Raises InputError where the table lacks the column to hold out by."""
+    columns = columns_of(table)
+    if column not in columns:
+        raise InputError(f"holdout-by: the table has no column {column!r}; its columns: {', '.join(columns)}")
+
+
 def group_holdout(table: Any, law: str | Law, column: str, **options: Any) -> Holdout:
     """Leave out each value of `column` in turn and predict it from the others."""
+    check_column(table, column)
     law, data, options = _prepare(table, law, {**options, "group": options.get("group") or column}, column)
     assert data.groups is not None
     names = list(dict.fromkeys(data.groups.tolist()))

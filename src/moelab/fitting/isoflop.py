@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.checks import check_effort, check_seed
 
 Array = NDArray[Any]
 RANGE = (10, 90)
@@ -54,6 +55,8 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     Raises InputError when there are fewer than four points, when the parabola opens downward, and when its lowest
     point lies outside the points: then the runs do not show where the optimum is.
     """
+    check_effort("draws", draws)
+    check_seed(seed)
     x, loss = np.asarray(x, float), np.asarray(loss, float)
     if x.shape != loss.shape or not np.isfinite(x).all() or not np.isfinite(loss).all():
         raise InputError(f"{name}, loss: must be finite numbers, one of each per run")
@@ -66,9 +69,14 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     centre, width = u.mean(), u.std()
     z = (u - centre) / width
     c2, c1, c0 = np.polyfit(z, loss, 2)
+    vertex = -c1 / (2 * c2) if c2 else np.inf
+    if not (c2 > 0 and z.min() <= vertex <= z.max()) and _straight(z, loss, c2):
+        raise InputError(
+            f"{name}: the points lie on a straight line (its curvature cannot be told from 0), so they show no "
+            f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
+        )
     if not c2 > 0:
         raise InputError(f"{name}: the parabola opens downward, so these runs show no optimum")
-    vertex = -c1 / (2 * c2)
     if not z.min() <= vertex <= z.max():
         at = centre + width * vertex
         side = "below" if vertex < z.min() else "above"
@@ -92,6 +100,14 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
         coefficients=(float(a), float(b), float(c0 - c1 * centre / width + a * centre**2)),
         points=(x, loss),
     )
+
+
+def _straight(z: Array, loss: Array, c2: float) -> bool:
+    """Whether a parabola's curvature lies within twice its standard error, or within rounding, of zero."""
+    basis = np.stack([z**2, z, np.ones_like(z)], axis=1)
+    rest = loss - basis @ np.linalg.lstsq(basis, loss, rcond=None)[0]
+    error = np.sqrt(np.sum(rest**2) / (len(z) - 3) * np.linalg.inv(basis.T @ basis)[0, 0])
+    return bool(abs(c2) <= max(2 * error, 1e-9 * np.abs(loss).max()))
 
 
 def _draw_parabolas(z: Array, loss: Array, count: int, seed: int) -> tuple[Array, Array, int]:
@@ -194,6 +210,8 @@ def isoflop_surface(
 
     Raises InputError for too few runs or when all of them share one size or one sparsity.
     """
+    check_effort("subsamples", subsamples)
+    check_seed(seed)
     params, sparsity, loss = (np.asarray(values, float) for values in (params, sparsity, loss))
     if np.any((sparsity < 0) | (sparsity >= 1)) or np.any(params <= 0):
         raise InputError("sparsity: must be at least 0 and below 1, and params_total positive")

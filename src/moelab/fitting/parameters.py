@@ -37,8 +37,11 @@ class Parameters:
         free = tuple(name for name in law.coefficients if name not in fixed and leader[name] == name)
         column = {name: index for index, name in enumerate(free)}
         for name, value in fixed.items():
-            if name in law.positive and value <= 0:
+            if name in law.positive and not value > 0:
                 raise InputError(f"fix: {name} must be positive in {law.id}, got {value:g}")
+            low, high = law.bounds.get(name, (0.0 if name in law.positive else -LARGEST, LARGEST))
+            if not low <= value <= high:
+                raise InputError(f"fix: {name} must lie in {low:g} to {high:g} in {law.id}, got {value:g}")
         limits = [_limits(law, name) for name in free]
         return cls(
             law=law,

@@ -99,15 +99,20 @@ class Answer:
             n_feasible=len(self.field),
             slices=slice_rows(self.ranking),
         )
-        result.warnings.extend(warnings_of(result, self.ranking, self.decision))
+        result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
         return result
+
+    def _by_all(self) -> Candidate | None:
+        """The best design that every voting law covers."""
+        best = self.ranking.best_of(self.ranking.votes == len(self.ranking.jury))
+        return None if best is None else self.candidate(best)
 
     def _near_equal(self) -> tuple[int, str]:
         if self.decision is not None:
             partly = "at least: only the shortlist was checked; " if self.decision.capped else ""
             return self.decision.near_equal, f"{partly}a tenth of the draws or more rate the design no worse"
         least = float(self.ranking.waste(np.array([self.ranking.best]))[0])
-        near = self.ranking.waste(self.distinct) <= least + NEAR_WITHOUT_DRAWS
+        near = self.ranking.heard[self.distinct] & (self.ranking.waste(self.distinct) <= least + NEAR_WITHOUT_DRAWS)
         return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} more than the best"
 
     def candidate(self, i: int) -> Candidate:

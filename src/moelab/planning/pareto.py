@@ -19,7 +19,7 @@ def pareto_front(ranking: Ranking, most: int = 40) -> list[int]:
     Designs are first thinned to the best of each cell of a logarithmic grid over parameters (and price), so the front
     is resolved to a fortieth of its range, and at most `most` designs are returned.
     """
-    index = np.flatnonzero(np.isfinite(ranking.score) & np.isfinite(_loss(ranking)))
+    index = np.flatnonzero(ranking.heard & np.isfinite(_loss(ranking)))
     loss = _loss(ranking)[index]
     axes = [np.log(ranking.field.lattice.params_total[index])]
     if ranking.serving is not None:

@@ -23,6 +23,9 @@ from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
+BEHIND = 1e6
+"""Added to the score of a design for every vote that others of its kind have and it lacks: more than any log(C/C')."""
+
 KEPT = 100_000
 """Best designs that are put in order; the rest only need to be known as worse."""
 
@@ -56,6 +59,7 @@ class Ranking:
     serving: ServingCost | None = None
     cost: Array | None = None
     target: float | None = None
+    quorum: "Quorum | None" = None
 
     @cached_property
     def order(self) -> Array:
@@ -71,6 +75,18 @@ class Ranking:
         """What the voting laws see, and the price where money decides (each (n,)), on scales where ratios count."""
         columns = [1 / (1 - column) if name == "sparsity" else column for name, column in self.inputs.items()]
         return columns if self.cost is None else [*columns, self.cost]
+
+    @cached_property
+    def votes(self) -> Array:
+        """How many of the jury speak about each design (n,)."""
+        return np.asarray(sum(np.isfinite(self.mean(juror)).astype(int) for juror in self.jury))
+
+    @cached_property
+    def heard(self) -> Array:
+        """Ranked designs (n,) that no fewer laws speak about than about others of their kind, dense or MoE."""
+        if self.quorum is None:
+            return np.isfinite(self.score)
+        return np.asarray(np.isfinite(self.score) & (self.votes >= self.quorum.most(self.field.lattice.is_moe)))
 
     @cached_property
     def best(self) -> int:
@@ -96,6 +112,33 @@ class Ranking:
         return np.asarray(-np.expm1(-np.maximum(_median(np.array(lost)), 0)))
 
 
+@dataclass(frozen=True)
+class Quorum:
+    """How many of several voters must speak: more than half (where nowhere so many do: as many as do), and, to come
+    first, as many as speak about any design of its kind: medians over different juries do not compare."""
+
+    needed: int
+    dense: int
+    moe: int
+
+    @classmethod
+    def of(cls, lost: Array, is_moe: Array) -> "Quorum":
+        """From log(C/C') of every voter (voters, n), NaN where it is silent."""
+        speaking = np.isfinite(lost).sum(axis=0)
+        dense, moe = (int(speaking[kind].max(initial=0)) for kind in (~is_moe, is_moe))
+        return cls(min(len(lost) // 2 + 1, max(dense, moe, 1)), dense, moe)
+
+    def most(self, is_moe: Array) -> Array:
+        """The most voters that speak about any design of each design's kind (n,)."""
+        return np.where(is_moe, self.moe, self.dense)
+
+    def score(self, lost: Array, is_moe: Array) -> Array:
+        """The median (n,), `BEHIND` for every voter that is missing, infinite where too few speak."""
+        speaking = np.isfinite(lost).sum(axis=0)
+        missing = np.maximum(self.most(is_moe) - speaking, 0)
+        return np.where(speaking >= self.needed, _median(lost) + BEHIND * missing, np.inf)
+
+
 def rank(field: Field, budget: Budget, voices: Sequence[Voice], serving: ServingCost | None = None) -> Ranking:
     """Every law's loss for every design, and one order. Raises InputError where no law speaks about any of them."""
     jury = choose_jury(voices, field)
@@ -105,11 +148,14 @@ def rank(field: Field, budget: Budget, voices: Sequence[Voice], serving: Serving
     curves = tuple(curve_of(juror, mean, field, budget) for juror, mean in zip(jury, means, strict=True))
     if len(jury) == 1:
         score = np.where(np.isnan(means[0]), np.inf, means[0])
+        quorum = None
     else:
-        score = _majority_median(np.array([c.lost(mean) for c, mean in zip(curves, means, strict=True)]))
+        lost = np.array([c.lost(mean) for c, mean in zip(curves, means, strict=True)])
+        quorum = Quorum.of(lost, field.lattice.is_moe)
+        score = quorum.score(lost, field.lattice.is_moe)
     if not np.isfinite(score).any():
         raise InputError("law: the voting laws cover no design that fits together; give one of them alone")
-    return Ranking(field, opinions, inputs, tuple(voices), jury, curves, score, serving)
+    return Ranking(field, opinions, inputs, tuple(voices), jury, curves, score, serving, quorum=quorum)
 
 
 def consult(
@@ -153,7 +199,8 @@ def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
     lost = np.array([curve.lost(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
     if len(means) == 1:
         return means[0], np.where(np.isnan(lost[0]), np.inf, lost[0])
-    return None, _majority_median(lost)
+    assert ranking.quorum is not None
+    return None, ranking.quorum.score(lost, field.lattice.is_moe)
 
 
 def _median(values: Array) -> Array:
@@ -164,10 +211,3 @@ def _median(values: Array) -> Array:
     low = ordered[rows, np.maximum((count - 1) // 2, 0)]
     high = ordered[rows, np.maximum(count // 2, 0) * (count > 0)]
     return np.asarray(np.where(count == 0, np.inf, np.where(count % 2 == 1, low, (low + high) / 2)))
-
-
-def _majority_median(lost: Array) -> Array:
-    """The median where more than half of the jury speaks (where nowhere so many do: as many as do); else infinite."""
-    speaking = np.isfinite(lost).sum(axis=0)
-    needed = min(len(lost) // 2 + 1, max(int(speaking.max()), 1))
-    return np.where(speaking >= needed, _median(lost), np.inf)

@@ -17,13 +17,19 @@ FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
 
 
-def warnings_of(plan: "Plan", ranking: Ranking, decision: Decision | None) -> list[str]:
-    """Extrapolation, repeated data, ends of the space, laws that disagree, draws that failed."""
+def warnings_of(
+    plan: "Plan", ranking: Ranking, decision: Decision | None, by_all: Candidate | None = None
+) -> list[str]:
+    """Extrapolation, repeated data, ends of the space, laws that are silent or disagree, draws that failed.
+
+    `by_all` is the best design that every voting law covers.
+    """
     best = plan.best
     return [
         *_extrapolations(plan, best),
         *_reuse(best),
         *_ends(plan),
+        *_votes(plan, ranking, by_all),
         *_silence(plan, ranking),
         *_disagreement(plan),
         *_draws(decision),
@@ -56,10 +62,36 @@ def _ends(plan: "Plan") -> list[str]:
     space = [name for name in plan.binding if name.startswith("space.")]
     ranges = [name.removeprefix("range.") for name in plan.binding if name.startswith("range.")]
     lines = [f"the best design lies at the end of {name}: the space decided, not the laws" for name in space]
-    if ranges:
+    # A law that does not cover the winner did not hold it inside its range: the others decided without it.
+    held = [law for law in ranges if plan.best.loss[law].value is not None]
+    if held:
         lines.append(
-            f"{', '.join(ranges)} would go beyond the fitted range of experts, sparsity or granularity: held inside"
+            f"{', '.join(held)} would go beyond the fitted range of experts, sparsity or granularity: held inside"
         )
+    return lines
+
+
+def _votes(plan: "Plan", ranking: Ranking, by_all: Candidate | None) -> list[str]:
+    """Where not every voting law covers the winner, or its dense rival: who is silent, and the best by all."""
+    total, lines = len(ranking.jury), []
+    if total < 2:
+        return []
+    shown = [("the winner", plan.best)]
+    if plan.best_dense is not None and plan.best.is_moe:
+        shown.append(("the best dense design", plan.best_dense))
+    for name, design in shown:
+        silent = [law for law in plan.voting if design.loss[law].value is None]
+        if not silent:
+            continue
+        votes = sum(all(design.loss[voice.id].value is not None for voice in juror.voices) for juror in ranking.jury)
+        why = "; ".join(f"{law}: {design.loss[law].not_covered}" for law in silent)
+        line = f"{name} has {votes} of {total} votes ({why})"
+        if design is plan.best:
+            best = (
+                "no design that fits has all" if by_all is None else f"best design with all {total}: {_brief(by_all)}"
+            )
+            line = f"{line}; {best}"
+        lines.append(line)
     return lines
 
 

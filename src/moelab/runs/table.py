@@ -18,6 +18,7 @@ _QUOTED = re.compile(r"('[^']*'|\"[^\"]*\")")
 _NUMBER = re.compile(r"(?<![\w.])\d[\w.]*(?:(?<=[eE])[+-]\d+)?")
 _PLAIN = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?\Z")
 _LARGE_WHOLE = re.compile(r"(?<![\w.])\d{7,}(?![\w.])")
+_PLACE = re.compile(r" at Line: \d+, Column: \d+")
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
@@ -129,7 +130,8 @@ def _sql(table: pl.DataFrame, query: str, option: str) -> pl.DataFrame:
     try:
         return table.sql(query)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{option}: {_first_line(error)}") from None
+        # The place is one in the query around the expression, which nobody wrote.
+        raise InputError(f"{option}: {_PLACE.sub('', _first_line(error))}") from None
 
 
 def _checked(expression: str, option: str) -> str:
