@@ -40,10 +40,9 @@ class StudyFolder:
 
     def _claim(self, config: StudyConfig) -> None:
         path = self.path / _STUDY
-        if not path.exists():
-            config.to_yaml(path)
-        elif StudyConfig.from_yaml(path) != config:
+        if path.exists() and _decisive(StudyConfig.from_yaml(path)) != _decisive(config):
             raise InputError(f"--out: {self.path} holds another study ({path} differs); choose another folder")
+        config.to_yaml(path)
 
     def save(self, name: str, value: Any) -> None:
         """Keep a step's outcome as NAME.json."""
@@ -53,3 +52,8 @@ class StudyFolder:
         """A step's outcome, or None where it has not been reached."""
         path = self.path / f"{name}.json"
         return read_json(path, "study") if path.exists() else None
+
+
+def _decisive(config: StudyConfig) -> StudyConfig:
+    """The study without the words that only describe it."""
+    return config.model_copy(update={"title": "", "about": ""})
