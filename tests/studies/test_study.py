@@ -111,7 +111,7 @@ def test_the_whole_loop_then_again_then_another_study(tmp_path: Path) -> None:
     again = run_study(load_study(str(path)), out, workers=2, quiet=True)
     assert again.answer == outcome.answer
     assert stamps == {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*") if p.is_file()}
-    other = load_study(str(path)).replace(workers=1)
+    other = load_study(str(path)).replace(verify={"seeds": [0, 1]})
     with pytest.raises(InputError, match="holds another study"):
         run_study(other, out, quiet=True)
 

@@ -55,5 +55,5 @@ class StudyFolder:
 
 
 def _decisive(config: StudyConfig) -> StudyConfig:
-    """The study without the words that only describe it."""
-    return config.model_copy(update={"title": "", "about": ""})
+    """The study without what does not decide its outcome: the words that describe it, and how many work on it."""
+    return config.model_copy(update={"title": "", "about": "", "workers": 0})
