@@ -32,7 +32,7 @@ def _facts(outcome: StudyOutcome) -> list[Fact]:
     best = plan.best
     facts = [
         Fact(
-            "Training compute", f"{best.train_flops:.2g} FLOPs", f"{outcome.study.plan.flops_times:g}x the dearest run"
+            "Training compute", _power(best.train_flops), f"FLOPs, {outcome.study.plan.flops_times:g} x the dearest run"
         ),
         Fact("Recommended", "MoE" if best.is_moe else "dense", best.label),
         Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
