@@ -1,0 +1,54 @@
+"""Designs that more of the voting laws speak about come first, and fewer votes are said."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from moelab.laws import get_law
+from moelab.planning import Budget, Space, plan
+from moelab.planning.plan import published_laws
+from moelab.planning.ranking import Quorum
+from moelab.planning.voices import hear
+
+SPACE = Space(d_model=(512, 1024), n_layers=(16,), n_experts=(16, 512), top_k=(1, 2), n_shared_experts=(0,))
+
+
+def test_a_design_with_fewer_votes_of_its_kind_never_comes_before_one_with_more() -> None:
+    nan = np.nan
+    lost = np.array([[0.3, 0.1, 0.2, nan], [0.3, nan, 0.2, nan], [0.3, 0.1, nan, 0.0]])
+    moe = np.array([True, True, False, True])
+    quorum = Quorum.of(lost, moe)
+    assert (quorum.needed, quorum.dense, quorum.moe) == (2, 2, 3)
+    score = quorum.score(lost, moe)
+    assert list(np.argsort(score)) == [2, 0, 1, 3]
+    assert score[0] == 0.3
+    assert np.isinf(score[3])
+    assert quorum.score(lost[:, 2:3], moe[2:3])[0] == score[2]
+
+
+def test_the_winner_has_all_votes_where_a_design_can_have_them() -> None:
+    result = plan(Budget(flops=1e20), published_laws(), SPACE, top=30)
+    assert len(result.voting) == 3
+    votes = [sum(c.loss[law].value is not None for law in result.voting) for c in result.candidates if c.is_moe]
+    assert votes[0] == 3
+    assert votes == sorted(votes, reverse=True)
+    assert not any(line.startswith("the winner has") for line in result.warnings)
+    assert any(line.startswith("the best dense design has 2 of 3 votes (fivefactor2025: ") for line in result.warnings)
+
+
+def test_a_winner_without_all_votes_names_who_is_silent() -> None:
+    joint, abnar, five = hear([get_law(law) for law in ("ludziejewski2025", "abnar2025", "fivefactor2025")])
+    voices = [
+        replace(joint, ranges={**joint.ranges, "expert_ratio": (1.0, 8.0)}),
+        replace(abnar, ranges={**abnar.ranges, "sparsity": (0.95, 0.97)}),
+        five,
+    ]
+    space = SPACE.replace(n_experts=[8, 32], top_k=[1], kinds=["moe"])
+    result = plan(Budget(flops=1e20), voices, space)
+    silent = [law for law in result.voting if result.best.loss[law].value is None]
+    said = [line for line in result.warnings if line.startswith("the winner has 2 of 3 votes")]
+    assert len(result.voting) == 3
+    assert len(silent) == len(said) == 1
+    assert f"({silent[0]}: " in said[0]
+    assert said[0].endswith("no design that fits has all")
+    assert not any(silent[0] in line for line in result.warnings if "held inside" in line)
