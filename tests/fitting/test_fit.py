@@ -301,3 +301,10 @@ def test_designs_that_cannot_be_are_refused(values, message, variables_of) -> No
     found = fit(synthetic(law, law.published, variables_of, 30, 0.005), law, bootstrap=20, starts=16)
     with pytest.raises(InputError, match=message):
         found.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
+
+
+def test_no_prediction_is_infinite(variables_of) -> None:
+    law = get_law("hoffmann2022")
+    found = fit(synthetic(law, law.published, variables_of, 30), law, fix={"alpha": 1.5}, bootstrap=0, starts=16)
+    with pytest.raises(InputError, match=r"gives no finite number at params_total=1e-300, tokens=1e\+10"):
+        found.predict(params_total=1e-300, tokens=1e10)

@@ -125,6 +125,12 @@ def test_all_says_why_when_nothing_fits() -> None:
     assert skipped["besiroglu2024"] == "the same form as hoffmann2022"
 
 
+def test_a_bad_cell_is_named_whatever_the_laws(sweep) -> None:
+    bad = sweep.with_columns(loss=pl.Series(["x" if i == 6 else "3" for i in range(60)]))
+    with pytest.raises(InputError, match=r"^law: no law could be fitted: loss: expected numbers, row 7 holds 'x' \("):
+        compare(bad, **FEW)
+
+
 def test_fix_must_belong_to_some_law(sweep) -> None:
     with pytest.raises(InputError, match="has a coefficient 'nothing'"):
         compare(sweep, fix={"nothing": 1.0}, **FEW)

@@ -81,11 +81,11 @@ def _published(
     law: Any, values: dict[str, float] | None, config: str | None, tokens: str | None, seq_len: str, noise: bool
 ) -> dict[str, Any]:
     from moelab.fitting.columns import columns_of
-    from moelab.fitting.fitted import design_variables
+    from moelab.fitting.fitted import design_variables, predicted_value
 
     given = values if values is not None else _converted(law, config, tokens, seq_len, True)
     numbers = design_variables(columns_of(given), law, tuple(law.ranges))
-    return _entry(law.kind, law.loss(None, numbers)[0], None, None, law.extrapolation(numbers)[0])
+    return _entry(law.kind, predicted_value(law, None, numbers)[0], None, None, law.extrapolation(numbers)[0])
 
 
 def _converted(law: Any, config: str | None, tokens: str | None, seq_len: str, published: bool) -> dict[str, Any]:
@@ -115,10 +115,12 @@ def _entry(kind: str, value: Any, low: Any, high: Any, extrapolation: Any) -> di
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None or value != value else f"{value:.4f}"
+    if value is None or value != value:
+        return "-"
+    return f"{value:.4f}" if value < 1e4 else f"{value:.4g}"
 
 
 def _reach(distance: float) -> str:
     if distance != distance:
         return "unknown"
-    return "inside" if distance <= 0 else f"{10**distance:.3g}x"
+    return "inside" if distance <= 0 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"

@@ -130,12 +130,19 @@ def compare(
                 raise
             skipped[law.id] = str(error).removeprefix(f"{law.id}: ")
     if not fits:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise InputError(f"law: no law could be fitted ({reasons})")
+        tried = {law.id: skipped[law.id] for law in chosen}
+        reasons = "; ".join(
+            f"{reason} ({', '.join(n for n in tried if tried[n] == reason)})" for reason in _once(tried)
+        )
+        raise InputError(f"law: no law could be fitted: {reasons}")
     ranked = dict(sorted(fits.items(), key=lambda item: _error(item[1])))
     inverse = {name: 1 / max(_mean_square(fitted), 1e-12) for name, fitted in ranked.items()}
     total = sum(inverse.values())
     return Comparison(ranked, {name: value / total for name, value in inverse.items()}, skipped)
+
+
+def _once(reasons: dict[str, str]) -> list[str]:
+    return list(dict.fromkeys(reasons.values()))
 
 
 def fit_with_holdout(

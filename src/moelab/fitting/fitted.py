@@ -92,7 +92,7 @@ class FittedLaw:
         """
         columns = {**(columns_of(table) if table is not None else {}), **columns_of(values)}
         numbers = design_variables(columns, self.law, tuple(self.ranges))
-        value = np.broadcast_to(self.law.loss(self.coefficients, numbers), next(iter(numbers.values())).shape)
+        value = predicted_value(self.law, self.coefficients, numbers)
         low, high = self._spread(numbers, noise)
         return Prediction(value, low, high, self.law.extrapolation(numbers, self.ranges))
 
@@ -241,6 +241,17 @@ def design_variables(columns: Mapping[str, Array], law: Law, also: tuple[str, ..
     except ValueError:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in found.items())
         raise InputError(f"predict: the variables differ in length: {lengths}") from None
+
+
+def predicted_value(law: Law, coefficients: Mapping[str, float] | None, numbers: Mapping[str, Array]) -> Array:
+    """(n,): what the law says at variables of shape (n,). Raises InputError where that is no finite number."""
+    with np.errstate(all="ignore"):
+        value = np.broadcast_to(law.loss(coefficients, numbers), next(iter(numbers.values())).shape)
+    if not np.isfinite(value).all():
+        row = int(np.flatnonzero(~np.isfinite(value))[0])
+        at = ", ".join(f"{name}={numbers[name][row]:g}" for name in law.variables)
+        raise InputError(f"{law.id}: gives no finite number at {at}: too far from anything it describes")
+    return value
 
 
 def save_fits(fits: Mapping[str, FittedLaw], path: str | Path) -> None:
