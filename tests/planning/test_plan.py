@@ -112,6 +112,15 @@ def test_what_binds_and_what_relaxing_buys(tiny: Space) -> None:
     assert result.relaxed["data"]["gain_loss"] == pytest.approx(saved, rel=0.05)
 
 
+def test_a_law_of_one_number_of_tokens_says_that_its_window_decides() -> None:
+    law = get_law("clark2022-hash")
+    space = Space(d_model=(1024, 1536, 2048), n_layers=(16, 24), n_experts=(16, 64), top_k=(1,), n_shared_experts=(0,))
+    result = plan(Budget(flops=1e21), [law], space)
+    assert 104e9 <= result.best.tokens <= 162.5e9
+    assert "range.clark2022-hash" in result.binding
+    assert any(line.startswith("clark2022-hash would go beyond the fitted range") for line in result.warnings)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.floats(12, 14), st.floats(1.2, 10))
 def test_more_compute_never_hurts(log_flops: float, factor: float) -> None:

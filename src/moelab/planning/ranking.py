@@ -18,7 +18,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.feasible import Field
 from moelab.planning.jury import Juror, choose_jury
-from moelab.planning.voices import Voice, outside_range
+from moelab.planning.voices import Voice, held_back
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
@@ -33,7 +33,8 @@ KEPT = 100_000
 @dataclass(frozen=True)
 class Opinion:
     """One law's best design (-1: it covers none) with its loss; `losses` (n,) of all designs, NaN where it is silent,
-    only for laws that vote; `outside` the least loss its formula gives a design that only its fitted range excludes."""
+    only for laws that vote; `outside` the least loss its formula gives a design that only its fitted range, or its
+    window of tokens, excludes."""
 
     best: int
     loss: float
@@ -174,7 +175,7 @@ def consult(
             if not voice.law.covers_moe and moe[chunk].all():
                 continue
             reading = voice.read(part.design)
-            beyond = outside_range(reading) if voice.id in voting else np.zeros(len(part), bool)
+            beyond = held_back(reading) if voice.id in voting else np.zeros(len(part), bool)
             formula = np.where(reading.covered | beyond, voice.formula(reading, reading.covered | beyond), np.nan)
             loss = np.where(reading.covered & np.isfinite(formula), formula, np.inf)
             lowest = int(loss.argmin())

@@ -100,7 +100,7 @@ def _space_ends(ranking: Ranking) -> list[str]:
 
 
 def _law_ranges(ranking: Ranking) -> list[str]:
-    """Voting laws that would prefer a design outside their fitted range."""
+    """Voting laws that would prefer a design outside their fitted range or window of tokens."""
     if ranking.cost is not None:
         return []
     voting = [voice.id for juror in ranking.jury for voice in juror.voices]

@@ -31,6 +31,16 @@ def outside_range(conversion: Conversion) -> Array:
     return np.isin(conversion.reason, codes)
 
 
+WINDOW = "hold near"
+"""In the reason of a law whose runs all saw as many tokens, and which therefore speaks near those only."""
+
+
+def held_back(conversion: Conversion) -> Array:
+    """Designs (n,) that the law could describe but for its fitted range, or the window of tokens it speaks in."""
+    codes = [code for code, text in enumerate(conversion.reasons, 1) if WINDOW in text]
+    return outside_range(conversion) | np.isin(conversion.reason, codes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Voice:
     """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses; `noise` is the

@@ -66,7 +66,8 @@ def _ends(plan: "Plan") -> list[str]:
     held = [law for law in ranges if plan.best.loss[law].value is not None]
     if held:
         lines.append(
-            f"{', '.join(held)} would go beyond the fitted range of experts, sparsity or granularity: held inside"
+            f"{', '.join(held)} would go beyond the fitted range of experts, sparsity or granularity "
+            "(or of tokens, where its runs all saw as many): held inside"
         )
     return lines
 
