@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from moelab.errors import InputError
 from moelab.laws import get_law
 from moelab.planning import Budget, Space, plan
 from moelab.planning.plan import published_laws
@@ -24,6 +26,15 @@ def test_a_design_with_fewer_votes_of_its_kind_never_comes_before_one_with_more(
     assert score[0] == 0.3
     assert np.isinf(score[3])
     assert quorum.score(lost[:, 2:3], moe[2:3])[0] == score[2]
+
+
+def test_predictions_that_mean_nothing_are_said_or_refused() -> None:
+    with pytest.raises(InputError, match=r"flops: predictions are meaningless here: .* worse than guessing, ln"):
+        plan(Budget(flops=1e12), published_laws(), Space())
+    result = plan(Budget(flops=1e27), [get_law("abnar2025")], SPACE)
+    assert any(line.startswith("predictions are meaningless here: every voting law") for line in result.warnings)
+    fine = plan(Budget(flops=1e20), published_laws(), SPACE)
+    assert not any("meaningless" in line for line in fine.warnings)
 
 
 def test_the_winner_has_all_votes_where_a_design_can_have_them() -> None:

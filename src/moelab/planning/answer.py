@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from moelab.laws import Design, get_rule
 from moelab.planning import alike
+from moelab.planning.absurd import refuse_absurd
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
 from moelab.planning.curve import Curve, curve_through
@@ -74,7 +75,7 @@ class Answer:
         )
 
     def plan(self) -> Plan:
-        """Everything together."""
+        """Everything together. Raises InputError where the best design would be worse than guessing."""
         from moelab.planning.warnings import warnings_of
 
         gains = relaxed_gains(self.ranking, self.lattice, self.budget)
@@ -99,6 +100,7 @@ class Answer:
             n_feasible=len(self.field),
             slices=slice_rows(self.ranking),
         )
+        refuse_absurd(result, self.ranking)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
         return result
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moelab.laws import get_rule
+from moelab.planning.absurd import warn_absurd
 from moelab.planning.candidate import Candidate
 from moelab.planning.ranking import Ranking
 from moelab.planning.uncertainty import Decision
@@ -26,6 +27,7 @@ def warnings_of(
     """
     best = plan.best
     return [
+        *warn_absurd(plan, ranking),
         *_extrapolations(plan, best),
         *_reuse(best),
         *_ends(plan),
