@@ -55,6 +55,12 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert code == 0
     assert keys <= set(json.loads(out))
     assert "requests in flight" in run(capsys, "serving", "llama3-8b", "--hardware", "l40s")[1]
+    words = ("serving", "llama3-8b", "--hardware", "h100", "--gpus")
+    assert json.loads(run(capsys, *words, "8", "--json")[1])["warnings"] == []
+    told = json.loads(run(capsys, *words, "1024", "--json")[1])["warnings"]
+    assert len(told) == 1
+    assert told[0].startswith("tensor parallel over 1,024 devices but 8 KV heads")
+    assert "note: tensor parallel over" in run(capsys, *words, "1024")[1]
     tables = tmp_path / "t.yaml"
     tables.write_text("prefill: {1: {1: 0.1, 2: 0.2}}\ndecode: {1: {1: 0.02, 64: 0.03}}\n")
     code, out, _ = run(
@@ -115,6 +121,7 @@ BAD = [
     (["plan", "--flops", "1e21", "--law", "nobody2020"], "no such law 'nobody2020'"),
     (["plan", "--flops", "1e21", "--space", "missing.yaml"], "no such file"),
     (["plan", "--flops", "1e21", "--top", "0"], "--top: must be at least 1"),
+    (["plan", "--flops", "1e21", "--plot", "x.txt", "--law", "nobody2020"], "--plot: expected a name that ends in"),
     (["plan", "--flops", "1e21", "--flops-each", "1e18"], "--flops-each: needs --next-runs"),
     (["plan", "--flops", "1e21", "--objective", "profit"], "objective"),
     (["plan", "--flops", "1e21", "--hardware", "h100", "--objective", "lifetime-cost", "--target-loss", "2"], "tokens"),

@@ -32,10 +32,11 @@ def command(
     Example: moelab serving mixtral-8x7b --hardware h100 --precision fp8 --tpot 50ms
     """
     from moelab.architecture import load_model
-    from moelab.cli.output import print_json, print_table
+    from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
     from moelab.quantities import format_bytes, format_number, format_seconds
     from moelab.serving import Traffic, load_hardware, serve_one
+    from moelab.serving.cost import doubts
 
     model, device = load_model(config), load_hardware(hardware)
     if gpu_price is not None and not 0 <= gpu_price < float("inf"):
@@ -60,7 +61,7 @@ def command(
     cost = serve_one(model, traffic, device, gpu_price)
     price = device.price if gpu_price is None else gpu_price
     if json:
-        print_json({"hardware": hardware, "gpu_price": price, **cost})
+        print_json({"hardware": hardware, "gpu_price": price, **cost, "warnings": doubts(model, cost)})
         return
     rows = [
         ("devices", f"{cost['gpus']} x {device.name}, {cost['parallel']}{' parallel' * (cost['gpus'] > 1)}"),
@@ -75,6 +76,8 @@ def command(
     if cost["distinct_experts"]:
         rows.append(("distinct experts read per layer and step", f"{cost['distinct_experts']:.1f}"))
     print_table([f"{config}, {traffic.prompt:,} + {traffic.output:,} tokens, {precision}", ""], rows)
+    for line in doubts(model, cost):
+        print_line(f"note: {line}")
 
 
 def _simple(

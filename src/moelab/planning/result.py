@@ -11,7 +11,7 @@ from moelab.planning.space import Space
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts those not told apart from the
-    first; `choices` holds each law's own optimum."""
+    first, itself among them (1: it stands alone); `choices` holds each law's own optimum."""
 
     budget: Budget
     space: Space

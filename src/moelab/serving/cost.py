@@ -102,6 +102,18 @@ def serve_one(
     return result
 
 
+def doubts(model: ModelConfig, cost: dict[str, Any]) -> list[str]:
+    """What to beware of in the answer of `serve_one` for this model."""
+    heads = 1 if model.mla is not None else model.n_kv_heads
+    if cost["parallel"] != "tensor" or cost["gpus"] <= heads:
+        return []
+    what = "one latent KV cache" if model.mla is not None else f"{heads} KV head{'s' * (heads > 1)}"
+    return [
+        f"tensor parallel over {cost['gpus']:,} devices but {what}: devices beyond {heads} hold copies of it, and "
+        "kernels lose efficiency on such thin slices, which this estimate leaves out"
+    ]
+
+
 def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float) -> ServingCost:
     """The cheapest of the layouts for one chunk."""
     best = _nothing(len(load.read_kv))
