@@ -81,7 +81,7 @@ def _published(
     law: Any, values: dict[str, float] | None, config: str | None, tokens: str | None, seq_len: str, noise: bool
 ) -> dict[str, Any]:
     from moelab.fitting.columns import columns_of
-    from moelab.fitting.fitted import design_variables, predicted_value
+    from moelab.fitting.designs import design_variables, predicted_value
 
     given = values if values is not None else _converted(law, config, tokens, seq_len, True)
     numbers = design_variables(columns_of(given), law, tuple(law.ranges))

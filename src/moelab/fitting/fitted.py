@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.files import read_json, write_json
-from moelab.fitting.checks import check_variable
-from moelab.fitting.checks import numbers as as_numbers
-from moelab.fitting.columns import columns_of, variables
+from moelab.fitting.columns import columns_of
+from moelab.fitting.designs import design_variables, predicted_value
 from moelab.laws import Conversion, Law, get_law
 
 Array = NDArray[Any]
 LEVEL = 0.8
-GIVE = "give it by name, --set {}=... on the command line"
 _BLOCK = 2_000_000
 
 
@@ -221,37 +219,6 @@ class FittedLaw:
             raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"fit file: {error}") from None
-
-
-def design_variables(columns: Mapping[str, Array], law: Law, also: tuple[str, ...] = ()) -> dict[str, Array]:
-    """The law's variables, and those of `also` that are there, as (n,) floats for a prediction.
-
-    Raises InputError for a missing variable, one that is not finite or not positive, a share outside [0, 1), and
-    columns of different lengths. A column of `also` may have gaps.
-    """
-    found = variables(columns, law, GIVE)
-    for name, values in found.items():
-        check_variable(name, values)
-    extra = {name: as_numbers(columns[name], name) for name in also if name in columns and name not in found}
-    for name, values in extra.items():
-        check_variable(name, values[np.isfinite(values)])
-    found |= extra
-    try:
-        return dict(zip(found, np.broadcast_arrays(*found.values()), strict=True))
-    except ValueError:
-        lengths = ", ".join(f"{name} {len(values)}" for name, values in found.items())
-        raise InputError(f"predict: the variables differ in length: {lengths}") from None
-
-
-def predicted_value(law: Law, coefficients: Mapping[str, float] | None, numbers: Mapping[str, Array]) -> Array:
-    """(n,): what the law says at variables of shape (n,). Raises InputError where that is no finite number."""
-    with np.errstate(all="ignore"):
-        value = np.broadcast_to(law.loss(coefficients, numbers), next(iter(numbers.values())).shape)
-    if not np.isfinite(value).all():
-        row = int(np.flatnonzero(~np.isfinite(value))[0])
-        at = ", ".join(f"{name}={numbers[name][row]:g}" for name in law.variables)
-        raise InputError(f"{law.id}: gives no finite number at {at}: too far from anything it describes")
-    return value
 
 
 def save_fits(fits: Mapping[str, FittedLaw], path: str | Path) -> None:
