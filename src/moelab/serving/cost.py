@@ -109,7 +109,7 @@ def doubts(model: ModelConfig, cost: dict[str, Any]) -> list[str]:
         return []
     what = "one latent KV cache" if model.mla is not None else f"{heads} KV head{'s' * (heads > 1)}"
     return [
-        f"tensor parallel over {cost['gpus']:,} devices but {what}: devices beyond {heads} hold copies of it, and "
+        f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache, and "
         "kernels lose efficiency on such thin slices, which this estimate leaves out"
     ]
 
