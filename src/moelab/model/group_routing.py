@@ -5,7 +5,6 @@ depends on the other tokens of its group: `token_routing` is the same weights' t
 """
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +54,7 @@ def run_experts(x_ERD: Tensor, experts: Experts, activation: str) -> Tensor:
     return torch.bmm(h, experts.down_proj.to(h.dtype).mT)
 
 
-class GroupRouter(nn.Module, ABC):
+class GroupRouter(nn.Module):
     """Common to the three: the score matrix, grouping, and token choice with the same weights."""
 
     def __init__(self, d_model: int, config: MoEConfig) -> None:
@@ -76,9 +75,9 @@ class GroupRouter(nn.Module, ABC):
         y = ungroup_tokens(y_NGD, x_BTD, self.grouping) * self.config.routed_scaling
         return y, GroupRouting(weights=read.detach(), real=real)
 
-    @abstractmethod
     def weights(self, groups: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """How slots read tokens and how tokens read results, (N, G, E, S) both."""
+        raise NotImplementedError
 
     def mix(self, groups: Tensor, read: Tensor, emit: Tensor, experts: Experts, activation: str) -> Tensor:
         """Weighted sums of tokens through the experts and weighted sums of results back, (N, G, D)."""
