@@ -23,7 +23,7 @@ MODEL = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 
 def write_study(folder: Path, tokens: int) -> Path:
     texts = folder / "texts"
     texts.mkdir()
-    for index in range(80):
+    for index in range(200):
         words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(300)]
         (texts / f"{index:02d}.txt").write_text(" ".join(words))
     grid = {"model.d_model": [8, 16], "model.d_ff": [24, 48]}

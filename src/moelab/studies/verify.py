@@ -84,7 +84,7 @@ def verify(
 ) -> list[Verified]:
     """Train the contestants with every seed asked for; set each law's prediction beside the measured loss."""
     study = workshop.study
-    jobs = [(job, seed) for job in _jobs(study, plan) for seed in study.verify.seeds]
+    jobs = [(job, seed) for job in _jobs(study, plan, len(dataset.train) - 1) for seed in study.verify.seeds]
     configs = [contestant_run(study, job, seed, str(workshop.folder.data), common) for job, seed in jobs]
     trained = workshop.train(configs, dataset)
     return [
@@ -106,7 +106,8 @@ class Job:
     unique_tokens: int | None = None
 
 
-def _jobs(study: StudyConfig, plan: Plan) -> list[Job]:
+def _jobs(study: StudyConfig, plan: Plan, text_tokens: int) -> list[Job]:
+    """The contestants and, if asked for, the strict pair; where the text is shorter than its tokens, both repeat it."""
     jobs = [
         Job(role=role, label=design.label, model=design.config, tokens=design.tokens)
         for role, design in contestants(plan).items()
@@ -116,7 +117,8 @@ def _jobs(study: StudyConfig, plan: Plan) -> list[Job]:
         for role, (model, tokens, unique) in zip(
             ("strict_dense", "strict_moe"), strict_pair(plan.best, seq_len), strict=True
         ):
-            jobs.append(Job(role=role, label=ROLES[role], model=model, tokens=int(tokens), unique_tokens=int(unique)))
+            seen = int(unique) if unique <= text_tokens else None
+            jobs.append(Job(role=role, label=ROLES[role], model=model, tokens=int(tokens), unique_tokens=seen))
     return jobs
 
 
