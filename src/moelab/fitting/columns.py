@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.laws import Law
-from moelab.runs.table import load_table
 
 Array = NDArray[Any]
 Columns = Mapping[str, Array]
@@ -60,6 +59,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
 def columns_of(table: Any) -> dict[str, Array]:
     """The columns of a data frame, a mapping, a list of rows, or a file or folder of runs. Raises InputError."""
     if isinstance(table, str | Path):
+        from moelab.runs.table import load_table  # polars takes a third of a second to load; a plan needs none
+
         table = load_table(table)
     if hasattr(table, "get_columns"):
         return {series.name: series.to_numpy() for series in table.get_columns()}

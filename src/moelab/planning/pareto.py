@@ -47,14 +47,11 @@ def _best_of_cells(loss: Array, axes: list[Array]) -> Array:
 
 def least_by_cell(cell: Array, values: Array) -> Array:
     """The position of the least value in every occupied cell (small whole numbers), NaN and empty cells left out."""
-    order = np.argsort(cell.astype(np.int16), kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(cell[order]) > 0])
-    ordered = values[order]
-    least = np.fmin.reduceat(ordered, starts)
-    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(order)]))
-    hits = np.flatnonzero(ordered == least[group])
-    _, first = np.unique(group[hits], return_index=True)
-    return np.asarray(order[hits[first]])
+    least = np.full(int(cell.max()) + 1, np.inf)
+    np.fmin.at(least, cell, values)
+    hits = np.flatnonzero(values == least[cell])
+    _, first = np.unique(cell[hits], return_index=True)
+    return np.asarray(hits[first])
 
 
 def _undominated(points: Array) -> Array:
