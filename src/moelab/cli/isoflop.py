@@ -28,7 +28,7 @@ def command(
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
     from moelab.fitting.columns import columns_of, variable
-    from moelab.fitting.isoflop import isoflop_slice
+    from moelab.fitting.slice import isoflop_slice
     from moelab.runs.table import load_table
 
     check_output(plot, "--plot", FIGURES)
@@ -69,7 +69,7 @@ def _surface(columns: dict[str, Any], loss: str, seed: int, json: bool) -> None:
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
     from moelab.fitting.columns import variable
-    from moelab.fitting.isoflop import isoflop_surface
+    from moelab.fitting.surface import isoflop_surface
 
     needed = {name: variable(columns, name) for name in ("params_total", "sparsity", loss)}
     for name, values in needed.items():

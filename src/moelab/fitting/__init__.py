@@ -4,8 +4,9 @@ from moelab.fitting.compare import Comparison, compare
 from moelab.fitting.fit import fit
 from moelab.fitting.fitted import FittedLaw, Holdout, Prediction, load_fits, save_fits
 from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdout
-from moelab.fitting.isoflop import Slice, Surface, isoflop_slice, isoflop_surface
 from moelab.fitting.objective import Objective
+from moelab.fitting.slice import Slice, isoflop_slice
+from moelab.fitting.surface import Surface, isoflop_surface
 
 __all__ = [
     "Comparison",

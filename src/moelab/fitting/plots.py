@@ -9,7 +9,7 @@ from moelab.errors import InputError
 
 if TYPE_CHECKING:
     from moelab.fitting.fitted import FittedLaw
-    from moelab.fitting.isoflop import Slice
+    from moelab.fitting.slice import Slice
 
 
 def fit_rows(fitted: "FittedLaw") -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""IsoFLOP slices and surfaces: where along one axis, or over size and sparsity, the loss is lowest at one compute.
+"""IsoFLOP surfaces: the loss over size and sparsity at one compute (arXiv 2501.12370).
 
-A slice is a parabola in one variable (arXiv 2203.15556, approach 2); a surface is Abnar's polynomial in n = ln N and
-s = -ln(1 - S) (arXiv 2501.12370): powers of n, powers of s and powers of n s, degrees by cross-validation.
+Abnar's polynomial in n = ln N and s = -ln(1 - S): powers of n, powers of s and powers of n s, degrees by
+cross-validation.
 """
 
 from collections.abc import Iterator
@@ -13,126 +13,9 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import check_effort, check_seed
+from moelab.fitting.slice import interval_of
 
 Array = NDArray[Any]
-RANGE = (10, 90)
-_FEWEST = 4
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The lowest point of a parabola, with the 10th and 90th percentile over draws of its coefficients.
-
-    `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
-    draws whose parabola had no minimum among the points and which the interval therefore leaves out.
-    """
-
-    x: str
-    log: bool
-    optimum: dict[str, float | None]
-    loss_at_optimum: dict[str, float | None]
-    curvature: float
-    n_points: int
-    outside: int
-    coefficients: tuple[float, float, float]
-    points: tuple[Array, Array]
-
-    def plot(self) -> Any:
-        """The points, the parabola and its optimum with the interval, as an Altair chart."""
-        from moelab.fitting.plots import plot_slice
-
-        return plot_slice(self)
-
-    def loss(self, x: Any) -> Array:
-        """The parabola at x, in the axis's own unit."""
-        u = np.log(x) if self.log else np.asarray(x, float)
-        return np.polyval(self.coefficients, u)
-
-
-def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draws: int = 1000, seed: int = 0) -> Slice:
-    """Fit loss = c0 + c1 u + c2 u^2 with u = x, or ln x where `log`, and return its minimum with an interval.
-
-    Raises InputError when there are fewer than four points, when the parabola opens downward, and when its lowest
-    point lies outside the points: then the runs do not show where the optimum is.
-    """
-    check_effort("draws", draws)
-    check_seed(seed)
-    x, loss = np.asarray(x, float), np.asarray(loss, float)
-    if x.shape != loss.shape or not np.isfinite(x).all() or not np.isfinite(loss).all():
-        raise InputError(f"{name}, loss: must be finite numbers, one of each per run")
-    if log and np.any(x <= 0):
-        raise InputError(f"{name}: must be positive for a logarithmic axis")
-    distinct = len(np.unique(x))
-    if distinct < _FEWEST:
-        raise InputError(f"{name}: {distinct} different values; a parabola with an interval needs {_FEWEST}")
-    u = np.log(x) if log else x
-    centre, width = u.mean(), u.std()
-    z = (u - centre) / width
-    c2, c1, c0 = np.polyfit(z, loss, 2)
-    vertex = -c1 / (2 * c2) if c2 else np.inf
-    if not (c2 > 0 and z.min() <= vertex <= z.max()) and _straight(z, loss, c2):
-        raise InputError(
-            f"{name}: the points lie on a straight line (its curvature cannot be told from 0), so they show no "
-            f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
-        )
-    if not c2 > 0:
-        raise InputError(f"{name}: the parabola opens downward, so these runs show no optimum")
-    if not z.min() <= vertex <= z.max():
-        at = centre + width * vertex
-        side = "below" if vertex < z.min() else "above"
-        raise InputError(
-            f"{name}: the parabola's lowest point ({np.exp(at) if log else at:.4g}) lies {side} the points "
-            f"({x.min():.4g} to {x.max():.4g}); add runs there"
-        )
-    vertices, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
-    unit = np.exp(centre + width * vertices) if log else centre + width * vertices
-    at = centre + width * vertex
-    a = c2 / width**2
-    b = c1 / width - 2 * a * centre
-    return Slice(
-        x=name,
-        log=log,
-        optimum=_interval(float(np.exp(at) if log else at), unit),
-        loss_at_optimum=_interval(float(c0 - c1**2 / (4 * c2)), bottoms),
-        curvature=float(2 * a),
-        n_points=len(x),
-        outside=outside,
-        coefficients=(float(a), float(b), float(c0 - c1 * centre / width + a * centre**2)),
-        points=(x, loss),
-    )
-
-
-def _straight(z: Array, loss: Array, c2: float) -> bool:
-    """Whether a parabola's curvature lies within twice its standard error, or within rounding, of zero."""
-    basis = np.stack([z**2, z, np.ones_like(z)], axis=1)
-    rest = loss - basis @ np.linalg.lstsq(basis, loss, rcond=None)[0]
-    error = np.sqrt(np.sum(rest**2) / (len(z) - 3) * np.linalg.inv(basis.T @ basis)[0, 0])
-    return bool(abs(c2) <= max(2 * error, 1e-9 * np.abs(loss).max()))
-
-
-def _draw_parabolas(z: Array, loss: Array, count: int, seed: int) -> tuple[Array, Array, int]:
-    """Vertices and lowest losses of parabolas drawn from the coefficients' t distribution; those without a minimum
-    among the points are counted. With five points this covers 80 %, where resampling residuals covers 68 %."""
-    if not count:
-        return np.empty(0), np.empty(0), 0
-    rng = np.random.default_rng(seed)
-    basis = np.stack([z**2, z, np.ones_like(z)], axis=1)
-    best = np.linalg.lstsq(basis, loss, rcond=None)[0]
-    spare = len(z) - 3
-    spread = np.sum((loss - basis @ best) ** 2) / rng.chisquare(spare, count)
-    root = np.linalg.cholesky(np.linalg.inv(basis.T @ basis))
-    c2, c1, c0 = (best + np.sqrt(spread)[:, None] * (rng.standard_normal((count, 3)) @ root.T)).T
-    with np.errstate(all="ignore"):
-        vertex, bottom = -c1 / (2 * c2), c0 - c1**2 / (4 * c2)
-    good = (c2 > 0) & (vertex >= z.min()) & (vertex <= z.max())
-    return vertex[good], bottom[good], int(count - good.sum())
-
-
-def _interval(value: float, draws: Array) -> dict[str, float | None]:
-    if len(draws) < 10:
-        return {"value": value, "low": None, "high": None}
-    low, high = np.percentile(draws, RANGE)
-    return {"value": value, "low": float(low), "high": float(high)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,16 +50,16 @@ class Surface:
         draws = [self._lowest(grid, sparsity, row) for row in self.subsamples]
         params = np.array([grid[i] for _, i in draws if 0 < i < len(grid) - 1])
         return {
-            "params_total": _interval(float(grid[index]), params),
-            "params_active": _interval(float(grid[index] * (1 - sparsity)), params * (1 - sparsity)),
-            "loss": _interval(value, np.array([v for v, _ in draws])),
+            "params_total": interval_of(float(grid[index]), params),
+            "params_active": interval_of(float(grid[index] * (1 - sparsity)), params * (1 - sparsity)),
+            "loss": interval_of(value, np.array([v for v, _ in draws])),
         }
 
     def optimum(self) -> dict[str, dict[str, float | None]]:
         """S*, N*, N_a* = N* (1 - S*) and the loss, with intervals over the subsamples (see `at_edge`)."""
         points = np.array([self._lowest_point(row) for row in (self.coefficients, *self.subsamples)])
         names = ("params_total", "sparsity", "params_active", "loss")
-        return {name: _interval(float(points[0, k]), points[1:, k]) for k, name in enumerate(names)}
+        return {name: interval_of(float(points[0, k]), points[1:, k]) for k, name in enumerate(names)}
 
     def at_edge(self) -> tuple[str, ...]:
         """Which of size and sparsity has its best value at the edge of the runs: there the optimum may lie beyond."""

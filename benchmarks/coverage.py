@@ -1,0 +1,64 @@
+"""Whether 80 % intervals cover 80 %: for every law, fits of synthetic runs at known coefficients, .5 % noise.
+
+For each draw: `--runs` random designs, losses from the law times exp(.005 z); a fit with `--replicates` bootstrap
+replicates; ten fixed designs predicted with their 80 % intervals. Prints the share of intervals that hold the truth.
+200 draws of 200 replicates take one to several CPU-minutes a law. Expected: .75 to .85.
+
+    python benchmarks/coverage.py --law abnar2025 --runs 160
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from moelab.fitting import fit
+from moelab.laws import all_laws
+from tests.conftest import some_coefficients, some_variables
+
+NOISE, LEVELS = 0.005, (0.75, 0.85)
+
+
+def coverage(law_id: str, runs: int, draws: int, replicates: int) -> tuple[float, float]:
+    """Share of intervals that hold the truth, and CPU seconds."""
+    law = all_laws()[law_id]
+    coefficients = some_coefficients(law)
+    points = {name: values for name, values in some_variables(10, 123).items() if name in law.variables}
+    truth = law.loss(coefficients, points)
+    start, inside = time.process_time(), []
+    for draw in range(draws):
+        designs = some_variables(runs, 1000 + draw)
+        table = {name: designs[name] for name in law.variables}
+        noise = NOISE * np.random.default_rng(1001 + draw).standard_normal(runs)
+        table[law.kind] = law.loss(coefficients, table) * np.exp(noise)
+        predicted = fit(table, law, bootstrap=replicates, starts=4).predict(points)
+        inside.append((predicted.low <= truth) & (truth <= predicted.high))
+    return float(np.mean(inside)), time.process_time() - start
+
+
+def main() -> None:
+    """Print a line per law."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--law", action="append", help="a law's id; repeatable; default: all")
+    parser.add_argument("--runs", type=int, default=160)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--replicates", type=int, default=200)
+    parser.add_argument("--json", help="write the numbers here")
+    options = parser.parse_args()
+    found = {}
+    for law_id in options.law or list(all_laws()):
+        share, seconds = coverage(law_id, options.runs, options.draws, options.replicates)
+        found[law_id] = share
+        verdict = "" if LEVELS[0] <= share <= LEVELS[1] else "  outside .75 to .85"
+        print(f"{law_id:<22} {options.runs} runs  coverage {share:.3f}  {seconds:.0f} CPU-s{verdict}", flush=True)
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
