@@ -1,4 +1,4 @@
-"""IsoFLOP slices: where along one axis the loss is lowest at one compute, by a parabola (arXiv 2203.15556, approach 2)."""
+"""IsoFLOP slices: where along an axis the loss is lowest at one compute, by parabola (arXiv 2203.15556, approach 2)."""
 
 from dataclasses import dataclass
 from typing import Any
