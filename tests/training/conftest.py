@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from moelab.data import Dataset, PrepareConfig, prepare
-from moelab.runs import RunConfig
-from moelab.training import resolve_run
+from moelab.runs import RunConfig, RunFolder
+from moelab.training import Trainer, resolve_run
 
 TEXTS = Path(__file__).parent.parent / "data" / "texts"
 TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
@@ -49,3 +49,28 @@ def make_run(dataset: Dataset) -> Any:
         return resolve_run(RunConfig.parse(config), dataset)
 
     return make
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+@pytest.fixture
+def train_until() -> Any:
+    """A function that trains, checkpointing at every step, and dies before optimiser step `step`."""
+
+    def train(config: RunConfig, root: Path, dataset: Dataset, step: int) -> None:
+        trainer = Trainer(config, RunFolder.create(root, config), dataset)
+        trainer.restore()
+        inner = trainer.step
+
+        def step_or_die() -> float:
+            if trainer.progress.step == step:
+                raise Killed
+            return inner()
+
+        trainer.step = step_or_die  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            trainer.run(checkpoint_seconds=0)
+
+    return train

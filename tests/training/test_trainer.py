@@ -14,32 +14,11 @@ from moelab.data import Dataset, ValidationBatches
 from moelab.errors import InputError, MoelabError
 from moelab.evaluation import evaluate
 from moelab.model import build_model
-from moelab.runs import RunConfig, RunFolder
-from moelab.training import Trainer, load_trained, resolve_run, train_run
+from moelab.runs import RunFolder
+from moelab.training import load_trained, resolve_run, train_run
 from moelab.training.trainer import evaluation_steps
 
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
-
-
-class Killed(Exception):
-    """Stands for a kill: nothing after it runs."""
-
-
-def train_until(config: RunConfig, root: Path, dataset: Dataset, step: int) -> None:
-    """Train, checkpointing at every step, and die before optimiser step `step`."""
-    folder = RunFolder.create(root, config)
-    trainer = Trainer(config, folder, dataset)
-    trainer.restore()
-    inner = trainer.step
-
-    def step_or_die() -> float:
-        if trainer.progress.step == step:
-            raise Killed
-        return inner()
-
-    trainer.step = step_or_die  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        trainer.run(checkpoint_seconds=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -58,7 +37,7 @@ def test_the_loss_falls(make_run: Any, dataset: Dataset, tmp_path: Path, model: 
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
 @pytest.mark.parametrize("kills", [[0], [1], [6], [11], [3, 3, 8]])
 def test_killed_and_resumed_equals_undisturbed(
-    make_run: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
+    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
 ) -> None:
     config = make_run(model, optimizer="muon", schedule="wsd", tokens=12 * 64)
     straight = train_run(config, tmp_path / "a", dataset)
@@ -72,7 +51,9 @@ def test_killed_and_resumed_equals_undisturbed(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_damaged_newest_checkpoint_changes_nothing(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_changes_nothing(
+    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path
+) -> None:
     config = make_run(MOE, tokens=10 * 64)
     straight = train_run(config, tmp_path / "a", dataset)
     train_until(config, tmp_path / "b", dataset, 7)

@@ -4,6 +4,7 @@ from moelab.architecture.config import MLAConfig, ModelConfig, MoEConfig
 from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
 from moelab.architecture.presets import PRESETS, load_model, load_preset
 from moelab.architecture.shape import Shape
+from moelab.architecture.transition import token_choice_config
 
 __all__ = [
     "PRESETS",
@@ -17,4 +18,5 @@ __all__ = [
     "count_parameters",
     "load_model",
     "load_preset",
+    "token_choice_config",
 ]

@@ -7,12 +7,13 @@ from typing import Any
 import yaml
 
 from moelab.architecture.config import ModelConfig
+from moelab.architecture.transition import token_choice_config
 from moelab.config import load_yaml
 from moelab.errors import InputError
 
 PRESETS = ("mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-120b", "llama3-8b")
 
-_RUN_KEYS = ("model", "data", "train", "name", "labels")
+_RUN_KEYS = ("model", "data", "train", "name", "labels", "parent")
 
 
 def load_preset(name: str) -> ModelConfig:
@@ -24,7 +25,10 @@ def load_preset(name: str) -> ModelConfig:
 
 
 def load_model(config: str | Path) -> ModelConfig:
-    """CONFIG as every command takes it: a model YAML, a run YAML, a run folder, or a preset's name."""
+    """CONFIG as every command takes it: a model YAML, a run YAML, a run folder, or a preset's name.
+
+    Of a run with a transition it is the model that the run ends with.
+    """
     path = Path(config)
     if str(config) in PRESETS and not path.exists():
         return load_preset(str(config))
@@ -34,7 +38,11 @@ def load_model(config: str | Path) -> ModelConfig:
             raise InputError(f"config: the folder {config} holds no config.yaml, so it is not a run")
     elif not path.exists():
         raise InputError(f"config: no file, folder or preset {str(config)!r}; presets: {', '.join(PRESETS)}")
-    return ModelConfig.parse(_model_part(load_yaml(path)), str(path))
+    value = load_yaml(path)
+    model = ModelConfig.parse(_model_part(value), str(path))
+    train = value.get("train")
+    turns = isinstance(train, dict) and train.get("transition") is not None
+    return token_choice_config(model) if turns else model
 
 
 def _model_part(value: dict[str, Any]) -> Any:

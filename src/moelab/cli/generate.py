@@ -28,7 +28,7 @@ def command(
     from moelab.data.tokenizer import encode, end_of_text_id
     from moelab.errors import InputError
     from moelab.model import generate
-    from moelab.training.trainer import load_trained
+    from moelab.training import load_trained
 
     if not all(prompt):
         raise InputError("--prompt: must not be empty")

@@ -15,6 +15,7 @@ SHOWN = (
     "tokens",
     "train_flops",
     "loss",
+    "loss_leak_free",
     "bits_per_byte",
     "tokens_per_second",
 )

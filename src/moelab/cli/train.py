@@ -37,8 +37,11 @@ def command(
     if record.status == "diverged":
         print_line(f"diverged: the loss stopped being finite; see {out / record.run_id}")
         raise SystemExit(1)
+    alone = "" if record.loss_leak_free is None else f" (leak-free {record.loss_leak_free:.4f})"
     print_line(
-        f"loss {record.loss:.4f} nats/token, {record.bits_per_byte:.4f} bits/byte after {record.tokens:,} tokens "
-        f"({record.tokens_per_second:,.0f} tokens/s, {record.dispatch} dispatch, {record.precision})"
+        f"loss {record.loss:.4f} nats/token{alone}, {record.bits_per_byte:.4f} bits/byte "
+        f"after {record.tokens:,} tokens ({record.tokens_per_second:,.0f} tokens/s, {record.dispatch} dispatch, {record.precision})"
     )
+    if record.transition_step is not None:
+        print_line(f"token choice since step {record.transition_step:,} of {run.train.steps:,}")
     print_line(str(out / record.run_id))

@@ -7,14 +7,18 @@ import numpy as np
 import torch
 
 from moelab.data import ValidationBatches
-from moelab.model import LanguageModel
+from moelab.model import LanguageModel, leak_free, leaks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Means over the evaluated tokens; routing has one row of statistics per MoE layer."""
+    """Means over the evaluated tokens; routing has one row of statistics per MoE layer.
+
+    `loss_leak_free` is the loss with capacity lifted and mixing off; None where the model leaks nothing.
+    """
 
     loss: float
+    loss_leak_free: float | None = None
     bits_per_byte: float
     tokens: int
     loss_by_source: dict[str, float] = field(default_factory=dict)
@@ -25,8 +29,9 @@ class Evaluation:
 def evaluate(
     model: LanguageModel, batches: ValidationBatches, *, device: str = "cpu", precision: str = "fp32"
 ) -> Evaluation:
-    """Mean cross-entropy of `batches`; bits per byte = nats x tokens / (bytes ln 2)."""
-    nats, tokens, n_bytes = 0.0, 0, 0
+    """Mean cross-entropy of `batches`, as trained and leak-free; bits per byte = nats x tokens / (bytes ln 2)."""
+    nats, alone, tokens, n_bytes = 0.0, 0.0, 0, 0
+    leaky = leaks(model.config)
     by_source: dict[str, list[float]] = {}
     routing: list[list[dict[str, float]]] = []
     was_training = model.training
@@ -36,6 +41,9 @@ def evaluate(
         targets = torch.from_numpy(batch.targets).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             output = model.loss(inputs, targets, reduction="none", collect_routing=True)
+            if leaky:
+                with leak_free(model):
+                    alone += float(model.loss(inputs, targets, reduction="none").loss.double().sum())
         losses = output.loss.double().cpu().numpy()
         nats, tokens, n_bytes = nats + float(losses.sum()), tokens + losses.size, n_bytes + int(batch.bytes.sum())
         _add_sources(by_source, [batches.sources[index] for index in batch.source], losses)
@@ -43,6 +51,7 @@ def evaluate(
     model.train(was_training)
     return Evaluation(
         loss=nats / tokens,
+        loss_leak_free=alone / tokens if leaky else None,
         bits_per_byte=nats / (n_bytes * math.log(2)),
         tokens=tokens,
         loss_by_source={name: total / count for name, (total, count) in sorted(by_source.items())},

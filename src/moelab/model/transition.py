@@ -2,28 +2,9 @@
 
 import torch
 
-from moelab.architecture import ModelConfig
-from moelab.errors import InputError
-from moelab.model.group_routing import GROUP_ROUTERS
+from moelab.architecture import token_choice_config
 from moelab.model.initialize import build_model
 from moelab.model.language_model import LanguageModel
-
-_GROUP_OPTIONS = ("grouping", "group_size", "temperature", "learned_temperature", "separate_emit", "mixing")
-
-
-def token_choice_config(config: ModelConfig) -> ModelConfig:
-    """The token-choice architecture that an Expert Choice or Mixture of Tokens model can turn into.
-
-    Gates are the softmax scores, not normalised, as in the leak-free evaluation of the model before. Raises InputError
-    where the weights do not score experts one by one (soft MoE, uniform mixing) or there is nothing to turn.
-    """
-    moe = config.moe
-    if moe is None or moe.router not in GROUP_ROUTERS:
-        raise InputError("transition: only a model with expert_choice or mixture_of_tokens can turn to token_choice")
-    if moe.router == "soft" or moe.mixing == "uniform":
-        raise InputError(f"transition: the router {moe.router} has no score for each expert to choose by")
-    options = {key: value for key, value in moe.to_dict().items() if key not in _GROUP_OPTIONS}
-    return config.replace(moe={**options, "router": "token_choice", "score": "softmax", "normalize_gates": False})
 
 
 @torch.no_grad()
@@ -32,4 +13,4 @@ def to_token_choice(model: LanguageModel, dispatch: str = "auto") -> LanguageMod
     turned = build_model(token_choice_config(model.config), dispatch=dispatch)
     weights = model.state_dict()
     turned.load_state_dict({name: weights[name] for name in turned.state_dict()})
-    return turned.train(model.training)
+    return turned.to(model.head_weight.device).train(model.training)

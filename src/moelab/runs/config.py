@@ -1,15 +1,18 @@
 """What one run is: an architecture, its data and its training. The run is named by a hash of this content."""
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moelab.architecture import ModelConfig
+from moelab.architecture import ModelConfig, token_choice_config
 from moelab.config import Config, Count, CountOrZero, Fraction, NonNegative, Positive
 from moelab.errors import InputError
 from moelab.files import sha256_json
 
 AUTO = "auto"
+_NOT_IDENTITY = ("keep_checkpoints", "keep_steps")
+"""Training fields that change no number of the run."""
 
 
 class DataConfig(Config):
@@ -23,12 +26,30 @@ class DataConfig(Config):
     unique_tokens: Count | None = None
 
 
+class Transition(Config):
+    """From this share of the steps on, a Mixture of Tokens model is token choice with the same weights (2310.15961)."""
+
+    at: Fraction = Field(gt=0, lt=1)
+    to: Literal["token_choice"] = "token_choice"
+
+
+class Parent(Config):
+    """The run and the step whose checkpoint a branch continues from; the run lies in the same folder of runs."""
+
+    run: str = Field(pattern=r"^[0-9a-f]{16}$", description="a run id: sixteen hexadecimal digits")
+    step: Count
+
+
 class TrainConfig(Config):
     """How one run is trained. `auto` values are resolved once, before the run is named.
 
     `tokens` is rounded down to whole optimiser steps of `batch_tokens`. With `muon`, hidden matrices (each expert by
     itself) are orthogonalised and their step is scaled to AdamW's size, so one `learning_rate` serves both.
-    `decay_fraction` is the share of steps in which `wsd` decays; `final_lr_fraction` the rate at the end.
+    `decay_fraction` is the share of steps in which `wsd` decays; `final_lr_fraction` the rate at the end;
+    `warmup_steps` and `decay_steps` say the same in steps and stand above the fractions.
+    `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
+    or each forward pass. `processes` train as one, each on its share of every batch.
+    `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
     """
 
     tokens: Count
@@ -42,6 +63,8 @@ class TrainConfig(Config):
     warmup_fraction: Fraction = 0.02
     decay_fraction: Fraction = 0.2
     final_lr_fraction: Fraction = 0.1
+    warmup_steps: CountOrZero | None = None
+    decay_steps: CountOrZero | None = None
     weight_decay: NonNegative = 0.1
     beta1: Fraction = Field(default=0.9, lt=1)
     beta2: Fraction = Field(default=0.95, lt=1)
@@ -49,12 +72,17 @@ class TrainConfig(Config):
     muon_momentum: Fraction = Field(default=0.95, lt=1)
     grad_clip: NonNegative = 1.0
     logit_z_loss: NonNegative = 0.0
-    evaluations: Count = Field(default=4, description="evaluations during the run, the last one at its end")
+    balance_over: Literal["batch", "sequence", "micro_batch"] = "batch"
+    transition: Transition | None = None
+    evaluations: Count = Field(default=4, description="evaluations, the last at the run's end; at most one per step")
     eval_tokens: Count = 100_000
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: CountOrZero = Field(default=0, le=1024, description="CPU threads; 0 lets the machine decide")
     dispatch: str = AUTO
+    processes: Count = Field(default=1, le=4096, description="data-parallel processes")
+    keep_checkpoints: Count = 2
+    keep_steps: tuple[Count, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -64,11 +92,30 @@ class TrainConfig(Config):
             raise ValueError(f"tokens: must hold at least one batch ({self.batch_tokens}), got {self.tokens}")
         if self.eval_tokens < self.seq_len:
             raise ValueError(f"eval_tokens: must be at least seq_len ({self.seq_len}), got {self.eval_tokens}")
-        if self.micro_batch is not None and self.batch_size % self.micro_batch:
-            raise ValueError(f"micro_batch: must divide the {self.batch_size} sequences of a batch")
-        if self.warmup_fraction + (self.decay_fraction if self.schedule == "wsd" else 0) > 1:
-            raise ValueError("warmup_fraction + decay_fraction: must be at most 1")
+        if self.batch_size % self.processes:
+            raise ValueError(f"processes: must divide the {self.batch_size} sequences of a batch, got {self.processes}")
+        if self.micro_batch is not None and self.local_batch_size % self.micro_batch:
+            each = " of each process" if self.processes > 1 else " of a batch"
+            raise ValueError(f"micro_batch: must divide the {self.local_batch_size} sequences{each}")
+        self._check_schedule()
+        if self.transition is not None and self.steps < 2:
+            raise ValueError("transition: needs at least two steps, one before and one after")
+        if any(step > self.steps for step in self.keep_steps):
+            raise ValueError(f"keep_steps: must be at most the run's {self.steps} steps, got {max(self.keep_steps)}")
         return self
+
+    def _check_schedule(self) -> None:
+        decays = self.schedule == "wsd"
+        if self.warmup_steps is None and self.decay_steps is None:
+            if self.warmup_fraction + (self.decay_fraction if decays else 0) > 1:
+                raise ValueError("warmup_fraction + decay_fraction: must be at most 1")
+        elif self.warmup + (self.decay if decays else 0) > self.steps:
+            raise ValueError(
+                f"warmup_steps, decay_steps: together at most the run's {self.steps} steps, "
+                f"got {self.warmup + self.decay}"
+            )
+        if self.decay_steps is not None and not decays:
+            raise ValueError(f"decay_steps: only the schedule wsd has it, not {self.schedule}")
 
     @property
     def batch_size(self) -> int:
@@ -76,19 +123,64 @@ class TrainConfig(Config):
         return self.batch_tokens // self.seq_len
 
     @property
+    def local_batch_size(self) -> int:
+        """Sequences of each process per optimiser step."""
+        return self.batch_size // self.processes
+
+    @property
     def steps(self) -> int:
         """Optimiser steps; the run processes `steps * batch_tokens` tokens."""
         return self.tokens // self.batch_tokens
 
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up."""
+        return math.ceil(self.warmup_fraction * self.steps) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def decay(self) -> int:
+        """Steps in which `wsd` decays."""
+        return math.ceil(self.decay_fraction * self.steps) if self.decay_steps is None else self.decay_steps
+
+    @property
+    def switch_step(self) -> int | None:
+        """Optimiser steps before the transition, None without one; at least one step stands on either side."""
+        if self.transition is None:
+            return None
+        return min(max(round(self.transition.at * self.steps), 1), self.steps - 1)
+
 
 class RunConfig(Config):
-    """One training run. `name` and `labels` are for people (and for designs); they do not change what is trained."""
+    """One training run. `name` and `labels` are for people (and for designs); they do not change what is trained.
+
+    With a `parent`, the run goes on from that run's checkpoint after that step (a branched decay).
+    """
 
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
     name: str | None = None
     labels: dict[str, str] = {}
+    parent: Parent | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.transition is not None:
+            router = self.model.moe.router if self.model.moe else "none: the model is dense"
+            if router != "mixture_of_tokens":
+                raise ValueError(f"train.transition: the router must be mixture_of_tokens, it is {router}")
+            try:
+                token_choice_config(self.model)
+            except InputError as error:
+                raise ValueError(f"train.{error}") from None
+        if self.parent is not None and self.parent.step >= self.train.steps:
+            raise ValueError(f"parent.step: must be below the run's {self.train.steps} steps, got {self.parent.step}")
+        return self
+
+    @property
+    def final_model(self) -> ModelConfig:
+        """The architecture that the run ends with: another than `model` after a transition."""
+        return token_choice_config(self.model) if self.train.transition else self.model
 
     @property
     def resolved(self) -> bool:
@@ -109,6 +201,8 @@ class RunConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """The plain data that `run_id` hashes. Defaults are left out, so a new optional field renames no old run."""
-        content = self.model_dump(mode="json", exclude_defaults=True, include={"model", "data", "train"})
+        content = self.model_dump(mode="json", exclude_defaults=True, include={"model", "data", "train", "parent"})
         content["data"].pop("path", None)
+        for field in _NOT_IDENTITY:
+            content["train"].pop(field, None)
         return content

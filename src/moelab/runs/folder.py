@@ -1,24 +1,25 @@
 """A run's folder: `config.yaml` first, `record.json` last. A folder with a record is finished and is never changed."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, read_json, write_json
+from moelab.lease import DEFAULT, Busy, Claim, Lease, Terms, find, hold
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
 
-CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS, LOCK = (
+CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS, FAILURE, LEASE = (
     "config.yaml",
     "record.json",
     "model.safetensors",
     "progress.json",
     "checkpoints",
-    ".lock",
+    "failed.json",
+    ".lease",
 )
 
 
@@ -27,6 +28,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lease: Lease | None = None
 
     @classmethod
     def create(cls, root: str | Path, config: RunConfig) -> "RunFolder":
@@ -78,22 +80,52 @@ class RunFolder:
         (self.path / PROGRESS).unlink(missing_ok=True)
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other processes of this machine from training the run. Raises MoelabError where one already does."""
-        with open(self.path / LOCK, "a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise MoelabError(f"run: another process is training {self.path.name}; wait for it") from None
-            yield
+    def hold(self, terms: Terms = DEFAULT) -> Iterator[None]:
+        """Keep every other process from training the run. Raises Busy where one already does."""
+        try:
+            with hold(self.path / LEASE, terms) as self._lease:
+                yield
+        except Busy as busy:
+            raise Busy(f"run: another process is training {self.path.name}; wait for it ({busy})") from None
+        finally:
+            self._lease = None
+
+    def check(self) -> None:
+        """Raises LeaseLost where another process took over the run that this one holds."""
+        if self._lease is not None:
+            self._lease.check()
+
+    @property
+    def claim(self) -> Claim | None:
+        """Who holds the run, or held it last."""
+        return find(self.path / LEASE)
+
+    def save_failure(self, reason: str) -> None:
+        """Note why the run could not be trained, so that nobody tries again until `clear_failure`."""
+        write_json(self.path / FAILURE, {"reason": reason})
+
+    def load_failure(self) -> str | None:
+        """Why the run could not be trained; None where it did not fail."""
+        try:
+            return str(json.loads((self.path / FAILURE).read_text(encoding="utf-8"))["reason"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return "unknown: its note cannot be read"
+
+    def clear_failure(self) -> None:
+        """Let the run be tried again."""
+        with suppress(OSError):
+            (self.path / FAILURE).unlink(missing_ok=True)
 
     def remove_checkpoints(self) -> None:
         """Drop what only an unfinished run needs."""
         shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
     def save_progress(self, **values: float | int | str) -> None:
-        """A few live numbers for whoever watches; losing them loses nothing."""
-        write_json(self.path / PROGRESS, values)
+        """A few live numbers for whoever watches; losing them loses nothing, so a full disk is no error here."""
+        with suppress(MoelabError):
+            write_json(self.path / PROGRESS, values)
 
     def load_progress(self) -> dict[str, float]:
         """The live numbers, empty when there are none."""

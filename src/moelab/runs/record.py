@@ -11,7 +11,10 @@ class RunRecord(Config):
     """The outcome of one run. Losses are validation cross-entropy in nats per token; `train_flops` is the exact count.
 
     A dense model stands as one expert that every token uses (`n_experts` 1, `sparsity` 0, `granularity` 1), which is
-    the limit the laws take. `loss_curve` rows are evaluations; `routing` holds one row per MoE layer.
+    the limit the laws take. `loss` is as trained; `loss_leak_free` the same with capacity lifted and mixing off, null
+    where that is equal by construction. `loss_curve` rows are evaluations; `routing` holds one row per MoE layer. After
+    a transition (`transition_step` steps) the architecture's columns describe what the model has become, `train_flops`
+    adds up both parts and `flops_per_token` is their mean.
     """
 
     run_id: str
@@ -20,6 +23,7 @@ class RunRecord(Config):
     kind: Literal["dense", "moe"]
     labels: dict[str, str] = {}
     loss: float | None = None
+    loss_leak_free: float | None = None
     bits_per_byte: float | None = None
     train_loss: float | None = None
     loss_by_source: dict[str, float] = {}
@@ -28,6 +32,7 @@ class RunRecord(Config):
     params_non_embedding: int
     params_active_non_embedding: int
     activation_rate: float
+    router: str = ""
     n_experts: int
     top_k: int
     n_shared_experts: int
@@ -53,6 +58,9 @@ class RunRecord(Config):
     optimizer: str
     schedule: str
     seed: int
+    transition_step: int | None = None
+    parent_run: str | None = None
+    parent_step: int | None = None
     device: str
     precision: str
     threads: int
@@ -83,6 +91,7 @@ def model_columns(config: ModelConfig, seq_len: int) -> dict[str, Any]:
         "params_non_embedding": counts.params_non_embedding,
         "params_active_non_embedding": counts.params_active_non_embedding,
         "activation_rate": counts.activation_rate,
+        "router": moe.router if moe else "dense",
         "n_experts": moe.n_experts if moe else 1,
         "top_k": moe.top_k if moe else 1,
         "n_shared_experts": moe.n_shared_experts if moe else 0,
@@ -105,9 +114,13 @@ def model_columns(config: ModelConfig, seq_len: int) -> dict[str, Any]:
 def run_columns(config: RunConfig) -> dict[str, Any]:
     """The columns known before a run starts: its model's, and the tokens and FLOPs it will spend."""
     train = config.train
-    columns = model_columns(config.model, train.seq_len)
+    columns = model_columns(config.final_model, train.seq_len)
     tokens = train.steps * train.batch_tokens
     unique = min(config.data.unique_tokens or tokens, tokens)
+    if train.switch_step is not None:
+        before = train.switch_step / train.steps
+        first = float(count_flops(config.model, train.seq_len).train)
+        columns["flops_per_token"] = before * first + (1 - before) * columns["flops_per_token"]
     return {
         **columns,
         "name": config.name or "",
@@ -121,6 +134,9 @@ def run_columns(config: RunConfig) -> dict[str, Any]:
         "optimizer": train.optimizer,
         "schedule": train.schedule,
         "seed": train.seed,
+        "transition_step": train.switch_step,
+        "parent_run": config.parent.run if config.parent else None,
+        "parent_step": config.parent.step if config.parent else None,
     }
 
 

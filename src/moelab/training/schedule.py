@@ -12,14 +12,14 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
     the peak and falls linearly to it over the last `decay_fraction` of the steps (arXiv 2404.06395).
     """
     peak, total = config.learning_rate, config.steps
-    warmup = math.ceil(config.warmup_fraction * total)
+    warmup = config.warmup
     if step < warmup:
         return peak * (step + 1) / warmup
     final = config.final_lr_fraction
     if config.schedule == "cosine":
         progress = (step - warmup) / max(1, total - warmup)
         return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
-    decay = math.ceil(config.decay_fraction * total)
+    decay = config.decay
     if config.schedule == "wsd" and decay and step >= total - decay:
         return peak * (1 - (1 - final) * (step - (total - decay) + 1) / decay)
     return peak

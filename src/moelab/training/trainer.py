@@ -5,7 +5,6 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 """
 
 import math
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moelab import __version__
 from moelab.data import Dataset, TrainBatches, ValidationBatches
 from moelab.errors import InputError, MoelabError
 from moelab.evaluation import Evaluation, evaluate
-from moelab.model import LanguageModel, build_model, native
-from moelab.runs import RunConfig, RunFolder, RunRecord, run_columns
+from moelab.lease import DEFAULT, Terms
+from moelab.model import LanguageModel, build_model, to_token_choice
+from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.folder import CHECKPOINTS, WEIGHTS
 from moelab.training.checkpoint import Progress, load_newest, save_checkpoint, save_weights
-from moelab.training.memory import peak_memory_bytes, reset_peak_memory
+from moelab.training.memory import reset_peak_memory
 from moelab.training.optimizer import Optimizer
+from moelab.training.record import make_record
 from moelab.training.schedule import learning_rate_at
 
 Watcher = Callable[[dict[str, float]], None]
@@ -59,6 +59,9 @@ class Trainer:
         if found is None:
             return
         self.progress, weights, state, self.messages = found
+        switch = self.config.train.switch_step
+        if switch is not None and self.progress.step > switch:
+            self._turn()
         try:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
@@ -71,9 +74,19 @@ class Trainer:
         self.progress.seconds = seconds
         save_checkpoint(self.folder.path / CHECKPOINTS, self.progress, self.model.state_dict(), self.optimizer.state())
 
+    def _turn(self) -> None:
+        """The transition: the same weights and optimiser state, as token choice from the next step on."""
+        train, state = self.config.train, self.optimizer.state()
+        self.model = to_token_choice(self.model, train.dispatch)
+        self.optimizer = Optimizer(self.model, train)
+        if state:
+            self.optimizer.load_state(state)
+
     def step(self) -> float:
         """One optimiser step; returns the mean cross-entropy of its batch, nats per token."""
         train = self.config.train
+        if self.progress.step == train.switch_step:
+            self._turn()
         inputs, targets = self.batches.batch(self.progress.step)
         pieces = train.batch_size // (train.micro_batch or train.batch_size)
         total = 0.0
@@ -104,14 +117,14 @@ class Trainer:
         marks = evaluation_steps(train.steps, train.evaluations)
         evaluation: Evaluation | None = None
         while progress.step < train.steps:
+            self.folder.check()
             loss = self.step()
             progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
             if not math.isfinite(loss):
                 return None, time.monotonic() - started
             if progress.step in marks:
                 evaluation = self.evaluate()
-                tokens = progress.step * train.batch_tokens
-                progress.curve.append({"step": progress.step, "tokens": tokens, "loss": evaluation.loss})
+                progress.curve.append(self._curve_row(evaluation))
             now = time.monotonic()
             if now - saved > checkpoint_seconds and progress.step < train.steps:
                 self.save(now - started)
@@ -120,6 +133,13 @@ class Trainer:
                 self._show(now - started)
                 shown = now
         return evaluation or self.evaluate(), time.monotonic() - started
+
+    def _curve_row(self, evaluation: Evaluation) -> dict[str, float]:
+        done = self.progress.step
+        row = {"step": done, "tokens": done * self.config.train.batch_tokens, "loss": evaluation.loss}
+        if evaluation.loss_leak_free is not None:
+            row["loss_leak_free"] = evaluation.loss_leak_free
+        return row
 
     def _show(self, seconds: float) -> None:
         done, train = self.progress.step, self.config.train
@@ -141,71 +161,43 @@ def train_run(
     *,
     checkpoint_seconds: float = 30.0,
     watch: Watcher | None = None,
+    terms: Terms = DEFAULT,
 ) -> RunRecord:
     """Train one resolved run in its folder under `root` and write its record; a finished run is only read.
 
     A run interrupted at any moment continues from its newest whole checkpoint. A run whose loss stops being finite
     is recorded as `diverged` with no loss. Raises InputError for a config that
-    cannot be trained, MoelabError while another process trains the run.
+    cannot be trained, Busy while another process trains the run: it holds a lease on it, on `terms`.
     """
     if config.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
     folder = RunFolder.create(root, config)
-    with folder.hold():
+    with folder.hold(terms):
         if folder.finished:
             return folder.load_record()
         reset_peak_memory()
         trainer = Trainer(config, folder, dataset, watch)
         trainer.restore()
         evaluation, seconds = trainer.run(checkpoint_seconds)
+        folder.check()
         save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-        record = make_record(trainer, evaluation, seconds)
+        record = make_record(config, trainer.progress, evaluation, seconds)
         folder.save_record(record)
         folder.remove_checkpoints()
     return record
 
 
-def make_record(trainer: Trainer, evaluation: Evaluation | None, seconds: float) -> RunRecord:
-    """The record of a run that has just ended."""
-    config, progress = trainer.config, trainer.progress
-    columns = run_columns(config)
-    train = config.train
-    return RunRecord(
-        **{key: value for key, value in columns.items() if key != "flops_per_token"},
-        flops_per_token=columns["flops_per_token"],
-        run_id=config.run_id,
-        status="finished" if evaluation else "diverged",
-        loss=evaluation.loss if evaluation else None,
-        bits_per_byte=evaluation.bits_per_byte if evaluation else None,
-        loss_by_source=evaluation.loss_by_source if evaluation else {},
-        routing=evaluation.routing if evaluation else [],
-        train_loss=float(np.mean(progress.recent_losses)) if evaluation else None,
-        loss_curve=progress.curve,
-        device=train.device,
-        precision=train.precision,
-        threads=train.threads,
-        dispatch=train.dispatch,
-        seconds=seconds,
-        tokens_per_second=progress.step * train.batch_tokens / seconds,
-        peak_memory_bytes=peak_memory_bytes(train.device),
-        resumed=progress.resumed,
-        data_hash=config.data.manifest_hash or "",
-        versions={
-            "moelab": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "kernels": "torch" if native.load()[0] is None else "native",
-        },
-    )
-
-
 def evaluation_steps(steps: int, evaluations: int) -> set[int]:
     """The steps after which a run is evaluated: evenly spread, the last step always among them."""
+    evaluations = min(evaluations, steps)
     return {math.ceil(steps * (i + 1) / evaluations) for i in range(evaluations)}
 
 
 def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
-    """A finished run's config and its model with the trained weights, in evaluation mode."""
+    """A finished run's config and its model with the trained weights, in evaluation mode.
+
+    After a transition that is the token-choice model: its own `config` says what it is.
+    """
     from safetensors.torch import load_file
 
     folder = RunFolder.open(path)
@@ -213,6 +205,6 @@ def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
     weights = folder.path / WEIGHTS
     if not weights.exists():
         raise InputError(f"run: {path} holds no {WEIGHTS}; is it finished?")
-    model = build_model(config.model, seed=0, dispatch=config.train.dispatch)
+    model = build_model(config.final_model, seed=0, dispatch=config.train.dispatch)
     model.load_state_dict(load_file(weights))
     return config, model.eval()

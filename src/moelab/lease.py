@@ -1,0 +1,332 @@
+"""Leases: at most one living process works on a thing, on any file system, whatever the clocks say.
+
+A lease on PLACE is the newest of the files `PLACE.000001`, `PLACE.000002`, ... The holder created it exclusively (the
+one atomic step a network file system owes everybody; advisory locks are not) and moves a counter in it while it
+lives. Nobody compares clocks: an observer watches, over its own monotonic time, whether the counter moves. A holder
+whose counter stands still is dead, and the next number is the next holder's. Processes that see each other's process
+table need not watch: they look whether the holder is still there.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from moelab.errors import InputError, MoelabError
+
+PATIENCE_SECONDS = 120.0
+"""How long a counter may stand still; above the minute for which network file systems may show an old state."""
+
+_BEATS = 40
+"""Times a holder moves its counter within that patience."""
+
+_WIDTH = 20
+_RELEASED = "released"
+
+
+class Busy(MoelabError):
+    """Another process holds the lease, or was faster."""
+
+
+class LeaseLost(MoelabError):
+    """The lease was taken over, because this process stood still for too long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a lease is asked for.
+
+    `holder` names who works (a worker's id). With `judge`, a claim that may be dead is watched until that is known;
+    without, it is somebody else's. `queue` waits for as long as a living holder needs.
+    """
+
+    holder: str = ""
+    patience: float = PATIENCE_SECONDS
+    judge: bool = True
+    queue: bool = False
+
+
+DEFAULT = Terms()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the newest file of a lease says. `counter` moves while the holder lives."""
+
+    place: Path
+    generation: int
+    counter: str = ""
+    holder: str = ""
+    host: str = ""
+    pid: int = 0
+    machine: str = ""
+    started: str = ""
+    beat: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        return _path(self.place, self.generation)
+
+    @property
+    def free(self) -> bool:
+        """Whether the holder gave it back, or is surely gone."""
+        return self.counter == _RELEASED or self._seen_alive() is False
+
+    @property
+    def surely_alive(self) -> bool:
+        """Whether the holder is a process that is seen to be there."""
+        return self.counter != _RELEASED and self._seen_alive() is True
+
+    def _seen_alive(self) -> bool | None:
+        """None where the process cannot be seen from here."""
+        if not self.machine or self.machine != this_machine():
+            return None
+        return process_started(self.pid) == self.started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.host else "another process"
+
+
+def find(place: Path) -> Claim | None:
+    """The newest claim on `place`, given back or not; None where there is none."""
+    numbers = _generations(place)
+    return _read(place, max(numbers)) if numbers else None
+
+
+class Watch:
+    """Finds the dead among the holders, by looking again and again.
+
+    Only time in which this process looked counts, so a machine that slept, or a clock that jumped, kills nobody.
+    """
+
+    def __init__(self, patience: float = PATIENCE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self.patience, self.clock = patience, clock
+        self._seen: dict[Path, _Seen] = {}
+
+    def dead(self, place: Path) -> Claim | None:
+        """The claim on `place` if its holder is dead as far as was seen until now. Call it every second or so."""
+        claim = find(place)
+        if claim is None or claim.counter == _RELEASED:
+            self._seen.pop(place, None)
+            return None
+        if claim.surely_alive or claim.free:
+            return claim if claim.free else None
+        now, seen = self.clock(), self._seen.get(place)
+        if seen is None or seen.mark != (claim.generation, claim.counter):
+            moved = 0 if seen is None else seen.moved + 1
+            self._seen[place] = _Seen(mark=(claim.generation, claim.counter), last=now, moved=moved)
+            return None
+        seen.watched += min(now - seen.last, self.patience / 8)
+        seen.last = now
+        return claim if seen.watched >= max(self.patience, 8 * claim.beat) else None
+
+    def moved(self, place: Path) -> bool:
+        """Whether the counter on `place` was seen to move."""
+        return place in self._seen and self._seen[place].moved > 0
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    mark: tuple[int, str]
+    last: float
+    watched: float = 0.0
+    moved: int = 0
+
+
+class Lease:
+    """A lease this process holds; a thread of its own moves the counter until `release`."""
+
+    def __init__(self, claim: Claim, patience: float) -> None:
+        self.claim, self.patience = claim, patience
+        self.lost = False
+        self._count, self._last = 0, time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease {claim.place.name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def take(cls, place: Path, terms: Terms = DEFAULT) -> "Lease":
+        """Take a free lease. Raises Busy where it is not (or may not be) free, MoelabError where it cannot be kept."""
+        before = find(place)
+        if before is not None and not before.free:
+            raise Busy(f"{before} holds {place}")
+        number = before.generation + 1 if before else 1
+        claim = _mine(place, number, terms)
+        if not _create(claim.path, _content(claim)):
+            raise Busy(f"another process was faster to take {place}")
+        newest = find(place)
+        if newest is not None and newest.generation > number:
+            raise Busy(f"{newest} holds {place}")
+        for older in _generations(place):
+            if older < number:
+                _path(place, older).unlink(missing_ok=True)
+        return cls(claim, terms.patience)
+
+    def check(self) -> None:
+        """Raises LeaseLost if another process may have taken over. Cheap: ask before whatever the lease protects."""
+        if time.monotonic() - self._last > 2 * self.claim.beat:
+            self._beat()
+        if self.lost:
+            raise LeaseLost(f"{self.claim.place} was taken over while this process stood still")
+
+    def release(self, done: bool = False) -> None:
+        """Give it back. With `done` nothing is left to do and no trace stays."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        if self.lost:
+            return
+        with suppress(OSError):
+            if done:
+                self.claim.path.unlink(missing_ok=True)
+            else:
+                _overwrite(self.claim.path, _RELEASED)
+
+    def _run(self) -> None:
+        while not self.lost and not self._stop.wait(self.claim.beat):
+            self._beat()
+
+    def _beat(self) -> None:
+        self._count += 1
+        try:
+            _overwrite(self.claim.path, str(self._count))
+            self._last = time.monotonic()
+        except FileNotFoundError:
+            self.lost = True
+        except OSError:
+            self.lost = time.monotonic() - self._last > self.patience / 2
+        if max(_generations(self.claim.place), default=0) > self.claim.generation:
+            self.lost = True
+
+
+def acquire(place: Path, terms: Terms = DEFAULT) -> Lease:
+    """Take a lease on `terms`. Raises Busy where another process holds it."""
+    watch = Watch(terms.patience)
+    while True:
+        try:
+            return Lease.take(place, terms)
+        except Busy as busy:
+            claim = find(place)
+            if claim is None or claim.free:
+                continue
+            dead = watch.dead(place)
+            if dead is not None:
+                revoke(dead)
+            elif not terms.queue and (not terms.judge or claim.surely_alive or watch.moved(place)):
+                raise Busy(str(busy)) from None
+        time.sleep(min(0.2, terms.patience / _BEATS))
+
+
+@contextmanager
+def hold(place: Path, terms: Terms = DEFAULT) -> Iterator[Lease]:
+    """A lease for a while; after an error it can be taken at once, without one its files are removed."""
+    lease, done = acquire(place, terms), False
+    try:
+        yield lease
+        done = True
+    finally:
+        lease.release(done)
+
+
+def revoke(claim: Claim) -> None:
+    """End a dead holder's claim, so that anybody may take the lease; if it lives after all, it loses it."""
+    ended = Claim(place=claim.place, generation=claim.generation + 1, counter=_RELEASED)
+    _create(ended.path, _content(ended))
+
+
+def process_started(pid: int) -> str:
+    """When a process of this machine started, in the kernel's own ticks; empty where it is not there or a zombie."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if words[0] in "ZX" else words[19]
+
+
+@cache
+def this_machine() -> str:
+    """What processes have in common that see one process table: host, boot and process namespace; empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}:{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _mine(place: Path, number: int, terms: Terms) -> Claim:
+    pid = os.getpid()
+    return Claim(
+        place=place,
+        generation=number,
+        counter="0",
+        holder=terms.holder,
+        host=socket.gethostname(),
+        pid=pid,
+        machine=this_machine(),
+        started=process_started(pid),
+        beat=terms.patience / _BEATS,
+    )
+
+
+def _path(place: Path, number: int) -> Path:
+    return place.with_name(f"{place.name}.{number:06d}")
+
+
+def _generations(place: Path) -> list[int]:
+    """The numbers of the lease's files."""
+    prefix = f"{place.name}."
+    try:
+        with os.scandir(place.parent) as entries:
+            names = [entry.name.removeprefix(prefix) for entry in entries if entry.name.startswith(prefix)]
+    except OSError:
+        return []
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _content(claim: Claim) -> bytes:
+    who = {name: getattr(claim, name) for name in ("holder", "host", "pid", "machine", "started", "beat")}
+    return f"{claim.counter:<{_WIDTH}}\n{json.dumps(who)}\n".encode()
+
+
+def _read(place: Path, number: int) -> Claim:
+    """A claim as it stands in its file; one that is half written is somebody's, nobody knows whose."""
+    try:
+        counter, _, rest = _path(place, number).read_text(encoding="utf-8").partition("\n")
+        who: dict[str, Any] = json.loads(rest)
+        return Claim(place=place, generation=number, counter=counter.strip(), **who)
+    except (OSError, ValueError, TypeError):
+        return Claim(place=place, generation=number)
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Make a file that must not be there yet; False where it is."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        os.write(handle, content)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise MoelabError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        os.close(handle)
+    return True
+
+
+def _overwrite(path: Path, counter: str) -> None:
+    """Change the counter in place: that needs no room on a full disk, and never brings a removed file back."""
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        os.write(handle, f"{counter:<{_WIDTH}}".encode())
+    finally:
+        os.close(handle)

@@ -1,0 +1,46 @@
+"""The record of a run that has just ended."""
+
+import platform
+
+import numpy as np
+import torch
+
+from moelab import __version__
+from moelab.evaluation import Evaluation
+from moelab.model import native
+from moelab.runs import RunConfig, RunRecord, run_columns
+from moelab.training.checkpoint import Progress
+from moelab.training.memory import peak_memory_bytes
+
+
+def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float) -> RunRecord:
+    """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time."""
+    train = config.train
+    start = config.parent.step if config.parent else 0
+    return RunRecord(
+        **run_columns(config),
+        run_id=config.run_id,
+        status="finished" if evaluation else "diverged",
+        loss=evaluation.loss if evaluation else None,
+        loss_leak_free=evaluation.loss_leak_free if evaluation else None,
+        bits_per_byte=evaluation.bits_per_byte if evaluation else None,
+        loss_by_source=evaluation.loss_by_source if evaluation else {},
+        routing=evaluation.routing if evaluation else [],
+        train_loss=float(np.mean(progress.recent_losses)) if evaluation else None,
+        loss_curve=progress.curve,
+        device=train.device,
+        precision=train.precision,
+        threads=train.threads,
+        dispatch=train.dispatch,
+        seconds=seconds,
+        tokens_per_second=(progress.step - start) * train.batch_tokens / seconds,
+        peak_memory_bytes=peak_memory_bytes(train.device),
+        resumed=progress.resumed,
+        data_hash=config.data.manifest_hash or "",
+        versions={
+            "moelab": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "kernels": "torch" if native.load()[0] is None else "native",
+        },
+    )
