@@ -44,6 +44,9 @@ def test_units() -> None:
     assert parse_bytes("80GiB") == 80 * 2**30
     assert parse_seconds("50ms") == pytest.approx(0.05)
     assert parse_seconds(2) == 2
+    assert parse_seconds("0") == 0
+    with pytest.raises(InputError, match="tpot: expected a time with its unit, such as 50ms or 50s"):
+        parse_seconds("50", "tpot")
     with pytest.raises(InputError, match="tpot"):
         parse_seconds("5 parsecs", "tpot")
 

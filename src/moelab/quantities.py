@@ -62,8 +62,11 @@ def parse_bytes(text: str | float, field: str = "value") -> float:
 
 
 def parse_seconds(text: str | float, field: str = "value") -> float:
-    """Seconds: 50ms, 2s, 5min; a bare number is seconds."""
-    return _parse(text, field, _SECONDS, "50ms")
+    """Seconds: 50ms, 2s, 5min; a number that is no text is seconds, a text needs its unit: "50" would be doubtful."""
+    value = _parse(text, field, _SECONDS, "50ms")
+    if isinstance(text, str) and text.strip()[-1].isdigit() and value:
+        raise InputError(f"{field}: expected a time with its unit, such as {text.strip()}ms or {text.strip()}s")
+    return value
 
 
 def format_number(value: float | None, digits: int = 3) -> str:

@@ -70,6 +70,18 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert json.loads(out)["gpus"] == 1
 
 
+def test_serving_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "serving.json"
+    code, _, err = run(capsys, "serving", "mixtral-8x7b", "--hardware", "h100", "--gpus", "4", "--plot", str(path))
+    assert code == 0, err
+    rows = next(iter(json.loads(path.read_text())["datasets"].values()))
+    batches = [row["batch"] for row in rows]
+    assert batches == sorted(batches)
+    assert len(batches) > 5
+    speeds = [row["tokens_per_second"] for row in rows]
+    assert speeds == sorted(speeds)
+
+
 def test_plan_with_a_fit(capsys: pytest.CaptureFixture[str], space_file: str, fit_file: str) -> None:
     words = ("plan", "--flops", "5e12", "--space", space_file, "--law", fit_file)
     code, out, _ = run(capsys, *words, "--json", "--top", "3")
@@ -115,6 +127,7 @@ BAD = [
     (["plan", "--flops", "1e21", "--gpus", "8", "--days", "3"], "contradicts gpus and days"),
     (["plan", "--flops", "1e21", "--max-epochs", "3"], "max_epochs: needs unique_tokens"),
     (["plan", "--flops", "1e21", "--tpot", "50ms"], "--tpot: needs --hardware"),
+    (["plan", "--flops", "1e21", "--hardware", "h100", "--tpot", "50"], "tpot: expected a time with its unit, such as"),
     (["plan", "--flops", "1e21", "--serve-tokens", "1e12"], "--serve-tokens: needs --hardware"),
     (["plan", "--flops", "1e21", "--pay-serving"], "--pay-serving: needs --serve-tokens"),
     (["plan", "--flops", "1e21", "--hardware", "h1000"], "no such device 'h1000'"),

@@ -8,9 +8,6 @@ if TYPE_CHECKING:
     from moelab.planning import Budget, Plan
 
 
-PLOTS = (".html", ".svg", ".png", ".pdf", ".json")
-
-
 def command(
     flops: Annotated[str | None, typer.Option(help="Training FLOPs, such as 1e21.")] = None,
     gpus: Annotated[str | None, typer.Option(help="Instead of --flops: devices, with --days.")] = None,
@@ -59,9 +56,8 @@ def command(
 
     Example: moelab plan --flops 1e21 --max-params 10B --unique-tokens 300B --hardware h100 --tpot 50ms
     """
-    from pathlib import Path
-
     from moelab.cli.output import print_json
+    from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
     from moelab.planning import plan
 
@@ -110,8 +106,7 @@ def command(
     )
     if top < 1:
         raise InputError(f"--top: must be at least 1, got {top}")
-    if plot is not None and Path(plot).suffix.lower() not in PLOTS:
-        raise InputError(f"--plot: expected a name that ends in {', '.join(PLOTS)}, got {plot!r}")
+    check_output(plot, "--plot", FIGURES)
     laws, where = laws_named(law or ["all"]), _space(space, seq_len)
     if next_runs is not None:
         _next(budget, laws, where, next_runs, flops_each, json)
@@ -120,10 +115,10 @@ def command(
         raise InputError("--flops-each: needs --next-runs")
     result = plan(budget, laws, where, top=top, extrapolate=extrapolate)
     if plot:
-        from moelab.planning.plots import FIGURES
+        from moelab.planning import plots
         from moelab.report.save import save_figure
 
-        for kind in FIGURES:
+        for kind in plots.FIGURES:
             save_figure(result.plot(kind), _beside(plot, kind))
     if json:
         print_json(result.to_dict())

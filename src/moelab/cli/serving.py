@@ -25,6 +25,9 @@ def command(
     tables: Annotated[
         str | None, typer.Option(help="Use measured latencies (YAML) and the simpler model of arXiv 2404.02852.")
     ] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw throughput against latency as the batch grows (.html, .svg, .png, .pdf).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Estimate devices, batch, throughput, latency and price of serving a model that need not exist yet.
@@ -33,9 +36,10 @@ def command(
     """
     from moelab.architecture import load_model
     from moelab.cli.output import print_json, print_line, print_table
+    from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
     from moelab.quantities import format_bytes, format_number, format_seconds
-    from moelab.serving import Traffic, load_hardware, serve_one
+    from moelab.serving import Traffic, batch_curve, load_hardware, serve_one
     from moelab.serving.cost import doubts
 
     model, device = load_model(config), load_hardware(hardware)
@@ -55,11 +59,19 @@ def command(
         },
         "serving",
     )
+    check_output(plot, "--plot", FIGURES)
     if tables is not None:
+        if plot is not None:
+            raise InputError("--plot: draws the roofline's latencies, not those of --tables")
         _simple(model, traffic, device, device.price if gpu_price is None else gpu_price, tables, json)
         return
     cost = serve_one(model, traffic, device, gpu_price)
     price = device.price if gpu_price is None else gpu_price
+    if plot is not None:
+        from moelab.report.figures import save_figure, serving_curve
+
+        rows_by_batch = batch_curve(model, traffic, device, cost, f"{config} on {cost['gpus']} x {device.name}")
+        save_figure(serving_curve(rows_by_batch, title="Throughput against latency"), plot)
     if json:
         print_json({"hardware": hardware, "gpu_price": price, **cost, "warnings": doubts(model, cost)})
         return

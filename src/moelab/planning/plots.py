@@ -26,32 +26,11 @@ def figure(plan: "Plan", kind: str) -> Any:
         raise InputError(f"plot: no such figure {kind!r}; known: {', '.join(FIGURES)}")
     if kind == "candidates":
         return figures.candidates(candidate_rows(plan))
-    return _pareto(plan) if kind == "pareto" else _slices(plan)
-
-
-def _pareto(plan: "Plan") -> Any:
-    """Loss against total parameters, the price of serving as the size of a point."""
-    import altair as alt
-
-    from moelab.report import theme
-    from moelab.report.tables import read_rows
-
-    rows, left_out = read_rows(
-        pareto_rows(plan), "pareto", ["loss"], positive=["params_total"], texts=["label", "kind"], optional=["price"]
-    )
-    x = theme.quantity_x("params_total", rows, "total parameters", log=True)
-    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title=plan.loss_name)
-    tips = theme.tooltip(
-        ("label", "design", ""), ("loss", "loss", ".3f"), ("params_total", "parameters", ".3s"), ("price", "$/M", ".3g")
-    )
-    points = alt.Chart(theme.data(rows)).mark_point(filled=True, opacity=0.9)
-    channels = [x, y, theme.kind_color(rows), theme.kind_shape(rows)]
-    if any(row["price"] is not None for row in rows):
-        scale = alt.Scale(type="log", range=[40, 600])
-        channels.append(alt.Size("price:Q", scale=scale, title="$ per million tokens"))
-    line = alt.Chart(theme.data(rows)).mark_line(strokeWidth=1.2, color=theme.MUTED, opacity=0.6).encode(x, y)
-    chart = alt.layer(line, points.encode(*channels, tooltip=tips)).properties(width=theme.WIDTH, height=theme.HEIGHT)
-    return theme.finish(chart, "No other design is better in loss and size (and price) at once", left_out)
+    if kind == "slices":
+        return _slices(plan)
+    title = "No other design is better in loss and size (and price) at once"
+    rows = pareto_rows(plan)
+    return figures.pareto(rows, loss_title=plan.loss_name, cost_title="$ per million tokens served", title=title)
 
 
 def _slices(plan: "Plan") -> Any:
@@ -94,14 +73,15 @@ def candidate_rows(plan: "Plan") -> list[Row]:
 
 
 def pareto_rows(plan: "Plan") -> list[Row]:
-    """A row per design of the front: label, kind, params_total, loss and regret, price per million tokens or None."""
+    """A row per design of the front: label, kind, params_total, loss, dollars per million tokens served or None."""
     return [
         {
             "label": design.label,
             "kind": "moe" if design.is_moe else "dense",
             "params_total": design.params_total,
             "loss": _loss(plan, design),
-            "price": None if design.serving is None else design.serving["cost_per_million_tokens"],
+            "on_front": True,
+            "serving_cost": None if design.serving is None else design.serving["cost_per_million_tokens"],
         }
         for design in plan.pareto
     ]

@@ -12,7 +12,9 @@ from moelab.report.tables import Row, read_rows, unique
 MAX_LABELS, LABEL_GAP = 6, 22  # names on the front, and the pixels between two of them
 
 
-def pareto(table: Any, *, cost_title: str = "serving cost", title: str = "") -> Any:
+def pareto(
+    table: Any, *, loss_title: str = "loss (nats per token)", cost_title: str = "serving cost", title: str = ""
+) -> Any:
     """Loss against total parameters and, where known, against serving cost; designs on the front are solid and named.
 
     Columns: loss, params_total, serving_cost (may be null or absent), label, kind (dense|moe), on_front (bool: no
@@ -24,16 +26,17 @@ def pareto(table: Any, *, cost_title: str = "serving cost", title: str = "") -> 
     )  # fmt: skip
     priced = [row for row in rows if row["serving_cost"] is not None and row["serving_cost"] > 0]
     width = 350 if priced else 640
-    panels = [_panel(rows, rows, "params_total", "total parameters", width)]
+    panels = [_panel(rows, rows, "params_total", "total parameters", loss_title, width)]
     if priced:
-        panels.append(_panel(priced, rows, "serving_cost", cost_title, width))
+        panels.append(_panel(priced, rows, "serving_cost", cost_title, loss_title, width))
     note = "solid: on the front" if len({row["on_front"] for row in rows}) == 2 else ""
     return theme.finish(alt.concat(*panels, columns=2, spacing=28), title, left_out, note)
 
 
-def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, width: int, height: int = 320) -> Any:
+def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title: str, width: int) -> Any:
+    height = 320
     y_scale = theme.scale([row["loss"] for row in every])
-    y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
+    y = alt.Y("loss:Q", scale=y_scale, title=y_title)
     x = theme.quantity_x(field, rows, x_title, log=True)
     tips = theme.tooltip(("label", "design", ""), ("kind", "kind", ""), ("loss", "loss", ".3f"),
                          ("params_total", "total parameters", ".3~s"),
