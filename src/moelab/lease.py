@@ -1,14 +1,16 @@
 """Leases: at most one living process works on a thing, on any file system, whatever the clocks say.
 
-A lease on PLACE is the newest of the files `PLACE.000001`, `PLACE.000002`, ... The holder created it exclusively (the
-one atomic step a network file system owes everybody; advisory locks are not) and moves a counter in it while it
-lives. Nobody compares clocks: an observer watches, over its own monotonic time, whether the counter moves. A holder
-whose counter stands still is dead, and the next number is the next holder's. Processes that see each other's process
-table need not watch: they look whether the holder is still there.
+A lease on PLACE is the file `PLACE.NUMBER` with the highest number. The holder created it exclusively (the one atomic
+step that every network file system offers; advisory locks are not) and moves a counter in it while it lives. Nobody
+compares clocks: an observer watches, over its own monotonic time, whether the counter moves. A holder whose counter
+stands still is dead, and the next number goes to whoever creates it first; the old holder, if it was only asleep, sees
+that its file is gone or a higher one is there. Processes that share a process table need not watch: they look whether
+the holder is still there.
 """
 
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -66,6 +68,7 @@ class Claim:
     holder: str = ""
     host: str = ""
     pid: int = 0
+    nonce: str = ""
     machine: str = ""
     started: str = ""
     beat: float = 0.0
@@ -176,18 +179,13 @@ class Lease:
         if self.lost:
             raise LeaseLost(f"{self.claim.place} was taken over while this process stood still")
 
-    def release(self, done: bool = False) -> None:
-        """Give it back. With `done` nothing is left to do and no trace stays."""
+    def release(self) -> None:
+        """Give it back; no trace stays."""
         self._stop.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        if self.lost:
-            return
+        self._thread.join()
         with suppress(OSError):
-            if done:
-                self.claim.path.unlink(missing_ok=True)
-            else:
-                _overwrite(self.claim.path, _RELEASED)
+            if self.claim.nonce in self.claim.path.read_text(encoding="utf-8"):
+                self.claim.path.unlink()
 
     def _run(self) -> None:
         while not self.lost and not self._stop.wait(self.claim.beat):
@@ -196,7 +194,7 @@ class Lease:
     def _beat(self) -> None:
         self._count += 1
         try:
-            _overwrite(self.claim.path, str(self._count))
+            _overwrite(self.claim, self._count)
             self._last = time.monotonic()
         except FileNotFoundError:
             self.lost = True
@@ -226,13 +224,12 @@ def acquire(place: Path, terms: Terms = DEFAULT) -> Lease:
 
 @contextmanager
 def hold(place: Path, terms: Terms = DEFAULT) -> Iterator[Lease]:
-    """A lease for a while; after an error it can be taken at once, without one its files are removed."""
-    lease, done = acquire(place, terms), False
+    """A lease for a while."""
+    lease = acquire(place, terms)
     try:
         yield lease
-        done = True
     finally:
-        lease.release(done)
+        lease.release()
 
 
 def revoke(claim: Claim) -> None:
@@ -269,6 +266,7 @@ def _mine(place: Path, number: int, terms: Terms) -> Claim:
         holder=terms.holder,
         host=socket.gethostname(),
         pid=pid,
+        nonce=secrets.token_hex(8),
         machine=this_machine(),
         started=process_started(pid),
         beat=terms.patience / _BEATS,
@@ -291,7 +289,7 @@ def _generations(place: Path) -> list[int]:
 
 
 def _content(claim: Claim) -> bytes:
-    who = {name: getattr(claim, name) for name in ("holder", "host", "pid", "machine", "started", "beat")}
+    who = {name: getattr(claim, name) for name in ("holder", "host", "pid", "nonce", "machine", "started", "beat")}
     return f"{claim.counter:<{_WIDTH}}\n{json.dumps(who)}\n".encode()
 
 
@@ -323,10 +321,15 @@ def _create(path: Path, content: bytes) -> bool:
     return True
 
 
-def _overwrite(path: Path, counter: str) -> None:
-    """Change the counter in place: that needs no room on a full disk, and never brings a removed file back."""
-    handle = os.open(path, os.O_WRONLY)
+def _overwrite(claim: Claim, count: int) -> None:
+    """Change the counter in place: that needs no room on a full disk, and never brings a removed file back.
+
+    Raises FileNotFoundError where the file is gone or is another's.
+    """
+    handle = os.open(claim.path, os.O_RDWR)
     try:
-        os.write(handle, f"{counter:<{_WIDTH}}".encode())
+        if claim.nonce.encode() not in os.read(handle, 4096):
+            raise FileNotFoundError(claim.path)
+        os.pwrite(handle, f"{count:<{_WIDTH}}".encode(), 0)
     finally:
         os.close(handle)

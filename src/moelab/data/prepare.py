@@ -1,7 +1,7 @@
 """Text -> a prepared folder: `moelab data prepare`.
 
-The folder is built beside its place and renamed into it whole, under a lock, so that a killed or concurrent call leaves
-either the old state or the new one. The same call on a valid folder reuses it.
+The folder is built beside its place and renamed into it whole, under a lease, so that a killed or concurrent call
+leaves either the old state or the new one. The same call on a valid folder reuses it.
 """
 
 import os
@@ -24,6 +24,7 @@ from moelab.data.sources import Source, open_sources
 from moelab.data.tokenizer import SMALLEST_VOCABULARY, end_of_text_id, load_tokenizer, tokenizer_bytes, train_tokenizer
 from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, read_json, sha256_file, write_json
+from moelab.lease import Terms, acquire
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -224,21 +225,17 @@ def _source_infos(sources: list[Source], train: list[Tally], validation: list[Ta
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Only one call at a time builds `out`; the lock ends with the process that holds it."""
+    """Only one call at a time builds `out`; others wait for it, on any machine that shares the folder."""
     try:
-        import fcntl
-    except ImportError:  # not a POSIX system: the rename alone keeps the folder whole
-        yield
-        return
+        lease = acquire(out.parent / f".{out.name}.lease", Terms(queue=True))
+    except InputError as error:
+        raise InputError(f"out: {error}") from None
     try:
-        stream = open(out.parent / f".{out.name}.lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise InputError(f"out: cannot write in {out.parent}: {error.strerror}") from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
         for stale in out.parent.glob(f".{out.name}.*.part"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
+    finally:
+        lease.release()
 
 
 @contextmanager
