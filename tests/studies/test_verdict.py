@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.studies.training import SeedNoise, SweepOutcome, seed_noise
+from moelab.studies.noise import SeedNoise, seed_noise
+from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified, judge
 
 MODEL: dict[str, Any] = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}

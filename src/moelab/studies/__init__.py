@@ -1,11 +1,13 @@
 """Many runs: designs, the executor of this machine, and the whole loop from text to a verified recommendation."""
 
-from moelab.studies.config import RunGrid, StudyConfig, Sweep, build_runs
+from moelab.studies.config import StudyConfig, Sweep, build_runs
+from moelab.studies.designs import DESIGNS, RunGrid, matching
 from moelab.studies.local import run_all
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.study import READY, load_study, run_study
 
 __all__ = [
+    "DESIGNS",
     "READY",
     "RunGrid",
     "StudyConfig",
@@ -13,6 +15,7 @@ __all__ = [
     "Sweep",
     "build_runs",
     "load_study",
+    "matching",
     "run_all",
     "run_study",
 ]

@@ -4,30 +4,50 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from moelab.errors import MoelabError
+from moelab.errors import InputError, MoelabError
 from moelab.fitting import Comparison, compare
 from moelab.planning import Budget, Plan, Space, plan
 from moelab.runs import RunRecord
-from moelab.studies.config import StudyConfig
+from moelab.studies.config import FitStep, PlanStep, StudyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """The laws that could be fitted, ranked by held-out error (with the others' reasons), and what they recommend."""
+    """The runs as a table; the laws fitted to them, ranked by held-out error (with the others' reasons), and the plan.
+
+    `comparison` and `plan` are None where the study asks for none; `note` says why no law could be fitted.
+    """
 
     table: pl.DataFrame
-    comparison: Comparison
-    plan: Plan
+    comparison: Comparison | None
+    plan: Plan | None
+    note: str | None = None
 
 
 def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
-    """Fit and plan, with the runs that did not diverge. Raises InputError where no law can be fitted to them."""
-    rows = [record.row() for record in records if record.loss is not None]
+    """Fit and plan, with the runs that did not diverge.
+
+    Raises InputError where the plan needs a law and none can be fitted to them.
+    """
+    once = {record.run_id: record for record in records if record.loss is not None}
+    rows = [record.row() for record in once.values()]
     if not rows:
         raise MoelabError("study: every run diverged; try a lower learning rate")
     table = pl.DataFrame(rows, infer_schema_length=None)
-    step = study.fit
-    comparison = compare(
+    if study.fit is None:
+        return Analysis(table=table, comparison=None, plan=None)
+    try:
+        comparison = _fit(study.fit, table)
+    except InputError as error:
+        if study.plan is not None:
+            raise
+        return Analysis(table=table, comparison=None, plan=None, note=str(error))
+    planned = None if study.plan is None else _plan(study.plan, comparison, records)
+    return Analysis(table=table, comparison=comparison, plan=planned)
+
+
+def _fit(step: FitStep, table: pl.DataFrame) -> Comparison:
+    return compare(
         table,
         step.laws,
         holdout=step.holdout or None,
@@ -36,13 +56,11 @@ def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
         bootstrap=step.bootstrap,
         seed=step.seed,
     )
-    return Analysis(table=table, comparison=comparison, plan=_plan(study, comparison, records))
 
 
-def _plan(study: StudyConfig, comparison: Comparison, records: list[RunRecord]) -> Plan:
+def _plan(step: PlanStep, comparison: Comparison, records: list[RunRecord]) -> Plan:
     """The best design for a multiple of the dearest run's compute, by the laws weighted by their held-out error."""
     dearest = max(record.train_flops for record in records)
-    step = study.plan
     budget = Budget(flops=step.flops_times * dearest, max_params=step.max_params, max_tokens=step.max_tokens)
     weights = [comparison.weights[name] for name in comparison.fits]
     return plan(budget, list(comparison.fits.values()), Space.parse(step.space, "plan.space"), weights=weights)

@@ -4,21 +4,35 @@ from moelab.architecture import ModelConfig
 from moelab.planning import Candidate, Plan
 from moelab.quantities import format_number
 from moelab.studies.analysis import Analysis
-from moelab.studies.config import StudyConfig
+from moelab.studies.config import PlanStep, StudyConfig
+from moelab.studies.findings import Finding
+from moelab.studies.stages import StageOutcome
 from moelab.studies.verify import ROLES, Verdict, Verified
 
 
 def answer(
     study: StudyConfig,
+    stages: list[StageOutcome],
+    findings: list[Finding],
     analysis: Analysis,
     verified: list[Verified],
     verdict: Verdict | None,
 ) -> list[str]:
-    """What to train, what it was predicted to reach and reached, and whether its rival is beaten."""
-    sentences = [_headline(analysis.plan), _recommendation(study, analysis), _expectation(analysis.plan)]
-    sentences += [_measurement(each, analysis.comparison.weights) for each in verified]
-    sentences.append(_verdict(verdict))
+    """What the designs found; then what to train, what it was predicted to reach and reached, and who is ahead."""
+    sentences = [sentence for finding in findings for sentence in finding.sentences]
+    sentences += [_stage(stage) for stage in stages]
+    if analysis.plan is not None and study.plan is not None:
+        weights = analysis.comparison.weights if analysis.comparison else {}
+        sentences += [_headline(analysis.plan), _recommendation(study.plan, analysis.plan), _expectation(analysis.plan)]
+        sentences += [_measurement(each, weights) for each in verified]
+        sentences.append(_verdict(verdict) if study.verify is not None else "")
     return [sentence for sentence in sentences if sentence]
+
+
+def _stage(outcome: StageOutcome) -> str:
+    winner = outcome.winner
+    text = f"Stage {outcome.stage.name} chose {describe_model(winner.model)}, of {len(outcome.ranked)} designs"
+    return text + ("." if outcome.margin is None else f", {outcome.margin:.3f} nats ahead of the next.")
 
 
 def describe_model(model: ModelConfig) -> str:
@@ -42,10 +56,10 @@ def _headline(plan: Plan) -> str:
     return f"Train a dense model of {total} parameters on {tokens} tokens."
 
 
-def _recommendation(study: StudyConfig, analysis: Analysis) -> str:
-    best = analysis.plan.best
+def _recommendation(step: PlanStep, plan: Plan) -> str:
+    best = plan.best
     return (
-        f"That spends {study.plan.flops_times:g} times the compute of the dearest run fitted ({best.train_flops:.2g} "
+        f"That spends {step.flops_times:g} times the compute of the dearest run fitted ({best.train_flops:.2g} "
         f"FLOPs) on {describe_model(best.config)}."
     )
 

@@ -1,39 +1,29 @@
 """What a study is: the text, the runs, the laws fitted to them, what is planned, and what is trained to check it."""
 
-import itertools
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from moelab.config import Config, Count, CountOrZero, Fraction, Positive
 from moelab.data import PrepareConfig
 from moelab.errors import InputError
 from moelab.runs import RunConfig
+from moelab.serving import Traffic
+from moelab.studies.designs import Planned, RunSource, Template, parse_source
+from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
+from moelab.studies.designs.learning_rate import LearningRateRule
 
 
-class RunGrid(Config):
-    """Some runs: dotted fields of a run config, each with a value or a list; lists are crossed.
+def _source(value: Any) -> RunSource:
+    try:
+        return parse_source(value)
+    except InputError as error:
+        name = value.get("name") if isinstance(value, dict) else None
+        raise ValueError(f"{name}: {error}" if name else str(error)) from None
 
-    `zip` lists advance together instead: {"model.d_model": [32, 64], "model.d_ff": [88, 176]} is two runs.
-    """
 
-    name: str
-    set: dict[str, Any] = {}
-    zip: dict[str, list[Any]] = {}
-    replicates: Count = 1
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len({len(values) for values in self.zip.values()}) > 1:
-            raise ValueError(f"zip: the lists of {self.name} must be equally long")
-        return self
-
-    def assignments(self) -> list[dict[str, Any]]:
-        """One flat {dotted field: value} per run, without the seeds of replicates."""
-        rows = [dict(zip(self.zip, values, strict=True)) for values in zip(*self.zip.values(), strict=True)] or [{}]
-        crossed = {key: value if isinstance(value, list) else [value] for key, value in self.set.items()}
-        products = [dict(zip(crossed, values, strict=True)) for values in itertools.product(*crossed.values())]
-        return [{**row, **product} for row in rows for product in products]
+Source = Annotated[SerializeAsAny[RunSource], BeforeValidator(_source)]
+"""An entry of `runs`: a design named by its key `design`, or a grid."""
 
 
 class Sweep(Config):
@@ -41,7 +31,7 @@ class Sweep(Config):
 
     field: str = "train.learning_rate"
     values: list[float]
-    runs: list[RunGrid]
+    runs: list[Source]
 
 
 class FitStep(Config):
@@ -73,8 +63,31 @@ class VerifyStep(Config):
     strict: bool = False
 
 
+class Stage(Config):
+    """Runs whose winner sets fields of all later runs: the lowest mean loss over seeds wins.
+
+    `carry` names what is taken over: `model`, or dotted fields of the run. Runs labelled dense do not compete.
+    """
+
+    name: str
+    runs: list[Source]
+    carry: list[str] = ["model"]
+
+
+class ServingStep(Config):
+    """For what serving the models would cost: hardware of the catalogue (or a file), traffic, the price of a GPU."""
+
+    hardware: str = "h100"
+    traffic: Traffic = Traffic()
+    gpu_price: Positive | None = None
+
+
 class StudyConfig(Config):
-    """A whole study. `base` holds the fields of a run config that every run shares."""
+    """A whole study. `base` holds the fields of a run config that every run shares.
+
+    Every design answers its own question. `stages` come before the runs and feed each winner to what follows. With
+    `fit`, laws are fitted to the runs; with `plan`, a design is planned from them and, with `verify`, trained.
+    """
 
     name: str
     title: str
@@ -82,34 +95,100 @@ class StudyConfig(Config):
     data: PrepareConfig
     base: dict[str, Any]
     sweep: Sweep | None = None
-    runs: list[RunGrid]
-    fit: FitStep
-    plan: PlanStep
-    verify: VerifyStep = VerifyStep()
+    learning_rate: LearningRateRule | None = None
+    stages: list[Stage] = []
+    runs: list[Source]
+    fit: FitStep | None = None
+    plan: PlanStep | None = None
+    verify: VerifyStep | None = VerifyStep()
+    serving: ServingStep = ServingStep()
     workers: CountOrZero = 0
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.plan is not None and self.fit is None:
+            raise ValueError("fit: is required by `plan`: it plans with the fitted laws")
+        names = [source.name for stage in self.stages for source in stage.runs] + [source.name for source in self.runs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"runs: the name {twice!r} stands twice")
+        rule = self.learning_rate
+        if rule is not None and rule.rule == "sweep" and (self.sweep is None or self.sweep.field != _RATE):
+            raise ValueError(f"learning_rate.rule: sweep needs a `sweep` of {_RATE}")
+        return self
 
-def build_runs(study: StudyConfig, grids: list[RunGrid], data_path: str, common: dict[str, Any]) -> list[RunConfig]:
-    """The run configs of `grids`: base, then `common`, then each grid's own fields. Replicates differ in the seed.
 
-    Raises InputError naming the grid whose runs are not valid.
+_RATE = "train.learning_rate"
+
+
+def build_runs(
+    study: StudyConfig, sources: list[RunSource], data_path: str, common: dict[str, Any], *, rates: bool = True
+) -> list[RunConfig]:
+    """The run configs of `sources`: base, then `common`, then each entry's own fields. Replicates differ in the seed.
+
+    With `rates` the study's learning-rate rule is applied to every run that does not set its own. Raises InputError
+    naming the study and the entry whose runs are not valid or whose budget cannot be met.
     """
     configs = []
-    for grid in grids:
-        for fields in grid.assignments():
-            for replicate in range(grid.replicates):
-                configs.append(build_run(study, grid.name, {**common, **fields}, replicate, data_path))
-    return configs
+    earlier: dict[str, list[Planned]] = {}
+    for source in sources:
+        try:
+            planned = source.plan(Template(base=merged_base(study, common), earlier=earlier))
+        except InputError as error:
+            raise InputError(f"study {study.name}, runs {source.name}: {error}") from None
+        earlier[source.name] = planned
+        for run in planned:
+            own = run.assignments()
+            kept = {key: value for key, value in common.items() if "model" not in own or key.split(".")[0] != "model"}
+            for replicate in range(source.replicates):
+                configs.append(build_run(study, source.name, {**kept, **own}, replicate, data_path))
+    return with_rates(study, configs, data_path) if rates else configs
 
 
-def build_run(
-    study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str, replace: tuple[str, ...] = ()
-) -> RunConfig:
-    """One run: the study's base with flat {dotted field: value} laid over it; `replace` names parts to drop.
+def merged_base(study: StudyConfig, common: dict[str, Any]) -> dict[str, Any]:
+    """The study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's."""
+    base = {key: value for key, value in study.base.items() if key != "model" or "model" not in common}
+    for key, value in common.items():
+        base = _merge(base, _nested(key, value))
+    return base
+
+
+def swept_run(study: StudyConfig, data_path: str) -> RunConfig | None:
+    """The cheapest run of the learning-rate sweep, where its choice holds; None without such a sweep."""
+    sweep = study.sweep
+    if sweep is None or sweep.field != _RATE:
+        return None
+    configs = build_runs(study, sweep.runs, data_path, {_RATE: sweep.values[0]}, rates=False)
+    return min(configs, key=lambda config: config.train.tokens)
+
+
+def with_rates(study: StudyConfig, configs: list[RunConfig], data_path: str) -> list[RunConfig]:
+    """The study's rule for the learning rate applied; a branch has its trunk's, and a rate of one's own stays."""
+    rule = study.learning_rate
+    if rule is None:
+        return configs
+    swept = swept_run(study, data_path)
+    trunks: dict[str, float] = {}
+    found = []
+    for config in configs:
+        if config.labels.get("own_rate") is None:
+            if config.labels.get(BRANCH_OF) in trunks:
+                rate = trunks[config.labels[BRANCH_OF]]
+                config = config.replace(train={**config.train.to_dict(), "learning_rate": rate})
+            else:
+                config = rule.apply(config, swept)
+        if TRUNK in config.labels:
+            trunks[config.labels[TRUNK]] = config.train.learning_rate
+        found.append(config)
+    return found
+
+
+def build_run(study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str) -> RunConfig:
+    """One run: the study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's.
 
     Raises InputError naming the study and the group when the result is not a valid run.
     """
-    base = {key: value for key, value in study.base.items() if key not in replace}
+    base = {key: value for key, value in study.base.items() if key != "model" or "model" not in fields}
     value = _merge(base, {"data": {"path": data}, "labels": {"group": group}})
     for key, field_value in fields.items():
         value = _merge(value, _nested(key, field_value))

@@ -1,14 +1,18 @@
 """Everything a finished study found, for the report, for JSON and for Python."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from moelab.planning import Plan
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
+from moelab.studies.designs import Match, matching
+from moelab.studies.findings import Finding
 from moelab.studies.folder import StudyFolder
-from moelab.studies.training import SeedNoise, SweepOutcome
+from moelab.studies.noise import SeedNoise
+from moelab.studies.stages import StageOutcome
+from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
 
@@ -19,8 +23,10 @@ class StudyOutcome:
     study: StudyConfig
     folder: StudyFolder
     sweep: SweepOutcome | None
+    stages: list[StageOutcome]
     trained: list[tuple[RunConfig, RunRecord]]
     noise: SeedNoise | None
+    findings: list[Finding]
     analysis: Analysis
     verified: list[Verified]
     verdict: Verdict | None
@@ -28,27 +34,40 @@ class StudyOutcome:
     seconds: float
 
     @property
-    def plan(self) -> Plan:
-        """What the fitted laws recommend."""
+    def plan(self) -> Plan | None:
+        """What the fitted laws recommend; None where the study plans nothing."""
         return self.analysis.plan
 
     @property
     def warnings(self) -> list[str]:
         """The plan's, except those on learning-rate rules: a study trains with its own rate."""
-        return [text for text in self.plan.warnings if not text.startswith("learning rate")]
+        planned = [] if self.plan is None else self.plan.warnings
+        return [text for text in planned if not text.startswith("learning rate")]
+
+    @property
+    def matches(self) -> list[Match]:
+        """How well the runs that were meant to cost the same do."""
+        staged = [config for stage in self.stages for config, _ in stage.trained]
+        return matching([*staged, *(config for config, _ in self.trained)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab study --json` prints."""
+        comparison = self.analysis.comparison
         return {
             "study": self.study.name,
             "answer": self.answer,
             "n_runs": len(self.trained),
             "seed_noise": None if self.noise is None else self.noise.deviation,
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
-            "fits": {name: fitted.to_json(draws=False) for name, fitted in self.analysis.comparison.fits.items()},
-            "weights": self.analysis.comparison.weights,
-            "skipped": self.analysis.comparison.skipped,
-            "plan": self.plan.to_dict(),
+            "stages": {each.stage.name: each.chosen for each in self.stages},
+            "findings": {each.name: each.data for each in self.findings},
+            "matching": [asdict(each) | {"spread": each.spread} for each in self.matches],
+            "fits": {name: fitted.to_json(draws=False) for name, fitted in comparison.fits.items()}
+            if comparison
+            else {},
+            "weights": comparison.weights if comparison else {},
+            "skipped": comparison.skipped if comparison else {},
+            "plan": None if self.plan is None else self.plan.to_dict(),
             "verified": [each.to_dict() for each in self.verified],
             "report": str(self.folder.report),
             "seconds": self.seconds,

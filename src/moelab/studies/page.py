@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from moelab.fitting import Comparison
 from moelab.fitting.plots import fit_rows
-from moelab.planning import Candidate
+from moelab.planning import Candidate, Plan
 from moelab.quantities import format_number, format_seconds
 from moelab.report import Fact, Figure, Page, Section, Table, figures, write_page
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.answer import describe_model
 from moelab.studies.outcome import StudyOutcome
+from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.verify import ROLES
 
 _SHOWN_CANDIDATES = 6
@@ -19,31 +21,49 @@ def write_report(outcome: StudyOutcome) -> None:
     page = Page(
         title=outcome.study.title,
         answer=outcome.answer,
-        facts=_facts(outcome),
-        sections=[_verified(outcome), _plan(outcome), _laws(outcome), _runs(outcome), _method(outcome)],
+        facts=[*(fact for finding in outcome.findings for fact in finding.facts), *_facts(outcome)],
+        sections=_sections(outcome),
         versions=outcome.trained[0][1].versions,
         repeat=[f"moelab study {outcome.study.name}"],
     )
     write_page(page, outcome.folder.report)
 
 
+def _sections(outcome: StudyOutcome) -> list[Section]:
+    sections = [finding.section for finding in outcome.findings]
+    sections += [stage_section(stage) for stage in outcome.stages]
+    if outcome.verified:
+        sections.append(_verified(outcome))
+    if outcome.plan is not None:
+        sections.append(_plan(outcome, outcome.plan))
+    if outcome.analysis.comparison is not None:
+        sections.append(_laws(outcome, outcome.analysis.comparison))
+    if outcome.matches:
+        sections.append(matching_section(outcome.matches))
+    return [*sections, _runs(outcome), _method(outcome)]
+
+
 def _facts(outcome: StudyOutcome) -> list[Fact]:
-    plan, verdict = outcome.plan, outcome.verdict
-    best = plan.best
-    facts = [
-        Fact(
-            "Training compute", _power(best.train_flops), f"FLOPs, {outcome.study.plan.flops_times:g} x the dearest run"
-        ),
-        Fact("Recommended", "MoE" if best.is_moe else "dense", best.label),
-        Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
-    ]
+    plan, verdict, step = outcome.plan, outcome.verdict, outcome.study.plan
+    facts: list[Fact] = []
+    if plan is not None and step is not None:
+        best = plan.best
+        facts = [
+            Fact("Training compute", _power(best.train_flops), f"FLOPs, {step.flops_times:g} x the dearest run"),
+            Fact("Recommended", "MoE" if best.is_moe else "dense", best.label),
+            Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
+        ]
     if verdict is not None:
         noise = "" if verdict.noise is None else f", seed noise {verdict.noise.deviation:.3f}"
         ahead = "MoE ahead by" if verdict.margin > 0 else "Dense ahead by"
         facts.append(Fact(ahead, f"{abs(verdict.margin):.3f}", f"nats per token, measured{noise}"))
-    if plan.p_moe_beats_dense is not None:
+    if plan is not None and plan.p_moe_beats_dense is not None:
         facts.append(Fact("MoE wins", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, before training it"))
-    return [*facts, Fact("Runs fitted", str(len(outcome.trained)), f"this call took {format_seconds(outcome.seconds)}")]
+    if outcome.noise is not None and verdict is None:
+        facts.append(Fact("Seed noise", f"{outcome.noise.deviation:.3f}", "nats, one standard deviation"))
+    runs = len(outcome.trained) + sum(len(stage.trained) for stage in outcome.stages)
+    name = "Runs" if outcome.analysis.comparison is None else "Runs fitted"
+    return [*facts, Fact(name, str(runs), f"this call took {format_seconds(outcome.seconds)}")]
 
 
 def _verified(outcome: StudyOutcome) -> Section:
@@ -83,8 +103,7 @@ def _verified(outcome: StudyOutcome) -> Section:
     )
 
 
-def _plan(outcome: StudyOutcome) -> Section:
-    plan = outcome.plan
+def _plan(outcome: StudyOutcome, plan: Plan) -> Section:
     shown: list[Candidate] = plan.candidates[:_SHOWN_CANDIDATES]
     rival = plan.best_dense if plan.best.is_moe else plan.best_moe
     if rival is not None and rival not in shown:
@@ -128,8 +147,7 @@ def _plan(outcome: StudyOutcome) -> Section:
     )
 
 
-def _laws(outcome: StudyOutcome) -> Section:
-    comparison = outcome.analysis.comparison
+def _laws(outcome: StudyOutcome, comparison: Comparison) -> Section:
     points = [row for fitted in comparison.fits.values() for row in fit_rows(fitted)]
     table = [
         [
@@ -180,9 +198,12 @@ def _runs(outcome: StudyOutcome) -> Section:
         if outcome.noise is None
         else f"Seed noise: {outcome.noise.deviation:.3f} nats ({outcome.noise.freedom} degrees of freedom)."
     )
+    text = [f"{outcome.study.about} {noise}".strip()]
+    if outcome.analysis.note:
+        text.append(f"No law was fitted: {outcome.analysis.note}.")
     return Section(
         "The runs",
-        text=[f"{outcome.study.about} {noise}".strip()],
+        text=text,
         figures=[
             Figure(figures.loss_by_size(kept), "Loss falls with size and with tokens."),
         ],
@@ -197,8 +218,8 @@ def _method(outcome: StudyOutcome) -> Section:
         tried = ", ".join(f"{value:g} ({loss:.3f})" for value, loss in sweep.losses.items())
         edge = " It is the end of what was tried." if sweep.at_edge else ""
         text.append(
-            f"A sweep over one small dense model set `{sweep.field}` to {sweep.chosen:g} for every run, MoE and the "
-            f"final ones included; tried: {tried}.{edge}"
+            f"A sweep over one small model set `{sweep.field}` to {sweep.chosen:g}{_reach(outcome)}; "
+            f"tried: {tried}.{edge}"
         )
     record = outcome.trained[0][1]
     text.append(
@@ -207,6 +228,17 @@ def _method(outcome: StudyOutcome) -> Section:
         "head included."
     )
     return Section("How", text=text)
+
+
+def _reach(outcome: StudyOutcome) -> str:
+    """Which runs have the swept value."""
+    rule = outcome.study.learning_rate
+    if rule is None or rule.carry == "constant":
+        return " for every run, MoE and the final ones included"
+    rates = [config.train.learning_rate for config, _ in outcome.trained]
+    return (
+        f", carried to every other run by the ratio of the rule `{rule.carry}` ({min(rates):.3g} to {max(rates):.3g})"
+    )
 
 
 def _run_row(config: RunConfig, record: RunRecord) -> dict[str, Any]:

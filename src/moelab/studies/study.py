@@ -19,10 +19,12 @@ from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
+from moelab.studies.findings import find_all
 from moelab.studies.folder import StudyFolder
+from moelab.studies.noise import seed_noise
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page import write_report
-from moelab.studies.training import Workshop, seed_noise
+from moelab.studies.training import Workshop
 from moelab.studies.verify import judge, verify
 
 READY = ("quickstart",)
@@ -67,46 +69,64 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
         common = {sweep.field: sweep.chosen}
         tried = ", ".join(f"{value:g}: {loss:.3f}" for value, loss in sweep.losses.items())
         display.say(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
-    display.stage("Training the runs that the laws are fitted to")
+    stages = []
+    for stage in study.stages:
+        display.stage(f"Stage {stage.name}: its winner sets {', '.join(stage.carry)}")
+        stages.append(workshop.stage(stage, common, dataset))
+        common |= stages[-1].chosen
+    display.stage("Training the runs of the study" if study.fit is None else "Training the runs for the laws")
     trained = workshop.designs(common, dataset)
-    noise = seed_noise(trained)
-    display.stage("Fitting the laws and planning")
+    noise = seed_noise(trained + [pair for stage in stages for pair in stage.trained])
+    display.stage("Analysing")
+    findings = find_all(study, trained, noise)
     analysis = analyse(study, [record for _, record in trained])
-    save_fits(analysis.comparison.fits, folder.path / "fits.json")
-    folder.save("plan", _jsonable(analysis.plan.to_dict()))
-    _say_plan(display, analysis)
-    display.stage("Training the recommendation and its rival")
-    verified = verify(workshop, analysis.plan, analysis.comparison, common, dataset)
-    verdict = judge(verified, noise)
+    _keep(folder, display, analysis)
+    verified, verdict = [], None
+    if analysis.plan is not None and analysis.comparison is not None and study.verify is not None:
+        display.stage("Training the recommendation and its rival")
+        verified = verify(workshop, analysis.plan, analysis.comparison, common, dataset)
+        verdict = judge(verified, noise)
     outcome = StudyOutcome(
         study=study,
         folder=folder,
         sweep=sweep,
+        stages=stages,
         trained=trained,
         noise=noise,
+        findings=findings,
         analysis=analysis,
         verified=verified,
         verdict=verdict,
-        answer=answer(study, analysis, verified, verdict),
+        answer=answer(study, stages, findings, analysis, verified, verdict),
         seconds=time.monotonic() - started,
     )
     _write(outcome)
     return outcome
 
 
-def _say_plan(display: Display, analysis: Analysis) -> None:
+def _keep(folder: StudyFolder, display: Display, analysis: Analysis) -> None:
+    """Save and say what was fitted and planned, before anything is trained for it."""
+    if analysis.comparison is None:
+        return
+    save_fits(analysis.comparison.fits, folder.path / "fits.json")
+    if analysis.plan is not None:
+        folder.save("plan", _jsonable(analysis.plan.to_dict()))
     for name, fitted in analysis.comparison.fits.items():
         held = fitted.holdout
         score = f", held out {held.mean_abs_rel:.1%} on {held.n_runs} runs" if held else ""
         display.say(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
     for name, reason in analysis.comparison.skipped.items():
         display.say(f"{name}: left out ({reason})")
-    display.say(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
+    if analysis.plan is not None:
+        display.say(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
 
 
 def _write(outcome: StudyOutcome) -> None:
     folder = outcome.folder
-    folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
+    if outcome.findings:
+        folder.save("findings", _jsonable({each.name: each.data for each in outcome.findings}))
+    if outcome.plan is not None:
+        folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
     save_table(outcome.analysis.table, folder.path / "runs.csv")
     write_report(outcome)
 

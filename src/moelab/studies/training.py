@@ -8,10 +8,13 @@ from typing import Any
 from moelab.data import Dataset, prepare
 from moelab.data.progress import Report
 from moelab.runs import RunConfig, RunRecord
-from moelab.studies.config import StudyConfig, Sweep, build_runs
+from moelab.studies.config import Stage, StudyConfig, Sweep, build_runs
+from moelab.studies.designs import RunSource
+from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.studies.display import Display
 from moelab.studies.folder import StudyFolder
 from moelab.studies.local import run_all
+from moelab.studies.stages import StageOutcome, choose
 from moelab.training import resolve_run
 
 
@@ -62,7 +65,7 @@ class Workshop:
         """Train the sweep's runs with every value and take the value with the lowest mean loss."""
         configs, values = [], []
         for value in sweep.values:
-            built = build_runs(self.study, sweep.runs, str(self.folder.data), {sweep.field: value})
+            built = build_runs(self.study, sweep.runs, str(self.folder.data), {sweep.field: value}, rates=False)
             configs += [config.replace(name=f"{config.name} {value:g}") for config in built]
             values += [value] * len(built)
         trained = self.train(configs, dataset)
@@ -73,34 +76,25 @@ class Workshop:
         return SweepOutcome(field=sweep.field, losses=losses, chosen=min(losses, key=losses.__getitem__))
 
     def designs(self, common: dict[str, Any], dataset: Dataset) -> list[tuple[RunConfig, RunRecord]]:
-        """The study's own runs."""
-        return self.train(build_runs(self.study, self.study.runs, str(self.folder.data), common), dataset)
+        """The study's own runs, without the trunks that branches leave."""
+        return self.trained(self.study.runs, common, dataset)
 
+    def stage(self, stage: Stage, common: dict[str, Any], dataset: Dataset) -> StageOutcome:
+        """Train a stage's runs; its winner sets fields of all that follows."""
+        return choose(stage, self.trained(stage.runs, common, dataset))
 
-@dataclass(frozen=True, kw_only=True)
-class SeedNoise:
-    """Standard deviation of the loss between runs that differ in the seed alone, from `freedom` degrees of freedom."""
-
-    deviation: float
-    freedom: int
-
-    def spread(self, seeds: int = 1, level: float = 0.8) -> float:
-        """Half the interval of a difference of two designs trained with `seeds` seeds each (Student's t)."""
-        from scipy.stats import t
-
-        return float(t.ppf((1 + level) / 2, self.freedom)) * self.deviation * math.sqrt(2 / seeds)
-
-
-def seed_noise(trained: list[tuple[RunConfig, RunRecord]]) -> SeedNoise | None:
-    """The noise pooled over every design that was repeated; None without replicates."""
-    groups: dict[str, list[float]] = {}
-    for config, record in trained:
-        if record.loss is not None:
-            twin = config.replace(train={**config.train.to_dict(), "seed": 0}, name=None, labels={})
-            groups.setdefault(twin.run_id, []).append(record.loss)
-    repeated = [losses for losses in groups.values() if len(losses) > 1]
-    if not repeated:
-        return None
-    freedom = sum(len(losses) - 1 for losses in repeated)
-    squares = sum(statistics.variance(losses) * (len(losses) - 1) for losses in repeated)
-    return SeedNoise(deviation=math.sqrt(squares / freedom), freedom=freedom)
+    def trained(
+        self, sources: list[RunSource], common: dict[str, Any], dataset: Dataset
+    ) -> list[tuple[RunConfig, RunRecord]]:
+        """Entries trained: trunks and independent runs first, then the branches, each with its parent filled in."""
+        configs = build_runs(self.study, sources, str(self.folder.data), common)
+        first = [config for config in configs if BRANCH_OF not in config.labels]
+        done = self.train(first, dataset)
+        trunks = {config.labels[TRUNK]: config.run_id for config, _ in done if TRUNK in config.labels}
+        branches = [
+            config.replace(parent={"run": trunks[labels[BRANCH_OF]], "step": int(labels[BRANCH_STEP])})
+            for config in configs
+            if BRANCH_OF in (labels := config.labels)
+        ]
+        later = self.train(branches, dataset) if branches else []
+        return [(config, record) for config, record in (*done, *later) if TRUNK not in config.labels]

@@ -9,8 +9,9 @@ from moelab.fitting import Comparison
 from moelab.planning import Candidate, Plan
 from moelab.planning.rivals import strict_pair
 from moelab.runs import RunConfig, RunRecord
-from moelab.studies.config import StudyConfig, build_run
-from moelab.studies.training import SeedNoise, Workshop
+from moelab.studies.config import StudyConfig, VerifyStep, build_run, with_rates
+from moelab.studies.noise import SeedNoise
+from moelab.studies.training import Workshop
 
 ROLES = {
     "recommended": "recommended model",
@@ -83,8 +84,10 @@ def verify(
     workshop: Workshop, plan: Plan, comparison: Comparison, common: dict[str, Any], dataset: Dataset
 ) -> list[Verified]:
     """Train the contestants with every seed asked for; set each law's prediction beside the measured loss."""
-    study = workshop.study
-    jobs = [(job, seed) for job in _jobs(study, plan, len(dataset.train) - 1) for seed in study.verify.seeds]
+    study, step = workshop.study, workshop.study.verify
+    if step is None:
+        return []
+    jobs = [(job, seed) for job in _jobs(step, plan, len(dataset.train) - 1) for seed in step.seeds]
     configs = [contestant_run(study, job, seed, str(workshop.folder.data), common) for job, seed in jobs]
     trained = workshop.train(configs, dataset)
     return [
@@ -106,13 +109,13 @@ class Job:
     unique_tokens: int | None = None
 
 
-def _jobs(study: StudyConfig, plan: Plan, text_tokens: int) -> list[Job]:
+def _jobs(step: VerifyStep, plan: Plan, text_tokens: int) -> list[Job]:
     """The contestants and, if asked for, the strict pair; where the text is shorter than its tokens, both repeat it."""
     jobs = [
         Job(role=role, label=design.label, model=design.config, tokens=design.tokens)
         for role, design in contestants(plan).items()
     ]
-    if study.verify.strict and plan.best.is_moe:
+    if step.strict and plan.best.is_moe:
         seq_len = int(plan.space.seq_len)
         for role, (model, tokens, unique) in zip(
             ("strict_dense", "strict_moe"), strict_pair(plan.best, seq_len), strict=True
@@ -128,7 +131,7 @@ def contestant_run(study: StudyConfig, job: Job, seed: int, data: str, common: d
     if job.unique_tokens is not None and job.unique_tokens < job.tokens:
         fields["data.unique_tokens"] = job.unique_tokens
     fields["labels.role"] = job.role
-    return build_run(study, "verify", fields, 0, data, replace=("model",))
+    return with_rates(study, [build_run(study, "verify", fields, 0, data)], data)[0]
 
 
 def predictions(comparison: Comparison, config: RunConfig) -> dict[str, dict[str, float]]:

@@ -1,0 +1,186 @@
+"""What every design has: a name, what it starts from, a budget, and the runs it plans with what they were aimed at."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from moelab.architecture import ModelConfig, count_flops, count_parameters
+from moelab.config import Config, Count, Positive
+from moelab.errors import InputError
+from moelab.quantities import format_number, parse_count
+
+MIN_STEPS = 50
+"""A run of fewer optimiser steps says nothing about an architecture."""
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Amounts = Annotated[tuple[Positive, ...], BeforeValidator(_listed)]
+"""One positive number or a list of them."""
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_listed)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One run of a design: dotted fields laid over the study's base, and what the report has to know of it.
+
+    `model`, where given, replaces the base's. `match` names the runs that have to cost the same; `aims` are the columns
+    the design aimed at; `labels` are for its analysis.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig | None = None
+    match: str | None = None
+    aims: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def assignments(self) -> dict[str, Any]:
+        """Flat {dotted field: value}, the labels among them."""
+        chosen: dict[str, Any] = {} if self.model is None else {"model": self.model.to_dict()}
+        labels = {**self.labels, **{f"aim_{name}": f"{value:.9g}" for name, value in self.aims.items()}}
+        if self.match is not None:
+            labels["match"] = self.match
+        return {**chosen, **self.fields, **{f"labels.{name}": value for name, value in labels.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """What designs start from: the study's base with everything chosen so far, and the entries planned before."""
+
+    base: dict[str, Any]
+    earlier: dict[str, list[Planned]] = field(default_factory=dict)
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens per sequence."""
+        return int(self._train("seq_len"))
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per optimiser step."""
+        return parse_count(self._train("batch_tokens"))
+
+    def _train(self, name: str) -> Any:
+        try:
+            return self.base["train"][name]
+        except (KeyError, TypeError):
+            raise InputError(f"base.train.{name}: is required by this design") from None
+
+    def model(self, changes: dict[str, Any] | None = None) -> ModelConfig:
+        """The base's model with some of its fields changed."""
+        value = {**self.base.get("model", {})}
+        for key, change in (changes or {}).items():
+            if change is None:
+                value.pop(key, None)
+            else:
+                value[key] = change
+        return ModelConfig.parse(value, "base.model")
+
+    def backbone(self, changes: dict[str, Any] | None = None) -> ModelConfig:
+        """The base's model, dense: without experts. Raises InputError where the base does not say `d_ff`."""
+        value = {key: v for key, v in {**self.base.get("model", {}), **(changes or {})}.items() if key not in _EXPERTS}
+        if not value.get("d_ff"):
+            raise InputError("base.model.d_ff: is required by this design: the dense width that the experts replace")
+        return ModelConfig.parse(value, "base.model")
+
+    @property
+    def expert_options(self) -> dict[str, Any]:
+        """The base's MoE settings that are not sizes: router, losses, gates."""
+        moe = dict(self.base.get("model", {}).get("moe") or {})
+        return {key: value for key, value in moe.items() if key not in _SIZES}
+
+
+_EXPERTS = ("moe", "n_dense_layers", "moe_every")
+_SIZES = ("n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared")
+
+
+class RunSource(Config):
+    """An entry of `runs`: a grid or a design. `replicates` repeats each of its runs with that many seeds."""
+
+    design: str
+    name: str
+    replicates: Count = 1
+
+    @abstractmethod
+    def plan(self, template: Template) -> list[Planned]:
+        """The runs, without the seeds of replicates. Raises InputError naming the field that cannot be met."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One training budget: FLOPs, tokens, or tokens per active parameter."""
+
+    unit: str
+    value: float
+
+    @property
+    def label(self) -> str:
+        """For people: 3e12 FLOPs."""
+        if self.unit == "flops":
+            return f"{self.value:.3g} FLOPs".replace("e+", "e")
+        return f"{format_number(self.value)} {'tokens' if self.unit == 'tokens' else 'tokens per parameter'}"
+
+    def tokens(self, template: Template, model: ModelConfig, min_steps: int) -> int:
+        """Whole optimiser steps nearest to the budget, as tokens. Raises InputError naming the unit for too few."""
+        per_token = count_flops(model, template.seq_len).train
+        exact = self.value
+        if self.unit == "flops":
+            exact = self.value / per_token
+        elif self.unit == "tokens_per_param":
+            exact = self.value * count_parameters(model).params_active
+        batch = template.batch_tokens
+        steps = math.floor(exact / batch + 0.5)
+        if steps < min_steps:
+            raise InputError(
+                f"{self.unit}: {self.value:.3g} trains {_short(model)} for {steps} steps of {batch:,} tokens; "
+                f"at least {min_steps} (min_steps) are needed, so {self.value * min_steps * batch / exact:.3g}"
+            )
+        return steps * batch
+
+    def planned(self, template: Template, model: ModelConfig, min_steps: int, name: str, **labels: str) -> Planned:
+        """A run of this budget: its tokens, and what has to match."""
+        tokens = self.tokens(template, model, min_steps)
+        aims = {"train_flops": self.value} if self.unit == "flops" else {}
+        return Planned(
+            model=model,
+            fields={"train.tokens": tokens},
+            match=f"{name}, {self.label}" if self.unit == "flops" else None,
+            aims=aims,
+            labels={"budget": self.label, **labels},
+        )
+
+
+def _short(model: ModelConfig) -> str:
+    experts = "" if model.moe is None else f" with {model.moe.n_experts} experts"
+    return f"a model of width {model.d_model} and {model.n_layers} layers{experts}"
+
+
+class Budgeted(RunSource):
+    """A design with one kind of budget: `flops`, `tokens` or `tokens_per_param` (per active parameter), one or more."""
+
+    flops: Amounts = ()
+    tokens: Counts = ()
+    tokens_per_param: Amounts = ()
+    min_steps: Count = MIN_STEPS
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [name for name in _UNITS if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"{given[1] if given else 'flops'}: give exactly one of {', '.join(_UNITS)}")
+        return self
+
+    def amounts(self) -> Iterator[Amount]:
+        """The budgets in the order given."""
+        for unit in _UNITS:
+            for value in getattr(self, unit):
+                yield Amount(unit, float(value))
+
+
+_UNITS = ("flops", "tokens", "tokens_per_param")

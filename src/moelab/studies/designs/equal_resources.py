@@ -1,0 +1,113 @@
+"""Mixture-of-Experts against dense at equal parameters, compute and data (Li et al., arXiv 2506.12119)."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from moelab.architecture import ModelConfig, count_parameters
+from moelab.config import Count, CountOrZero
+from moelab.errors import InputError
+from moelab.planning.rivals import dense_rival
+from moelab.studies.designs.base import MIN_STEPS, Amount, Amounts, Planned, RunSource, Template, _listed
+from moelab.studies.designs.shapes import experts_at_rate
+
+Reuse = Literal["fresh", "strict", "loose"]
+Rates = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(_listed)]
+Reuses = Annotated[tuple[Reuse, ...], BeforeValidator(_listed)]
+
+
+class EqualResources(RunSource):
+    """Every model has N = `params_total` and costs C = `flops`; MoEs differ in their activation rate r_a.
+
+    The MoEs stand on the base's backbone with one shared expert as wide as the `top_k` routed ones in use and a dense
+    first layer, as in the paper. Without `activation_rates` the base's own MoE is the only one (what an earlier step
+    chose) and N is its size. Dense models of N parameters are trained with C times each of `dense_flops`. Being
+    cheaper per token a MoE sees more of them; `reuse` says of what: `fresh` text; `strict`, only the tokens that the
+    dense model saw with C; `loose`, half of its own, twice. Each epoch has its own order.
+    """
+
+    design: Literal["equal_resources"] = "equal_resources"
+    flops: Amounts
+    params_total: Count | None = None
+    activation_rates: Rates = ()
+    reuse: Reuses = ("fresh",)
+    reuse_rates: Rates = ()
+    dense_flops: Amounts = (1.0, 2.0)
+    top_k: Count = 2
+    shared: bool = True
+    n_dense_layers: CountOrZero = 1
+    d_expert_step: Count = 1
+    moe: dict[str, Any] = {}
+    min_steps: Count = MIN_STEPS
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.activation_rates and self.params_total is None:
+            raise ValueError("params_total: is required with activation_rates")
+        if set(self.reuse_rates) - set(self.activation_rates):
+            raise ValueError(f"reuse_rates: must be among activation_rates {list(self.activation_rates)}")
+        return self
+
+    def plan(self, template: Template) -> list[Planned]:
+        """The dense models, then the MoEs, each with every kind of reuse that differs from fresh text."""
+        moes = self._moes(template)
+        size = float(self.params_total or count_parameters(next(iter(moes.values()))).params_total)
+        dense = dense_rival(next(iter(moes.values())), int(size))
+        planned = []
+        for flops in self.flops:
+            budget = Amount("flops", flops)
+            dense_tokens = budget.tokens(template, dense, self.min_steps)
+            for times in self.dense_flops:
+                role = {"role": "dense", "times": f"{times:g}"}
+                run = Amount("flops", flops * times).planned(template, dense, self.min_steps, self.name, **role)
+                planned.append(self._sized(run, flops, size))
+            for rate, model in moes.items():
+                aims = {"activation_rate": rate} if self.activation_rates else {}
+                for reuse in self.reuse:
+                    if reuse != "fresh" and self.reuse_rates and rate not in self.reuse_rates:
+                        continue
+                    run = budget.planned(template, model, self.min_steps, self.name, role="moe", reuse=reuse)
+                    seen = self._unique(reuse, run.fields["train.tokens"], dense_tokens)
+                    if seen is not None:
+                        run.fields["data.unique_tokens"] = seen
+                    planned.append(self._sized(run, flops, size, aims))
+        return planned
+
+    def _moes(self, template: Template) -> dict[float, ModelConfig]:
+        if not self.activation_rates:
+            model = template.model()
+            if model.moe is None:
+                raise InputError("activation_rates: is required, because the base's model has no experts")
+            return {float(count_parameters(model).activation_rate): model}
+        return {
+            rate: experts_at_rate(
+                template,
+                template.backbone(),
+                params_total=float(self.params_total or 0),
+                activation_rate=rate,
+                top_k=self.top_k,
+                shared=self.shared,
+                n_dense_layers=self.n_dense_layers,
+                step=self.d_expert_step,
+                options=self.moe,
+            )
+            for rate in self.activation_rates
+        }
+
+    def _sized(self, run: Planned, flops: float, size: float, aims: dict[str, float] | None = None) -> Planned:
+        run.aims.update({"params_total": size, **(aims or {})})
+        label = Amount("flops", flops).label
+        return Planned(
+            fields=run.fields,
+            model=run.model,
+            match=f"{self.name}, {label}" + (f" x {t}" if (t := run.labels.get("times", "1")) != "1" else ""),
+            aims=run.aims,
+            labels={**run.labels, "budget": label},
+        )
+
+    @staticmethod
+    def _unique(reuse: Reuse, tokens: int, dense_tokens: int) -> int | None:
+        if reuse == "fresh":
+            return None
+        unique = dense_tokens if reuse == "strict" else tokens // 2
+        return unique if unique < tokens else None

@@ -1,0 +1,84 @@
+"""Sweeps over the experts at fixed active size: granularity (arXiv 2402.07871) and expansion (2202.01169)."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from moelab.architecture import ModelConfig
+from moelab.config import Count
+from moelab.errors import InputError
+from moelab.studies.designs.base import Budgeted, Counts, Planned, Template
+from moelab.studies.designs.shapes import with_experts
+
+
+class ExpertSweep(Budgeted):
+    """Shared by both sweeps: `sizes` are changes of the base's model, a backbone each; `dense` adds the dense twin."""
+
+    sizes: tuple[dict[str, Any], ...] = ({},)
+    moe: dict[str, Any] = {}
+    moe_every: Count = 1
+    dense: bool = True
+
+    def plan(self, template: Template) -> list[Planned]:
+        """Backbone by backbone, budget by budget: the dense twin, then the experts."""
+        planned = []
+        for size in self.sizes:
+            backbone = template.backbone(size)
+            for amount in self.amounts():
+                models = [("dense", backbone)] if self.dense else []
+                for value, model in [*models, *self.models(template, backbone)]:
+                    labels = {"size": f"d{backbone.d_model} L{backbone.n_layers}", "value": str(value)}
+                    planned.append(amount.planned(template, model, self.min_steps, self.name, **labels))
+        return planned
+
+    def models(self, template: Template, backbone: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
+        """The swept value and its model."""
+        raise NotImplementedError
+
+
+class Granularity(ExpertSweep):
+    """G: each expert of a layer that multiplies the feed-forward by `expansion` is cut in G, and a token uses G.
+
+    Active and total parameters stay the same but for the router's columns (G x expansion); with `flops` the router is
+    paid for in tokens.
+    """
+
+    design: Literal["granularity"] = "granularity"
+    granularity: Counts
+    expansion: Count
+
+    def models(self, template: Template, backbone: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
+        """A MoE for each G. Raises InputError where G does not divide the feed-forward."""
+        for g in self.granularity:
+            if backbone.d_ff % g:
+                raise InputError(f"granularity: {g} does not divide d_ff {backbone.d_ff}")
+            yield str(g), with_experts(
+                template, backbone, n_experts=self.expansion * g, top_k=g, d_expert=backbone.d_ff // g,
+                options=self.moe, moe_every=self.moe_every,
+            )  # fmt: skip
+
+
+class Expansion(ExpertSweep):
+    """X: the experts of a layer, each d_ff / G wide, are multiplied; a token uses G = `granularity` of them."""
+
+    design: Literal["expansion"] = "expansion"
+    expansion: Counts
+    granularity: Count = 1
+
+    @model_validator(mode="after")
+    def _at_least_two(self) -> Self:
+        if min(self.expansion) < 2:
+            raise ValueError("expansion: must be at least 2; the dense twin stands for 1")
+        return self
+
+    def models(self, template: Template, backbone: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
+        """A MoE for each X. Raises InputError where G does not divide the feed-forward."""
+        g = self.granularity
+        if backbone.d_ff % g:
+            raise InputError(f"granularity: {g} does not divide d_ff {backbone.d_ff}")
+        for x in self.expansion:
+            yield str(x), with_experts(
+                template, backbone, n_experts=x * g, top_k=g, d_expert=backbone.d_ff // g, options=self.moe,
+                moe_every=self.moe_every,
+            )  # fmt: skip

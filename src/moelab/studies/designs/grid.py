@@ -1,0 +1,36 @@
+"""A grid over any fields of a run config: for every experiment that no design describes."""
+
+import itertools
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from moelab.studies.designs.base import Planned, RunSource, Template
+
+
+class RunGrid(RunSource):
+    """Some runs: dotted fields of a run config, each with a value or a list; lists are crossed.
+
+    `zip` lists advance together instead: {"model.d_model": [32, 64], "model.d_ff": [88, 176]} is two runs.
+    """
+
+    design: Literal["grid"] = "grid"
+    set: dict[str, Any] = {}
+    zip: dict[str, list[Any]] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len({len(values) for values in self.zip.values()}) > 1:
+            raise ValueError(f"zip: the lists of {self.name} must be equally long")
+        return self
+
+    def assignments(self) -> list[dict[str, Any]]:
+        """One flat {dotted field: value} per run, without the seeds of replicates."""
+        rows = [dict(zip(self.zip, values, strict=True)) for values in zip(*self.zip.values(), strict=True)] or [{}]
+        crossed = {key: value if isinstance(value, list) else [value] for key, value in self.set.items()}
+        products = [dict(zip(crossed, values, strict=True)) for values in itertools.product(*crossed.values())]
+        return [{**row, **product} for row in rows for product in products]
+
+    def plan(self, template: Template) -> list[Planned]:
+        """The assignments as planned runs."""
+        return [Planned(fields=fields) for fields in self.assignments()]

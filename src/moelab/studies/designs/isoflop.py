@@ -1,0 +1,103 @@
+"""IsoFLOP runs over total parameters and sparsity (Abnar et al., arXiv 2501.12370): all of a group cost the same."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from moelab.architecture import ModelConfig, count_flops, count_parameters
+from moelab.config import Count
+from moelab.errors import InputError
+from moelab.studies.designs.base import (
+    MIN_STEPS,
+    Amount,
+    Amounts,
+    Counts,
+    Planned,
+    RunSource,
+    Template,
+    _listed,
+)
+from moelab.studies.designs.shapes import backbones, nearest, with_experts
+
+Shares = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(_listed)]
+
+
+class IsoFlop(RunSource):
+    """For each of `flops`: sizes x sparsities, the tokens set so that every run costs the same.
+
+    Sizes are `params_total` (embeddings included), or `tokens_per_param` (per active parameter), which spreads the
+    sizes by how long each is trained. Sparsity S = 1 - K/E with `top_k` experts in use; S = 0 is dense. Experts are
+    d_ff / K wide, so that a MoE layer uses as much as the dense one. Shapes are the nearest real ones in `shapes`.
+    """
+
+    design: Literal["isoflop"] = "isoflop"
+    flops: Amounts
+    sparsity: Shares = (0.0,)
+    params_total: Counts = ()
+    tokens_per_param: Amounts = ()
+    top_k: Count = 1
+    moe: dict[str, Any] = {}
+    shapes: dict[str, Any] = {}
+    min_steps: Count = MIN_STEPS
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if bool(self.params_total) == bool(self.tokens_per_param):
+            raise ValueError("params_total: give either params_total or tokens_per_param")
+        return self
+
+    def plan(self, template: Template) -> list[Planned]:
+        """The runs, budget by budget, sparsity by sparsity; sizes that meet the same shape are run once."""
+        dense = backbones(template, self.shapes)
+        planned: list[Planned] = []
+        for flops in self.flops:
+            amount = Amount("flops", flops)
+            for sparsity in self.sparsity:
+                candidates = self._candidates(template, dense, sparsity)
+                for model, aims in self._sized(template, candidates, flops):
+                    run = amount.planned(template, model, self.min_steps, self.name, sparsity=f"{sparsity:g}")
+                    run.aims.update(aims)
+                    if all(run.assignments() != other.assignments() for other in planned):
+                        planned.append(run)
+        return planned
+
+    def _candidates(self, template: Template, dense: list[ModelConfig], sparsity: float) -> list[ModelConfig]:
+        if sparsity == 0:
+            return dense
+        experts = self.top_k / (1 - sparsity)
+        if abs(experts - round(experts)) > 1e-6 * experts:
+            raise InputError(
+                f"sparsity: {sparsity:g} with top_k {self.top_k} would need {experts:.4g} experts, not a whole number"
+            )
+        divisible = [each for each in dense if each.d_ff % self.top_k == 0]
+        if not divisible:
+            raise InputError(f"top_k: {self.top_k} divides none of the widths d_ff in shapes")
+        return [
+            with_experts(
+                template, each, n_experts=round(experts), top_k=self.top_k, d_expert=each.d_ff // self.top_k,
+                options=self.moe,
+            )
+            for each in divisible
+        ]  # fmt: skip
+
+    def _sized(
+        self, template: Template, candidates: list[ModelConfig], flops: float
+    ) -> list[tuple[ModelConfig, dict[str, float]]]:
+        if self.params_total:
+            return [
+                (nearest(candidates, size, "params_total", "params_total"), {"params_total": float(size)})
+                for size in self.params_total
+            ]
+        return [(self._by_tokens(template, candidates, flops, ratio), {}) for ratio in self.tokens_per_param]
+
+    def _by_tokens(self, template: Template, candidates: list[ModelConfig], flops: float, ratio: float) -> ModelConfig:
+        """The candidate that the budget trains on about `ratio` tokens per active parameter."""
+
+        def active(model: ModelConfig) -> float:
+            return float(count_parameters(model).params_active)
+
+        def wanted(model: ModelConfig) -> float:
+            return flops / count_flops(model, template.seq_len).train / ratio
+
+        best = min(candidates, key=lambda model: abs(active(model) / wanted(model) - 1))
+        return nearest(candidates, wanted(best), "params_active", "tokens_per_param")

@@ -1,0 +1,70 @@
+"""A scaling ladder: sizes x tokens, the shorter runs as decays branched off one trunk of constant learning rate."""
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from moelab.architecture import ModelConfig
+from moelab.config import Fraction
+from moelab.errors import InputError
+from moelab.studies.designs.base import Budgeted, Planned, Template
+
+TRUNK, BRANCH_OF, BRANCH_STEP = "trunk", "branch_of", "branch_step"
+"""Labels: a trunk's name, and for a branch the trunk it continues and the step it leaves it."""
+
+
+class Ladder(Budgeted):
+    """Every size with every number of tokens. `sizes` are changes of the base's model.
+
+    With `branch` each size trains one trunk at a constant rate (arXiv 2405.18392, 2404.06395): from its checkpoints a
+    linear decay over the last `decay_fraction` of each run's steps makes the run of that length, so several lengths
+    cost little more than the longest. Trunks are in no fit. Without `branch` every run is trained from the start.
+    """
+
+    design: Literal["ladder"] = "ladder"
+    sizes: tuple[dict[str, Any], ...] = ({},)
+    branch: bool = True
+    decay_fraction: Fraction = Field(default=0.2, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _no_replicated_trunks(self) -> Self:
+        if self.branch and self.replicates != 1:
+            raise ValueError("replicates: a branched ladder has none; set branch: false, or add an entry")
+        return self
+
+    def plan(self, template: Template) -> list[Planned]:
+        """Size by size: the trunk, then its branches from the shortest to the longest."""
+        planned = []
+        for size in self.sizes:
+            model = template.model(size)
+            runs = [amount.planned(template, model, self.min_steps, self.name) for amount in self.amounts()]
+            runs.sort(key=lambda run: run.fields["train.tokens"])
+            planned += self._branched(template, model, runs) if self.branch else runs
+        return planned
+
+    def _branched(self, template: Template, model: ModelConfig, runs: list[Planned]) -> list[Planned]:
+        batch = template.batch_tokens
+        starts = []
+        for run in runs:
+            steps = run.fields["train.tokens"] // batch
+            decay = math.ceil(self.decay_fraction * steps)
+            starts.append(steps - decay)
+            run.fields.update({"train.schedule": "wsd", "train.decay_steps": decay})
+        longest = runs[-1].fields["train.tokens"] // batch
+        warmup = math.ceil(float(template.base["train"].get("warmup_fraction", 0.02)) * longest)
+        if starts[0] <= warmup:
+            raise InputError(
+                f"tokens: the shortest run branches after {starts[0]} steps, within the warm-up ({warmup})"
+            )
+        trunk = f"{self.name} d{model.d_model} L{model.n_layers}" + (f" {model.moe.n_experts}e" if model.moe else "")
+        for run, start in zip(runs, starts, strict=True):
+            run.fields["train.warmup_steps"] = warmup
+            run.labels.update({BRANCH_OF: trunk, BRANCH_STEP: str(start)})
+        fields = {
+            "train.tokens": starts[-1] * batch,
+            "train.schedule": "constant",
+            "train.warmup_steps": warmup,
+            "train.keep_steps": sorted(set(starts)),
+        }
+        return [Planned(model=model, fields=fields, labels={TRUNK: trunk, "role": TRUNK}), *runs]

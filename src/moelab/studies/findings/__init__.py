@@ -1,0 +1,42 @@
+"""What each design of a study found: an analysis by its name, each in words, figures, tables and plain data."""
+
+from collections.abc import Callable
+
+from moelab.studies.config import StudyConfig
+from moelab.studies.findings.base import Evidence, Finding, evidence
+from moelab.studies.findings.equal_resources import equal_resources
+from moelab.studies.findings.experts import expansion, granularity
+from moelab.studies.findings.isoflop import isoflop
+from moelab.studies.findings.mixtures import mixture_of_tokens
+from moelab.studies.findings.overtraining import overtraining
+from moelab.studies.findings.rates import ladder, learning_rate
+from moelab.studies.noise import SeedNoise
+from moelab.studies.stages import Trained
+
+ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
+    "isoflop": isoflop,
+    "granularity": granularity,
+    "expansion": expansion,
+    "equal_resources": equal_resources,
+    "overtraining": overtraining,
+    "ladder": ladder,
+    "learning_rate": learning_rate,
+    "mixture_of_tokens": mixture_of_tokens,
+}
+"""Grids and repeats have no question of their own: laws and noise read them."""
+
+
+def find_all(study: StudyConfig, trained: list[Trained], noise: SeedNoise | None) -> list[Finding]:
+    """The finding of every entry whose design has an analysis and at least one run that did not diverge."""
+    found = []
+    for source in study.runs:
+        analysis = ANALYSES.get(source.design)
+        if analysis is None:
+            continue
+        seen = evidence(study, source, trained, noise)
+        if seen.designs:
+            found.append(analysis(seen))
+    return found
+
+
+__all__ = ["ANALYSES", "Evidence", "Finding", "find_all"]

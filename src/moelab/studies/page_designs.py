@@ -1,0 +1,50 @@
+"""Sections of a study's report that belong to its designs: what was matched, and what each stage chose."""
+
+from moelab.report import Section, Table
+from moelab.runs import run_columns
+from moelab.studies.answer import describe_model
+from moelab.studies.designs import Match
+from moelab.studies.stages import StageOutcome
+
+_SHOWN = 12
+
+
+def matching_section(matches: list[Match]) -> Section:
+    """The table of exact counts against what was aimed at."""
+    worst = max((each for each in matches if each.column == "train_flops"), key=lambda m: abs(m.miss), default=None)
+    text = ["Exact counts of the trained models: attention scores, router and head included; tokens are whole steps."]
+    if worst is not None:
+        text.append(
+            f"Training FLOPs are within {abs(worst.miss):.2%} of their aim in every group"
+            + ("." if worst.within else f": the worst is {worst.group}, more than one per cent off.")
+        )
+    rows = [
+        [each.group, each.column, each.n_runs, each.aim, each.low, each.high, f"{each.spread:.2%}", f"{each.miss:+.2%}"]
+        for each in matches
+    ]
+    columns = ["runs that should match", "in", "runs", "aim", "least", "most", "spread", "worst miss"]
+    return Section("What was matched", text=text, tables=[Table(columns, rows)])
+
+
+def stage_section(outcome: StageOutcome) -> Section:
+    """A stage's designs, best first."""
+    rows = []
+    for config, record, loss, seeds in outcome.ranked[:_SHOWN]:
+        columns = run_columns(config)
+        rows.append(
+            [
+                describe_model(config.model),
+                columns["params_total"],
+                f"{columns['activation_rate']:.3f}",
+                columns["tokens"],
+                record.train_flops,
+                loss,
+                seeds,
+            ]
+        )
+    names = ["design", "parameters", "activation rate", "tokens", "FLOPs", "loss", "seeds"]
+    return Section(
+        f"Stage: {outcome.stage.name}",
+        text=[f"The best of these sets {', '.join(f'`{name}`' for name in outcome.stage.carry)} of all later runs."],
+        tables=[Table(names, rows, "" if len(outcome.ranked) <= _SHOWN else f"the best {_SHOWN}")],
+    )

@@ -1,0 +1,65 @@
+"""Stages that feed each winner to what follows, as in Li et al.'s three-step method (arXiv 2506.12119)."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from moelab.errors import MoelabError
+from moelab.runs import RunConfig, RunRecord
+from moelab.studies.config import Stage
+
+Trained = tuple[RunConfig, RunRecord]
+
+
+def same_design(config: RunConfig) -> str:
+    """What runs that differ in the seed alone have in common."""
+    twin = config.replace(train={**config.train.to_dict(), "seed": 0}, name=None, labels={})
+    return twin.run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutcome:
+    """A stage's designs by mean loss over their seeds, best first, and the fields its winner sets."""
+
+    stage: Stage
+    ranked: list[tuple[RunConfig, RunRecord, float, int]]
+    trained: list[Trained]
+    chosen: dict[str, Any]
+
+    @property
+    def winner(self) -> RunConfig:
+        """The best design's run."""
+        return self.ranked[0][0]
+
+    @property
+    def margin(self) -> float | None:
+        """How far the second design is behind, nats; None where there is no second."""
+        return self.ranked[1][2] - self.ranked[0][2] if len(self.ranked) > 1 else None
+
+
+def choose(stage: Stage, trained: list[Trained]) -> StageOutcome:
+    """The winner and what it carries over. Dense rivals do not compete. Raises MoelabError where all diverged."""
+    groups: dict[str, list[Trained]] = {}
+    for config, record in trained:
+        if record.loss is not None and config.labels.get("role") != "dense":
+            groups.setdefault(same_design(config), []).append((config, record))
+    if not groups:
+        raise MoelabError(f"study: every run of the stage {stage.name} diverged; try a lower learning rate")
+    ranked = [
+        (*runs[0], statistics.fmean(record.loss for _, record in runs if record.loss is not None), len(runs))
+        for runs in groups.values()
+    ]
+    ranked.sort(key=lambda entry: entry[2])
+    winner = ranked[0][0]
+    return StageOutcome(
+        stage=stage, ranked=ranked, trained=trained, chosen={name: _field(winner, name) for name in stage.carry}
+    )
+
+
+def _field(config: RunConfig, name: str) -> Any:
+    value: Any = config.to_dict()
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
