@@ -19,11 +19,12 @@ Reuses = Annotated[tuple[Reuse, ...], BeforeValidator(_listed)]
 class EqualResources(RunSource):
     """Every model has N = `params_total` and costs C = `flops`; MoEs differ in their activation rate r_a.
 
-    The MoEs stand on the base's backbone with one shared expert as wide as the `top_k` routed ones in use and a dense
-    first layer, as in the paper. Without `activation_rates` the base's own MoE is the only one (what an earlier step
-    chose) and N is its size. Dense models of N parameters are trained with C times each of `dense_flops`. Being
-    cheaper per token a MoE sees more of them; `reuse` says of what: `fresh` text; `strict`, only the tokens that the
-    dense model saw with C; `loose`, half of its own, twice. Each epoch has its own order.
+    The MoEs stand on the base's backbone. `top_k`, `shared` (one shared expert as wide as the routed ones in use) and
+    `n_dense_layers` are the base's MoE's where not given, else the paper's: 2, true, 1. Without
+    `activation_rates` the base's own MoE is the only one (what an earlier step chose) and N is its size. Dense models
+    of N parameters are trained with C times each of `dense_flops`. Being cheaper per token a MoE sees more of them;
+    `reuse` says of what: `fresh` text; `strict`, only the tokens that the dense model saw with C; `loose`, half of its
+    own, twice. Each epoch has its own order.
     """
 
     design: Literal["equal_resources"] = "equal_resources"
@@ -33,9 +34,9 @@ class EqualResources(RunSource):
     reuse: Reuses = ("fresh",)
     reuse_rates: Rates = ()
     dense_flops: Amounts = (1.0, 2.0)
-    top_k: Count = 2
-    shared: bool = True
-    n_dense_layers: CountOrZero = 1
+    top_k: Count | None = None
+    shared: bool | None = None
+    n_dense_layers: CountOrZero | None = None
     d_expert_step: Count = 1
     moe: dict[str, Any] = {}
     min_steps: Count = MIN_STEPS
@@ -79,15 +80,20 @@ class EqualResources(RunSource):
             if model.moe is None:
                 raise InputError("activation_rates: is required, because the base's model has no experts")
             return {float(count_parameters(model).activation_rate): model}
+        base = template.base.get("model", {})
+        moe = base.get("moe") or {}
+        top_k = self.top_k or moe.get("top_k", 2)
+        shared = bool(moe.get("n_shared_experts", 0 if moe else 1)) if self.shared is None else self.shared
+        leading = base.get("n_dense_layers", 0 if moe else 1) if self.n_dense_layers is None else self.n_dense_layers
         return {
             rate: experts_at_rate(
                 template,
                 template.backbone(),
                 params_total=float(self.params_total or 0),
                 activation_rate=rate,
-                top_k=self.top_k,
-                shared=self.shared,
-                n_dense_layers=self.n_dense_layers,
+                top_k=top_k,
+                shared=shared,
+                n_dense_layers=leading,
                 step=self.d_expert_step,
                 options=self.moe,
             )

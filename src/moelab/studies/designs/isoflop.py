@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters
@@ -17,7 +18,7 @@ from moelab.studies.designs.base import (
     Template,
     _listed,
 )
-from moelab.studies.designs.shapes import backbones, nearest, with_experts
+from moelab.studies.designs.shapes import aspect_cost, backbones, nearest, with_experts
 
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(_listed)]
 
@@ -90,14 +91,15 @@ class IsoFlop(RunSource):
             ]
         return [(self._by_tokens(template, candidates, flops, ratio), {}) for ratio in self.tokens_per_param]
 
-    def _by_tokens(self, template: Template, candidates: list[ModelConfig], flops: float, ratio: float) -> ModelConfig:
-        """The candidate that the budget trains on about `ratio` tokens per active parameter."""
-
-        def active(model: ModelConfig) -> float:
-            return float(count_parameters(model).params_active)
-
-        def wanted(model: ModelConfig) -> float:
-            return flops / count_flops(model, template.seq_len).train / ratio
-
-        best = min(candidates, key=lambda model: abs(active(model) / wanted(model) - 1))
-        return nearest(candidates, wanted(best), "params_active", "tokens_per_param")
+    @staticmethod
+    def _by_tokens(template: Template, candidates: list[ModelConfig], flops: float, ratio: float) -> ModelConfig:
+        """The candidate that the budget trains on the number of tokens per active parameter nearest to `ratio`."""
+        tokens = [flops / count_flops(each, template.seq_len).train for each in candidates]
+        ratios = [d / count_parameters(each).params_active for d, each in zip(tokens, candidates, strict=True)]
+        if not min(ratios) / 2 <= ratio <= max(ratios) * 2:
+            raise InputError(
+                f"tokens_per_param: {ratio:g} lies outside what the shapes reach with {flops:.3g} FLOPs, "
+                f"{min(ratios):.3g} to {max(ratios):.3g}"
+            )
+        off = np.abs(np.log(np.array(ratios) / ratio)) + aspect_cost(candidates)
+        return candidates[int(np.argmin(off))]

@@ -62,9 +62,14 @@ def nearest(candidates: list[ModelConfig], target: float, column: str, field: st
     low, high = counts.min(), counts.max()
     if not low / 1.5 <= target <= high * 1.5:
         raise InputError(f"{field}: {target:.4g} lies outside what the shapes reach, {low:.4g} to {high:.4g}")
-    aspects = np.log([each.d_model / each.n_layers for each in candidates])
-    off = np.abs(np.log(counts / target)) + _ASPECT_COST * np.abs(aspects - np.median(aspects))
+    off = np.abs(np.log(counts / target)) + aspect_cost(candidates)
     return candidates[int(np.argmin(off))]
+
+
+def aspect_cost(candidates: list[ModelConfig]) -> np.ndarray:
+    """What each candidate's width over depth costs beside the others' median, as a relative error of the size."""
+    aspects = np.log([each.d_model / each.n_layers for each in candidates])
+    return np.asarray(_ASPECT_COST * np.abs(aspects - np.median(aspects)))
 
 
 def with_experts(
