@@ -100,9 +100,9 @@ class RunFolder:
         """Who holds the run, or held it last."""
         return find(self.path / LEASE)
 
-    def save_failure(self, reason: str) -> None:
+    def save_failure(self, reason: str, traceback: str = "") -> None:
         """Note why the run could not be trained, so that nobody tries again until `clear_failure`."""
-        write_json(self.path / FAILURE, {"reason": reason})
+        write_json(self.path / FAILURE, {"reason": reason, "traceback": traceback.splitlines()})
 
     def load_failure(self) -> str | None:
         """Why the run could not be trained; None where it did not fail."""

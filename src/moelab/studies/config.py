@@ -12,6 +12,7 @@ from moelab.serving import Traffic
 from moelab.studies.designs import Planned, RunSource, Template, parse_source
 from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
 from moelab.studies.designs.learning_rate import LearningRateRule
+from moelab.studies.executors.options import ExecutorConfig
 
 
 def _source(value: Any) -> RunSource:
@@ -103,6 +104,7 @@ class StudyConfig(Config):
     verify: VerifyStep | None = VerifyStep()
     serving: ServingStep = ServingStep()
     workers: CountOrZero = 0
+    executor: ExecutorConfig = ExecutorConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

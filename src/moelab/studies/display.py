@@ -9,7 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from moelab.quantities import format_seconds
-from moelab.studies.local import Board
+from moelab.studies.executors import Board
+
+_MOST_ROWS = 16
+"""Runs that are shown one by one; a cluster may run hundreds."""
 
 
 class Display:
@@ -60,20 +63,31 @@ class Display:
                 loss = "diverged" if record.loss is None else f"loss {record.loss:.3f}"
                 speed = f"{record.tokens_per_second / 1e3:.1f}k tokens/s, {format_seconds(record.seconds)}"
                 self.say(f"{len(self._told):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
+        for run_id in board.failed.keys() - self._told:
+            self._told.add(run_id)
+            self.say(f"{len(self._told):>3}/{board.total}  {board.names[run_id]:<30} failed: {board.failed[run_id]}")
 
     def _draw(self, board: Board) -> Group:
         rows = Table.grid(padding=(0, 2))
-        progress = {name: numbers["step"] / numbers["steps"] for name, numbers in board.running.items()}
-        for run_id, numbers in board.running.items():
+        shown = [(run_id, numbers) for run_id, numbers in board.running.items() if numbers]
+        for run_id, numbers in shown[:_MOST_ROWS]:
             rows.add_row(
                 Text(f"       {board.names[run_id]}"),
-                ProgressBar(total=1.0, completed=progress[run_id], width=24),
+                ProgressBar(total=1.0, completed=numbers["step"] / numbers["steps"], width=24),
                 f"loss {numbers['loss']:.3f}",
                 f"{numbers['tokens_per_second'] / 1e3:.1f}k tokens/s",
             )
+        return Group(rows, Text(f"       {self.summary(board)}"))
+
+    def summary(self, board: Board) -> str:
+        """One line: runs done, running and failed, tokens per second, time left."""
         share = board.done_flops / board.total_flops if board.total_flops else 1.0
-        line = f"       {len(board.finished)}/{board.total} runs, {share:.0%} of the work"
-        return Group(rows, Text(line + self._left(board)))
+        parts = [f"{len(board.finished)}/{board.total} runs done", f"{len(board.running)} running"]
+        if board.failed:
+            parts.append(f"{len(board.failed)} failed")
+        if board.tokens_per_second:
+            parts.append(f"{board.tokens_per_second / 1e3:.1f}k tokens/s")
+        return ", ".join([*parts, f"{share:.0%} of the work"]) + self._left(board)
 
     def _left(self, board: Board) -> str:
         done = board.done_flops - self._flops_before

@@ -1,6 +1,6 @@
 """Everything a finished study found, for the report, for JSON and for Python."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moelab.planning import Plan
@@ -32,6 +32,8 @@ class StudyOutcome:
     verdict: Verdict | None
     answer: list[str]
     seconds: float
+    failed: dict[str, str] = field(default_factory=dict)
+    """Runs that could not be trained and were left out, with the reasons."""
 
     @property
     def plan(self) -> Plan | None:
@@ -40,9 +42,10 @@ class StudyOutcome:
 
     @property
     def warnings(self) -> list[str]:
-        """The plan's, except those on learning-rate rules: a study trains with its own rate."""
+        """Runs that failed; the plan's, except those on learning-rate rules: a study trains with its own rate."""
         planned = [] if self.plan is None else self.plan.warnings
-        return [text for text in planned if not text.startswith("learning rate")]
+        left_out = [f"run {name} failed and is left out: {reason}" for name, reason in self.failed.items()]
+        return left_out + [text for text in planned if not text.startswith("learning rate")]
 
     @property
     def matches(self) -> list[Match]:
@@ -57,6 +60,7 @@ class StudyOutcome:
             "study": self.study.name,
             "answer": self.answer,
             "n_runs": len(self.trained),
+            "failed": self.failed,
             "seed_noise": None if self.noise is None else self.noise.deviation,
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "stages": {each.stage.name: each.chosen for each in self.stages},

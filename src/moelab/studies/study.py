@@ -3,7 +3,6 @@
 Every step looks first for what is already there, so a study killed at any moment goes on where it stopped.
 """
 
-import os
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +18,7 @@ from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
+from moelab.studies.executors import session
 from moelab.studies.findings import find_all
 from moelab.studies.folder import StudyFolder
 from moelab.studies.noise import seed_noise
@@ -27,14 +27,22 @@ from moelab.studies.page import write_report
 from moelab.studies.training import Workshop
 from moelab.studies.verify import judge, verify
 
-READY = ("quickstart",)
-"""Studies that come with moelab, by name."""
+READY = (
+    "quickstart",
+    *(
+        f"{paper}-{size}"
+        for paper in ("krajewski2024", "yun2024", "abnar2025", "li2025", "antoniak2023")
+        for size in ("minutes", "hours", "gpu")
+    ),
+)
+"""Studies that come with moelab, by name: the first loop, and one per paper at three sizes."""
 
 
 def load_study(name: str) -> StudyConfig:
     """A ready study by name, or a study YAML by path."""
     if name in READY and not Path(name).is_file():
-        text = files("moelab.studies").joinpath(f"ready/{name}.yaml").read_text(encoding="utf-8")
+        place = f"ready/{name.replace('-', '/', 1)}.yaml"
+        text = files("moelab.studies").joinpath(place).read_text(encoding="utf-8")
         return StudyConfig.parse(yaml.safe_load(text), name)
     if not Path(name).exists():
         raise InputError(f"study: no file and no ready study {name!r}; ready: {', '.join(READY)}")
@@ -42,14 +50,18 @@ def load_study(name: str) -> StudyConfig:
 
 
 def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: bool = False) -> StudyOutcome:
-    """Run a study in its folder, or finish one that was interrupted.
+    """Run a study in its folder, finish one that was interrupted, or help one that is at work there.
 
-    `workers` 0 means one per core. Raises InputError when the folder holds another study or is in use; MoelabError when
-    runs fail.
+    `workers` 0 takes the study's own number, or lets its executor choose. Runs that fail are left out and told in the
+    outcome. Raises InputError when the folder holds another study or the executor is not there; MoelabError where so
+    much failed that the study cannot go on.
     """
     folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
-    workshop = Workshop(study=study, folder=folder, display=display, workers=workers or study.workers or _cores())
-    with folder.hold(study):
+    workshop = Workshop(
+        study=study, folder=folder, display=display, executor=study.executor, workers=workers or study.workers
+    )
+    folder.claim(study)
+    with session(study.executor):
         try:
             return _run(workshop, started, quiet)
         finally:
@@ -76,9 +88,10 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
         common |= stages[-1].chosen
     display.stage("Training the runs of the study" if study.fit is None else "Training the runs for the laws")
     trained = workshop.designs(common, dataset)
-    noise = seed_noise(trained + [pair for stage in stages for pair in stage.trained])
+    every = [pair for stage in stages for pair in stage.trained] + trained
+    noise = seed_noise(every)
     display.stage("Analysing")
-    findings = find_all(study, trained, noise)
+    findings = find_all(study, every, noise)
     analysis = analyse(study, [record for _, record in trained])
     _keep(folder, display, analysis)
     verified, verdict = [], None
@@ -99,6 +112,7 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
         verdict=verdict,
         answer=answer(study, stages, findings, analysis, verified, verdict),
         seconds=time.monotonic() - started,
+        failed=workshop.failed,
     )
     _write(outcome)
     return outcome
@@ -146,7 +160,3 @@ def _silent() -> Any:
     from contextlib import nullcontext
 
     return nullcontext(silent)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

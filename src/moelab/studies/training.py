@@ -2,18 +2,19 @@
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from moelab.data import Dataset, prepare
 from moelab.data.progress import Report
+from moelab.errors import MoelabError
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import Stage, StudyConfig, Sweep, build_runs
 from moelab.studies.designs import RunSource
 from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.studies.display import Display
+from moelab.studies.executors import ExecutorConfig, run_all
 from moelab.studies.folder import StudyFolder
-from moelab.studies.local import run_all
 from moelab.studies.stages import StageOutcome, choose
 from moelab.training import resolve_run
 
@@ -34,12 +35,14 @@ class SweepOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """What every step that trains needs."""
+    """What every step that trains needs. `failed` gathers the names of runs that could not be trained, and why."""
 
     study: StudyConfig
     folder: StudyFolder
     display: Display
-    workers: int
+    executor: ExecutorConfig
+    workers: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
 
     def prepare_data(self, report: Report) -> Dataset:
         """The study's text, prepared once."""
@@ -53,22 +56,43 @@ class Workshop:
         return prepared.dataset
 
     def train(self, configs: list[RunConfig], dataset: Dataset) -> list[tuple[RunConfig, RunRecord]]:
-        """Resolve and train; a run that is already there is only read."""
+        """Resolve and train; a run that is already there is only read. Runs that failed are missing in the answer.
+
+        Raises MoelabError where all of them failed.
+        """
         resolved = [resolve_run(config, dataset) for config in configs]
-        records = run_all(
-            resolved, self.folder.runs, self.folder.data, workers=self.workers, observe=self.display.board
+        outcome = run_all(
+            resolved,
+            self.folder.runs,
+            self.folder.data,
+            executor=self.executor,
+            workers=self.workers,
+            name=self.study.name,
+            observe=self.display.board,
         )
         self.display.close()
-        return list(zip(resolved, records, strict=True))
+        names = {config.run_id: config.name or config.run_id for config in resolved}
+        for run_id, reason in outcome.failed.items():
+            self.failed[f"{names[run_id]} ({run_id})"] = reason
+        if not outcome.trained:
+            name, reason = next(iter(self.failed.items()))
+            raise MoelabError(f"study: all {len(names)} runs failed; first {name}: {reason}")
+        return outcome.trained
 
     def sweep(self, sweep: Sweep, dataset: Dataset) -> SweepOutcome:
-        """Train the sweep's runs with every value and take the value with the lowest mean loss."""
+        """Train the sweep's runs with every value and take the value with the lowest mean loss.
+
+        Raises MoelabError where a run failed: without it the choice, and all that follows from it, might be another.
+        """
         configs, values = [], []
         for value in sweep.values:
-            built = build_runs(self.study, sweep.runs, str(self.folder.data), {sweep.field: value}, rates=False)
-            configs += [config.replace(name=f"{config.name} {value:g}") for config in built]
+            built = sweep_runs(self.study, sweep, value, str(self.folder.data))
+            configs += built
             values += [value] * len(built)
         trained = self.train(configs, dataset)
+        if self.failed:
+            name, reason = next(iter(self.failed.items()))
+            raise MoelabError(f"study: {sweep.field} cannot be chosen, a run of the sweep failed: {name}: {reason}")
         found: dict[float, list[float]] = {}
         for value, (_, record) in zip(values, trained, strict=True):
             found.setdefault(value, []).append(math.inf if record.loss is None else record.loss)
@@ -91,10 +115,19 @@ class Workshop:
         first = [config for config in configs if BRANCH_OF not in config.labels]
         done = self.train(first, dataset)
         trunks = {config.labels[TRUNK]: config.run_id for config, _ in done if TRUNK in config.labels}
-        branches = [
-            config.replace(parent={"run": trunks[labels[BRANCH_OF]], "step": int(labels[BRANCH_STEP])})
-            for config in configs
-            if BRANCH_OF in (labels := config.labels)
-        ]
+        branches = []
+        for config in configs:
+            trunk = config.labels.get(BRANCH_OF)
+            if trunk in trunks:
+                parent = {"run": trunks[trunk], "step": int(config.labels[BRANCH_STEP])}
+                branches.append(config.replace(parent=parent))
+            elif trunk is not None:
+                self.failed[config.name or trunk] = f"its trunk {trunk} failed"
         later = self.train(branches, dataset) if branches else []
         return [(config, record) for config, record in (*done, *later) if TRUNK not in config.labels]
+
+
+def sweep_runs(study: StudyConfig, sweep: Sweep, value: float, data: str) -> list[RunConfig]:
+    """The runs of a sweep for one value."""
+    built = build_runs(study, sweep.runs, data, {sweep.field: value}, rates=False)
+    return [config.replace(name=f"{config.name} {value:g}") for config in built]

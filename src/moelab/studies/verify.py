@@ -12,6 +12,7 @@ from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import StudyConfig, VerifyStep, build_run, with_rates
 from moelab.studies.noise import SeedNoise
 from moelab.studies.training import Workshop
+from moelab.training import resolve_run
 
 ROLES = {
     "recommended": "recommended model",
@@ -89,13 +90,15 @@ def verify(
         return []
     jobs = [(job, seed) for job in _jobs(step, plan, len(dataset.train) - 1) for seed in step.seeds]
     configs = [contestant_run(study, job, seed, str(workshop.folder.data), common) for job, seed in jobs]
-    trained = workshop.train(configs, dataset)
-    return [
-        Verified(
-            role=job.role, label=job.label, config=config, record=record, predicted=predictions(comparison, config)
-        )
-        for (job, _), (config, record) in zip(jobs, trained, strict=True)
-    ]
+    resolved = [resolve_run(config, dataset) for config in configs]
+    trained = {config.run_id: (config, record) for config, record in workshop.train(resolved, dataset)}
+    found = []
+    for (job, _), wanted in zip(jobs, resolved, strict=True):
+        if wanted.run_id in trained:
+            config, record = trained[wanted.run_id]
+            said = predictions(comparison, config)
+            found.append(Verified(role=job.role, label=job.label, config=config, record=record, predicted=said))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,82 @@
+"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and what each of them may be told."""
+
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from moelab.config import Config, Count, NonNegative
+from moelab.errors import InputError
+from moelab.lease import PATIENCE_SECONDS
+from moelab.quantities import parse_bytes, parse_seconds
+
+_ONLY = {
+    "address": ("ray",),
+    "gpus": ("ray", "slurm"),
+    "cluster": ("slurm",),
+    "partition": ("slurm",),
+    "account": ("slurm",),
+    "qos": ("slurm",),
+    "time": ("slurm",),
+    "cpus": ("slurm",),
+    "setup": ("slurm",),
+}
+"""Options that only some executors take."""
+
+
+def _with_unit(parse: Any) -> BeforeValidator:
+    def read(value: Any) -> Any:
+        try:
+            return parse(value)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("value: ")) from None
+
+    return BeforeValidator(read)
+
+
+Seconds = Annotated[float, _with_unit(parse_seconds), Field(gt=0)]
+Bytes = Annotated[float, _with_unit(parse_bytes), Field(gt=0)]
+
+
+class ExecutorConfig(Config):
+    """How a study's runs are trained; nothing here changes a result.
+
+    `patience` is how long a worker elsewhere may be silent before its run is given to another (seconds; keep it above
+    the minute for which network file systems may show an old state). `memory` is what a run needs, or what may be used
+    on this machine, where the estimate does not serve. Slurm takes `partition`, `account`, `qos`, `time` per job,
+    `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
+    a cluster; without, it starts one on this machine.
+    """
+
+    kind: Literal["local", "ray", "slurm"] = "local"
+    patience: Seconds = PATIENCE_SECONDS
+    checkpoint_seconds: NonNegative = 15.0
+    memory: Bytes | None = None
+    address: str | None = None
+    gpus: NonNegative | None = None
+    cluster: Literal["slurm", "local"] = "slurm"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: Seconds = 24 * 3600.0
+    cpus: Count | None = None
+    setup: list[str] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, kinds in _ONLY.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].get_default():
+                raise ValueError(f"{name}: only the executor {' or '.join(kinds)} takes it, not {self.kind}")
+        return self
+
+    def with_options(self, kind: str | None, assignments: list[str]) -> "ExecutorConfig":
+        """The same with another kind and `key=value` options. Raises InputError naming the option."""
+        value = {} if kind is not None and kind != self.kind else self.model_dump(exclude_defaults=True)
+        if kind is not None:
+            value["kind"] = kind
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals or not key.strip():
+                raise InputError(f"--executor-option: expected KEY=VALUE, got {assignment!r}")
+            value[key.strip()] = yaml.safe_load(text)
+        return ExecutorConfig.parse(value, "--executor")
