@@ -19,11 +19,16 @@ def matching_section(matches: list[Match]) -> Section:
             + ("." if worst.within else f": the worst is {worst.group}, more than one per cent off.")
         )
     rows = [
-        [each.group, each.column, each.n_runs, each.aim, each.low, each.high, f"{each.spread:.2%}", f"{each.miss:+.2%}"]
+        [each.group, each.column, each.n_runs, each.aim, each.low, each.high, _spread(each), f"{each.miss:+.2%}"]
         for each in matches
     ]
     columns = ["runs that should match", "in", "runs", "aim", "least", "most", "spread", "worst miss"]
     return Section("What was matched", text=text, tables=[Table(columns, rows)])
+
+
+def _spread(match: Match) -> str | None:
+    """Only where all runs aim at the same."""
+    return None if match.aim is None else f"{match.spread:.2%}"
 
 
 def stage_section(outcome: StageOutcome) -> Section:

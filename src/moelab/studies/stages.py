@@ -41,7 +41,7 @@ def choose(stage: Stage, trained: list[Trained]) -> StageOutcome:
     """The winner and what it carries over. Dense rivals do not compete. Raises MoelabError where all diverged."""
     groups: dict[str, list[Trained]] = {}
     for config, record in trained:
-        if record.loss is not None and config.labels.get("role") != "dense":
+        if record.loss is not None and competes(config):
             groups.setdefault(same_design(config), []).append((config, record))
     if not groups:
         raise MoelabError(f"study: every run of the stage {stage.name} diverged; try a lower learning rate")
@@ -50,10 +50,17 @@ def choose(stage: Stage, trained: list[Trained]) -> StageOutcome:
         for runs in groups.values()
     ]
     ranked.sort(key=lambda entry: entry[2])
-    winner = ranked[0][0]
-    return StageOutcome(
-        stage=stage, ranked=ranked, trained=trained, chosen={name: _field(winner, name) for name in stage.carry}
-    )
+    return StageOutcome(stage=stage, ranked=ranked, trained=trained, chosen=carried(stage, ranked[0][0]))
+
+
+def competes(config: RunConfig) -> bool:
+    """Whether a stage's run may win: dense rivals may not."""
+    return config.labels.get("role") != "dense"
+
+
+def carried(stage: Stage, winner: RunConfig) -> dict[str, Any]:
+    """The fields that a winner sets for all later runs."""
+    return {name: _field(winner, name) for name in stage.carry}
 
 
 def _field(config: RunConfig, name: str) -> Any:

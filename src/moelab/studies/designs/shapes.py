@@ -11,6 +11,7 @@ from moelab.planning.lattice import enumerate_designs
 from moelab.studies.designs.base import Template
 
 _SMALL = 256
+_PARAMS_OFF, _RATE_OFF, _MIN_D_EXPERT = 0.02, 0.06, 8
 _ASPECT_COST = 0.03
 """A shape off its usual width over depth by a factor e counts as much as three per cent of the parameters."""
 
@@ -106,16 +107,16 @@ def experts_at_rate(
     n_dense_layers: int,
     step: int,
     options: dict[str, Any],
-    closeness: float = 0.02,
 ) -> ModelConfig:
     """The MoE on a backbone nearest to given total parameters and activation rate (arXiv 2506.12119), exactly counted.
 
     With `shared` one shared expert is as wide as the routed ones a token uses, as in the paper. Every expert width in
-    multiples of `step` is tried, with the experts that fill up the parameters. Raises InputError where the nearest is
-    more than `closeness` off in either.
+    multiples of `step`, from 8 on, is tried, with the experts that fill up the parameters. Raises InputError where the nearest is
+    more than 2 % off in parameters or 6 % in the rate.
     """
     d = backbone.d_model
     widths = np.arange(step, 8 * d + step, step)
+    widths = widths[widths >= _MIN_D_EXPERT]
     probe = with_experts(
         template, backbone, n_experts=top_k + 1, top_k=top_k, d_expert=step, n_dense_layers=n_dense_layers,
         shared=top_k * step if shared else 0, options=options,
@@ -134,10 +135,10 @@ def experts_at_rate(
     rates, totals = np.asarray(counts.activation_rate), np.asarray(counts.params_total)
     off_rate, off_total = np.log(rates / activation_rate), np.log(totals / params_total)
     best = int(np.argmin(np.abs(off_rate) + 3 * np.abs(off_total)))
-    if max(abs(off_rate[best]), abs(off_total[best])) > closeness:
+    if abs(off_total[best]) > _PARAMS_OFF or abs(off_rate[best]) > _RATE_OFF:
         raise InputError(
-            f"activation_rates: {activation_rate:g} at {params_total:.4g} parameters cannot be met on width {d} within "
-            f"{closeness:.0%}; the nearest has {rates[best]:.3f} at {totals[best]:,} (they reach {rates.min():.3f} to "
+            f"activation_rates: {activation_rate:g} at {params_total:.4g} parameters cannot be met on width {d}; "
+            f"the nearest has {rates[best]:.3f} at {totals[best]:,} (they reach {rates.min():.3f} to "
             f"{rates.max():.3f})"
         )
     width = int(widths[best])
