@@ -1,22 +1,38 @@
-"""Many runs: designs, executors, and the whole loop from text to a verified recommendation."""
+"""Many runs: designs, executors, and the whole loop from text to a verified recommendation.
 
-from moelab.studies.config import StudyConfig, Sweep, build_runs
-from moelab.studies.designs import DESIGNS, RunGrid, matching
-from moelab.studies.executors import ExecutorConfig, run_all
-from moelab.studies.outcome import StudyOutcome
-from moelab.studies.study import READY, load_study, run_study
+The names below load their file when first used: a worker that only trains needs neither laws nor figures.
+"""
 
-__all__ = [
-    "DESIGNS",
-    "READY",
-    "ExecutorConfig",
-    "RunGrid",
-    "StudyConfig",
-    "StudyOutcome",
-    "Sweep",
-    "build_runs",
-    "load_study",
-    "matching",
-    "run_all",
-    "run_study",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moelab.studies.config import StudyConfig as StudyConfig
+    from moelab.studies.config import Sweep as Sweep
+    from moelab.studies.config import build_runs as build_runs
+    from moelab.studies.designs import DESIGNS as DESIGNS
+    from moelab.studies.designs import RunGrid as RunGrid
+    from moelab.studies.designs import matching as matching
+    from moelab.studies.executors import ExecutorConfig as ExecutorConfig
+    from moelab.studies.executors import run_all as run_all
+    from moelab.studies.outcome import StudyOutcome as StudyOutcome
+    from moelab.studies.study import READY as READY
+    from moelab.studies.study import load_study as load_study
+    from moelab.studies.study import run_study as run_study
+
+_FILES = {
+    "config": ("StudyConfig", "Sweep", "build_runs"),
+    "designs": ("DESIGNS", "RunGrid", "matching"),
+    "executors": ("ExecutorConfig", "run_all"),
+    "outcome": ("StudyOutcome",),
+    "study": ("READY", "load_study", "run_study"),
+}
+_HOME = {name: f"moelab.studies.{file}" for file, names in _FILES.items() for name in names}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its file (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'moelab.studies' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
