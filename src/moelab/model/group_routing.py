@@ -19,22 +19,29 @@ from moelab.model.router import Routing, full_precision, score_tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRouting:
-    """For the record: weights (N, G, E, S) with which experts read the tokens, and which tokens (N, G) are real."""
+    """For the record: weights (N, G, E, S) with which experts read the tokens, and which tokens (N, G) are real.
+
+    `scores` (N, G, E) are the tokens' probabilities of the experts, where experts choose by them.
+    """
 
     weights: Tensor
     real: Tensor
+    scores: Tensor | None = None
 
 
-def group_tokens(x_BTD: Tensor, grouping: str, size: int | None) -> tuple[Tensor, Tensor]:
+def group_tokens(
+    x_BTD: Tensor, grouping: str, size: int | None, mask_BT: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Tokens in groups (N, G, D), the last ones filled up with zeros, and which of them are real (N, G).
 
     `batch`: position t of `size` consecutive sequences; `sequence`: `size` neighbours. Without a size, all of them.
+    Tokens whose mask is False are not real either: no expert reads them.
     """
-    rows = x_BTD.transpose(0, 1) if grouping == "batch" else x_BTD
+    mask = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device) if mask_BT is None else mask_BT
+    rows, real = (x_BTD.transpose(0, 1), mask.T) if grouping == "batch" else (x_BTD, mask)
     members = rows.shape[1]
     size = size or members
     missing = -members % size
-    real = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
     if missing:
         rows, real = F.pad(rows, (0, 0, 0, missing)), F.pad(real, (0, missing))
     return rows.reshape(-1, size, rows.shape[-1]), real.reshape(-1, size)
@@ -65,9 +72,11 @@ class GroupRouter(nn.Module):
         if config.mixing != "uniform":
             self.weight = nn.Parameter(torch.empty(columns, d_model))
 
-    def forward(self, x_BTD: Tensor, experts: Experts, activation: str) -> tuple[Tensor, GroupRouting]:
-        """(B, T, D) -> (B, T, D), and what the record needs."""
-        groups, real = group_tokens(x_BTD, self.grouping, self.config.group_size)
+    def forward(
+        self, x_BTD: Tensor, experts: Experts, activation: str, mask_BT: Tensor | None = None
+    ) -> tuple[Tensor, GroupRouting]:
+        """(B, T, D) -> (B, T, D), and what the record needs. Padding is read by no expert."""
+        groups, real = group_tokens(x_BTD, self.grouping, self.config.group_size, mask_BT)
         dtype = compute_dtype(x_BTD)
         read, emit = self.weights(groups, real)
         with torch.autocast(x_BTD.device.type, enabled=False):
@@ -103,18 +112,20 @@ class GroupRouter(nn.Module):
 class ExpertChoiceRouter(GroupRouter):
     """Each expert takes its best G K/E tokens of a group; gates are softmax over experts (arXiv 2202.09368)."""
 
-    def take(self, groups: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates and places in the group of the taken tokens, (N, S, E) both."""
+    def take(self, groups: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gates and places in the group of the taken tokens, (N, S, E) both, and the scores of all, (N, G, E)."""
         size = groups.shape[1]
         slots = min(size, math.ceil(size * self.config.top_k / self.config.n_experts))
         scores = score_tokens(groups, self.weight).softmax(-1)
         gates, index = scores.masked_fill(~real[..., None], 0.0).topk(slots, dim=1)
-        return gates, index
+        return gates, index, scores
 
-    def forward(self, x_BTD: Tensor, experts: Experts, activation: str) -> tuple[Tensor, GroupRouting]:
+    def forward(
+        self, x_BTD: Tensor, experts: Experts, activation: str, mask_BT: Tensor | None = None
+    ) -> tuple[Tensor, GroupRouting]:
         members = x_BTD.shape[0 if self.grouping == "batch" else 1]
-        groups, real = group_tokens(x_BTD, self.grouping, min(self.config.group_size or members, members))
-        gates, index = self.take(groups, real)
+        groups, real = group_tokens(x_BTD, self.grouping, min(self.config.group_size or members, members), mask_BT)
+        gates, index, scores = self.take(groups, real)
         n, size, d = groups.shape
         place = (index + torch.arange(n, device=index.device)[:, None, None] * size).permute(2, 0, 1).flatten()
         dtype = compute_dtype(x_BTD)
@@ -125,7 +136,7 @@ class ExpertChoiceRouter(GroupRouter):
             y_NGD = torch.zeros(n * size, d, dtype=dtype, device=y.device).index_add(0, place, y)
         y_BTD = ungroup_tokens(y_NGD, x_BTD, self.grouping) * self.config.routed_scaling
         taken = torch.zeros(n, size, self.config.n_experts, device=y.device).scatter(1, index, gates.detach().float())
-        return y_BTD, GroupRouting(weights=taken[..., None], real=real)
+        return y_BTD, GroupRouting(weights=taken[..., None], real=real, scores=scores.detach())
 
 
 class SoftRouter(GroupRouter):

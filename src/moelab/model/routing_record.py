@@ -1,6 +1,8 @@
 """What a MoE layer did with a batch, as one small detached record with stable names."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,18 +57,13 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tens
     probabilities = routing.probabilities()
     if mask_T is not None:
         probabilities = probabilities[mask_T]
-    load = counts.float() / counts.sum().clamp(min=1)
-    relative = load * n_experts
-    log_experts = torch.log(torch.tensor(float(max(n_experts, 2)))).item()
+    log_experts = math.log(max(n_experts, 2))
     near = torch.zeros(())
     if top_k < n_experts:
         edge = probabilities.topk(top_k + 1, dim=-1).values[:, -2:]
         near = (edge[:, 0] - edge[:, 1] < NEAR_TIE).float().mean()
     return RoutingRecord(
-        load=load.cpu(),
-        max_violation=float(relative.max() - 1),
-        load_cv=float(relative.std(correction=0)),
-        dead_experts=float((counts == 0).sum()),
+        **_load_statistics(counts),
         token_entropy=float(_entropy(probabilities).mean()) / log_experts,
         marginal_entropy=float(_entropy(probabilities.mean(0))) / log_experts,
         balance_loss=float(balance_loss(probabilities, counts)),
@@ -79,14 +76,20 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tens
 
 @torch.no_grad()
 def record_group_routing(routing: GroupRouting) -> RoutingRecord:
-    """Measure a routing of groups. Experts are evenly used by construction; `token_entropy` is that of the weights with
-    which an expert reads a group's tokens, over ln G, and `drop_rate` the share of tokens that no expert reads."""
+    """Measure a routing of groups. `drop_rate` is the share of tokens that no expert reads.
+
+    Mixing reads every token with every expert, so its load is even; its `token_entropy` is that of the weights with
+    which an expert reads a group's tokens, over ln G. Expert Choice has entropies over the experts as token choice
+    has, and its `near_ties` are the choices of an expert that all but went to another token of the group.
+    """
     n_experts = routing.weights.shape[2]
     weights = routing.weights.float().flatten(2)
+    unread = float(((weights.sum(-1) == 0) & routing.real).sum() / routing.real.sum().clamp(min=1))
+    if routing.scores is not None:
+        return _record_expert_choice(weights, routing.real, routing.scores, unread)
     size = max(weights.shape[1], 2)
     shares = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
-    entropy = torch.special.entr(shares).sum(1).mean() / torch.log(torch.tensor(float(size)))
-    unread = (weights.sum(-1) == 0) & routing.real
+    entropy = _entropy(shares.mT)[routing.real.any(1)].mean() / torch.log(torch.tensor(float(size)))
     return RoutingRecord(
         load=torch.full((n_experts,), 1 / n_experts),
         max_violation=0.0,
@@ -96,8 +99,39 @@ def record_group_routing(routing: GroupRouting) -> RoutingRecord:
         marginal_entropy=1.0,
         balance_loss=1.0,
         near_ties=0.0,
-        drop_rate=float(unread.sum() / routing.real.sum()),
+        drop_rate=unread,
     )
+
+
+def _record_expert_choice(weights: Tensor, real: Tensor, scores: Tensor, unread: float) -> RoutingRecord:
+    """From the gates of the taken tokens (0 elsewhere) and the scores of all, (N, G, E) both."""
+    n_experts = scores.shape[-1]
+    counts = (weights > 0).sum((0, 1))
+    probabilities = scores[real]
+    log_experts = math.log(max(n_experts, 2))
+    lowest = torch.where(weights > 0, scores, torch.inf).amin(1)
+    best_left = torch.where((weights == 0) & real[..., None], scores, -torch.inf).amax(1)
+    near = (lowest - best_left < NEAR_TIE)[real.any(1)].float().mean()
+    return RoutingRecord(
+        **_load_statistics(counts),
+        token_entropy=float(_entropy(probabilities).mean()) / log_experts,
+        marginal_entropy=float(_entropy(probabilities.mean(0))) / log_experts,
+        balance_loss=float(balance_loss(probabilities, counts)),
+        near_ties=float(near),
+        drop_rate=unread,
+    )
+
+
+def _load_statistics(counts: Tensor) -> dict[str, Any]:
+    """The fields of a record that follow from how many choices each expert got, (E,)."""
+    load = counts.float() / counts.sum().clamp(min=1)
+    relative = load * len(counts)
+    return {
+        "load": load.cpu(),
+        "max_violation": float(relative.max() - 1),
+        "load_cv": float(relative.std(correction=0)),
+        "dead_experts": float((counts == 0).sum()),
+    }
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
