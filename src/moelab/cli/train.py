@@ -13,11 +13,16 @@ def command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that gets a folder per run.")] = Path("runs"),
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Data-parallel processes on this machine (sets train.processes).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON.")] = False,
 ) -> None:
     """Train one model. Started again after an interruption, it goes on where it stopped and ends the same.
 
     Example: moelab train configs/runs/small-moe.yaml --set train.tokens=2M --set model.moe.top_k=2
+
+    Several processes: --processes 2, or torchrun --nproc-per-node 8 -m moelab train CONFIG on one or more machines.
     """
     from moelab.cli.output import print_json, print_line
     from moelab.config import load_yaml, override
@@ -25,12 +30,21 @@ def command(
     from moelab.runs import RunConfig
     from moelab.training import resolve_run, train_run
     from moelab.training.display import follow
+    from moelab.training.parallel import join, leave, started_by_torchrun
 
-    run = RunConfig.parse(override(load_yaml(config), assign or []), str(config))
+    started = started_by_torchrun()
+    assign = [*(assign or []), *([f"train.processes={processes or started}"] if processes or started else [])]
+    run = RunConfig.parse(override(load_yaml(config), assign), str(config))
     dataset = Dataset.open(run.data.path)
     run = resolve_run(run, dataset)
-    with follow(run, quiet=as_json) as watch:
-        record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch)
+    main = True if started is None else join(run.train.device).main
+    try:
+        with follow(run, quiet=as_json or not main) as watch:
+            record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch)
+    finally:
+        leave()
+    if not main:
+        return
     if as_json:
         print_json(record.to_dict())
         return
@@ -40,7 +54,8 @@ def command(
     alone = "" if record.loss_leak_free is None else f" (leak-free {record.loss_leak_free:.4f})"
     print_line(
         f"loss {record.loss:.4f} nats/token{alone}, {record.bits_per_byte:.4f} bits/byte "
-        f"after {record.tokens:,} tokens ({record.tokens_per_second:,.0f} tokens/s, {record.dispatch} dispatch, {record.precision})"
+        f"after {record.tokens:,} tokens "
+        f"({record.tokens_per_second:,.0f} tokens/s, {record.dispatch} dispatch, {record.precision})"
     )
     if record.transition_step is not None:
         print_line(f"token choice since step {record.transition_step:,} of {run.train.steps:,}")

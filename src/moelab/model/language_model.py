@@ -4,6 +4,7 @@ Parameter names follow Hugging Face (`model.layers.0.self_attn.q_proj.weight`), 
 are one matrix and the router is called `router`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from moelab.model.cross_entropy import linear_cross_entropy
 from moelab.model.feed_forward import FeedForward
 from moelab.model.hash_router import TokenContext
 from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
-from moelab.model.router import TopKRouter
+from moelab.model.router import TopKRouter, balance_from
 from moelab.model.routing_record import RoutingRecord
 
 
@@ -152,20 +153,26 @@ class LanguageModel(nn.Module):
         logit_z_loss: float = 0.0,
         mask: Tensor | None = None,
         collect_routing: bool = False,
+        balance_over: str = "batch",
+        whole_counts: Callable[[Tensor], Tensor] | None = None,
     ) -> LossOutput:
         """Cross-entropy of targets (B, T), -100 ignored, with the auxiliary losses apart.
+
+        The balance loss is formed over the `batch` or each `sequence`. Where these tokens are only a part of a batch,
+        `whole_counts` turns their choices (layers, E) into those of all: then the parts' gradients average to the
+        gradient of one balance loss over the whole batch.
 
         `reduction` is `mean`, `sum` or `none` (a loss per token, (B, T), without auxiliary terms).
         Raises InputError for any other.
         """
         training = reduction != "none"
-        x, outputs = self.hidden(tokens, mask=mask, losses=training, record=collect_routing)
+        x, outputs = self.hidden(tokens, mask=mask, losses=balance_over if training else None, record=collect_routing)
         loss, z = linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten(), reduction=reduction)
         routing = [output.record for output in outputs if output.record is not None]
         if not training:
             loss = loss.view_as(targets)
             return LossOutput(loss=loss, total=loss, routing=routing)
-        auxiliary = self._auxiliary(outputs)
+        auxiliary = self._auxiliary(outputs, whole_counts)
         if logit_z_loss:
             auxiliary["logit_z"] = logit_z_loss * z
         total = loss
@@ -173,7 +180,15 @@ class LanguageModel(nn.Module):
             total = total + term
         return LossOutput(loss=loss, total=total, auxiliary=auxiliary, routing=routing)
 
-    def _auxiliary(self, outputs: list[RoutingOutput]) -> dict[str, Tensor]:
+    def balance_counts(self, tokens: Tensor) -> Tensor:
+        """How many choices each expert of each MoE layer gets from tokens (B, T), (layers, E); no gradient, no head."""
+        with torch.no_grad():
+            _, outputs = self.hidden(tokens, losses="batch")
+        return torch.stack([output.balance.counts[0] for output in outputs if output.balance is not None])
+
+    def _auxiliary(
+        self, outputs: list[RoutingOutput], whole_counts: Callable[[Tensor], Tensor] | None
+    ) -> dict[str, Tensor]:
         moe = self.config.moe
         if moe is None:
             return {}
@@ -181,7 +196,11 @@ class LanguageModel(nn.Module):
         router_z = [output.router_z for output in outputs if output.router_z is not None]
         terms = {}
         if balance:
-            terms["balance"] = moe.balance_loss * torch.stack(balance).sum()
+            counts = torch.stack([term.counts for term in balance])
+            if whole_counts is not None:
+                counts = whole_counts(counts[:, 0])[:, None]
+            each = balance_from(torch.stack([term.probabilities for term in balance]), counts)
+            terms["balance"] = moe.balance_loss * each.mean(1).sum()
         if router_z:
             terms["router_z"] = moe.z_loss * torch.stack(router_z).sum()
         return terms

@@ -15,9 +15,9 @@ from moelab.model.feed_forward import Experts, FeedForward
 from moelab.model.group_routing import GROUP_ROUTERS, GroupRouter
 from moelab.model.hash_router import HashRouter, TokenContext
 from moelab.model.router import (
+    BalanceTerm,
     Routing,
     TopKRouter,
-    balance_loss,
     expert_counts,
     full_precision,
     router_z_loss,
@@ -28,9 +28,9 @@ from moelab.model.routing_record import RoutingRecord, record_group_routing, rec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingOutput:
-    """What a MoE layer returns beside its output: unweighted auxiliary losses (training) and a record (on request)."""
+    """What a MoE layer returns beside its output: what unweighted auxiliary losses need, and a record (on request)."""
 
-    balance: Tensor | None = None
+    balance: BalanceTerm | None = None
     router_z: Tensor | None = None
     record: RoutingRecord | None = None
 
@@ -62,10 +62,12 @@ class MoELayer(nn.Module):
         mask_BT: Tensor | None = None,
         *,
         context: TokenContext | None = None,
-        losses: bool = False,
+        losses: str | None = None,
         record: bool = False,
     ) -> tuple[Tensor, RoutingOutput]:
-        """x (B, T, D) -> (B, T, D). Tokens where `mask` is False are routed but never counted."""
+        """x (B, T, D) -> (B, T, D). `losses`: the balance loss over the `batch` or over each `sequence`; None for none.
+
+        Tokens where `mask` is False are never counted, and never mixed into others."""
         if isinstance(self.router, GroupRouter) and not self.leak_free:
             y_BTD, grouped = self.router(x_BTD, self.experts, self.activation)
             output = RoutingOutput(record=record_group_routing(grouped) if record else None)
@@ -78,7 +80,7 @@ class MoELayer(nn.Module):
         return y_BTD, output
 
     def _token_by_token(
-        self, x_BTD: Tensor, mask_BT: Tensor | None, context: TokenContext | None, losses: bool, record: bool
+        self, x_BTD: Tensor, mask_BT: Tensor | None, context: TokenContext | None, losses: str | None, record: bool
     ) -> tuple[Tensor, RoutingOutput]:
         x_TD = x_BTD.flatten(0, 1)
         mask_T = None if mask_BT is None else mask_BT.flatten()
@@ -89,21 +91,22 @@ class MoELayer(nn.Module):
             routing = replace(routing, gates=routing.gates * kept)
         y_TD = dispatch_experts(self.dispatch, x_TD, self.experts, routing.chosen, routing.gates, self.activation)
         measured = record_routing(routing, mask_T, kept) if record else None
-        balance, router_z = self._losses(routing, mask_T) if losses else (None, None)
+        sequences = x_BTD.shape[0] if losses == "sequence" else 1
+        balance, router_z = self._losses(routing, mask_T, sequences) if losses else (None, None)
         return y_TD.view_as(x_BTD), RoutingOutput(balance=balance, router_z=router_z, record=measured)
 
-    def _losses(self, routing: Routing, mask_T: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Balance and z loss of a learned token choice; the load that moves the biases is noted on the way."""
+    def _losses(
+        self, routing: Routing, mask_T: Tensor | None, sequences: int
+    ) -> tuple[BalanceTerm | None, Tensor | None]:
+        """Balance term and z loss of a learned token choice; the load that moves the biases is noted on the way."""
         if not isinstance(self.router, TopKRouter):
             return None, None
         balance = router_z = None
-        if self.config.balance_loss or self.config.bias_update:
-            counts = expert_counts(routing.chosen, self.config.n_experts, mask_T)
-            if self.config.bias_update and torch.is_grad_enabled():
-                self.router.load += counts
-            if self.config.balance_loss:
-                probabilities = routing.scores if self.config.score == "softmax" else routing.probabilities()
-                balance = balance_loss(probabilities, counts, mask_T)
+        if self.config.balance_loss:
+            probabilities = routing.scores if self.config.score == "softmax" else routing.probabilities()
+            balance = BalanceTerm.of(probabilities, routing.chosen, mask_T, sequences)
+        if self.config.bias_update and torch.is_grad_enabled():
+            self.router.load += expert_counts(routing.chosen, self.config.n_experts, mask_T)
         if self.config.z_loss:
             router_z = router_z_loss(routing.logits, mask_T)
         return balance, router_z

@@ -99,16 +99,46 @@ def expert_counts(chosen: Tensor, n_experts: int, mask_T: Tensor | None = None) 
     return torch.bincount(chosen.flatten(), minlength=n_experts)
 
 
-def balance_loss(probabilities: Tensor, counts: Tensor, mask_T: Tensor | None = None) -> Tensor:
-    """E sum_i f_i p_i: f_i the share of choices that took expert i, p_i its mean probability; 1 at balance.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceTerm:
+    """What a layer's balance loss is formed from, for one forward pass (S = 1) or each of its S sequences.
 
-    probabilities (T, E), counts (E,). The share f is K times smaller than in Hugging Face's version, whose value at
+    `probabilities` (S, E) are the tokens' means, with a gradient; `counts` (S, E) the choices that took each expert.
+    """
+
+    probabilities: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(
+        cls, probabilities: Tensor, chosen: Tensor, mask_T: Tensor | None = None, sequences: int = 1
+    ) -> "BalanceTerm":
+        """From probabilities (T, E) and choices (T, K) of `sequences` equally long sequences, or of all as one."""
+        n_experts = probabilities.shape[1]
+        real = None if mask_T is None else mask_T.view(sequences, -1, 1)
+        counted = torch.ones_like(chosen) if mask_T is None else mask_T[:, None].expand_as(chosen).to(chosen.dtype)
+        counts = chosen.new_zeros(sequences, n_experts)
+        counts.scatter_add_(1, chosen.view(sequences, -1), counted.reshape(sequences, -1))
+        grouped = probabilities.view(sequences, -1, n_experts)
+        mean = grouped.mean(1) if real is None else (grouped * real).sum(1) / real.sum(1).clamp(min=1)
+        return cls(probabilities=mean, counts=counts)
+
+
+def balance_from(probabilities: Tensor, counts: Tensor) -> Tensor:
+    """E sum_i f_i p_i, (...), of mean probabilities and counts (..., E): f_i the share of choices that took expert i.
+
+    1 at balance and E at collapse. The share f is K times smaller than in Hugging Face's version, whose value at
     balance is K (arXiv 2101.03961 has K = 1); the gradient flows through p alone.
     """
+    share = counts.to(probabilities.dtype) * (counts.shape[-1] / counts.sum(-1, keepdim=True).clamp(min=1))
+    return (probabilities * share).sum(-1)
+
+
+def balance_loss(probabilities: Tensor, counts: Tensor, mask_T: Tensor | None = None) -> Tensor:
+    """`balance_from` of the probabilities (T, E) of single tokens and the counts (E,) of all."""
     if mask_T is not None:
         probabilities = probabilities[mask_T]
-    share = counts.to(probabilities.dtype) * (counts.shape[0] / counts.sum().clamp(min=1))
-    return torch.dot(probabilities.sum(0), share) / max(probabilities.shape[0], 1)
+    return balance_from(probabilities.sum(0) / max(probabilities.shape[0], 1), counts)
 
 
 def router_z_loss(logits: Tensor, mask_T: Tensor | None = None) -> Tensor:

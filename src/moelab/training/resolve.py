@@ -31,9 +31,10 @@ def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
         raise InputError(f"data.unique_tokens: must be at most {available}, the training tokens in {data.path}")
     if data.unique_tokens is None and train.tokens > available:
         data = data.replace(unique_tokens=available // train.seq_len * train.seq_len)
+    _check_groups(config)
     device = _device(train.device)
     precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
-    threads = train.threads or (_cores() if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)
+    threads = train.threads or (_cores(train.processes) if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     dispatch = train.dispatch
     if dispatch not in (AUTO, "none", *DISPATCHES):
@@ -67,5 +68,20 @@ def _precision(d_model: int, device: str) -> str:
     return "bf16" if has_bf16 and d_model >= _WIDE_ENOUGH_FOR_BF16 else "fp32"
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores(processes: int) -> int:
+    """This machine's cores for each of the processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
+
+
+def _check_groups(config: RunConfig) -> None:
+    """Refuse to cut a batch through the groups of a router that groups sequences: the numbers would change."""
+    moe, train = config.model.moe, config.train
+    if moe is None or moe.group_size is None or (moe.grouping or "batch") != "batch":
+        return
+    rows = train.micro_batch or train.local_batch_size
+    if rows != train.batch_size and rows % moe.group_size:
+        raise InputError(
+            f"train.micro_batch: the {rows} sequences of a forward pass must be a multiple of "
+            f"model.moe.group_size ({moe.group_size})"
+        )

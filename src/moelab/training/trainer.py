@@ -7,22 +7,21 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from moelab.data import Dataset, TrainBatches, ValidationBatches
-from moelab.errors import InputError, MoelabError
+from moelab.errors import MoelabError
 from moelab.evaluation import Evaluation, evaluate
-from moelab.lease import DEFAULT, Terms
 from moelab.model import LanguageModel, build_model, to_token_choice
-from moelab.runs import RunConfig, RunFolder, RunRecord
-from moelab.runs.folder import CHECKPOINTS, WEIGHTS
-from moelab.training.checkpoint import Progress, load_newest, save_checkpoint, save_weights
-from moelab.training.memory import reset_peak_memory
+from moelab.runs import RunConfig, RunFolder
+from moelab.runs.folder import CHECKPOINTS
+from moelab.training.balance import sum_loads, whole_counts
+from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
 from moelab.training.optimizer import Optimizer
-from moelab.training.record import make_record
+from moelab.training.parallel import hold_back, world, wrap
 from moelab.training.schedule import learning_rate_at
 
 Watcher = Callable[[dict[str, float]], None]
@@ -36,12 +35,15 @@ _EVAL_ROWS = 32
 class Trainer:
     """Holds one run's model, optimiser and progress while it trains."""
 
+    model: LanguageModel
+    network: torch.nn.Module
+    optimizer: Optimizer
+
     def __init__(self, config: RunConfig, folder: RunFolder, dataset: Dataset, watch: Watcher | None = None) -> None:
         train = config.train
         torch.set_num_threads(train.threads)
-        self.config, self.folder, self.watch = config, folder, watch
-        self.model = build_model(config.model, seed=train.seed, dispatch=train.dispatch).to(train.device)
-        self.optimizer = Optimizer(self.model, train)
+        self.config, self.folder, self.watch, self.world = config, folder, watch, world()
+        self._take(build_model(config.model, seed=train.seed, dispatch=train.dispatch).to(train.device))
         self.batches = TrainBatches(
             dataset,
             seq_len=train.seq_len,
@@ -74,11 +76,15 @@ class Trainer:
         self.progress.seconds = seconds
         save_checkpoint(self.folder.path / CHECKPOINTS, self.progress, self.model.state_dict(), self.optimizer.state())
 
+    def _take(self, model: LanguageModel) -> None:
+        """Train this model from now on, with a fresh optimiser."""
+        self.model, self.network = model, wrap(model, self.world)
+        self.optimizer = Optimizer(model, self.config.train)
+
     def _turn(self) -> None:
         """The transition: the same weights and optimiser state, as token choice from the next step on."""
-        train, state = self.config.train, self.optimizer.state()
-        self.model = to_token_choice(self.model, train.dispatch)
-        self.optimizer = Optimizer(self.model, train)
+        state = self.optimizer.state()
+        self._take(to_token_choice(self.model, self.config.train.dispatch))
         if state:
             self.optimizer.load_state(state)
 
@@ -87,22 +93,39 @@ class Trainer:
         train = self.config.train
         if self.progress.step == train.switch_step:
             self._turn()
-        inputs, targets = self.batches.batch(self.progress.step)
-        pieces = train.batch_size // (train.micro_batch or train.batch_size)
-        total = 0.0
-        for x, y in zip(np.split(inputs, pieces), np.split(targets, pieces), strict=True):
-            with torch.autocast(train.device, torch.bfloat16, enabled=train.precision == "bf16"):
-                output = self.model.loss(
-                    torch.from_numpy(x).to(train.device),
-                    torch.from_numpy(y).to(train.device),
-                    logit_z_loss=train.logit_z_loss,
-                )
-            (output.total / pieces).backward()
-            total += float(output.loss.detach()) / pieces
+        pieces = self._pieces()
+        with self._precision():
+            counts = whole_counts(self.model, train, [x for x, _ in pieces], self.world)
+        loss = torch.zeros((), device=train.device)
+        for number, (x, y) in enumerate(pieces, 1):
+            with hold_back(self.network, last=number == len(pieces)):
+                with self._precision():
+                    output = self.network(
+                        x,
+                        y,
+                        logit_z_loss=train.logit_z_loss,
+                        balance_over="sequence" if train.balance_over == "sequence" else "batch",
+                        whole_counts=counts,
+                    )
+                (output.total / len(pieces)).backward()
+            loss += output.loss.detach() / len(pieces)
         self.optimizer.step(learning_rate_at(self.progress.step, train))
+        sum_loads(self.model, self.world)
         self.model.update_routers()
         self.progress.step += 1
-        return total
+        return float(self.world.sum(loss)) / self.world.size
+
+    def _pieces(self) -> list[tuple[Tensor, Tensor]]:
+        """This process's share of the step's batch, cut into forward passes: inputs and targets."""
+        train = self.config.train
+        share = self.world.share(train.batch_size)
+        both = [torch.from_numpy(part[share]).to(train.device) for part in self.batches.batch(self.progress.step)]
+        size = train.micro_batch or train.local_batch_size
+        return list(zip(*(part.split(size) for part in both), strict=True))
+
+    def _precision(self) -> torch.autocast:
+        train = self.config.train
+        return torch.autocast(train.device, torch.bfloat16, enabled=train.precision == "bf16")
 
     def evaluate(self) -> Evaluation:
         """The validation loss now."""
@@ -122,17 +145,19 @@ class Trainer:
             progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
             if not math.isfinite(loss):
                 return None, time.monotonic() - started
-            if progress.step in marks:
+            if progress.step in marks and self.world.main:
                 evaluation = self.evaluate()
                 progress.curve.append(self._curve_row(evaluation))
             now = time.monotonic()
-            if now - saved > checkpoint_seconds and progress.step < train.steps:
+            if self.world.main and now - saved > checkpoint_seconds and progress.step < train.steps:
                 self.save(now - started)
                 saved = time.monotonic()
-            if now - shown > 1:
+            if self.world.main and now - shown > 1:
                 self._show(now - started)
                 shown = now
-        return evaluation or self.evaluate(), time.monotonic() - started
+        if self.world.main:
+            evaluation = evaluation or self.evaluate()
+        return evaluation, time.monotonic() - started
 
     def _curve_row(self, evaluation: Evaluation) -> dict[str, float]:
         done = self.progress.step
@@ -154,57 +179,7 @@ class Trainer:
             self.watch(numbers)
 
 
-def train_run(
-    config: RunConfig,
-    root: str | Path,
-    dataset: Dataset,
-    *,
-    checkpoint_seconds: float = 30.0,
-    watch: Watcher | None = None,
-    terms: Terms = DEFAULT,
-) -> RunRecord:
-    """Train one resolved run in its folder under `root` and write its record; a finished run is only read.
-
-    A run interrupted at any moment continues from its newest whole checkpoint. A run whose loss stops being finite
-    is recorded as `diverged` with no loss. Raises InputError for a config that
-    cannot be trained, Busy while another process trains the run: it holds a lease on it, on `terms`.
-    """
-    if config.model.unbuildable:
-        raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
-    folder = RunFolder.create(root, config)
-    with folder.hold(terms):
-        if folder.finished:
-            return folder.load_record()
-        reset_peak_memory()
-        trainer = Trainer(config, folder, dataset, watch)
-        trainer.restore()
-        evaluation, seconds = trainer.run(checkpoint_seconds)
-        folder.check()
-        save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-        record = make_record(config, trainer.progress, evaluation, seconds)
-        folder.save_record(record)
-        folder.remove_checkpoints()
-    return record
-
-
 def evaluation_steps(steps: int, evaluations: int) -> set[int]:
     """The steps after which a run is evaluated: evenly spread, the last step always among them."""
     evaluations = min(evaluations, steps)
     return {math.ceil(steps * (i + 1) / evaluations) for i in range(evaluations)}
-
-
-def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
-    """A finished run's config and its model with the trained weights, in evaluation mode.
-
-    After a transition that is the token-choice model: its own `config` says what it is.
-    """
-    from safetensors.torch import load_file
-
-    folder = RunFolder.open(path)
-    config = folder.load_config()
-    weights = folder.path / WEIGHTS
-    if not weights.exists():
-        raise InputError(f"run: {path} holds no {WEIGHTS}; is it finished?")
-    model = build_model(config.final_model, seed=0, dispatch=config.train.dispatch)
-    model.load_state_dict(load_file(weights))
-    return config, model.eval()

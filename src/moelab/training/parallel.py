@@ -1,0 +1,196 @@
+"""Data parallel: several processes train one run, each on its share of every batch (torch.distributed, DDP).
+
+Either torchrun starts them, or `launch` does on this machine. The numbers are those of one process up to the order in
+which gradients are added.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from moelab.errors import InputError, MoelabError
+from moelab.model import LanguageModel, LossOutput
+
+_TIMEOUT = timedelta(hours=2)
+"""How long a process waits for the others, evaluations of the first one included."""
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The processes that train one run; the first (`main`) evaluates and writes."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that evaluates and writes."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def agree(self, value: bool, device: str) -> bool:
+        """What the first process says; all wait for it."""
+        if self.size == 1:
+            return value
+        said = torch.tensor(int(value), device=device)
+        dist.broadcast(said, 0)
+        return bool(said)
+
+    def share(self, rows: int) -> slice:
+        """This process's part of a batch of `rows` sequences."""
+        each = rows // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+def world() -> World:
+    """The processes that were joined, or this one alone."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(rank=dist.get_rank(), size=dist.get_world_size())
+
+
+def started_by_torchrun() -> int | None:
+    """How many processes torchrun started, None where it did not."""
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        return None
+    return int(os.environ["WORLD_SIZE"])
+
+
+def join(device: str, rendezvous: str = "env://", rank: int = -1, size: int = -1) -> World:
+    """Join the other processes: over NCCL on CUDA, each with its own device, else over gloo."""
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(rank, 0))) % torch.cuda.device_count())
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=size, timeout=_TIMEOUT)
+    return world()
+
+
+def leave() -> None:
+    """Undo `join`."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class LossModule(nn.Module):
+    """`model.loss` as a forward pass, which is what DDP wraps."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor, **options: Any) -> LossOutput:
+        return self.model.loss(tokens, targets, **options)
+
+
+def wrap(model: LanguageModel, everyone: World) -> nn.Module:
+    """The module whose call is `model.loss` and whose backward pass averages gradients over the processes."""
+    module = LossModule(model)
+    if everyone.size == 1:
+        return module
+    return DistributedDataParallel(module, broadcast_buffers=False)
+
+
+def hold_back(network: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Within this block gradients stay in this process, unless it is the last of the step."""
+    if last or not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()
+
+
+def launch(processes: int, device: str, work: Callable[..., None], arguments: tuple[Any, ...], tick: Any) -> None:
+    """Run `work(*arguments)` in joined processes on this machine; `tick()` is called while they run.
+
+    Raises the first failure as InputError or MoelabError, after ending the others.
+    """
+    context = get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
+        rendezvous = (Path(folder) / "rendezvous").as_uri()
+        started, ears = [], []
+        for rank in range(processes):
+            ear, mouth = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_join_and_work, args=(mouth, os.getpid(), rank, processes, device, rendezvous, work, arguments)
+            )
+            process.start()
+            mouth.close()
+            started.append(process)
+            ears.append(ear)
+        try:
+            while any(process.is_alive() for process in started):
+                if any(process.exitcode for process in started):
+                    break
+                tick()
+                time.sleep(_POLL_SECONDS)
+            _raise_failure(ears, [process.exitcode for process in started])
+        finally:
+            for process in started:
+                process.terminate()
+                process.join()
+
+
+def _raise_failure(ears: list[Connection], codes: list[int | None]) -> None:
+    """The failure that a process told, or that one died without a word."""
+    told = []
+    for ear in ears:
+        try:
+            told += [ear.recv()] if ear.poll() else []
+        except EOFError:
+            continue
+    if told:
+        # A process that lost its partner complains too: the one that knows what was wrong comes first.
+        wrong, message = min(told, key=lambda each: not each[0])
+        raise (InputError if wrong == "input" else MoelabError)(message)
+    if any(codes):
+        raise MoelabError(f"train.processes: a process died with exit code {next(code for code in codes if code)}")
+
+
+def _join_and_work(
+    mouth: Connection,
+    parent: int,
+    rank: int,
+    size: int,
+    device: str,
+    rendezvous: str,
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    try:
+        join(device, rendezvous, rank, size)
+        work(*arguments)
+    except MoelabError as error:
+        mouth.send(("input" if isinstance(error, InputError) else "work", str(error)))
+        mouth.close()
+        os._exit(1)
+    except Exception as error:
+        mouth.send(("", f"process {rank}: {type(error).__name__}: {str(error).splitlines()[0]}"))
+        mouth.close()
+        os._exit(1)
+    leave()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)

@@ -1,0 +1,100 @@
+"""A whole run: claimed, trained by one process or several, recorded; and the trained model read back."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from moelab.data import Dataset
+from moelab.errors import InputError
+from moelab.lease import DEFAULT, Terms
+from moelab.model import LanguageModel, build_model
+from moelab.runs import RunConfig, RunFolder, RunRecord
+from moelab.runs.folder import WEIGHTS
+from moelab.training.checkpoint import save_weights
+from moelab.training.memory import reset_peak_memory
+from moelab.training.parallel import launch, world
+from moelab.training.record import make_record
+from moelab.training.trainer import Trainer, Watcher
+
+
+def train_run(
+    config: RunConfig,
+    root: str | Path,
+    dataset: Dataset,
+    *,
+    checkpoint_seconds: float = 30.0,
+    watch: Watcher | None = None,
+    terms: Terms = DEFAULT,
+) -> RunRecord:
+    """Train one resolved run in its folder under `root` and write its record; a finished run is only read.
+
+    A run interrupted at any moment continues from its newest whole checkpoint. A run whose loss stops being finite
+    is recorded as `diverged` with no loss. A run of several `processes` is trained by those that torchrun started,
+    else they are started here. Raises InputError for a config that cannot be trained, Busy while another process
+    trains the run: it holds a lease on it, on `terms`.
+    """
+    if config.model.unbuildable:
+        raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
+    everyone, wanted = world(), config.train.processes
+    if everyone.size == 1 < wanted:
+        return _train_in_processes(config, Path(root), dataset, watch, (checkpoint_seconds, terms))
+    if everyone.size != wanted:
+        raise InputError(f"train.processes: the run wants {wanted}, but {everyone.size} were started")
+    folder = RunFolder.create(root, config) if everyone.main else RunFolder(Path(root) / config.run_id)
+    holds: AbstractContextManager[Any] = folder.hold(terms) if everyone.main else nullcontext()
+    with holds:
+        if everyone.agree(folder.finished, config.train.device):
+            return folder.load_record()
+        reset_peak_memory()
+        trainer = Trainer(config, folder, dataset, watch if everyone.main else None)
+        trainer.restore()
+        evaluation, seconds = trainer.run(checkpoint_seconds)
+        if everyone.main:
+            folder.check()
+            save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
+            folder.save_record(make_record(config, trainer.progress, evaluation, seconds))
+            folder.remove_checkpoints()
+        everyone.agree(True, config.train.device)
+    return folder.load_record()
+
+
+def _train_in_processes(
+    config: RunConfig, root: Path, dataset: Dataset, watch: Watcher | None, options: tuple[Any, ...]
+) -> RunRecord:
+    """Start the run's processes on this machine and wait for them."""
+    folder = RunFolder.create(root, config)
+    if folder.finished:
+        return folder.load_record()
+    shown = 0.0
+
+    def tick() -> None:
+        nonlocal shown
+        numbers = folder.load_progress()
+        if watch is not None and numbers.get("step", 0.0) != shown:
+            shown = numbers["step"]
+            watch(numbers)
+
+    launch(config.train.processes, config.train.device, _work, (config, root, dataset.folder, *options), tick)
+    return folder.load_record()
+
+
+def _work(config: RunConfig, root: Path, data: Path, checkpoint_seconds: float, terms: Terms) -> None:
+    """In each of the started processes."""
+    train_run(config, root, Dataset.open(data), checkpoint_seconds=checkpoint_seconds, terms=terms)
+
+
+def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
+    """A finished run's config and its model with the trained weights, in evaluation mode.
+
+    After a transition that is the token-choice model: its own `config` says what it is.
+    """
+    folder = RunFolder.open(path)
+    config = folder.load_config()
+    weights = folder.path / WEIGHTS
+    if not weights.exists():
+        raise InputError(f"run: {path} holds no {WEIGHTS}; is it finished?")
+    model = build_model(config.final_model, seed=0, dispatch=config.train.dispatch)
+    model.load_state_dict(load_file(weights))
+    return config, model.eval()
