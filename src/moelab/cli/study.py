@@ -1,32 +1,71 @@
 """`moelab study`: the whole loop, from text to a verified recommendation."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from moelab.studies.estimate import Estimate
+    from moelab.studies.outcome import StudyOutcome
+
 
 def command(
-    study: Annotated[str, typer.Argument(help="A study YAML, or the ready study `quickstart`.", show_default=False)],
+    study: Annotated[str, typer.Argument(help="A study YAML, or the name of a ready study.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The study's folder; default studies/NAME.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one per core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: as many as there are cores for.")] = 0,
+    executor: Annotated[
+        str | None, typer.Option(help="Who trains: local, ray or slurm; default: what the study says, else local.")
+    ] = None,
+    executor_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="For the executor: partition=gpu, time=2h, gpus=1, address=auto."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, FLOPs, hours and disk; train nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON.")] = False,
 ) -> None:
     """Prepare the text, train the runs, fit the laws, plan, train the recommendation, and write report.html.
 
-    Called again it goes on where it stopped; a finished study is only read.
+    Called again it goes on where it stopped, and a call beside a running one helps it; a finished study is only read.
 
-    Example: moelab study quickstart --out studies/quickstart
+    Example: moelab study quickstart --out studies/quickstart --dry-run
     """
-    from moelab.cli.output import print_json, print_line
-    from moelab.quantities import format_seconds
+    from moelab.cli.output import print_json
     from moelab.studies import load_study, run_study
 
     config = load_study(study)
-    outcome = run_study(config, out or Path("studies") / config.name, workers=workers, quiet=as_json)
+    config = config.replace(executor=config.executor.with_options(executor, executor_option or []).to_dict())
+    folder = out or Path("studies") / config.name
+    if dry_run:
+        from moelab.studies.estimate import estimate
+
+        found = estimate(config, folder, workers=workers, say=None if as_json else _say)
+        if as_json:
+            print_json(found.to_dict())
+        else:
+            _print_estimate(found)
+        return
+    outcome = run_study(config, folder, workers=workers, quiet=as_json)
     if as_json:
         print_json(outcome.to_dict())
-        return
+    else:
+        _print_outcome(outcome)
+    if outcome.failed:
+        from moelab.errors import MoelabError
+
+        raise MoelabError(f"study: {len(outcome.failed)} runs failed and were left out; call again to retry them")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _print_outcome(outcome: "StudyOutcome") -> None:
+    from moelab.cli.output import print_line
+    from moelab.quantities import format_seconds
+
     print_line()
     for sentence in outcome.answer:
         print_line(sentence)
@@ -34,3 +73,33 @@ def command(
     for warning in outcome.warnings:
         print_line(f"Mind: {warning}")
     print_line(f"Report: {outcome.folder.report} ({format_seconds(outcome.seconds)})")
+
+
+def _print_estimate(found: "Estimate") -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_bytes, format_number, format_seconds
+
+    rows = [each.to_dict() for each in found.runs]
+    columns = ("step", "name", "kind", "params_active", "params_total", "tokens")
+    print_table(
+        (*columns, "train_flops", "time"),
+        (
+            [format_number(row[c]) if isinstance(row[c], int | float) else row[c] for c in columns]
+            + [f"{row['train_flops']:.3g}", "done" if row["done"] else format_seconds(row["seconds"])]
+            for row in rows
+        ),
+    )
+    print_line()
+    steps = [(each.step, format_seconds(each.seconds)) for each in found.steps]
+    print_table(
+        ("step", "runs", "train_flops", "time", "note"),
+        ((step.name, step.n_runs, f"{step.train_flops:.3g}", time, step.note) for step, time in steps),
+    )
+    print_line()
+    for match in found.matches:
+        print_line(f"{match.group}: {match.n_runs} runs, {match.column} within {match.spread:.2%}")
+    time = "unknown" if found.hours is None else f"about {format_seconds(found.hours * 3600)}"
+    speed = f"no speed: {found.speeds.missing}" if found.speeds.missing else found.speeds.origin
+    print_line(f"Time: {time} with {found.workers} workers ({speed})")
+    print_line(f"FLOPs: {found.train_flops:.3g}")
+    print_line(f"Disk: {format_bytes(found.disk_bytes)}, memory: {format_bytes(found.memory_bytes)}")

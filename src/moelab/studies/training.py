@@ -86,8 +86,8 @@ class Workshop:
         """
         configs, values = [], []
         for value in sweep.values:
-            built = sweep_runs(self.study, sweep, value, str(self.folder.data))
-            configs += built
+            built = build_runs(self.study, sweep.runs, str(self.folder.data), {sweep.field: value}, rates=False)
+            configs += [config.replace(name=f"{config.name} {value:g}") for config in built]
             values += [value] * len(built)
         trained = self.train(configs, dataset)
         if self.failed:
@@ -125,9 +125,3 @@ class Workshop:
                 self.failed[config.name or trunk] = f"its trunk {trunk} failed"
         later = self.train(branches, dataset) if branches else []
         return [(config, record) for config, record in (*done, *later) if TRUNK not in config.labels]
-
-
-def sweep_runs(study: StudyConfig, sweep: Sweep, value: float, data: str) -> list[RunConfig]:
-    """The runs of a sweep for one value."""
-    built = build_runs(study, sweep.runs, data, {sweep.field: value}, rates=False)
-    return [config.replace(name=f"{config.name} {value:g}") for config in built]

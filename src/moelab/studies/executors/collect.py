@@ -10,15 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from moelab.errors import MoelabError
 from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.studies.executors.board import Board, Lookout, Observer
 from moelab.studies.executors.local import local_workers, open_local
-from moelab.studies.executors.memory import run_memory
 from moelab.studies.executors.options import ExecutorConfig
-from moelab.studies.executors.order import Order, Pool
+from moelab.studies.executors.order import Needs, Order, Pool
 from moelab.studies.executors.ray import cluster, open_ray, ray_workers
 from moelab.studies.executors.slurm import check_slurm, open_slurm, slurm_workers
 
@@ -33,7 +31,7 @@ _OPEN: dict[str, Callable[[Order, ExecutorConfig], AbstractContextManager[Pool]]
     "ray": open_ray,
     "slurm": open_slurm,
 }
-_WORKERS: dict[str, Callable[[Order, ExecutorConfig, int], int]] = {
+_WORKERS: dict[str, Callable[[Needs, ExecutorConfig, int], int]] = {
     "local": local_workers,
     "ray": ray_workers,
     "slurm": slurm_workers,
@@ -86,7 +84,7 @@ def run_all(
     if lookout.open:
         order = _order(configs, lookout, root, data, executor, name)
         with _OPEN[executor.kind](order, executor) as pool:
-            most = _WORKERS[executor.kind](order, executor, workers)
+            most = _WORKERS[executor.kind](order.needs, executor, workers)
             board = _Shift(lookout=lookout, pool=pool, most=most).until_done(observe)
     return Outcome(
         trained=[(c, RunFolder(root / c.run_id).load_record()) for c in configs if c.run_id not in board.failed],
@@ -160,17 +158,14 @@ class _Shift:
 def _order(
     configs: list[RunConfig], lookout: Lookout, root: Path, data: Path, executor: ExecutorConfig, name: str
 ) -> Order:
-    by_id: dict[str, RunConfig] = {config.run_id: config for config in configs}
+    by_id = {config.run_id: config for config in configs}
     todo = [by_id[run_id] for run_id in lookout.open]
-    plain: list[dict[str, Any]] = [config.to_dict() for config in todo]
     return Order(
         name=name,
-        configs=plain,
+        configs=[config.to_dict() for config in todo],
         root=str(root.absolute()),
         data=str(data.absolute()),
         checkpoint_seconds=executor.checkpoint_seconds,
         patience=executor.patience,
-        cores=max(config.train.threads * config.train.processes for config in todo),
-        memory=max(run_memory(config) for config in todo),
-        cuda=any(config.train.device == "cuda" for config in todo),
+        needs=Needs.of(todo),
     )

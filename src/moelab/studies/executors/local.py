@@ -15,7 +15,7 @@ from moelab.errors import MoelabError
 from moelab.quantities import format_bytes
 from moelab.studies.executors.memory import free_memory
 from moelab.studies.executors.options import ExecutorConfig
-from moelab.studies.executors.order import End, Order, work
+from moelab.studies.executors.order import End, Needs, Order, work
 
 
 class LocalPool:
@@ -32,7 +32,7 @@ class LocalPool:
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         ear, mouth = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(self.order, worker, slot, os.getpid(), mouth), name=worker)
-        with _environment(self.order.cores):
+        with _environment(self.order.needs.cores):
             process.start()
         mouth.close()
         self._workers[worker] = (process, ear, slot)
@@ -81,21 +81,21 @@ def open_local(order: Order, options: ExecutorConfig) -> Iterator[LocalPool]:
         pool.close()
 
 
-def local_workers(order: Order, options: ExecutorConfig, wanted: int) -> int:
+def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     """How many runs may be trained at a time here: as many as asked for, or as have cores or devices, and memory.
 
     Raises MoelabError where the memory does not hold the largest run.
     """
-    most = wanted or max(1, (_devices() if order.cuda else _cores() // order.cores))
-    if order.cuda:
+    most = wanted or max(1, _devices() if needs.cuda else _cores() // needs.cores)
+    if needs.cuda:
         return most
     free = options.memory or free_memory()
-    if free is None or order.memory * most <= free:
+    if free is None or needs.memory * most <= free:
         return most
-    fitting = int(free // order.memory)
+    fitting = int(free // needs.memory)
     if fitting == 0:
         raise MoelabError(
-            f"study: the largest run needs about {format_bytes(order.memory)}, {format_bytes(free)} are free; "
+            f"study: the largest run needs about {format_bytes(needs.memory)}, {format_bytes(free)} are free; "
             "take smaller models or micro batches, or say --executor-option memory=..."
         )
     return fitting
@@ -132,8 +132,8 @@ def _main(order: Order, worker: str, slot: int, parent: int, mouth: Connection) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    _pin(slot, order.cores)
-    if order.cuda and _devices() > 1:
+    _pin(slot, order.needs.cores)
+    if order.needs.cuda and _devices() > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % _devices())
     try:
         mouth.send(work(order, worker))

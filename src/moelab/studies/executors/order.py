@@ -10,6 +10,27 @@ from typing import Any, Protocol
 from moelab.errors import MoelabError
 from moelab.lease import Busy, LeaseLost, Terms
 from moelab.runs import RunConfig, RunFolder
+from moelab.studies.executors.memory import run_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a worker has to have for any of its runs: cores (threads x processes), bytes of memory, a CUDA device."""
+
+    n_runs: int
+    cores: int
+    memory: int
+    cuda: bool
+
+    @classmethod
+    def of(cls, configs: list[RunConfig]) -> "Needs":
+        """The needs of the largest runs."""
+        return cls(
+            n_runs=len(configs),
+            cores=max(max(config.train.threads, 1) * config.train.processes for config in configs),
+            memory=max(run_memory(config) for config in configs),
+            cuda=any(config.train.device == "cuda" for config in configs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +43,7 @@ class Order:
     data: str
     checkpoint_seconds: float
     patience: float
-    cores: int
-    """Cores for each worker: its run's threads and processes."""
-    memory: int
-    """Bytes that the largest run is expected to need."""
-    cuda: bool
+    needs: Needs
 
 
 @dataclass(frozen=True, kw_only=True)

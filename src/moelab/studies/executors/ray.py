@@ -8,7 +8,7 @@ from typing import Any
 
 from moelab.errors import InputError, MoelabError
 from moelab.studies.executors.options import ExecutorConfig
-from moelab.studies.executors.order import End, Order, work
+from moelab.studies.executors.order import End, Needs, Order, work
 
 
 class RayPool:
@@ -18,9 +18,10 @@ class RayPool:
         import ray
 
         self.order, self._ray = order, ray
-        gpus = options.gpus if options.gpus is not None else float(order.cuda)
+        needs = order.needs
+        gpus = options.gpus if options.gpus is not None else float(needs.cuda)
         self._task: Any = ray.remote(work).options(
-            num_cpus=order.cores, num_gpus=gpus, memory=int(options.memory or order.memory), max_retries=0
+            num_cpus=needs.cores, num_gpus=gpus, memory=int(options.memory or needs.memory), max_retries=0
         )
         self._workers: dict[str, Any] = {}
 
@@ -66,15 +67,15 @@ def open_ray(order: Order, options: ExecutorConfig) -> Iterator[RayPool]:
             pool.close()
 
 
-def ray_workers(order: Order, options: ExecutorConfig, wanted: int) -> int:
+def ray_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     """As many as asked for, or as the cluster has cores (or GPUs) for. Needs the connection that `open_ray` makes."""
     import ray
 
     there = ray.cluster_resources()
-    gpus = options.gpus if options.gpus is not None else float(order.cuda)
-    most = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / order.cores
+    gpus = options.gpus if options.gpus is not None else float(needs.cuda)
+    most = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / needs.cores
     if most < 1:
-        raise MoelabError(f"executor: the Ray cluster has no place for a run: {order.cores} cores and {gpus:g} GPUs")
+        raise MoelabError(f"executor: the Ray cluster has no place for a run: {needs.cores} cores and {gpus:g} GPUs")
     return wanted or int(most)
 
 

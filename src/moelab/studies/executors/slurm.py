@@ -10,7 +10,7 @@ from typing import Any
 from moelab.errors import InputError
 from moelab.files import make_folder
 from moelab.studies.executors.options import ExecutorConfig
-from moelab.studies.executors.order import End, Order, work
+from moelab.studies.executors.order import End, Needs, Order, work
 
 _MOST_JOBS = 16
 """Jobs at a time where the number of workers is left open."""
@@ -24,7 +24,7 @@ class SlurmPool:
 
         self.order = order
         self._executor = submitit.AutoExecutor(
-            folder=make_folder(Path(order.root).parent / "slurm"), cluster=_cluster(options)
+            folder=make_folder(Path(order.root).parent / "slurm"), cluster=options.cluster
         )
         self._executor.update_parameters(**_parameters(order, options))
         self._jobs: dict[str, Any] = {}
@@ -84,23 +84,19 @@ def check_slurm(options: ExecutorConfig) -> None:
         )
 
 
-def slurm_workers(order: Order, options: ExecutorConfig, wanted: int) -> int:
+def slurm_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     """As many jobs as asked for, or one per run up to sixteen."""
-    return wanted or min(len(order.configs), _MOST_JOBS)
-
-
-def _cluster(options: ExecutorConfig) -> str:
-    return options.cluster
+    return wanted or min(needs.n_runs, _MOST_JOBS)
 
 
 def _parameters(order: Order, options: ExecutorConfig) -> dict[str, Any]:
     """submitit's names for what a job asks for."""
-    gpus = options.gpus if options.gpus is not None else float(order.cuda)
+    gpus = options.gpus if options.gpus is not None else float(order.needs.cuda)
     common: dict[str, Any] = {
         "name": order.name,
         "timeout_min": max(1, round(options.time / 60)),
-        "cpus_per_task": options.cpus or order.cores,
-        "mem_gb": max(1.0, round((options.memory or order.memory) / 1e9, 1)),
+        "cpus_per_task": options.cpus or order.needs.cores,
+        "mem_gb": max(1.0, round((options.memory or order.needs.memory) / 1e9, 1)),
         "gpus_per_node": int(gpus),
     }
     if options.cluster == "local":

@@ -1,0 +1,72 @@
+"""The runs of a study, step by step, before anything is trained; where a step waits for another's outcome, a guess."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from moelab.runs import RunConfig, run_columns
+from moelab.studies.config import StudyConfig
+from moelab.studies.designs.ladder import BRANCH_STEP
+from moelab.studies.preview import preview
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Runs that may be trained side by side. `note` says what of them is a guess.
+
+    The runs of the last step, which trains what the laws will recommend, are known by number and FLOPs alone.
+    """
+
+    name: str
+    configs: list[RunConfig]
+    note: str = ""
+    unknown_runs: int = 0
+    unknown_flops: float = 0.0
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.configs) + self.unknown_runs
+
+    @property
+    def train_flops(self) -> float:
+        return sum(own_flops(config) for config in self.configs) + self.unknown_flops
+
+
+def own_flops(config: RunConfig) -> float:
+    """A run's training FLOPs; for a branch, without what its trunk has paid for."""
+    whole = float(run_columns(config)["train_flops"])
+    branched = config.parent.step if config.parent is not None else int(config.labels.get(BRANCH_STEP, 0))
+    return whole * (1 - branched / config.train.steps)
+
+
+def study_steps(study: StudyConfig, data: str) -> list[Step]:
+    """All steps that train. What a sweep or a stage would choose is stood in for, as in `preview`."""
+    steps: list[Step] = []
+    waits_for: list[str] = []
+    for name, configs in preview(study, data).items():
+        guess = f"as if the middle value or first design of {', '.join(waits_for)} had won" if waits_for else ""
+        steps.append(Step(name=name, configs=configs, note=guess))
+        waits_for.append(name)
+    if study.plan is not None and study.verify is not None:
+        steps.append(_verify(study, steps[-1]))
+    return steps
+
+
+def _verify(study: StudyConfig, runs: Step) -> Step:
+    assert study.plan is not None
+    assert study.verify is not None
+    dearest = max(float(run_columns(config)["train_flops"]) for config in runs.configs)
+    number = (4 if study.verify.strict else 2) * len(study.verify.seeds)
+    note = f"{study.plan.flops_times:g} times the dearest run's FLOPs each, at most; which designs, the fit will say"
+    flops = number * study.plan.flops_times * dearest
+    return Step(name="verify", configs=[], note=note, unknown_runs=number, unknown_flops=flops)
+
+
+def shape(config: RunConfig) -> str:
+    """What runs of equal speed have in common."""
+    train = config.train
+    alike: dict[str, Any] = {
+        "model": config.model.to_dict(),
+        "train": [train.seq_len, train.batch_tokens, train.micro_batch, train.optimizer, train.precision],
+        "where": [train.device, train.threads, train.dispatch, train.processes],
+    }
+    return str(alike)
