@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from moelab.architecture import ModelConfig, count_flops, count_parameters
+from moelab.architecture import ModelConfig
 from moelab.config import Count
 from moelab.errors import InputError
 from moelab.studies.designs.base import (
@@ -18,7 +17,7 @@ from moelab.studies.designs.base import (
     Template,
     _listed,
 )
-from moelab.studies.designs.shapes import aspect_cost, backbones, nearest, with_experts
+from moelab.studies.designs.shapes import Candidates, backbones, with_experts
 
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(_listed)]
 
@@ -50,12 +49,12 @@ class IsoFlop(RunSource):
     def plan(self, template: Template) -> list[Planned]:
         """The runs, budget by budget, sparsity by sparsity; sizes that meet the same shape are run once."""
         dense = backbones(template, self.shapes)
+        candidates = {s: Candidates(self._candidates(template, dense, s), template.seq_len) for s in self.sparsity}
         planned: list[Planned] = []
         for flops in self.flops:
             amount = Amount("flops", flops)
-            for sparsity in self.sparsity:
-                candidates = self._candidates(template, dense, sparsity)
-                for model, aims in self._sized(template, candidates, flops):
+            for sparsity, choices in candidates.items():
+                for model, aims in self._sized(choices, flops):
                     run = amount.planned(template, model, self.min_steps, self.name, sparsity=f"{sparsity:g}")
                     run.aims.update(aims)
                     if all(run.assignments() != other.assignments() for other in planned):
@@ -81,25 +80,12 @@ class IsoFlop(RunSource):
             for each in divisible
         ]  # fmt: skip
 
-    def _sized(
-        self, template: Template, candidates: list[ModelConfig], flops: float
-    ) -> list[tuple[ModelConfig, dict[str, float]]]:
+    def _sized(self, choices: Candidates, flops: float) -> list[tuple[ModelConfig, dict[str, float]]]:
         if self.params_total:
+            totals = choices.params_total
             return [
-                (nearest(candidates, size, "params_total", "params_total"), {"params_total": float(size)})
+                (choices.nearest(size, totals, "params_total"), {"params_total": float(size)})
                 for size in self.params_total
             ]
-        return [(self._by_tokens(template, candidates, flops, ratio), {}) for ratio in self.tokens_per_param]
-
-    @staticmethod
-    def _by_tokens(template: Template, candidates: list[ModelConfig], flops: float, ratio: float) -> ModelConfig:
-        """The candidate that the budget trains on the number of tokens per active parameter nearest to `ratio`."""
-        tokens = [flops / count_flops(each, template.seq_len).train for each in candidates]
-        ratios = [d / count_parameters(each).params_active for d, each in zip(tokens, candidates, strict=True)]
-        if not min(ratios) / 2 <= ratio <= max(ratios) * 2:
-            raise InputError(
-                f"tokens_per_param: {ratio:g} lies outside what the shapes reach with {flops:.3g} FLOPs, "
-                f"{min(ratios):.3g} to {max(ratios):.3g}"
-            )
-        off = np.abs(np.log(np.array(ratios) / ratio)) + aspect_cost(candidates)
-        return candidates[int(np.argmin(off))]
+        ratios = flops / choices.flops_per_token / choices.params_active
+        return [(choices.nearest(ratio, ratios, "tokens_per_param"), {}) for ratio in self.tokens_per_param]

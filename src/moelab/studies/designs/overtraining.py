@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from moelab.config import Count
 from moelab.studies.designs.base import Budgeted, Counts, Planned, Template
-from moelab.studies.designs.shapes import backbones, nearest, with_experts
+from moelab.studies.designs.shapes import Candidates, backbones, with_experts
 
 
 class OverTraining(Budgeted):
@@ -27,7 +27,8 @@ class OverTraining(Budgeted):
         """Budget by budget, experts by experts, from the largest size to the smallest."""
         dense = backbones(template, self.shapes)
         sizes = sorted(set(self.params_dense), reverse=True)
-        chosen = [nearest(dense, size, "params_non_embedding", "params_dense") for size in sizes]
+        choices = Candidates(dense, template.seq_len)
+        chosen = [choices.nearest(size, choices.params_non_embedding, "params_dense") for size in sizes]
         planned = []
         for amount in self.amounts():
             for experts in self.n_experts:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from moelab.architecture import ModelConfig, Shape, count_parameters
+from moelab.architecture import ModelConfig, Shape, count_flops, count_parameters
 from moelab.errors import InputError
 from moelab.planning import Space
 from moelab.planning.lattice import enumerate_designs
@@ -54,23 +54,28 @@ def backbones(template: Template, changes: dict[str, Any]) -> list[ModelConfig]:
     return found
 
 
-def nearest(candidates: list[ModelConfig], target: float, column: str, field: str) -> ModelConfig:
-    """The candidate whose count `column` is nearest to the target, near their usual width over depth.
+class Candidates:
+    """Models to choose from, with their exact counts and what an unusual width over depth costs each (n,)."""
 
-    Raises InputError naming `field` where the target lies outside what the candidates reach by more than a half.
-    """
-    counts = np.array([getattr(count_parameters(each), column) for each in candidates], float)
-    low, high = counts.min(), counts.max()
-    if not low / 1.5 <= target <= high * 1.5:
-        raise InputError(f"{field}: {target:.4g} lies outside what the shapes reach, {low:.4g} to {high:.4g}")
-    off = np.abs(np.log(counts / target)) + aspect_cost(candidates)
-    return candidates[int(np.argmin(off))]
+    def __init__(self, models: list[ModelConfig], seq_len: int) -> None:
+        self.models = models
+        counts = [count_parameters(each) for each in models]
+        self.params_total = np.array([each.params_total for each in counts], float)
+        self.params_active = np.array([each.params_active for each in counts], float)
+        self.params_non_embedding = np.array([each.params_non_embedding for each in counts], float)
+        self.flops_per_token = np.array([count_flops(each, seq_len).train for each in models], float)
+        aspects = np.log([each.d_model / each.n_layers for each in models])
+        self._unusual = _ASPECT_COST * np.abs(aspects - np.median(aspects))
 
+    def nearest(self, target: float, reached: np.ndarray, field: str) -> ModelConfig:
+        """The model whose value in `reached` (n,) is nearest to the target, near the usual width over depth.
 
-def aspect_cost(candidates: list[ModelConfig]) -> np.ndarray:
-    """What each candidate's width over depth costs beside the others' median, as a relative error of the size."""
-    aspects = np.log([each.d_model / each.n_layers for each in candidates])
-    return np.asarray(_ASPECT_COST * np.abs(aspects - np.median(aspects)))
+        Raises InputError naming `field` where the target lies outside what is reached by more than a factor of two.
+        """
+        low, high = reached.min(), reached.max()
+        if not low / 2 <= target <= high * 2:
+            raise InputError(f"{field}: {target:.4g} lies outside what the shapes reach, {low:.4g} to {high:.4g}")
+        return self.models[int(np.argmin(np.abs(np.log(reached / target)) + self._unusual))]
 
 
 def with_experts(
@@ -111,8 +116,8 @@ def experts_at_rate(
     """The MoE on a backbone nearest to given total parameters and activation rate (arXiv 2506.12119), exactly counted.
 
     With `shared` one shared expert is as wide as the routed ones a token uses, as in the paper. Every expert width in
-    multiples of `step`, from 8 on, is tried, with the experts that fill up the parameters. Raises InputError where the nearest is
-    more than 2 % off in parameters or 6 % in the rate.
+    multiples of `step`, from 8 on, is tried, with the experts that fill up the parameters. Raises InputError where the
+    nearest is more than 2 % off in parameters or 6 % in the rate.
     """
     d = backbone.d_model
     widths = np.arange(step, 8 * d + step, step)

@@ -1,0 +1,279 @@
+"""Designs plan what the papers say, exactly counted; budgets that cannot be met are named in one line."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moelab.architecture import count_flops, count_parameters
+from moelab.errors import InputError
+from moelab.runs import RunConfig, run_columns
+from moelab.studies import StudyConfig, build_runs, matching
+
+BASE: dict[str, Any] = {
+    "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 96},
+    "train": {"tokens": 400_000, "seq_len": 128, "batch_tokens": 1024, "learning_rate": 0.02},
+}
+
+
+def plan(*entries: dict[str, Any], base: dict[str, Any] | None = None, **changes: Any) -> list[RunConfig]:
+    value = {
+        "name": "s",
+        "title": "t",
+        "data": {"sources": ["texts"]},
+        "base": base or BASE,
+        "runs": list(entries),
+        **changes,
+    }
+    study = StudyConfig.parse(value)
+    return build_runs(study, study.runs, "data", {})
+
+
+def test_isoflop_runs_cost_the_same() -> None:
+    runs = plan(
+        {
+            "name": "iso",
+            "design": "isoflop",
+            "flops": [2e11, 4e11],
+            "sparsity": [0, 0.5, 0.75],
+            "params_total": [40_000, 90_000],
+            "top_k": 2,
+        }
+    )
+    assert len(runs) == 12
+    matches = {match.group: match for match in matching(runs) if match.column == "train_flops"}
+    assert set(matches) == {"iso, 2e11 FLOPs", "iso, 4e11 FLOPs"}
+    assert all(match.within and match.spread < 0.01 for match in matches.values())
+    assert {run_columns(run)["sparsity"] for run in runs} == {0.0, 0.5, 0.75}
+    for run in runs:
+        aim = float(run.labels["aim_params_total"])
+        assert run_columns(run)["params_total"] == pytest.approx(aim, rel=0.35)
+
+
+@settings(max_examples=8, deadline=None)
+@given(flops=st.floats(2e11, 5e12), ratio=st.floats(8, 40))
+def test_tokens_per_parameter_and_flops_agree(flops: float, ratio: float) -> None:
+    (run,) = plan({"name": "iso", "design": "isoflop", "flops": flops, "tokens_per_param": ratio})
+    columns = run_columns(run)
+    assert columns["train_flops"] == pytest.approx(flops, rel=0.011)
+    assert columns["tokens"] / columns["params_active"] == pytest.approx(ratio, rel=0.6)
+
+
+def test_a_budget_of_too_few_steps_is_named() -> None:
+    with pytest.raises(InputError, match=r"study s, runs iso: flops: .* steps of 1,024 tokens.*at least 50") as error:
+        plan({"name": "iso", "design": "isoflop", "flops": 1e9, "params_total": 40_000})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"design": "isoflp"}, "did you mean 'isoflop'"),
+        ({"design": "isoflop", "flops": 1e12, "params_totl": 3}, "did you mean 'params_total'"),
+        ({"design": "isoflop", "flops": 1e12}, "params_total: give either"),
+        ({"design": "isoflop", "flops": 1e12, "params_total": 10**9}, "params_total: 1e\\+09 lies outside"),
+        ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": 0.6}, "not a whole number"),
+        ({"design": "granularity", "granularity": [5], "expansion": 4, "tokens": 10**6}, "5 does not divide d_ff 96"),
+        ({"design": "granularity", "granularity": [2], "expansion": 4}, "exactly one of flops, tokens"),
+        ({"design": "expansion", "expansion": [1], "tokens": 10**6}, "at least 2"),
+        ({"design": "equal_resources", "flops": 1e12}, "activation_rates: is required"),
+        (
+            {"design": "equal_resources", "flops": 1e12, "params_total": 150_000, "activation_rates": 0.01},
+            "activation_rates: 0.01 at 1.5e\\+05",
+        ),
+        ({"design": "repeats", "of": ["other"]}, "no entry 'other' stands before"),
+        ({"design": "mixture_of_tokens", "group_size": 3, "tokens": 10**6}, "group_size: 3 does not divide the 8"),
+        ({"design": "ladder", "tokens": [60_000], "decay_fraction": 0.99}, "within the warm-up"),
+    ],
+)
+def test_what_cannot_be_met_is_named(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        plan({"name": "x", **entry})
+    assert "\n" not in str(error.value)
+
+
+def test_two_entries_of_one_name_are_refused() -> None:
+    with pytest.raises(InputError, match="'x' stands twice"):
+        plan({"name": "x"}, {"name": "x"})
+
+
+def test_granularity_keeps_sizes_and_pays_for_the_router() -> None:
+    runs = plan(
+        {"name": "g", "design": "granularity", "granularity": [1, 2, 4, 8], "expansion": 8, "flops": 4e11},
+    )
+    dense, *moes = runs
+    assert dense.model.moe is None
+    widths = [(m.model.moe.n_experts, m.model.moe.top_k, m.model.moe.d_expert) for m in moes if m.model.moe]
+    assert widths == [(8, 1, 96), (16, 2, 48), (32, 4, 24), (64, 8, 12)]
+    assert [run_columns(m)["granularity"] for m in moes] == [1, 2, 4, 8]
+    assert len({count_parameters(m.model).experts for m in moes}) == 1
+    assert len({count_parameters(m.model).active_experts for m in moes}) == 1
+    tokens = [m.train.tokens for m in moes]
+    assert tokens == sorted(tokens, reverse=True)
+    assert all(match.within for match in matching(runs))
+
+
+def test_expansion_multiplies_the_experts() -> None:
+    sizes = [{}, {"d_model": 48, "n_heads": 6, "d_ff": 144}]
+    runs = plan({"name": "x", "design": "expansion", "expansion": [4, 16], "sizes": sizes, "tokens": 1_000_000})
+    assert [run_columns(run)["expansion"] for run in runs] == [1, 4, 16, 1, 4, 16]
+    assert {run.train.tokens for run in runs} == {1_000_448}
+
+
+EQUAL: dict[str, Any] = {
+    "name": "equal",
+    "design": "equal_resources",
+    "params_total": 150_000,
+    "flops": 6e11,
+    "activation_rates": [0.25, 0.4],
+    "reuse": ["fresh", "strict", "loose"],
+}
+
+
+def test_equal_resources_are_equal_and_reuse_is_exact() -> None:
+    base = {**BASE, "model": {**BASE["model"], "n_layers": 3}}
+    runs = plan(EQUAL, base=base)
+    dense = [run for run in runs if run.labels["role"] == "dense"]
+    assert [run.labels["times"] for run in dense] == ["1", "2"]
+    assert dense[1].train.tokens == pytest.approx(2 * dense[0].train.tokens, rel=0.01)
+    for match in matching(runs):
+        bound = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07}[match.column]
+        assert abs(match.miss) <= bound, match
+    for rate in (0.25, 0.4):
+        fresh, strict, loose = (
+            next(r for r in runs if r.labels.get("reuse") == reuse and float(r.labels["aim_activation_rate"]) == rate)
+            for reuse in ("fresh", "strict", "loose")
+        )
+        assert fresh.model == strict.model == loose.model
+        assert fresh.train.tokens == strict.train.tokens == loose.train.tokens > dense[0].train.tokens
+        assert fresh.data.unique_tokens is None
+        assert strict.data.unique_tokens == dense[0].train.tokens
+        assert loose.data.unique_tokens == loose.train.tokens // 2
+        assert run_columns(loose)["epochs"] == pytest.approx(2, rel=0.001)
+        assert fresh.model.moe is not None
+        assert fresh.model.moe.d_shared == fresh.model.moe.top_k * fresh.model.moe.d_expert
+        assert fresh.model.n_dense_layers == 1
+
+
+def test_equal_resources_take_an_earlier_winner_as_it_is() -> None:
+    moe = {"n_experts": 16, "top_k": 2, "d_expert": 24}
+    base = {**BASE, "model": {**BASE["model"], "moe": moe}}
+    runs = plan({"name": "equal", "design": "equal_resources", "flops": 6e11, "reuse": ["strict"]}, base=base)
+    assert [run.model.moe is None for run in runs] == [True, True, False]
+    assert runs[2].model.moe is not None
+    assert runs[2].model.moe.n_experts == 16
+
+
+def test_overtraining_has_the_same_backbones_for_all_experts() -> None:
+    entry = {
+        "name": "o",
+        "design": "overtraining",
+        "flops": 3e11,
+        "params_dense": [15_000, 30_000, 60_000],
+        "n_experts": [1, 4],
+        "shapes": {"n_layers": [2, 4]},
+    }
+    runs = plan(entry)
+    assert [run.labels["size"] for run in runs[:3]] == [run.labels["size"] for run in runs[3:]]
+    assert all(run.model.moe_every == 2 and run.model.moe.top_k == 2 for run in runs[3:] if run.model.moe)
+    tokens = [run.train.tokens for run in runs[:3]]
+    assert tokens == sorted(tokens)
+    assert all(match.within for match in matching(runs))
+
+
+def test_a_ladder_branches_off_one_trunk() -> None:
+    trunk, *branches = plan({"name": "l", "design": "ladder", "tokens": [400_000, 800_000, 1_600_000]})
+    assert trunk.train.schedule == "constant"
+    assert [b.train.schedule for b in branches] == ["wsd"] * 3
+    starts = [b.train.steps - b.train.decay for b in branches]
+    assert list(trunk.train.keep_steps) == starts
+    assert trunk.train.steps == starts[-1]
+    assert [int(b.labels["branch_step"]) for b in branches] == starts
+    assert {b.train.warmup for b in branches} == {trunk.train.warmup}
+
+
+def test_branches_have_their_trunks_learning_rate() -> None:
+    changes = {"learning_rate": {"rule": "deepseek2024"}}
+    runs = plan({"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000]}, **changes)
+    assert len({run.train.learning_rate for run in runs}) == 1
+
+
+def test_learning_rates_cross_with_batches_and_keep_their_own() -> None:
+    entry = {
+        "name": "r",
+        "design": "learning_rate",
+        "tokens": 400_000,
+        "learning_rate": [0.01, 0.02],
+        "batch_tokens": [512, 1024],
+    }
+    runs = plan(entry, learning_rate={"rule": "steplaw2025"})
+    found = [(run.train.batch_tokens, run.train.learning_rate) for run in runs]
+    assert found == [(512, 0.01), (512, 0.02), (1024, 0.01), (1024, 0.02)]
+    assert {run.train.steps * run.train.batch_tokens for run in runs} == {399_872, 400_384} or len(runs) == 4
+
+
+def test_repeats_copy_runs_with_other_seeds() -> None:
+    grid = {"name": "g", "set": {"train.tokens": [200_000, 400_000, 800_000]}}
+    runs = plan(grid, {"name": "again", "design": "repeats", "of": ["g"], "seeds": 2})
+    assert [(run.train.tokens, run.train.seed) for run in runs[3:]] == [(400_000, 1), (400_000, 2)]
+    assert {run.labels["group"] for run in runs} == {"g"}
+
+
+def test_mixture_of_tokens_has_its_rivals_and_its_transition() -> None:
+    runs = plan(
+        {
+            "name": "m",
+            "design": "mixture_of_tokens",
+            "group_size": 8,
+            "mixtures": [2],
+            "transition": 0.9,
+            "tokens": 10**6,
+        }
+    )
+    assert [run.labels["role"] for run in runs] == ["dense", "token choice", "mixture", "transition"]
+    dense, choice, mixture, turned = runs
+    assert mixture.model.moe is not None
+    assert choice.model.moe is not None
+    assert (mixture.model.moe.n_experts, mixture.model.moe.top_k, mixture.model.moe.d_expert) == (16, 2, 48)
+    assert choice.model.moe.n_experts == 16
+    assert turned.train.transition is not None
+    assert turned.train.transition.at == 0.9
+    flops = [count_flops(run.model, 128) for run in (dense, mixture)]
+    assert flops[0].dense_ffn == flops[1].experts
+
+
+def test_rules_set_the_learning_rate_and_the_batch() -> None:
+    entry = {"name": "g", "set": {"train.tokens": 1_600_000}}
+    (run,) = plan(entry, learning_rate={"rule": "steplaw2025", "factor": 0.25, "batch": True})
+    n = count_parameters(run.model).params_non_embedding
+    assert run.train.learning_rate == pytest.approx(
+        0.25 * 1.79 * n**-0.713 * run_columns(run)["tokens"] ** 0.307, rel=0.01
+    )
+    assert run.train.batch_tokens == pytest.approx(0.58 * 1_600_000**0.571, abs=64)
+
+
+def test_a_swept_rate_is_carried_by_a_rule() -> None:
+    sweep = {"values": [0.01, 0.02], "runs": [{"name": "sweep", "set": {"train.tokens": 400_000}}]}
+    grid = {"name": "g", "set": {"train.tokens": [400_000, 1_600_000]}}
+    runs = plan(grid, sweep=sweep, learning_rate={"rule": "sweep"})
+    assert runs[0].train.learning_rate == pytest.approx(0.02)
+    assert runs[1].train.learning_rate == pytest.approx(0.02 * 4**-0.125, rel=1e-3)
+    kept = plan(grid, sweep=sweep, learning_rate={"rule": "sweep", "carry": "constant"})
+    assert {run.train.learning_rate for run in kept} == {0.02}
+    with pytest.raises(InputError, match=r"learning_rate.rule|sweep needs a `sweep`"):
+        plan(grid, learning_rate={"rule": "sweep"})
+
+
+def test_small_models_are_warned_off_step_law() -> None:
+    from moelab.studies.designs.learning_rate import LearningRateRule
+
+    said = LearningRateRule(rule="steplaw2025").warnings(plan({"name": "g"}))
+    assert any("four times too high" in text for text in said)
+    assert LearningRateRule().warnings(plan({"name": "g"})) == []
+
+
+def test_runs_of_a_study_are_written_and_read_alike() -> None:
+    value = {"name": "s", "title": "t", "data": {"sources": ["texts"]}, "base": BASE, "runs": [EQUAL, {"name": "g"}]}
+    study = StudyConfig.parse(value)
+    assert StudyConfig.parse(study.to_dict()) == study

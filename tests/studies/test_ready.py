@@ -1,0 +1,57 @@
+"""Every ready study parses, can be planned, matches its FLOPs within one per cent, and says how it is run."""
+
+from pathlib import Path
+
+import pytest
+
+from moelab.architecture import count_parameters
+from moelab.runs import run_columns
+from moelab.studies import READY, load_study
+from moelab.studies.preview import preview, preview_matching
+
+ROOT = Path(__file__).parents[2]
+PAPERS = [name for name in READY if name != "quickstart"]
+
+
+def test_every_paper_has_three_sizes() -> None:
+    papers = {name.rsplit("-", 1)[0] for name in PAPERS}
+    assert papers == {"krajewski2024", "yun2024", "abnar2025", "li2025", "antoniak2023"}
+    assert {f"{paper}-{size}" for paper in papers for size in ("minutes", "hours", "gpu")} == set(PAPERS)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_ready_study_is_whole(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    parts = preview(study)
+    configs = [config for part in parts.values() for config in part]
+    assert configs
+    vocabulary = study.data.vocab_size
+    for config in configs:
+        assert config.model.vocab_size == vocabulary
+        assert config.model.unbuildable is None
+        unique = run_columns(config)["unique_tokens"]
+        assert unique <= (study.data.max_tokens or 0), f"{config.name} would repeat text: {unique:,}"
+    for match in preview_matching(parts):
+        bound = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07}.get(match.column)
+        if match.column == "params_total" and match.group.startswith("iso"):
+            continue
+        assert bound is not None
+        assert abs(match.miss) <= bound, match
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if name.endswith("gpu")])
+def test_models_for_the_gpu_fit_one_of_80_gb(name: str) -> None:
+    for part in preview(load_study(name)).values():
+        assert all(count_parameters(config.model).params_total * 16 < 70e9 for config in part)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_ready_study_says_how_it_is_run(name: str) -> None:
+    paper, size = name.rsplit("-", 1)
+    text = (ROOT / "configs" / "studies" / paper / f"{size}.yaml").read_text(encoding="utf-8")
+    head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert f"moelab study {name}" in head
+    for word in ("arXiv", "Hardware and time:", "Expect:"):
+        assert word in head, word
+    assert load_study(str(ROOT / "configs" / "studies" / paper / f"{size}.yaml")) == load_study(name)
