@@ -12,8 +12,9 @@ Activation = Literal["swiglu", "relu", "gelu"]
 
 
 Router = Literal["token_choice", "expert_choice", "hash", "word", "random", "soft", "mixture_of_tokens"]
-"""Which side chooses. `hash` routes by the token's id, `word` by it and the one before, `random` by id and position
-(a control); they learn nothing. Soft MoE (arXiv 2308.00951) and Mixture of Tokens (2310.15961) mix tokens."""
+"""Which side chooses. `hash` routes by the token's id, `word` by the word it belongs to (or, without `routing_vocab`,
+by it and the token before), `random` by id and position (a control); they learn nothing. Soft MoE (arXiv 2308.00951)
+and Mixture of Tokens (2310.15961) mix tokens."""
 MIXING = ("soft", "mixture_of_tokens")
 UNLEARNED = ("hash", "word", "random")
 
@@ -33,6 +34,7 @@ class MoEConfig(Config):
 
     `d_shared` is the total width of the `n_shared_experts` that every token uses. `normalize_gates` divides the
     chosen gates by their sum; with `top_k` 1 that would cut the router off from the loss, so it is refused.
+    `normalize_scores` divides sigmoid scores by their sum over all experts instead, before the choice.
     `balance_loss` is per layer and 1 at perfect balance; `z_loss` is the router's (arXiv 2202.08906).
 
     Options that are None are off and are left out of YAML and of hashes. `capacity_factor` drops the choices beyond
@@ -41,6 +43,8 @@ class MoEConfig(Config):
     sigmoid of the token. Routers that see several tokens work in groups of `group_size`: `batch` groups the tokens
     at one position of several sequences, `sequence` neighbours in one; an expert takes group_size K/E of a group's
     tokens (or mixtures). Mixture of Tokens makes one mixture per expert and group: n_experts = top_k x group_size.
+    `routing_vocab` gives that many of the commonest words (`word`, arXiv 2311.10768) or tokens (`hash`) their experts
+    from a table that evens the load over the training text; the rest are hashed.
     """
 
     n_experts: Count
@@ -67,12 +71,15 @@ class MoEConfig(Config):
     learned_temperature: bool | None = None
     separate_emit: bool | None = None
     mixing: Literal["soft", "hard", "uniform"] | None = None
+    normalize_scores: bool | None = None
+    routing_vocab: Count | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("normalize_gates") is None:
-            data = {**data, "normalize_gates": data.get("top_k") not in (1, "1", 1.0)}
+            before = data.get("normalize_scores")
+            data = {**data, "normalize_gates": data.get("top_k") not in (1, "1", 1.0) and not before}
         if isinstance(data, dict) and data.get("n_shared_experts") and not data.get("d_shared"):
             raise ValueError("d_shared: n_shared_experts needs d_shared, their total width")
         return data
@@ -89,6 +96,8 @@ class MoEConfig(Config):
             raise ValueError(f"d_shared: must be a multiple of n_shared_experts ({self.n_shared_experts})")
         if self.shared_gate and not self.n_shared_experts:
             raise ValueError("shared_gate: needs n_shared_experts")
+        if self.normalize_scores and (self.score == "softmax" or self.normalize_gates):
+            raise ValueError("normalize_scores: needs score sigmoid and normalize_gates false (it stands in its place)")
         self._check_router()
         return self
 
@@ -101,6 +110,8 @@ class MoEConfig(Config):
             "bias_update": self.router == "token_choice",
             "grouping": self.router in ("expert_choice", "soft"),
             "group_size": grouped,
+            "normalize_scores": self.router == "token_choice",
+            "routing_vocab": self.router in ("hash", "word"),
             **dict.fromkeys(("temperature", "learned_temperature", "separate_emit", "mixing"), mixture),
         }
         for name, allowed in owners.items():

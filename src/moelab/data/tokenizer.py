@@ -109,6 +109,23 @@ def token_bytes(state: dict[str, Any], vocab_size: int) -> NDArray[np.int64]:
     return lengths
 
 
+def word_parts(state: dict[str, Any], vocab_size: int) -> NDArray[np.uint8]:
+    """How tokens join to words, shape (vocab_size,): bit 1 where a token begins with a letter or digit (any byte of a
+    longer UTF-8 letter counts), bit 2 where it ends with one; special tokens have neither."""
+    letters = {letter: value for value, letter in enumerate(_byte_letters())}
+    parts = np.zeros(vocab_size, dtype=np.uint8)
+    special = {added["content"] for added in state.get("added_tokens") or () if added["special"]}
+    for token, index in state["model"]["vocab"].items():
+        if token not in special:
+            first, last = (letters.get(letter, 0) for letter in (token[0], token[-1]))
+            parts[index] = _in_word(first) + 2 * _in_word(last)
+    return parts
+
+
+def _in_word(value: int) -> bool:
+    return value >= 0x80 or chr(value).isalnum()
+
+
 def tokenizer_bytes(tokenizer: "Tokenizer") -> NDArray[np.int64]:
     """`token_bytes` of a loaded tokenizer."""
     state = json.loads(tokenizer.to_str())

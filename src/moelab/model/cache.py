@@ -30,6 +30,8 @@ class KVCache:
     ) -> None:
         self.last: Tensor | None = None
         """The last token ids (B, 1), which routers that look at words need."""
+        self.word: Tensor | None = None
+        """Key and length (B, 2) of the word that the last tokens belong to, where experts go by words."""
         shape = (batch, config.n_kv_heads, capacity, config.head_dim)
         self.layers = [
             LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))

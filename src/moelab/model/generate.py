@@ -9,6 +9,7 @@ from torch import Tensor
 from moelab.errors import InputError
 from moelab.model.cache import KVCache
 from moelab.model.language_model import LanguageModel
+from moelab.model.moe import decodes_as_trained, leak_free, leaks
 
 
 @torch.no_grad()
@@ -23,13 +24,35 @@ def generate(
     seed: int = 0,
     eos: int | None = None,
     use_cache: bool = True,
+    mixing: bool = False,
 ) -> list[list[int]]:
     """The new tokens of every prompt (token ids, of any lengths), `eos` included where it was reached.
 
     `temperature` 0 takes the likeliest token; `top_k` and `top_p` cut the distribution first. The same seed gives the
-    same tokens. Raises InputError for an empty prompt or a value out of range.
+    same tokens. Routers that work on groups choose token by token, so a prompt's answer does not depend on the others;
+    with `mixing` they group the prompts of the batch as in training, the last group filled up with padding.
+    Raises InputError for an empty prompt, a value out of range, or mixing where a cache cannot hold the groups.
     """
     _check(model, prompts, max_new_tokens, temperature, top_k, top_p)
+    if mixing and use_cache and not decodes_as_trained(model.config):
+        raise InputError("mixing: this router groups tokens of different positions; it needs use_cache=False")
+    if not mixing and leaks(model.config):
+        with leak_free(model):
+            return _generate(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, eos, use_cache)
+    return _generate(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, eos, use_cache)
+
+
+def _generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    eos: int | None,
+    use_cache: bool,
+) -> list[list[int]]:
     device = model.head_weight.device
     generator = torch.Generator(device).manual_seed(seed)
     tokens, mask = _left_padded(prompts, device)
@@ -42,7 +65,7 @@ def generate(
     for _ in range(max_new_tokens):
         # A mask of ones alone says nothing: leave it out and take the fast causal path.
         shown = None if all(len(p) == len(prompts[0]) for p in prompts) else mask
-        hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown)
+        hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown, mixing=True)
         logits = torch.nn.functional.linear(hidden[:, -1], model.head_weight).float()
         chosen = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         new.append(chosen)

@@ -17,7 +17,7 @@ from moelab.model.attention import Attention, RMSNorm, rotary_table
 from moelab.model.cache import KVCache, LayerCache
 from moelab.model.cross_entropy import linear_cross_entropy
 from moelab.model.feed_forward import FeedForward
-from moelab.model.hash_router import TokenContext
+from moelab.model.hash_router import TokenContext, word_keys
 from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
 from moelab.model.router import TopKRouter, balance_from
 from moelab.model.routing_record import RoutingRecord
@@ -78,7 +78,13 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """model(tokens) -> logits; model.loss(tokens, targets) -> LossOutput. Build it with `build_model`."""
+    """model(tokens) -> logits; model.loss(tokens, targets) -> LossOutput. Build it with `build_model`.
+
+    `word_parts` (V,), where experts go by words, says how tokens join: bit 1 where they begin with a letter or digit,
+    bit 2 where they end with one (`fill_routing_tables`).
+    """
+
+    word_parts: Tensor
 
     def __init__(self, config: ModelConfig, dispatch: str = "loop") -> None:
         super().__init__()
@@ -86,6 +92,10 @@ class LanguageModel(nn.Module):
         self.model = Decoder(config, dispatch)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        moe = config.moe
+        self.routes_by_words = moe is not None and moe.router == "word" and moe.routing_vocab is not None
+        if self.routes_by_words:
+            self.register_buffer("word_parts", torch.zeros(config.vocab_size, dtype=torch.uint8))
 
     @property
     def head_weight(self) -> Tensor:
@@ -93,15 +103,22 @@ class LanguageModel(nn.Module):
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def hidden(
-        self, tokens: Tensor, *, cache: KVCache | None = None, mask: Tensor | None = None, **routing: bool
+        self,
+        tokens: Tensor,
+        *,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+        mixing: bool = False,
+        **routing: Any,
     ) -> tuple[Tensor, list[RoutingOutput]]:
         """Final normalised states (B, T, D) of tokens (B, T), and one RoutingOutput per MoE layer.
 
         `mask` (B, T), True for real tokens, keeps padding out of attention and of the routing statistics; with a
-        cache it covers the stored tokens too. `losses` and `record` ask the MoE layers for
-        auxiliary losses and for records.
+        cache it covers the stored tokens too. A cache makes routing leak-free, unless `mixing` keeps groups across
+        the sequences of the batch as in training. `losses` and `record` ask the MoE layers for auxiliary losses and
+        for records.
         """
-        if cache is not None and not self._leak_free_already():
+        if cache is not None and not mixing and not self._leak_free_already():
             with leak_free(self):
                 return self.hidden(tokens, cache=cache, mask=mask, **routing)
         start = cache.length if cache is not None else 0
@@ -109,7 +126,7 @@ class LanguageModel(nn.Module):
         rotary = rotary_table(start, length, self.config.head_dim, self.config.rope_theta, tokens.device)
         attention_mask = _attention_mask(start, length, mask, tokens.device)
         token_mask = None if mask is None else mask[:, start:]
-        context = self._context(tokens, cache)
+        context = self._context(tokens, cache, mask)
         x = self.model.embed_tokens(tokens)
         outputs = []
         for index, layer in enumerate(self.model.layers):
@@ -123,15 +140,33 @@ class LanguageModel(nn.Module):
         """A cache holds single tokens: routers that work on groups have to choose token by token."""
         return not leaks(self.config) or all(m.leak_free for m in self.modules() if isinstance(m, MoELayer))
 
-    def _context(self, tokens: Tensor, cache: KVCache | None) -> TokenContext | None:
-        """Token ids, and those before them, for routers that route by them."""
+    def _context(self, tokens: Tensor, cache: KVCache | None, mask: Tensor | None) -> TokenContext | None:
+        """Token ids, those before them and positions, for routers that route by them; padding is not there."""
         if self.config.moe is None or self.config.moe.router not in UNLEARNED:
             return None
-        start, earlier = 0, torch.full_like(tokens[:, :1], -1)
+        start = cache.length if cache is not None else 0
+        earlier = torch.full_like(tokens[:, :1], -1)
         if cache is not None:
-            start, earlier = cache.length, earlier if cache.last is None else cache.last
-            cache.last = tokens[:, -1:]
-        return TokenContext(ids=tokens, previous=torch.cat((earlier, tokens[:, :-1]), 1), start=start)
+            earlier = earlier if cache.last is None else cache.last
+            cache.last = tokens[:, -1:] if mask is None else torch.where(mask[:, -1:], tokens[:, -1:], -1)
+        shown = tokens if mask is None else torch.where(mask[:, start:], tokens, -1)
+        previous = torch.cat((earlier, shown[:, :-1]), 1)
+        if mask is None:
+            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device).expand_as(tokens)
+        else:
+            positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, start:]
+        words = None
+        if self.routes_by_words:
+            words, after = word_keys(tokens, self.begins_word(tokens, previous), None if cache is None else cache.word)
+            if cache is not None:
+                cache.word = after
+        return TokenContext(ids=tokens, previous=previous, positions=positions, words=words)
+
+    def begins_word(self, ids: Tensor, previous: Tensor) -> Tensor:
+        """Whether tokens begin a word: they, or the tokens before them, do not join with a letter or digit."""
+        joins = self.word_parts[ids] & 1 == 1
+        after = (self.word_parts[previous.clamp(min=0)] & 2 == 2) & (previous >= 0)
+        return ~(joins & after)
 
     def update_routers(self) -> None:
         """After an optimiser step: let loss-free balancing move its biases. Does nothing for other routers."""

@@ -69,7 +69,7 @@ class MoELayer(nn.Module):
 
         Tokens where `mask` is False are never counted, and never mixed into others."""
         if isinstance(self.router, GroupRouter) and not self.leak_free:
-            y_BTD, grouped = self.router(x_BTD, self.experts, self.activation)
+            y_BTD, grouped = self.router(x_BTD, self.experts, self.activation, mask_BT)
             output = RoutingOutput(record=record_group_routing(grouped) if record else None)
         else:
             y_BTD, output = self._token_by_token(x_BTD, mask_BT, context, losses, record)
@@ -87,7 +87,7 @@ class MoELayer(nn.Module):
         routing = self._route(x_TD, context)
         kept = None
         if self.config.capacity_factor and not self.leak_free:
-            kept = within_capacity(routing.chosen, self.config.n_experts, self.config.capacity_factor)
+            kept = within_capacity(routing.chosen, self.config.n_experts, self.config.capacity_factor, mask_T)
             routing = replace(routing, gates=routing.gates * kept)
         y_TD = dispatch_experts(self.dispatch, x_TD, self.experts, routing.chosen, routing.gates, self.activation)
         measured = record_routing(routing, mask_T, kept) if record else None
@@ -155,6 +155,12 @@ def leak_free(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, value in zip(layers, before, strict=True):
             layer.leak_free = value
+
+
+def decodes_as_trained(config: ModelConfig) -> bool:
+    """Whether one token of every sequence at a time routes as the whole sequences do: no group spans positions."""
+    moe = config.moe
+    return not leaks(config) or (moe is not None and not moe.capacity_factor and moe.grouping != "sequence")
 
 
 def leaks(config: ModelConfig) -> bool:

@@ -60,6 +60,8 @@ class TopKRouter(nn.Module):
     def forward(self, x_TD: Tensor) -> Routing:
         logits = score_tokens(x_TD, self.weight)
         scores = logits.softmax(-1) if self.config.score == "softmax" else logits.sigmoid()
+        if self.config.normalize_scores:
+            scores = scores / scores.sum(-1, keepdim=True)
         if self.config.bias_update:
             chosen = (scores + self.balance_bias).topk(self.config.top_k, dim=-1).indices
             gates = scores.gather(-1, chosen)
@@ -80,10 +82,17 @@ class TopKRouter(nn.Module):
             self.load.zero_()
 
 
-def within_capacity(chosen: Tensor, n_experts: int, factor: float) -> Tensor:
-    """Which choices (T, K) fit when an expert takes at most ceil(factor T K / E): first come, first served."""
+def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tensor | None = None) -> Tensor:
+    """Which choices (T, K) fit when an expert takes at most ceil(factor T K / E): first come, first served.
+
+    Tokens whose mask is False take no place and count in no capacity; what is said of them means nothing.
+    """
+    if mask_T is None:
+        tokens = chosen.shape[0]
+    else:
+        tokens, chosen = int(mask_T.sum()), chosen.masked_fill(~mask_T[:, None], n_experts)
     flat = chosen.flatten()
-    capacity = math.ceil(factor * flat.numel() / n_experts)
+    capacity = math.ceil(factor * tokens * chosen.shape[1] / n_experts)
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=n_experts)
     starts = counts.cumsum(0) - counts
