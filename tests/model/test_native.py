@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
-from moelab.model import build_model, resolve_dispatch
+from moelab.model import DISPATCHES, build_model, resolve_dispatch
 from moelab.model.attention import rotary_table, rotate
 from moelab.model.feed_forward import activate
 from moelab.model.native import load, status, usable
-from moelab.model.native.ops import CausalAttention, Experts, RmsNorm, Rotary, call, cross_entropy_slope
+from moelab.model.native.ops import CausalAttention, Experts, Linear, RmsNorm, Rotary, call, linear_cross_entropy
 
 pytestmark = pytest.mark.skipif(load()[0] is None, reason=status())
 
@@ -101,6 +101,59 @@ def test_dense_feed_forward(tokens: int, width: int, hidden: int, threads: int) 
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("rows", "n", "k"), [(1, 1, 1), (7, 33, 5), (190, 20, 300), (400, 300, 17)])
+def test_linear(rows: int, n: int, k: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_same(Linear.apply, F.linear, random(rows, k), random(n, k) / k**0.5)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("rows", "vocab", "width"), [(1, 1, 1), (5, 40, 7), (300, 70, 33), (530, 301, 20)])
+def test_linear_cross_entropy(rows: int, vocab: int, width: int, threads: int) -> None:
+    hidden, weight = random(rows, width), random(vocab, width)
+    targets = torch.randint(0, vocab, (rows,), generator=torch.Generator().manual_seed(0))
+    targets[rows // 2] = -100
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        losses, log_z, *slopes = linear_cross_entropy(hidden, weight, targets, True)
+    finally:
+        torch.set_num_threads(before)
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    logits = F.linear(*leaves)
+    expected = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(log_z, logits.logsumexp(-1), rtol=1e-5, atol=1e-5)
+    for fast, slow in zip(slopes, torch.autograd.grad(expected.sum(), leaves), strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4 * float(slow.abs().max().clamp(min=1)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("skew", [0.0, 6.0])
+def test_experts_on_several_threads(threads: int, skew: float) -> None:
+    """Threads share rows evenly, so they begin inside experts, some get none, and one expert may fill them all."""
+    scores = torch.rand(401, 7, generator=torch.Generator().manual_seed(1)) - skew * torch.arange(7.0)
+    gates, chosen = scores.topk(3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_same(
+            lambda x, first, down, gates: Experts.apply(x, first, down, chosen, gates),
+            lambda x, first, down, gates: DISPATCHES["loop"](x, first, down, chosen, gates, "swiglu"),
+            random(401, 24),
+            random(7, 26, 24) / 5,
+            random(7, 24, 13) / 4,
+            gates,
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_several_threads_give_the_same_numbers_every_time() -> None:
     chosen = torch.randint(0, 6, (400, 1), generator=torch.Generator().manual_seed(0))
     inputs = (random(400, 16), random(6, 24, 16), random(6, 16, 12), chosen, torch.ones(400, 1))
@@ -114,9 +167,8 @@ def test_several_threads_give_the_same_numbers_every_time() -> None:
 
 
 def test_nan_is_not_hidden() -> None:
-    logits = torch.zeros(2, 9)
-    logits[0, 3] = torch.nan
-    losses, _ = cross_entropy_slope(logits, torch.tensor([0, 0]))
+    hidden = torch.tensor([[torch.nan, 0.0], [0.0, 1.0]])
+    losses, *_ = linear_cross_entropy(hidden, torch.ones(9, 2), torch.tensor([0, 0]), False)
     assert losses.isnan().tolist() == [True, False]
     q = torch.zeros(1, 2, 1, 8)
     q[0, 1] = torch.nan

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.model.cache import LayerCache
+from moelab.model.linear import Linear
 from moelab.model.native import usable
 from moelab.model.native.ops import CausalAttention, RmsNorm, Rotary
 
@@ -37,10 +38,10 @@ class Attention(nn.Module):
         self.config = config
         d, bias = config.d_model, config.attention_bias
         q_width, kv_width = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(d, q_width, bias=bias)
-        self.k_proj = nn.Linear(d, kv_width, bias=bias)
-        self.v_proj = nn.Linear(d, kv_width, bias=bias)
-        self.o_proj = nn.Linear(q_width, d, bias=bias)
+        self.q_proj = Linear(d, q_width, bias=bias)
+        self.k_proj = Linear(d, kv_width, bias=bias)
+        self.v_proj = Linear(d, kv_width, bias=bias)
+        self.o_proj = Linear(q_width, d, bias=bias)
         if config.qk_norm != "none":
             head = config.qk_norm == "head"
             self.q_norm = RMSNorm(config.head_dim if head else q_width, config.norm_eps)

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.errors import InputError
-from moelab.model.native import usable
-from moelab.model.native.ops import cross_entropy_slope
+from moelab.model.native import ops, usable
 from moelab.model.precision import compute_dtype
 
 IGNORED = -100
@@ -65,9 +64,6 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 def _slope(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax - one-hot (N, V), cross-entropy (N,) and log Z (N,); 0 where ignored but for log Z. Spoils logits."""
-    if usable(logits):
-        losses, log_z = cross_entropy_slope(logits, targets)
-        return logits, losses, log_z
     index = targets.clamp(min=0)[:, None]
     valid = (targets != IGNORED).float()
     wanted = logits.gather(1, index)[:, 0]
@@ -83,12 +79,33 @@ def _per_token(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     losses = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
     squares = torch.empty_like(losses)
+    if usable(hidden, weight):
+        losses, log_z, _, _ = ops.linear_cross_entropy(hidden, weight, targets, False)
+        return losses, log_z.square() * (targets != IGNORED)
     rows = _chunk_rows(weight.shape[0])
     for start in range(0, hidden.shape[0], rows):
         part = slice(start, start + rows)
         _, losses[part], log_z = _slope(_logits(hidden[part], weight), targets[part])
         squares[part] = log_z.square() * (targets[part] != IGNORED)
     return losses, squares
+
+
+def _in_chunks(
+    hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Loss and log Z per token and the gradients of the summed loss, the logits of one chunk at a time."""
+    n_tokens = hidden.shape[0]
+    rows = min(_chunk_rows(weight.shape[0]), n_tokens)
+    losses, log_z = hidden.new_empty(2, n_tokens, dtype=torch.float32)
+    d_hidden, d_weight = (torch.empty_like(hidden), torch.zeros_like(weight)) if gradients else (None, None)
+    for start in range(0, n_tokens, rows):
+        part = slice(start, start + rows)
+        slope, losses[part], log_z[part] = _slope(_logits(hidden[part], weight), targets[part])
+        if d_hidden is not None and d_weight is not None:
+            slope = slope.to(hidden.dtype)
+            torch.mm(slope, weight, out=d_hidden[part])
+            d_weight.addmm_(slope.t(), hidden[part])
+    return losses, log_z, d_hidden, d_weight
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -98,34 +115,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        n_tokens, vocab_size = hidden.shape[0], weight.shape[0]
-        rows = min(_chunk_rows(vocab_size), n_tokens)
-        gradients: dict[str, Tensor] = {}
-        if wants_gradient:
-            gradients = {"hidden": torch.empty_like(hidden), "weight": torch.zeros_like(weight)}
-        loss = hidden.new_zeros((), dtype=torch.float32)
-        square = torch.zeros_like(loss)
-        log_zs = []
-        for start in range(0, n_tokens, rows):
-            part = slice(start, start + rows)
-            slope, losses, log_z = _slope(_logits(hidden[part], weight), targets[part])
-            loss += losses.sum()
-            square += torch.dot(log_z.square(), (targets[part] != IGNORED).float())
-            log_zs.append(log_z)
-            if wants_gradient:
-                slope = slope.to(hidden.dtype)
-                torch.mm(slope, weight, out=gradients["hidden"][part])
-                gradients["weight"].addmm_(slope.t(), hidden[part])
-        ctx.save_for_backward(hidden, weight, targets, *gradients.values(), *log_zs)
-        return loss, square
+        compute = ops.linear_cross_entropy if usable(hidden, weight) else _in_chunks
+        losses, log_z, d_hidden, d_weight = compute(hidden, weight, targets, wants_gradient)
+        ctx.save_for_backward(hidden, weight, targets, d_hidden, d_weight, log_z)
+        return losses.sum(), torch.dot(log_z.square(), (targets != IGNORED).float())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_loss, d_square = grads
-        hidden, weight, targets, d_hidden, d_weight, *log_zs = ctx.saved_tensors
+        hidden, weight, targets, d_hidden, d_weight, log_z = ctx.saved_tensors
         d_hidden, d_weight = d_hidden * d_loss, d_weight * d_loss
         if ctx.needs_input_grad[0] and bool(d_square != 0):
-            _add_square_gradient(d_hidden, d_weight, hidden, weight, targets, torch.cat(log_zs), d_square)
+            _add_square_gradient(d_hidden, d_weight, hidden, weight, targets, log_z, d_square)
         return d_hidden, d_weight, None, None
 
 

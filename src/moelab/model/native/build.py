@@ -1,4 +1,4 @@
-"""Compile `kernels.c` once per machine with the C compiler at hand, into the user's cache; or say why not.
+"""Compile `kernels.c`, which includes its siblings, once per machine into the user's cache; or say why not.
 
 The library is plain C called through ctypes: no PyTorch headers, a few seconds, and nothing to install. Set
 MOELAB_NATIVE=0 to do without it. The file's name is a hash of source, flags, compiler and processor.
@@ -28,7 +28,9 @@ SIGNATURES = {
     "rotary_backward": [_P] * 8 + [_L] * 4,
     "attention": [_P] * 5 + [_L] * 5 + [_F, _I],
     "attention_backward": [_P] * 9 + [_L] * 5 + [_F, _I],
-    "cross_entropy_slope": [_P] * 4 + [_L, _L, _I],
+    "linear": [_P] * 3 + [_L] * 3 + [_I],
+    "linear_backward": [_P] * 5 + [_L] * 3 + [_I],
+    "linear_cross_entropy": [_P] * 7 + [_L] * 3 + [_I],
     "sort_by_expert": [_P] * 3 + [_L] * 2,
     "experts": [_P] * 8 + [_L] * 5 + [_I],
     "experts_backward": [_P] * 12 + [_L] * 5 + [_I],
@@ -81,7 +83,8 @@ def _compile(compiler: str, target: Path) -> None:
 
 def _key(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30).stdout
-    content = "\n".join((SOURCE.read_text(), " ".join(_FLAGS), version, _processor()))
+    sources = [path.read_text() for path in sorted(SOURCE.parent.glob("*.c"))]
+    content = "\n".join((*sources, " ".join(_FLAGS), version, _processor()))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

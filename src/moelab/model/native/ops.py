@@ -102,7 +102,8 @@ class Experts(torch.autograd.Function):
             order, offsets = torch.empty(n_rows, dtype=torch.int64), torch.empty(n_experts + 1, dtype=torch.int64)
             call("sort_by_expert", chosen.contiguous(), order, offsets, n_rows, n_experts)
             gates = gates.contiguous()
-        y, h = torch.zeros_like(x), x.new_empty(n_rows, 2 * f)
+        y = torch.empty_like(x) if chosen is None else torch.zeros_like(x)
+        h = x.new_empty(n_rows, 2 * f)
         ctx.sizes = (x.shape[0], top_k, n_experts, d, f, torch.get_num_threads())
         call("experts", x, first, down, gates, order, offsets, y, h, *ctx.sizes)
         ctx.save_for_backward(x, first, down, gates, order, offsets, h)
@@ -111,15 +112,43 @@ class Experts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, first, down, gates, order, offsets, h = ctx.saved_tensors
-        dx, d_first, d_down = torch.zeros_like(x), torch.zeros_like(first), torch.zeros_like(down)
+        dx = torch.empty_like(x) if gates is None else torch.zeros_like(x)
+        d_first, d_down = torch.empty_like(first), torch.empty_like(down)
         d_gates = None if gates is None else torch.empty_like(gates)
         slopes = (dx, d_first, d_down, d_gates)
         call("experts_backward", grads[0].contiguous(), x, first, down, gates, order, offsets, h, *slopes, *ctx.sizes)
         return dx, d_first, d_down, None, d_gates
 
 
-def cross_entropy_slope(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn logits (N, V) in place into softmax - one-hot, zero where ignored; returns loss and log Z, (N,)."""
-    loss, log_z = logits.new_empty(logits.shape[0]), logits.new_empty(logits.shape[0])
-    call("cross_entropy_slope", logits, targets.contiguous(), loss, log_z, *logits.shape, torch.get_num_threads())
-    return loss, log_z
+class Linear(torch.autograd.Function):
+    """x (..., K), weight (N, K) -> x weight^T, (..., N)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        n, k = weight.shape
+        ctx.sizes = (x.numel() // k, n, k, torch.get_num_threads())
+        y = x.new_empty(*x.shape[:-1], n)
+        call("linear", x, weight, y, *ctx.sizes)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        dw = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        call("linear_backward", grads[0].contiguous(), x, weight, dx, dw, *ctx.sizes)
+        return dx, dw
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Loss and log Z (N,) of logits = hidden (N, D) weight (V, D)^T, and the gradients of the summed loss if wanted."""
+    hidden, weight = hidden.contiguous(), weight.contiguous()
+    loss, log_z = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
+    d_hidden, d_weight = (torch.empty_like(hidden), torch.empty_like(weight)) if gradients else (None, None)
+    sizes = (len(hidden), *weight.shape, torch.get_num_threads())
+    call("linear_cross_entropy", hidden, weight, targets.contiguous(), loss, log_z, d_hidden, d_weight, *sizes)
+    return loss, log_z, d_hidden, d_weight
