@@ -23,6 +23,7 @@ from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
 from moelab.training.schedule import learning_rate_at
+from moelab.training.vocabulary import count_vocabulary
 
 Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
@@ -43,7 +44,9 @@ class Trainer:
         train = config.train
         torch.set_num_threads(train.threads)
         self.config, self.folder, self.watch, self.world = config, folder, watch, world()
-        self._take(build_model(config.model, seed=train.seed, dispatch=train.dispatch).to(train.device))
+        model = build_model(config.model, seed=train.seed, dispatch=train.dispatch)
+        count_vocabulary(model, dataset, config.data.unique_tokens)
+        self._take(model.to(train.device))
         self.batches = TrainBatches(
             dataset,
             seq_len=train.seq_len,
