@@ -50,7 +50,12 @@ class Granularity(ExpertSweep):
 
     def models(self, template: Template, backbone: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
         """A MoE for each G. Raises InputError where G does not divide the feed-forward."""
+        options = {**template.expert_options, **self.moe}
         for g in self.granularity:
+            if g == 1 and options.get("output_norm") and options.get("router", "token_choice") == "token_choice":
+                raise InputError(
+                    "moe.output_norm: cancels the gate of a single expert (G = 1), whose router cannot learn"
+                )
             if backbone.d_ff % g:
                 raise InputError(f"granularity: {g} does not divide d_ff {backbone.d_ff}")
             yield str(g), with_experts(
