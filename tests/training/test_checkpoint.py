@@ -21,7 +21,7 @@ def test_round_trip_and_rotation(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["00000020", "00000030"]
     found = load_newest(tmp_path)
     assert found is not None
-    progress, model, optimizer, complaints = found
+    progress, model, optimizer, _, complaints = found
     assert (progress.step, progress.seconds, progress.curve) == (30, 1.5, [{"step": 30, "loss": 30.0}])
     assert torch.equal(model["w"], torch.full((3, 2), 30.0))
     assert torch.equal(optimizer["w.m"], torch.ones(2))
@@ -45,7 +45,7 @@ def test_a_damaged_checkpoint_gives_way(tmp_path: Path, name: str, damage: str) 
     found = load_newest(tmp_path)
     assert found is not None
     assert found[0].step == 10
-    assert "00000020 is damaged" in found[3][0]
+    assert "00000020 is damaged" in found.complaints[0]
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:

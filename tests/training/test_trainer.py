@@ -177,3 +177,11 @@ def test_the_config_file_names_the_run(make_run: Any, dataset: Dataset, tmp_path
     config = make_run()
     record = train_run(config, tmp_path, dataset)
     assert load_yaml(tmp_path / record.run_id / "config.yaml")["train"]["seq_len"] == 16
+
+
+def test_churn_is_logged_from_the_second_evaluation_on(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    record = train_run(make_run(MOE, evaluations=4), tmp_path, dataset)
+    assert [("churn" in row) for row in record.loss_curve] == [False, True, True, True]
+    assert all({"churn", "churn_top"} <= row.keys() for row in record.routing)
+    assert 0 < record.loss_curve[1]["churn"] <= 1
+    assert record.row()["routing_churn"] == pytest.approx(record.loss_curve[-1]["churn"])

@@ -2,19 +2,22 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from moelab.data import ValidationBatches
-from moelab.model import LanguageModel, leak_free, leaks
+from moelab.model import LanguageModel, churn, leak_free, leaks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Means over the evaluated tokens; routing has one row of statistics per MoE layer.
 
-    `loss_leak_free` is the loss with capacity lifted and mixing off; None where the model leaks nothing.
+    `loss_leak_free` is the loss with capacity lifted and mixing off; None where the model leaks nothing. `choices`
+    (2, T) of every MoE layer say which experts the tokens of the first batch took, for the churn since then.
     """
 
     loss: float
@@ -23,13 +26,27 @@ class Evaluation:
     tokens: int
     loss_by_source: dict[str, float] = field(default_factory=dict)
     routing: list[dict[str, float]] = field(default_factory=list)
+    choices: list[Tensor] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `Evaluation(**data)` reads back, without the choices."""
+        return {key: value for key, value in vars(self).items() if key != "choices"}
 
 
 @torch.no_grad()
 def evaluate(
-    model: LanguageModel, batches: ValidationBatches, *, device: str = "cpu", precision: str = "fp32"
+    model: LanguageModel,
+    batches: ValidationBatches,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    before: list[Tensor] | None = None,
 ) -> Evaluation:
-    """Mean cross-entropy of `batches`, as trained and leak-free; bits per byte = nats x tokens / (bytes ln 2)."""
+    """Mean cross-entropy of `batches`, as trained and leak-free; bits per byte = nats x tokens / (bytes ln 2).
+
+    With the `choices` of an evaluation `before`, the rows of `routing` also hold the churn since then.
+    """
+    choices: list[Tensor] = []
     nats, alone, tokens, n_bytes = 0.0, 0.0, 0, 0
     leaky = leaks(model.config)
     by_source: dict[str, list[float]] = {}
@@ -47,15 +64,20 @@ def evaluate(
         losses = output.loss.double().cpu().numpy()
         nats, tokens, n_bytes = nats + float(losses.sum()), tokens + losses.size, n_bytes + int(batch.bytes.sum())
         _add_sources(by_source, [batches.sources[index] for index in batch.source], losses)
+        choices = choices or [record.choices for record in output.routing]
         routing.append([record.summary() for record in output.routing])
     model.train(was_training)
+    rows = _mean_rows(routing)
+    for row, then, now in zip(rows, before or [], choices, strict=bool(before)):
+        row |= churn(then, now)
     return Evaluation(
         loss=nats / tokens,
         loss_leak_free=alone / tokens if leaky else None,
         bits_per_byte=nats / (n_bytes * math.log(2)),
         tokens=tokens,
         loss_by_source={name: total / count for name, (total, count) in sorted(by_source.items())},
-        routing=_mean_rows(routing),
+        routing=rows,
+        choices=choices,
     )
 
 

@@ -7,7 +7,7 @@ from moelab.model.generate import generate
 from moelab.model.initialize import build_model
 from moelab.model.language_model import LanguageModel, LossOutput
 from moelab.model.moe import MoELayer, leak_free, leaks
-from moelab.model.routing_record import RoutingRecord
+from moelab.model.routing_record import RoutingRecord, churn
 from moelab.model.transition import to_token_choice
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "MoELayer",
     "RoutingRecord",
     "build_model",
+    "churn",
     "cross_entropy_reference",
     "generate",
     "leak_free",

@@ -22,7 +22,8 @@ class RoutingRecord:
     `load_cv` the loads' standard deviation over their mean; `dead_experts` how many got no token; `token_entropy` the
     mean entropy of a token's probabilities; `marginal_entropy` that of the mean probabilities; `near_ties` the share
     of tokens whose last chosen and first rejected expert differ by less than `NEAR_TIE` in probability; `drop_rate`
-    the share of choices beyond capacity, or of tokens that no expert took (Expert Choice).
+    the share of choices beyond capacity, or of tokens that no expert took (Expert Choice). `choices` (2, T) is what
+    `churn` compares: each token's expert with the highest weight, and a number for the set of its experts.
     """
 
     load: Tensor
@@ -34,9 +35,10 @@ class RoutingRecord:
     balance_loss: float
     near_ties: float
     drop_rate: float = 0.0
+    choices: Tensor
 
     def summary(self) -> dict[str, float]:
-        """The numbers without the loads, by name."""
+        """The numbers without the loads and choices, by name."""
         return {
             "max_violation": self.max_violation,
             "load_cv": self.load_cv,
@@ -71,6 +73,7 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tens
         drop_rate=0.0
         if kept_TK is None
         else 1 - float((kept_TK if mask_T is None else kept_TK[mask_T]).float().mean()),
+        choices=_choices_of(routing, mask_T),
     )
 
 
@@ -100,6 +103,7 @@ def record_group_routing(routing: GroupRouting) -> RoutingRecord:
         balance_loss=1.0,
         near_ties=0.0,
         drop_rate=unread,
+        choices=routing.weights.float().sum(-1)[routing.real].argmax(-1).expand(2, -1).cpu(),
     )
 
 
@@ -119,7 +123,37 @@ def _record_expert_choice(weights: Tensor, real: Tensor, scores: Tensor, unread:
         balance_loss=float(balance_loss(probabilities, counts)),
         near_ties=float(near),
         drop_rate=unread,
+        choices=_choices_of_taken(weights[real]),
     )
+
+
+def churn(before_2T: Tensor, after_2T: Tensor) -> dict[str, float]:
+    """The shares of tokens whose set of experts (`churn`) and whose first expert (`churn_top`) changed.
+
+    The `choices` of two records of one batch. Where all tokens are mixed by all experts, the set is the first expert.
+    """
+    changed = (before_2T != after_2T).float().mean(1)
+    return {"churn": float(changed[1]), "churn_top": float(changed[0])}
+
+
+def _choices_of(routing: Routing, mask_T: Tensor | None) -> Tensor:
+    """(2, T) of a token choice, padding left out."""
+    first = routing.chosen.gather(1, routing.scores.gather(1, routing.chosen).argmax(1, keepdim=True))[:, 0]
+    sets = _set_numbers(routing.scores.shape[1], routing.scores)[routing.chosen].sum(1)
+    both = torch.stack((first, sets))
+    return (both if mask_T is None else both[:, mask_T]).cpu()
+
+
+def _choices_of_taken(weights_TE: Tensor) -> Tensor:
+    """(2, T) where experts took tokens with these weights, 0 where they did not."""
+    numbers = _set_numbers(weights_TE.shape[1], weights_TE)
+    return torch.stack((weights_TE.argmax(-1), ((weights_TE > 0) * numbers).sum(-1))).cpu()
+
+
+def _set_numbers(n_experts: int, like: Tensor) -> Tensor:
+    """64 random bits for each expert, (E,): their sum (modulo 2^64) names a set of experts, in whatever order."""
+    bits = torch.randint(-(2**63), 2**63 - 1, (n_experts,), generator=torch.Generator().manual_seed(0))
+    return bits.to(like.device)
 
 
 def _load_statistics(counts: Tensor) -> dict[str, Any]:

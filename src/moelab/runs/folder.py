@@ -1,7 +1,6 @@
 """A run's folder: `config.yaml` first, `record.json` last. A folder with a record is finished and is never changed."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -117,10 +116,6 @@ class RunFolder:
         """Let the run be tried again."""
         with suppress(OSError):
             (self.path / FAILURE).unlink(missing_ok=True)
-
-    def remove_checkpoints(self) -> None:
-        """Drop what only an unfinished run needs."""
-        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
     def save_progress(self, **values: float | int | str) -> None:
         """A few live numbers for whoever watches; losing them loses nothing, so a full disk is no error here."""

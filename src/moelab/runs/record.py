@@ -14,7 +14,8 @@ class RunRecord(Config):
     the limit the laws take. `loss` is as trained; `loss_leak_free` the same with capacity lifted and mixing off, null
     where that is equal by construction. `loss_curve` rows are evaluations; `routing` holds one row per MoE layer. After
     a transition (`transition_step` steps) the architecture's columns describe what the model has become, `train_flops`
-    adds up both parts and `flops_per_token` is their mean.
+    adds up both parts and `flops_per_token` is their mean. `spikes` counts the steps (`spike_steps`, the first hundred)
+    whose training loss jumped; a run that diverged `stopped_at` a step.
     """
 
     run_id: str
@@ -69,6 +70,10 @@ class RunRecord(Config):
     tokens_per_second: float
     peak_memory_bytes: int
     resumed: int = 0
+    spikes: int = 0
+    spike_steps: list[int] = []
+    stopped_at: int | None = None
+    processes: int = 1
     data_hash: str
     loss_curve: list[dict[str, float]] = []
     routing: list[dict[str, float]] = []
@@ -76,7 +81,7 @@ class RunRecord(Config):
 
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""
-        nested = {"labels", "loss_by_source", "loss_curve", "routing", "versions"}
+        nested = {"labels", "loss_by_source", "loss_curve", "routing", "spike_steps", "versions"}
         row = {key: value for key, value in self.model_dump(mode="json").items() if key not in nested}
         return {**self.labels, **row, **_routing_columns(self.routing)}
 

@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,24 +19,43 @@ from torch import Tensor
 from moelab.errors import MoelabError
 from moelab.files import make_folder, sha256_file, write_json, write_with
 
-_MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_MODEL, _OPTIMIZER, _ROUTING, _STATE = "model.safetensors", "optimizer.safetensors", "routing.safetensors", "state.json"
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands, besides its tensors."""
+    """Where a run stands, besides its tensors. `spikes` are the steps whose loss jumped; `evaluation` the last one."""
 
     step: int = 0
     seconds: float = 0.0
     resumed: int = 0
     recent_losses: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
+    spikes: list[int] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None
+
+
+class Checkpoint(NamedTuple):
+    """What was saved, and complaints about damaged newer ones. `routing` holds what the last evaluation chose."""
+
+    progress: Progress
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    routing: dict[str, Tensor]
+    complaints: list[str]
 
 
 def save_checkpoint(
-    folder: Path, progress: Progress, model: dict[str, Tensor], optimizer: dict[str, Tensor], keep: int = 2
+    folder: Path,
+    progress: Progress,
+    model: dict[str, Tensor],
+    optimizer: dict[str, Tensor],
+    routing: dict[str, Tensor] | None = None,
+    *,
+    keep: int = 2,
+    keep_steps: Collection[int] = (),
 ) -> Path:
-    """Write `folder/STEP` whole or not at all, then drop all but the newest `keep`.
+    """Write `folder/STEP` whole or not at all, then drop all but the newest `keep` and those of `keep_steps`.
 
     Raises MoelabError (a full disk, an unwritable folder); the older checkpoints are untouched then.
     """
@@ -43,11 +63,11 @@ def save_checkpoint(
     target = folder / f"{progress.step:08d}"
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     try:
-        save_file(_contiguous(model), temporary / _MODEL)
-        save_file(_contiguous(optimizer), temporary / _OPTIMIZER)
-        for name in (_MODEL, _OPTIMIZER):
+        files = {_MODEL: model, _OPTIMIZER: optimizer, **({_ROUTING: routing} if routing else {})}
+        for name, tensors in files.items():
+            save_file(_contiguous(tensors), temporary / name)
             _sync(temporary / name)
-        sums = {name: sha256_file(temporary / name) for name in (_MODEL, _OPTIMIZER)}
+        sums = {name: sha256_file(temporary / name) for name in files}
         write_json(temporary / _STATE, {"sha256": sums, **asdict(progress)})
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
@@ -55,21 +75,41 @@ def save_checkpoint(
         raise MoelabError(f"checkpoint: cannot write {target}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _steps(folder)[:-keep]:
+    passing = [path for path in _steps(folder) if int(path.name) not in keep_steps]
+    for old in passing[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def load_newest(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], list[str]] | None:
-    """The newest whole checkpoint: (progress, model, optimizer, complaints about damaged newer ones), or None."""
+def drop_checkpoints(folder: Path, keep_steps: Collection[int] = ()) -> None:
+    """Remove what only an unfinished run needs: all checkpoints but those of `keep_steps`."""
+    for path in _steps(folder):
+        if int(path.name) not in keep_steps:
+            shutil.rmtree(path, ignore_errors=True)
+    if folder.is_dir() and not _steps(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_step(folder: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of that step, None where there is none. Raises MoelabError where it is damaged."""
+    path = folder / f"{step:08d}"
+    if not path.is_dir():
+        return None
+    try:
+        return _load(path, [])
+    except _DAMAGE as error:
+        raise MoelabError(f"checkpoint: {path} is damaged ({error})") from None
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, or None."""
     complaints: list[str] = []
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for path in reversed(_steps(folder)):
         try:
-            state = _checked_state(path)
-            return Progress(**state), load_file(path / _MODEL), load_file(path / _OPTIMIZER), complaints
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            return _load(path, complaints)
+        except _DAMAGE as error:
             complaints.append(f"checkpoint {path.name} is damaged ({error}); using the one before it")
     return None
 
@@ -77,6 +117,15 @@ def load_newest(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, Te
 def save_weights(path: Path, model: dict[str, Tensor]) -> None:
     """Write a model's weights atomically as safetensors."""
     write_with(path, lambda temporary: save_file(_contiguous(model), temporary))
+
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+
+
+def _load(path: Path, complaints: list[str]) -> Checkpoint:
+    progress = Progress(**_checked_state(path))
+    routing = load_file(path / _ROUTING) if (path / _ROUTING).exists() else {}
+    return Checkpoint(progress, load_file(path / _MODEL), load_file(path / _OPTIMIZER), routing, complaints)
 
 
 def _checked_state(path: Path) -> dict[str, Any]:
@@ -88,7 +137,10 @@ def _checked_state(path: Path) -> dict[str, Any]:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.is_dir() else []
+    """The checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

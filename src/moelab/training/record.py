@@ -36,6 +36,10 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
         tokens_per_second=(progress.step - start) * train.batch_tokens / seconds,
         peak_memory_bytes=peak_memory_bytes(train.device),
         resumed=progress.resumed,
+        spikes=len(progress.spikes),
+        spike_steps=progress.spikes[:100],
+        stopped_at=None if evaluation else progress.step,
+        processes=train.processes,
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,

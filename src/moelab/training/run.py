@@ -11,8 +11,8 @@ from moelab.errors import InputError
 from moelab.lease import DEFAULT, Terms
 from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
-from moelab.runs.folder import WEIGHTS
-from moelab.training.checkpoint import save_weights
+from moelab.runs.folder import CHECKPOINTS, WEIGHTS
+from moelab.training.checkpoint import drop_checkpoints, save_weights
 from moelab.training.memory import reset_peak_memory
 from moelab.training.parallel import launch, world
 from moelab.training.record import make_record
@@ -55,7 +55,7 @@ def train_run(
             folder.check()
             save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
             folder.save_record(make_record(config, trainer.progress, evaluation, seconds))
-            folder.remove_checkpoints()
+            drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)
         everyone.agree(True, config.train.device)
     return folder.load_record()
 

@@ -19,11 +19,13 @@ from moelab.model import LanguageModel, build_model, to_token_choice
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
+from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
 from moelab.training.schedule import learning_rate_at
 from moelab.training.vocabulary import count_vocabulary
+from moelab.training.spikes import is_spike
 
 Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
@@ -44,6 +46,7 @@ class Trainer:
         train = config.train
         torch.set_num_threads(train.threads)
         self.config, self.folder, self.watch, self.world = config, folder, watch, world()
+        self.dataset = dataset
         model = build_model(config.model, seed=train.seed, dispatch=train.dispatch)
         count_vocabulary(model, dataset, config.data.unique_tokens)
         self._take(model.to(train.device))
@@ -56,14 +59,18 @@ class Trainer:
         )
         self.validation = ValidationBatches(dataset, train.seq_len, _EVAL_ROWS, train.eval_tokens)
         self.progress = Progress()
+        self.choices: list[Tensor] = []
         self.messages: list[str] = []
 
     def restore(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one."""
+        """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's."""
         found = load_newest(self.folder.path / CHECKPOINTS)
+        if found is None and self.config.parent is not None:
+            found = load_parent(self.config, self.folder.path.parent, self.dataset)
         if found is None:
             return
-        self.progress, weights, state, self.messages = found
+        self.progress, weights, state, routing, self.messages = found
+        self.choices = list(routing.get("choices", ()))
         switch = self.config.train.switch_step
         if switch is not None and self.progress.step > switch:
             self._turn()
@@ -77,7 +84,16 @@ class Trainer:
     def save(self, seconds: float) -> None:
         """Write a checkpoint of this moment."""
         self.progress.seconds = seconds
-        save_checkpoint(self.folder.path / CHECKPOINTS, self.progress, self.model.state_dict(), self.optimizer.state())
+        train = self.config.train
+        save_checkpoint(
+            self.folder.path / CHECKPOINTS,
+            self.progress,
+            self.model.state_dict(),
+            self.optimizer.state(),
+            {"choices": torch.stack(self.choices)} if self.choices else None,
+            keep=train.keep_checkpoints,
+            keep_steps=train.keep_steps,
+        )
 
     def _take(self, model: LanguageModel) -> None:
         """Train this model from now on, with a fresh optimiser."""
@@ -86,7 +102,7 @@ class Trainer:
 
     def _turn(self) -> None:
         """The transition: the same weights and optimiser state, as token choice from the next step on."""
-        state = self.optimizer.state()
+        state, self.choices = self.optimizer.state(), []
         self._take(to_token_choice(self.model, self.config.train.dispatch))
         if state:
             self.optimizer.load_state(state)
@@ -131,9 +147,17 @@ class Trainer:
         return torch.autocast(train.device, torch.bfloat16, enabled=train.precision == "bf16")
 
     def evaluate(self) -> Evaluation:
-        """The validation loss now."""
-        train = self.config.train
-        return evaluate(self.model, self.validation, device=train.device, precision=train.precision)
+        """The validation loss now, entered in the curve."""
+        train, progress = self.config.train, self.progress
+        found = evaluate(
+            self.model, self.validation, device=train.device, precision=train.precision, before=self.choices
+        )
+        self.choices = found.choices
+        progress.evaluation = None
+        if math.isfinite(found.loss):
+            progress.evaluation = found.to_dict()
+            progress.curve.append(self._curve_row(found))
+        return found
 
     def run(self, checkpoint_seconds: float) -> tuple[Evaluation | None, float]:
         """Train to the end (or to divergence): the last evaluation, None if diverged, and the seconds it took."""
@@ -141,33 +165,40 @@ class Trainer:
         started = time.monotonic() - progress.seconds
         saved = shown = time.monotonic()
         marks = evaluation_steps(train.steps, train.evaluations)
-        evaluation: Evaluation | None = None
         while progress.step < train.steps:
             self.folder.check()
-            loss = self.step()
-            progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
-            if not math.isfinite(loss):
+            if not self._advance():
                 return None, time.monotonic() - started
-            if progress.step in marks and self.world.main:
-                evaluation = self.evaluate()
-                progress.curve.append(self._curve_row(evaluation))
+            if not self.world.main:
+                continue
+            if progress.step in marks:
+                self.evaluate()
             now = time.monotonic()
-            if self.world.main and now - saved > checkpoint_seconds and progress.step < train.steps:
+            due = now - saved > checkpoint_seconds and progress.step < train.steps
+            if due or progress.step in train.keep_steps:
                 self.save(now - started)
                 saved = time.monotonic()
-            if self.world.main and now - shown > 1:
+            if now - shown > 1:
                 self._show(now - started)
                 shown = now
-        if self.world.main:
-            evaluation = evaluation or self.evaluate()
-        return evaluation, time.monotonic() - started
+        last = Evaluation(**progress.evaluation) if progress.evaluation else None
+        return last, time.monotonic() - started
+
+    def _advance(self) -> bool:
+        """One step, its loss noted; False where that is not finite."""
+        progress, loss = self.progress, self.step()
+        if is_spike(loss, progress.recent_losses):
+            progress.spikes.append(progress.step)
+        progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
+        return math.isfinite(loss)
 
     def _curve_row(self, evaluation: Evaluation) -> dict[str, float]:
         done = self.progress.step
         row = {"step": done, "tokens": done * self.config.train.batch_tokens, "loss": evaluation.loss}
         if evaluation.loss_leak_free is not None:
             row["loss_leak_free"] = evaluation.loss_leak_free
-        return row
+        churns = [layer["churn"] for layer in evaluation.routing if "churn" in layer]
+        return {**row, "churn": float(np.mean(churns))} if churns else row
 
     def _show(self, seconds: float) -> None:
         done, train = self.progress.step, self.config.train
