@@ -42,10 +42,12 @@ class StudyOutcome:
 
     @property
     def warnings(self) -> list[str]:
-        """Runs that failed; the plan's, except those on learning-rate rules: a study trains with its own rate."""
+        """Runs that failed, a learning-rate rule out of range, and the plan's (but for its own on learning rates)."""
         planned = [] if self.plan is None else self.plan.warnings
         left_out = [f"run {name} failed and is left out: {reason}" for name, reason in self.failed.items()]
-        return left_out + [text for text in planned if not text.startswith("learning rate")]
+        rule = self.study.learning_rate
+        ruled = [] if rule is None else rule.warnings([config for config, _ in self.trained])
+        return left_out + ruled + [text for text in planned if not text.startswith("learning rate")]
 
     @property
     def matches(self) -> list[Match]:

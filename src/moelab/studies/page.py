@@ -227,7 +227,10 @@ def _method(outcome: StudyOutcome) -> Section:
         "in nats per token on held-out documents of every source. FLOPs are exact counts: attention scores, router and "
         "head included."
     )
-    return Section("How", text=text)
+    rule = outcome.study.learning_rate
+    if rule is not None and rule.rule != "sweep":
+        text.append(f"Every run's learning rate is that of the rule `{rule.rule}`, times {rule.factor:g}.")
+    return Section("How", text=text, warnings=[] if outcome.plan is not None else outcome.warnings)
 
 
 def _reach(outcome: StudyOutcome) -> str:

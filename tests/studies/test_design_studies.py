@@ -1,0 +1,102 @@
+"""Studies of designs alone, in real processes: stages feed what follows, branches leave trunks, no law is needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moelab.studies import load_study, run_study
+
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "while",
+    "two",
+    "dogs",
+    "ran",
+    "past",
+    "seven",
+    "tall",
+    "trees",
+    "and",
+    "over",
+    "an",
+    "old",
+    "wall",
+]
+
+
+def write(folder: Path, **parts: Any) -> str:
+    texts = folder / "texts"
+    texts.mkdir()
+    for index in range(60):
+        (texts / f"{index:02d}.txt").write_text(" ".join(WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(300)))
+    value = {
+        "name": "tiny",
+        "title": "What wins?",
+        "data": {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2},
+        "base": {
+            "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32},
+            "train": {
+                "tokens": 2560,
+                "seq_len": 16,
+                "batch_tokens": 64,
+                "learning_rate": 0.02,
+                "eval_tokens": 1000,
+                "threads": 1,
+                "precision": "fp32",
+            },
+        },
+        **parts,
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(value))
+    return str(path)
+
+
+@pytest.mark.dist
+def test_stages_then_equal_resources_without_a_law(tmp_path: Path) -> None:
+    moes = [{"n_experts": 6, "top_k": k, "d_expert": 16} for k in (1, 2)]
+    path = write(
+        tmp_path,
+        stages=[{"name": "layout", "carry": ["model"], "runs": [{"name": "layout", "set": {"model.moe": moes}}]}],
+        runs=[
+            {"name": "equal", "design": "equal_resources", "flops": 3e8, "reuse": ["fresh", "strict"], "min_steps": 5},
+            {"name": "again", "design": "repeats", "of": ["equal"], "which": "first", "seeds": 1},
+        ],
+    )
+    out = tmp_path / "out"
+    outcome = run_study(load_study(path), out, workers=2, quiet=True)
+    assert outcome.plan is None
+    assert outcome.analysis.comparison is None
+    chosen = outcome.stages[0].chosen["model"]["moe"]
+    models = [config.model.moe for config, _ in outcome.trained if config.labels["role"] == "moe"]
+    assert [model.top_k for model in models if model] == [chosen["top_k"]] * 2
+    assert {config.data.unique_tokens is None for config, record in outcome.trained if record.kind == "moe"} == {
+        True,
+        False,
+    }
+    assert outcome.noise is not None
+    assert all(match.within for match in outcome.matches if match.column == "train_flops")
+    assert any("At equal parameters" in sentence for sentence in outcome.answer)
+    page = (out / "report.html").read_text()
+    assert "Stage: layout" in page
+    assert "What was matched" in page
+    assert json.loads((out / "findings.json").read_text())["equal"]
+    assert outcome.to_dict()["matching"]
+
+
+@pytest.mark.dist
+def test_branches_leave_their_trunk_and_cost_less(tmp_path: Path) -> None:
+    path = write(tmp_path, runs=[{"name": "ladder", "design": "ladder", "tokens": [6400, 12800], "min_steps": 5}])
+    outcome = run_study(load_study(path), tmp_path / "out", workers=2, quiet=True)
+    assert [record.schedule for _, record in outcome.trained] == ["wsd", "wsd"]
+    assert len({record.parent_run for _, record in outcome.trained}) == 1
+    assert all(record.loss is not None and record.loss < 5.7 for _, record in outcome.trained)
+    assert any("Branching cost" in sentence for sentence in outcome.answer)
