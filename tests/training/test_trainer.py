@@ -59,7 +59,9 @@ def test_a_damaged_newest_checkpoint_changes_nothing(
     train_until(config, tmp_path / "b", dataset, 7)
     newest = sorted((tmp_path / "b" / config.run_id / "checkpoints").iterdir())[-1] / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-10])
-    assert train_run(config, tmp_path / "b", dataset).loss == straight.loss
+    record = train_run(config, tmp_path / "b", dataset)
+    assert record.loss == straight.loss
+    assert "is damaged (model.safetensors does not match its checksum); using the one before it" in record.notes[0]
 
 
 def test_a_finished_run_is_only_read(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:

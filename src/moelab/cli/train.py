@@ -57,6 +57,8 @@ def command(
         f"after {record.tokens:,} tokens "
         f"({record.tokens_per_second:,.0f} tokens/s, {record.dispatch} dispatch, {record.precision})"
     )
+    for note in record.notes:
+        print_line(note)
     if record.transition_step is not None:
         print_line(f"token choice since step {record.transition_step:,} of {run.train.steps:,}")
     print_line(str(out / record.run_id))

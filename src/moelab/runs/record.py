@@ -78,10 +78,11 @@ class RunRecord(Config):
     loss_curve: list[dict[str, float]] = []
     routing: list[dict[str, float]] = []
     versions: dict[str, str] = {}
+    notes: list[str] = []
 
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""
-        nested = {"labels", "loss_by_source", "loss_curve", "routing", "spike_steps", "versions"}
+        nested = {"labels", "loss_by_source", "loss_curve", "routing", "spike_steps", "versions", "notes"}
         row = {key: value for key, value in self.model_dump(mode="json").items() if key not in nested}
         return {**self.labels, **row, **_routing_columns(self.routing)}
 

@@ -63,6 +63,8 @@ class Display:
                 loss = "diverged" if record.loss is None else f"loss {record.loss:.3f}"
                 speed = f"{record.tokens_per_second / 1e3:.1f}k tokens/s, {format_seconds(record.seconds)}"
                 self.say(f"{len(self._told):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
+                for note in record.notes:
+                    self.say(f"         {note}")
         for run_id in board.failed.keys() - self._told:
             self._told.add(run_id)
             self.say(f"{len(self._told):>3}/{board.total}  {board.names[run_id]:<30} failed: {board.failed[run_id]}")

@@ -24,7 +24,10 @@ _MODEL, _OPTIMIZER, _ROUTING, _STATE = "model.safetensors", "optimizer.safetenso
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands, besides its tensors. `spikes` are the steps whose loss jumped; `evaluation` the last one."""
+    """Where a run stands, besides its tensors.
+
+    `spikes` are the steps whose loss jumped; `evaluation` the last one; `notes` what people should know of the run.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -33,6 +36,7 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
     spikes: list[int] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class Checkpoint(NamedTuple):

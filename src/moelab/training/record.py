@@ -40,6 +40,7 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
+        notes=progress.notes,
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,

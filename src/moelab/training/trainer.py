@@ -60,7 +60,6 @@ class Trainer:
         self.validation = ValidationBatches(dataset, train.seq_len, _EVAL_ROWS, train.eval_tokens)
         self.progress = Progress()
         self.choices: list[Tensor] = []
-        self.messages: list[str] = []
 
     def restore(self) -> None:
         """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's."""
@@ -69,7 +68,8 @@ class Trainer:
             found = load_parent(self.config, self.folder.path.parent, self.dataset)
         if found is None:
             return
-        self.progress, weights, state, routing, self.messages = found
+        self.progress, weights, state, routing, complaints = found
+        self.progress.notes += complaints
         self.choices = list(routing.get("choices", ()))
         switch = self.config.train.switch_step
         if switch is not None and self.progress.step > switch:

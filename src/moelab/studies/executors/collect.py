@@ -22,8 +22,8 @@ from moelab.studies.executors.slurm import check_slurm, open_slurm, slurm_worker
 
 POLL_SECONDS = 0.3
 _POLL_PER_RUN = 0.002
-_LEAVE_SECONDS = 5.0
-MOST_DEATHS = 4
+_LEAVE_SECONDS = 20.0
+MOST_DEATHS = 5
 """A run whose worker died this often without getting on is given up, and so is a study whose workers die at once."""
 
 _OPEN: dict[str, Callable[[Order, ExecutorConfig], AbstractContextManager[Pool]]] = {
