@@ -210,7 +210,11 @@ def describe(config: RunConfig) -> str:
     shared = f"+{moe.d_shared}" if moe and moe.d_shared else ""
     ffn = f"{moe.n_experts}e{moe.top_k}x{moe.d_expert}{shared}" if moe else f"ff{model.d_ff}"
     tokens = f"{train.tokens / 1e6:.3g}M"
-    return f"d{model.d_model} L{model.n_layers} {ffn} {tokens}" + (f" s{train.seed}" if train.seed else "")
+    router = f" {moe.router}" if moe and moe.router != "token_choice" else ""
+    turned = f" to {train.transition.to}" if train.transition else ""
+    reused = f" of {config.data.unique_tokens / 1e6:.3g}M" if config.data.unique_tokens else ""
+    name = f"d{model.d_model} L{model.n_layers} {ffn}{router}{turned} {tokens}{reused}"
+    return name + (f" s{train.seed}" if train.seed else "")
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

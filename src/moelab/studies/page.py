@@ -9,6 +9,7 @@ from moelab.quantities import format_number, format_seconds
 from moelab.report import Fact, Figure, Page, Section, Table, figures, write_page
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.answer import describe_model
+from moelab.studies.findings.base import power
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.verify import ROLES
@@ -186,7 +187,7 @@ def _runs(outcome: StudyOutcome) -> Section:
             record.params_total,
             record.params_active,
             record.tokens,
-            record.train_flops,
+            power(record.train_flops),
             record.loss,
             record.bits_per_byte,
             round(record.tokens_per_second),
@@ -199,14 +200,13 @@ def _runs(outcome: StudyOutcome) -> Section:
         else f"Seed noise: {outcome.noise.deviation:.3f} nats ({outcome.noise.freedom} degrees of freedom)."
     )
     text = [f"{outcome.study.about} {noise}".strip()]
+    drawn = outcome.analysis.comparison is not None or not outcome.findings
     if outcome.analysis.note:
         text.append(f"No law was fitted: {outcome.analysis.note}.")
     return Section(
         "The runs",
         text=text,
-        figures=[
-            Figure(figures.loss_by_size(kept), "Loss falls with size and with tokens."),
-        ],
+        figures=[Figure(figures.loss_by_size(kept), "Loss falls with size and with tokens.")] if drawn else [],
         tables=[Table(columns, table)],
     )
 

@@ -4,6 +4,7 @@ from moelab.report import Section, Table
 from moelab.runs import run_columns
 from moelab.studies.answer import describe_model
 from moelab.studies.designs import Match
+from moelab.studies.findings.base import power
 from moelab.studies.stages import StageOutcome
 
 _SHOWN = 12
@@ -19,11 +20,19 @@ def matching_section(matches: list[Match]) -> Section:
             + ("." if worst.within else f": the worst is {worst.group}, more than one per cent off.")
         )
     rows = [
-        [each.group, each.column, each.n_runs, each.aim, each.low, each.high, _spread(each), f"{each.miss:+.2%}"]
-        for each in matches
+        [each.group, each.column, each.n_runs, *_values(each), _spread(each), f"{each.miss:+.2%}"] for each in matches
     ]
     columns = ["runs that should match", "in", "runs", "aim", "least", "most", "spread", "worst miss"]
     return Section("What was matched", text=text, tables=[Table(columns, rows)])
+
+
+def _values(match: Match) -> list[str | None]:
+    """Aim, least and most: FLOPs as powers of ten, rates with three decimals, parameters as numbers."""
+    values = [match.aim, match.low, match.high]
+    if match.column == "train_flops":
+        return [None if value is None else power(value) for value in values]
+    form = ",.0f" if match.high > 10 else ".3f"
+    return [None if value is None else f"{value:{form}}" for value in values]
 
 
 def _spread(match: Match) -> str | None:
@@ -42,7 +51,7 @@ def stage_section(outcome: StageOutcome) -> Section:
                 columns["params_total"],
                 f"{columns['activation_rate']:.3f}",
                 columns["tokens"],
-                record.train_flops,
+                power(record.train_flops),
                 loss,
                 seeds,
             ]

@@ -1,5 +1,6 @@
 """What an analysis reads and what it gives: designs with their mean losses in; sentences, a section and numbers out."""
 
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,14 +62,14 @@ class Evidence:
 
 
 def judge_margin(margin: float, noise: SeedNoise | None, seeds: int = 1, others: int = 1) -> str:
-    """`.013 nats, more than seeds differ by (95 %: .008)`, or that it decides nothing."""
+    """`0.013 nats, more than seeds explain (95 %: 0.008)`, or that it decides nothing."""
     text = f"{abs(margin):.3f} nats"
     if noise is None:
         return f"{text} (no run was repeated: how much of it is chance is unknown)"
     bound = noise.bound(seeds, others, 0.95)
     if abs(margin) > bound:
-        return f"{text}, more than chance (95 %: {bound:.3f})"
-    return f"{text}, which chance could be (95 %: {bound:.3f})"
+        return f"{text}, more than seeds explain (95 %: {bound:.3f})"
+    return f"{text}, no more than seeds explain (95 %: {bound:.3f})"
 
 
 def evidence(study: StudyConfig, source: RunSource, trained: list[Trained], noise: SeedNoise | None) -> Evidence:
@@ -92,6 +93,11 @@ def evidence(study: StudyConfig, source: RunSource, trained: list[Trained], nois
         for runs in groups.values()
     ]
     return Evidence(study=study, source=source, designs=designs, diverged=diverged, noise=noise)
+
+
+def power(flops: float) -> str:
+    """FLOPs as people write them: 2.14e11."""
+    return re.sub(r"e\+0*", "e", f"{flops:.2e}")
 
 
 def diverged_warning(found: Evidence) -> list[str]:

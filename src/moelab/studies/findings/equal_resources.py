@@ -4,7 +4,7 @@ from typing import Any
 
 from moelab.fitting import Slice
 from moelab.report import Fact, Figure, Section, Table
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning
+from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
 from moelab.studies.findings.slices import Curves, said
 
 _NAMES = {"fresh": "MoE, fresh text", "strict": "MoE, strict reuse", "loose": "MoE, loose reuse"}
@@ -107,4 +107,4 @@ def _row(budget: str, design: Design) -> list[Any]:
     dense = design.label("role") == "dense"
     name = f"dense, {_cost(design.label('times', '1'))}" if dense else _NAMES[design.label("reuse")]
     rate = None if dense else r.activation_rate
-    return [budget, name, rate, r.params_total, r.tokens, r.epochs, r.train_flops, design.loss, design.seeds]
+    return [budget, name, rate, r.params_total, r.tokens, r.epochs, power(r.train_flops), design.loss, design.seeds]

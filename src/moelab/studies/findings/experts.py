@@ -7,7 +7,7 @@ import numpy as np
 
 from moelab.fitting import Slice
 from moelab.report import Fact, Figure, Section, Table
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning
+from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
 from moelab.studies.findings.slices import Curves, said
 
 
@@ -145,4 +145,14 @@ def _row(name: str, axis: str, design: Design) -> list[Any]:
     r = design.record
     value = design.label("value")
     experts: list[Any] = [None, None] if r.kind == "dense" else [r.n_experts, r.d_expert]
-    return [name, value, *experts, r.params_total, r.params_active, r.tokens, r.train_flops, design.loss, design.seeds]
+    return [
+        name,
+        value,
+        *experts,
+        r.params_total,
+        r.params_active,
+        r.tokens,
+        power(r.train_flops),
+        design.loss,
+        design.seeds,
+    ]

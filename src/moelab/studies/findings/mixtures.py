@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from moelab.report import Fact, Figure, Section, Table, figures
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, judge_margin
+from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, judge_margin, power
 
 _NAMES = {"dense": "dense", "token choice": "token choice", "mixture": "MoT", "transition": "MoT, then token choice"}
 
@@ -127,4 +127,13 @@ def _row(budget: str, design: Design, share: float | None) -> list[Any]:
     reach = "never" if share is None else f"{share:.0%}"
     reach = "–" if design.label("role") == "dense" else reach
     experts = moe.n_experts if moe else None
-    return [budget, _named(design), experts, r.params_total, r.train_flops, design.loss, _leak_free(design), reach]
+    return [
+        budget,
+        _named(design),
+        experts,
+        r.params_total,
+        power(r.train_flops),
+        design.loss,
+        _leak_free(design),
+        reach,
+    ]

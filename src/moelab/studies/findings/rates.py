@@ -8,7 +8,7 @@ from moelab.quantities import format_number
 from moelab.report import Figure, Section, Table, figures
 from moelab.runs import run_columns
 from moelab.studies.designs.ladder import BRANCH_OF
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning
+from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
 from moelab.studies.findings.slices import Curves, said
 
 
@@ -62,7 +62,7 @@ def ladder(found: Evidence) -> Finding:
     sentences, rows, data = [], [], {}
     for name, designs in found.by(_model).items():
         designs = sorted(designs, key=lambda d: d.record.tokens)
-        rows += [[name, d.record.tokens, d.record.train_flops, d.loss, d.seeds] for d in designs]
+        rows += [[name, d.record.tokens, power(d.record.train_flops), d.loss, d.seeds] for d in designs]
         data[name] = [[d.record.tokens, d.loss] for d in designs]
         if len(designs) > 1:
             x, y = np.log2([d.record.tokens for d in designs]), [d.loss for d in designs]
