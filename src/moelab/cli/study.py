@@ -97,7 +97,8 @@ def _print_estimate(found: "Estimate") -> None:
     )
     print_line()
     for match in found.matches:
-        print_line(f"{match.group}: {match.n_runs} runs, {match.column} within {match.spread:.2%}")
+        spread = "" if match.aim is None else f", spread {match.spread:.2%}"
+        print_line(f"{match.group}: {match.n_runs} runs, {match.column} at most {match.miss:+.2%} off its aim{spread}")
     time = "unknown" if found.hours is None else f"about {format_seconds(found.hours * 3600)}"
     speed = f"no speed: {found.speeds.missing}" if found.speeds.missing else found.speeds.origin
     print_line(f"Time: {time} with {found.workers} workers ({speed})")
