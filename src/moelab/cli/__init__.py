@@ -29,6 +29,7 @@ COMMANDS = (
     "train",
     "generate",
     "leaks",
+    "routing",
     "study",
     "runs",
 )

@@ -14,6 +14,9 @@ def command(
     top_k: Annotated[int | None, typer.Option(help="Keep only the K likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    mixing: Annotated[
+        bool, typer.Option("--mixing", help="Let routers that work on groups mix the prompts, as in training.")
+    ] = False,
     data: Annotated[Path | None, typer.Option(help="Prepared data, if it moved since training.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
@@ -23,25 +26,19 @@ def command(
     """
     import time
 
+    from moelab.cli.inputs import open_run
     from moelab.cli.output import print_json
-    from moelab.data import Dataset, load_tokenizer
+    from moelab.data import load_tokenizer
     from moelab.data.tokenizer import encode, end_of_text_id
     from moelab.errors import InputError
     from moelab.model import generate
-    from moelab.training import load_trained
+    from moelab.model.moe import decodes_as_trained
 
     if not all(prompt):
         raise InputError("--prompt: must not be empty")
     if any("\ud800" <= letter <= "\udfff" for text in prompt for letter in text):
         raise InputError("--prompt: is not UTF-8 text")
-    config, model = load_trained(run)
-    beside = run.resolve().parent.parent / "data"
-    moved = not Path(config.data.path).exists() and beside.exists()
-    dataset = Dataset.open(data or (beside if moved else config.data.path))
-    if dataset.manifest_hash != config.data.manifest_hash:
-        raise InputError(
-            f"--data: {data or config.data.path} is not the data this run was trained on; name it with --data"
-        )
+    _, model, dataset = open_run(run, data)
     tokenizer = load_tokenizer(dataset.tokenizer_path)
     prompts = list(encode(tokenizer, prompt))
     started = time.monotonic()
@@ -54,6 +51,8 @@ def command(
         top_p=top_p,
         seed=seed,
         eos=end_of_text_id(tokenizer),
+        mixing=mixing,
+        use_cache=not mixing or decodes_as_trained(model.config),
     )
     seconds = time.monotonic() - started
     texts = [tokenizer.decode(ids) for ids in new]

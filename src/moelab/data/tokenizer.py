@@ -112,7 +112,7 @@ def token_bytes(state: dict[str, Any], vocab_size: int) -> NDArray[np.int64]:
 def word_parts(state: dict[str, Any], vocab_size: int) -> NDArray[np.uint8]:
     """How tokens join to words, shape (vocab_size,): bit 1 where a token begins with a letter or digit (any byte of a
     longer UTF-8 letter counts), bit 2 where it ends with one; special tokens have neither."""
-    letters = {letter: value for value, letter in enumerate(_byte_letters())}
+    letters = {letter: value for value, letter in enumerate(byte_letters())}
     parts = np.zeros(vocab_size, dtype=np.uint8)
     special = {added["content"] for added in state.get("added_tokens") or () if added["special"]}
     for token, index in state["model"]["vocab"].items():
@@ -169,7 +169,7 @@ def _from_ranks(ranks: dict[bytes, int]) -> "Tokenizer":
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    letters = _byte_letters()
+    letters = byte_letters()
 
     def spell(token: bytes) -> str:
         return "".join(letters[value] for value in token)
@@ -196,7 +196,7 @@ def _from_ranks(ranks: dict[bytes, int]) -> "Tokenizer":
     return tokenizer
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """GPT-2's way to write the 256 bytes as 256 printable characters."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
