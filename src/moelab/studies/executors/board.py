@@ -96,8 +96,8 @@ class Lookout:
 
     def forgive(self) -> None:
         """Let runs that failed before be tried again."""
-        for run_id in self.open:
-            self.folders[run_id].clear_failure()
+        for folder in self.folders.values():
+            folder.clear_failure()
 
     def newest_checkpoint(self, run_id: str) -> str:
         """The name of a run's newest checkpoint, empty without one: it changes where a run gets on."""

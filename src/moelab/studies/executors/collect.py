@@ -75,9 +75,7 @@ def run_all(
     MoelabError where the executor cannot work at all.
     """
     lookout = Lookout(configs, root, executor.patience)
-    lookout.look()
     lookout.forgive()
-    lookout.failed.clear()
     board = lookout.look()
     if observe is not None:
         observe(board)

@@ -1,0 +1,297 @@
+"""Workers, leases and what is made of them: with threads as workers, so that a whole order takes a second."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.errors import InputError, MoelabError
+from moelab.lease import find
+from moelab.runs import RunConfig, RunFolder
+from moelab.runs.folder import LEASE
+from moelab.studies.display import Display
+from moelab.studies.executors import Board, End, ExecutorConfig, Order, Outcome, collect, run_all, session, work
+from moelab.studies.executors.local import local_workers
+from moelab.studies.executors.memory import _group, free_memory, run_memory
+from moelab.studies.executors.order import Needs
+from moelab.training import resolve_run
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "past", "seven", "trees"]
+QUICK = ExecutorConfig(patience=1.0, checkpoint_seconds=0.05)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    texts = tmp_path_factory.mktemp("texts")
+    for index in range(60):
+        words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(120)]
+        (texts / f"{index:02d}.txt").write_text(" ".join(words))
+    config = PrepareConfig(sources=(str(texts),), vocab_size=280, validation_share=0.2)
+    return prepare(config, tmp_path_factory.mktemp("prepared") / "data").dataset
+
+
+@pytest.fixture
+def runs(dataset: Dataset) -> list[RunConfig]:
+    return [a_run(dataset, seed=seed) for seed in range(4)]
+
+
+def a_run(dataset: Dataset, model: dict[str, Any] | None = None, **train: Any) -> RunConfig:
+    shape = {"vocab_size": 280, "d_model": 8, "n_layers": 1, "n_heads": 1, "d_ff": 16, **(model or {})}
+    how = {"tokens": 512, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "eval_tokens": 64, "threads": 1}
+    plain = {
+        "model": shape,
+        "data": {"path": str(dataset.folder)},
+        "train": {**how, "evaluations": 1, "precision": "fp32", **train},
+    }
+    return resolve_run(RunConfig.parse(plain), dataset)
+
+
+class Threads:
+    """A pool of threads; `act` is what a worker does, its exception is the worker's death."""
+
+    def __init__(self, order: Order, act: Callable[[Order, str], dict[str, str]]) -> None:
+        self.order, self.act = order, act
+        self.ends: list[End] = []
+        self.started: list[str] = []
+        self.at_work: set[str] = set()
+
+    def start(self, worker: str) -> None:
+        self.started.append(worker)
+        self.at_work.add(worker)
+        threading.Thread(target=self._run, args=(worker,)).start()
+
+    def _run(self, worker: str) -> None:
+        try:
+            end = End(worker=worker, failures=self.act(self.order, worker))
+        except Exception as error:
+            end = End(worker=worker, failures={}, death=str(error))
+        self.ends.append(end)
+
+    def ended(self) -> list[End]:
+        gone, self.ends = self.ends, []
+        self.at_work -= {end.worker for end in gone}
+        return gone
+
+    def close(self) -> None:
+        pass
+
+
+Train = Callable[..., Outcome]
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, tmp_path: Path) -> Train:
+    """run_all with threads that do `act`."""
+
+    def call(configs: list[RunConfig], act: Callable[[Order, str], dict[str, str]] = work, **options: Any) -> Outcome:
+        @contextmanager
+        def open_pool(order: Order, options: ExecutorConfig) -> Iterator[Threads]:
+            yield Threads(order, act)
+
+        monkeypatch.setattr(collect, "POLL_SECONDS", 0.02)
+        monkeypatch.setitem(collect._OPEN, "local", open_pool)
+        options = {"executor": QUICK, "workers": 2, **options}
+        return run_all(configs, tmp_path / "runs", dataset.folder, **options)
+
+    return call
+
+
+def test_every_run_once_in_the_order_asked(train: Train, runs: list[RunConfig], tmp_path: Path) -> None:
+    seen: list[Board] = []
+    outcome = train([*runs, runs[0]], observe=seen.append)
+    assert [config for config, _ in outcome.trained] == [*runs, runs[0]]
+    assert outcome.failed == {}
+    assert {record.resumed for _, record in outcome.trained} == {0}
+    assert seen[-1].done_flops == pytest.approx(seen[-1].total_flops)
+    assert len(seen[-1].finished) == seen[-1].total == 4
+    assert not list(tmp_path.rglob(".lease*"))
+
+
+def test_finished_runs_start_no_workers(train: Train, runs: list[RunConfig]) -> None:
+    first = train(runs)
+
+    def nobody(order: Order, worker: str) -> dict[str, str]:
+        raise AssertionError("a worker was started")
+
+    assert train(runs, nobody).trained == first.trained
+
+
+def test_a_failed_run_does_not_stop_the_others(
+    train: Train, runs: list[RunConfig], dataset: Dataset, tmp_path: Path
+) -> None:
+    bad = a_run(dataset, model={"attention_sinks": True})
+    wild = a_run(dataset, learning_rate=1e30, grad_clip=0)
+    outcome = train([bad, wild, *runs])
+    assert outcome.failed == {bad.run_id: "model: moelab counts but cannot train attention sinks"}
+    assert [record.status for _, record in outcome.trained] == ["diverged", *["finished"] * 4]
+    seen: list[Board] = []
+    again = train([bad, *runs], observe=seen.append)
+    assert again.failed.keys() == {bad.run_id}, "a new call tries again"
+    assert seen[0].failed == {}
+
+
+def test_a_failure_that_cannot_be_written_is_told_by_the_worker(train: Train, runs: list[RunConfig]) -> None:
+    outcome = train(runs[:1], lambda order, worker: {runs[0].run_id: "No space left on device"})
+    assert outcome.failed == {runs[0].run_id: "No space left on device"}
+
+
+def test_a_dead_workers_run_is_finished_by_another(train: Train, runs: list[RunConfig], tmp_path: Path) -> None:
+    deaths = iter(range(2))
+
+    def dies_twice(order: Order, worker: str) -> dict[str, str]:
+        if next(deaths, None) is not None:
+            leave_claim(RunFolder.create(order.root, runs[0]), worker)
+            raise RuntimeError("exit code -9")
+        return work(order, worker)
+
+    outcome = train(runs[:1], dies_twice, workers=1)
+    assert [config for config, _ in outcome.trained] == runs[:1]
+
+
+def leave_claim(folder: RunFolder, worker: str, **changes: Any) -> None:
+    """What a worker on another machine leaves behind when it dies."""
+    claim = collect_claim(folder, worker, **changes)
+    claim.path.write_bytes(content(claim))
+
+
+def collect_claim(folder: RunFolder, worker: str, **changes: Any) -> Any:
+    from moelab.lease import Claim
+
+    before = find(folder.path / LEASE)
+    number = before.generation + 1 if before else 1
+    plain = {"counter": "3", "holder": worker, "host": "elsewhere", "pid": 1, "nonce": "n", "machine": "m", "beat": 0.1}
+    return Claim(place=folder.path / LEASE, generation=number, **{**plain, **changes})
+
+
+def content(claim: Any) -> bytes:
+    from moelab import lease
+
+    return lease._content(claim)
+
+
+def test_a_claim_from_elsewhere_that_stands_still_expires(train: Train, runs: list[RunConfig], tmp_path: Path) -> None:
+    leave_claim(RunFolder.create(tmp_path / "runs", runs[0]), "a worker of another study")
+    started = time.monotonic()
+    outcome = train(runs[:2])
+    assert len(outcome.trained) == 2
+    assert QUICK.patience <= time.monotonic() - started < 20
+
+
+def test_a_run_that_kills_every_worker_is_given_up(train: Train, runs: list[RunConfig]) -> None:
+    def dies(order: Order, worker: str) -> dict[str, str]:
+        folder = RunFolder.create(order.root, runs[0])
+        if folder.load_failure() is not None:
+            return work(order, worker)
+        leave_claim(folder, worker)
+        raise RuntimeError("exit code -9")
+
+    outcome = train(runs[:2], dies, workers=1)
+    assert outcome.failed == {runs[0].run_id: "its worker died 5 times (exit code -9); is there enough memory?"}
+    assert len(outcome.trained) == 1
+
+
+def test_workers_that_die_at_once_end_the_study(train: Train, runs: list[RunConfig]) -> None:
+    def dies(order: Order, worker: str) -> dict[str, str]:
+        raise RuntimeError("no module named torch")
+
+    with pytest.raises(MoelabError, match="workers die before they train anything: no module named torch"):
+        train(runs, dies)
+
+
+def test_an_edited_config_of_a_finished_run_is_refused(train: Train, runs: list[RunConfig], tmp_path: Path) -> None:
+    train(runs[:1])
+    path = tmp_path / "runs" / runs[0].run_id / "config.yaml"
+    path.write_text(path.read_text().replace("learning_rate: 0.02", "learning_rate: 0.03"))
+    with pytest.raises(InputError, match=r"config\.yaml was edited"):
+        train(runs[:1])
+
+
+class TestOptions:
+    def test_options_of_another_executor_are_refused(self) -> None:
+        with pytest.raises(InputError, match="partition: only the executor slurm takes it, not local"):
+            ExecutorConfig().with_options(None, ["partition=gpu"])
+
+    def test_units_and_lists(self) -> None:
+        options = ExecutorConfig().with_options("slurm", ["time=2h", "memory=8GB", "setup=[module load cuda]"])
+        assert (options.time, options.memory, options.setup) == (7200.0, 8e9, ["module load cuda"])
+
+    @pytest.mark.parametrize(
+        ("option", "complaint"),
+        [
+            ("time", "expected KEY=VALUE"),
+            ("time=soon", "time: expected a number such as 50ms"),
+            ("tme=2h", "did you mean 'time'"),
+        ],
+    )
+    def test_bad_options_are_named(self, option: str, complaint: str) -> None:
+        with pytest.raises(InputError, match=complaint):
+            ExecutorConfig().with_options("slurm", [option])
+
+    def test_an_unknown_executor(self) -> None:
+        with pytest.raises(InputError, match="kind: input should be 'local', 'ray' or 'slurm', got 'k8s'"):
+            ExecutorConfig().with_options("k8s", [])
+
+    def test_no_slurm_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("submitit")
+        monkeypatch.setenv("PATH", "")
+        with pytest.raises(InputError, match=r"no Slurm here .* cluster=local"), session(ExecutorConfig(kind="slurm")):
+            pass
+
+    @pytest.mark.parametrize(("kind", "module"), [("ray", "ray"), ("slurm", "submitit")])
+    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch, kind: Any, module: str) -> None:
+        import importlib.util
+
+        real = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
+        with pytest.raises(InputError, match=r"pip install 'moelab\[cluster\]'"), session(ExecutorConfig(kind=kind)):
+            pass
+
+
+class TestMemory:
+    NEEDS = Needs(n_runs=8, cores=1, memory=int(1e9), cuda=False)
+
+    def test_workers_are_as_many_as_fit(self) -> None:
+        assert local_workers(self.NEEDS, ExecutorConfig(memory=3.5e9), 8) == 3
+
+    def test_a_run_that_does_not_fit_is_refused(self) -> None:
+        with pytest.raises(MoelabError, match="largest run needs about 1 GB, 500 MB are free"):
+            local_workers(self.NEEDS, ExecutorConfig(memory=5e8), 2)
+
+    def test_runs_with_threads_get_fewer_workers(self) -> None:
+        from moelab.studies.executors.local import _cores
+
+        needs = Needs(n_runs=8, cores=_cores(), memory=1, cuda=False)
+        assert local_workers(needs, ExecutorConfig(), 0) == 1
+
+    def test_limits_of_control_groups_count(self, tmp_path: Path) -> None:
+        (tmp_path / "memory.max").write_text("1000\n")
+        (tmp_path / "memory.current").write_text("900\n")
+        (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\n")
+        assert _group(tmp_path) == 400.0
+        (tmp_path / "memory.max").write_text("max\n")
+        assert _group(tmp_path) is None
+        assert free_memory() != 0
+
+    def test_the_estimate_is_above_the_measured_peak_and_not_absurd(self, train: Train, dataset: Dataset) -> None:
+        config = a_run(dataset, model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
+        record = train([config]).trained[0][1]
+        assert 0.5 * record.peak_memory_bytes < run_memory(config) < 5 * record.peak_memory_bytes
+
+
+def test_one_line_says_where_a_study_stands() -> None:
+    board = Board(
+        total=10,
+        failed={"x": "no"},
+        names={"x": "a bad run"},
+        running={"a": {"step": 5, "steps": 10, "loss": 3.0, "tokens_per_second": 4000.0}, "b": {}},
+        done_flops=3.0,
+        total_flops=10.0,
+    )
+    display = Display(quiet=True)
+    display.board(board)
+    assert display.summary(board).startswith("0/10 runs done, 2 running, 1 failed, 4.0k tokens/s, 30% of the work")
