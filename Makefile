@@ -5,6 +5,7 @@ TORCH_PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.moelab-installed
+CLUSTER := $(VENV)/.moelab-cluster-installed
 STUDY ?= studies/quickstart
 
 .PHONY: help install quickstart test test-slow test-all lint format types check clean
@@ -31,7 +32,12 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-slow: $(READY)
+# Ray (80 MB to download, 250 MB on disk) and submitit, for the tests of studies on clusters alone.
+$(CLUSTER): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cluster]'
+	@touch $@
+
+test-slow: $(CLUSTER)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
 
 test-all: test test-slow
