@@ -93,13 +93,7 @@ def _said(
     sentences = [text + "."]
     fitted = {s: each for s, each in slices.items() if isinstance(each, Slice)}
     if len(fitted) > 1:
-        low, high = min(fitted), max(fitted)
-        totals = [said(fitted[s].optimum) for s in (low, high)]
-        active = [float(fitted[s].optimum["value"] or 0) * _share(designs, s) for s in (low, high)]
-        sentences.append(
-            f"From {_named(low)} to {_named(high)} the best total size moves from {totals[0]} to {totals[1]}, the "
-            f"active one from about {format_number(active[0])} to {format_number(active[1])}."
-        )
+        sentences.insert(0, _trend(budget, designs, fitted))
     if "optimum" in surface:
         at = surface["optimum"]
         where = f"The surface is lowest at S = {said(at['sparsity'])} and {said(at['params_total'])} parameters"
@@ -108,6 +102,20 @@ def _said(
             where + (f", at the edge of the runs in {' and '.join(edge)}: the best may lie beyond." if edge else ".")
         )
     return sentences
+
+
+def _trend(budget: str, designs: list[Design], fitted: dict[float, Slice]) -> str:
+    """From the least sparsity fitted to the greatest: loss, total and active size at the parabolas' lowest points."""
+    low, high = min(fitted), max(fitted)
+    first, last = fitted[low], fitted[high]
+    losses = [float(each.loss_at_optimum["value"] or 0) for each in (first, last)]
+    active = [float(fitted[s].optimum["value"] or 0) * _share(designs, s) for s in (low, high)]
+    way = "falls" if losses[1] < losses[0] else "rises"
+    return (
+        f"At each sparsity's best size of {budget} the loss {way} from {losses[0]:.3f} ({_named(low)}) to "
+        f"{losses[1]:.3f} ({_named(high)}), the total size moves from {said(first.optimum)} to {said(last.optimum)} parameters and the "
+        f"active one from about {format_number(active[0])} to {format_number(active[1])}."
+    )
 
 
 def _share(designs: list[Design], sparsity: float) -> float:
