@@ -51,6 +51,24 @@ def test_the_kind_of_leak_follows_the_grouping() -> None:
     assert within.others_rate == 0 < within.earlier_rate
 
 
+def test_each_kind_of_layer_is_measured_alone() -> None:
+    sizes = {"vocab_size": 32, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 16, "n_dense_layers": 1}
+    moe = {"n_experts": 4, "top_k": 2, "d_expert": 8, "router": "mixture_of_tokens", "group_size": 2}
+    found = certify(ModelConfig.parse({**sizes, "moe": moe}), seq_len=8, trials=8)
+    assert list(found.kinds) == ["attention", "dense feed-forward", "MoE, mixture_of_tokens"]
+    for name, leak in found.kinds.items():
+        assert leak.earlier_change < ZERO
+        assert (leak.others_change > ZERO) == name.startswith("MoE")
+    # a group of two: one other sequence of seven, at one position of eight
+    assert found.kinds["MoE, mixture_of_tokens"].others_rate == pytest.approx(1 / 56)
+
+
+@pytest.mark.parametrize("moe", CLEAN, ids=str)
+def test_clean_layers_read_zero(moe: dict[str, Any]) -> None:
+    for leak in certify(config(**moe), seq_len=8, trials=4).kinds.values():
+        assert (leak.earlier_rate, leak.others_rate) == (0, 0)
+
+
 def test_a_trained_model_stays_as_it_is() -> None:
     model = build_model(config(router="expert_choice"), seed=1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -13,32 +13,47 @@ def command(
     seed: Annotated[int, typer.Option(help="Of the weights and the tokens.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Certify that an architecture leaks nothing, or measure how much it does: fresh weights, fp64, reference path.
+    """Certify that an architecture leaks nothing, or measure how much it does: in fp64, on the reference path.
+
+    A finished run is measured with its trained weights, everything else with fresh ones. The rows of layers change
+    one vector of that layer's input.
 
     Example: moelab leaks configs/models/expert-choice.yaml --batch 16
     """
     from dataclasses import asdict
+    from pathlib import Path
 
     from moelab.architecture import count_parameters, load_model
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
-    from moelab.evaluation.leaks import certify
+    from moelab.evaluation.leaks import Leak, certify
+    from moelab.runs.folder import WEIGHTS
 
     model = load_model(config)
     if count_parameters(model).params_total > 2e8:
         raise InputError(
             f"CONFIG: {config} is too large to build in fp64 here; give a small model with the same router"
         )
-    found = certify(model, batch=batch, seq_len=seq_len, trials=trials, seed=seed)
+    trained = (Path(config) / WEIGHTS).is_file()
+    if trained:
+        from moelab.training import load_trained
+
+    subject = load_trained(config)[1] if trained else model
+    found = certify(subject, batch=batch, seq_len=seq_len, trials=trials, seed=seed)
     if as_json:
-        print_json({**asdict(found), "clean": found.clean})
+        print_json({**asdict(found), "clean": found.clean, "trained": trained})
         return
+
+    def row(name: str, leak: Leak) -> list[str]:
+        rates = (f"{leak.earlier_rate:.1%}", f"{leak.others_rate:.1%}")
+        return [name, *rates, f"{max(leak.earlier_change, leak.others_change):.2g}"]
+
     print_table(
-        ["what changed when one token did", "share of positions", "largest change of a logit"],
+        ["one token changes; its effect on", "earlier tokens", "other sequences", "largest change"],
         [
-            ("earlier tokens of its sequence", f"{found.earlier_rate:.1%}", f"{found.earlier_change:.2g}"),
-            ("tokens of other sequences", f"{found.others_rate:.1%}", f"{found.others_change:.2g}"),
-            ("either, with mixing and capacity off", "-", f"{found.leak_free_change:.2g}"),
+            row(f"logits, {'trained' if trained else 'fresh'} weights", found),
+            ["logits, mixing and capacity off", "-", "-", f"{found.leak_free_change:.2g}"],
+            *(row(f"{name} alone", leak) for name, leak in found.kinds.items()),
         ],
     )
     print_line("no leak" if found.clean else "leaks: report its loss as trained and leak-free")

@@ -5,33 +5,56 @@ Expert Choice, capacity drops and mixing break that; the certificate says how mu
 path, so that zero means below 1e-9 and rounding cannot pass for a leak.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
-from moelab.model import LanguageModel, build_model, leak_free
+from moelab.model import LanguageModel, MoELayer, build_model, leak_free
 
 ZERO = 1e-9
 """Changes of a logit below this count as none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakCertificate:
-    """Rates over (changed token, observed position) pairs, and the largest changes of a logit.
+class Leak:
+    """Rates over (changed token, observed position) pairs, and the largest changes of an output.
 
     `earlier` looks at the positions before the changed token in its sequence, `others` at all positions of the other
-    sequences. `leak_free_*` is the same with capacity lifted and mixing off, which must be zero for every router.
+    sequences.
     """
 
     earlier_rate: float
     others_rate: float
     earlier_change: float
     others_change: float
+
+    @classmethod
+    def of(cls, changes: list[tuple[Tensor, Tensor]]) -> Self:
+        """From the largest change of an output at every earlier position and at every position of other sequences."""
+        earlier, others = (torch.cat([change[side] for change in changes]) for side in (0, 1))
+        return cls(
+            earlier_rate=float((earlier > ZERO).double().mean()),
+            others_rate=float((others > ZERO).double().mean()),
+            earlier_change=float(earlier.max()),
+            others_change=float(others.max()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakCertificate(Leak):
+    """The leak of the logits when a token changes, and of each kind of layer alone when its input does.
+
+    `leak_free_change` is the largest change of a logit with capacity lifted and mixing off, which must be zero for
+    every router. `kinds` names attention, the dense feed-forward, and the MoE layer with its router.
+    """
+
     leak_free_change: float
     trials: int
+    kinds: dict[str, Leak]
 
     @property
     def clean(self) -> bool:
@@ -59,15 +82,11 @@ def certify(
     as_trained = [_change(reference, tokens, *pair) for pair in pairs]
     with leak_free(reference):
         alone = [_change(reference, tokens, *pair) for pair in pairs[:4]]
-    earlier = torch.cat([change[0] for change in as_trained])
-    others = torch.cat([change[1] for change in as_trained])
     return LeakCertificate(
-        earlier_rate=float((earlier > ZERO).double().mean()),
-        others_rate=float((others > ZERO).double().mean()),
-        earlier_change=float(earlier.max()),
-        others_change=float(others.max()),
+        **asdict(Leak.of(as_trained)),
         leak_free_change=max(float(torch.cat(change).max()) for change in alone),
         trials=trials,
+        kinds=_by_kind(reference, tokens, pairs, generator),
     )
 
 
@@ -84,6 +103,48 @@ def _change(model: LanguageModel, tokens: Tensor, row: int, position: int) -> tu
     """Largest change of a logit at every earlier position, and at every position of the other sequences."""
     changed = tokens.clone()
     changed[row, position] = (changed[row, position] + 1) % model.config.vocab_size
-    difference = (model(tokens) - model(changed)).abs().amax(-1)
-    others = torch.cat((difference[:row], difference[row + 1 :])).flatten()
-    return difference[row, :position], others
+    return _sides((model(tokens) - model(changed)).abs().amax(-1), row, position)
+
+
+def _sides(difference_BT: Tensor, row: int, position: int) -> tuple[Tensor, Tensor]:
+    others = torch.cat((difference_BT[:row], difference_BT[row + 1 :])).flatten()
+    return difference_BT[row, :position], others
+
+
+def _by_kind(
+    model: LanguageModel, tokens: Tensor, pairs: list[tuple[int, int]], generator: torch.Generator
+) -> dict[str, Leak]:
+    """Every kind of layer by itself: one token's vector in its input is replaced by noise."""
+    changes: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, module, (x, *rest), options in _calls(model, tokens):
+        for row, position in pairs:
+            changed = x.clone()
+            changed[row, position] = torch.randn(x.shape[-1], generator=generator, dtype=x.dtype)
+            before, after = (_first(module(each, *rest, **options)) for each in (x, changed))
+            changes.setdefault(name, []).append(_sides((before - after).abs().amax(-1), row, position))
+    return {name: Leak.of(found) for name, found in changes.items()}
+
+
+def _calls(model: LanguageModel, tokens: Tensor) -> list[tuple[str, nn.Module, tuple[Any, ...], dict[str, Any]]]:
+    """Each layer's attention and feed-forward, by kind, with what they are called with in a forward pass."""
+    found: list[tuple[str, nn.Module, tuple[Any, ...], dict[str, Any]]] = []
+
+    def listener(kind: str) -> Any:
+        return lambda module, inputs, options: found.append((kind, module, inputs, options))
+
+    handles = []
+    for layer in model.model.layers:
+        moe = model.config.moe
+        feed_forward = f"MoE, {moe.router}" if moe and isinstance(layer.mlp, MoELayer) else "dense feed-forward"
+        parts: dict[str, Any] = {"attention": layer.self_attn, feed_forward: layer.mlp}
+        for kind, module in parts.items():
+            handles.append(module.register_forward_pre_hook(listener(kind), with_kwargs=True))
+    model(tokens)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _first(output: Any) -> Tensor:
+    result: Tensor = output[0] if isinstance(output, tuple) else output
+    return result
