@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from moelab.data import Dataset, PrepareConfig, prepare
 from moelab.errors import InputError, MoelabError
@@ -250,6 +251,15 @@ class TestOptions:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
         with pytest.raises(InputError, match=r"pip install 'moelab\[cluster\]'"), session(ExecutorConfig(kind=kind)):
             pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
+def test_a_device_that_only_the_cluster_has(dataset: Dataset) -> None:
+    wanted = a_run(dataset).replace(train={**a_run(dataset).train.to_dict(), "device": "cuda", "precision": "auto"})
+    with pytest.raises(InputError, match=r"train\.device: cuda"):
+        resolve_run(wanted, dataset)
+    train = resolve_run(wanted, dataset, elsewhere=True).train
+    assert (train.device, train.precision) == ("cuda", "bf16")
 
 
 class TestMemory:

@@ -55,12 +55,16 @@ class Workshop:
         )
         return prepared.dataset
 
+    def resolve(self, config: RunConfig, dataset: Dataset) -> RunConfig:
+        """A run with nothing left to decide, before it is named."""
+        return resolve_run(config, dataset, elsewhere=self.executor.kind != "local")
+
     def train(self, configs: list[RunConfig], dataset: Dataset) -> list[tuple[RunConfig, RunRecord]]:
         """Resolve and train; a run that is already there is only read. Runs that failed are missing in the answer.
 
         Raises MoelabError where all of them failed.
         """
-        resolved = [resolve_run(config, dataset) for config in configs]
+        resolved = [self.resolve(config, dataset) for config in configs]
         outcome = run_all(
             resolved,
             self.folder.runs,

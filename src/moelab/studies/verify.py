@@ -12,7 +12,6 @@ from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import StudyConfig, VerifyStep, build_run, with_rates
 from moelab.studies.noise import SeedNoise
 from moelab.studies.training import Workshop
-from moelab.training import resolve_run
 
 ROLES = {
     "recommended": "recommended model",
@@ -90,7 +89,7 @@ def verify(
         return []
     jobs = [(job, seed) for job in _jobs(step, plan, len(dataset.train) - 1) for seed in step.seeds]
     configs = [contestant_run(study, job, seed, str(workshop.folder.data), common) for job, seed in jobs]
-    resolved = [resolve_run(config, dataset) for config in configs]
+    resolved = [workshop.resolve(config, dataset) for config in configs]
     trained = {config.run_id: (config, record) for config, record in workshop.train(resolved, dataset)}
     found = []
     for (job, _), wanted in zip(jobs, resolved, strict=True):

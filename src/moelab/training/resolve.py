@@ -14,12 +14,13 @@ _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 128
 
 
-def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
+def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) -> RunConfig:
     """The same run with every `auto` decided and the data's hash filled in.
 
     A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16
     instructions and the model is at least 128 wide, and several threads only from that width on: below it they slow
-    a run down. Raises InputError when the config and the data or the machine do not fit.
+    a run down. A run that is trained `elsewhere` may ask for a device that this machine lacks. Raises InputError when
+    the config and the data or the machine do not fit.
     """
     train, data = config.train, config.data
     if data.manifest_hash not in (None, dataset.manifest_hash):
@@ -32,7 +33,7 @@ def resolve_run(config: RunConfig, dataset: Dataset) -> RunConfig:
     if data.unique_tokens is None and train.tokens > available:
         data = data.replace(unique_tokens=available // train.seq_len * train.seq_len)
     _check_groups(config)
-    device = _device(train.device)
+    device = train.device if elsewhere and train.device != AUTO else _device(train.device)
     precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
     threads = train.threads or (_cores(train.processes) if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
