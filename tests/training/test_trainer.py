@@ -168,7 +168,7 @@ def test_count_only_models_are_refused(make_run: Any, dataset: Dataset, tmp_path
         train_run(config, tmp_path, dataset)
 
 
-@pytest.mark.parametrize(("steps", "evaluations"), [(10, 1), (10, 3), (3, 8), (1, 1)])
+@pytest.mark.parametrize(("steps", "evaluations"), [(10, 1), (10, 3), (3, 8), (1, 1), (4, 10**12)])
 def test_the_last_step_is_always_evaluated(steps: int, evaluations: int) -> None:
     marks = evaluation_steps(steps, evaluations)
     assert max(marks) == steps

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from moelab.config import Config, Count, CountOrZero, NonNegative, Positive
 from moelab.errors import InputError
+from moelab.quantities import parse_count
 
 Activation = Literal["swiglu", "relu", "gelu"]
 """`swiglu` has three matrices (gate, up, down); the plain ones have two (up, down)."""
@@ -17,6 +18,15 @@ by it and the token before), `random` by id and position (a control); they learn
 and Mixture of Tokens (2310.15961) mix tokens."""
 MIXING = ("soft", "mixture_of_tokens")
 UNLEARNED = ("hash", "word", "random")
+
+
+def _whole(value: Any) -> int | None:
+    """A positive whole number written as a count may be; None for anything else, which its own field refuses."""
+    try:
+        number = parse_count(value) if isinstance(value, int | float | str) else 0
+    except InputError:
+        return None
+    return number if number > 0 else None
 
 
 class MLAConfig(Config):
@@ -172,13 +182,13 @@ class ModelConfig(Config):
     is MoE. `n_kv_heads` defaults to `n_heads`, `head_dim` to `d_model / n_heads`.
     """
 
-    vocab_size: Count
-    d_model: Count
-    n_layers: Count
-    n_heads: Count
+    vocab_size: Count = Field(le=2**31)
+    d_model: Count = Field(le=2**24)
+    n_layers: Count = Field(le=2**16)
+    n_heads: Count = Field(le=2**20)
     n_kv_heads: Count
     head_dim: Count
-    d_ff: CountOrZero = 0
+    d_ff: CountOrZero = Field(default=0, le=2**28)
     n_dense_layers: CountOrZero = 0
     moe_every: Count = 1
     moe: MoEConfig | None = None
@@ -199,11 +209,10 @@ class ModelConfig(Config):
         data = {**data}
         if isinstance(data.get("qk_norm"), bool):
             data["qk_norm"] = "head" if data["qk_norm"] else "none"
-        heads, width = data.get("n_heads"), data.get("d_model")
-        if data.get("n_kv_heads") is None and heads is not None:
-            data["n_kv_heads"] = heads
-        whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
-        if data.get("head_dim") is None and whole:
+        heads, width = _whole(data.get("n_heads")), _whole(data.get("d_model"))
+        if data.get("n_kv_heads") is None and data.get("n_heads") is not None:
+            data["n_kv_heads"] = data["n_heads"]
+        if data.get("head_dim") is None and heads and width:
             if width % heads:
                 raise ValueError(
                     f"d_model: must be a multiple of n_heads ({heads}) unless head_dim is given, got {width}"

@@ -34,6 +34,8 @@ def command(
 
     Example: moelab runs studies/quickstart/runs --where 'n_experts > 1' --sort loss --out moe.csv
     """
+    from difflib import get_close_matches
+
     from moelab.cli.output import print_json, print_table
     from moelab.errors import InputError
     from moelab.runs.table import load_table, save_table
@@ -41,9 +43,11 @@ def command(
     table = load_table(runs, let or [], where or [])
     added = [assignment.partition("=")[0].strip().strip('"') for assignment in let or []]
     wanted = table.columns if columns == "all" else columns.split(",") if columns else [*SHOWN, *added]
-    missing = [name for name in [*wanted, sort] if name not in table.columns] if columns else []
-    if missing or sort not in table.columns:
-        raise InputError(f"--columns, --sort: no column {(missing or [sort])[0]!r}; the table has {table.columns}")
+    for option, name in [*(("--columns", name) for name in wanted if columns), ("--sort", sort)]:
+        if name not in table.columns:
+            near = get_close_matches(name, table.columns, n=4, cutoff=0.4)
+            close = f"; close: {', '.join(near)}" if near else "; --columns all shows them"
+            raise InputError(f"{option}: no column {name!r} among {len(table.columns)}{close}")
     table = table.sort(sort)
     if out is not None:
         save_table(table, out)

@@ -1,6 +1,7 @@
 """Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,15 @@ def save_table(table: pl.DataFrame, path: str | Path) -> None:
 
 
 def runs_table(root: str | Path) -> pl.DataFrame:
-    """The finished runs of a folder as one table; one run folder is a table of one row."""
+    """The finished runs of a folder as one table; one run folder is a table of one row.
+
+    A damaged record among others is left out, with a warning on stderr. Raises InputError where no run is left.
+    """
     path = Path(root)
-    folders = [path] if (path / RECORD).exists() else [run.path for run in find_runs(path) if run.finished]
-    records = [_record(folder) for folder in folders]
+    if (path / RECORD).exists():
+        records = [_record(path)]
+    else:
+        records = [record for run in find_runs(path) if run.finished and (record := _whole_record(run.path))]
     rows = [record.row() for record in records if record.status == "finished" and record.loss is not None]
     if not rows:
         raise InputError(f"runs: {root} holds no finished run")
@@ -77,6 +83,15 @@ def _record(folder: Path) -> RunRecord:
     from moelab.files import read_json
 
     return RunRecord.parse(read_json(folder / RECORD, "run"), str(folder / RECORD))
+
+
+def _whole_record(folder: Path) -> RunRecord | None:
+    """The record, or None after a warning that it is left out."""
+    try:
+        return _record(folder)
+    except InputError as error:
+        print(f"warning: left out: {error}", file=sys.stderr)
+        return None
 
 
 def _read(path: Path) -> pl.DataFrame:

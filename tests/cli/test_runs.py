@@ -1,0 +1,64 @@
+"""`moelab runs`: one damaged record does not hide the others; wrong columns are answered with close ones."""
+
+from pathlib import Path
+
+import pytest
+
+from moelab.cli import main
+from moelab.runs import RunConfig, RunFolder, RunRecord, run_columns
+
+BASE = {
+    "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64},
+    "data": {"path": "somewhere", "manifest_hash": "abc"},
+}
+TRAIN = {"tokens": 100_000, "seq_len": 128, "batch_tokens": 1024, "device": "cpu", "precision": "fp32", "threads": 1}
+MEASURED = {"device": "cpu", "precision": "fp32", "threads": 1, "dispatch": "none", "seconds": 1.0}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Three finished runs, the last one with a leak-free loss."""
+    for seed in range(3):
+        config = RunConfig.parse({**BASE, "train": {**TRAIN, "dispatch": "none", "seed": seed}})
+        more = {"tokens_per_second": 1e4, "peak_memory_bytes": 10**8, "data_hash": "abc", "bits_per_byte": 2.0}
+        outcome = {"run_id": config.run_id, "status": "finished", "loss": 3.5 + seed}
+        leak_free = {"loss_leak_free": 6.25} if seed == 2 else {}
+        record = RunRecord.parse({**run_columns(config), **MEASURED, **more, **outcome, **leak_free})
+        RunFolder.create(tmp_path, config).save_record(record)
+    return tmp_path
+
+
+def invoke(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["runs", *words])
+    caught = capsys.readouterr()
+    return int(stop.value.code or 0), caught.out, caught.err
+
+
+def test_both_losses_are_columns(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, str(runs), "--sort", "loss")
+    assert (code, err) == (0, "")
+    assert "loss_leak_free" in out.splitlines()[0]
+    assert "6.2500" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", ['{"run_id": ', '{"run_id": "x"}', "[]"])
+def test_a_damaged_record_is_left_out_and_named(runs: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    damaged = sorted(runs.iterdir())[1]
+    (damaged / "record.json").write_text(content)
+    code, out, err = invoke(capsys, str(runs), "--columns", "loss")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert err.startswith("warning: left out: ")
+    assert damaged.name in err
+    assert invoke(capsys, str(damaged))[0] == 2
+
+
+def test_wrong_columns_are_answered_with_close_ones(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = invoke(capsys, str(runs), "--sort", "los")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--sort: no column 'los'" in err
+    assert "close: loss" in err
+    code, _, err = invoke(capsys, str(runs), "--columns", "loss,zzzzzz")
+    assert code == 2
+    assert "--columns: no column 'zzzzzz'" in err
