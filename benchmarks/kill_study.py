@@ -23,8 +23,8 @@ from typing import Any, TextIO
 
 import yaml
 
+from moelab.claim import Claim, find
 from moelab.files import sha256_file
-from moelab.lease import Claim, find
 from moelab.runs.folder import CHECKPOINTS, LEASE
 
 TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
@@ -81,6 +81,8 @@ class Killing:
         """Kill until `most` kills are done or the study has ended; then let it end."""
         controller = self.start()
         while self.kills < most and self.wait_for_work(controller):
+            if chance.random() < 0.7:
+                self.wait_for_progress(controller)
             time.sleep(chance.uniform(0, 1.5))
             holders = self.holders()
             if chance.random() < 0.5 and holders:
@@ -104,6 +106,17 @@ class Killing:
                 return True
             time.sleep(0.02)
         return False
+
+    def wait_for_progress(self, controller: subprocess.Popen[bytes]) -> None:
+        """Until a checkpoint or a record is written, so that most kills hit runs that have got on."""
+        before = self.written()
+        while controller.poll() is None and self.written() == before:
+            time.sleep(0.02)
+
+    def written(self) -> set[str]:
+        """The checkpoints and records there are."""
+        runs = self.out / "runs"
+        return {str(path) for pattern in (f"*/{CHECKPOINTS}/[0-9]*", "*/record.json") for path in runs.glob(pattern)}
 
     def kill_worker(self, claim: Claim) -> None:
         with suppress(ProcessLookupError):

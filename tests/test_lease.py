@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from moelab import lease
+from moelab import claim as claims
+from moelab.claim import find
 from moelab.errors import MoelabError
-from moelab.lease import Busy, Lease, LeaseLost, Terms, Watch, acquire, find, hold, revoke
+from moelab.lease import Busy, Lease, LeaseLost, Terms, Watch, acquire, hold, revoke
 
 QUICK = Terms(patience=0.8)
 HOLD = """
@@ -25,7 +26,7 @@ print("held", flush=True)
 time.sleep(60)
 """
 
-linux = pytest.mark.skipif(not lease.this_machine(), reason="other processes are seen through /proc")
+linux = pytest.mark.skipif(not claims.this_machine(), reason="other processes are seen through /proc")
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Holders seem to be on other machines: nothing is known of them but the counter."""
-    monkeypatch.setattr(lease, "this_machine", lambda: "")
+    monkeypatch.setattr(claims, "this_machine", lambda: "")
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_taken_released_taken(place: Path) -> None:
         Lease.take(place)
     claim = find(place)
     assert claim is not None
-    assert (claim.holder, claim.pid, claim.surely_alive) == ("a", os.getpid(), bool(lease.this_machine()))
+    assert (claim.holder, claim.pid, claim.surely_alive) == ("a", os.getpid(), bool(claims.this_machine()))
     first.release()
     second = Lease.take(place, Terms(holder="b"))
     assert len(files(place)) == 1
@@ -150,7 +151,7 @@ def test_an_observer_that_slept_kills_nobody(place: Path) -> None:
 def test_a_stopped_process_loses_its_lease_and_knows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Lease.take(place, QUICK)
     monkeypatch.setattr(held, "_beat", lambda: None)  # as if this process stood still
-    monkeypatch.setattr(lease, "this_machine", lambda: "")
+    monkeypatch.setattr(claims, "this_machine", lambda: "")
     other = acquire(place, QUICK)
     monkeypatch.undo()
     time.sleep(0.1)

@@ -8,29 +8,21 @@ that its file is gone or a higher one is there. Processes that share a process t
 the holder is still there.
 """
 
-import json
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from moelab.errors import InputError, MoelabError
+from moelab.claim import RELEASED, Claim, claim_path, content, create, find, generations, move_counter
+from moelab.errors import MoelabError
 
 PATIENCE_SECONDS = 120.0
 """How long a counter may stand still; above the minute for which network file systems may show an old state."""
 
 _BEATS = 40
 """Times a holder moves its counter within that patience."""
-
-_WIDTH = 20
-_RELEASED = "released"
 
 
 class Busy(MoelabError):
@@ -58,51 +50,6 @@ class Terms:
 DEFAULT = Terms()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What the newest file of a lease says. `counter` moves while the holder lives."""
-
-    place: Path
-    generation: int
-    counter: str = ""
-    holder: str = ""
-    host: str = ""
-    pid: int = 0
-    nonce: str = ""
-    machine: str = ""
-    started: str = ""
-    beat: float = 0.0
-
-    @property
-    def path(self) -> Path:
-        return _path(self.place, self.generation)
-
-    @property
-    def free(self) -> bool:
-        """Whether the holder gave it back, or is surely gone."""
-        return self.counter == _RELEASED or self._seen_alive() is False
-
-    @property
-    def surely_alive(self) -> bool:
-        """Whether the holder is a process that is seen to be there."""
-        return self.counter != _RELEASED and self._seen_alive() is True
-
-    def _seen_alive(self) -> bool | None:
-        """None where the process cannot be seen from here."""
-        if not self.machine or self.machine != this_machine():
-            return None
-        return process_started(self.pid) == self.started
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}" if self.host else "another process"
-
-
-def find(place: Path) -> Claim | None:
-    """The newest claim on `place`, given back or not; None where there is none."""
-    numbers = _generations(place)
-    return _read(place, max(numbers)) if numbers else None
-
-
 class Watch:
     """Finds the dead among the holders, by looking again and again.
 
@@ -116,7 +63,7 @@ class Watch:
     def dead(self, place: Path) -> Claim | None:
         """The claim on `place` if its holder is dead as far as was seen until now. Call it every second or so."""
         claim = find(place)
-        if claim is None or claim.counter == _RELEASED:
+        if claim is None or claim.counter == RELEASED:
             self._seen.pop(place, None)
             return None
         if claim.surely_alive or claim.free:
@@ -161,15 +108,15 @@ class Lease:
         if before is not None and not before.free:
             raise Busy(f"{before} holds {place}")
         number = before.generation + 1 if before else 1
-        claim = _mine(place, number, terms)
-        if not _create(claim.path, _content(claim)):
+        claim = Claim.mine(place, number, terms.holder, terms.patience / _BEATS)
+        if not create(claim.path, content(claim)):
             raise Busy(f"another process was faster to take {place}")
         newest = find(place)
         if newest is not None and newest.generation > number:
             raise Busy(f"{newest} holds {place}")
-        for older in _generations(place):
+        for older in generations(place):
             if older < number:
-                _path(place, older).unlink(missing_ok=True)
+                claim_path(place, older).unlink(missing_ok=True)
         return cls(claim, terms.patience)
 
     def check(self) -> None:
@@ -194,13 +141,13 @@ class Lease:
     def _beat(self) -> None:
         self._count += 1
         try:
-            _overwrite(self.claim, self._count)
+            move_counter(self.claim, self._count)
             self._last = time.monotonic()
         except FileNotFoundError:
             self.lost = True
         except OSError:
             self.lost = time.monotonic() - self._last > self.patience / 2
-        if max(_generations(self.claim.place), default=0) > self.claim.generation:
+        if max(generations(self.claim.place), default=0) > self.claim.generation:
             self.lost = True
 
 
@@ -234,102 +181,5 @@ def hold(place: Path, terms: Terms = DEFAULT) -> Iterator[Lease]:
 
 def revoke(claim: Claim) -> None:
     """End a dead holder's claim, so that anybody may take the lease; if it lives after all, it loses it."""
-    ended = Claim(place=claim.place, generation=claim.generation + 1, counter=_RELEASED)
-    _create(ended.path, _content(ended))
-
-
-def process_started(pid: int) -> str:
-    """When a process of this machine started, in the kernel's own ticks; empty where it is not there or a zombie."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if words[0] in "ZX" else words[19]
-
-
-@cache
-def this_machine() -> str:
-    """What processes have in common that see one process table: host, boot and process namespace; empty if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()}:{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
-
-
-def _mine(place: Path, number: int, terms: Terms) -> Claim:
-    pid = os.getpid()
-    return Claim(
-        place=place,
-        generation=number,
-        counter="0",
-        holder=terms.holder,
-        host=socket.gethostname(),
-        pid=pid,
-        nonce=secrets.token_hex(8),
-        machine=this_machine(),
-        started=process_started(pid),
-        beat=terms.patience / _BEATS,
-    )
-
-
-def _path(place: Path, number: int) -> Path:
-    return place.with_name(f"{place.name}.{number:06d}")
-
-
-def _generations(place: Path) -> list[int]:
-    """The numbers of the lease's files."""
-    prefix = f"{place.name}."
-    try:
-        with os.scandir(place.parent) as entries:
-            names = [entry.name.removeprefix(prefix) for entry in entries if entry.name.startswith(prefix)]
-    except OSError:
-        return []
-    return [int(name) for name in names if name.isdigit()]
-
-
-def _content(claim: Claim) -> bytes:
-    who = {name: getattr(claim, name) for name in ("holder", "host", "pid", "nonce", "machine", "started", "beat")}
-    return f"{claim.counter:<{_WIDTH}}\n{json.dumps(who)}\n".encode()
-
-
-def _read(place: Path, number: int) -> Claim:
-    """A claim as it stands in its file; one that is half written is somebody's, nobody knows whose."""
-    try:
-        counter, _, rest = _path(place, number).read_text(encoding="utf-8").partition("\n")
-        who: dict[str, Any] = json.loads(rest)
-        return Claim(place=place, generation=number, counter=counter.strip(), **who)
-    except (OSError, ValueError, TypeError):
-        return Claim(place=place, generation=number)
-
-
-def _create(path: Path, content: bytes) -> bool:
-    """Make a file that must not be there yet; False where it is."""
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        os.write(handle, content)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise MoelabError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        os.close(handle)
-    return True
-
-
-def _overwrite(claim: Claim, count: int) -> None:
-    """Change the counter in place: that needs no room on a full disk, and never brings a removed file back.
-
-    Raises FileNotFoundError where the file is gone or is another's.
-    """
-    handle = os.open(claim.path, os.O_RDWR)
-    try:
-        if claim.nonce.encode() not in os.read(handle, 4096):
-            raise FileNotFoundError(claim.path)
-        os.pwrite(handle, f"{count:<{_WIDTH}}".encode(), 0)
-    finally:
-        os.close(handle)
+    ended = Claim(place=claim.place, generation=claim.generation + 1, counter=RELEASED)
+    create(ended.path, content(ended))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from moelab.claim import Claim, content, find
 from moelab.data import Dataset, PrepareConfig, prepare
 from moelab.errors import InputError, MoelabError
-from moelab.lease import find
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
 from moelab.studies.display import Display
@@ -156,23 +156,15 @@ def test_a_dead_workers_run_is_finished_by_another(train: Train, runs: list[RunC
 
 def leave_claim(folder: RunFolder, worker: str, **changes: Any) -> None:
     """What a worker on another machine leaves behind when it dies."""
-    claim = collect_claim(folder, worker, **changes)
+    claim = foreign_claim(folder, worker, **changes)
     claim.path.write_bytes(content(claim))
 
 
-def collect_claim(folder: RunFolder, worker: str, **changes: Any) -> Any:
-    from moelab.lease import Claim
-
+def foreign_claim(folder: RunFolder, worker: str, **changes: Any) -> Claim:
     before = find(folder.path / LEASE)
     number = before.generation + 1 if before else 1
     plain = {"counter": "3", "holder": worker, "host": "elsewhere", "pid": 1, "nonce": "n", "machine": "m", "beat": 0.1}
     return Claim(place=folder.path / LEASE, generation=number, **{**plain, **changes})
-
-
-def content(claim: Any) -> bytes:
-    from moelab import lease
-
-    return lease._content(claim)
 
 
 def test_a_claim_from_elsewhere_that_stands_still_expires(train: Train, runs: list[RunConfig], tmp_path: Path) -> None:

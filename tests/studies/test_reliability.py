@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from moelab.claim import find
 from moelab.data import PrepareConfig, prepare
 from moelab.files import sha256_file
-from moelab.lease import find
 from moelab.runs.folder import CHECKPOINTS, LEASE
 
 pytestmark = pytest.mark.dist

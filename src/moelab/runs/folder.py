@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from moelab.claim import Claim, find
 from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, read_json, write_json
-from moelab.lease import DEFAULT, Busy, Claim, Lease, Terms, find, hold
+from moelab.lease import DEFAULT, Busy, Lease, Terms, hold
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moelab.lease import Claim, Watch, revoke
+from moelab.claim import Claim
+from moelab.lease import Watch, revoke
 from moelab.runs import RunConfig, RunFolder, RunRecord, run_columns
 from moelab.runs.folder import CHECKPOINTS, LEASE
 
