@@ -27,7 +27,7 @@ def equal_resources(found: Evidence) -> Finding:
         }
         rates = [_rate(d) for group in moes.values() for d in group]
         for times, design in dense.items():
-            curves.level(design.loss, min(rates, default=0.1), 1.0, f"dense, {_cost(times)}")
+            curves.level(design.loss, min(rates, default=0.1), 1.0, f"dense, {_cost(times)}", x=1.0)
         figures.append(Figure(curves.figure("activation rate"), f"C = {budget}; lines: dense models of equal size."))
         sentences += _best_rate(found, budget, moes, fitted) + _verdicts(found, budget, moes, dense)
         if moes and dense:

@@ -14,6 +14,7 @@ from moelab.studies.findings.slices import Curves, said
 def granularity(found: Evidence) -> Finding:
     """The best G at each budget, what G = 1 loses, and the dense twin."""
     curves, sentences, facts, rows, data = Curves(), [], [], [], {}
+    optima: dict[str, float] = {}
     for (size, budget), designs in found.by(lambda d: (d.label("size"), d.label("budget"))).items():
         moes, dense = _split(designs)
         if not moes:
@@ -22,20 +23,30 @@ def granularity(found: Evidence) -> Finding:
         x = [float(d.label("value")) for d in moes]
         fitted = curves.add(x, [d.loss for d in moes], name, "granularity")
         best = min(moes, key=lambda d: d.loss)
+        if isinstance(fitted, Slice):
+            optima[name] = float(fitted.optimum["value"] or 0)
         sentences.append(_best_g(found, name, fitted, best, moes))
         if dense is not None:
-            curves.level(dense.loss, min(x), max(x), f"dense, {name}")
+            curves.level(dense.loss, min(x), max(x), f"dense, {name}", x=min(x))
             sentences.append(_against_dense(found, best, dense, name))
         facts.append(Fact("Best granularity", _value(fitted, best), name))
         data[name] = _numbers(fitted, moes, dense)
         rows += [_row(name, "G", d) for d in designs]
+    if len(optima) > 1:
+        moves = ", ".join(f"{value:.2g} at {name}" for name, value in optima.items())
+        sentences.insert(0, f"The best granularity is {moves}.")
     section = Section(
         "Granularity",
         text=[
             "Experts are cut finer at fixed active parameters: a token uses G experts of width d_ff / G. A parabola in "
             "ln G through the runs of one budget; the interval is that of its lowest point."
         ],
-        figures=[Figure(curves.figure("granularity G"), "Loss against granularity, a curve per budget.")],
+        figures=[
+            Figure(
+                curves.figure("granularity G"),
+                "Loss against granularity, a curve per budget; level lines: the dense twins.",
+            )
+        ],
         tables=[Table(_COLUMNS, rows)],
         warnings=diverged_warning(found),
     )

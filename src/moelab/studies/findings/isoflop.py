@@ -113,8 +113,8 @@ def _trend(budget: str, designs: list[Design], fitted: dict[float, Slice]) -> st
     way = "falls" if losses[1] < losses[0] else "rises"
     return (
         f"At each sparsity's best size of {budget} the loss {way} from {losses[0]:.3f} ({_named(low)}) to "
-        f"{losses[1]:.3f} ({_named(high)}), the total size moves from {said(first.optimum)} to {said(last.optimum)} parameters and the "
-        f"active one from about {format_number(active[0])} to {format_number(active[1])}."
+        f"{losses[1]:.3f} ({_named(high)}), the total size moves from {said(first.optimum)} to {said(last.optimum)} "
+        f"parameters and the active one from about {format_number(active[0])} to {format_number(active[1])}."
     )
 
 

@@ -43,13 +43,10 @@ class Curves:
         )
         return found
 
-    def level(self, loss: float, low: float, high: float, group: str, x: float | None = None) -> None:
-        """A horizontal line, such as a dense rival's loss; its own point where `x` says."""
-        if x is not None:
-            self.points.append({"x": x, "loss": loss, "group": group})
+    def level(self, loss: float, low: float, high: float, group: str, x: float) -> None:
+        """A horizontal line from low to high, such as a dense rival's loss, with its own point at `x`."""
+        self.points.append({"x": x, "loss": loss, "group": group})
         self.lines += [{"x": end, "loss": loss, "group": group} for end in (low, high)]
-        if x is None:
-            self.points += [{"x": high, "loss": loss, "group": group}]
 
     def figure(self, x_title: str) -> Any:
         """The Altair chart; None without points."""
