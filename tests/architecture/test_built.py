@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters, load_preset
-from moelab.model import LanguageModel, build_model
+from moelab.model import LanguageModel, MoELayer, build_model
 
 BASE = {"vocab_size": 40, "d_model": 16, "n_layers": 3, "n_heads": 4}
 MOE = {"n_experts": 6, "top_k": 2, "d_expert": 8}
@@ -47,6 +47,11 @@ ZOO: dict[str, dict[str, Any]] = {
         "moe": {**MOE, "n_shared_experts": 1, "d_shared": 6, "shared_gate": True, "output_norm": True}
     },
     "moe, sigmoid": {"moe": {**MOE, "score": "sigmoid"}},
+    "moe, sigmoid scores that sum to 1": {"moe": {**MOE, "score": "sigmoid", "normalize_scores": True}},
+    "moe, second half": {"moe": MOE, "n_dense_layers": 2, "d_ff": 20},
+    "moe, first dense, then every second": {"moe": MOE, "n_dense_layers": 1, "moe_every": 2, "d_ff": 20},
+    "hash table": {"moe": {**MOE, "router": "hash", "routing_vocab": 9}},
+    "words": {"moe": {**MOE, "router": "word", "routing_vocab": 9}},
 }
 
 
@@ -83,6 +88,26 @@ def test_flops_equal_pytorch_counter(name: str) -> None:
     counted = count_flops(config, 10)
     assert measured_flops(config, 10, backward=False) == counted.forward * 20
     assert measured_flops(config, 10, backward=True) == counted.train * 20
+
+
+@pytest.mark.parametrize(
+    ("placement", "layers"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"n_dense_layers": 2}, [2, 3, 4, 5]),
+        ({"n_dense_layers": 3}, [3, 4, 5]),
+        ({"moe_every": 2}, [1, 3, 5]),
+        ({"moe_every": 3}, [2, 5]),
+        ({"n_dense_layers": 1, "moe_every": 2}, [2, 4]),
+    ],
+    ids=str,
+)
+def test_where_the_moe_layers_are(placement: dict[str, int], layers: list[int]) -> None:
+    config = ModelConfig.parse({**BASE, "n_layers": 6, "d_ff": 20, "moe": MOE, **placement})
+    built = build_model(config).model.layers
+    assert [i for i, layer in enumerate(built) if isinstance(layer.mlp, MoELayer)] == layers
+    assert config.n_moe_layers == len(layers)
+    assert count_parameters(config).params_total == parameters(build_model(config))
 
 
 @pytest.mark.parametrize("preset", ["llama3-8b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b"])

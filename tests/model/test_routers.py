@@ -274,6 +274,11 @@ def test_every_router_trains_and_generates(name: str) -> None:
         ({"shared_gate": True}, "shared_gate: needs n_shared_experts"),
         ({"group_size": 4}, "group_size: the router token_choice has no such option"),
         ({"router": "soft", "group_size": 5}, "group_size: group_size x top_k must be a multiple"),
+        ({"normalize_scores": True}, "normalize_scores: needs score sigmoid and normalize_gates false"),
+        ({"score": "sigmoid", "normalize_scores": True, "normalize_gates": True}, "normalize_scores: needs score"),
+        ({"router": "hash", "normalize_scores": True, "score": "sigmoid"}, "the router hash has no such option"),
+        ({"routing_vocab": 5}, "routing_vocab: the router token_choice has no such option"),
+        ({"router": "word", "routing_vocab": 0}, "routing_vocab"),
         ({"router": "best"}, "router: input should be 'token_choice'"),
     ],
 )
