@@ -10,6 +10,7 @@ fastest of each counts. Needs `pip install transformers`.
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import statistics
@@ -130,6 +131,11 @@ def theirs(config: ModelConfig, precision: str, experts: str) -> Step:
     return step
 
 
+def has_transformers() -> bool:
+    """Whether the peer can be measured."""
+    return importlib.util.find_spec("transformers") is not None
+
+
 def peer_model(config: ModelConfig, experts: str) -> Any:
     """Llama for dense, OLMoE for MoE, randomly initialised."""
     import transformers
@@ -143,6 +149,11 @@ def peer_model(config: ModelConfig, experts: str) -> Any:
         "max_position_embeddings": SEQ,
         "tie_word_embeddings": False,
         "use_cache": False,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
         "attn_implementation": "sdpa",
     }
     if config.moe is None:

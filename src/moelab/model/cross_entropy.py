@@ -115,17 +115,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool
     ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         compute = ops.linear_cross_entropy if usable(hidden, weight) else _in_chunks
         losses, log_z, d_hidden, d_weight = compute(hidden, weight, targets, wants_gradient)
         ctx.save_for_backward(hidden, weight, targets, d_hidden, d_weight, log_z)
         return losses.sum(), torch.dot(log_z.square(), (targets != IGNORED).float())
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         d_loss, d_square = grads
         hidden, weight, targets, d_hidden, d_weight, log_z = ctx.saved_tensors
-        d_hidden, d_weight = d_hidden * d_loss, d_weight * d_loss
-        if ctx.needs_input_grad[0] and bool(d_square != 0):
+        scale: Tensor | float = 0.0 if d_loss is None else d_loss
+        d_hidden, d_weight = d_hidden * scale, d_weight * scale
+        if d_square is not None:
             _add_square_gradient(d_hidden, d_weight, hidden, weight, targets, log_z, d_square)
         return d_hidden, d_weight, None, None
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from moelab.errors import InputError
 from moelab.model.cache import KVCache
+from moelab.model.decode import NativeDecode, decodes_natively
 from moelab.model.language_model import LanguageModel
 from moelab.model.moe import decodes_as_trained, leak_free, leaks
 
@@ -60,13 +61,19 @@ def _generate(
     cache = None
     if use_cache:
         cache = KVCache(model.config, len(prompts), capacity, model.head_weight.dtype, device)
+    step = None
+    if cache is not None and decodes_natively(model, len(prompts)):
+        step = NativeDecode(model, cache, start=(~mask).sum(1))
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     fresh, new = tokens, []
     for _ in range(max_new_tokens):
         # A mask of ones alone says nothing: leave it out and take the fast causal path.
         shown = None if all(len(p) == len(prompts[0]) for p in prompts) else mask
-        hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown, mixing=True)
-        logits = torch.nn.functional.linear(hidden[:, -1], model.head_weight).float()
+        if new and step is not None:
+            logits = step(fresh)
+        else:
+            hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown, mixing=True)
+            logits = torch.nn.functional.linear(hidden[:, -1], model.head_weight).float()
         chosen = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         new.append(chosen)
         if eos is not None:

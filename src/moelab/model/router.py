@@ -103,9 +103,9 @@ def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tenso
 
 def expert_counts(chosen: Tensor, n_experts: int, mask_T: Tensor | None = None) -> Tensor:
     """How many tokens chose each expert, (E,) int64; tokens whose mask is False are left out."""
-    if mask_T is not None:
-        chosen = chosen[mask_T]
-    return torch.bincount(chosen.flatten(), minlength=n_experts)
+    counted = torch.ones_like(chosen) if mask_T is None else mask_T[:, None].expand_as(chosen).to(chosen.dtype)
+    counts = torch.zeros(n_experts, dtype=chosen.dtype, device=chosen.device)
+    return counts.scatter_add_(0, chosen.flatten(), counted.flatten())  # `bincount` would wait for a GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,4 +19,10 @@ def sort_by_expert(chosen_TK: Tensor, n_experts: int) -> Permutation:
     flat = chosen_TK.flatten()
     order = flat.argsort(stable=True)
     token = order.div(chosen_TK.shape[1], rounding_mode="floor")
-    return Permutation(order, token, torch.bincount(flat, minlength=n_experts))
+    return Permutation(order, token, count(flat, n_experts))
+
+
+def count(experts: Tensor, n_experts: int) -> Tensor:
+    """How often each expert occurs in (R,), (E,) int64. Unlike `bincount` it does not wait for the device."""
+    ones = torch.ones_like(experts)
+    return torch.zeros(n_experts, dtype=experts.dtype, device=experts.device).scatter_add_(0, experts, ones)

@@ -34,6 +34,7 @@ SIGNATURES = {
     "sort_by_expert": [_P] * 3 + [_L] * 2,
     "experts": [_P] * 8 + [_L] * 5 + [_I],
     "experts_backward": [_P] * 12 + [_L] * 5 + [_I],
+    "decode": [_P] * 11 + [_L, _F, _F, _I],
 }
 
 

@@ -10,6 +10,7 @@
 #include "attention.c"
 #include "linear.c"
 #include "experts.c"
+#include "decode.c"
 
 /* For the test and the benchmark of the product itself: C (m, n) = A (m, k) B (k, n). */
 void plain_product(const float *a, const float *b, float *c, long m, long n, long k) {

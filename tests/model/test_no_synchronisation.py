@@ -1,0 +1,69 @@
+"""The grouped path makes no call that would wait for a GPU: every operation of a training step is watched.
+
+On a CUDA device reading a value on the host (`item`, `tolist`, `nonzero`, a mask as an index, and `bincount`, which
+asks for the largest value) stops the host until the device is done. This is not a run on a GPU.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from moelab.architecture import ModelConfig
+from moelab.model import build_model
+from moelab.model.dispatch.grouped import dispatch_grouped
+
+MOE = {"n_experts": 8, "top_k": 2, "d_expert": 16}
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "bincount")
+
+
+class Watch(TorchDispatchMode):
+    """Notes the operations that read a value on the host or move a tensor to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket).split(".")[-1]
+        masks = (
+            [i for i in args[1] if i is not None and i.dtype == torch.bool] if name in ("index", "index_put_") else []
+        )
+        if name in WAITING or masks:
+            self.found.append(name)
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "moe",
+    [
+        MOE,
+        {**MOE, "score": "sigmoid", "bias_update": 0.01, "n_shared_experts": 1, "d_shared": 16},
+        {**MOE, "normalize_gates": False, "shared_gate": True, "n_shared_experts": 1, "d_shared": 16},
+    ],
+)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_training_step_of_grouped_never_waits(moe: dict[str, Any], autocast: bool) -> None:
+    sizes = {"vocab_size": 64, "d_model": 32, "n_layers": 2, "n_heads": 2}
+    model = build_model(ModelConfig.parse({**sizes, "moe": moe}), dispatch="grouped")
+    tokens = torch.zeros(2, 16, dtype=torch.long)
+    with Watch() as watch, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        total = model.loss(tokens, tokens).total
+    with watch:
+        total.backward()
+        model.update_routers()
+    assert watch.found == []
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_watch_sees_what_waits() -> None:
+    with Watch() as watch:
+        torch.ones(3).sum().item()
+        torch.ones(3)[torch.tensor([True, False, True])]
+    assert watch.found == ["_local_scalar_dense", "index"]
+    first, down = torch.ones(4, 16, 8), torch.ones(4, 8, 8)
+    with Watch() as watch:
+        dispatch_grouped(torch.ones(6, 8), first, down, torch.zeros(6, 2, dtype=torch.long), torch.ones(6, 2), "swiglu")
+    assert watch.found == []
