@@ -84,19 +84,14 @@ class Workshop:
         return outcome.trained
 
     def sweep(self, sweep: Sweep, dataset: Dataset) -> SweepOutcome:
-        """Train the sweep's runs with every value and take the value with the lowest mean loss.
-
-        Raises MoelabError where a run failed: without it the choice, and all that follows from it, might be another.
-        """
+        """Train the sweep's runs with every value and take the value with the lowest mean loss."""
         configs, values = [], []
         for value in sweep.values:
             built = build_runs(self.study, sweep.runs, str(self.folder.data), {sweep.field: value}, rates=False)
             configs += [config.replace(name=f"{config.name} {value:g}") for config in built]
             values += [value] * len(built)
         trained = self.train(configs, dataset)
-        if self.failed:
-            name, reason = next(iter(self.failed.items()))
-            raise MoelabError(f"study: {sweep.field} cannot be chosen, a run of the sweep failed: {name}: {reason}")
+        self._need_all(sweep.field)
         found: dict[float, list[float]] = {}
         for value, (_, record) in zip(values, trained, strict=True):
             found.setdefault(value, []).append(math.inf if record.loss is None else record.loss)
@@ -109,7 +104,15 @@ class Workshop:
 
     def stage(self, stage: Stage, common: dict[str, Any], dataset: Dataset) -> StageOutcome:
         """Train a stage's runs; its winner sets fields of all that follows."""
-        return choose(stage, self.trained(stage.runs, common, dataset))
+        trained = self.trained(stage.runs, common, dataset)
+        self._need_all(f"the winner of stage {stage.name}")
+        return choose(stage, trained)
+
+    def _need_all(self, choice: str) -> None:
+        """Raises MoelabError where a run failed: without it the choice, and all that follows, might be another."""
+        if self.failed:
+            name, reason = next(iter(self.failed.items()))
+            raise MoelabError(f"study: {choice} cannot be chosen, a run failed: {name}: {reason}")
 
     def trained(
         self, sources: list[RunSource], common: dict[str, Any], dataset: Dataset

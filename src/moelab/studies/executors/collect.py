@@ -166,4 +166,5 @@ def _order(
         checkpoint_seconds=executor.checkpoint_seconds,
         patience=executor.patience,
         needs=Needs.of(todo),
+        pin=lookout.free() == len(todo),
     )

@@ -132,7 +132,8 @@ def _main(order: Order, worker: str, slot: int, parent: int, mouth: Connection) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    _pin(slot, order.needs.cores)
+    if order.pin:
+        _pin(slot, order.needs.cores)
     if order.needs.cuda and _devices() > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % _devices())
     try:

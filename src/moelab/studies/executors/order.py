@@ -44,6 +44,8 @@ class Order:
     checkpoint_seconds: float
     patience: float
     needs: Needs
+    pin: bool = False
+    """Whether workers of one machine keep to cores of their own: not where others are at work there already."""
 
 
 @dataclass(frozen=True, kw_only=True)
