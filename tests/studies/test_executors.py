@@ -285,7 +285,7 @@ class TestMemory:
         assert 0.5 * record.peak_memory_bytes < run_memory(config) < 5 * record.peak_memory_bytes
 
 
-def test_one_line_says_where_a_study_stands() -> None:
+def test_one_line_says_where_a_study_stands(capsys: pytest.CaptureFixture[str]) -> None:
     board = Board(
         total=10,
         failed={"x": "no"},
@@ -296,4 +296,8 @@ def test_one_line_says_where_a_study_stands() -> None:
     )
     display = Display(quiet=True)
     display.board(board)
+    display.console.quiet = False
+    display._summed_up -= 61
+    display.board(board)
+    assert "0/10 runs done, 2 running" in capsys.readouterr().err
     assert display.summary(board).startswith("0/10 runs done, 2 running, 1 failed, 4.0k tokens/s, 30% of the work")

@@ -13,10 +13,12 @@ from moelab.studies.executors import Board
 
 _MOST_ROWS = 16
 """Runs that are shown one by one; a cluster may run hundreds."""
+_SUM_UP_SECONDS = 60.0
+"""Where there is no terminal, how often a line says where the study stands."""
 
 
 class Display:
-    """Prints to stderr. On a terminal the board is live; elsewhere a line per finished run takes its place."""
+    """Prints to stderr. On a terminal the board is live; elsewhere a line per finished run and per minute stands in."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -24,15 +26,16 @@ class Display:
         self._live: Live | None = None
         self._told: set[str] = set()
         self._flops_before = 0.0
-        self._stage_started = time.monotonic()
+        self._stage_started = self._summed_up = time.monotonic()
 
     def stage(self, title: str) -> None:
         """Say what begins now."""
         self.close()
         self._told.clear()
         self._flops_before = -1.0
-        self._stage_started = time.monotonic()
-        clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - self.started))
+        self._stage_started = self._summed_up = time.monotonic()
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        clock = f"{minutes:02d}:{seconds:02d}"
         self.console.print(f"[bold]{clock}  {title}[/bold]")
 
     def say(self, text: str) -> None:
@@ -48,6 +51,9 @@ class Display:
                 self._live = Live(console=self.console, refresh_per_second=4, transient=True)
                 self._live.start()
             self._live.update(self._draw(board))
+        elif time.monotonic() - self._summed_up > _SUM_UP_SECONDS:
+            self._summed_up = time.monotonic()
+            self.say(self.summary(board))
         self._tell_finished(board)
 
     def close(self) -> None:
