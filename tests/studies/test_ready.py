@@ -1,13 +1,16 @@
 """Every ready study parses, can be planned, matches its FLOPs within one per cent, and says how it is run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moelab.architecture import count_parameters
 from moelab.runs import run_columns
-from moelab.studies import READY, load_study
+from moelab.studies import READY, build_runs, load_study, matching
+from moelab.studies.config import Stage
 from moelab.studies.preview import preview, preview_matching
+from moelab.studies.stages import carried, competes
 
 ROOT = Path(__file__).parents[2]
 PAPERS = [name for name in READY if name != "quickstart"]
@@ -38,6 +41,21 @@ def test_a_ready_study_is_whole(name: str) -> None:
             continue
         assert bound is not None
         assert abs(match.miss) <= bound, match
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if name.startswith("li2025")])
+def test_whatever_wins_a_stage_can_be_followed(name: str) -> None:
+    study = load_study(name)
+    assert study.sweep is not None
+
+    def follow(stages: list[Stage], common: dict[str, Any]) -> None:
+        configs = build_runs(study, stages[0].runs if stages else study.runs, "data", common)
+        assert all(abs(match.miss) <= 0.07 for match in matching(configs))
+        winners = {str(config.model): config for config in configs if competes(config)} if stages else {}
+        for winner in winners.values():
+            follow(stages[1:], common | carried(stages[0], winner))
+
+    follow(study.stages, {study.sweep.field: study.sweep.values[0]})
 
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if name.endswith("gpu")])
