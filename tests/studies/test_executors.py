@@ -264,6 +264,17 @@ class TestMemory:
         with pytest.raises(MoelabError, match="largest run needs about 1 GB, 500 MB are free"):
             local_workers(self.NEEDS, ExecutorConfig(memory=5e8), 2)
 
+    def test_a_ray_cluster_must_have_a_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ray = pytest.importorskip("ray")
+        from moelab.studies.executors.ray import ray_workers
+
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "memory": 5e8})
+        assert ray_workers(Needs(n_runs=8, cores=2, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0) == 4
+        with pytest.raises(MoelabError, match="needs about 1 GB, the Ray cluster has 500 MB"):
+            ray_workers(self.NEEDS, ExecutorConfig(kind="ray"), 0)
+        with pytest.raises(MoelabError, match="no place for a run: 16 cores"):
+            ray_workers(Needs(n_runs=8, cores=16, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0)
+
     def test_runs_with_threads_get_fewer_workers(self) -> None:
         from moelab.studies.executors.local import _cores
 

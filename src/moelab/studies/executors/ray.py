@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from moelab.errors import InputError, MoelabError
+from moelab.quantities import format_bytes
 from moelab.studies.executors.options import ExecutorConfig
 from moelab.studies.executors.order import End, Needs, Order, work
 
@@ -68,7 +69,10 @@ def open_ray(order: Order, options: ExecutorConfig) -> Iterator[RayPool]:
 
 
 def ray_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
-    """As many as asked for, or as the cluster has cores (or GPUs) for. Needs the connection that `open_ray` makes."""
+    """As many as asked for, or as the cluster has cores (or GPUs) for. Needs the connection that `open_ray` makes.
+
+    Raises MoelabError where a run would wait for ever for a place.
+    """
     import ray
 
     there = ray.cluster_resources()
@@ -76,6 +80,12 @@ def ray_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     most = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / needs.cores
     if most < 1:
         raise MoelabError(f"executor: the Ray cluster has no place for a run: {needs.cores} cores and {gpus:g} GPUs")
+    memory = options.memory or needs.memory
+    if memory > there.get("memory", memory):
+        raise MoelabError(
+            f"executor: the largest run needs about {format_bytes(memory)}, the Ray cluster has "
+            f"{format_bytes(there['memory'])}; take smaller models, or say --executor-option memory=..."
+        )
     return wanted or int(most)
 
 
