@@ -56,6 +56,12 @@ def test_hash_experts_are_known_from_the_token_alone(dataset: Dataset) -> None:
     assert random["known_from_class"] < 0.1
 
 
+def test_two_experts_for_every_token_leave_nothing_unknown(dataset: Dataset) -> None:
+    hashed = measure(model(router="hash"), dataset, seq_len=16, max_tokens=2048)
+    assert hashed.layers[0].own_entropy == pytest.approx(np.log(2))
+    assert hashed.to_dict()["layers"][0]["known_from_token"] > 0.95
+
+
 def test_known_from() -> None:
     assert known_from(np.eye(4) * 1000) == pytest.approx(1, abs=0.01)
     assert known_from(np.full((6, 4), 50.0)) == pytest.approx(0, abs=0.01)

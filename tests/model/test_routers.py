@@ -159,6 +159,7 @@ def test_fixed_routers_choose_k_different_experts_evenly(name: str) -> None:
     ids = torch.randint(0, 32, (64, 100), generator=torch.Generator().manual_seed(0))
     record = model.loss(ids, ids, collect_routing=True).routing[0]
     assert record.load.sum().item() == pytest.approx(1)
+    assert record.near_ties == 0
     assert record.max_violation < (0.6 if name == "hash" else 0.15)
     assert not list(model.model.layers[0].mlp.router.parameters())
 

@@ -27,12 +27,17 @@ _ROWS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class LayerUse:
-    """One MoE layer: uses by token id (V, E) and by source (S, E), and how often two experts took one token (E, E)."""
+    """One MoE layer: uses by token id (V, E) and by source (S, E), and how often two experts took one token (E, E).
+
+    `own_entropy` is the mean entropy (nats) of one token's uses, ln K where it takes K experts: no look-up can know
+    which of them a use is.
+    """
 
     layer: int
     by_token: Array
     by_source: Array
     together: Array
+    own_entropy: float
 
     @property
     def load(self) -> Array:
@@ -67,9 +72,9 @@ class Specialisation:
             "max_violation": float(relative.max() - 1),
             "load_cv": float(relative.std()),
             "dead_experts": int((layer.load == 0).sum()),
-            "known_from_token": known_from(layer.by_token),
-            "known_from_class": known_from(classes),
-            "known_from_source": known_from(layer.by_source),
+            "known_from_token": known_from(layer.by_token, layer.own_entropy),
+            "known_from_class": known_from(classes, layer.own_entropy),
+            "known_from_source": known_from(layer.by_source, layer.own_entropy),
             "lift_by_class": _named(CLASSES, classes),
             "lift_by_source": _named(self.sources, layer.by_source),
             "co_activation": co_activation(layer.together).tolist(),
@@ -119,10 +124,11 @@ def typical(uses: Array, expert: int, top: int) -> list[tuple[int, float, float]
     return [(row, float(share[row]), float(lifts[row])) for row in rows]
 
 
-def known_from(uses: Array) -> float:
-    """The share of a use's uncertainty (entropy of the load) that its row takes away: 0 nothing, 1 all.
+def known_from(uses: Array, own_entropy: float = 0.0) -> float:
+    """The share of what can be known of a use's expert that its row says: 0 nothing, 1 all.
 
-    Mutual information over entropy, with Miller and Madow's correction for counts that are few.
+    Mutual information over the entropy of the load less `own_entropy`, with Miller and Madow's correction for counts
+    that are few.
     """
     n, rows, columns = uses.sum(), int((uses.sum(1) > 0).sum()), int((uses.sum(0) > 0).sum())
     if columns < 2:
@@ -131,7 +137,7 @@ def known_from(uses: Array) -> float:
     entropy = _entropy(uses.sum(0)) + (columns - 1) / (2 * n)
     joint = _entropy(uses.ravel()) + (cells - 1) / (2 * n)
     information = entropy + _entropy(uses.sum(1)) + (rows - 1) / (2 * n) - joint
-    return float(np.clip(information / entropy, 0, 1))
+    return float(np.clip(information / max(entropy - own_entropy, 1e-12), 0, 1))
 
 
 def co_activation(together: Array) -> Array:
@@ -155,6 +161,7 @@ def measure(
     counts = {
         index: [np.zeros((size, n_experts)) for size in (dataset.vocab_size, n_sources, n_experts)] for index in layers
     }
+    own = dict.fromkeys(layers, 0.0)
     model.eval()
     with _listening(layers) as heard:
         for batch in batches:
@@ -167,12 +174,16 @@ def measure(
                 np.add.at(by_source, sources, uses)
                 took = (uses > 0).astype(np.float64)
                 together += took.T @ took
+                own[index] += _entropies(uses)
     return Specialisation(
         tokens=batches.tokens,
         texts=token_texts(dataset),
         classes=token_classes(dataset),
         sources=list(batches.sources),
-        layers=[LayerUse(layer=i, by_token=c[0], by_source=c[1], together=c[2]) for i, c in counts.items()],
+        layers=[
+            LayerUse(layer=i, by_token=c[0], by_source=c[1], together=c[2], own_entropy=own[i] / c[1].sum())
+            for i, c in counts.items()
+        ],
     )
 
 
@@ -210,6 +221,11 @@ def _uses(router: nn.Module, inputs: tuple[Any, ...], output: Any, n_experts: in
         weights = (weights > 0).float()
     weights = ungroup_tokens(weights, inputs[0][..., :1].expand(-1, -1, n_experts), router.grouping).flatten(0, 1)
     return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
+
+
+def _entropies(uses_TE: Array) -> float:
+    """The entropies (nats) of all rows, summed."""
+    return float(-(uses_TE * np.log(np.where(uses_TE > 0, uses_TE, 1.0))).sum())
 
 
 def _entropy(counts: Array) -> float:

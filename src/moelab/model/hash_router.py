@@ -57,9 +57,8 @@ class HashRouter(nn.Module):
             chosen = self._looked_up(keys, chosen)
         gate = self.config.routed_scaling / (top_k if self.config.normalize_gates else 1)
         uniform = torch.full_like(scores, 1 / n_experts)
-        return Routing(
-            logits=torch.zeros_like(scores), scores=uniform, chosen=chosen, gates=uniform[:, :top_k] * 0 + gate
-        )
+        gates = torch.full_like(scores[:, :top_k], gate)
+        return Routing(logits=torch.zeros_like(scores), scores=uniform, chosen=chosen, gates=gates, by_score=False)
 
     def keys(self, context: TokenContext) -> Tensor:
         """One integer per token, (B, T)."""

@@ -15,12 +15,16 @@ from moelab.architecture import MoEConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """What a router decided: `scores` (T, E) of all experts, `chosen` (T, K), and `gates` (T, K) that weigh them."""
+    """What a router decided: `scores` (T, E) of all experts, `chosen` (T, K), and `gates` (T, K) that weigh them.
+
+    Without `by_score` the choice did not follow from the scores, so equal scores are no ties.
+    """
 
     logits: Tensor
     scores: Tensor
     chosen: Tensor
     gates: Tensor
+    by_score: bool = True
 
     def probabilities(self) -> Tensor:
         """Scores (T, E) that sum to 1 for each token."""

@@ -61,7 +61,7 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tens
         probabilities = probabilities[mask_T]
     log_experts = math.log(max(n_experts, 2))
     near = torch.zeros(())
-    if top_k < n_experts:
+    if top_k < n_experts and routing.by_score:
         edge = probabilities.topk(top_k + 1, dim=-1).values[:, -2:]
         near = (edge[:, 0] - edge[:, 1] < NEAR_TIE).float().mean()
     return RoutingRecord(
