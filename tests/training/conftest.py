@@ -8,6 +8,7 @@ import pytest
 from moelab.data import Dataset, PrepareConfig, prepare
 from moelab.runs import RunConfig, RunFolder
 from moelab.training import Trainer, resolve_run
+from moelab.training.log import Tracker, open_log
 
 TEXTS = Path(__file__).parent.parent / "data" / "texts"
 TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
@@ -59,9 +60,10 @@ class Killed(Exception):
 def train_until() -> Any:
     """A function that trains, checkpointing at every step, and dies before optimiser step `step`."""
 
-    def train(config: RunConfig, root: Path, dataset: Dataset, step: int) -> None:
+    def train(config: RunConfig, root: Path, dataset: Dataset, step: int, log: Tracker | None = None) -> None:
         trainer = Trainer(config, RunFolder.create(root, config), dataset)
         trainer.restore()
+        trainer.log = open_log(log, trainer.folder, config, trainer.progress.step) if log else None
         inner = trainer.step
 
         def step_or_die() -> float:
@@ -72,5 +74,7 @@ def train_until() -> Any:
         trainer.step = step_or_die  # type: ignore[method-assign]
         with pytest.raises(Killed):
             trainer.run(checkpoint_seconds=0)
+        if trainer.log is not None:
+            trainer.log.close()
 
     return train

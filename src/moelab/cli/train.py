@@ -16,6 +16,7 @@ def command(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Data-parallel processes on this machine (sets train.processes).")
     ] = None,
+    log: Annotated[str | None, typer.Option(help="Also log to `tensorboard` or `wandb`, in the run's folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON.")] = False,
 ) -> None:
     """Train one model. Started again after an interruption, it goes on where it stopped and ends the same.
@@ -30,8 +31,10 @@ def command(
     from moelab.runs import RunConfig
     from moelab.training import resolve_run, train_run
     from moelab.training.display import follow
+    from moelab.training.log import check_log
     from moelab.training.parallel import join, leave, started_by_torchrun
 
+    tracker = check_log(log) if log else None
     started = started_by_torchrun()
     assign = [*(assign or []), *([f"train.processes={processes or started}"] if processes or started else [])]
     run = RunConfig.parse(override(load_yaml(config), assign), str(config))
@@ -40,7 +43,7 @@ def command(
     main = True if started is None else join(run.train.device).main
     try:
         with follow(run, quiet=as_json or not main) as watch:
-            record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch)
+            record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch, log=tracker)
     finally:
         leave()
     if not main:

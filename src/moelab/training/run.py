@@ -1,6 +1,7 @@
 """A whole run: claimed, trained by one process or several, recorded; and the trained model read back."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.folder import CHECKPOINTS, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints, save_weights
+from moelab.training.log import Tracker, open_log
 from moelab.training.memory import reset_peak_memory
 from moelab.training.parallel import launch, world
 from moelab.training.record import make_record
@@ -27,19 +29,21 @@ def train_run(
     checkpoint_seconds: float = 30.0,
     watch: Watcher | None = None,
     terms: Terms = DEFAULT,
+    log: Tracker | None = None,
 ) -> RunRecord:
     """Train one resolved run in its folder under `root` and write its record; a finished run is only read.
 
     A run interrupted at any moment continues from its newest whole checkpoint. A run whose loss stops being finite
     is recorded as `diverged` with no loss. A run of several `processes` is trained by those that torchrun started,
-    else they are started here. Raises InputError for a config that cannot be trained, Busy while another process
-    trains the run: it holds a lease on it, on `terms`.
+    else they are started here. `log` also writes the numbers for TensorBoard or W&B, in the run's folder. Raises
+    InputError for a config that cannot be trained, Busy while another process trains the run: it holds a lease on it,
+    on `terms`.
     """
     if config.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
     everyone, wanted = world(), config.train.processes
     if everyone.size == 1 < wanted:
-        return _train_in_processes(config, Path(root), dataset, watch, (checkpoint_seconds, terms))
+        return _train_in_processes(config, Path(root), dataset, watch, (checkpoint_seconds, terms, log))
     if everyone.size != wanted:
         raise InputError(f"train.processes: the run wants {wanted}, but {everyone.size} were started")
     folder = RunFolder.create(root, config) if everyone.main else RunFolder(Path(root) / config.run_id)
@@ -50,7 +54,8 @@ def train_run(
         reset_peak_memory()
         trainer = Trainer(config, folder, dataset, watch if everyone.main else None)
         trainer.restore()
-        evaluation, seconds = trainer.run(checkpoint_seconds)
+        with _logging(trainer, log if everyone.main else None):
+            evaluation, seconds = trainer.run(checkpoint_seconds)
         if everyone.main:
             folder.check()
             save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
@@ -80,9 +85,24 @@ def _train_in_processes(
     return folder.load_record()
 
 
-def _work(config: RunConfig, root: Path, data: Path, checkpoint_seconds: float, terms: Terms) -> None:
+def _work(
+    config: RunConfig, root: Path, data: Path, checkpoint_seconds: float, terms: Terms, log: Tracker | None
+) -> None:
     """In each of the started processes."""
-    train_run(config, root, Dataset.open(data), checkpoint_seconds=checkpoint_seconds, terms=terms)
+    train_run(config, root, Dataset.open(data), checkpoint_seconds=checkpoint_seconds, terms=terms, log=log)
+
+
+@contextmanager
+def _logging(trainer: Trainer, kind: Tracker | None) -> Iterator[None]:
+    """Within this block the trainer logs."""
+    if kind is None:
+        yield
+        return
+    trainer.log = open_log(kind, trainer.folder, trainer.config, trainer.progress.step)
+    try:
+        yield
+    finally:
+        trainer.log.close()
 
 
 def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:

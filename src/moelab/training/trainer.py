@@ -21,11 +21,12 @@ from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
+from moelab.training.log import Log, evaluation_numbers, logs_step
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
 from moelab.training.schedule import learning_rate_at
-from moelab.training.vocabulary import count_vocabulary
 from moelab.training.spikes import is_spike
+from moelab.training.vocabulary import count_vocabulary
 
 Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
@@ -60,6 +61,8 @@ class Trainer:
         self.validation = ValidationBatches(dataset, train.seq_len, _EVAL_ROWS, train.eval_tokens)
         self.progress = Progress()
         self.choices: list[Tensor] = []
+        self.log: Log | None = None
+        self.grad_norm = 0.0
 
     def restore(self) -> None:
         """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's."""
@@ -128,7 +131,7 @@ class Trainer:
                     )
                 (output.total / len(pieces)).backward()
             loss += output.loss.detach() / len(pieces)
-        self.optimizer.step(learning_rate_at(self.progress.step, train))
+        self.grad_norm = self.optimizer.step(learning_rate_at(self.progress.step, train))
         sum_loads(self.model, self.world)
         self.model.update_routers()
         self.progress.step += 1
@@ -157,6 +160,8 @@ class Trainer:
         if math.isfinite(found.loss):
             progress.evaluation = found.to_dict()
             progress.curve.append(self._curve_row(found))
+            if self.log is not None:
+                self.log.write(progress.step, evaluation_numbers(found))
         return found
 
     def run(self, checkpoint_seconds: float) -> tuple[Evaluation | None, float]:
@@ -167,7 +172,9 @@ class Trainer:
         marks = evaluation_steps(train.steps, train.evaluations)
         while progress.step < train.steps:
             self.folder.check()
-            if not self._advance():
+            whole = self._advance()
+            self._log_step(time.monotonic() - started)
+            if not whole:
                 return None, time.monotonic() - started
             if not self.world.main:
                 continue
@@ -192,6 +199,22 @@ class Trainer:
         progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
         return math.isfinite(loss)
 
+    def _log_step(self, seconds: float) -> None:
+        train, done = self.config.train, self.progress.step
+        if self.log is not None and logs_step(done, train.steps):
+            numbers = {
+                "train/loss": self.progress.recent_losses[-1],
+                "train/learning_rate": learning_rate_at(done - 1, train),
+                "train/grad_norm": self.grad_norm,
+                "train/tokens_per_second": self._rate(seconds),
+            }
+            self.log.write(done, numbers)
+
+    def _rate(self, seconds: float) -> float:
+        """Tokens per second of this run, a parent's steps left out."""
+        start = self.config.parent.step if self.config.parent else 0
+        return (self.progress.step - start) * self.config.train.batch_tokens / seconds
+
     def _curve_row(self, evaluation: Evaluation) -> dict[str, float]:
         done = self.progress.step
         row = {"step": done, "tokens": done * self.config.train.batch_tokens, "loss": evaluation.loss}
@@ -206,7 +229,7 @@ class Trainer:
             "step": float(done),
             "steps": float(train.steps),
             "loss": float(np.mean(self.progress.recent_losses)),
-            "tokens_per_second": done * train.batch_tokens / seconds,
+            "tokens_per_second": self._rate(seconds),
         }
         self.folder.save_progress(**numbers)
         if self.watch is not None:
