@@ -44,6 +44,9 @@ DESIGNS: dict[str, dict[str, Any]] = {
         "model": {"moe": MIXTURE},
         "train": {"transition": {"at": 0.9, "to": "token_choice"}},
     },
+    "word experts": {
+        "model": {"moe": {"router": "word", "routing_vocab": 20_000, "n_experts": 16, "top_k": 2, "d_expert": 48}}
+    },
     "expert choice in a sequence": {"model": {"moe": {**EXPERT_CHOICE, "grouping": "sequence", "group_size": 128}}},
 }
 
