@@ -158,9 +158,9 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     for name, row in rows.items():
         flops = f"{row['flops_per_token'] / dense['flops_per_token']:.3f}" if dense else f"{row['flops_per_token']:.3g}"
         reached = [step for step in row["steps_to_dense"] if step is not None]
-        steps = (
-            f"{statistics.fmean(reached) / row['steps']:.0%} ({len(reached)} of {len(row['loss'])})" if reached else "-"
-        )
+        share = statistics.fmean(reached) / row["steps"] if reached else 0.0
+        steps = f"{share:.0%} ({len(reached)} of {len(row['loss'])})" if reached else "never"
+        steps = "100%" if name == "dense" else steps
         print(
             f"| {name} | {row['params_active'] / 1e3:.0f}K / {row['params_total'] / 1e3:.0f}K | {flops} | "
             f"{row['learning_rate']:g} | {spread(row['loss'])} | {spread(row['leak_free'])} | {steps} | "
