@@ -33,6 +33,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--models", default="dense,moe")
     options.add_argument("--batches", default="1,16")
+    options.add_argument("--experts", default="grouped_mm,batched_mm,eager", help="the peer's expert back ends")
     options.add_argument("--new", type=int, default=64, help="tokens generated per sequence")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--rounds", type=int, default=3)
@@ -44,13 +45,13 @@ def main() -> None:
     results = []
     for kind in chosen.models.split(","):
         for batch in map(int, chosen.batches.split(",")):
-            results.append(measure(kind, batch, chosen.new, chosen.rounds))
+            results.append(measure(kind, batch, chosen.new, chosen.rounds, chosen.experts.split(",")))
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(json.dumps({"threads": chosen.threads, "results": results}, indent=1) + "\n")
 
 
-def measure(kind: str, batch: int, new: int, rounds: int) -> dict[str, Any]:
+def measure(kind: str, batch: int, new: int, rounds: int, backends: list[str]) -> dict[str, Any]:
     """Tokens per second of every variant, medians over rounds that take turns, after one round not counted."""
     config = ModelConfig.parse(MODELS[kind])
     model = build_model(config, seed=0).eval()
@@ -59,7 +60,7 @@ def measure(kind: str, batch: int, new: int, rounds: int) -> dict[str, Any]:
         "moelab": partial(generate, model, prompts.tolist(), max_new_tokens=new, temperature=0),
         "moelab, modules": partial(by_modules, model, prompts.tolist(), new),
     }
-    for experts in () if not has_transformers() else ("grouped_mm", "batched_mm", "eager") if config.moe else ("",):
+    for experts in () if not has_transformers() else backends if config.moe else ("",):
         peer = peer_with_weights(config, model, experts)
         variants[f"transformers {experts}".strip()] = partial(theirs, peer, prompts, new)
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter

@@ -105,7 +105,9 @@ def cases(arguments: argparse.Namespace, d: int, f: int, skewed: bool) -> dict[s
 
         found[name] = backward_step(run, leaves, weight)
     for name in PEERS if has_transformers() else ():
-        if name == "batched_mm" and arguments.tokens * top_k * d * f * 12 * dtype.itemsize > arguments.peer_bytes:
+        copies = arguments.tokens * top_k * d * f * 12 * dtype.itemsize  # it copies the weights for every routed row
+        if name == "batched_mm" and copies > arguments.peer_bytes:
+            print(f"batched_mm left out: it needs about {copies / 1e9:.0f} GB (--peer-bytes)", file=sys.stderr)
             continue
         forward = partial(peer_forward, name)
         found[f"transformers {name}"] = backward_step(
@@ -153,6 +155,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if not has_transformers():
+        print("transformers is not installed: its rows are left out (pip install transformers)", file=sys.stderr)
     print(f"{status()}; torch {torch.__version__}, {arguments.threads} threads", file=sys.stderr)
     results: list[dict[str, Any]] = []
     for shape in arguments.shapes.split(","):

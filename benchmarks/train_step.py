@@ -2,10 +2,11 @@
 
     python benchmarks/train_step.py [--steps 3] [--rounds 3] [--out docs/benchmarks/train_step.json]
 
-Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of width 128, about 28M. Both 4 layers,
-width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient clipping. Both run in fp32, and in bf16
-autocast where the processor has bf16 instructions; transformers' MoE with `grouped_mm` and `eager` experts. The
-fastest of each counts. Needs `pip install transformers`.
+Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of width 128, about 28M, and `moe-fine`
+with experts of width 64, about 16M. All 4 layers, width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient
+clipping. Both run in fp32, and in bf16 autocast where the processor has bf16 instructions; transformers' MoE with
+`grouped_mm` and `eager` experts (`batched_mm` copies the weights for every routed row: over 10 GB here). The fastest
+of each counts. Needs `pip install transformers`.
 """
 
 import argparse
@@ -32,6 +33,11 @@ BASE = {"vocab_size": 4096, "d_model": 256, "n_layers": 4, "n_heads": 4, "tie_em
 MODELS = {
     "dense": {**BASE, "d_ff": 1024, "qk_norm": "none"},
     "moe": {**BASE, "qk_norm": "full", "moe": {"n_experts": 64, "top_k": 8, "d_expert": 128, "normalize_gates": False}},
+    "moe-fine": {
+        **BASE,
+        "qk_norm": "full",
+        "moe": {"n_experts": 64, "top_k": 8, "d_expert": 64, "normalize_gates": False},
+    },
 }
 Step = Callable[[], None]
 
@@ -42,24 +48,29 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=3, help="steps per measurement")
     options.add_argument("--rounds", type=int, default=3, help="measurements of each variant, taken in turn")
     options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--models", default=",".join(MODELS), help=f"some of {', '.join(MODELS)}")
+    options.add_argument("--compile", action="store_true", help="also the peer's dense model through torch.compile")
     options.add_argument("--out", type=Path, help="also write the figures as JSON")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     peak = product_peak()
     print(f"{chosen.threads} threads, torch {torch.__version__}, fp32 product peak {peak / 1e9:.0f} GFLOP/s")
-    results = {kind: measure(kind, chosen.steps, chosen.rounds, peak) for kind in MODELS}
+    results = {
+        kind: measure(kind, chosen.steps, chosen.rounds, peak, chosen.compile) for kind in chosen.models.split(",")
+    }
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         value = {"threads": chosen.threads, "torch": torch.__version__, "peak_gflops": peak / 1e9, **results}
         chosen.out.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def measure(kind: str, steps: int, rounds: int, peak: float) -> dict[str, Any]:
+def measure(kind: str, steps: int, rounds: int, peak: float, compiled: bool = False) -> dict[str, Any]:
     """Tokens per second of our step and of every peer's, medians over rounds that take turns."""
     config = ModelConfig.parse(MODELS[kind])
     makers: dict[str, Callable[[], Step]] = {f"moelab {p}": lambda p=p: ours(config, p) for p in precisions()}
+    plain = ("", "compiled") if compiled else ("",)
     for precision in precisions():
-        for experts in ("grouped_mm", "eager") if kind == "moe" else ("",):
+        for experts in () if not has_transformers() else ("grouped_mm", "eager") if config.moe else plain:
             name = f"transformers {precision} {experts}".strip()
             makers[name] = lambda p=precision, e=experts: theirs(config, p, e)
     speeds: dict[str, list[float]] = {name: [] for name in makers}
@@ -78,12 +89,16 @@ def report(
 ) -> dict[str, Any]:
     """Print one model's figures and return them."""
     ours_best = max((name for name in medians if name.startswith("moelab")), key=lambda name: medians[name])
-    peer_best = max((name for name in medians if name.startswith("transformers")), key=lambda name: medians[name])
+    peers = [name for name in medians if name.startswith("transformers")]
     flops = float(count_flops(config, SEQ).train)
     print(f"\n{kind}: {count_parameters(config).params_total / 1e6:.1f}M parameters, {flops / 1e6:.0f} MFLOP per token")
     for name, speed in medians.items():
         share = speed * flops / peak
         print(f"  {name:<28} {speed:>8,.0f} tokens/s  {share:6.1%} of the peak  {memory[name] / 1e6:>7,.0f} MB peak")
+    if not peers:
+        print("  transformers is not installed: nothing to compare with (pip install transformers)")
+        return {"tokens_per_second": medians, "memory_bytes": memory, "ratio": None, "best": [ours_best]}
+    peer_best = max(peers, key=lambda name: medians[name])
     ratio = medians[ours_best] / medians[peer_best]
     print(f"  ratio: {ours_best} / {peer_best} = {ratio:.2f}")
     return {"tokens_per_second": medians, "memory_bytes": memory, "ratio": ratio, "best": [ours_best, peer_best]}
@@ -116,6 +131,8 @@ def ours(config: ModelConfig, precision: str) -> Step:
 def theirs(config: ModelConfig, precision: str, experts: str) -> Step:
     """The same step with the transformers class of the same architecture."""
     model = peer_model(config, experts).train()
+    if experts == "compiled":
+        model = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
     x, y = batch()
 

@@ -4,29 +4,43 @@
  * matrix meets up to four rows of x while it is in registers, and of the experts only those that were chosen are read.
  */
 
-/* Rows of w (n, k) from..to against `m` <= 4 rows of x, two at a time: y[i][j] = or += x[i] . w[j]. */
-INLINE void thin_rows(int m, long from, long to, long k, const float *const *x, const float *w, float *const *y, int add) {
-    for (long j = from; j < to; j += 2) {
-        const float *u = w + j * k, *v = j + 1 < to ? u + k : u;
-        vf a[4] = {{0}, {0}, {0}, {0}}, b[4] = {{0}, {0}, {0}, {0}};
-        float s[4] = {0, 0, 0, 0}, t[4] = {0, 0, 0, 0};
-        long p = 0;
-        for (; p + VL <= k; p += VL) {
-            vf up = load(u + p), vp = load(v + p);
-            for (int i = 0; i < m; i++) {
-                vf row = load(x[i] + p);
-                a[i] += row * up;
-                b[i] += row * vp;
-            }
-        }
-        for (; p < k; p++)
-            for (int i = 0; i < m; i++) s[i] += x[i][p] * u[p], t[i] += x[i][p] * v[p];
-        for (int i = 0; i < m; i++) {
-            float first = hsum(a[i]) + s[i], second = hsum(b[i]) + t[i];
-            y[i][j] = add ? y[i][j] + first : first;
-            if (j + 1 < to) y[i][j + 1] = add ? y[i][j + 1] + second : second;
-        }
+/* The sums of eight vectors. */
+INLINE v8 eight_sums(const vf *v) {
+    v8 r[8], sum = {0};
+    for (int i = 0; i < 8; i++) {
+        const v8 *half = (const v8 *)(v + i);
+        r[i] = half[0];
+        if (VL == 16) r[i] += half[1];
     }
+    transpose(r);
+    for (int i = 0; i < 8; i++) sum += r[i];
+    return sum;
+}
+
+/* `wide` rows of w (n, k) from j on against `m` rows of x, wide * m <= 8: y[i][j + q] = or += x[i] . w[j + q]. Rows of w
+ * that would lie beyond `to` are not there. */
+INLINE void thin_block(int m, int wide, long j, long to, long k, const float *const *x, const float *w, float *const *y,
+                       int add) {
+    const float *row[8];
+    vf acc[8];
+    float tail[8] = {0};
+    for (int i = 0; i < 8; i++) acc[i] = (vf){0};
+    for (int q = 0; q < wide; q++) row[q] = w + (j + q < to ? j + q : to - 1) * k;
+    long p = 0;
+    for (; p + VL <= k; p += VL)
+        for (int q = 0; q < wide; q++) {
+            vf weights = load(row[q] + p);
+            for (int i = 0; i < m; i++) acc[i * wide + q] += weights * load(x[i] + p);
+        }
+    for (; p < k; p++)
+        for (int q = 0; q < wide; q++)
+            for (int i = 0; i < m; i++) tail[i * wide + q] += row[q][p] * x[i][p];
+    v8 sums = eight_sums(acc);
+    for (int i = 0; i < m; i++)
+        for (int q = 0; q < wide && j + q < to; q++) {
+            float value = sums[i * wide + q] + tail[i * wide + q];
+            y[i][j + q] = add ? y[i][j + q] + value : value;
+        }
 }
 
 /* y[i] (n,) = or += w x[i] for m rows, w (n, k). A sum does not depend on the other rows nor on the threads. */
@@ -35,12 +49,12 @@ static void thin(long m, long n, long k, const float *const *x, const float *w, 
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (long from = 0; from < n; from += 32) {
         long to = least(from + 32, n), i = 0;
-        for (; i + 4 <= m; i += 4) thin_rows(4, from, to, k, x + i, w, y + i, add);
-        switch (m - i) {
-        case 3: thin_rows(3, from, to, k, x + i, w, y + i, add); break;
-        case 2: thin_rows(2, from, to, k, x + i, w, y + i, add); break;
-        case 1: thin_rows(1, from, to, k, x + i, w, y + i, add); break;
-        }
+        for (; i + 4 <= m; i += 4)
+            for (long j = from; j < to; j += 2) thin_block(4, 2, j, to, k, x + i, w, y + i, add);
+        for (; i + 2 <= m; i += 2)
+            for (long j = from; j < to; j += 4) thin_block(2, 4, j, to, k, x + i, w, y + i, add);
+        for (; i < m; i++)
+            for (long j = from; j < to; j += 8) thin_block(1, 8, j, to, k, x + i, w, y + i, add);
     }
 }
 
