@@ -172,10 +172,10 @@ def test_bf16_is_near_fp32(name: str) -> None:
     assert_close(results[0], results[1], BF16)
 
 
-@pytest.mark.parametrize("name", [*FIXED, "expert choice", "mixture"])
+@pytest.mark.parametrize("name", [*FIXED, "expert choice", "soft", "mixture"])
 def test_one_expert_is_a_dense_feed_forward(name: str) -> None:
     options = {**FIXED, **GROUPED}[name]
-    size = {"group_size": 1} if name == "mixture" else {}
+    size = {"group_size": 1} if name in ("mixture", "soft") else {}
     moe = layer(**{**options, "n_experts": 1, "top_k": 1, **size})
     x = tokens()
     expected = torch.stack([expert(moe, 0, row) for row in x.flatten(0, 1)]).view_as(x)

@@ -31,7 +31,8 @@ def test_the_loss_falls(make_run: Any, dataset: Dataset, tmp_path: Path, model: 
     assert [row["step"] for row in record.loss_curve] == [20, 40]
     assert record.loss_curve[-1]["loss"] == record.loss
     assert record.tokens == 40 * 64
-    assert len(record.routing) == (2 if model else 0)
+    assert len(record.routing) == len(record.expert_load) == (2 if model else 0)
+    assert all(sum(load) == pytest.approx(1) for load in record.expert_load)
 
 
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])

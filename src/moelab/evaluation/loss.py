@@ -14,7 +14,7 @@ from moelab.model import LanguageModel, churn, leak_free, leaks
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Means over the evaluated tokens; routing has one row of statistics per MoE layer.
+    """Means over the evaluated tokens; routing has one row of statistics per MoE layer, expert_load its experts' shares.
 
     `loss_leak_free` is the loss with capacity lifted and mixing off; None where the model leaks nothing. `choices`
     (2, T) of every MoE layer say which experts the tokens of the first batch took, for the churn since then.
@@ -26,6 +26,7 @@ class Evaluation:
     tokens: int
     loss_by_source: dict[str, float] = field(default_factory=dict)
     routing: list[dict[str, float]] = field(default_factory=list)
+    expert_load: list[list[float]] = field(default_factory=list)
     choices: list[Tensor] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def evaluate(
     leaky = leaks(model.config)
     by_source: dict[str, list[float]] = {}
     routing: list[list[dict[str, float]]] = []
+    loads: list[list[Tensor]] = []
     was_training = model.training
     model.eval()
     for batch in batches:
@@ -66,6 +68,7 @@ def evaluate(
         _add_sources(by_source, [batches.sources[index] for index in batch.source], losses)
         choices = choices or [record.choices for record in output.routing]
         routing.append([record.summary() for record in output.routing])
+        loads.append([record.load for record in output.routing])
     model.train(was_training)
     rows = _mean_rows(routing)
     for row, then, now in zip(rows, before or [], choices, strict=bool(before)):
@@ -77,6 +80,7 @@ def evaluate(
         tokens=tokens,
         loss_by_source={name: total / count for name, (total, count) in sorted(by_source.items())},
         routing=rows,
+        expert_load=[torch.stack(layer).mean(0).tolist() for layer in zip(*loads, strict=True)],
         choices=choices,
     )
 

@@ -7,15 +7,19 @@ from moelab.config import Config
 from moelab.runs.config import RunConfig
 
 
+_NESTED = {"labels", "loss_by_source", "loss_curve", "routing", "expert_load", "spike_steps", "versions", "notes"}
+
+
 class RunRecord(Config):
     """The outcome of one run. Losses are validation cross-entropy in nats per token; `train_flops` is the exact count.
 
-    A dense model stands as one expert that every token uses (`n_experts` 1, `sparsity` 0, `granularity` 1), which is
-    the limit the laws take. `loss` is as trained; `loss_leak_free` the same with capacity lifted and mixing off, null
-    where that is equal by construction. `loss_curve` rows are evaluations; `routing` holds one row per MoE layer. After
-    a transition (`transition_step` steps) the architecture's columns describe what the model has become, `train_flops`
-    adds up both parts and `flops_per_token` is their mean. `spikes` counts the steps (`spike_steps`, the first hundred)
-    whose training loss jumped; a run that diverged `stopped_at` a step.
+    A dense model stands as one expert that every token uses (`n_experts` 1, `sparsity` 0, `granularity` 1), which
+    is the limit the laws take. `loss` is as trained; `loss_leak_free` the same with capacity lifted and mixing off,
+    null where that is equal by construction. `loss_curve` rows are evaluations; `routing` holds one row per MoE
+    layer, `expert_load` each expert's share of its choices. After a transition (`transition_step` steps) the
+    architecture's columns describe what the model has become, `train_flops` adds up both parts and
+    `flops_per_token` is their mean. `spikes` counts the steps (`spike_steps`, the first hundred) whose training
+    loss jumped; a run that diverged `stopped_at` a step.
     """
 
     run_id: str
@@ -77,12 +81,22 @@ class RunRecord(Config):
     data_hash: str
     loss_curve: list[dict[str, float]] = []
     routing: list[dict[str, float]] = []
+    expert_load: list[list[float]] = []
     versions: dict[str, str] = {}
     notes: list[str] = []
 
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""
-        nested = {"labels", "loss_by_source", "loss_curve", "routing", "spike_steps", "versions", "notes"}
+        nested = {
+            "labels",
+            "loss_by_source",
+            "loss_curve",
+            "routing",
+            "expert_load",
+            "spike_steps",
+            "versions",
+            "notes",
+        }
         row = {key: value for key, value in self.model_dump(mode="json").items() if key not in nested}
         return {**self.labels, **row, **_routing_columns(self.routing)}
 

@@ -26,6 +26,7 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
         bits_per_byte=evaluation.bits_per_byte if evaluation else None,
         loss_by_source=evaluation.loss_by_source if evaluation else {},
         routing=evaluation.routing if evaluation else [],
+        expert_load=evaluation.expert_load if evaluation else [],
         train_loss=float(np.mean(progress.recent_losses)) if evaluation else None,
         loss_curve=progress.curve,
         device=train.device,
