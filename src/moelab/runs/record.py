@@ -6,7 +6,6 @@ from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.config import Config
 from moelab.runs.config import RunConfig
 
-
 _NESTED = {"labels", "loss_by_source", "loss_curve", "routing", "expert_load", "spike_steps", "versions", "notes"}
 
 
@@ -87,17 +86,7 @@ class RunRecord(Config):
 
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""
-        nested = {
-            "labels",
-            "loss_by_source",
-            "loss_curve",
-            "routing",
-            "expert_load",
-            "spike_steps",
-            "versions",
-            "notes",
-        }
-        row = {key: value for key, value in self.model_dump(mode="json").items() if key not in nested}
+        row = {key: value for key, value in self.model_dump(mode="json").items() if key not in _NESTED}
         return {**self.labels, **row, **_routing_columns(self.routing)}
 
 
