@@ -53,7 +53,7 @@ class Tiny:
                 {"name": "dense", "set": {"train.seed": [0, 1]}},
                 {"name": "moe", "set": {"model.moe": EXPERTS, "train.seed": [0, 1]}},
             ],
-            "executor": {"checkpoint_seconds": 0},
+            "executor": {"checkpoint_seconds": 0.1},
         }
         self.path.write_text(yaml.safe_dump(self.study))
         self.config = PrepareConfig.parse(data)
