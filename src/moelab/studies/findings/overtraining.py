@@ -171,9 +171,9 @@ def _compare(found: Evidence, budget: str, ladders: list[Ladder]) -> tuple[list[
                 f"embeddings and a loss of {loss:.3f}."
             )
         elif at is None or ratio is None:
+            name = _named(ladder.experts).capitalize()
             sentences.append(
-                f"{_named(ladder.experts).capitalize()} do not reach that loss at any size tried: their best is "
-                f"{ladder.best.loss:.3f}, behind by {found.judged(reference.best, ladder.best)}."
+                f"{name} do not reach that loss at any size tried; {_apart(found, ladder.best, reference.best)}."
             )
         else:
             sentences.append(_equal_loss(found, ladder, reference, at, ratio))
@@ -183,11 +183,18 @@ def _compare(found: Evidence, budget: str, ladders: list[Ladder]) -> tuple[list[
 def _equal_loss(found: Evidence, ladder: Ladder, reference: Ladder, at: float, ratio: float) -> str:
     """What a number of experts needs for the reference's loss, and how far it is ahead at its own best size."""
     name, (best_size, _) = _named(ladder.experts).capitalize(), ladder.least
-    most = "at most " if at <= min(ladder.sizes) * 1.001 else ""
-    text = (
-        f"{name} reach it at {most}{at / best_size:.0%} of their own best size ({format_number(at)} against "
-        f"{format_number(best_size)}) and serve at {most}{ratio:.0%} of the cost"
-    )
-    if ladder.best.loss < reference.best.loss:
-        text += f"; at their best size they are ahead by {found.judged(ladder.best, reference.best)}"
-    return text + "."
+    if at <= min(ladder.sizes) * 1.001:
+        also = ", also their best: smaller ones were not tried" if best_size <= at * 1.001 else ""
+        text = f"{name} reach it even at the smallest size tried ({format_number(at)}{also})"
+    else:
+        sizes = f"{format_number(at)} against {format_number(best_size)}"
+        text = f"{name} reach it at {at / best_size:.0%} of their own best size ({sizes})"
+    return f"{text} and serve at {ratio:.0%} of the cost; {_apart(found, ladder.best, reference.best)}."
+
+
+def _apart(found: Evidence, design: Design, reference: Design) -> str:
+    """How far the best runs are apart."""
+    ahead, behind = (design, reference) if design.loss < reference.loss else (reference, design)
+    way = "ahead of" if ahead is design else "behind"
+    losses = f"their best run ({design.loss:.3f}) is {way} the reference's ({reference.loss:.3f})"
+    return f"{losses} by {found.judged(ahead, behind)}"
