@@ -67,7 +67,8 @@ class MoELayer(nn.Module):
     ) -> tuple[Tensor, RoutingOutput]:
         """x (B, T, D) -> (B, T, D). `losses`: the balance loss over the `batch` or over each `sequence`; None for none.
 
-        Tokens where `mask` is False are never counted, and never mixed into others."""
+        Tokens where `mask` is False are never counted, and never mixed into others.
+        """
         if isinstance(self.router, GroupRouter) and not self.leak_free:
             y_BTD, grouped = self.router(x_BTD, self.experts, self.activation, mask_BT)
             output = RoutingOutput(record=record_group_routing(grouped) if record else None)

@@ -84,6 +84,10 @@ class RunRecord(Config):
     versions: dict[str, str] = {}
     notes: list[str] = []
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `parse` reads back; what was not measured or does not apply is null."""
+        return self.model_dump(mode="json")
+
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""
         row = {key: value for key, value in self.model_dump(mode="json").items() if key not in _NESTED}

@@ -4,6 +4,7 @@ Either torchrun starts them, or `launch` does on this machine. The numbers are t
 which gradients are added.
 """
 
+import inspect
 import os
 import tempfile
 import threading
@@ -108,7 +109,11 @@ def wrap(model: LanguageModel, everyone: World) -> nn.Module:
     module = LossModule(model)
     if everyone.size == 1:
         return module
-    return DistributedDataParallel(module, broadcast_buffers=False)
+    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option that says so.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {option: False}
+    return DistributedDataParallel(module, **options)
 
 
 def hold_back(network: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -77,7 +77,7 @@ def _train_in_processes(
     def tick() -> None:
         nonlocal shown
         numbers = folder.load_progress()
-        if watch is not None and numbers.get("step", 0.0) != shown:
+        if watch is not None and numbers.get("step", shown) != shown:
             shown = numbers["step"]
             watch(numbers)
 
