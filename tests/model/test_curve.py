@@ -11,8 +11,6 @@ from moelab.training import Optimizer
 
 STEPS, BATCH, LENGTH, VOCAB = 200, 8, 32, 64
 MOE = {"n_experts": 8, "top_k": 2, "d_expert": 32}
-TOLERANCE = 5e-3
-"""Nats per token. Rounding may flip a near-tied choice of experts now and then."""
 
 
 def text() -> torch.Tensor:
@@ -26,10 +24,12 @@ def text() -> torch.Tensor:
     return tokens
 
 
-def curve(dispatch: str, moe: dict[str, int] | None) -> torch.Tensor:
+def curve(dispatch: str, moe: dict[str, int] | None, nudge: float = 0.0) -> torch.Tensor:
     feed_forward = {"moe": moe} if moe else {"d_ff": 96}
     sizes = {"vocab_size": VOCAB, "d_model": 48, "n_layers": 2, "n_heads": 3, "qk_norm": "full", **feed_forward}
     model = build_model(ModelConfig.parse(sizes), seed=0, dispatch=dispatch)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(1 + nudge)
     config = TrainConfig(tokens=STEPS * BATCH * LENGTH, seq_len=LENGTH, batch_tokens=BATCH * LENGTH, learning_rate=3e-3)
     optimizer, losses = Optimizer(model, config), []
     for batch in text():
@@ -43,13 +43,21 @@ def curve(dispatch: str, moe: dict[str, int] | None) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("moe", [MOE, None], ids=["moe", "dense"])
 def test_the_fast_path_learns_as_the_reference(moe: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Native kernels everywhere against PyTorch's operations everywhere with the loop over experts, fp32."""
+    """Native kernels everywhere against PyTorch's operations everywhere with the loop over experts, fp32.
+
+    Rounding grows along a trajectory, and flips near-tied choices of experts. How much is measured, not guessed: a
+    second reference starts one part in four million away, and the fast path may stray no further than four times that.
+    """
     if load()[0] is None:
         pytest.skip(status())
+    name = "loop" if moe else "none"
     fast = curve("native" if moe else "none", moe)
     for place in ("native", "linear", "attention", "feed_forward", "cross_entropy", "dispatch.native"):
         monkeypatch.setattr(f"moelab.model.{place}.usable", lambda *_: False)
-    reference = curve("loop" if moe else "none", moe)
+    reference, nudged = curve(name, moe), curve(name, moe, nudge=2**-22)
+    strayed, allowed = (fast - reference).abs(), (nudged - reference).abs()
+    print(f"{name}: the fast path strays by {strayed.max():.1e} nats, the nudged reference by {allowed.max():.1e}")
     assert reference[-20:].mean() < 0.6 * reference[0]
-    assert (fast[:20] - reference[:20]).abs().max() < 1e-4
-    assert (fast - reference).abs().max() < TOLERANCE
+    assert strayed[:20].max() < 1e-4
+    assert strayed.max() < max(4 * allowed.max().item(), 1e-4)
+    assert abs((fast - reference)[-50:].mean()) < 2e-3

@@ -29,6 +29,7 @@ INLINE void thin_block(int m, int wide, long j, long to, long k, const float *co
     long p = 0;
     for (; p + VL <= k; p += VL)
         for (int q = 0; q < wide; q++) {
+            if (p % 16 == 0) __builtin_prefetch(row[q] + wide * k + p); /* the block after this one */
             vf weights = load(row[q] + p);
             for (int i = 0; i < m; i++) acc[i * wide + q] += weights * load(x[i] + p);
         }
