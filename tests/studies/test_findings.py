@@ -163,7 +163,7 @@ def test_equal_resources_give_the_best_rate_and_the_winners() -> None:
     text = " ".join(finding.sentences)
     assert "beats dense trained with C by" in text
     assert "loses to dense trained with 2C by" in text
-    assert "rates that win: 0.25, 0.3" in text
+    assert "rates that win at C: 0.25, 0.3" in text
 
 
 def test_overtraining_compares_serving_at_equal_loss() -> None:

@@ -27,9 +27,9 @@ ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
 
 
 def find_all(study: StudyConfig, trained: list[Trained], noise: SeedNoise | None) -> list[Finding]:
-    """The finding of every entry, of stages too, whose design has an analysis and a run that did not diverge."""
+    """The finding of every entry whose design has an analysis and a run that did not diverge; stages after the runs."""
     found = []
-    for source in [*(source for stage in study.stages for source in stage.runs), *study.runs]:
+    for source in [*study.runs, *(source for stage in study.stages for source in stage.runs)]:
         analysis = ANALYSES.get(source.design)
         if analysis is None:
             continue

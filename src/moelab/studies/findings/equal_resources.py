@@ -41,8 +41,9 @@ def equal_resources(found: Evidence) -> Finding:
                 r: each.optimum if isinstance(each, Slice) else {"why_none": each} for r, each in fitted.items()
             },
         }
+    rivals = any(d.label("role") == "dense" for d in found.designs)
     section = Section(
-        "Equal parameters, compute and data",
+        "Equal parameters, compute and data" if rivals else "Activation rate at equal parameters and compute",
         text=[
             "All models have the same total parameters and the same training cost (one dense model twice as much). A "
             "MoE is cheaper per token and so processes more of them: fresh text, or with strict reuse only the tokens "
@@ -90,15 +91,16 @@ def _verdicts(found: Evidence, budget: str, moes: dict[str, list[Design]], dense
     sentences = []
     for reuse, group in moes.items():
         best = min(group, key=lambda d: d.loss)
+        who = f"the MoE (rate {_rate(best):.2g}, {_NAMES[reuse].split(', ')[1]})"
+        parts = []
         for times, rival in dense.items():
             ahead, behind = (best, rival) if best.loss < rival.loss else (rival, best)
-            who = f"the MoE (rate {_rate(best):.2g}, {_NAMES[reuse].split(', ')[1]})"
-            order = f"{who} beats" if ahead is best else f"{who} loses to"
-            text = f"At equal parameters {order} dense trained with {_cost(times)} by {found.judged(ahead, behind)}"
-            if times == "1" and len(group) > 2:
-                winners = [f"{_rate(d):.2g}" for d in group if d.loss < rival.loss]
-                text += f"; rates that win: {', '.join(winners) or 'none'}"
-            sentences.append(text + ".")
+            verb = "beats" if ahead is best else "loses to"
+            parts.append(f"{verb} dense trained with {_cost(times)} by {found.judged(ahead, behind)}")
+        if parts:
+            winners = [f"{_rate(d):.2g}" for d in group if "1" in dense and d.loss < dense["1"].loss]
+            won = f"; rates that win at C: {', '.join(winners) or 'none'}" if len(group) > 2 else ""
+            sentences.append(f"At equal parameters {who} {' and '.join(parts)}{won}.")
     return sentences
 
 
