@@ -218,8 +218,6 @@ def test_permuting_experts_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", GROUPED)
 def test_padding_is_not_in_any_group(name: str) -> None:
     """Whatever padding holds, real tokens get the same, and the record does not see it."""
-    if name in ("mixture, learned",):
-        pytest.skip("as mixture")
     moe, x = layer(**GROUPED[name]), tokens()
     mask = torch.ones(4, 6, dtype=torch.bool)
     mask[1, :4] = mask[3, :1] = False

@@ -3,6 +3,10 @@
 The modules' own forward pass is its reference. Of the experts only those that were chosen are read.
 """
 
+from typing import Any
+
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -81,12 +85,14 @@ class NativeDecode:
 
 def _layer_tensors(model: LanguageModel, index: int, cache: KVCache) -> list[Tensor | None]:
     """The tensors of one layer in the order of `Layer` in decode.c."""
-    layer, stored = model.model.layers[index], cache.layers[index]
-    attention, feed_forward = layer.self_attn, layer.mlp
+    layer: Any = model.model.layers[index]
+    attention, feed_forward, stored = layer.self_attn, layer.mlp, cache.layers[index]
     norms = [attention.q_norm.weight, attention.k_norm.weight] if model.config.qk_norm != "none" else [None, None]
     projections = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight, attention.o_proj.weight]
-    router: Tensor | None = None
-    bias: Tensor | None = None
+    router: Any = None
+    bias: Any = None
+    first: Tensor | None
+    down: Tensor | None
     shared: list[Tensor | None] = [None, None]
     if isinstance(feed_forward, MoELayer):
         router, first, down = feed_forward.router.weight, feed_forward.experts.first, feed_forward.experts.down_proj

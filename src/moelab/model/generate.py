@@ -65,7 +65,7 @@ def _generate(
     if cache is not None and decodes_natively(model, len(prompts)):
         step = NativeDecode(model, cache, start=(~mask).sum(1))
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    fresh, new = tokens, []
+    fresh, new = tokens, list[Tensor]()
     for _ in range(max_new_tokens):
         # A mask of ones alone says nothing: leave it out and take the fast causal path.
         shown = None if all(len(p) == len(prompts[0]) for p in prompts) else mask
