@@ -5,8 +5,6 @@ The modules' own forward pass is its reference. Of the experts only those that w
 
 from typing import Any
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
