@@ -258,6 +258,29 @@ def test_a_target_out_of_reach_names_the_nearest(tiny: Space) -> None:
         plan(budget, [JOINT, ABNAR], tiny)
 
 
+DOCS = {
+    "d_model": {"from": 32, "to": 128, "step": 16}, "n_layers": [2, 3, 4], "aspect": [8, 48], "head_dim": [16],
+    "heads_per_kv": 1, "n_experts": [4, 8, 16], "top_k": [1, 2, 4], "d_expert_step": 8, "vocab_size": 512,
+    "seq_len": 128,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flops", [1e14, 1e15])
+def test_no_design_is_listed_twice(flops: float) -> None:
+    """Within half a per cent is not transitive: two of the best may be built as the same twin."""
+    result = plan(Budget(flops=flops), [JOINT], Space.parse(DOCS), top=20)
+    inputs = [JOINT.variables_of(design.config, design.tokens, 128).variables for design in result.candidates]
+    for i, first in enumerate(inputs):
+        for other in inputs[i + 1 :]:
+            assert any(abs(other[name] - first[name]) > 0.0049 * abs(first[name]) for name in first)
+
+
+def test_how_many_are_near_equal_does_not_depend_on_how_many_are_shown(fits: list[FittedLaw]) -> None:
+    space = Space.parse(DOCS)
+    counts = {plan(Budget(flops=1e15), fits[:1], space, top=top, extrapolate=True).near_equal for top in (1, 3, 10)}
+    assert len(counts) == 1
+
+
 def held(interval: Any) -> bool:
     """Whether an interval holds its own value."""
     return bool(interval.low <= interval.value <= interval.high)

@@ -1,5 +1,7 @@
 """Designs that the laws cannot tell apart, and which of them to build: Li et al.'s rules (arXiv 2506.12119) decide."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -42,18 +44,41 @@ def twins(ranking: Ranking, index: int) -> Array:
 
 def top(ranking: Ranking, positions: Array, count: int) -> list[int]:
     """The `count` best of the positions that differ from each other in some law input."""
+    return list(islice(_different(ranking, positions), count))
+
+
+def listing(ranking: Ranking, positions: Array, count: int) -> list[int]:
+    """The `count` best designs as they should be built: for each of `top`, the twin that Li et al.'s rules prefer.
+
+    Being one to the laws is not transitive, so two of the best may lead to the same twin, or to two that are one to the
+    laws: only the first is listed.
+    """
+    listed: list[int] = []
+    for index in _different(ranking, positions):
+        twin = preferred(ranking.field.lattice, twins(ranking, index))
+        if not any(_one(ranking, other, twin) for other in listed):
+            listed.append(twin)
+        if len(listed) == count:
+            break
+    return listed
+
+
+def _different(ranking: Ranking, positions: Array) -> Iterator[int]:
+    """Positions, best first, each different in some law input from all before it."""
     order = positions[np.argsort(ranking.score[positions], kind="stable")]
     columns = [column[order] for column in ranking.seen]
     free = np.ones(len(order), bool)
-    chosen: list[int] = []
-    while len(chosen) < count and free.any():
+    while free.any():
         first = int(np.argmax(free))
-        chosen.append(int(order[first]))
+        yield int(order[first])
         same = np.ones(len(order), bool)
         for column in columns:
             same &= np.abs(column - column[first]) <= SAME * np.abs(column[first])
         free &= ~same
-    return chosen
+
+
+def _one(ranking: Ranking, first: int, second: int) -> bool:
+    return all(abs(column[second] - column[first]) <= SAME * abs(column[first]) for column in ranking.seen)
 
 
 def preferred(lattice: Lattice, positions: Array) -> int:

@@ -21,7 +21,7 @@ from moelab.planning.plots import slice_rows
 from moelab.planning.ranking import Ranking
 from moelab.planning.relax import binding, relaxed_gains
 from moelab.planning.result import Plan
-from moelab.planning.uncertainty import Decision, decide, shortlist
+from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.voices import Voice
 
 Array = NDArray[Any]
@@ -42,7 +42,7 @@ class Answer:
         self.field, self.made = ranking.field, dict[int, Candidate]()
         self.distinct = alike.distinct(ranking)
         moe = self.field.lattice.is_moe
-        self.listed = [self._representative(i) for i in alike.top(ranking, self.distinct, top)]
+        self.listed = alike.listing(ranking, self.distinct, top)
         self.chosen = self.listed[0]
         self.dense, self.moe = (
             None if best is None else self._representative(best)
@@ -53,8 +53,7 @@ class Answer:
         self.curves = {v.id: self._law_curve(v) for v in speaking}
         kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
         ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
-        listed = shortlist(ranking, self.distinct, ranked)
-        self.decision: Decision | None = decide(ranking, self.chosen, listed)
+        self.decision: Decision | None = decide(ranking, self.chosen, self.distinct, ranked)
 
     def _representative(self, index: int) -> int:
         return alike.preferred(self.field.lattice, alike.twins(self.ranking, index))

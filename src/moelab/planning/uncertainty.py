@@ -72,19 +72,30 @@ def quantiles(values: Array, weight: Array, at: tuple[float, float] = (0.1, 0.9)
     return float(low), float(high)
 
 
-def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, bool]:
-    """Distinct designs to evaluate the draws on: the best, the best of each kind, and every k-th of the rest."""
+def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, Array, bool]:
+    """Designs to evaluate the draws on, which of them count as distinct, and whether only a part is there.
+
+    Those are the best of the distinct ones, the best of each kind, every k-th of the rest, and `extra`: designs to be
+    shown, which may be twins of distinct ones and are then not counted again.
+    """
     order = distinct[np.argsort(ranking.score[distinct], kind="stable")]
-    if len(order) <= SHORTLIST + 1500:
-        return np.union1d(order, extra), False
-    moe = ranking.field.lattice.is_moe[order]
-    rest = order[SHORTLIST:]
-    parts = [order[:SHORTLIST], order[moe][:300], order[~moe][:300], rest[:: max(1, len(rest) // 1500)], extra]
-    return np.unique(np.concatenate(parts)), True
+    capped = len(order) > SHORTLIST + 1500
+    kept = order
+    if capped:
+        moe = ranking.field.lattice.is_moe[order]
+        rest = order[SHORTLIST:]
+        kept = np.concatenate(
+            [order[:SHORTLIST], order[moe][:300], order[~moe][:300], rest[:: max(1, len(rest) // 1500)]]
+        )
+    index = np.union1d(kept, extra)
+    return index, np.isin(index, kept), capped
 
 
-def decide(ranking: Ranking, chosen: int, listed: tuple[Array, bool]) -> Decision | None:
-    """The draws' verdict, or None where no single set of runs was fitted with draws, or money is the objective."""
+def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Decision | None:
+    """The draws' verdict, or None where no single set of runs was fitted with draws, or money is the objective.
+
+    `distinct` are the designs that differ to the laws, `extra` those that will be shown beside them.
+    """
     jury = ranking.jury
     if (
         ranking.cost is not None
@@ -93,7 +104,7 @@ def decide(ranking: Ranking, chosen: int, listed: tuple[Array, bool]) -> Decisio
         or not any(voice.n_draws for voice in jury[0].voices)
     ):
         return None
-    index, capped = listed
+    index, counted, capped = shortlist(ranking, distinct, extra)
     some = ranking.field.take(index)
     rows, weight, dropped = draws_of(jury[0], some)
     if not len(rows):
@@ -104,7 +115,8 @@ def decide(ranking: Ranking, chosen: int, listed: tuple[Array, bool]) -> Decisio
     # p10 of the difference is not positive: at least a tenth of the draws rate the design no worse than the chosen one.
     at = np.argmax(below >= 0.1 - 1e-12, axis=0)
     p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
-    near = p10 <= 1e-12
+    near = (p10 <= 1e-12) & counted
+    beyond = ranking.score[index] > np.sort(ranking.score[distinct])[min(SHORTLIST, len(distinct)) - 1]
     moe = some.lattice.is_moe
     p_moe = None
     if moe.any() and not moe.all():
@@ -115,8 +127,8 @@ def decide(ranking: Ranking, chosen: int, listed: tuple[Array, bool]) -> Decisio
         rows=rows,
         weight=weight,
         curve=ranking.curves[0],
-        near_equal=int(near.sum()),
-        capped=capped and bool(near[-1]),
+        near_equal=max(1, int(near.sum())),
+        capped=capped and bool((near & beyond).any()),
         p_moe_beats_dense=p_moe,
         optimum=_optimum(ranking, chosen, some, rows.argmin(axis=1), weight),
         dropped=dropped,
