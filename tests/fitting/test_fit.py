@@ -157,6 +157,11 @@ def test_seed_noise_is_reported(variables_of) -> None:
     assert noise["n_groups"] == 30
     assert noise["rel"] == pytest.approx(0.01, rel=0.4)
     assert fit(table, law, bootstrap=0).seed_noise is None
+    # Runs of one seed, or of two seeds that another column sets apart, are no replicates.
+    assert fit({**twice, "seed": np.full(60, 42)}, law, bootstrap=0).seed_noise is None
+    assert fit({**twice, "router_type": np.repeat(["Hash", "S-Base"], 30)}, law, bootstrap=0).seed_noise is None
+    measured = {"loss_c4": twice["loss"] + 1, "run_id": np.arange(60)}
+    assert fit({**twice, **measured}, law, bootstrap=0).seed_noise["n_groups"] == 30
 
 
 def test_saved_fits_read_back_and_predict_the_same(tmp_path, variables_of) -> None:

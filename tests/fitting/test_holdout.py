@@ -66,6 +66,35 @@ def test_leave_one_group_out(sweep) -> None:
         group_holdout(sweep, "wang2024", "params_active")
 
 
+def test_two_groups_can_be_held_out_with_a_bootstrap(sweep) -> None:
+    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
+    score = group_holdout(halves, "wang2024", "family", **FEW)
+    assert score.n_runs == 60
+    assert score.coverage_80 is not None
+
+
+def test_the_users_groups_are_what_the_bootstrap_resamples(sweep) -> None:
+    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
+    assert (
+        group_holdout(halves, "wang2024", "family", group="sweep", **FEW).rows
+        != group_holdout(halves, "wang2024", "family", **FEW).rows
+    )
+
+
+def test_too_few_draws_claim_no_coverage(sweep) -> None:
+    score = ordered_holdout(sweep, "wang2024", 0.2, bootstrap=1, starts=8)[1]
+    assert score.coverage_80 is None
+    assert score.rows[0]["low"] is None
+
+
+def test_enormous_tables_are_ordered_without_overflow(sweep) -> None:
+    from moelab.fitting.columns import compute_order
+
+    order = compute_order({"params_total": np.array([1e208, 2e208]), "tokens": np.array([3e109, 1e109])})
+    assert order is not None
+    assert order[0] / order[1] == pytest.approx(1.5)
+
+
 def test_chosen_rows_are_held_out(sweep) -> None:
     held = sweep["sweep"].to_numpy() == 1
     fitted, score = masked_holdout(sweep, "wang2024", held, **FEW)

@@ -13,6 +13,8 @@ MOST = 100_000
 """Bootstrap replicates, draws or starts beyond which only memory and time grow."""
 FEWEST_DRAWS = 20
 """Draws below which the 10th and 90th percentile are little more than the extremes."""
+FEWEST_IN_INTERVAL = 10
+"""Draws below which there is no interval at all."""
 
 
 def numbers(values: Array, name: str) -> Array:

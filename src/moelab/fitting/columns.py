@@ -176,7 +176,7 @@ def observations(
         kinds=np.where(np.full(len(measured), law.covers_moe) if ratio is None else ratio > 1, "moe", "dense"),
         order=compute_order(columns, found),
         groups=groups,
-        replicates=_replicates(columns, found),
+        replicates=_replicates(columns, found, target),
     )
 
 
@@ -195,22 +195,38 @@ def compute_order(columns: Columns, found: Columns | None = None) -> Array | Non
         params = variable({**columns, **(found or {})}, name)
         if params is not None:
             tokens = variable(columns, "tokens")
-            return params if tokens is None else params * tokens
+            return params if tokens is None else _product(params, tokens)
     return None
 
 
-SAME = (
-    "params_total", "params_active", "n_experts", "top_k", "n_shared_experts", "d_expert", "d_shared", "d_model",
-    "n_layers", "tokens", "unique_tokens", "batch_tokens", "learning_rate", "optimizer", "schedule", "router",
-    "data_hash",
-)  # fmt: skip
-"""Columns in which replicates must agree, besides the law's own variables, where the table has them."""
+def _product(params: Array, tokens: Array) -> Array:
+    """Parameters times tokens; where that overflows, in units of the most tokens: only the order and ratios count."""
+    with np.errstate(over="ignore"):
+        product = params * tokens
+    return product if np.isfinite(product).all() else params * (tokens / np.max(tokens))
 
 
-def _replicates(columns: Columns, found: Columns) -> Array | None:
-    """A label per row that runs share when they differ in `seed` only; None for a table without seeds."""
+OUTCOMES = {
+    "id", "run_id", "name", "seed", "replicate", "status", "bits_per_byte", "train_loss", "seconds",
+    "tokens_per_second", "peak_memory_bytes", "resumed", "spikes", "stopped_at", "device", "threads", "processes",
+    "dispatch", "parent_run",
+}  # fmt: skip
+MEASURED = ("loss", "routing_")
+"""Columns by name, and by how they begin, that a run's settings do not decide or that its seed may change."""
+
+
+def _replicates(columns: Columns, found: Columns, target: str) -> Array | None:
+    """A label per row, equal where runs differ in their seed and in nothing else that the table tells of them.
+
+    None for a table without seeds. Runs of one seed alone are no replicates: something untold sets them apart.
+    """
     if "seed" not in columns:
         return None
-    keys = [[str(value) for value in columns[name]] for name in SAME if name in columns]
+    settings = [n for n in columns if n not in OUTCOMES and n != target and not n.startswith(MEASURED)]
+    keys = [[str(value) for value in columns[name]] for name in settings]
     keys += [[repr(float(value)) for value in values] for values in found.values()]
-    return np.array(["|".join(parts) for parts in zip(*keys, strict=True)])
+    seeds: dict[str, set[str]] = {}
+    labels = ["|".join(parts) for parts in zip(*keys, strict=True)]
+    for label, seed in zip(labels, columns["seed"], strict=True):
+        seeds.setdefault(label, set()).add(str(seed))
+    return np.array([label if len(seeds[label]) > 1 else f"{label}|row {row}" for row, label in enumerate(labels)])

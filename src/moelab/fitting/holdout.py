@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.checks import FEWEST_IN_INTERVAL
 from moelab.fitting.columns import Observations, columns_of, observations
 from moelab.fitting.fit import fit_observations
 from moelab.fitting.fitted import FittedLaw, Holdout
@@ -53,22 +54,20 @@ def check_column(table: Any, column: str) -> None:
 def group_holdout(table: Any, law: str | Law, column: str, **options: Any) -> Holdout:
     """Leave out each value of `column` in turn and predict it from the others."""
     check_column(table, column)
-    law, data, options = _prepare(table, law, {**options, "group": options.get("group") or column}, column)
-    assert data.groups is not None
-    names = list(dict.fromkeys(data.groups.tolist()))
+    law, data, options = _prepare(table, law, options)
+    # The split says what is held out, the groups what a bootstrap resamples: one never stands for the other.
+    split = np.array([str(value) for value in columns_of(table)[column]])
+    names = list(dict.fromkeys(split.tolist()))
     if not 2 <= len(names) <= 50:
         raise InputError(f"holdout-by: {column} has {len(names)} values; expected 2 to 50 groups")
-    scores = [_score(law, data, data.groups == name, f"{column} {name}", options)[1] for name in names]
+    scores = [_score(law, data, split == name, f"{column} {name}", options)[1] for name in names]
     rows = [{**row, "group": name} for name, score in zip(names, scores, strict=True) for row in score.rows]
     return _summary(rows, f"each {column} in turn")
 
 
-def _prepare(
-    table: Any, law: str | Law, options: dict[str, Any], column: str | None = None
-) -> tuple[Law, Observations, dict[str, Any]]:
+def _prepare(table: Any, law: str | Law, options: dict[str, Any]) -> tuple[Law, Observations, dict[str, Any]]:
     law = get_law(law) if isinstance(law, str) else law
-    group = column or options.get("group")
-    data = observations(table, law, options.get("loss"), group, options.get("weight"))
+    data = observations(table, law, options.get("loss"), options.get("group"), options.get("weight"))
     return law, data, {name: options[name] for name in FIT_OPTIONS if name in options}
 
 
@@ -76,14 +75,16 @@ def _score(law: Law, data: Observations, held: Array, by: str, options: dict[str
     seen, unseen = data.take(np.flatnonzero(~held)), data.take(np.flatnonzero(held))
     fitted = fit_observations(seen, law, **options)
     predicted = fitted.predict(unseen.variables, noise=True)
+    # A percentile of a handful of draws is one of them: with so few there is no interval, hence no coverage.
+    told = len(fitted.draws) >= FEWEST_IN_INTERVAL
     reference = float(seen.order.max()) if seen.order is not None else None
     rows = [
         {
             "row": int(unseen.row[i]),
             "measured": float(unseen.measured[i]),
             "predicted": float(predicted.value[i]),
-            "low": _maybe(predicted.low[i]),
-            "high": _maybe(predicted.high[i]),
+            "low": _maybe(predicted.low[i]) if told else None,
+            "high": _maybe(predicted.high[i]) if told else None,
             "extrapolation": _maybe(predicted.extrapolation[i]),
             "factor": None if unseen.order is None or reference is None else float(unseen.order[i] / reference),
         }

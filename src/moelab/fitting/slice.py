@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.checks import check_effort, check_seed
+from moelab.fitting.checks import FEWEST_IN_INTERVAL, check_effort, check_seed
 
 Array = NDArray[Any]
 RANGE = (10, 90)
@@ -125,7 +125,7 @@ def _draw_parabolas(z: Array, loss: Array, count: int, seed: int) -> tuple[Array
 
 def interval_of(value: float, draws: Array) -> dict[str, float | None]:
     """A value with the 10th and 90th percentile of its draws, null where there are fewer than ten."""
-    if len(draws) < 10:
+    if len(draws) < FEWEST_IN_INTERVAL:
         return {"value": value, "low": None, "high": None}
     low, high = np.percentile(draws, RANGE)
     return {"value": value, "low": float(low), "high": float(high)}
