@@ -129,3 +129,36 @@ def test_impossible_limits_name_the_nearest_value(preset: str, limits: dict, mes
 def test_bad_traffic_is_refused(limits: dict) -> None:
     with pytest.raises(InputError, match=next(iter(limits))):
         Traffic.parse(limits)
+
+
+@pytest.mark.parametrize(
+    ("preset", "limits"),
+    [
+        ("olmoe-1b-7b", {"tpot": "1us"}),
+        ("olmoe-1b-7b", {"ttft": "1us"}),
+        ("olmoe-1b-7b", {"tpot": "1us", "ttft": "1us"}),
+        ("mixtral-8x7b", {"tpot": "1us", "ttft": "60ms", "gpus": 8}),
+        ("deepseek-v3", {"tpot": "1us", "prompt": 100000}),
+        ("olmoe-1b-7b", {"batch": 1000000}),
+        ("olmoe-1b-7b", {"batch": 5000, "tpot": "5ms", "gpus": 2}),
+    ],
+)
+def test_the_nearest_values_are_feasible(preset: str, limits: dict) -> None:
+    """Every value named is above the true limit, also as printed, and all of them hold together."""
+    model = load_preset(preset)
+    with pytest.raises(InputError) as error:
+        serve_one(model, Traffic.parse(limits), H100)
+    named, name = {}, ""
+    for part in str(error.value).split("; "):
+        if part.startswith("the nearest"):
+            named[name] = part.removeprefix("the nearest feasible value is ").replace(",", "")
+        else:
+            name = part.split(":")[0]
+    assert set(named) <= set(limits)
+    cost = serve_one(model, Traffic.parse(limits | named), H100)
+    assert cost["batch"] == int(named.get("batch", cost["batch"]))
+
+
+def test_limits_that_only_many_devices_meet_are_met() -> None:
+    cost = serve_one(load_preset("olmoe-1b-7b"), Traffic.parse({"tpot": "0.4ms"}), H100)
+    assert cost["time_per_output_token"] <= 0.0004

@@ -4,6 +4,7 @@ Requests arrive steadily and are of all ages, so a step of batch b decodes b tok
 (arXiv 2404.02852): step time = decode(b) + b / output x prompt time, throughput = b / step time.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
-from moelab.quantities import format_bytes, format_seconds
+from moelab.quantities import format_bytes, format_seconds, parse_seconds
 from moelab.serving.hardware import Hardware
 from moelab.serving.roofline import Layout, Load, Step, distinct_experts, load_of, prompt_time, step_of
 from moelab.serving.traffic import Traffic
@@ -24,6 +25,11 @@ CHUNK = 16384
 
 BISECTIONS, FALSE_POSITIONS = 4, 3
 """Steps towards the largest batch within a limit, on a logarithmic scale and then along the chord: within 1 % of it."""
+
+
+CHEAP = 4
+"""Devices, over the fewest that hold the model, up to which every layout is tried for its price; beyond, only where the
+limits are not met yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +130,9 @@ def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float) -> Se
             _improve(best, load, layout, traffic, hardware, price, everywhere)
         return best
     least = _least_gpus(load, hardware)
-    tried = [1, 2, 4] if traffic.tpot is None and traffic.ttft is None else [1, 2, 4, 8, 16]
-    for factor in tried:
+    for factor in (2**k for k in range(traffic.max_gpus.bit_length())):
         gpus = least * factor
-        unmet = ~best.feasible if factor > 4 else np.ones(len(gpus), bool)
+        unmet = ~best.feasible if factor > CHEAP else np.ones(len(gpus), bool)
         for g in np.unique(gpus[unmet & (gpus <= traffic.max_gpus)]):
             where = np.flatnonzero(unmet & (gpus == g))
             some = load.take(where)
@@ -223,34 +228,66 @@ def _shrink(steps: Step, most: Array, limit: Array) -> Array:
 
 
 def _why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
-    """Which limit cannot be met: memory, time per output token, or time to the first."""
+    """Which limit cannot be met, and its nearest feasible value: memory, latencies, or the batch within them."""
+    load = load_of(Shape.of(model), traffic, hardware)
     free = traffic.model_copy(update={"tpot": None, "ttft": None, "batch": 1})
-    alone = serve(model, free, hardware).to_dict()
-    if alone is None:
-        load = load_of(Shape.of(model), traffic, hardware)
+    fitting = [layout for layout in _layouts(traffic) if _largest_batch(load, layout, free, hardware)[0][0] >= 1]
+    if not fitting:
         need = int(_least_gpus(load, hardware)[0])
         have = traffic.gpus or traffic.max_gpus
         return (
             f"gpus: {have} x {hardware.name} ({format_bytes(hardware.memory)} each) cannot hold weights and a request "
             f"({format_bytes(float(load.weight_bytes[0] + load.kv_bytes[0]))}); the nearest feasible value is {need}"
         )
-    fastest = _fastest(model, free, hardware)
-    parts = [
-        f"{name}: {format_seconds(limit)} cannot be met; the nearest feasible value is {format_seconds(fastest[name])}"
-        for name, limit in (("tpot", traffic.tpot), ("ttft", traffic.ttft))
-        if limit is not None and fastest[name] > limit
-    ]
-    if parts:
-        return "; ".join(parts)
-    return f"batch: {traffic.batch} does not fit memory, tpot and ttft together; leave it out for the largest that does"
+    late = _too_late(load, fitting, traffic, hardware, free)
+    if late:
+        return "; ".join(late)
+    most = traffic.model_copy(update={"batch": None, "max_batch": UNLIMITED})
+    largest = max(int(_largest_batch(load, layout, most, hardware)[0][0]) for layout in fitting)
+    limits = [name for name in ("tpot", "ttft") if getattr(traffic, name) is not None]
+    return (
+        f"batch: {traffic.batch:,} does not fit {_and(['memory', *limits])}; the nearest feasible value is {largest:,}"
+    )
 
 
-def _fastest(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> dict[str, float]:
-    """The least time per token and to the first token over all layouts, at batch 1."""
-    options = [traffic.gpus] if traffic.gpus else [2**k for k in range(int(np.log2(traffic.max_gpus)) + 1)]
-    tried = [serve(model, traffic.model_copy(update={"gpus": g}), hardware).to_dict() for g in options]
-    found = [cost for cost in tried if cost is not None]
-    return {
-        "tpot": min(cost["time_per_output_token"] for cost in found),
-        "ttft": min(cost["time_to_first_token"] for cost in found),
-    }
+UNLIMITED = 10**12
+"""More requests a device than any memory holds."""
+
+
+def _layouts(traffic: Traffic) -> list[Layout]:
+    """Every layout that `serve` may choose."""
+    counts = [traffic.gpus] if traffic.gpus else [2**k for k in range(traffic.max_gpus.bit_length())]
+    return [Layout(g, parallel) for g in counts for parallel in ((False, True) if g > 1 else (False,))]
+
+
+def _too_late(load: Load, layouts: Sequence[Layout], traffic: Traffic, hardware: Hardware, free: Traffic) -> list[str]:
+    """The limits on latency that not even batch 1 meets, each with its nearest value; together they are feasible."""
+    steps = [_largest_batch(load, layout, free, hardware) for layout in layouts]
+    times = [(float(step[0]), float((first + step)[0])) for _, step, first in steps]
+    lines = []
+    ttft = np.inf if traffic.ttft is None else traffic.ttft
+    fastest = min(total for _, total in times)
+    if ttft < fastest:
+        lines.append(_unmet("ttft", ttft, fastest))
+        ttft = parse_seconds(_rounded_up(fastest))
+    within = min(step for step, total in times if total <= ttft)
+    if traffic.tpot is not None and traffic.tpot < within:
+        lines.insert(0, _unmet("tpot", traffic.tpot, within))
+    return lines
+
+
+def _unmet(name: str, limit: float, nearest: float) -> str:
+    shown = _rounded_up(nearest)
+    return f"{name}: {format_seconds(limit)} cannot be met; the nearest feasible value is {shown}"
+
+
+def _rounded_up(seconds: float) -> str:
+    """A time in three digits, not below the given one, as `--tpot` reads it."""
+    scale, unit = (1e3, "ms") if seconds < 1 else (1.0, "s")
+    digits = 2 - math.floor(math.log10(seconds * scale))
+    value = math.ceil(seconds * scale * 10**digits * (1 + 1e-9)) / 10**digits
+    return f"{np.format_float_positional(value, trim='-')} {unit}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} together"
