@@ -63,11 +63,18 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "note: tensor parallel over" in run(capsys, *words, "1024")[1]
     tables = tmp_path / "t.yaml"
     tables.write_text("prefill: {1: {1: 0.1, 2: 0.2}}\ndecode: {1: {1: 0.02, 64: 0.03}}\n")
-    code, out, _ = run(
-        capsys, "serving", "llama3-8b", "--hardware", "h100", "--gpus", "1", "--tables", str(tables), "--json"
-    )
+    words = ("serving", "llama3-8b", "--hardware", "h100", "--tables", str(tables))
+    code, out, _ = run(capsys, *words, "--gpus", "1", "--json")
     assert code == 0
-    assert json.loads(out)["gpus"] == 1
+    value = json.loads(out)
+    assert value["gpus"] == 1
+    assert keys <= set(value)
+    assert json.loads(run(capsys, *words, "--json")[1]) == value
+    assert value["warnings"][0].startswith("decode at a batch of")
+    assert "note: decode at a batch of" in run(capsys, *words)[1]
+    for flag in (("--tpot", "5ms"), ("--ttft", "1s"), ("--batch", "3"), ("--imbalance", "2")):
+        code, _, err = run(capsys, *words, *flag)
+        assert (code, err.startswith(f"error: {flag[0]}: is for the roofline")) == (2, True)
 
 
 def test_serving_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

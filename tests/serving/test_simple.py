@@ -55,3 +55,37 @@ def test_too_little_memory_names_what_is_needed() -> None:
             params_total=1e12, d_model=1, n_layers=1, prompt=1, output=1, memory_elements=40e9, price_per_hour=1.0,
             prefill=lambda b, g: 1.0, decode=lambda b, g: 1.0,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({1: 0.1, 64: 0.01}, "seconds fall from 0.1 at batch 1 to 0.01 at 64"),
+        ({1: 0.1, 64: float("inf")}, "positive and finite"),
+        ({1: 0.1, 64: float("nan")}, "positive and finite"),
+        ({0: 0.1, 64: 0.2}, "positive and finite"),
+        ({1: 0.1}, "at least two batches"),
+    ],
+)
+def test_tables_that_no_machine_gives_are_refused(rows: dict[float, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        table({2: rows})
+
+
+def test_a_table_that_falls_by_noise_stays_level_beyond_its_end() -> None:
+    latency = table({1: {1: 0.0100, 64: 0.0098}})
+    assert latency(1e6, 1) == pytest.approx(0.0098)
+
+
+def test_the_answer_says_where_it_lies_beyond_the_table() -> None:
+    latency = table({1: {1: 0.01, 64: 0.02}})
+    cost = serve_simple(
+        params_total=10e9, d_model=4096, n_layers=32, prompt=1000, output=200, memory_elements=80e9,
+        price_per_hour=3.6, prefill=latency, decode=latency, gpus=(1,),
+    )  # fmt: skip
+    assert cost.batch > 64
+    assert [line.split()[0] for line in cost.doubts(latency, latency, 200)] == ["decode"]
+    assert cost.time_per_output_token == pytest.approx(cost.batch / cost.tokens_per_second)
+    assert cost.time_to_first_token == pytest.approx(0.01 + cost.time_per_output_token)
+    assert cost.cost_per_million_tokens * 1200 == pytest.approx(cost.cost_per_million_output_tokens * 200)
+    assert cost.memory_elements == pytest.approx(80e9)

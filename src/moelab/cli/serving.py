@@ -61,8 +61,17 @@ def command(
     )
     check_output(plot, "--plot", FIGURES)
     if tables is not None:
-        if plot is not None:
-            raise InputError("--plot: draws the roofline's latencies, not those of --tables")
+        ignored = {
+            "--plot": plot is not None,
+            "--tpot": tpot is not None,
+            "--ttft": ttft is not None,
+            "--batch": batch != "auto",
+            "--imbalance": imbalance != 1,
+            "--kv-precision": kv_precision not in ("bf16", precision),
+        }
+        for flag, given in ignored.items():
+            if given:
+                raise InputError(f"{flag}: is for the roofline; with --tables the batch follows from memory alone")
         _simple(model, traffic, device, device.price if gpu_price is None else gpu_price, tables, json)
         return
     cost = serve_one(model, traffic, device, gpu_price)
@@ -100,30 +109,49 @@ def _simple(
 
     from moelab.architecture import count_parameters
     from moelab.architecture.memory import bytes_of
-    from moelab.cli.output import print_json, print_table
-    from moelab.quantities import format_number
+    from moelab.cli.output import print_json, print_line, print_table
+    from moelab.errors import InputError
+    from moelab.quantities import format_bytes, format_number, format_seconds
+    from moelab.serving.roofline import distinct_experts
     from moelab.serving.simple import load_tables, serve_simple
 
     prefill, decode = load_tables(tables)
+    measured = tuple(sorted(set(prefill.gpus) & set(decode.gpus)))
+    if not measured:
+        raise InputError(
+            f"latency table: prefill and decode share no number of devices: {list(prefill.gpus)}, {list(decode.gpus)}"
+        )
+    size = bytes_of(traffic.precision)
     cost = serve_simple(
         params_total=count_parameters(model).params_total,
         d_model=model.n_kv_heads * model.head_dim,
         n_layers=model.n_layers,
         prompt=traffic.prompt,
         output=traffic.output,
-        memory_elements=device.memory / bytes_of(traffic.precision),
+        memory_elements=device.memory / size,
         price_per_hour=price,
         prefill=prefill,
         decode=decode,
-        gpus=(1, 2, 4, 8) if traffic.gpus is None else (traffic.gpus,),
+        gpus=measured if traffic.gpus is None else (traffic.gpus,),
     )
+    doubts = cost.doubts(prefill, decode, traffic.output)
     if json:
-        print_json(asdict(cost))
+        value = asdict(cost)
+        value["memory_bytes"] = value.pop("memory_elements") * size
+        moe = model.moe
+        value["distinct_experts"] = float(distinct_experts(moe.n_experts, moe.top_k, cost.batch)) if moe else 0.0
+        print_json({"gpu_price": price, **value, "warnings": doubts})
         return
     rows = [
         ("devices", f"{cost.gpus} x {device.name}"),
-        ("requests in flight", f"{cost.batch:.1f}"),
+        ("memory", format_bytes(cost.memory_elements * size)),
+        ("requests in flight", f"{cost.batch:,.1f}"),
         ("output tokens per second", format_number(cost.tokens_per_second)),
+        ("time to first token", format_seconds(cost.time_to_first_token)),
+        ("time per output token", format_seconds(cost.time_per_output_token)),
+        (f"$ per million tokens (${price:g} a device-hour)", f"{cost.cost_per_million_tokens:.4g}"),
         ("$ per million output tokens", f"{cost.cost_per_million_output_tokens:.4g}"),
     ]
     print_table([f"from the latencies of {tables}", ""], rows)
+    for line in doubts:
+        print_line(f"note: {line}")
