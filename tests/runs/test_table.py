@@ -102,6 +102,21 @@ def test_the_place_in_the_query_around_a_condition_is_not_told(table) -> None:
     assert "Column" not in str(caught.value)
 
 
+def test_words_for_a_missing_number_leave_a_column_of_numbers(tmp_path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("loss,tokens,router\n3.5,1e9,a\nnan,NA,1\n 2.5,2e9,-\ninf,3e9,b\n")
+    assert load_table(path, where=["loss < 100"])["loss"].to_list() == [3.5, 2.5]
+    assert load_table(path, where=["tokens < 1e12"]).height == 3
+    assert load_table(path)["router"].to_list() == ["a", "1", "-", "b"]
+
+
+def test_a_column_named_twice_is_refused(tmp_path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("loss,loss,tokens\n3.5,2.5,1e9\n")
+    with pytest.raises(InputError, match="names the column 'loss' twice"):
+        load_table(path)
+
+
 def test_bad_files_are_refused(tmp_path) -> None:
     (tmp_path / "runs.txt").write_text("x")
     (tmp_path / "runs.csv").write_text("")

@@ -20,6 +20,8 @@ _NUMBER = re.compile(r"(?<![\w.])\d[\w.]*(?:(?<=[eE])[+-]\d+)?")
 _PLAIN = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?\Z")
 _LARGE_WHOLE = re.compile(r"(?<![\w.])\d{7,}(?![\w.])")
 _PLACE = re.compile(r" at Line: \d+, Column: \d+")
+_AGAIN = re.compile(r"_duplicated_\d+\Z")
+_MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
@@ -112,11 +114,40 @@ def _read(path: Path) -> pl.DataFrame:
     if suffix not in readers:
         raise InputError(f"runs: {path} is none of {', '.join(readers)} or a folder of runs")
     try:
-        return readers[suffix]()
+        table: pl.DataFrame = readers[suffix]()
+        return _as_numbers(_each_once(table, path)) if suffix in (".csv", ".tsv") else table
     except pl.exceptions.NoDataError:
         raise InputError(f"runs: {path} is empty") from None
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise InputError(f"runs: cannot read {path}: {_first_line(error)}") from None
+
+
+def _each_once(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Raises InputError for a header that names a column twice, which the reader renames."""
+    for name in table.columns:
+        first = _AGAIN.sub("", name)
+        if first != name and first in table.columns:
+            raise InputError(f"runs: {path} names the column {first!r} twice; rename or leave out one of them")
+    return table
+
+
+def _as_numbers(table: pl.DataFrame) -> pl.DataFrame:
+    """Text columns of numbers and words for a missing one (nan, NA, -) as numbers: conditions must compare them."""
+    found = []
+    for name in table.columns:
+        if table[name].dtype != pl.String:
+            continue
+        bare = table[name].str.strip_chars()
+        missing = bare.str.to_lowercase().is_in(_MISSING).fill_null(True)
+        values = bare.cast(pl.Float64, strict=False)
+        if ((values.is_not_null()) | missing).all() and values.is_finite().any():
+            # Missing becomes NaN, not null: a fit then says which rows to drop.
+            found.append(
+                pl.select(pl.when(missing & bare.is_not_null()).then(float("nan")).otherwise(values))
+                .to_series()
+                .alias(name)
+            )
+    return table.with_columns(found)
 
 
 def _assign(table: pl.DataFrame, assignment: str) -> pl.DataFrame:
