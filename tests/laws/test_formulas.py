@@ -100,6 +100,15 @@ def test_missing_names_are_named() -> None:
         get_law("yun2024").loss(None, {"params_dense": 1e9, "tokens": 1e9, "n_experts": 8})
 
 
+def test_the_range_is_unknown_where_size_or_tokens_have_none() -> None:
+    designs = {"params_non_embedding": [1e9], "tokens": [3.7e20], "granularity": [4.0], "expansion": [16.0]}
+    assert np.isnan(get_law("krajewski2024-x16").extrapolation(designs)).all()
+    assert get_law("krajewski2024").extrapolation(designs) > 9
+    designs = {"params_total": [1e20], "tokens": [10.0], "sparsity": [0.5]}
+    assert np.isnan(get_law("abnar2025").extrapolation(designs)).all()
+    assert get_law("abnar2025").extrapolation({**designs, "train_flops": [1e20]}) == 0
+
+
 def test_a_million_designs_take_no_loop() -> None:
     n = 1_000_000
     designs = {"params_total": np.geomspace(1e8, 1e10, n), "tokens": np.full(n, 1e11), "sparsity": np.full(n, 0.9)}

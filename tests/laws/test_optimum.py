@@ -62,6 +62,11 @@ def test_dense_optimum_equals_the_closed_form(law_id) -> None:
     assert optimum(law, 1e21).values["params_total"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_optimum_at_the_end_of_the_sizes_says_so() -> None:
+    assert optimum(get_law("hoffmann2022"), 1e60).decided_by == ("params_total at the largest considered (1e+15)",)
+    assert optimum(get_law("hoffmann2022"), 1e24).decided_by == ()
+
+
 def test_served_tokens_shrink_the_model() -> None:
     law = get_law("ludziejewski2025")
     plain = optimum(law, 1e21, {"n_experts": 8}).values["params_active"]
@@ -91,6 +96,9 @@ def test_repeated_data_composes_with_an_optimum() -> None:
         ("krajewski2024", {"n_experts": 8}, "takes expansion, granularity, not 'n_experts'"),
         ("abnar2025", {"sparsity": 1.0}, "sparsity is out of range"),
         ("yun2024", {}, "has no published coefficients"),
+        ("ludziejewski2025", {"n_experts": 0.5}, "n_experts must be at least 1"),
+        ("ludziejewski2025", {"n_experts": np.nan}, "n_experts is out of range"),
+        ("tian2025", {"expert_activation": 2.0}, "expert_activation must be at most 1"),
         ("wang2024", {}, "states no compute convention"),
     ],
 )

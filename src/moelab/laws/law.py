@@ -20,6 +20,10 @@ Both share their intermediate results, hold for complex numbers, and broadcast."
 Mark = Literal["read", "second-hand", "recomputed"]
 SHARES = ("sparsity", "weight_sparsity", "shared_share")
 """Variables at least 0 and below 1; the others are positive."""
+RATES = ("expert_activation", "activation_rate")
+"""Variables above 0 and at most 1: what one token uses of what there is."""
+COUNTS = ("n_experts", "expert_ratio")
+"""Variables of at least 1: all there is over what one token uses."""
 Compute = Callable[[Array, float, Values], dict[str, Array]]
 Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
 
@@ -79,13 +83,15 @@ class Law:
         return set(self.variables) <= set(variables)
 
     def extrapolation(self, variables: Values, ranges: Mapping[str, tuple[float, float] | None] | None = None) -> Array:
-        """Largest log10 distance outside the fitted range, per design; 0 inside, NaN where no range is known.
+        """Largest log10 distance outside the fitted range, per design; 0 inside, NaN where the range is unknown.
 
-        A share S, such as `sparsity`, is measured as 1 / (1 - S): for experts, the factor by which they outnumber
-        those in use.
+        It is unknown where the law's size or its tokens have no known range, unless that of the compute stands in for
+        both and the compute is given. A share S, such as `sparsity`, is measured as 1 / (1 - S): for experts, the
+        factor by which they outnumber those in use.
         """
         known = {k: r for k, r in (self.ranges if ranges is None else ranges).items() if r and k in variables}
-        if not known:
+        scale = [name for name in self.variables if name.startswith("params_") or name == "tokens"]
+        if not known or not (set(scale) <= set(known) or "train_flops" in known):
             return np.full(np.broadcast_shapes(*(np.shape(value) for value in variables.values())), np.nan)
         return np.maximum.reduce(
             np.broadcast_arrays(*(_distance(name, variables[name], known[name]) for name in known))

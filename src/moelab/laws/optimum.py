@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from moelab.errors import InputError
-from moelab.laws.law import SHARES, Array, Law, Values
+from moelab.laws.law import COUNTS, RATES, SHARES, Array, Law, Values
 from moelab.quantities import format_bytes, format_number
 
 SMALLEST, LARGEST, GRID, ZOOMS = 1e4, 1e15, 161, 12
@@ -57,7 +57,10 @@ def optimum(
     score = _score(law, np.exp(centre), flops, columns, coefficients, max_memory)[:, 0]
     winner = int(np.argmin(score))
     if not np.isfinite(score[winner]):
-        raise InputError(f"{law.id}: no size fits these limits")
+        limit = (
+            "" if max_memory is None else f": max_memory is {format_bytes(max_memory)} (a unit may be missing: 80GB)"
+        )
+        raise InputError(f"{law.id}: no size fits these limits{limit}")
     values = _at(law, np.exp(centre), flops, columns)
     chosen = {name: float(np.broadcast_to(value, (count, 1))[winner, 0]) for name, value in values.items()}
     variables = {name: np.array([value]) for name, value in chosen.items()}
@@ -65,7 +68,10 @@ def optimum(
     return Optimum(
         values={**{k: float(v[winner, 0]) for k, v in columns.items() if np.ndim(v)}, **chosen},
         loss=float(law.loss(coefficients, variables)[0]),
-        decided_by=_bounds(law, choices, columns, winner, chosen, max_memory),
+        decided_by=(
+            *_size_bounds(float(centre[winner, 0]), chosen),
+            *_bounds(law, choices, columns, winner, chosen, max_memory),
+        ),
         extrapolation=None if np.isnan(distance) else distance,
     )
 
@@ -99,9 +105,22 @@ def _pinned(law: Law, settings: Mapping[str, float]) -> dict[str, Any]:
             allowed = ", ".join(f"{choice:g}" for choice in law.choices[name])
             raise InputError(f"set: {law.id} holds for expansion {allowed} only, got {value:g}")
         allowed_zero = name in SHARES or name == "tokens_served"
-        if value < 0 or (value == 0 and not allowed_zero) or (name in SHARES and value >= 1):
+        if not 0 <= value < np.inf or (value == 0 and not allowed_zero) or (name in SHARES and value >= 1):
             raise InputError(f"set: {name} is out of range, got {value:g}")
+        if name in COUNTS and value < 1:
+            raise InputError(f"set: {name} must be at least 1, got {value:g}")
+        if name in RATES and value > 1:
+            raise InputError(f"set: {name} must be at most 1, got {value:g}")
     return dict(settings)
+
+
+def _size_bounds(log_size: float, chosen: Values) -> tuple[str, ...]:
+    """The end of the sizes considered, where the optimum ended there. Laws that fix N by the compute search none."""
+    for side, size in (("smallest", SMALLEST), ("largest", LARGEST)):
+        ended = [name for name, value in chosen.items() if name.startswith("params_") and np.isclose(value, size)]
+        if ended and abs(log_size - np.log(size)) < 1e-6:
+            return (f"{ended[0]} at the {side} considered ({format_number(size)})",)
+    return ()
 
 
 def _bounds(
