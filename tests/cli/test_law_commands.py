@@ -120,6 +120,20 @@ def test_predict_with_published_coefficients(run) -> None:
     assert run("predict", "abnar2025", "--config", "olmoe-1b-7b", "--tokens", "5T")[0] == 0
 
 
+def test_leverage_is_not_printed_as_a_loss(run) -> None:
+    settings = ("expert_activation=0.03", "granularity_ling=12", "train_flops=1e20")
+    code, out, _ = run("predict", "tian2025", *(word for each in settings for word in ("--set", each)))
+    assert code == 0
+    assert "leverage" in out
+    assert "value" not in out
+
+
+def test_an_unknown_range_is_not_called_inside(run) -> None:
+    words = ("predict", "abnar2025", "--set", "params_total=1e20", "--set", "tokens=10", "--set", "sparsity=0.5")
+    assert "unknown" in run(*words)[1]
+    assert json.loads(run(*words, "--json")[1])["predictions"]["abnar2025"]["extrapolation"] is None
+
+
 def test_isoflop(run, tmp_path) -> None:
     path = tmp_path / "slice.csv"
     rate = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
@@ -152,6 +166,19 @@ def test_isoflop(run, tmp_path) -> None:
         (["predict", "hoffmann2022", "--config", "llama3-8b"], "--tokens"),
         (["predict", "hoffmann2022", "--config", "mixtral-8x7b", "--tokens", "1T"], "dense models only"),
         (["predict", "hoffmann2022", "--set", "tokens"], "expected NAME=VALUE"),
+        (["predict", "hoffmann2022", "--set", "params_total=1e9", "--set", "token=1e9"], "did you mean 'tokens'?"),
+        (["predict", "wang2024", "--set", "topk=2"], "no law knows a variable 'topk'; did you mean 'top_k'?"),
+        (["predict", "hoffmann2022", "--set", "tokens=1e9", "--set", "tokens=2e9"], "--set: tokens is given twice"),
+        (["predict", "hoffmann2022", "--set", "tokens=1e9", "--tokens", "1e9"], "goes with --config"),
+        (["predict", "hoffmann2022", "--set", "tokens=1e9", "--law", "besiroglu2024"], "is one published law"),
+        (
+            ["predict", "wang2024", "--set", "n_experts=8", "--set", "top_k=16", "--set", "params_active=1e9"],
+            "top_k: 16 experts cannot be chosen of 8",
+        ),
+        (["laws", "--markdown", "--json"], "--markdown prints the whole catalogue"),
+        (["laws", "hoffmann2022", "--markdown"], "--markdown prints the whole catalogue"),
+        (["laws", "ludziejewski2025", "--optimum", "--flops", "1e20", "--set", "n_experts=0.5"], "at least 1, got 0.5"),
+        (["laws", "ludziejewski2025", "--optimum", "--flops", "1e20", "--max-memory", "80"], "max_memory is 80 B"),
         (["predict", "hoffmann2022", "--set", "tokens=1e9"], "no column for params_total; give it by name, --set"),
     ],
 )
@@ -169,6 +196,8 @@ def test_bad_fit_options(run, runs) -> None:
         ([*LET, "--fix", "zeta=1"], "no coefficient 'zeta'"),
         ([*LET, "--fix", "alpha"], "expected NAME=VALUE"),
         ([*LET, "--objective", "absolute"], "objective"),
+        ([*LET, "--share", "alpha"], "expected two coefficients or more, got alpha"),
+        ([*LET, "--fix", "alpha=0.3", "--fix", "alpha=0.4"], "--fix: alpha is given twice"),
         ([*LET, "--group", "nothing"], "no column 'nothing'"),
         ([*LET, "--holdout", "1.5"], "between 0 and 1"),
         ([*LET, "--where", "team > 9"], "no rows left"),

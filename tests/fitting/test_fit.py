@@ -207,6 +207,23 @@ def test_copies_and_few_draws_are_noted(variables_of) -> None:
     assert fit(table, law, bootstrap=20, starts=16).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"law": ["wang2024"]}, "law: expected one law or its id"),
+        ({"bootstrap": 2.5}, "bootstrap: expected a whole number, got 2.5"),
+        ({"seed": 1.5}, "seed: expected a whole number, got 1.5"),
+        ({"starts": True}, "starts: expected a whole number, got True"),
+        ({"fix": {"c": 1.0, "E_0": 1.0}, "law": "ludziejewski2025"}, "name one coefficient of ludziejewski2025 twice"),
+    ],
+)
+def test_bad_options_are_refused_in_words(options, message, variables_of) -> None:
+    law = get_law("ludziejewski2025")
+    table = synthetic(law, law.published, variables_of, 40)
+    with pytest.raises(InputError, match=message):
+        fit(table, **{"law": "hoffmann2022", **options} if "law" in options else {"law": law, **options})
+
+
 def test_predictions_need_all_variables(variables_of) -> None:
     law = get_law("hoffmann2022")
     found = fit(synthetic(law, law.published, variables_of, 30, 0.005), law, bootstrap=0)
@@ -275,6 +292,9 @@ def test_variables_follow_from_other_columns() -> None:
     assert variable(columns, "params_dense").tolist() == [10, 12]
     assert variable(columns, "shared_share").tolist() == [0, 1 / 9]
     assert variable(columns, "tokens") is None
+    ling = {"n_experts": np.array([256.0]), "top_k": np.array([8.0]), "n_shared_experts": np.array([1.0])}
+    assert variable(ling, "expert_activation").tolist() == [9 / 257]
+    assert variable(ling, "expert_ratio").tolist() == [257 / 9]
     for frame in (pl.DataFrame(columns), [{k: float(v[i]) for k, v in columns.items()} for i in range(2)]):
         from moelab.fitting.columns import columns_of
 

@@ -34,6 +34,8 @@ def command(
     from moelab.laws import all_laws, all_rules, get_law
 
     if markdown:
+        if json or name is not None or optimum or flops or settings:
+            raise InputError("laws: --markdown prints the whole catalogue; it goes with no name and no other option")
         from moelab.laws.document import catalogue_markdown
 
         print(catalogue_markdown(), end="")

@@ -27,6 +27,8 @@ def command(
 
     if bool(settings) == bool(config):
         raise InputError("predict: give either --set NAME=VALUE for each variable, or --config with --tokens")
+    if settings and tokens is not None:
+        raise InputError("--tokens: goes with --config; with --set, say --set tokens=...")
     found: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     values = parse_assignments(settings, "--set") if settings else None
@@ -40,10 +42,15 @@ def command(
     if json:
         print_json({"predictions": found, "failed": failed})
         return
+    kinds = list(dict.fromkeys(p["kind"] for p in found.values()))
     print_table(
-        ["law", "value", "p10", "p90", "outside the fitted range"],
+        ["law", " or ".join(kinds), "p10", "p90", "outside the fitted range"],
         [
-            (name, *(_cell(p[p["kind"]][end]) for end in ("value", "low", "high")), _reach(p["extrapolation"]))
+            (
+                name if len(kinds) == 1 else f"{name} ({p['kind']})",
+                *(_cell(p[p["kind"]][end]) for end in ("value", "low", "high")),
+                _reach(p["extrapolation"]),
+            )
             for name, p in found.items()
         ],
     )
@@ -61,7 +68,10 @@ def _sources(fit_file: str, chosen: list[str] | None) -> dict[str, Any]:
     from moelab.laws import all_laws, get_law
 
     if not Path(fit_file).exists() and fit_file.removesuffix("+reuse") in all_laws():
-        return {fit_file: partial(_published, get_law(fit_file))}
+        law = get_law(fit_file)
+        if any(name != law.id for name in chosen or []):
+            raise InputError(f"--law: chooses among the fits of a file; {fit_file} is one published law")
+        return {fit_file: partial(_published, law)}
     fits = load_fits(fit_file)
     for name in chosen or []:
         if name not in fits:
@@ -72,6 +82,10 @@ def _sources(fit_file: str, chosen: list[str] | None) -> dict[str, Any]:
 def _fitted(
     fitted: Any, values: dict[str, float] | None, config: str | None, tokens: str | None, seq_len: str, noise: bool
 ) -> dict[str, Any]:
+    from moelab.fitting.columns import check_names
+
+    if values is not None:
+        check_names([name for name in values if name not in fitted.ranges], fitted.law)
     given = values if values is not None else _converted(fitted.law, config, tokens, seq_len, False)
     p = fitted.predict(given, noise=noise)
     return _entry(fitted.law.kind, p.value[0], p.low[0], p.high[0], p.extrapolation[0])
@@ -80,9 +94,11 @@ def _fitted(
 def _published(
     law: Any, values: dict[str, float] | None, config: str | None, tokens: str | None, seq_len: str, noise: bool
 ) -> dict[str, Any]:
-    from moelab.fitting.columns import columns_of
+    from moelab.fitting.columns import check_names, columns_of
     from moelab.fitting.designs import design_variables, predicted_value
 
+    if values is not None:
+        check_names(list(values), law)
     given = values if values is not None else _converted(law, config, tokens, seq_len, True)
     numbers = design_variables(columns_of(given), law, tuple(law.ranges))
     return _entry(law.kind, predicted_value(law, None, numbers)[0], None, None, law.extrapolation(numbers)[0])

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.laws.law import SHARES
+from moelab.laws.law import COUNTS, RATES, SHARES
 
 Array = NDArray[Any]
 MOST = 100_000
 """Bootstrap replicates, draws or starts beyond which only memory and time grow."""
+ROUNDING = 1e-9
 FEWEST_DRAWS = 20
 """Draws below which the 10th and 90th percentile are little more than the extremes."""
 FEWEST_IN_INTERVAL = 10
@@ -31,9 +32,16 @@ def numbers(values: Array, name: str) -> Array:
 
 
 def check_variable(name: str, values: Array, hint: str = "") -> None:
-    """Shares lie in [0, 1), everything else is positive, all of it finite. Raises InputError naming the first row."""
+    """Shares lie in [0, 1), rates in (0, 1], counts of experts from 1, everything else is positive, all of it finite.
+
+    Raises InputError naming the first row.
+    """
     if name in SHARES:
         check_numbers(name, values, (values >= 0) & (values < 1), "must be at least 0 and below 1", hint)
+    elif name in RATES:
+        check_numbers(name, values, (values > 0) & (values <= 1 + ROUNDING), "must be above 0 and at most 1", hint)
+    elif name in COUNTS:
+        check_numbers(name, values, values >= 1 - ROUNDING, "must be at least 1", hint)
     else:
         check_numbers(name, values, values > 0, "must be positive", hint)
 
@@ -56,12 +64,19 @@ def check_numbers(name: str, values: Array, allowed: Array, word: str, hint: str
 
 
 def check_seed(seed: int) -> None:
-    """Raises InputError for a negative seed, which numpy does not take."""
+    """Raises InputError for a seed that is no whole number or negative, which numpy does not take."""
+    _whole("seed", seed)
     if seed < 0:
         raise InputError(f"seed: must be at least 0, got {seed}")
 
 
 def check_effort(name: str, count: int, fewest: int = 0) -> None:
     """Raises InputError for fewer than `fewest` or more than MOST replicates, draws or starts."""
+    _whole(name, count)
     if not fewest <= count <= MOST:
         raise InputError(f"{name}: must be {fewest} to {MOST}, got {count}")
+
+
+def _whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name}: expected a whole number, got {value!r}")

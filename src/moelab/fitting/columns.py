@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import check_numbers, check_variable, numbers
-from moelab.laws import Law
+from moelab.laws import Law, all_laws
 
 Array = NDArray[Any]
 Columns = Mapping[str, Array]
@@ -27,6 +28,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "sparsity": ((("n_experts", "top_k"), lambda e, k: 1 - k / e),),
     "expert_ratio": (
         (("n_experts", "top_k", "d_expert", "d_shared"), lambda e, k, d, s: (e * d + s) / (k * d + s)),
+        (("n_experts", "top_k", "n_shared_experts"), lambda e, k, s: (e + s) / (k + s)),
         (("n_experts", "top_k"), lambda e, k: e / k),
         (("n_experts",), lambda e: e),
     ),
@@ -44,6 +46,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "expert_activation": (
         (("n_experts", "top_k", "d_expert", "d_shared"), lambda e, k, d, s: (k * d + s) / (e * d + s)),
+        (("n_experts", "top_k", "n_shared_experts"), lambda e, k, s: (k + s) / (e + s)),
         (("n_experts", "top_k"), lambda e, k: k / e),
     ),
     "granularity_ling": ((("d_model", "d_expert"), lambda d, w: 2 * d / w),),
@@ -53,7 +56,26 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "unique_tokens": ((("tokens", "epochs"), lambda d, e: d / e),),
     "train_flops": ((("flops_per_token", "tokens"), lambda f, d: f * d),),
 }  # fmt: skip
-"""Variables that follow from other columns, tried in order."""
+"""Variables that follow from other columns, tried in order.
+
+Without widths, a shared expert counts as wide as a routed one."""
+
+
+def check_names(names: Sequence[str], law: Law) -> None:
+    """Raises InputError for a name that no law and no rule knows, with the nearest that this law takes.
+
+    A name of another law is let through: one command may ask several laws.
+    """
+    own = {*law.variables, *law.ranges}
+    own |= {need for name in law.variables for needs, _ in RULES.get(name, ()) for need in needs}
+    known = own | set(RULES) | {need for rules in RULES.values() for needs, _ in rules for need in needs}
+    for other in all_laws().values():
+        known |= {*other.variables, *other.ranges}
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, sorted(own), 1, 0.75) or get_close_matches(name, sorted(known), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"set: no law knows a variable {name!r}{hint} ({law.id} takes {', '.join(sorted(own))})")
 
 
 def columns_of(table: Any) -> dict[str, Array]:
@@ -86,6 +108,7 @@ def variable(columns: Columns, name: str) -> Array | None:
 
 def variables(columns: Columns, law: Law, hint: str = "map one with --let '{} = ...'") -> dict[str, Array]:
     """All variables of a law. Raises InputError naming the missing columns and, by `hint`, how to supply one."""
+    check_experts(columns)
     found = {name: variable(columns, name) for name in law.variables}
     missing = [name for name, values in found.items() if values is None]
     if missing:
@@ -96,6 +119,21 @@ def variables(columns: Columns, law: Law, hint: str = "map one with --let '{} = 
             f"{law.id}: no column for {', '.join(missing)}{derived}; {hint.format(name)}; columns: {', '.join(columns)}"
         )
     return {name: values for name, values in found.items() if values is not None}
+
+
+def check_experts(columns: Columns) -> None:
+    """Raises InputError where more experts are chosen than there are."""
+    if "n_experts" not in columns or "top_k" not in columns:
+        return
+    chosen, there = numbers(columns["top_k"], "top_k"), numbers(columns["n_experts"], "n_experts")
+    try:
+        wrong = np.flatnonzero(np.greater(chosen, there))
+    except ValueError:
+        return  # of different lengths, which is refused by name later on
+    if len(wrong):
+        chosen, there = np.broadcast_arrays(chosen, there)
+        at = f" (row {wrong[0] + 1})" if len(chosen) > 1 else ""
+        raise InputError(f"top_k: {chosen[wrong[0]]:g} experts cannot be chosen of {there[wrong[0]]:g}{at}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,8 @@ def fit(
     column of weights. Fewer rows than twice the free coefficients: those the law's file lists are held at their
     published values and the fit says so. Raises InputError for missing or bad columns and for too few rows.
     """
+    if not isinstance(law, str | Law):
+        raise InputError(f"law: expected one law or its id, got {law!r}; moelab.fitting.compare takes several")
     law = get_law(law) if isinstance(law, str) else law
     return fit_observations(
         observations(table, law, loss, group, weight),

@@ -33,6 +33,8 @@ class Parameters:
     def of(cls, law: Law, fix: Mapping[str, float] | None = None, share: Sequence[Sequence[str]] = ()) -> "Parameters":
         """Raises InputError for an unknown name, a value outside the bounds, or shares that mix kinds."""
         fixed = {known_name(law, name, "fix"): float(value) for name, value in (fix or {}).items()}
+        if len(fixed) < len(fix or {}):
+            raise InputError(f"fix: {', '.join(fix or {})} name one coefficient of {law.id} twice")
         leader = _leaders(law, share, fixed)
         free = tuple(name for name in law.coefficients if name not in fixed and leader[name] == name)
         column = {name: index for index, name in enumerate(free)}
@@ -95,6 +97,8 @@ def _leaders(law: Law, share: Sequence[Sequence[str]], fixed: Mapping[str, float
     leader = {name: name for name in law.coefficients}
     for group in share:
         names = [known_name(law, name, "share") for name in group]
+        if len(set(names)) < 2:
+            raise InputError(f"share: expected two coefficients or more, got {', '.join(group)}")
         if len({name in law.positive for name in names}) > 1:
             raise InputError(f"share: {', '.join(names)} cannot be one number: only some of them must be positive")
         if any(name in fixed for name in names):
