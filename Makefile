@@ -26,6 +26,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
+# Tests are many small computations: threads of their own only get in each other's way.
+test test-slow: export OMP_NUM_THREADS ?= 1
+
 quickstart: $(READY)
 	$(BIN)/moelab study quickstart --out $(STUDY)
 
