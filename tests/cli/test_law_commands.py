@@ -150,6 +150,30 @@ def test_isoflop(run, tmp_path) -> None:
     assert "opens downward" in err
 
 
+def test_isoflop_surface(run, tmp_path) -> None:
+    path, rng = tmp_path / "surface.csv", np.random.default_rng(0)
+    n, s = np.log(1e9) + rng.uniform(-2, 2, 40), rng.uniform(0, 3, 40)
+    loss = 3 + 0.05 * (n - np.log(1e9)) ** 2 + 0.02 * (s - 1.5) ** 2
+    flops = np.where(np.arange(40) % 2, 1e18, 1e20)
+    pl.DataFrame({"params_total": np.exp(n), "sparsity": 1 - np.exp(-s), "loss": loss, "train_flops": flops}).write_csv(
+        path
+    )
+    words = ("isoflop", path, "--x", "sparsity", "--surface", "--draws", "20")
+    found = json.loads(run(*words, "--json")[1])
+    assert {"x", "optimum", "loss_at_optimum", "curvature", "n_points"} <= set(found)
+    assert found["optimum"]["value"] == pytest.approx(1 - np.exp(-1.5), abs=0.01)
+    assert "a factor of 100" in found["notes"][0]
+    assert "not of one compute" in " ".join(run(*words)[1].split())
+    for extra, message in (
+        (["--plot", tmp_path / "surface.svg"], "--plot: draws a slice"),
+        (["--log"], "--log: a surface"),
+        (["--x", "granularity"], "expected one of params_total, sparsity"),
+    ):
+        code, _, err = run(*words, *extra)
+        assert code == 2
+        assert message in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

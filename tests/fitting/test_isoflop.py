@@ -5,6 +5,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.fitting import isoflop_slice, isoflop_surface
+from moelab.fitting.slice import compute_notes
 from moelab.laws import get_law
 
 
@@ -106,6 +107,34 @@ def test_the_degree_is_chosen_by_cross_validation() -> None:
     surface = isoflop_surface(params, sparsity, loss)
     assert surface.degrees[0] >= 2
     assert np.allclose(surface.loss(params, sparsity), loss, atol=1e-3)
+
+
+def test_a_surface_knows_its_curvature_and_an_edge_it_almost_touches() -> None:
+    rng = np.random.default_rng(2)
+    n, s = np.log(1e9) + rng.uniform(-2, 2, 80), rng.uniform(0, 3, 80)
+    loss = 3 + 0.05 * (n - np.log(1e9)) ** 2 + 0.02 * (s - 2.97) ** 2
+    surface = isoflop_surface(np.exp(n), 1 - np.exp(-s), loss)
+    assert surface.curvature("params_total") == pytest.approx(0.1, rel=0.01)
+    assert surface.curvature("sparsity") == pytest.approx(0.04, rel=0.01)
+    assert surface.at_edge() == ("sparsity",)
+
+
+def test_the_wrong_axis_is_told() -> None:
+    rate = np.geomspace(0.02, 1, 9)
+    wrong = isoflop_slice(rate, parabola(rate, 0.3), name="activation_rate")
+    assert wrong.r_squared < 0.99
+    assert wrong.notes[-1].endswith("add --log")
+    right = isoflop_slice(rate, parabola(rate, 0.3), name="activation_rate", log=True)
+    assert right.r_squared == pytest.approx(1)
+    assert right.notes == ()
+
+
+def test_runs_of_several_computes_are_told() -> None:
+    assert compute_notes({"train_flops": np.array([1e18, 1.1e18])}) == []
+    assert compute_notes({"loss": np.array([1.0])}) == []
+    assert "a factor of 100" in compute_notes({"train_flops": np.array([1e18, 1e20])})[0]
+    apart = {"params_active": np.array([1e8, 1e9]), "tokens": np.array([1e9, 1e9])}
+    assert "a factor of 10" in compute_notes(apart)[0]
 
 
 def test_too_small_surfaces_are_refused() -> None:

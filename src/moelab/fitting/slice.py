@@ -1,5 +1,6 @@
 """IsoFLOP slices: where along an axis the loss is lowest at one compute, by parabola (arXiv 2203.15556, approach 2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,14 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL, check_effort, check_seed
+from moelab.fitting.columns import variable
 
 Array = NDArray[Any]
 RANGE = (10, 90)
+ONE_COMPUTE = 1.2
+"""Factor between the dearest and the cheapest run up to which they count as runs of one compute."""
+POOR = 0.8
+"""R^2 below which a parabola is said to miss the points."""
 _FEWEST = 4
 
 
@@ -19,7 +25,8 @@ class Slice:
     """The lowest point of a parabola, with the 10th and 90th percentile over draws of its coefficients.
 
     `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
-    draws whose parabola had no minimum among the points and which the interval therefore leaves out.
+    draws whose parabola had no minimum among the points and which the interval therefore leaves out. `r_squared` is the
+    share of the losses' variance that the parabola explains; `notes` say where it should not be believed.
     """
 
     x: str
@@ -31,6 +38,8 @@ class Slice:
     outside: int
     coefficients: tuple[float, float, float]
     points: tuple[Array, Array]
+    r_squared: float
+    notes: tuple[str, ...] = ()
 
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
@@ -94,7 +103,47 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
         outside=outside,
         coefficients=(float(a), float(b), float(c0 - c1 * centre / width + a * centre**2)),
         points=(x, loss),
+        r_squared=_explained(u, loss),
+        notes=tuple(_doubts(name, x, loss, log)),
     )
+
+
+def _explained(u: Array, loss: Array) -> float:
+    """R^2 of the parabola in u."""
+    z = (u - u.mean()) / u.std()
+    rest = loss - np.polyval(np.polyfit(z, loss, 2), z)
+    return float(1 - np.sum(rest**2) / np.sum((loss - loss.mean()) ** 2))
+
+
+def _doubts(name: str, x: Array, loss: Array, log: bool) -> list[str]:
+    """Where the parabola misses the points, or one on the other axis leaves less than a quarter of its rest."""
+    here = _explained(np.log(x) if log else x, loss)
+    found = []
+    if here < POOR:
+        found.append(f"the parabola explains only {here:.0%} of the losses' variance")
+    if np.all(x > 0):
+        other = _explained(x if log else np.log(x), loss)
+        if 1 - here > max(4 * (1 - other), 1e-9):
+            axis, advice = (name, "leave out --log") if log else (f"ln {name}", "add --log")
+            found.append(f"a parabola in {axis} fits better, R^2 {other:.4g} against {here:.4g}: {advice}")
+    return found
+
+
+def compute_notes(columns: Mapping[str, Array]) -> list[str]:
+    """A word where the runs are not of one compute: the lowest loss then follows the compute, not the axis."""
+    flops, most = variable(columns, "train_flops"), ONE_COMPUTE
+    if flops is None:
+        active, tokens = variable(columns, "params_active"), variable(columns, "tokens")
+        if active is None or tokens is None:
+            return []
+        flops, most = active * tokens, 2.0  # leaves out attention, router and head
+    flops = flops[np.isfinite(flops) & (flops > 0)]
+    if not len(flops) or flops.max() <= most * flops.min():
+        return []
+    return [
+        f"the runs are not of one compute: it spans a factor of {flops.max() / flops.min():.3g}, so this is no "
+        "optimum at fixed compute; keep one budget with --where"
+    ]
 
 
 def _straight(z: Array, loss: Array, c2: float) -> bool:

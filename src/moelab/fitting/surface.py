@@ -16,6 +16,8 @@ from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.slice import interval_of
 
 Array = NDArray[Any]
+STEPS = 200
+AXES = ("params_total", "sparsity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +67,21 @@ class Surface:
         """Which of size and sparsity has its best value at the edge of the runs: there the optimum may lie beyond."""
         params, sparsity, _, _ = self._lowest_point(self.coefficients)
         found = []
-        for name, value, limits in zip(
-            ("params_total", "sparsity"), (np.log(params), -np.log(1 - sparsity)), self.limits, strict=True
-        ):
-            if min(abs(value - limits[0]), abs(value - limits[1])) < 1e-6 * max(1.0, float(np.ptp(limits))):
+        for name, value, limits in zip(AXES, (np.log(params), -np.log(1 - sparsity)), self.limits, strict=True):
+            # Two steps of the grid: noise alone moves the lowest point of a surface that falls to its edge that far.
+            if min(abs(value - limits[0]), abs(value - limits[1])) <= 2.5 * float(np.ptp(limits)) / STEPS:
                 found.append(name)
         return tuple(found)
+
+    def curvature(self, axis: str) -> float:
+        """The second derivative of the loss at its lowest point by ln N (`params_total`) or -ln(1 - S) (`sparsity`)."""
+        params, sparsity, _, _ = self._lowest_point(self.coefficients)
+        at, k = np.array([np.log(params), -np.log(1 - sparsity)]), AXES.index(axis)
+        step = np.zeros(2)
+        step[k] = 0.01 * float(np.ptp(self.limits[k]))
+        n, s = np.stack([at - step, at, at + step], axis=1)
+        low, middle, high = self.loss(np.exp(n), 1 - np.exp(-s))
+        return float((low - 2 * middle + high) / step[k] ** 2)
 
     def _lowest(self, grid: Array, sparsity: float, coefficients: Array) -> tuple[float, int]:
         losses = self.loss(grid, np.full_like(grid, sparsity), coefficients)
@@ -78,7 +89,7 @@ class Surface:
         return float(losses[index]), index
 
     def _lowest_point(self, coefficients: Array) -> tuple[float, float, float, float]:
-        n, s = (np.linspace(low, high, 201) for low, high in self.limits)
+        n, s = (np.linspace(low, high, STEPS + 1) for low, high in self.limits)
         nn, ss = np.meshgrid(n, s, indexing="ij")
         params, sparsity = np.exp(nn.ravel()), 1 - np.exp(-ss.ravel())
         losses = self.loss(params, sparsity, coefficients)
