@@ -75,5 +75,7 @@ def test_formats() -> None:
     assert format_number(999_999) == "1M"
     assert format_number(None) == "-"
     assert format_bytes(46.7e9) == "46.7 GB"
+    assert format_bytes(999.9e6) == "1 GB"
+    assert format_bytes(999.4e6) == "999 MB"
     assert format_seconds(245) == "4 min 05 s"
     assert format_seconds(0.035) == "35 ms"

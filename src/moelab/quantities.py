@@ -87,7 +87,7 @@ def format_bytes(value: float | None) -> str:
     if value is None:
         return "-"
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # rounds to three digits as a whole unit: 1 GB, never 1e+03 MB
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f} B"
 

@@ -181,6 +181,7 @@ def test_isoflop_surface(run, tmp_path) -> None:
         (["laws", "--optimum", "--flops", "1e20"], "need a law's name"),
         (["laws", "hoffmann2022", "--optimum"], "--flops"),
         (["laws", "hoffmann2022", "--flops", "1e20"], "go with --optimum"),
+        (["laws", "hoffmann2022", "--max-memory", "80GB"], "go with --optimum"),
         (["laws", "krajewski2024", "--optimum", "--flops", "1e20", "--set", "expansion"], "expected NAME=VALUE"),
         (["laws", "krajewski2024", "--optimum", "--flops", "1e20", "--set", "expansion=8"], "expansion 64 only"),
         (["laws", "steplaw2025", "--optimum", "--flops", "1e20"], "only a rule in train_flops"),

@@ -20,7 +20,9 @@ def command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Pin a choice of the law, as NAME=VALUE; repeatable.")
     ] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Bound on inference memory, where the law has one.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Bound on inference memory, such as 80GB, where the law has one.")
+    ] = None,
     fit_file: Annotated[str | None, typer.Option("--fit", help="Take the coefficients from this fit file.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole catalogue as docs/laws.md.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
@@ -34,14 +36,14 @@ def command(
     from moelab.laws import all_laws, all_rules, get_law
 
     if markdown:
-        if json or name is not None or optimum or flops or settings:
+        if json or name is not None or optimum or flops or settings or max_memory or fit_file:
             raise InputError("laws: --markdown prints the whole catalogue; it goes with no name and no other option")
         from moelab.laws.document import catalogue_markdown
 
         print(catalogue_markdown(), end="")
     elif name is None:
-        if optimum or flops or settings:
-            raise InputError("laws: --optimum, --flops and --set need a law's name")
+        if optimum or flops or settings or max_memory or fit_file:
+            raise InputError("laws: --optimum and the options that go with it need a law's name")
         laws, rules = list(all_laws().values()), list(all_rules().values())
         if json:
             print_json({"laws": [_law_json(law) for law in laws], "rules": [_rule_json(rule) for rule in rules]})
@@ -52,8 +54,8 @@ def command(
     elif optimum:
         _show_optimum(get_law(name), flops, settings or [], max_memory, fit_file, json)
     else:
-        if flops or settings:
-            raise InputError("laws: --flops and --set go with --optimum")
+        if flops or settings or max_memory or fit_file:
+            raise InputError("laws: --flops, --set, --max-memory and --fit go with --optimum")
         law = get_law(name)
         if json:
             print_json(_law_json(law))
