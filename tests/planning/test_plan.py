@@ -1,6 +1,7 @@
 """What a plan says: uncertainty, limits that bind, several laws, the JSON contract, input that cannot be met."""
 
 import json
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -238,6 +239,7 @@ def test_contradictions_and_absurd_numbers(values: dict[str, Any], message: str)
     [
         ({"aspect": [200, 100]}, "aspect"),
         ({"d_model": {"from": 10, "to": 5}}, "expected from <= to"),
+        ({"d_model": {"from": 64, "to": 1000000, "step": 1}}, "d_model: 999,937 values, more than the 100,000"),
         ({"n_experts": []}, "n_experts"),
         ({"head_dim": [7]}, "head_dim: must be even"),
         ({"experts": [8]}, "unknown key; did you mean 'n_experts'?"),
@@ -247,6 +249,21 @@ def test_bad_spaces(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         Space.parse(values)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"d_model": {"from": 64, "to": 20000}, "n_layers": {"from": 1, "to": 100}, "aspect": [1, 20000], "head_dim": 2},
+        {"d_model": {"from": 1, "to": 99000}, "n_layers": {"from": 1, "to": 99000}, "aspect": [0.1, 20000]},
+        {"n_experts": {"from": 2, "to": 90000}, "top_k": {"from": 1, "to": 90000}},
+    ],
+)
+def test_a_space_too_large_is_refused_before_it_is_written_out(axes: dict[str, Any]) -> None:
+    began = process_time()
+    with pytest.raises(InputError, match="designs, more than the 20,000,000 that fit in memory"):
+        enumerate_designs(Space.parse(axes))
+    assert process_time() - began < 10
 
 
 def test_a_target_out_of_reach_names_the_nearest(tiny: Space) -> None:

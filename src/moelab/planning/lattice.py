@@ -1,6 +1,7 @@
 """Every design of a space as arrays: exact parameters and FLOPs of a million architectures in a second."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -123,15 +124,18 @@ class Lattice:
 
 def enumerate_designs(space: Space) -> Lattice:
     """All designs of the space, dense ones first. Raises InputError naming the axis that leaves none."""
-    backbones = _backbones(space)
-    dense = np.zeros((int("dense" in space.kinds), 4), np.int64)
-    moe = _moe_options(space) if "moe" in space.kinds else np.zeros((0, 4), np.int64)
-    options = np.concatenate([dense, moe])
-    if len(backbones) * len(options) > MAX_DESIGNS:
+    bands = _bands(space)
+    n_backbones = sum(len(depths) * len(rest) for _, depths, rest in bands)
+    n_dense, n_moe = int("dense" in space.kinds), _n_moe_options(space) if "moe" in space.kinds else 0
+    if n_backbones * (n_dense + n_moe) > MAX_DESIGNS:
         raise InputError(
-            f"space: {len(backbones) * len(options):,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
+            f"space: {n_backbones * (n_dense + n_moe):,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
             "widen the steps of d_model and n_layers or shorten n_experts and top_k"
         )
+    backbones = _backbones(space, bands)
+    dense = np.zeros((n_dense, 4), np.int64)
+    moe = _moe_options(space) if "moe" in space.kinds else np.zeros((0, 4), np.int64)
+    options = np.concatenate([dense, moe])
     rows = max(1, CHUNK // max(1, len(moe)))
     blocks = [_block(space, backbones, options, slice(0, len(backbones)), slice(0, len(dense)))]
     blocks += [
@@ -146,30 +150,54 @@ def enumerate_designs(space: Space) -> Lattice:
     return Lattice(space=space, backbones=backbones, options=options, **columns)
 
 
-def _backbones(space: Space) -> NDArray[np.int64]:
-    """Rows of (d_model, n_layers, head_dim, heads_per_kv, d_ff)."""
+Band = tuple[int, range, list[tuple[int, int, int]]]
+"""A width, the positions of its depths within the space's aspect, and its rows of (head_dim, heads_per_kv, d_ff)."""
+
+
+def _bands(space: Space) -> list[Band]:
+    """The backbones by width: cheap to count before they are written out."""
     low, high = space.aspect
-    rows = [
-        (d, depth, head, min(group, d // head), _rounded(ratio * d, space.d_ff_step))
-        for d in space.d_model
-        for depth in space.n_layers
-        if low <= d / depth <= high
-        for head in space.head_dim
-        if d % head == 0
-        for group in space.heads_per_kv
-        if d // head % min(group, d // head) == 0
-        for ratio in space.ffn_ratio
-    ]
-    if not rows:
+    bands = []
+    for d in space.d_model:
+        rest = [
+            (head, min(group, d // head), _rounded(ratio * d, space.d_ff_step))
+            for head in space.head_dim
+            if d % head == 0
+            for group in space.heads_per_kv
+            if d // head % min(group, d // head) == 0
+            for ratio in space.ffn_ratio
+        ]
+        first = bisect_left(space.n_layers, True, key=lambda depth: d / depth <= high)
+        last = bisect_left(space.n_layers, True, key=lambda depth: d / depth < low)
+        bands.append((d, range(first, max(first, last)), list(dict.fromkeys(rest))))
+    return bands
+
+
+def _backbones(space: Space, bands: list[Band]) -> NDArray[np.int64]:
+    """Rows of (d_model, n_layers, head_dim, heads_per_kv, d_ff)."""
+    blocks = [np.zeros((0, 5), np.int64)]
+    for d, depths, rest in bands:
+        block = np.empty((len(depths), len(rest), 5), np.int64)
+        block[..., 0] = d
+        block[..., 1] = np.array(space.n_layers[depths.start : depths.stop], np.int64)[:, None]
+        block[..., 2:] = np.array(rest, np.int64).reshape(-1, 3)
+        blocks.append(block.reshape(-1, 5))
+    rows = np.concatenate(blocks)
+    if not len(rows):
         raise InputError(
             f"space: no backbone has d_model / n_layers within {list(space.aspect)}, d_model a multiple of head_dim "
             f"{list(space.head_dim)} and heads a multiple of heads_per_kv {list(space.heads_per_kv)}"
         )
-    return np.array(list(dict.fromkeys(rows)), np.int64)
+    return rows
 
 
 def _rounded(width: float, step: int) -> int:
     return max(step, math.floor(width / step + 0.5) * step)
+
+
+def _n_moe_options(space: Space) -> int:
+    pairs = sum(bisect_left(space.top_k, experts) for experts in space.n_experts)
+    return pairs * len(space.n_shared_experts) * len(space.n_dense_layers)
 
 
 def _moe_options(space: Space) -> NDArray[np.int64]:
@@ -177,8 +205,7 @@ def _moe_options(space: Space) -> NDArray[np.int64]:
     rows = [
         (experts, top_k, shared, leading)
         for experts in space.n_experts
-        for top_k in space.top_k
-        if top_k < experts
+        for top_k in space.top_k[: bisect_left(space.top_k, experts)]
         for shared in space.n_shared_experts
         for leading in space.n_dense_layers
     ]

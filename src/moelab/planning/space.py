@@ -9,6 +9,9 @@ from moelab.config import Config, Count, Positive
 from moelab.errors import InputError
 from moelab.quantities import parse_count
 
+MAX_AXIS = 100_000
+"""Values of one axis: more would take longer to count than to plan over."""
+
 
 def _axis(value: Any) -> Any:
     """A list of numbers, one number, or {from, to, step}, which includes both ends it reaches."""
@@ -21,6 +24,8 @@ def _axis(value: Any) -> Any:
             raise ValueError(str(error).removeprefix("value: ")) from None
         if step <= 0 or last < first:
             raise ValueError(f"expected from <= to and step > 0, got {value}")
+        if (count := (last - first) // step + 1) > MAX_AXIS:
+            raise ValueError(f"{count:,} values, more than the {MAX_AXIS:,} of an axis; widen its step")
         return tuple(range(first, last + 1, step))
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
