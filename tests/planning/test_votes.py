@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moelab.errors import InputError
+from moelab.fitting import FittedLaw
 from moelab.laws import get_law
 from moelab.planning import Budget, Space, plan
 from moelab.planning.plan import published_laws
@@ -63,3 +64,30 @@ def test_a_winner_without_all_votes_names_who_is_silent() -> None:
     assert f"({silent[0]}: " in said[0]
     assert said[0].endswith("no design that fits has all")
     assert not any(silent[0] in line for line in result.warnings if "held inside" in line)
+
+
+def test_a_law_named_twice_speaks_once(tiny: Space, fits: list[FittedLaw]) -> None:
+    assert [voice.id for voice in hear([get_law("abnar2025"), "abnar2025", get_law("ludziejewski2025")])] == [
+        "abnar2025",
+        "ludziejewski2025",
+    ]
+    assert [voice.weight for voice in hear(["abnar2025", "abnar2025"], weights=[1, 2])] == [3]
+    assert len(hear([*fits, fits[0]])) == 2
+    assert [voice.id for voice in hear([fits[0], get_law(fits[0].law.id)])] == [
+        "ludziejewski2025",
+        "ludziejewski2025#2",
+    ]
+    with pytest.raises(InputError, match="no such law 'nobody2020'"):
+        hear(["nobody2020"])
+
+
+def test_a_law_that_does_not_see_tokens_is_silent_about_repeated_data() -> None:
+    space = Space(d_model=(1024, 1536, 2048), n_layers=(16, 24), n_experts=(16, 64), top_k=(1,), n_shared_experts=(0,))
+    laws = ["clark2022-hash", "ludziejewski2025"]
+    fresh = plan(Budget(flops=1e21), laws, space)
+    told = fresh.choices["clark2022-hash"].loss["clark2022-hash"]
+    assert told.value is not None
+    again = plan(Budget(flops=1e21, unique_tokens=1e9, max_epochs=300), laws, space)
+    assert "clark2022-hash" not in again.choices
+    with pytest.raises(InputError, match="repeated data looks to it like new data"):
+        plan(Budget(flops=1e21, unique_tokens=1e9, max_epochs=125), laws[:1], space)

@@ -21,7 +21,7 @@ def plan(
     weights: Sequence[float] | None = None,
     extrapolate: bool = False,
 ) -> Plan:
-    """The best designs of `space` under `budget` by `laws` (Law or FittedLaw; None: all published ones).
+    """The best designs of `space` under `budget` by `laws` (Law, its id, or FittedLaw; None: all published).
 
     `weights` average fits to the same runs. Laws stay silent outside their fitted range of experts, sparsity and
     granularity unless `extrapolate`. Raises InputError where nothing fits, naming the limit and its nearest value.

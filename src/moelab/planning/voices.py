@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
-from moelab.laws import Conversion, Law, effective_tokens
+from moelab.laws import Conversion, Law, effective_tokens, get_law
 from moelab.laws.design import Design
 
 Array = NDArray[Any]
@@ -39,6 +39,12 @@ def held_back(conversion: Conversion) -> Array:
     """Designs (n,) that the law could describe but for its fitted range, or the window of tokens it speaks in."""
     codes = [code for code, text in enumerate(conversion.reasons, 1) if WINDOW in text]
     return outside_range(conversion) | np.isin(conversion.reason, codes)
+
+
+BLIND = "tokens are not among its variables, so repeated data looks to it like new data"
+
+ONE_EPOCH = 1.001
+"""Up to so many epochs the data counts as new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +78,17 @@ class Voice:
 
         Not covered: what the law cannot describe, and, unless `extrapolate`, what lies outside its fitted range in
         anything but size, data and compute (experts, sparsity, granularity). Where the law has no `unique_tokens`,
-        repeated tokens count as the fewer new ones they are worth.
+        repeated tokens count as the fewer new ones they are worth; one without tokens says nothing about them.
         """
         conversion = self.law.read(design, published=self.published)
         repeats = design.unique_tokens is not design.tokens
-        if repeats and "unique_tokens" not in self.law.variables and "tokens" in conversion.variables:
-            tokens = np.broadcast_to(effective_tokens(design.tokens, design.unique_tokens), conversion.covered.shape)
-            conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
+        if repeats and "unique_tokens" not in self.law.variables:
+            if "tokens" in self.law.variables:
+                worth = effective_tokens(design.tokens, design.unique_tokens)
+                tokens = np.broadcast_to(worth, conversion.covered.shape)
+                conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
+            else:
+                conversion = _refused(conversion, BLIND, design.tokens > design.unique_tokens * ONE_EPOCH)
         return conversion if self.extrapolate else self._within(conversion)
 
     def _within(self, conversion: Conversion) -> Conversion:
@@ -88,12 +98,10 @@ class Voice:
             if limits and name in conversion.variables and name not in SCALE and not name.startswith("params")
         }
         outside = [(name, _beyond(name, conversion.variables[name], *limits[name])) for name in limits]
-        reason, reasons = conversion.reason, list(conversion.reasons)
         for name, mask in outside:
             low, high = limits[name]
-            reasons.append(f"{name} {OUTSIDE} {low:.3g} to {high:.3g}")
-            reason = np.where((reason == 0) & mask, np.int8(len(reasons)), reason)
-        return replace(conversion, reason=reason, covered=reason == 0, reasons=tuple(reasons))
+            conversion = _refused(conversion, f"{name} {OUTSIDE} {low:.3g} to {high:.3g}", mask)
+        return conversion
 
     def formula(self, conversion: Conversion, where: Array | None = None) -> Array:
         """What the formula gives (n,), covered or not; NaN outside the mask `where`."""
@@ -138,6 +146,14 @@ class Voice:
         return self.law.extrapolation(conversion.variables, self.ranges)
 
 
+def _refused(conversion: Conversion, why: str, where: Any) -> Conversion:
+    """The designs of the mask not covered for this reason, unless they have one already."""
+    reasons = (*conversion.reasons, why)
+    mask = (conversion.reason == 0) & np.broadcast_to(where, conversion.reason.shape)
+    reason = np.where(mask, np.int8(len(reasons)), conversion.reason)
+    return replace(conversion, reason=reason, covered=reason == 0, reasons=reasons)
+
+
 def _beyond(name: str, value: Array, low: float, high: float) -> Array:
     """Outside [low, high] by more than the slack, S measured as 1 / (1 - S) as in `Law.extrapolation`."""
     slack = 10**RANGE_SLACK
@@ -147,23 +163,33 @@ def _beyond(name: str, value: Array, low: float, high: float) -> Array:
 
 
 def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False) -> list[Voice]:
-    """Laws and fitted laws as voices. Raises InputError for laws that predict no loss or have no coefficients.
+    """Laws, ids of laws and fitted laws as voices. Raises InputError for laws that predict no loss or have no numbers.
 
-    Without `weights`, fits that were all scored on held-out runs weigh the inverse square of that error, else equally.
+    A law given twice speaks once. Without `weights`, fits that were all scored on held-out runs weigh the inverse
+    square of that error, else equally.
     """
     if not laws:
         raise InputError("law: at least one law is needed to rank designs")
     if weights is not None and (len(weights) != len(laws) or min(weights) < 0 or sum(weights) <= 0):
         raise InputError(f"weights: expected {len(laws)} non-negative numbers, one per law, not all zero")
-    voices: list[Voice] = []
-    for index, law in enumerate(laws):
+    voices: dict[Any, Voice] = {}
+    for index, (law, weight) in enumerate(zip(laws, weights or _held_out_weights(laws), strict=True)):
         voice = _voice(law)
-        taken = {other.id for other in voices}
+        same = _identity(voice)
+        if same in voices:  # named twice, as by `--law all --law ID`: it speaks once
+            if weights is not None:
+                voices[same] = replace(voices[same], weight=voices[same].weight + float(weight))
+            continue
+        taken = {other.id for other in voices.values()}
         name = voice.id if voice.id not in taken else f"{voice.id}#{index + 1}"
-        voices.append(replace(voice, id=name, extrapolate=extrapolate))
-    if weights is None:
-        weights = _held_out_weights(laws)
-    return [replace(voice, weight=float(weight)) for voice, weight in zip(voices, weights, strict=True)]
+        voices[same] = replace(voice, id=name, weight=float(weight), extrapolate=extrapolate)
+    return list(voices.values())
+
+
+def _identity(voice: Voice) -> tuple[Any, ...]:
+    """Equal for voices that say the same about every design: law, coefficients (to ten digits), runs."""
+    values = tuple(f"{name}={value:.10g}" for name, value in sorted(voice.coefficients.items()))
+    return voice.law.id, values, voice.published, voice.runs
 
 
 def _held_out_weights(laws: Sequence[Any]) -> list[float]:
@@ -175,6 +201,8 @@ def _held_out_weights(laws: Sequence[Any]) -> list[float]:
 
 
 def _voice(law: Any) -> Voice:
+    if isinstance(law, str):
+        law = get_law(law)
     if isinstance(law, Voice):
         return law
     if isinstance(law, Law):
@@ -186,7 +214,7 @@ def _voice(law: Any) -> Voice:
             )
         return Voice(id=law.id, law=law, coefficients=law.published, ranges=law.ranges)
     if not isinstance(law, FittedLaw):
-        raise InputError(f"law: expected a law or a fitted law, got {type(law).__name__}")
+        raise InputError(f"law: expected a law, its id, or a fitted law, got {type(law).__name__}")
     if law.law.kind != "loss":
         raise InputError(f"law: {law.law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
     return Voice(
