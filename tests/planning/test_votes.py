@@ -91,3 +91,26 @@ def test_a_law_that_does_not_see_tokens_is_silent_about_repeated_data() -> None:
     assert "clark2022-hash" not in again.choices
     with pytest.raises(InputError, match="repeated data looks to it like new data"):
         plan(Budget(flops=1e21, unique_tokens=1e9, max_epochs=125), laws[:1], space)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"flops": 1e20, "unique_tokens": 100}, "unique_tokens 100: less than one sequence of 4,096 tokens over 4 ep"),
+        (
+            {"flops": 1e20, "max_tokens": 1},
+            "max_tokens 1: less than one sequence of 4,096 tokens; the nearest feasible",
+        ),
+        ({"flops": 1e20, "max_tokens": 5000}, "max_tokens: predictions are meaningless here"),
+        ({"flops": 1e20, "unique_tokens": 1100}, "unique_tokens: predictions are meaningless here"),
+        ({"flops": 2e13}, "flops: predictions are meaningless here"),
+    ],
+)
+def test_a_refusal_blames_what_is_scarce_and_names_a_value_that_works(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        plan(Budget(**limits), ["ludziejewski2025"], SPACE)
+    assert message in str(error.value)
+    field = message.split()[0].rstrip(":")
+    if "meaningless" in message:
+        nearest = str(error.value).split(f"; {field} ")[1].split()[0]
+        assert plan(Budget.parse({**limits, field: nearest}), ["ludziejewski2025"], SPACE).best.tokens > 4096

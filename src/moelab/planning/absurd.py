@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moelab.errors import InputError
+from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.feasible import scarce_data
+from moelab.planning.jury import draw
+from moelab.planning.lattice import Lattice
 from moelab.planning.ranking import Ranking
+from moelab.planning.search import search
 from moelab.quantities import format_number
 
 if TYPE_CHECKING:
@@ -18,23 +23,71 @@ VOCABULARY = 65_536
 """Published laws hold for vocabularies of their own, of which the published ones of the time are no larger."""
 
 
-def refuse_absurd(plan: "Plan", ranking: Ranking) -> None:
-    """Raises InputError where every law that votes on the best design gives it a loss worse than guessing's."""
-    guesses = _guesses(plan, ranking)
+STEPS = np.logspace(0.25, 15, 60)
+"""Factors of a limit at which the first meaningful plan is sought."""
+
+SOME = 20_000
+"""Designs that stand for the lattice while seeking."""
+
+
+def refuse_absurd(plan: "Plan", ranking: Ranking, lattice: Lattice) -> None:
+    """Raises InputError where every law that votes on the best design gives it a loss worse than guessing's.
+
+    It names the limit to blame, compute or data, and a value of it that gives a meaningful plan.
+    """
+    guesses = _guesses(plan.space.vocab_size, ranking)
     worse = _worse(plan, guesses)
-    if worse and len(worse) == sum(plan.best.loss[law].value is not None for law in guesses):
-        law, loss = min(worse.items(), key=lambda item: item[1] - guesses[item[0]])
-        compute = "flops" if plan.budget.flops is not None else "days"
-        raise InputError(
-            f"{compute}: predictions are meaningless here: {law} gives the best design, {plan.best.label} on "
-            f"{format_number(plan.best.tokens)} tokens, a loss of {loss:.3g}, worse than guessing, ln(vocab_size) = "
-            f"{guesses[law]:.3g}; give more compute, or a space of smaller designs"
-        )
+    if not worse or len(worse) < sum(plan.best.loss[law].value is not None for law in guesses):
+        return
+    law, loss = min(worse.items(), key=lambda item: item[1] - guesses[item[0]])
+    field, limit = _to_blame(plan)
+    nearest = _nearest(plan.budget, limit, lattice, ranking)
+    better = (
+        "the laws find no plan of this space meaningful"
+        if nearest is None
+        else f"{field} {format_number(nearest * 1.0005, 4)} gives a plan that is not"
+    )
+    raise InputError(
+        f"{field}: predictions are meaningless here: {law} gives the best design, {plan.best.label} on "
+        f"{format_number(plan.best.tokens)} tokens, a loss of {loss:.3g}, worse than guessing, ln(vocab_size) = "
+        f"{guesses[law]:.3g}; {better}"
+    )
+
+
+def _to_blame(plan: "Plan") -> tuple[str, str]:
+    """The field of the budget that keeps the best design's tokens few, and its name among the limits."""
+    budget, (name, factor) = plan.budget, scarce_data(plan.budget)
+    if name is not None and plan.best.tokens >= 0.999 * factor * getattr(budget, name):
+        return name, "tokens" if name == "max_tokens" else "data"
+    return ("flops" if budget.flops is not None else "days"), "compute"
+
+
+def _nearest(budget: Budget, limit: str, lattice: Lattice, ranking: Ranking) -> float | None:
+    """A value of the limit that gives a meaningful plan; None where the factors of `STEPS` find none."""
+    some = lattice.take(draw(len(lattice), SOME)) if len(lattice) > SOME else lattice
+    for factor in STEPS:
+        easier = budget.scaled(limit, float(f"{factor:.2g}"))
+        if _meaningful(easier, some, ranking) and (some is lattice or _meaningful(easier, lattice, ranking)):
+            field = "days" if limit == "compute" and budget.flops is None else LIMITS[limit]
+            return float(getattr(easier, field))
+    return None
+
+
+def _meaningful(budget: Budget, lattice: Lattice, ranking: Ranking) -> bool:
+    """Whether some voting law gives the best design under this budget a loss below guessing's."""
+    try:
+        found = search(lattice, budget, ranking.voices)
+    except InputError:
+        return False
+    guesses = _guesses(lattice.space.vocab_size, found)
+    design = found.field.take(np.array([found.best])).design
+    told = {v.id: float(v.loss(v.read(design))[0]) for v in ranking.voices if v.id in guesses}
+    return any(loss <= guesses[law] for law, loss in told.items())
 
 
 def warn_absurd(plan: "Plan", ranking: Ranking) -> list[str]:
     """Sentences for a plan that no run supports, or that some law thinks worse than guessing."""
-    guesses, lines = _guesses(plan, ranking), []
+    guesses, lines = _guesses(plan.space.vocab_size, ranking), []
     told = [plan.best.loss[law].extrapolation for law in guesses if plan.best.loss[law].value is not None]
     known = [far for far in told if far is not None]
     if known and min(known) > HOPELESS:
@@ -50,9 +103,8 @@ def warn_absurd(plan: "Plan", ranking: Ranking) -> list[str]:
     return lines
 
 
-def _guesses(plan: "Plan", ranking: Ranking) -> dict[str, float]:
+def _guesses(size: int, ranking: Ranking) -> dict[str, float]:
     """The loss of guessing for every voting law: over the space's vocabulary, for published laws a large one."""
-    size = plan.space.vocab_size
     voices = [voice for juror in ranking.jury for voice in juror.voices]
     return {v.id: float(np.log(max(size, VOCABULARY) if v.published else size)) for v in voices}
 

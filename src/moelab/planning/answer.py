@@ -99,7 +99,7 @@ class Answer:
             n_feasible=len(self.field),
             slices=slice_rows(self.ranking),
         )
-        refuse_absurd(result, self.ranking)
+        refuse_absurd(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
         return result
 

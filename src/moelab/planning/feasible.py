@@ -1,5 +1,6 @@
 """Which designs fit a budget, and for how many tokens each can train."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,6 +79,7 @@ def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
 
 def fit_budget(lattice: Lattice, budget: Budget) -> Field:
     """The designs that fit. Raises InputError naming the limit that excludes all and its nearest feasible value."""
+    _check_data(lattice.space.seq_len, budget)
     tokens = affordable_tokens(lattice, budget)
     fitting = fits(lattice, budget, tokens)
     if not fitting.any():
@@ -86,6 +88,28 @@ def fit_budget(lattice: Lattice, budget: Budget) -> Field:
         return Field(lattice, tokens, _unique(tokens, budget))
     index = np.flatnonzero(fitting)
     return Field(lattice.take(index), tokens[index], _unique(tokens[index], budget))
+
+
+def _check_data(seq_len: int, budget: Budget) -> None:
+    """Raises InputError where the data is less than one sequence: no amount of compute helps."""
+    name, factor = scarce_data(budget)
+    if name is None or seq_len <= getattr(budget, name) * factor:
+        return
+    epochs = f" over {factor:g} epochs" if factor > 1 else ""
+    raise InputError(
+        f"{name} {format_number(getattr(budget, name))}: less than one sequence of {seq_len:,} tokens{epochs}; the "
+        f"nearest feasible value is {math.ceil(seq_len / factor)}"
+    )
+
+
+def scarce_data(budget: Budget) -> tuple[str | None, float]:
+    """The budget's field that limits data most, and the tokens that each unit of it allows; None where none does."""
+    if budget.max_data == float("inf") and budget.max_tokens is None:
+        return None, 1.0
+    if budget.max_tokens is not None and budget.max_tokens <= budget.max_data:
+        return "max_tokens", 1.0
+    assert budget.unique_tokens is not None
+    return "unique_tokens", budget.max_data / budget.unique_tokens
 
 
 def fits(lattice: Lattice, budget: Budget, tokens: Array) -> Array:
