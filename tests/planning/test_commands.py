@@ -127,6 +127,22 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
     assert sides[0]["unique_tokens"] == sides[1]["unique_tokens"]
 
 
+def test_compare_says_where_a_prediction_means_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "mixtral-8x7b", "llama3-8b", "--unique-tokens", "10")
+    told = json.loads(run(capsys, *words, "--json")[1])["warnings"]
+    assert told[0].startswith("mixtral-8x7b: meaningless by ")
+    assert "worse than guessing" in told[0]
+    assert "note: mixtral-8x7b: meaningless by" in run(capsys, *words)[1]
+    fine = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21")[1]
+    assert "meaningless" not in fine
+    assert "* so many times outside the range" in fine
+
+
+def test_the_price_of_training_is_shown(capsys: pytest.CaptureFixture[str], space_file: str) -> None:
+    words = ("plan", "--flops", "5e12", "--space", space_file, "--law", "ludziejewski2025", "--train-hardware", "h100")
+    assert "$ training" in run(capsys, *words)[1]
+
+
 BAD = [
     (["plan"], "flops: is required"),
     (["plan", "--flops", "lots"], "flops: expected a number such as 1e21"),
@@ -134,6 +150,11 @@ BAD = [
     (["plan", "--flops", "1e21", "--gpus", "8", "--days", "3"], "contradicts gpus and days"),
     (["plan", "--flops", "1e21", "--max-epochs", "3"], "max_epochs: needs unique_tokens"),
     (["plan", "--flops", "1e21", "--tpot", "50ms"], "--tpot: needs --hardware"),
+    (["plan", "--flops", "1e21", "--prompt", "9"], "--prompt: needs --hardware"),
+    (["plan", "--flops", "1e21", "--output", "9"], "--output: needs --hardware"),
+    (["plan", "--flops", "1e21", "--serve-gpus", "9"], "--serve-gpus: needs --hardware"),
+    (["plan", "--flops", "1e21", "--gpu-price", "9"], "--gpu-price: needs --hardware"),
+    (["plan", "--flops", "1e21", "--mfu", "0.3"], "--mfu: needs --train-hardware"),
     (["plan", "--flops", "1e21", "--hardware", "h100", "--tpot", "50"], "tpot: expected a time with its unit, such as"),
     (["plan", "--flops", "1e21", "--serve-tokens", "1e12"], "--serve-tokens: needs --hardware"),
     (["plan", "--flops", "1e21", "--pay-serving"], "--pay-serving: needs --serve-tokens"),

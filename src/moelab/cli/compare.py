@@ -133,6 +133,10 @@ def _print(result: "Comparison") -> None:
         if any(side.loss[law].value is not None for side in sides):
             rows.append((f"loss, {law}", *(_loss(side.loss[law]) for side in sides)))
     print_table(["", *(side.name for side in sides)], rows)
+    if any("*" in cell for row in rows if row[0].startswith("loss, ") for cell in row[1:]):
+        print_line("* so many times outside the range that the law was fitted on")
+    for line in result.warnings:
+        print_line(f"note: {line}")
     for side, gaps in zip(sides[1:], result.differences, strict=True):
         for law, gap in gaps.items():
             if gap["p_first_better"] is not None:
@@ -145,6 +149,8 @@ def _print(result: "Comparison") -> None:
 def _loss(prediction: Any) -> str:
     if prediction.value is None:
         return "not covered"
+    beyond = prediction.extrapolation or 0.0
+    far = f" ({10**beyond:.2g}*)" if beyond >= 0.005 else ""
     if prediction.low is None:
-        return f"{prediction.value:.3f}"
-    return f"{prediction.value:.3f} [{prediction.low:.3f}, {prediction.high:.3f}]"
+        return f"{prediction.value:.3f}{far}"
+    return f"{prediction.value:.3f} [{prediction.low:.3f}, {prediction.high:.3f}]{far}"

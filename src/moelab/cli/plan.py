@@ -13,7 +13,9 @@ def command(
     gpus: Annotated[str | None, typer.Option(help="Instead of --flops: devices, with --days.")] = None,
     days: Annotated[str | None, typer.Option(help="Days of training on --gpus.")] = None,
     train_hardware: Annotated[str | None, typer.Option(help="Devices that train (h100, ..., or YAML).")] = None,
-    mfu: Annotated[str, typer.Option(help="Share of peak in training, or a YAML table by expert width.")] = "0.4",
+    mfu: Annotated[
+        str | None, typer.Option(help="Share of peak in training (0.4), or a YAML table by expert width.")
+    ] = None,
     max_params: Annotated[str | None, typer.Option(help="Limit on all parameters, such as 10B.")] = None,
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Limit on weights + KV cache, such as 80GB.")] = None,
@@ -25,8 +27,8 @@ def command(
     serve_tokens: Annotated[str | None, typer.Option(help="Tokens to serve in all, prompt + output.")] = None,
     pay_serving: Annotated[bool, typer.Option(help="--flops also pays for serving --serve-tokens.")] = False,
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
-    prompt: Annotated[str, typer.Option(help="Tokens of a prompt.")] = "1024",
-    output: Annotated[str, typer.Option(help="Tokens of an answer.")] = "256",
+    prompt: Annotated[str | None, typer.Option(help="Tokens of a prompt (1024).")] = None,
+    output: Annotated[str | None, typer.Option(help="Tokens of an answer (256).")] = None,
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token.")] = None,
     serve_gpus: Annotated[str | None, typer.Option(help="Devices to serve on; default: the cheapest.")] = None,
@@ -45,7 +47,9 @@ def command(
     space: Annotated[str | None, typer.Option(help="YAML describing the architectures to search.")] = None,
     seq_len: Annotated[str | None, typer.Option(help="Context at which FLOPs are counted (4096).")] = None,
     next_runs: Annotated[int | None, typer.Option(help="Name this many runs that would settle the choice.")] = None,
-    flops_each: Annotated[str | None, typer.Option(help="Compute of each such run.")] = None,
+    flops_each: Annotated[
+        str | None, typer.Option(help="Compute of each such run (a hundredth of the plan's).")
+    ] = None,
     top: Annotated[int, typer.Option(help="How many candidates to show.")] = 10,
     plot: Annotated[
         str | None, typer.Option(help="Write figures here and beside it (.html, .svg, .png, .pdf).")
@@ -68,11 +72,15 @@ def command(
         "max_price": max_price,
         "price_like_experts": price_like_experts,
         "traffic": {
-            "prompt": prompt, "output": output, "tpot": tpot, "ttft": ttft, "gpus": serve_gpus, "precision": precision
+            "prompt": prompt or "1024", "output": output or "256", "tpot": tpot, "ttft": ttft,
+            "gpus": serve_gpus, "precision": precision,
         },
     }  # fmt: skip
     if hardware is None:
-        needs = {"--tpot": tpot, "--ttft": ttft, "--max-price": max_price, "--price-like-experts": price_like_experts}
+        needs = {
+            "--tpot": tpot, "--ttft": ttft, "--max-price": max_price, "--price-like-experts": price_like_experts,
+            "--prompt": prompt, "--output": output, "--serve-gpus": serve_gpus, "--gpu-price": gpu_price,
+        }  # fmt: skip
         for flag, value in needs.items():
             if value is not None:
                 raise InputError(f"{flag}: needs --hardware, the devices that serve")
@@ -80,6 +88,8 @@ def command(
             raise InputError(
                 "--serve-tokens: needs --hardware to price them, or --pay-serving to take them from --flops"
             )
+        if mfu is not None and train_hardware is None:
+            raise InputError("--mfu: needs --train-hardware, whose time it turns into compute and dollars")
     if pay_serving and serve_tokens is None:
         raise InputError("--pay-serving: needs --serve-tokens")
     budget = _budget(
@@ -88,7 +98,7 @@ def command(
             "gpus": gpus,
             "days": days,
             "train_hardware": train_hardware,
-            "mfu": _mfu(mfu),
+            "mfu": _mfu(mfu or "0.4"),
             "max_params": max_params,
             "max_active": max_active,
             "max_memory": max_memory,
@@ -184,6 +194,8 @@ def _next(budget: "Budget", laws: list[Any], space: Any, count: int, flops_each:
         print_json(chosen.to_dict())
         return
     print_line(chosen.sentence)
+    if each is None:
+        print_line("Each at a hundredth of the plan's compute; --flops-each sets another.")
     print_table(
         ["next run", "tokens", "FLOPs", "expected regret after", "saved per FLOP"],
         [
@@ -253,6 +265,8 @@ def _columns(result: "Plan") -> dict[str, Any]:
     columns["memory"] = lambda c: format_bytes(c.memory_bytes)
     if result.best.serving is not None:
         columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
+    if result.best.cost is not None and result.budget.train_hardware is not None:
+        columns["$ training"] = lambda c: format_number(c.cost["train"])
     if result.best.cost is not None and "lifetime" in result.best.cost:
         columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"])
     return columns

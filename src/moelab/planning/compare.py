@@ -10,6 +10,7 @@ from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
 from moelab.errors import InputError
 from moelab.laws import Design
+from moelab.planning.absurd import HOPELESS, VOCABULARY
 from moelab.planning.budget import Serving
 from moelab.planning.candidate import Prediction
 from moelab.planning.rivals import Part
@@ -54,10 +55,15 @@ class Comparison:
 
     sides: list[Side]
     differences: list[dict[str, dict[str, float | None]]]
+    warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `moelab compare --json`."""
-        return {"designs": [side.to_dict() for side in self.sides], "loss_minus_first": self.differences}
+        return {
+            "designs": [side.to_dict() for side in self.sides],
+            "loss_minus_first": self.differences,
+            "warnings": self.warnings,
+        }
 
 
 def compare(
@@ -76,7 +82,27 @@ def compare(
         _side(name, part, design, voices, seq_len, serving, precision)
         for (name, part), design in zip(parts, designs, strict=True)
     ]
-    return Comparison(sides=sides, differences=[_differences(designs[0], other, voices) for other in designs[1:]])
+    differences = [_differences(designs[0], other, voices) for other in designs[1:]]
+    return Comparison(sides=sides, differences=differences, warnings=_doubts(sides, voices))
+
+
+def _doubts(sides: Sequence[Side], voices: Sequence[Voice]) -> list[str]:
+    """Where a predicted loss is worse than guessing's, or a factor of a thousand outside the law's runs."""
+    lines = []
+    for side in sides:
+        size = side.config.vocab_size
+        guess = {v.id: float(np.log(max(size, VOCABULARY) if v.published else size)) for v in voices}
+        told = {law: said for law, said in side.loss.items() if said.value is not None}
+        worse = [law for law, said in told.items() if said.value is not None and said.value > guess[law]]
+        far = [law for law, said in told.items() if law not in worse and (said.extrapolation or 0.0) > HOPELESS]
+        if worse:
+            lines.append(
+                f"{side.name}: meaningless by {', '.join(worse)}: a loss worse than guessing, ln(vocab_size), on "
+                f"{format_number(side.tokens)} tokens, {format_number(side.unique_tokens)} of them distinct"
+            )
+        if far:
+            lines.append(f"{side.name}: {', '.join(far)} a factor of {10**HOPELESS:,.0f} or more outside the runs")
+    return lines
 
 
 def _side(
