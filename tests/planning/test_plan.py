@@ -16,6 +16,7 @@ from moelab.planning import Budget, Space, plan
 from moelab.planning.budget import Serving
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.pareto import pareto_front
+from moelab.planning.plots import candidate_rows
 from moelab.planning.search import search
 from moelab.planning.voices import hear
 
@@ -298,6 +299,25 @@ def test_how_many_are_near_equal_does_not_depend_on_how_many_are_shown(fits: lis
     assert len(counts) == 1
 
 
+def test_granularity_is_undetermined_by_laws_that_do_not_see_it(tiny: Space, fits: list[FittedLaw]) -> None:
+    blind = plan(Budget(flops=5e12), fits, tiny, extrapolate=True)
+    assert (blind.optimum["granularity"].low, blind.slices["granularity"]) == (None, [])
+    assert blind.best_moe is not None
+    assert "granularity" in blind.best_moe.undetermined
+    assert blind.plot("slices") is not None
+    seeing = plan(Budget(flops=1e20), ["krajewski2024"], Space(d_model=(1024,), n_layers=(16,)), extrapolate=True)
+    assert seeing.slices["granularity"]
+    assert "granularity" not in seeing.best.undetermined
+
+
+def test_the_dense_rival_has_no_place_among_the_ranked() -> None:
+    result = plan(Budget(flops=1e20), [JOINT], Space(d_model=(1024,), n_layers=(16,)), top=1)
+    assert result.best.is_moe
+    labels = [row["label"] for row in candidate_rows(result)]
+    assert labels[0].startswith("1. ")
+    assert labels[1].startswith("best dense: ")
+
+
 def held(interval: Any) -> bool:
     """Whether an interval holds its own value."""
     return bool(interval.low <= interval.value <= interval.high)
@@ -313,7 +333,7 @@ def test_every_interval_holds_its_value(
     assert result.p_moe_beats_dense is not None
     assert 0 <= result.p_moe_beats_dense <= 1
     for name, interval in result.optimum.items():
-        assert held(interval), (name, interval)
+        assert held(interval) if name != "granularity" else interval.low is None, (name, interval)
     designs = [*result.candidates, *result.pareto, *result.choices.values(), result.best_dense, result.best_moe]
     for design in designs:
         if design is None:

@@ -232,6 +232,8 @@ def _print(result: "Plan") -> None:
     if result.optimum:
         ends = [
             (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
+            if interval.low is not None
+            else (name, format_number(interval.value), "undetermined", "by the law")
             for name, interval in result.optimum.items()
         ]
         print_table(["where the optimum lies", "chosen", "p10", "p90"], ends)

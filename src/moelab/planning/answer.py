@@ -134,8 +134,14 @@ class Answer:
             mean_loss=mean,
             serving=None if self.ranking.serving is None else self.ranking.serving.to_dict(i),
             cost=self._cost(i, one),
-            undetermined=alike.undetermined(self.field.lattice, same),
+            undetermined=self._undetermined(i, same),
         )
+
+    def _undetermined(self, i: int, same: Array) -> tuple[str, ...]:
+        """Axes that the laws leave open for design `i`, granularity among them where none of them sees it."""
+        axes = alike.undetermined(self.field.lattice, same)
+        open_too = self.field.lattice.is_moe[i] and not self.ranking.sees_granularity
+        return (*axes, "granularity") if open_too else axes
 
     def candidate_of(self, one: Field, loss: dict[str, Prediction] | None = None) -> Candidate:
         """A design by itself, of this field or another: counts, tokens, each law's word, learning rate and batch."""

@@ -42,6 +42,8 @@ def _slices(plan: "Plan") -> Any:
     panels = []
     titles = {"activation_rate": "activation rate", "sparsity": "sparsity 1 - K/E", "granularity": "granularity"}
     for name, rows in plan.slices.items():
+        if not rows:
+            continue
         laws = list(dict.fromkeys(row["law"] for row in rows))
         color = alt.Color("law:N", scale=alt.Scale(domain=laws, range=theme.LAW_COLORS[: len(laws)]))
         y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss at the budget")
@@ -58,7 +60,8 @@ def candidate_rows(plan: "Plan") -> list[Row]:
         shown.append(plan.best_dense)
     return [
         {
-            "label": f"{rank}. {design.label}",
+            # The best dense design stands beside the ranked ones without a place among them.
+            "label": f"{rank}. {design.label}" if rank <= len(plan.candidates) else f"best dense: {design.label}",
             "law": law,
             "loss": design.loss[law].value,
             "low": design.loss[law].low,
@@ -95,7 +98,8 @@ def _loss(plan: "Plan", design: Candidate) -> float:
 def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
     """For activation rate, sparsity and granularity: the best loss at the budget among designs near each value, by law.
 
-    Dense designs (rate 1, sparsity 0) are part of it; values are binned on the scale of the axis.
+    Dense designs (rate 1, sparsity 0) are part of it; values are binned on the scale of the axis. A law that does not
+    see granularity has no curve over it: what would show is which sizes the lattice happens to have.
     """
     lattice = ranking.field.lattice
     options = lattice.options[lattice.option]
@@ -105,9 +109,12 @@ def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
         "sparsity": np.where(moe, 1 - options[:, 1] / np.maximum(options[:, 0], 1), 0.0),
         "granularity": np.where(moe, options[:, 1] + options[:, 2], 1).astype(float),
     }
-    voting = [voice.id for juror in ranking.jury for voice in juror.voices]
+    voting = [voice for juror in ranking.jury for voice in juror.voices]
+    speaking = {
+        name: [voice.id for voice in voting if name != "granularity" or voice.sees_granularity] for name in SLICES
+    }
     return {
-        name: [row for law in voting for row in _slice(name, columns[name], ranking.opinions[law].losses, law)]
+        name: [row for law in speaking[name] for row in _slice(name, columns[name], ranking.opinions[law].losses, law)]
         for name in SLICES
     }
 

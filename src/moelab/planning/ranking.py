@@ -77,6 +77,11 @@ class Ranking:
         columns = [1 / (1 - column) if name == "sparsity" else column for name, column in self.inputs.items()]
         return columns if self.cost is None else [*columns, self.cost]
 
+    @property
+    def sees_granularity(self) -> bool:
+        """Whether some voting law's word depends on granularity."""
+        return any(voice.sees_granularity for juror in self.jury for voice in juror.voices)
+
     @cached_property
     def votes(self) -> Array:
         """How many of the jury speak about each design (n,)."""

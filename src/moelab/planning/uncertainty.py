@@ -170,5 +170,8 @@ def _optimum(ranking: Ranking, chosen: int, some: Field, winners: Array, weight:
         low, high = quantiles(np.asarray(column(some), float)[winners], weight)
         same = np.asarray(column(tied), float)
         value = float(column(ranking.field)[chosen])
+        if name == "granularity" and not ranking.sees_granularity:
+            result[name] = Interval(value)  # undetermined by these laws: no interval is theirs to give
+            continue
         result[name] = Interval.around(value, min(low, float(same.min())), max(high, float(same.max())))
     return result

@@ -73,6 +73,11 @@ class Voice:
         """Whether one and the same loss surface holds both kinds."""
         return self.law.covers_dense and self.law.covers_moe
 
+    @property
+    def sees_granularity(self) -> bool:
+        """Whether how finely the experts are cut changes what the law says."""
+        return bool({"granularity", "active_experts"} & set(self.law.variables))
+
     def read(self, design: Design) -> Conversion:
         """The designs in the law's variables and which of them it covers.
 
