@@ -44,6 +44,37 @@ def test_leaks_are_found_and_can_be_switched_off(moe: dict[str, Any]) -> None:
     assert leaks(config(**moe))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_roomy_capacity_is_overfilled(seed: int) -> None:
+    roomy = config(capacity_factor=1.5)
+    found = certify(roomy, seed=seed)
+    assert found.seen
+    assert found.crowded.others_rate > 0
+    assert not found.clean
+    assert found.leak_free_change < ZERO
+
+
+def test_what_can_leak_is_never_certified() -> None:
+    almost = certify(config(capacity_factor=1.99), trials=2)
+    assert (almost.seen, almost.can_leak, almost.clean) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    "moe",
+    [
+        {"capacity_factor": 2.0},
+        {"capacity_factor": 100},
+        {"router": "mixture_of_tokens", "group_size": 1, "top_k": 4},
+        {"router": "soft", "group_size": 1, "top_k": 4},
+        {"router": "expert_choice", "top_k": 4},
+    ],
+    ids=str,
+)
+def test_what_cannot_leak_is_known(moe: dict[str, Any]) -> None:
+    found = certify(config(**moe), trials=4)
+    assert (found.seen, found.can_leak, found.clean) == (False, False, True)
+
+
 def test_the_kind_of_leak_follows_the_grouping() -> None:
     by_position = certify(config(router="mixture_of_tokens", group_size=2), seq_len=8, trials=8)
     within = certify(config(router="soft", grouping="sequence", group_size=8), seq_len=8, trials=8)
@@ -89,6 +120,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["leaks", str(tmp_path / "model.yaml"), "--seq-len", "6", "--trials", "4", "--json"])
     assert not stop.value.code
     assert json.loads(capsys.readouterr().out)["clean"] is False
+    config(capacity_factor=1.99).to_yaml(tmp_path / "roomy.yaml")
+    with pytest.raises(SystemExit) as stop:
+        main(["leaks", str(tmp_path / "roomy.yaml"), "--trials", "2"])
+    assert not stop.value.code
+    assert "none seen in 2 trials; this router can leak" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main(["leaks", "mixtral-8x7b"])
     assert stop.value.code == 2

@@ -15,10 +15,11 @@ def command(
 ) -> None:
     """Certify that an architecture leaks nothing, or measure how much it does: in fp64, on the reference path.
 
-    A finished run is measured with its trained weights, everything else with fresh ones. The rows of layers change
-    one vector of that layer's input.
+    A finished run is measured with its trained weights, everything else with fresh ones. The tokens are random, and
+    then one token repeated, which overfills an expert with a capacity. The rows of layers change one vector of that
+    layer's input.
 
-    Example: moelab leaks configs/models/expert-choice.yaml --batch 16
+    Example: moelab leaks configs/runs/small-moe.yaml --batch 16
     """
     from dataclasses import asdict
     from pathlib import Path
@@ -41,7 +42,7 @@ def command(
     subject = load_trained(config)[1] if trained else model
     found = certify(subject, batch=batch, seq_len=seq_len, trials=trials, seed=seed)
     if as_json:
-        print_json({**asdict(found), "clean": found.clean, "trained": trained})
+        print_json({**asdict(found), "seen": found.seen, "clean": found.clean, "trained": trained})
         return
 
     def row(name: str, leak: Leak) -> list[str]:
@@ -52,8 +53,12 @@ def command(
         ["one token changes; its effect on", "earlier tokens", "other sequences", "largest change"],
         [
             row(f"logits, {'trained' if trained else 'fresh'} weights", found),
+            row("logits, one token repeated", found.crowded),
             ["logits, mixing and capacity off", "-", "-", f"{found.leak_free_change:.2g}"],
             *(row(f"{name} alone", leak) for name, leak in found.kinds.items()),
         ],
     )
-    print_line("no leak" if found.clean else "leaks: report its loss as trained and leak-free")
+    if found.seen:
+        print_line("leaks: report its loss as trained and leak-free")
+    else:
+        print_line(f"none seen in {trials} trials; this router can leak" if found.can_leak else "no leak")

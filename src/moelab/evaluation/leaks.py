@@ -2,7 +2,8 @@
 
 A causal language model's output at a position must depend on that position and those before it in the same sequence.
 Expert Choice, capacity drops and mixing break that; the certificate says how much. Measured in fp64 on the reference
-path, so that zero means below 1e-9 and rounding cannot pass for a leak.
+path, so that zero means below 1e-9 and rounding cannot pass for a leak. A random batch may overflow no expert, so a
+batch of one token repeated, which overflows any that can, is tried as well.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
-from moelab.model import LanguageModel, MoELayer, build_model, leak_free
+from moelab.model import LanguageModel, MoELayer, build_model, leak_free, leaks
 
 ZERO = 1e-9
 """Changes of a logit below this count as none."""
@@ -48,25 +49,35 @@ class Leak:
 class LeakCertificate(Leak):
     """The leak of the logits when a token changes, and of each kind of layer alone when its input does.
 
+    The rates are those of a random batch, `crowded` those of a batch of one token repeated; the kinds saw both.
     `leak_free_change` is the largest change of a logit with capacity lifted and mixing off, which must be zero for
-    every router. `kinds` names attention, the dense feed-forward, and the MoE layer with its router.
+    every router. `kinds` names attention, the dense feed-forward, and the MoE layer with its router. `can_leak` is what
+    follows from the architecture alone.
     """
 
+    crowded: Leak
     leak_free_change: float
     trials: int
+    can_leak: bool
     kinds: dict[str, Leak]
 
     @property
+    def seen(self) -> bool:
+        """Whether something leaked."""
+        measured = (self, self.crowded, *self.kinds.values())
+        return any(max(leak.earlier_change, leak.others_change) >= ZERO for leak in measured)
+
+    @property
     def clean(self) -> bool:
-        """Whether nothing leaked."""
-        return self.earlier_change < ZERO and self.others_change < ZERO
+        """Whether nothing leaked and nothing can."""
+        return not self.seen and not self.can_leak
 
 
 @torch.no_grad()
 def certify(
     model: LanguageModel | ModelConfig, *, batch: int = 8, seq_len: int = 16, trials: int = 16, seed: int = 0
 ) -> LeakCertificate:
-    """Change `trials` random tokens of a random batch, one at a time, and compare all logits.
+    """Change `trials` random tokens of a random batch, one at a time, and compare all logits; so for a crowded batch.
 
     A config is built with fresh weights from `seed`. Raises InputError for fewer than two sequences or positions.
     """
@@ -79,14 +90,20 @@ def certify(
     places = torch.randint(0, batch * (seq_len - 1), (trials,), generator=generator).tolist()
     # The first position has none before it: changed tokens stand at positions 1 and later.
     pairs = [(place // (seq_len - 1), place % (seq_len - 1) + 1) for place in places]
+    crowd = tokens[:1, :1].expand(batch, seq_len)
+    # The first row always finds room: every second change stands there and may make room for another token.
+    crowd_pairs = [(row if trial % 2 else 0, position) for trial, (row, position) in enumerate(pairs)]
     as_trained = [_change(reference, tokens, *pair) for pair in pairs]
+    crowded = [_change(reference, crowd, *pair, by=trial + 1) for trial, pair in enumerate(crowd_pairs)]
     with leak_free(reference):
-        alone = [_change(reference, tokens, *pair) for pair in pairs[:4]]
+        alone = [_change(reference, each, *pair) for each in (tokens, crowd) for pair in pairs[:4]]
     return LeakCertificate(
         **asdict(Leak.of(as_trained)),
+        crowded=Leak.of(crowded),
         leak_free_change=max(float(torch.cat(change).max()) for change in alone),
         trials=trials,
-        kinds=_by_kind(reference, tokens, pairs, generator),
+        can_leak=leaks(reference.config),
+        kinds=_by_kind(reference, [(tokens, pairs), (crowd, crowd_pairs)], generator),
     )
 
 
@@ -99,10 +116,10 @@ def _reference(model: LanguageModel | ModelConfig, seed: int) -> LanguageModel:
     return reference.double().eval()
 
 
-def _change(model: LanguageModel, tokens: Tensor, row: int, position: int) -> tuple[Tensor, Tensor]:
+def _change(model: LanguageModel, tokens: Tensor, row: int, position: int, by: int = 1) -> tuple[Tensor, Tensor]:
     """Largest change of a logit at every earlier position, and at every position of the other sequences."""
     changed = tokens.clone()
-    changed[row, position] = (changed[row, position] + 1) % model.config.vocab_size
+    changed[row, position] = (changed[row, position] + by) % model.config.vocab_size
     return _sides((model(tokens) - model(changed)).abs().amax(-1), row, position)
 
 
@@ -112,16 +129,17 @@ def _sides(difference_BT: Tensor, row: int, position: int) -> tuple[Tensor, Tens
 
 
 def _by_kind(
-    model: LanguageModel, tokens: Tensor, pairs: list[tuple[int, int]], generator: torch.Generator
+    model: LanguageModel, batches: list[tuple[Tensor, list[tuple[int, int]]]], generator: torch.Generator
 ) -> dict[str, Leak]:
     """Every kind of layer by itself: one token's vector in its input is replaced by noise."""
     changes: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for name, module, (x, *rest), options in _calls(model, tokens):
-        for row, position in pairs:
-            changed = x.clone()
-            changed[row, position] = torch.randn(x.shape[-1], generator=generator, dtype=x.dtype)
-            before, after = (_first(module(each, *rest, **options)) for each in (x, changed))
-            changes.setdefault(name, []).append(_sides((before - after).abs().amax(-1), row, position))
+    for tokens, pairs in batches:
+        for name, module, (x, *rest), options in _calls(model, tokens):
+            for row, position in pairs:
+                changed = x.clone()
+                changed[row, position] = torch.randn(x.shape[-1], generator=generator, dtype=x.dtype)
+                before, after = (_first(module(each, *rest, **options)) for each in (x, changed))
+                changes.setdefault(name, []).append(_sides((before - after).abs().amax(-1), row, position))
     return {name: Leak.of(found) for name, found in changes.items()}
 
 

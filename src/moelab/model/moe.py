@@ -165,6 +165,14 @@ def decodes_as_trained(config: ModelConfig) -> bool:
 
 
 def leaks(config: ModelConfig) -> bool:
-    """Whether this architecture, as trained, lets one token's output depend on later tokens or other sequences."""
+    """Whether this architecture, as trained, can let one token's output depend on later tokens or other sequences.
+
+    Not a capacity with room for all tokens (factor E/K or more), groups of one token, or experts that all take all.
+    """
     moe = config.moe
-    return moe is not None and (moe.router in GROUP_ROUTERS or moe.capacity_factor is not None)
+    if moe is None:
+        return False
+    if moe.router in GROUP_ROUTERS:
+        takes_all = moe.router == "expert_choice" and moe.top_k == moe.n_experts
+        return moe.group_size != 1 and not takes_all
+    return moe.capacity_factor is not None and moe.capacity_factor * moe.top_k < moe.n_experts
