@@ -76,9 +76,23 @@ def test_lift_typical_rows_and_pairs() -> None:
     assert np.isnan(lift(uses)[3]).all()
     assert typical(uses, 0, 5) == [(0, pytest.approx(0.6), pytest.approx(1.5))]
     assert typical(np.zeros((2, 2)), 0, 5) == []
-    pairs = co_activation(np.array([[9.0, 4, 1], [4, 9, 1], [1, 1, 9]]))
-    assert np.isnan(np.diag(pairs)).all()
-    assert pairs[0, 1] == pytest.approx(4 / (5 * 5 / 12))
+
+
+def test_pairs_at_random_have_a_lift_of_one() -> None:
+    for loads in ([1.0, 1, 1, 1, 1], [1.0, 2, 3, 4, 5]):
+        pairs = co_activation(np.outer(loads, loads))
+        assert np.isnan(np.diag(pairs)).all()
+        assert pairs[~np.eye(5, dtype=bool)] == pytest.approx(np.ones(20), abs=1e-6)
+    together = np.ones((4, 4)) + 3 * np.kron(np.eye(2), np.ones((2, 2)))
+    assert co_activation(together)[0, 1:] == pytest.approx([2, 0.5, 0.5])
+    # of three experts the loads alone decide the pairs
+    assert co_activation(np.array([[9.0, 4, 1], [4, 9, 1], [1, 1, 9]]))[0, 1] == pytest.approx(1, abs=1e-3)
+    assert np.isnan(co_activation(np.diag([3.0, 2]))).all()
+
+
+def test_nobody_works_with_all_alike(dataset: Dataset) -> None:
+    found = measure(model(router="mixture_of_tokens", group_size=2), dataset, seq_len=16, max_tokens=512)
+    assert [expert["partner"] for expert in found.to_dict()["layers"][0]["experts"]] == [None] * 4
 
 
 def test_what_a_token_is() -> None:

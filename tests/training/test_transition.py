@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from moelab.architecture import count_flops, load_model
-from moelab.data import Dataset, ValidationBatches
+from moelab.data import Dataset
 from moelab.errors import InputError
-from moelab.evaluation import evaluate
+from moelab.evaluation import evaluate, validation_batches
 from moelab.model import leaks
 from moelab.runs import RunConfig
 from moelab.training import load_trained, train_run
@@ -41,6 +41,17 @@ def test_resumed_around_the_switch_equals_undisturbed(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_churn_survives_a_resume_after_the_switch(
+    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = make_run(MOT, evaluations=12, **SWITCH)
+    straight = train_run(config, tmp_path / "a", dataset)
+    train_until(config, tmp_path / "b", dataset, 11)
+    resumed = train_run(config, tmp_path / "b", dataset)
+    assert "churn" in straight.loss_curve[-1]
+    assert resumed.loss_curve == straight.loss_curve
+
+
 def test_it_equals_an_untransitioned_run_up_to_the_switch(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
     turned = train_run(make_run(MOT, evaluations=12, schedule="constant", **SWITCH), tmp_path, dataset)
     plain = train_run(make_run(MOT, evaluations=12, schedule="constant", tokens=12 * 64), tmp_path, dataset)
@@ -63,7 +74,7 @@ def test_the_record_and_the_model_say_what_the_run_became(make_run: Any, dataset
     assert again == config
     assert model.config == config.final_model == load_model(tmp_path / record.run_id)
     assert not leaks(model.config)
-    batches = ValidationBatches(dataset, 16, 32, config.train.eval_tokens)
+    batches = validation_batches(dataset, config.model, seq_len=16, trained_rows=4, max_tokens=config.train.eval_tokens)
     assert evaluate(model, batches).loss == record.loss
 
 

@@ -31,7 +31,9 @@ def command(
     from moelab.evaluation.specialisation import measure
 
     config, model, dataset = open_run(run, data)
-    found = measure(model, dataset, seq_len=config.train.seq_len, max_tokens=max(tokens, config.train.seq_len))
+    train = config.train
+    rows = train.micro_batch or train.local_batch_size
+    found = measure(model, dataset, seq_len=train.seq_len, max_tokens=max(tokens, train.seq_len), trained_rows=rows)
     report = found.to_dict(top)
     if out is not None:
         from moelab.report.figures_routing import specialisation

@@ -1,5 +1,5 @@
 """What a model is worth: validation loss in nats per token and bits per byte."""
 
-from moelab.evaluation.loss import Evaluation, evaluate
+from moelab.evaluation.loss import Evaluation, evaluate, validation_batches
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "validation_batches"]

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moelab.data import ValidationBatches
+from moelab.architecture import ModelConfig
+from moelab.data import Dataset, ValidationBatches
 from moelab.model import LanguageModel, churn, leak_free, leaks
 
 
@@ -32,6 +33,29 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `Evaluation(**data)` reads back, without the choices."""
         return {key: value for key, value in vars(self).items() if key != "choices"}
+
+
+def validation_batches(
+    dataset: Dataset, model: ModelConfig, *, seq_len: int, trained_rows: int, max_tokens: int, rows: int = 32
+) -> ValidationBatches:
+    """Held-out batches in which tokens meet as many others as in training, where a forward pass has `trained_rows`.
+
+    About `rows` sequences each: whole groups where the router groups sequences, `trained_rows` where the whole batch
+    is one group or shares a capacity. At least one such batch, even where `max_tokens` are fewer, unless the held-out
+    text is shorter; of less than a batch of groups, whole groups remain.
+    """
+    moe, together = model.moe, 1
+    if moe is not None and leaks(model):
+        if moe.capacity_factor is not None:
+            together = rows = trained_rows
+        elif (moe.grouping or "batch") == "batch":
+            together = moe.group_size or trained_rows
+            rows = max(rows // together, 1) * together if moe.group_size else trained_rows
+    batches = ValidationBatches(dataset, seq_len, rows, max(max_tokens, together * seq_len))
+    found = batches.tokens // seq_len
+    if together < found < rows and found % together:
+        batches = ValidationBatches(dataset, seq_len, found - found % together, batches.tokens)
+    return batches
 
 
 @torch.no_grad()

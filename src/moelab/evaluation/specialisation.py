@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moelab.data import Dataset, ValidationBatches
+from moelab.data import Dataset
 from moelab.data.classes import CLASSES, token_classes, token_texts
 from moelab.errors import InputError
+from moelab.evaluation.loss import validation_batches
 from moelab.model import LanguageModel, MoELayer
 from moelab.model.group_routing import GroupRouter, GroupRouting, ungroup_tokens
 from moelab.model.router import Routing
@@ -82,9 +83,9 @@ class Specialisation:
         }
 
     def expert(self, layer: LayerUse, expert: int, top: int = 8) -> dict[str, Any]:
-        """One expert: its load, most typical tokens, classes and sources, and the expert that most often joins it."""
-        lifts = co_activation(layer.together)[expert]
-        partner = int(np.nanargmax(lifts)) if np.isfinite(lifts).any() else None
+        """One expert: its load, most typical tokens, classes and sources, and who joins it more than at random."""
+        lifts = np.nan_to_num(co_activation(layer.together)[expert])
+        partner = int(lifts.argmax()) if lifts.max() > 1 + 1e-6 else None
         return {
             "load": float(layer.load[expert]),
             "tokens": [
@@ -141,22 +142,43 @@ def known_from(uses: Array, own_entropy: float = 0.0) -> float:
 
 
 def co_activation(together: Array) -> Array:
-    """How many times more often than at random two experts take one token, (E, E); NaN on the diagonal and for none."""
+    """How many times more often than at random two experts take one token, (E, E); NaN on the diagonal and for none.
+
+    At random a pair i != j has a_i a_j tokens, with weights a under which every expert has the pairs it has: no expert
+    is its own partner, so the share that would fall to such pairs goes to the others. Of three experts or fewer the
+    loads decide the pairs, and every lift is 1.
+    """
     pairs = np.where(np.eye(len(together), dtype=bool), 0.0, together)
-    found = lift(pairs) if pairs.sum() else np.full_like(pairs, np.nan)
-    np.fill_diagonal(found, np.nan)
-    return found
+    mine = pairs.sum(1)
+    weights = mine / np.sqrt(max(mine.sum(), 1e-30))
+    for _ in range(200):
+        others = weights.sum() - weights
+        weights = np.sqrt(weights * np.divide(mine, others, out=np.zeros_like(mine), where=others > 0))
+    expected = np.outer(weights, weights)
+    np.fill_diagonal(expected, 0.0)
+    return np.divide(pairs, expected, out=np.full_like(pairs, np.nan), where=expected > 0)
 
 
 @torch.no_grad()
 def measure(
-    model: LanguageModel, dataset: Dataset, *, seq_len: int, max_tokens: int, device: str = "cpu"
+    model: LanguageModel,
+    dataset: Dataset,
+    *,
+    seq_len: int,
+    max_tokens: int,
+    trained_rows: int | None = None,
+    device: str = "cpu",
 ) -> Specialisation:
-    """Count who takes what on held-out text, in batches of 16 sequences. Raises InputError for a dense model."""
+    """Count who takes what on held-out text, in batches of about 16 sequences (see `validation_batches`).
+
+    Raises InputError for a dense model.
+    """
     layers = {index: layer.mlp for index, layer in enumerate(model.model.layers) if isinstance(layer.mlp, MoELayer)}
     if not layers or model.config.moe is None:
         raise InputError("routing: this model is dense, it has no experts")
-    batches = ValidationBatches(dataset, seq_len, _ROWS, max_tokens)
+    batches = validation_batches(
+        dataset, model.config, seq_len=seq_len, trained_rows=trained_rows or _ROWS, max_tokens=max_tokens, rows=_ROWS
+    )
     n_experts, n_sources = model.config.moe.n_experts, len(batches.sources)
     counts = {
         index: [np.zeros((size, n_experts)) for size in (dataset.vocab_size, n_sources, n_experts)] for index in layers

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moelab.data import Dataset, TrainBatches, ValidationBatches
+from moelab.data import Dataset, TrainBatches
 from moelab.errors import MoelabError
-from moelab.evaluation import Evaluation, evaluate
+from moelab.evaluation import Evaluation, evaluate, validation_batches
 from moelab.model import LanguageModel, build_model, to_token_choice
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
@@ -32,8 +32,6 @@ Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
 
 _RECENT = 50
-_EVAL_ROWS = 32
-"""Sequences per evaluation batch; part of the numbers only through rounding."""
 
 
 class Trainer:
@@ -58,7 +56,13 @@ class Trainer:
             seed=train.seed,
             unique_tokens=config.data.unique_tokens,
         )
-        self.validation = ValidationBatches(dataset, train.seq_len, _EVAL_ROWS, train.eval_tokens)
+        self.validation = validation_batches(
+            dataset,
+            config.model,
+            seq_len=train.seq_len,
+            trained_rows=train.micro_batch or train.local_batch_size,
+            max_tokens=train.eval_tokens,
+        )
         self.progress = Progress()
         self.choices: list[Tensor] = []
         self.log: Log | None = None
@@ -73,10 +77,10 @@ class Trainer:
             return
         self.progress, weights, state, routing, complaints = found
         self.progress.notes += complaints
-        self.choices = list(routing.get("choices", ()))
         switch = self.config.train.switch_step
         if switch is not None and self.progress.step > switch:
             self._turn()
+        self.choices = list(routing.get("choices", ()))
         try:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
