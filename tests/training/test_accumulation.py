@@ -78,3 +78,19 @@ def test_groups_of_sequences_are_not_cut(make_run: Any) -> None:
     with pytest.raises(InputError, match=r"train\.micro_batch: the 2 sequences .* multiple of model\.moe\.group_size"):
         make_run({"moe": moe}, micro_batch=2, **BATCH)
     assert make_run({"moe": moe}, micro_batch=4, **BATCH).train.micro_batch == 4
+    with pytest.raises(InputError, match=r"train\.batch_tokens: the 6 sequences .* model\.moe\.group_size \(4\)"):
+        make_run({"moe": moe}, batch_tokens=96)
+
+
+def test_groups_of_neighbours_fit_in_a_sequence(make_run: Any) -> None:
+    moe = {"n_experts": 4, "top_k": 2, "d_expert": 16, "router": "expert_choice", "grouping": "sequence"}
+    with pytest.raises(InputError, match=r"train\.seq_len: the 16 tokens .* model\.moe\.group_size \(6\)"):
+        make_run({"moe": {**moe, "group_size": 6}})
+    assert make_run({"moe": {**moe, "group_size": 8}})
+    assert make_run({"moe": moe})
+
+
+def test_one_group_gives_every_expert_whole_slots(make_run: Any) -> None:
+    moe = {"n_experts": 8, "top_k": 1, "d_expert": 16, "router": "expert_choice"}
+    with pytest.raises(InputError, match=r"train\.batch_tokens: the 4 sequences .* multiple of n_experts \(8\)"):
+        make_run({"moe": moe})

@@ -77,7 +77,7 @@ class MoEConfig(Config):
     shared_gate: bool | None = None
     grouping: Literal["batch", "sequence"] | None = None
     group_size: Count | None = None
-    temperature: Positive | None = None
+    temperature: Positive | None = Field(default=None, ge=1e-6)
     learned_temperature: bool | None = None
     separate_emit: bool | None = None
     mixing: Literal["soft", "hard", "uniform"] | None = None
@@ -133,10 +133,26 @@ class MoEConfig(Config):
             raise ValueError(
                 f"n_experts: must be top_k x group_size ({self.top_k * (self.group_size or 0)}), got {self.n_experts}"
             )
-        if self.router == "soft" and (self.group_size or 0) * self.top_k % self.n_experts:
+        if self.router in ("soft", "expert_choice") and (self.group_size or 0) * self.top_k % self.n_experts:
             raise ValueError("group_size: group_size x top_k must be a multiple of n_experts (whole slots per expert)")
+        self._check_ignored()
         if self.mixing == "uniform" and (self.temperature or self.learned_temperature or self.separate_emit):
             raise ValueError("mixing: uniform mixing has no temperature and no emit weights")
+
+    def _check_ignored(self) -> None:
+        """Refuse values that this router would ignore; defaults and zeros stand for 'not set'.
+
+        A mixture may turn to token choice, whose losses then count.
+        """
+        if self.router == "token_choice":
+            return
+        if self.score != "softmax":
+            raise ValueError(f"score: the router {self.router} has no such option")
+        if self.router == "mixture_of_tokens":
+            return
+        for name in ("balance_loss", "z_loss"):
+            if getattr(self, name) not in (0.0, type(self).model_fields[name].default):
+                raise ValueError(f"{name}: the router {self.router} has no such loss")
 
     @classmethod
     def mixture_of_tokens(cls, *, d_ff: int, group_size: int, mixtures: int = 1, **options: Any) -> Self:
@@ -229,9 +245,8 @@ class ModelConfig(Config):
         if self.moe is None and (self.n_dense_layers or self.moe_every != 1):
             raise ValueError("n_dense_layers, moe_every: only a model with `moe` has them")
         if self.moe is not None and self.n_moe_layers == 0:
-            raise ValueError(
-                f"n_dense_layers: leaves none of the {self.n_layers} layers for MoE, got {self.n_dense_layers}"
-            )
+            name = "n_dense_layers" if self.n_dense_layers >= self.n_layers else "moe_every"
+            raise ValueError(f"{name}: leaves none of the {self.n_layers} layers for MoE, got {getattr(self, name)}")
         if self.d_ff == 0 and self.n_moe_layers < self.n_layers:
             raise ValueError("d_ff: is required because some layers are dense")
         return self

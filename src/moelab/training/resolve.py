@@ -7,6 +7,7 @@ import torch
 from moelab.data import Dataset
 from moelab.errors import InputError
 from moelab.model import DISPATCHES, resolve_dispatch
+from moelab.model.group_routing import GROUP_ROUTERS
 from moelab.runs import RunConfig
 from moelab.runs.config import AUTO
 
@@ -76,13 +77,18 @@ def _cores(processes: int) -> int:
 
 
 def _check_groups(config: RunConfig) -> None:
-    """Refuse to cut a batch through the groups of a router that groups sequences: the numbers would change."""
+    """Refuse a batch or sequence that groups do not divide: the last one would be filled up with padding."""
     moe, train = config.model.moe, config.train
-    if moe is None or moe.group_size is None or (moe.grouping or "batch") != "batch":
+    if moe is None or moe.router not in GROUP_ROUTERS:
         return
-    rows = train.micro_batch or train.local_batch_size
-    if rows != train.batch_size and rows % moe.group_size:
+    members, name, what = train.seq_len, "train.seq_len", "tokens of a sequence"
+    if (moe.grouping or "batch") == "batch":
+        members = train.micro_batch or train.local_batch_size
+        name = "train.batch_tokens" if train.micro_batch is None else "train.micro_batch"
+        what = "sequences of a forward pass"
+    if members % (moe.group_size or members):
+        raise InputError(f"{name}: the {members} {what} must be a multiple of model.moe.group_size ({moe.group_size})")
+    if moe.router == "expert_choice" and moe.group_size is None and members * moe.top_k % moe.n_experts:
         raise InputError(
-            f"train.micro_batch: the {rows} sequences of a forward pass must be a multiple of "
-            f"model.moe.group_size ({moe.group_size})"
+            f"{name}: the {members} {what} (one group) x top_k must be a multiple of n_experts ({moe.n_experts})"
         )
