@@ -48,6 +48,14 @@ def test_the_seed_decides(model: LanguageModel) -> None:
     assert generate(model, PROMPTS, max_new_tokens=16, seed=2) != first
 
 
+def test_a_sampled_answer_does_not_depend_on_the_other_prompts(model: LanguageModel) -> None:
+    together = generate(model, PROMPTS, max_new_tokens=8, seed=3)
+    assert generate(model, [PROMPTS[0]], max_new_tokens=8, seed=3)[0] == together[0]
+    assert generate(model, [[2], PROMPTS[1], [4, 4], [7]], max_new_tokens=8, seed=3)[1] == together[1]
+    same = generate(model, [PROMPTS[0]] * 4, max_new_tokens=8, seed=3)
+    assert len({tuple(row) for row in same}) > 1
+
+
 def test_it_stops_at_eos(model: LanguageModel) -> None:
     greedy = generate(model, [PROMPTS[0]], max_new_tokens=10, temperature=0)[0]
     eos = greedy[3]

@@ -182,6 +182,40 @@ def test_capacity_against_a_loop() -> None:
             taken[expert] += 1
 
 
+def test_a_capacity_is_not_rounded_up_by_floating_point() -> None:
+    assert int(within_capacity(torch.zeros(100, 1, dtype=torch.int64), 10, 1.1).sum()) == 11
+
+
+def test_near_ties_are_those_of_the_scores_that_chose() -> None:
+    moe = layer(bias_update=0.1)
+    plain = moe(tokens(), record=True)[1].record
+    routing = moe.router(tokens().flatten(0, 1))
+    with torch.no_grad():
+        # the first expert is always taken: the edge lies between the best and the second best of the rest
+        moe.router.balance_bias.copy_(torch.tensor([10.0, 0, 0, 0]))
+    record = moe(tokens(), record=True)[1].record
+    best = routing.scores[:, 1:].sort(-1, descending=True).values
+    assert record.near_ties == pytest.approx(float((best[:, 0] - best[:, 1] < 1e-3).float().mean()))
+    with torch.no_grad():
+        moe.router.weight.zero_()
+        moe.router.balance_bias.copy_(torch.tensor([0.3, 0.2, 0.1, 0.0]))
+    assert moe(tokens(), record=True)[1].record.near_ties == 0
+    assert plain is not None
+
+
+@pytest.mark.parametrize("name", ["expert choice", "expert choice, sequence"])
+def test_padding_takes_no_slot_from_real_tokens(name: str) -> None:
+    moe, x = layer(**ROUTERS[name]), tokens()
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    if name == "expert choice":
+        mask[2:] = False
+        alone, padded = moe(x[:2])[0], moe(x, mask)[0][:2]
+    else:
+        mask[:, 4:] = False
+        alone, padded = layer(router="expert_choice", grouping="sequence")(x[:, :4])[0], moe(x, mask)[0][:, :4]
+    torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-6)
+
+
 def test_dropped_choices_add_nothing_and_are_counted() -> None:
     moe = layer(capacity_factor=0.5)
     y, output = moe(tokens(), record=True)
@@ -280,12 +314,33 @@ def test_every_router_trains_and_generates(name: str) -> None:
         ({"router": "hash", "normalize_scores": True, "score": "sigmoid"}, "the router hash has no such option"),
         ({"routing_vocab": 5}, "routing_vocab: the router token_choice has no such option"),
         ({"router": "word", "routing_vocab": 0}, "routing_vocab"),
+        ({"router": "expert_choice", "group_size": 5}, "group_size: group_size x top_k must be a multiple"),
+        ({"router": "expert_choice", "score": "sigmoid"}, "score: the router expert_choice has no such option"),
+        ({"router": "expert_choice", "balance_loss": 1.0}, "balance_loss: the router expert_choice has no such loss"),
+        ({"router": "hash", "score": "sigmoid"}, "score: the router hash has no such option"),
+        ({"router": "hash", "z_loss": 0.5}, "z_loss: the router hash has no such loss"),
+        ({"router": "mixture_of_tokens", "group_size": 2, "temperature": 1e-38}, "temperature: .* 0.000001"),
         ({"router": "best"}, "router: input should be 'token_choice'"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         config(**options)
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_options_survive_the_round_trip(name: str) -> None:
+    for own in (config(**ROUTERS[name]), config(**{**ROUTERS[name], "balance_loss": 0, "z_loss": 0})):
+        assert ModelConfig.parse(own.to_dict()) == own
+
+
+def test_what_leaves_no_layer_is_named() -> None:
+    sizes = {"vocab_size": 32, "d_model": D, "n_layers": 2, "n_heads": 2, "d_ff": 8}
+    moe = {"n_experts": 4, "top_k": 2, "d_expert": 8}
+    with pytest.raises(InputError, match="moe_every: leaves none of the 2 layers for MoE, got 3"):
+        ModelConfig.parse({**sizes, "moe_every": 3, "moe": moe})
+    with pytest.raises(InputError, match="n_dense_layers: leaves none of the 2 layers for MoE, got 2"):
+        ModelConfig.parse({**sizes, "n_dense_layers": 2, "moe": moe})
 
 
 def test_old_configs_keep_their_content() -> None:

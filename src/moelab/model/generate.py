@@ -30,7 +30,8 @@ def generate(
     """The new tokens of every prompt (token ids, of any lengths), `eos` included where it was reached.
 
     `temperature` 0 takes the likeliest token; `top_k` and `top_p` cut the distribution first. The same seed gives the
-    same tokens. Routers that work on groups choose token by token, so a prompt's answer does not depend on the others;
+    same tokens: each prompt draws by the seed and its place in the batch. Routers that work on groups choose token by
+    token, so a prompt's answer does not depend on the others;
     with `mixing` they group the prompts of the batch as in training, the last group filled up with padding.
     Raises InputError for an empty prompt, a value out of range, or mixing where a cache cannot hold the groups.
     """
@@ -55,7 +56,7 @@ def _generate(
     use_cache: bool,
 ) -> list[list[int]]:
     device = model.head_weight.device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = [torch.Generator(device).manual_seed(_row_seed(seed, row)) for row in range(len(prompts))]
     tokens, mask = _left_padded(prompts, device)
     capacity = tokens.shape[1] + max_new_tokens
     cache = None
@@ -92,9 +93,12 @@ def sample(
     temperature: float,
     top_k: int | None = None,
     top_p: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Tensor:
-    """One token per row, (B,). `top_p` keeps the smallest set of tokens whose probability reaches it."""
+    """One token per row, (B,). `top_p` keeps the smallest set of tokens whose probability reaches it.
+
+    With a list of generators, one for each row, no row's tokens depend on the other rows.
+    """
     if temperature == 0:
         return logits_BV.argmax(-1)
     logits, index = (logits_BV / temperature).sort(-1, descending=True)
@@ -104,8 +108,17 @@ def sample(
     if top_p is not None:
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    place = torch.multinomial(probabilities, 1, generator=generator)
+    if isinstance(generator, list):
+        rows = zip(probabilities, generator, strict=True)
+        place = torch.stack([torch.multinomial(row, 1, generator=own) for row, own in rows])
+    else:
+        place = torch.multinomial(probabilities, 1, generator=generator)
     return index.gather(1, place)[:, 0]
+
+
+def _row_seed(seed: int, row: int) -> int:
+    """The seed itself for the first row; far apart for the others."""
+    return (seed + row * 0x9E3779B97F4A7C15) % 2**63
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

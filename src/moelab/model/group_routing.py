@@ -4,7 +4,6 @@ N groups of G tokens of width D; E experts, S slots (rows an expert gets from on
 depends on the other tokens of its group: `token_routing` is the same weights' token choice, which does not.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -113,12 +112,17 @@ class ExpertChoiceRouter(GroupRouter):
     """Each expert takes its best G K/E tokens of a group; gates are softmax over experts (arXiv 2202.09368)."""
 
     def take(self, groups: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gates and places in the group of the taken tokens, (N, S, E) both, and the scores of all, (N, G, E)."""
-        size = groups.shape[1]
-        slots = min(size, math.ceil(size * self.config.top_k / self.config.n_experts))
+        """Gates and places in the group of the taken tokens, (N, S, E) both, and the scores of all, (N, G, E).
+
+        A group's slots follow from its real tokens, rounded up: the gates of slots beyond them are 0.
+        """
+        top_k, n_experts = self.config.top_k, self.config.n_experts
+        slots = -(-groups.shape[1] * top_k // n_experts)
         scores = score_tokens(groups, self.weight).softmax(-1)
         gates, index = scores.masked_fill(~real[..., None], 0.0).topk(slots, dim=1)
-        return gates, index, scores
+        room = (real.sum(1) * top_k + n_experts - 1) // n_experts
+        spare = torch.arange(slots, device=room.device) >= room[:, None]
+        return gates.masked_fill(spare[..., None], 0.0), index, scores
 
     def forward(
         self, x_BTD: Tensor, experts: Experts, activation: str, mask_BT: Tensor | None = None

@@ -17,6 +17,7 @@ from moelab.architecture import MoEConfig
 class Routing:
     """What a router decided: `scores` (T, E) of all experts, `chosen` (T, K), and `gates` (T, K) that weigh them.
 
+    `choosing` (T, E) is what the choice was made by where that is not the scores (a bias per expert joined them).
     Without `by_score` the choice did not follow from the scores, so equal scores are no ties.
     """
 
@@ -24,6 +25,7 @@ class Routing:
     scores: Tensor
     chosen: Tensor
     gates: Tensor
+    choosing: Tensor | None = None
     by_score: bool = True
 
     def probabilities(self) -> Tensor:
@@ -67,15 +69,17 @@ class TopKRouter(nn.Module):
         if self.config.normalize_scores:
             scores = scores / scores.sum(-1, keepdim=True)
         if self.config.bias_update:
-            chosen = (scores + self.balance_bias).topk(self.config.top_k, dim=-1).indices
+            choosing = scores + self.balance_bias
+            chosen = choosing.topk(self.config.top_k, dim=-1).indices
             gates = scores.gather(-1, chosen)
         else:
+            choosing = None
             gates, chosen = scores.topk(self.config.top_k, dim=-1)
         if self.config.normalize_gates:
             gates = gates / gates.sum(-1, keepdim=True)
         if self.config.routed_scaling != 1:
             gates = gates * self.config.routed_scaling
-        return Routing(logits=logits, scores=scores, chosen=chosen, gates=gates)
+        return Routing(logits=logits, scores=scores, chosen=chosen, gates=gates, choosing=choosing)
 
     @torch.no_grad()
     def update_bias(self) -> None:
@@ -96,7 +100,8 @@ def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tenso
     else:
         tokens, chosen = int(mask_T.sum()), chosen.masked_fill(~mask_T[:, None], n_experts)
     flat = chosen.flatten()
-    capacity = math.ceil(factor * tokens * chosen.shape[1] / n_experts)
+    # 1.1 x 100 / 10 is 11.000000000000002 in floating point, and no reason for a twelfth place.
+    capacity = math.ceil(factor * tokens * chosen.shape[1] / n_experts * (1 - 1e-12))
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=n_experts)
     starts = counts.cumsum(0) - counts

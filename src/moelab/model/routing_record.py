@@ -21,7 +21,8 @@ class RoutingRecord:
     `load` (E,) is each expert's share of the choices; `max_violation` is max load / mean load - 1 (arXiv 2408.15664);
     `load_cv` the loads' standard deviation over their mean; `dead_experts` how many got no token; `token_entropy` the
     mean entropy of a token's probabilities; `marginal_entropy` that of the mean probabilities; `near_ties` the share
-    of tokens whose last chosen and first rejected expert differ by less than `NEAR_TIE` in probability; `drop_rate`
+    of tokens whose last chosen and first rejected expert differ by less than `NEAR_TIE` in probability (with its
+    balancing bias, where the choice was made with one); `drop_rate`
     the share of choices beyond capacity, or of tokens that no expert took (Expert Choice). `choices` (2, T) is what
     `churn` compares: each token's expert with the highest weight, and a number for the set of its experts.
     """
@@ -62,7 +63,9 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tens
     log_experts = math.log(max(n_experts, 2))
     near = torch.zeros(())
     if top_k < n_experts and routing.by_score:
-        edge = probabilities.topk(top_k + 1, dim=-1).values[:, -2:]
+        choosing = routing.scores if routing.choosing is None else routing.choosing
+        edge = choosing.topk(top_k + 1, dim=-1).values[:, -2:] / routing.scores.sum(-1, keepdim=True)
+        edge = edge if mask_T is None else edge[mask_T]
         near = (edge[:, 0] - edge[:, 1] < NEAR_TIE).float().mean()
     return RoutingRecord(
         **_load_statistics(counts),
