@@ -220,6 +220,46 @@ def test_repeats_copy_runs_with_other_seeds() -> None:
     assert {run.labels["group"] for run in runs} == {"g"}
 
 
+@pytest.mark.parametrize("which", ["first", "last", "all"])
+def test_repeats_of_a_branched_ladder_bring_their_own_trunks(which: str) -> None:
+    ladder = {"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000]}
+    again = {"name": "again", "design": "repeats", "of": ["l"], "which": which}
+    runs = plan(ladder, again, learning_rate={"rule": "deepseek2024"})
+    trunks = {run.labels["trunk"]: run for run in runs if "trunk" in run.labels}
+    assert len(trunks) == sum("trunk" in run.labels for run in runs) == 3
+    branches = [run for run in runs if "branch_of" in run.labels]
+    assert len(branches) == 2 + (4 if which == "all" else 2)
+    for branch in branches:
+        trunk = trunks[branch.labels["branch_of"]]
+        assert trunk.train.seed == branch.train.seed
+        assert trunk.train.learning_rate == branch.train.learning_rate
+        assert int(branch.labels["branch_step"]) in trunk.train.keep_steps
+    tokens = [branch.train.tokens for branch in branches]
+    assert {"first": tokens[0], "last": tokens[1]}.get(which, tokens[-1]) == tokens[-1]
+
+
+def test_repeats_go_on_after_the_seeds_there_are() -> None:
+    base = {**BASE, "train": {**BASE["train"], "seed": 7}}
+    again = {"name": "again", "design": "repeats", "of": ["g"], "seeds": 2}
+    runs = plan({"name": "g", "replicates": 3}, again, base=base)
+    assert [run.train.seed for run in runs] == [7, 8, 9, 10, 11]
+    runs = plan({"name": "g", "set": {"train": {"seed": 4}}}, again, base=base)
+    assert [run.train.seed for run in runs] == [4, 5, 6]
+
+
+def test_each_size_of_a_ladder_has_its_own_trunk() -> None:
+    runs = plan({"name": "l", "design": "ladder", "tokens": [400_000], "sizes": [{"d_ff": 48}, {"d_ff": 96}]})
+    trunks = {run.labels["trunk"]: run.model.d_ff for run in runs if "trunk" in run.labels}
+    assert list(trunks.values()) == [48, 96]
+    assert [trunks[run.labels["branch_of"]] for run in runs if "branch_of" in run.labels] == [48, 96]
+
+
+@pytest.mark.parametrize("fields", [{"train.learning_rate": [0.01, 0.02]}, {"train": [{"learning_rate": 0.01}]}])
+def test_a_grid_keeps_the_learning_rates_it_sets(fields: dict[str, Any]) -> None:
+    runs = plan({"name": "g", "set": fields}, learning_rate={"rule": "steplaw2025"})
+    assert [run.train.learning_rate for run in runs] == [0.01, 0.02][: len(runs)]
+
+
 def test_mixture_of_tokens_has_its_rivals_and_its_transition() -> None:
     runs = plan(
         {

@@ -133,9 +133,10 @@ def build_runs(
     """
     configs = []
     earlier: dict[str, list[Planned]] = {}
+    replicates = {source.name: source.replicates for source in sources}
     for source in sources:
         try:
-            planned = source.plan(Template(base=merged_base(study, common), earlier=earlier))
+            planned = source.plan(Template(base=merged_base(study, common), earlier=earlier, replicates=replicates))
         except InputError as error:
             raise InputError(f"study {study.name}, runs {source.name}: {error}") from None
         earlier[source.name] = planned

@@ -51,10 +51,14 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What designs start from: the study's base with everything chosen so far, and the entries planned before."""
+    """What designs start from: the study's base with everything chosen so far, and the entries planned before.
+
+    `replicates` holds how many seeds each earlier entry's runs have, from their own on.
+    """
 
     base: dict[str, Any]
     earlier: dict[str, list[Planned]] = field(default_factory=dict)
+    replicates: dict[str, int] = field(default_factory=dict)
 
     @property
     def seq_len(self) -> int:

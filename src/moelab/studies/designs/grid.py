@@ -32,5 +32,13 @@ class RunGrid(RunSource):
         return [{**row, **product} for row in rows for product in products]
 
     def plan(self, template: Template) -> list[Planned]:
-        """The assignments as planned runs."""
-        return [Planned(fields=fields) for fields in self.assignments()]
+        """The assignments as planned runs; one that sets its learning rate keeps it against the study's rule."""
+        return [
+            Planned(fields=fields, labels={"own_rate": "yes"} if _sets_rate(fields) else {})
+            for fields in self.assignments()
+        ]
+
+
+def _sets_rate(fields: dict[str, Any]) -> bool:
+    train = fields.get("train")
+    return "train.learning_rate" in fields or (isinstance(train, dict) and "learning_rate" in train)

@@ -36,14 +36,14 @@ class Ladder(Budgeted):
     def plan(self, template: Template) -> list[Planned]:
         """Size by size: the trunk, then its branches from the shortest to the longest."""
         planned = []
-        for size in self.sizes:
+        for place, size in enumerate(self.sizes, 1):
             model = template.model(size)
             runs = [amount.planned(template, model, self.min_steps, self.name) for amount in self.amounts()]
             runs.sort(key=lambda run: run.fields["train.tokens"])
-            planned += self._branched(template, model, runs) if self.branch else runs
+            planned += self._branched(template, model, runs, place) if self.branch else runs
         return planned
 
-    def _branched(self, template: Template, model: ModelConfig, runs: list[Planned]) -> list[Planned]:
+    def _branched(self, template: Template, model: ModelConfig, runs: list[Planned], place: int) -> list[Planned]:
         batch = template.batch_tokens
         starts = []
         for run in runs:
@@ -57,7 +57,8 @@ class Ladder(Budgeted):
             raise InputError(
                 f"tokens: the shortest run branches after {starts[0]} steps, within the warm-up ({warmup})"
             )
-        trunk = f"{self.name} d{model.d_model} L{model.n_layers}" + (f" {model.moe.n_experts}e" if model.moe else "")
+        experts = f" {model.moe.n_experts}e" if model.moe else ""
+        trunk = f"{self.name} size {place}: d{model.d_model} L{model.n_layers}{experts}"
         for run, start in zip(runs, starts, strict=True):
             run.fields["train.warmup_steps"] = warmup
             run.labels.update({BRANCH_OF: trunk, BRANCH_STEP: str(start)})

@@ -7,6 +7,7 @@ from pydantic import model_validator
 from moelab.config import Count
 from moelab.errors import InputError
 from moelab.studies.designs.base import Amounts, Budgeted, Counts, Planned, RunSource, Template
+from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
 
 
 class LearningRates(Budgeted):
@@ -36,7 +37,8 @@ class LearningRates(Budgeted):
 class Repeats(RunSource):
     """Runs of the entries `of`, planned before, again with other seeds: an estimate of the noise.
 
-    `which`: all of them, the cheapest or dearest of each entry, or the one in the middle of its list.
+    `which`: all of them, the first or last of each entry, or the one in the middle of its list. Seeds go on after the
+    entry's own. A branch of a ladder is repeated with a trunk of its seed, one for all branches that leave it.
     """
 
     design: Literal["repeats"] = "repeats"
@@ -51,25 +53,40 @@ class Repeats(RunSource):
         return self
 
     def plan(self, template: Template) -> list[Planned]:
-        """Copies with seeds from 1 on. Raises InputError naming an entry that does not stand before this one."""
+        """Copies, a branch's trunk before it. Raises InputError naming an entry that does not stand before this one."""
         planned = []
         for name in self.of:
-            runs = template.earlier.get(name)
-            if not runs:
+            entry = template.earlier.get(name)
+            if not entry:
                 known = ", ".join(template.earlier) or "none"
                 raise InputError(f"of: no entry {name!r} stands before this one; those that do: {known}")
+            runs = [run for run in entry if TRUNK not in run.labels]
+            trunks = {run.labels[TRUNK]: run for run in entry if TRUNK in run.labels}
             places = {"all": range(len(runs)), "middle": [len(runs) // 2], "first": [0], "last": [len(runs) - 1]}
             for place in places[self.which]:
-                planned += [self._again(runs[place], seed, name) for seed in range(1, self.seeds + 1)]
+                run = runs[place]
+                first = _seed(template, run) + template.replicates.get(name, 1)
+                for seed in range(first, first + self.seeds):
+                    trunk = trunks.get(run.labels.get(BRANCH_OF, ""))
+                    again = [self._again(each, seed, name) for each in (trunk, run) if each is not None]
+                    planned += [each for each in again if TRUNK not in each.labels or each not in planned]
         return planned
 
     @staticmethod
     def _again(run: Planned, seed: int, name: str) -> Planned:
-        seed += int(run.fields.get("train.seed", 0))
+        fields = {key: value for key, value in run.fields.items() if key != "train.seed"}
+        trunk = {key: f"{run.labels[key]} s{seed}" for key in (TRUNK, BRANCH_OF) if key in run.labels}
         return Planned(
-            fields={**run.fields, "train.seed": seed},
+            fields={**fields, "train.seed": seed},
             model=run.model,
             match=run.match,
             aims=run.aims,
-            labels={**run.labels, "group": name},
+            labels={**run.labels, **trunk, "group": name},
         )
+
+
+def _seed(template: Template, run: Planned) -> int:
+    """The seed of a run's first replicate: its own, or the base's."""
+    base = template.base.get("train") or {}
+    train = {**base, **(run.fields.get("train") or {})}
+    return int(run.fields.get("train.seed", train.get("seed", 0)) or 0)
