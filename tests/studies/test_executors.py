@@ -15,6 +15,7 @@ from moelab.data import Dataset, PrepareConfig, prepare
 from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
+from moelab.runs.table import runs_table
 from moelab.studies.display import Display
 from moelab.studies.executors import Board, End, ExecutorConfig, Order, Outcome, collect, run_all, session, work
 from moelab.studies.executors.local import local_workers
@@ -130,6 +131,8 @@ def test_a_failed_run_does_not_stop_the_others(
     outcome = train([bad, wild, *runs])
     assert outcome.failed == {bad.run_id: "model: moelab counts but cannot train attention sinks"}
     assert [record.status for _, record in outcome.trained] == ["diverged", *["finished"] * 4]
+    assert sorted(runs_table(tmp_path / "runs", diverged=True)["status"]) == ["diverged", *["finished"] * 4]
+    assert set(runs_table(tmp_path / "runs")["status"]) == {"finished"}
     seen: list[Board] = []
     again = train([bad, *runs], observe=seen.append)
     assert again.failed.keys() == {bad.run_id}, "a new call tries again"

@@ -14,6 +14,8 @@ import yaml
 
 from moelab.errors import InputError
 from moelab.studies import load_study, run_study
+from moelab.studies.folder import StudyFolder
+from moelab.studies.steps import study_steps
 
 TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
 WORDS = TEXT.split(" ")
@@ -114,6 +116,31 @@ def test_the_whole_loop_then_again_then_another_study(tmp_path: Path) -> None:
     other = load_study(str(path)).replace(verify={"seeds": [0, 1]})
     with pytest.raises(InputError, match="holds another study"):
         run_study(other, out, quiet=True)
+
+
+def test_wrong_names_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    study = load_study(str(write_study(tmp_path, 1280)))
+    wrong = {
+        "fit.laws: law: no such law 'bogus'": study.replace(fit={"laws": ["bogus"]}),
+        "plan.space: bogus: unknown key": study.replace(plan={"space": {"bogus": 1}}),
+        "serving.hardware: hardware: no such device 'bogus'": study.replace(serving={"hardware": "bogus"}),
+    }
+    for message, config in wrong.items():
+        with pytest.raises(InputError, match=message):
+            run_study(config, tmp_path / "out", quiet=True)
+        with pytest.raises(InputError, match=message):
+            study_steps(config, "data")
+    assert not (tmp_path / "out").exists()
+
+
+def test_before_its_first_run_a_study_may_change(tmp_path: Path) -> None:
+    study = load_study(str(write_study(tmp_path, 1280)))
+    folder = StudyFolder(tmp_path / "out")
+    folder.claim(study)
+    folder.claim(study.replace(verify={"seeds": [0, 1]}))
+    folder.runs.mkdir()
+    with pytest.raises(InputError, match="holds another study"):
+        folder.claim(study)
 
 
 def start(path: Path, out: Path) -> subprocess.Popen[bytes]:

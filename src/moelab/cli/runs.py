@@ -9,6 +9,7 @@ from moelab.quantities import format_number
 
 SHOWN = (
     "name",
+    "status",
     "kind",
     "params_active",
     "params_total",
@@ -40,7 +41,7 @@ def command(
     from moelab.errors import InputError
     from moelab.runs.table import load_table, save_table
 
-    table = load_table(runs, let or [], where or [])
+    table = load_table(runs, let or [], where or [], diverged=True)
     added = [assignment.partition("=")[0].strip().strip('"') for assignment in let or []]
     wanted = table.columns if columns == "all" else columns.split(",") if columns else [*SHOWN, *added]
     for option, name in [*(("--columns", name) for name in wanted if columns), ("--sort", sort)]:
@@ -48,13 +49,15 @@ def command(
             near = get_close_matches(name, table.columns, n=4, cutoff=0.4)
             close = f"; close: {', '.join(near)}" if near else "; --columns all shows them"
             raise InputError(f"{option}: no column {name!r} among {len(table.columns)}{close}")
-    table = table.sort(sort)
+    table = table.sort(sort, nulls_last=True)
     if out is not None:
         save_table(table, out)
     if as_json:
         print_json(table.to_dicts())
         return
     shown = [name for name in wanted if name in table.columns]
+    if columns is None and set(table["status"] if "status" in shown else ()) == {"finished"}:
+        shown.remove("status")
     print_table(shown, ([_cell(name, row[name]) for name in shown] for row in table.select(shown).to_dicts()))
 
 

@@ -25,14 +25,16 @@ _MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
-def load_table(source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = ()) -> pl.DataFrame:
+def load_table(
+    source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = (), *, diverged: bool = False
+) -> pl.DataFrame:
     """Read runs into one table, numbers as 64-bit floats.
 
     `let` adds columns ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with spaces in double quotes, POW
     for powers) and `where` keeps the rows for which every condition holds. Runs that diverged have no loss and are left
-    out. Raises InputError naming the file, column or expression.
+    out of a folder's table unless `diverged`. Raises InputError naming the file, column or expression.
     """
-    table = source if isinstance(source, pl.DataFrame) else _read(Path(source))
+    table = source if isinstance(source, pl.DataFrame) else _read(Path(source), diverged)
     table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(pl.selectors.numeric().cast(pl.Float64))
     for assignment in let:
         table = _assign(table, assignment)
@@ -56,8 +58,8 @@ def save_table(table: pl.DataFrame, path: str | Path) -> None:
     write_with(path, lambda temporary: writers[path.suffix](temporary))
 
 
-def runs_table(root: str | Path) -> pl.DataFrame:
-    """The finished runs of a folder as one table; one run folder is a table of one row.
+def runs_table(root: str | Path, diverged: bool = False) -> pl.DataFrame:
+    """The finished runs of a folder as one table, with `diverged` those too; one run folder is a table of one row.
 
     A damaged record among others is left out, with a warning on stderr. Raises InputError where no run is left.
     """
@@ -66,7 +68,7 @@ def runs_table(root: str | Path) -> pl.DataFrame:
         records = [_record(path)]
     else:
         records = [record for run in find_runs(path) if run.finished and (record := _whole_record(run.path))]
-    rows = [record.row() for record in records if record.status == "finished" and record.loss is not None]
+    rows = [record.row() for record in records if diverged or record.loss is not None]
     if not rows:
         raise InputError(f"runs: {root} holds no finished run")
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -96,9 +98,9 @@ def _whole_record(folder: Path) -> RunRecord | None:
         return None
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, diverged: bool) -> pl.DataFrame:
     if path.is_dir():
-        return runs_table(path)
+        return runs_table(path, diverged)
     if not path.exists():
         raise InputError(f"runs: no such file or folder: {path}")
     readers: dict[str, Any] = {

@@ -22,11 +22,15 @@ class StudyFolder:
         self.report = self.path / "report.html"
 
     def claim(self, config: StudyConfig) -> None:
-        """Take the folder for a study; others who ask for the same study share it. Raises InputError for another."""
+        """Take the folder for a study; others who ask for the same study share it.
+
+        Before its first run a study may still change. Raises InputError for another study.
+        """
         make_folder(self.path, "--out")
         with hold(self.path / ".study.lease", Terms(queue=True)):
             path = self.path / _STUDY
-            if path.exists() and _decisive(StudyConfig.from_yaml(path)) != _decisive(config):
+            begun = path.exists() and self.runs.is_dir()
+            if begun and _decisive(StudyConfig.from_yaml(path)) != _decisive(config):
                 raise InputError(f"--out: {self.path} holds another study ({path} differs); choose another folder")
             config.to_yaml(path)
 

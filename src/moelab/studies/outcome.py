@@ -42,9 +42,14 @@ class StudyOutcome:
 
     @property
     def warnings(self) -> list[str]:
-        """Runs that failed, a learning-rate rule out of range, and the plan's (but for its own on learning rates)."""
+        """Runs that failed or diverged, a learning-rate rule out of range, and the plan's but for learning rates."""
         planned = [] if self.plan is None else self.plan.warnings
         left_out = [f"run {name} failed and is left out: {reason}" for name, reason in self.failed.items()]
+        left_out += [
+            f"run {config.name} diverged at step {record.stopped_at} and is left out"
+            for config, record in self.trained
+            if record.status == "diverged"
+        ]
         rule = self.study.learning_rate
         ruled = [] if rule is None else rule.warnings([config for config, _ in self.trained])
         return left_out + ruled + [text for text in planned if not text.startswith("learning rate")]
@@ -63,6 +68,7 @@ class StudyOutcome:
             "answer": self.answer,
             "n_runs": len(self.trained),
             "failed": self.failed,
+            "diverged": [config.run_id for config, record in self.trained if record.status == "diverged"],
             "seed_noise": None if self.noise is None else self.noise.deviation,
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "stages": {each.stage.name: each.chosen for each in self.stages},

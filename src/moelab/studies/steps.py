@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.runs import RunConfig, run_columns
+from moelab.studies.check import check_names
 from moelab.studies.config import StudyConfig
 from moelab.studies.designs.ladder import BRANCH_STEP
 from moelab.studies.preview import preview
@@ -40,6 +41,7 @@ def own_flops(config: RunConfig) -> float:
 
 def study_steps(study: StudyConfig, data: str) -> list[Step]:
     """All steps that train. What a sweep or a stage would choose is stood in for, as in `preview`."""
+    check_names(study)
     steps: list[Step] = []
     waits_for: list[str] = []
     for name, configs in preview(study, data).items():

@@ -16,6 +16,7 @@ from moelab.fitting import save_fits
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer
+from moelab.studies.check import check_study
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
 from moelab.studies.executors import session
@@ -60,6 +61,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
     workshop = Workshop(
         study=study, folder=folder, display=display, executor=study.executor, workers=workers or study.workers
     )
+    check_study(study)
     folder.claim(study)
     with session(study.executor):
         try:

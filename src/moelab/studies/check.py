@@ -1,0 +1,32 @@
+"""What can be known to be wrong with a study before anything is trained."""
+
+from moelab.errors import InputError
+from moelab.laws import get_law
+from moelab.planning import Space
+from moelab.serving import load_hardware
+from moelab.studies.config import StudyConfig
+from moelab.studies.preview import preview
+
+
+def check_study(study: StudyConfig) -> None:
+    """Raises InputError naming the first law, space, device, design or budget that cannot be used."""
+    check_names(study)
+    preview(study)
+
+
+def check_names(study: StudyConfig) -> None:
+    """Raises InputError naming the first law, space or device that is not there."""
+    for name in study.fit.laws if study.fit is not None else []:
+        if name != "all":
+            _named(f"study {study.name}, fit.laws", get_law, name)
+    if study.plan is not None:
+        Space.parse(study.plan.space, f"study {study.name}, plan.space")
+    _named(f"study {study.name}, serving.hardware", load_hardware, study.serving.hardware)
+
+
+def _named(field: str, load: object, name: str) -> None:
+    assert callable(load)
+    try:
+        load(name)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None
