@@ -96,6 +96,9 @@ class Workshop:
         for value, (_, record) in zip(values, trained, strict=True):
             found.setdefault(value, []).append(math.inf if record.loss is None else record.loss)
         losses = {value: statistics.fmean(each) for value, each in found.items()}
+        if not math.isfinite(min(losses.values())):
+            tried = ", ".join(f"{value:g}" for value in losses)
+            raise MoelabError(f"study: sweep of {sweep.field}: every run diverged at each of {tried}; try lower values")
         return SweepOutcome(field=sweep.field, losses=losses, chosen=min(losses, key=losses.__getitem__))
 
     def designs(self, common: dict[str, Any], dataset: Dataset) -> list[tuple[RunConfig, RunRecord]]:
