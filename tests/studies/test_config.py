@@ -65,6 +65,24 @@ def test_unknown_keys_are_named() -> None:
         study(plan={"flop_times": 3})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "runs: needs at least one entry"),
+        ({"name": "a/b"}, "name: must name a folder, without slashes"),
+        ({"sweep": {"values": [], "runs": [{"name": "s"}]}}, "sweep.values: .*at least 1 item"),
+        ({"sweep": {"values": [0.1], "runs": []}}, "sweep.runs: .*at least 1 item"),
+        ({"stages": [{"name": "first", "runs": []}]}, "stages.0.runs: .*at least 1 item"),
+        ({"fit": {"laws": []}}, "fit.laws: .*at least 1 item"),
+        ({"verify": {"seeds": []}}, "verify.seeds: .*at least 1 item"),
+    ],
+)
+def test_empty_lists_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        study(**changes)
+    assert "\n" not in str(error.value)
+
+
 def test_the_ready_study_is_whole() -> None:
     quick = load_study("quickstart")
     runs = build_runs(quick, quick.runs, "data", {})

@@ -70,6 +70,11 @@ def test_a_budget_of_too_few_steps_is_named() -> None:
     ("entry", "message"),
     [
         ({"design": "isoflp"}, "did you mean 'isoflop'"),
+        ({"design": ["isoflop"]}, "design: expected one of grid, isoflop"),
+        ({"design": "ladder", "tokens": 400_000, "sizes": []}, "x: .*sizes: needs at least one value"),
+        ({"design": "isoflop", "flops": [], "params_total": 50_000}, "x: .*flops: needs at least one value"),
+        ({"design": "repeats", "of": []}, "x: .*of: needs at least one value"),
+        ({"set": {"train.seed": []}}, "x: .*set.train.seed: needs at least one value"),
         ({"design": "isoflop", "flops": 1e12, "params_totl": 3}, "did you mean 'params_total'"),
         ({"design": "isoflop", "flops": 1e12}, "params_total: give either"),
         ({"design": "isoflop", "flops": 1e12, "params_total": 10**9}, "params_total: 1e\\+09 lies outside"),
@@ -197,6 +202,28 @@ def test_branches_have_their_trunks_learning_rate() -> None:
     changes = {"learning_rate": {"rule": "deepseek2024"}}
     runs = plan({"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000]}, **changes)
     assert len({run.train.learning_rate for run in runs}) == 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"design": "ladder", "tokens": [400_000, 800_000]},
+        {"design": "mixture_of_tokens", "group_size": 8, "tokens": 10**6},
+    ],
+)
+def test_a_batch_that_would_break_the_design_is_refused(entry: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"learning_rate.batch: x is .*, planned for one batch"):
+        plan({"name": "x", **entry}, learning_rate={"rule": "deepseek2024", "batch": True})
+
+
+def test_a_rules_batch_leaves_whole_steps_nearest_to_the_tokens() -> None:
+    changes = {"learning_rate": {"rule": "deepseek2024", "batch": True}}
+    ladder = {"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000], "branch": False}
+    for run, asked in zip(plan(ladder, **changes), plan(ladder), strict=True):
+        batch = run.train.batch_tokens
+        assert batch != asked.train.batch_tokens
+        assert run.train.tokens % batch == 0
+        assert abs(run.train.tokens - asked.train.tokens) <= batch / 2
 
 
 def test_learning_rates_cross_with_batches_and_keep_their_own() -> None:

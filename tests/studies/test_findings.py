@@ -243,13 +243,14 @@ def test_a_ladder_says_what_branching_saved() -> None:
 def test_a_stage_carries_its_winner_and_dense_does_not_compete() -> None:
     moe = {"n_experts": 8, "top_k": 2, "d_expert": 48}
     value = study(
+        {"name": "after"},
         stages=[
             {
                 "name": "first",
                 "carry": ["model.moe", "train.seq_len"],
                 "runs": [{"name": "a", "set": {"model.moe": [moe, {**moe, "top_k": 1}], "labels.role": "moe"}}],
             }
-        ]
+        ],
     )
     stage = value.stages[0]
     runs = trained(build_runs(value, stage.runs, "data", {}), lambda c, _: 3.0 if c["top_k"] == 1 else 3.5)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from moelab.config import Config, Count, CountOrZero, Fraction, Positive
 from moelab.data import PrepareConfig
@@ -10,8 +10,9 @@ from moelab.errors import InputError
 from moelab.runs import RunConfig
 from moelab.serving import Traffic
 from moelab.studies.designs import Planned, RunSource, Template, parse_source
-from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
+from moelab.studies.designs.ladder import BRANCH_OF, TRUNK, Ladder
 from moelab.studies.designs.learning_rate import LearningRateRule
+from moelab.studies.designs.mixtures import MixtureOfTokens
 from moelab.studies.executors.options import ExecutorConfig
 
 
@@ -31,14 +32,14 @@ class Sweep(Config):
     """A short sweep that chooses one field's value for all later runs: the lowest mean loss over its `runs` wins."""
 
     field: str = "train.learning_rate"
-    values: list[float]
-    runs: list[Source]
+    values: list[float] = Field(min_length=1)
+    runs: list[Source] = Field(min_length=1)
 
 
 class FitStep(Config):
     """The laws fitted to the runs, with how many bootstrap replicates, and the share of dearest runs held out."""
 
-    laws: list[str]
+    laws: list[str] = Field(min_length=1)
     bootstrap: Count = 200
     holdout: Fraction = 0.25
     seed: CountOrZero = 0
@@ -60,7 +61,7 @@ class VerifyStep(Config):
     parameters and FLOPs, and the MoE on no more unique tokens than that dense model sees.
     """
 
-    seeds: list[CountOrZero] = [0]
+    seeds: list[CountOrZero] = Field(default=[0], min_length=1)
     strict: bool = False
 
 
@@ -71,7 +72,7 @@ class Stage(Config):
     """
 
     name: str
-    runs: list[Source]
+    runs: list[Source] = Field(min_length=1)
     carry: list[str] = ["model"]
 
 
@@ -106,8 +107,17 @@ class StudyConfig(Config):
     workers: CountOrZero = 0
     executor: ExecutorConfig = ExecutorConfig()
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not name.strip() or "/" in name:
+            raise ValueError(f"must name a folder, without slashes; got {name!r}")
+        return name
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not self.runs:
+            raise ValueError("runs: needs at least one entry")
         if self.plan is not None and self.fit is None:
             raise ValueError("fit: is required by `plan`: it plans with the fitted laws")
         names = [source.name for stage in self.stages for source in stage.runs] + [source.name for source in self.runs]
@@ -117,7 +127,15 @@ class StudyConfig(Config):
         rule = self.learning_rate
         if rule is not None and rule.rule == "sweep" and (self.sweep is None or self.sweep.field != _RATE):
             raise ValueError(f"learning_rate.rule: sweep needs a `sweep` of {_RATE}")
+        if rule is not None and rule.batch:
+            self._check_batch()
         return self
+
+    def _check_batch(self) -> None:
+        for source in [source for stage in self.stages for source in stage.runs] + self.runs:
+            if isinstance(source, MixtureOfTokens) or (isinstance(source, Ladder) and source.branch):
+                kind = "mixture_of_tokens" if isinstance(source, MixtureOfTokens) else "a branched ladder"
+                raise ValueError(f"learning_rate.batch: {source.name} is {kind}, planned for one batch; leave it out")
 
 
 _RATE = "train.learning_rate"

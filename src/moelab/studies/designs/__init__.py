@@ -40,7 +40,7 @@ def parse_source(value: Any) -> RunSource:
     if not isinstance(value, dict):
         raise InputError(f"expected keys and values, got {type(value).__name__}")
     kind = value.get("design", "grid")
-    if kind not in DESIGNS:
+    if not isinstance(kind, str) or kind not in DESIGNS:
         near = difflib.get_close_matches(str(kind), list(DESIGNS), n=1, cutoff=0.0)
         raise InputError(f"design: expected one of {', '.join(DESIGNS)}, got {kind!r}; did you mean {near[0]!r}?")
     return DESIGNS[kind].parse(value)

@@ -104,12 +104,23 @@ _EXPERTS = ("moe", "n_dense_layers", "moe_every")
 _SIZES = ("n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared")
 
 
+_CROSSED = ("sizes", "sparsity", "mixtures", "reuse")
+"""Optional fields over which a design crosses its runs: without a value there would be none."""
+
+
 class RunSource(Config):
     """An entry of `runs`: a grid or a design. `replicates` repeats each of its runs with that many seeds."""
 
     design: str
     name: str
     replicates: Count = 1
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        for name, info in type(self).model_fields.items():
+            if getattr(self, name) in ((), []) and (info.is_required() or name in _CROSSED):
+                raise ValueError(f"{name}: needs at least one value")
+        return self
 
     @abstractmethod
     def plan(self, template: Template) -> list[Planned]:

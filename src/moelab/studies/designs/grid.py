@@ -22,6 +22,10 @@ class RunGrid(RunSource):
     def _check(self) -> Self:
         if len({len(values) for values in self.zip.values()}) > 1:
             raise ValueError(f"zip: the lists of {self.name} must be equally long")
+        for kind, values in (("set", self.set), ("zip", self.zip)):
+            empty = next((key for key, value in values.items() if value == []), None)
+            if empty is not None:
+                raise ValueError(f"{kind}.{empty}: needs at least one value")
         return self
 
     def assignments(self) -> list[dict[str, Any]]:

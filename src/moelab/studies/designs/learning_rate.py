@@ -17,7 +17,8 @@ class LearningRateRule(Config):
 
     `rule` sweep: what the study's `sweep` chose at its own (smallest) run, carried to other runs by the ratio of the
     rule `carry` (DeepSeek's C^-.125 by default; `constant` leaves it). Any other rule gives the rate itself, times
-    `factor`. With `batch`, the rule also sets the batch, rounded to whole sequences.
+    `factor`. With `batch`, the rule also sets the batch, rounded to whole sequences, and the
+    tokens to the nearest whole step.
     """
 
     rule: Literal["sweep"] | Published = "sweep"
@@ -38,8 +39,9 @@ class LearningRateRule(Config):
         changes: dict[str, Any] = {"learning_rate": _rounded(given["learning_rate"] * self.factor)}
         if self.batch:
             sequences = max(1, round(given["batch_tokens"] / config.train.seq_len))
-            changes["batch_tokens"] = sequences * config.train.seq_len
-            changes["tokens"] = max(config.train.tokens, changes["batch_tokens"])
+            batch = sequences * config.train.seq_len
+            changes["batch_tokens"] = batch
+            changes["tokens"] = max(1, round(config.train.tokens / batch)) * batch
         return _with(config, **changes)
 
     def warnings(self, configs: list[RunConfig]) -> list[str]:
