@@ -100,3 +100,15 @@ def test_branches_leave_their_trunk_and_cost_less(tmp_path: Path) -> None:
     assert len({record.parent_run for _, record in outcome.trained}) == 1
     assert all(record.loss is not None and record.loss < 5.7 for _, record in outcome.trained)
     assert any("Branching cost" in sentence for sentence in outcome.answer)
+
+
+@pytest.mark.dist
+def test_repeats_of_branches_train_their_own_trunks(tmp_path: Path) -> None:
+    ladder = {"name": "ladder", "design": "ladder", "tokens": [6400], "min_steps": 5}
+    ladder["sizes"] = [{"d_ff": 32}, {"d_ff": 48}]
+    again = {"name": "again", "design": "repeats", "of": ["ladder"], "which": "last", "seeds": 2}
+    outcome = run_study(load_study(write(tmp_path, runs=[ladder, again])), tmp_path / "out", workers=2, quiet=True)
+    assert [config.train.seed for config, _ in outcome.trained] == [0, 0, 1, 2]
+    assert len({record.parent_run for _, record in outcome.trained}) == 4
+    assert not outcome.failed
+    assert outcome.noise is not None

@@ -12,8 +12,8 @@ Trained = tuple[RunConfig, RunRecord]
 
 
 def same_design(config: RunConfig) -> str:
-    """What runs that differ in the seed alone have in common."""
-    twin = config.replace(train={**config.train.to_dict(), "seed": 0}, name=None, labels={})
+    """What runs that differ in the seed alone have in common; branches of trunks of other seeds are such runs."""
+    twin = config.replace(train={**config.train.to_dict(), "seed": 0}, name=None, labels={}, parent=None)
     return twin.run_id
 
 
