@@ -10,6 +10,8 @@ from moelab.architecture import count_flops, count_parameters
 from moelab.errors import InputError
 from moelab.runs import RunConfig, run_columns
 from moelab.studies import StudyConfig, build_runs, matching
+from moelab.studies.config import Stage
+from moelab.studies.stages import carried
 
 BASE: dict[str, Any] = {
     "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 96},
@@ -185,6 +187,20 @@ def test_overtraining_has_the_same_backbones_for_all_experts() -> None:
     tokens = [run.train.tokens for run in runs[:3]]
     assert tokens == sorted(tokens)
     assert all(match.within for match in matching(runs))
+
+
+def test_overtraining_runs_a_shape_once() -> None:
+    entry = {"name": "o", "design": "overtraining", "flops": [3e9], "n_experts": [1, 4], "min_steps": 1}
+    near = plan({**entry, "params_dense": [4000, 4001]})
+    assert len(near) == len(plan({**entry, "params_dense": [4000]})) == 2
+
+
+def test_a_stage_carries_only_fields_that_runs_have() -> None:
+    run = plan({"name": "grid", "set": {"train.tokens": 6400}})[0]
+    runs = [{"name": "g", "set": {"train.seed": 0}}]
+    assert carried(Stage(name="s", runs=runs, carry=["train.seed"]), run) == {"train.seed": run.train.seed}
+    with pytest.raises(InputError, match=r"stages.carry: a run has no field 'model.d_modle'"):
+        carried(Stage(name="s", runs=runs, carry=["model.d_modle"]), run)
 
 
 def test_a_ladder_branches_off_one_trunk() -> None:

@@ -117,4 +117,8 @@ def _verdict(verdict: Verdict | None) -> str:
         f" (80 % interval {abs(verdict.margin) - spread:+.3f} to {abs(verdict.margin) + spread:+.3f}, from a seed "
         f"noise of {noise.deviation:.3f} with {noise.freedom} degrees of freedom, measured on smaller runs)"
     )
-    return text + (", which decides it." if verdict.decided else ": the evidence does not decide between them.")
+    wide = noise.spread(verdict.seeds, 0.95)
+    at_95 = f"the 95 % interval, {abs(verdict.margin) - wide:+.3f} to {abs(verdict.margin) + wide:+.3f}"
+    if verdict.decided:
+        return f"{text}; {at_95}, leaves out zero, which decides it."
+    return f"{text}; {at_95}, does not leave out zero: the evidence does not decide between them."

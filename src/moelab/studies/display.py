@@ -68,12 +68,16 @@ class Display:
                 self._told.add(record.run_id)
                 loss = "diverged" if record.loss is None else f"loss {record.loss:.3f}"
                 speed = f"{record.tokens_per_second / 1e3:.1f}k tokens/s, {format_seconds(record.seconds)}"
-                self.say(f"{len(self._told):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
+                self.say(f"{self._place(board):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
                 for note in record.notes:
                     self.say(f"         {note}")
         for run_id in board.failed.keys() - self._told:
             self._told.add(run_id)
-            self.say(f"{len(self._told):>3}/{board.total}  {board.names[run_id]:<30} failed: {board.failed[run_id]}")
+            self.say(f"{self._place(board):>3}/{board.total}  {board.names[run_id]:<30} failed: {board.failed[run_id]}")
+
+    def _place(self, board: Board) -> int:
+        """How many of this board's runs were told; a stage may have several boards, branches after trunks."""
+        return len(self._told & board.names.keys())
 
     def _draw(self, board: Board) -> Group:
         rows = Table.grid(padding=(0, 2))

@@ -17,15 +17,15 @@ from moelab.studies.verify import ROLES
 _SHOWN_CANDIDATES = 6
 
 
-def write_report(outcome: StudyOutcome) -> None:
-    """Write `report.html` into the study's folder."""
+def write_report(outcome: StudyOutcome, repeat: str) -> None:
+    """Write `report.html` into the study's folder; `repeat` is the command that makes it again."""
     page = Page(
         title=outcome.study.title,
         answer=outcome.answer,
         facts=[*(fact for finding in outcome.findings for fact in finding.facts), *_facts(outcome)],
         sections=_sections(outcome),
         versions=outcome.trained[0][1].versions,
-        repeat=[f"moelab study {outcome.study.name}"],
+        repeat=[repeat],
     )
     write_page(page, outcome.folder.report)
 

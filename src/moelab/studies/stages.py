@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from moelab.errors import MoelabError
+from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import Stage
 
@@ -59,14 +59,16 @@ def competes(config: RunConfig) -> bool:
 
 
 def carried(stage: Stage, winner: RunConfig) -> dict[str, Any]:
-    """The fields that a winner sets for all later runs."""
+    """The fields that a winner sets for all later runs. Raises InputError for one that no run has."""
     return {name: _field(winner, name) for name in stage.carry}
 
 
 def _field(config: RunConfig, name: str) -> Any:
     value: Any = config.to_dict()
     for part in name.split("."):
-        if not isinstance(value, dict):
+        if value is None:
             return None
-        value = value.get(part)
+        if not isinstance(value, dict) or part not in value:
+            raise InputError(f"stages.carry: a run has no field {name!r}, such as model or train.learning_rate")
+        value = value[part]
     return value

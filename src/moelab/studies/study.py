@@ -144,7 +144,9 @@ def _write(outcome: StudyOutcome) -> None:
     if outcome.plan is not None:
         folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
     save_table(outcome.analysis.table, folder.path / "runs.csv")
-    write_report(outcome)
+    name = outcome.study.name
+    again = name if name in READY else f"{folder.path / 'study.yaml'} --out {folder.path}"
+    write_report(outcome, f"moelab study {again}")
 
 
 def _jsonable(value: Any) -> Any:

@@ -24,11 +24,12 @@ class OverTraining(Budgeted):
     shapes: dict[str, Any] = {}
 
     def plan(self, template: Template) -> list[Planned]:
-        """Budget by budget, experts by experts, from the largest size to the smallest."""
+        """Budget by budget, experts by experts, from the largest size to the smallest; one shape is run once."""
         dense = backbones(template, self.shapes)
         sizes = sorted(set(self.params_dense), reverse=True)
         choices = Candidates(dense, template.seq_len)
-        chosen = [choices.nearest(size, choices.params_non_embedding, "params_dense") for size in sizes]
+        nearest = [choices.nearest(size, choices.params_non_embedding, "params_dense") for size in sizes]
+        chosen = [backbone for place, backbone in enumerate(nearest) if backbone not in nearest[:place]]
         planned = []
         for amount in self.amounts():
             for experts in self.n_experts:
