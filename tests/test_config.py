@@ -1,13 +1,16 @@
 """Configs are strict, frozen, and complain in one line that names the field."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from moelab.architecture import ModelConfig
+from moelab.architecture import ModelConfig, MoEConfig
 from moelab.config import override
 from moelab.errors import InputError
+from moelab.planning import Budget, Space
 from moelab.runs import RunConfig
+from moelab.serving import Traffic
 
 SMALL = {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64}
 MOE = {"n_experts": 4, "top_k": 2, "d_expert": 32}
@@ -42,6 +45,39 @@ def test_bad_fields(change: dict, message: str) -> None:
 def test_missing_field() -> None:
     with pytest.raises(InputError, match=r"a\.yaml: d_model: is required"):
         ModelConfig.parse({k: v for k, v in SMALL.items() if k != "d_model"}, "a.yaml")
+
+
+def test_every_wrong_field_is_named() -> None:
+    few = {**SMALL, "n_layers": -2, "d_modle": 3, "activation": "swish"}
+    with pytest.raises(InputError) as caught:
+        ModelConfig.parse(few, "a.yaml")
+    told = str(caught.value).removeprefix("a.yaml: ").split("; ")
+    assert told[:2] == ["d_modle: unknown key", "did you mean 'd_model'?"]  # a misspelt key may explain the rest
+    assert [line.split(":")[0] for line in told[2:]] == ["n_layers", "activation"]
+    many = dict.fromkeys(("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "rope_theta"), -1)
+    with pytest.raises(InputError, match=r"n_layers: .*; also wrong: .*rope_theta"):
+        ModelConfig.parse(many)
+    with pytest.raises(InputError, match=r"^MoEConfig: n_experts, top_k, d_expert: are required$"):
+        MoEConfig.parse({}, "MoEConfig")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Budget(flop=1e21), "Budget: flop: unknown key; did you mean 'flops'?"),
+        (lambda: Budget(flops=-1), "Budget: flops: input should be greater than 0, got -1"),
+        (lambda: Space(n_expert=[4]), "Space: n_expert: unknown key; did you mean 'n_experts'?"),
+        (lambda: Traffic(promt=3), "Traffic: promt: unknown key; did you mean 'prompt'?"),
+        (lambda: MoEConfig(**MOE, topk=1), "MoEConfig: topk: unknown key; did you mean 'top_k'?"),
+        (lambda: ModelConfig(**SMALL, moe={**MOE, "n_expert": 4}), "ModelConfig: moe.n_expert: unknown key; did you"),
+        (lambda: RunConfig(model=1), "RunConfig: model: "),
+    ],
+)
+def test_keywords_are_checked_as_files_are(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 def test_quantities_are_read() -> None:

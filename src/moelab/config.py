@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from moelab.errors import InputError
 from moelab.files import read_text, write_text
@@ -43,9 +44,19 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def __init__(self, /, **fields: Any) -> None:
+        """Validate keywords. Raises InputError with one line naming the class, the fields and what is allowed."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(_one_line(error, type(self), type(self).__name__)) from None
+
+    # Pydantic must not build nested configs through it: an error inside one would lose the field's full name.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @classmethod
     def parse(cls, value: Any, where: str = "") -> Self:
-        """Validate plain data. Raises InputError with one line naming the field and what is allowed."""
+        """Validate plain data. Raises InputError with one line naming the fields and what is allowed."""
         if not isinstance(value, dict):
             raise InputError(f"{where or cls.__name__}: expected keys and values, got {type(value).__name__}")
         try:
@@ -128,20 +139,36 @@ def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:
     target[keys[-1]] = value
 
 
+SHOWN = 4
+"""Wrong fields that one error explains; of the others it gives the names."""
+
+
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """The first of pydantic's complaints as one line, with how many more there are."""
+    """Pydantic's complaints as one line: unknown keys first, since they often explain what is then missing."""
     problems = error.errors(include_url=False)
-    first = problems[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = _unknown_key(str(first["loc"][-1]), model, first["loc"][:-1])
-    elif first["type"] == "missing":
-        message = "is required"
-    elif "input" in first and first["type"] not in ("value_error", "assertion_error"):
-        message = f"{message[0].lower()}{message[1:]}, got {_short(first['input'])}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where + ': ' if where else ''}{field + ': ' if field else ''}{message}{more}"
+    absent = [_field(problem) for problem in problems if problem["type"] == "missing"]
+    wrong = [problem for problem in problems if problem["type"] != "missing"]
+    wrong.sort(key=lambda problem: problem["type"] != "extra_forbidden")
+    told = [_complaint(problem, model) for problem in wrong[:SHOWN]]
+    if len(wrong) > SHOWN:
+        told.append(f"also wrong: {', '.join(dict.fromkeys(_field(problem) for problem in wrong[SHOWN:]))}")
+    if absent:
+        told.append(f"{', '.join(absent)}: {'is' if len(absent) == 1 else 'are'} required")
+    return f"{where + ': ' if where else ''}{'; '.join(told)}"
+
+
+def _complaint(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    """One wrong field and what is allowed; a validator of the whole config names its fields itself."""
+    field, message, where = _field(problem), problem["msg"].removeprefix("Value error, "), problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        message = _unknown_key(str(where[-1]), model, where[:-1])
+    elif problem["type"] not in ("value_error", "assertion_error"):
+        message = f"{message[0].lower()}{message[1:]}, got {_short(problem['input'])}"
+    return f"{field + ': ' if field else ''}{message}"
+
+
+def _field(problem: ErrorDetails) -> str:
+    return ".".join(str(part) for part in problem["loc"])
 
 
 def _short(value: Any) -> str:

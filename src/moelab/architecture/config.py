@@ -226,14 +226,15 @@ class ModelConfig(Config):
         if isinstance(data.get("qk_norm"), bool):
             data["qk_norm"] = "head" if data["qk_norm"] else "none"
         heads, width = _whole(data.get("n_heads")), _whole(data.get("d_model"))
-        if data.get("n_kv_heads") is None and data.get("n_heads") is not None:
-            data["n_kv_heads"] = data["n_heads"]
-        if data.get("head_dim") is None and heads and width:
-            if width % heads:
+        # Where n_heads or d_model is missing or wrong, it is refused by its own name: what follows from it is not.
+        if data.get("n_kv_heads") is None:
+            data["n_kv_heads"] = heads or 1
+        if data.get("head_dim") is None:
+            if heads and width and width % heads:
                 raise ValueError(
                     f"d_model: must be a multiple of n_heads ({heads}) unless head_dim is given, got {width}"
                 )
-            data["head_dim"] = width // heads
+            data["head_dim"] = width // heads if heads and width else 2
         return data
 
     @model_validator(mode="after")
