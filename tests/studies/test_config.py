@@ -73,6 +73,7 @@ def test_unknown_keys_are_named() -> None:
         ({"sweep": {"values": [], "runs": [{"name": "s"}]}}, "sweep.values: .*at least 1 item"),
         ({"sweep": {"values": [0.1], "runs": []}}, "sweep.runs: .*at least 1 item"),
         ({"stages": [{"name": "first", "runs": []}]}, "stages.0.runs: .*at least 1 item"),
+        ({"stages": [{"name": "first", "runs": [{"name": "a"}], "carry": []}]}, "stages.0.carry: .*at least 1 item"),
         ({"fit": {"laws": []}}, "fit.laws: .*at least 1 item"),
         ({"verify": {"seeds": []}}, "verify.seeds: .*at least 1 item"),
     ],
@@ -81,6 +82,45 @@ def test_empty_lists_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         study(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    stages = [{"name": "first", "runs": [{"name": name}]} for name in "ab"]
+    with pytest.raises(InputError, match="stages: the name 'first' stands twice"):
+        study({"name": "g"}, stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train.seq_len", "abc", "train.seq_len: expected a number .* got 'abc'"),
+        ("train.batch_tokens", 0, "train.batch_tokens: input should be greater than 0, got 0"),
+        ("train.batch_tokens", "abc", "train.batch_tokens: expected a number .* got 'abc'"),
+        ("train.seed", "x", "train.seed: expected a number .* got 'x'"),
+        ("train.warmup_fraction", "x", "train.warmup_fraction: expected a number .* got 'x'"),
+        ("train.schedule", "line", "train.schedule: input should be 'cosine', 'wsd' or 'constant', got 'line'"),
+        ("train.shedule", "wsd", "train.shedule: unknown key; did you mean 'schedule'"),
+        ("model", [1], r"model: input should be a valid dictionary .* got \[1\]"),
+        ("model.moe", {"n_expert": 4}, "model.moe.n_expert: unknown key; did you mean 'n_experts'"),
+        ("train", 3, "train: input should be a valid dictionary .* got 3"),
+    ],
+)
+def test_wrong_values_in_the_base_or_a_grid_are_named(field: str, value: Any, message: str) -> None:
+    head, _, rest = field.partition(".")
+    base = {**BASE, head: {**BASE[head], rest: value} if rest else value}
+    with pytest.raises(InputError, match=f"base: {message}") as error:
+        study({"name": "g"}, base=base)
+    assert "\n" not in str(error.value)
+    tiny = study({"name": "g", "set": {field: [value]}})
+    with pytest.raises(InputError, match=f"study tiny, runs g: {message}"):
+        build_runs(tiny, tiny.runs, "data", {})
+
+
+def test_what_a_sweep_or_stage_gives_the_base_is_checked() -> None:
+    iso = {"name": "iso", "design": "isoflop", "flops": 1e9, "params_total": 5_000}
+    tiny = study(iso)
+    with pytest.raises(InputError, match=r"base with train.seq_len as chosen: train.seq_len: expected"):
+        build_runs(tiny, tiny.runs, "data", {"train.seq_len": 0.5})
 
 
 def test_the_ready_study_is_whole() -> None:

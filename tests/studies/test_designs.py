@@ -85,6 +85,31 @@ def test_a_budget_of_too_few_steps_is_named() -> None:
         ({"design": "granularity", "granularity": [2], "expansion": 4}, "exactly one of flops, tokens"),
         ({"design": "expansion", "expansion": [1], "tokens": 10**6}, "at least 2"),
         ({"design": "equal_resources", "flops": 1e12}, "activation_rates: is required"),
+        ({"design": "equal_resources", "flops": 1e12, "top_k": 1}, "top_k: needs activation_rates"),
+        (
+            {
+                "design": "equal_resources",
+                "flops": 1e12,
+                "params_total": 150_000,
+                "activation_rates": 0.4,
+                "reuse_rates": 0.4,
+            },
+            "reuse_rates: needs reuse strict or loose",
+        ),
+        (
+            {"design": "isoflop", "flops": 1e12, "params_total": 50_000, "moe": {"n_experts": 99}},
+            "moe.n_experts: is decided by the design isoflop",
+        ),
+        (
+            {"design": "mixture_of_tokens", "group_size": 4, "tokens": 10**6, "moe": {"router": "soft"}},
+            "moe.router: is decided by the design mixture_of_tokens",
+        ),
+        ({"set": {"train.seed": 1}, "zip": {"train.seed": [2]}}, "zip.train.seed: sets train.seed, and so does set"),
+        ({"set": {"train": {"seed": 1}, "train.seed": 2}}, "set.train.seed: sets train.seed, and so does set.train;"),
+        (
+            {"design": "ladder", "tokens": 10**6, "branch": False, "decay_fraction": 0.1},
+            "decay_fraction: only branches",
+        ),
         (
             {"design": "equal_resources", "flops": 1e12, "params_total": 150_000, "activation_rates": 0.01},
             "activation_rates: 0.01 at 1.5e\\+05",
@@ -189,6 +214,33 @@ def test_overtraining_has_the_same_backbones_for_all_experts() -> None:
     assert all(match.within for match in matching(runs))
 
 
+def test_overtraining_says_how_far_its_sizes_are_off() -> None:
+    entry = {"name": "o", "design": "overtraining", "flops": 3e11, "params_dense": [20_000], "n_experts": [1, 4]}
+    runs = plan(entry)
+    (found,) = [match for match in matching(runs) if match.column == "params_dense"]
+    twin = count_parameters(runs[0].model).params_non_embedding
+    assert (found.n_runs, found.aim, found.low, found.high) == (2, 20_000, twin, twin)
+    assert found.miss == pytest.approx(twin / 20_000 - 1)
+
+
+def test_isoflop_says_how_far_its_ratios_and_sizes_are_off() -> None:
+    iso = {"name": "iso", "design": "isoflop", "flops": 3e11}
+    (run,) = plan({**iso, "tokens_per_param": 20})
+    (found,) = [match for match in matching([run]) if match.column == "tokens_per_param"]
+    columns = run_columns(run)
+    assert found.miss == pytest.approx(columns["tokens"] / columns["params_active"] / 20 - 1)
+    twins = plan({**iso, "params_total": [43_000, 43_200, 40_000]})
+    assert [run.labels["aim_params_total"] for run in twins] == ["40000"], "one shape, with the size it misses most"
+
+
+def test_equal_resources_refuse_a_base_that_is_not_as_large() -> None:
+    base = {**BASE, "model": {**BASE["model"], "moe": {"n_experts": 16, "top_k": 2, "d_expert": 24}}}
+    entry = {"name": "equal", "design": "equal_resources", "flops": 6e11}
+    with pytest.raises(InputError, match=r"params_total: the base's MoE has 99,520 parameters, -33.7% off 150,000"):
+        plan({**entry, "params_total": 150_000}, base=base)
+    assert len(plan({**entry, "params_total": 100_000}, base=base)) == 3
+
+
 def test_overtraining_runs_a_shape_once() -> None:
     entry = {"name": "o", "design": "overtraining", "flops": [3e9], "n_experts": [1, 4], "min_steps": 1}
     near = plan({**entry, "params_dense": [4000, 4001]})
@@ -212,6 +264,15 @@ def test_a_ladder_branches_off_one_trunk() -> None:
     assert trunk.train.steps == starts[-1]
     assert [int(b.labels["branch_step"]) for b in branches] == starts
     assert {b.train.warmup for b in branches} == {trunk.train.warmup}
+
+
+def test_a_ladder_keeps_the_bases_warmup_and_decay() -> None:
+    base = {**BASE, "train": {**BASE["train"], "warmup_steps": 17, "decay_fraction": 0.3}}
+    ladder = {"name": "l", "design": "ladder", "tokens": [400_000, 800_000]}
+    runs = plan(ladder, base=base)
+    assert {run.train.warmup for run in runs} == {17}
+    assert [run.train.decay / run.train.steps for run in runs[1:]] == pytest.approx([0.3, 0.3], abs=0.003)
+    assert plan({**ladder, "decay_fraction": 0.5}, base=base)[1].train.decay == 196
 
 
 def test_branches_have_their_trunks_learning_rate() -> None:
@@ -240,6 +301,40 @@ def test_a_rules_batch_leaves_whole_steps_nearest_to_the_tokens() -> None:
         assert batch != asked.train.batch_tokens
         assert run.train.tokens % batch == 0
         assert abs(run.train.tokens - asked.train.tokens) <= batch / 2
+
+
+def test_a_rules_batch_keeps_the_flops_and_says_by_how_much_it_misses_them() -> None:
+    changes = {"learning_rate": {"rule": "deepseek2024", "batch": True}}
+    iso = {"name": "iso", "design": "isoflop", "flops": 1e11, "params_total": 60_000, "min_steps": 20}
+    (run,) = plan(iso, **changes)
+    columns = run_columns(run)
+    half = columns["flops_per_token"] * run.train.batch_tokens / 2
+    assert abs(columns["train_flops"] - 1e11) <= half
+    (found,) = [match for match in matching([run]) if match.column == "train_flops"]
+    assert found.miss == pytest.approx(columns["train_flops"] / 1e11 - 1)
+    steps = run.train.steps
+    with pytest.raises(InputError, match=rf"runs iso: learning_rate.batch: .* {steps} steps; at least {steps + 1}"):
+        plan({**iso, "min_steps": steps + 1}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"rule": "bogus"}, "learning_rate.rule: input should be 'sweep', 'steplaw2025', .* got 'bogus'"),
+        ({"rule": "sweep", "batch": True}, "batch: needs a rule that gives a batch"),
+        ({"rule": "steplaw2025", "carry": "constant"}, "carry: only the rule sweep carries"),
+    ],
+)
+def test_rules_that_would_be_ignored_are_refused(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        plan({"name": "g"}, learning_rate=rule)
+    assert "\n" not in str(error.value)
+
+
+def test_a_factor_holds_for_a_constant_rate_too() -> None:
+    sweep = {"values": [0.02], "runs": [{"name": "sweep"}]}
+    (run,) = plan({"name": "g"}, sweep=sweep, learning_rate={"carry": "constant", "factor": 0.5})
+    assert run.train.learning_rate == pytest.approx(0.01)
 
 
 def test_learning_rates_cross_with_batches_and_keep_their_own() -> None:

@@ -36,11 +36,10 @@ def test_a_ready_study_is_whole(name: str) -> None:
         unique = run_columns(config)["unique_tokens"]
         assert unique <= (study.data.max_tokens or 0), f"{config.name} would repeat text: {unique:,}"
     for match in preview_matching(parts):
-        bound = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07}.get(match.column)
-        if match.column == "params_total" and match.group.startswith("iso"):
-            continue
-        assert bound is not None
-        assert abs(match.miss) <= bound, match
+        if match.group.startswith("iso") and match.column in ("params_total", "tokens_per_param"):
+            continue  # of the nearest real shape; the report says how near
+        bounds = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07, "params_dense": 0.1}
+        assert abs(match.miss) <= bounds[match.column], match
 
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if name.startswith("li2025")])

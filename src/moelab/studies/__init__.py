@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moelab.studies.build import build_runs as build_runs
     from moelab.studies.config import StudyConfig as StudyConfig
     from moelab.studies.config import Sweep as Sweep
-    from moelab.studies.config import build_runs as build_runs
     from moelab.studies.designs import DESIGNS as DESIGNS
     from moelab.studies.designs import RunGrid as RunGrid
     from moelab.studies.designs import matching as matching
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from moelab.studies.study import run_study as run_study
 
 _FILES = {
-    "config": ("StudyConfig", "Sweep", "build_runs"),
+    "build": ("build_runs",),
+    "config": ("StudyConfig", "Sweep"),
     "designs": ("DESIGNS", "RunGrid", "matching"),
     "executors": ("ExecutorConfig", "run_all"),
     "outcome": ("StudyOutcome",),

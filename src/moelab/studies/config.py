@@ -7,13 +7,15 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from moelab.config import Config, Count, CountOrZero, Fraction, Positive
 from moelab.data import PrepareConfig
 from moelab.errors import InputError
-from moelab.runs import RunConfig
 from moelab.serving import Traffic
-from moelab.studies.designs import Planned, RunSource, Template, parse_source
-from moelab.studies.designs.ladder import BRANCH_OF, TRUNK, Ladder
+from moelab.studies.designs import RunSource, parse_source
+from moelab.studies.designs.ladder import Ladder
 from moelab.studies.designs.learning_rate import LearningRateRule
 from moelab.studies.designs.mixtures import MixtureOfTokens
 from moelab.studies.executors.options import ExecutorConfig
+from moelab.studies.partial import check_base
+
+RATE = "train.learning_rate"
 
 
 def _source(value: Any) -> RunSource:
@@ -31,7 +33,7 @@ Source = Annotated[SerializeAsAny[RunSource], BeforeValidator(_source)]
 class Sweep(Config):
     """A short sweep that chooses one field's value for all later runs: the lowest mean loss over its `runs` wins."""
 
-    field: str = "train.learning_rate"
+    field: str = RATE
     values: list[float] = Field(min_length=1)
     runs: list[Source] = Field(min_length=1)
 
@@ -73,7 +75,7 @@ class Stage(Config):
 
     name: str
     runs: list[Source] = Field(min_length=1)
-    carry: list[str] = ["model"]
+    carry: list[str] = Field(default=["model"], min_length=1)
 
 
 class ServingStep(Config):
@@ -114,6 +116,15 @@ class StudyConfig(Config):
             raise ValueError(f"must name a folder, without slashes; got {name!r}")
         return name
 
+    @field_validator("base")
+    @classmethod
+    def _of_a_run(cls, base: dict[str, Any]) -> dict[str, Any]:
+        try:
+            check_base(base, "")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return base
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.runs:
@@ -121,12 +132,13 @@ class StudyConfig(Config):
         if self.plan is not None and self.fit is None:
             raise ValueError("fit: is required by `plan`: it plans with the fitted laws")
         names = [source.name for stage in self.stages for source in stage.runs] + [source.name for source in self.runs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"runs: the name {twice!r} stands twice")
+        for field, given in (("runs", names), ("stages", [stage.name for stage in self.stages])):
+            twice = next((name for name in given if given.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{field}: the name {twice!r} stands twice")
         rule = self.learning_rate
-        if rule is not None and rule.rule == "sweep" and (self.sweep is None or self.sweep.field != _RATE):
-            raise ValueError(f"learning_rate.rule: sweep needs a `sweep` of {_RATE}")
+        if rule is not None and rule.rule == "sweep" and (self.sweep is None or self.sweep.field != RATE):
+            raise ValueError(f"learning_rate.rule: sweep needs a `sweep` of {RATE}")
         if rule is not None and rule.batch:
             self._check_batch()
         return self
@@ -136,119 +148,3 @@ class StudyConfig(Config):
             if isinstance(source, MixtureOfTokens) or (isinstance(source, Ladder) and source.branch):
                 kind = "mixture_of_tokens" if isinstance(source, MixtureOfTokens) else "a branched ladder"
                 raise ValueError(f"learning_rate.batch: {source.name} is {kind}, planned for one batch; leave it out")
-
-
-_RATE = "train.learning_rate"
-
-
-def build_runs(
-    study: StudyConfig, sources: list[RunSource], data_path: str, common: dict[str, Any], *, rates: bool = True
-) -> list[RunConfig]:
-    """The run configs of `sources`: base, then `common`, then each entry's own fields. Replicates differ in the seed.
-
-    With `rates` the study's learning-rate rule is applied to every run that does not set its own. Raises InputError
-    naming the study and the entry whose runs are not valid or whose budget cannot be met.
-    """
-    configs = []
-    earlier: dict[str, list[Planned]] = {}
-    replicates = {source.name: source.replicates for source in sources}
-    for source in sources:
-        try:
-            planned = source.plan(Template(base=merged_base(study, common), earlier=earlier, replicates=replicates))
-        except InputError as error:
-            raise InputError(f"study {study.name}, runs {source.name}: {error}") from None
-        earlier[source.name] = planned
-        for run in planned:
-            own = run.assignments()
-            kept = {key: value for key, value in common.items() if "model" not in own or key.split(".")[0] != "model"}
-            for replicate in range(source.replicates):
-                configs.append(build_run(study, source.name, {**kept, **own}, replicate, data_path))
-    return with_rates(study, configs, data_path) if rates else configs
-
-
-def merged_base(study: StudyConfig, common: dict[str, Any]) -> dict[str, Any]:
-    """The study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's."""
-    base = {key: value for key, value in study.base.items() if key != "model" or "model" not in common}
-    for key, value in common.items():
-        base = _merge(base, _nested(key, value))
-    return base
-
-
-def swept_run(study: StudyConfig, data_path: str) -> RunConfig | None:
-    """The cheapest run of the learning-rate sweep, where its choice holds; None without such a sweep."""
-    sweep = study.sweep
-    if sweep is None or sweep.field != _RATE:
-        return None
-    configs = build_runs(study, sweep.runs, data_path, {_RATE: sweep.values[0]}, rates=False)
-    return min(configs, key=lambda config: config.train.tokens)
-
-
-def with_rates(study: StudyConfig, configs: list[RunConfig], data_path: str) -> list[RunConfig]:
-    """The study's rule for the learning rate applied; a branch has its trunk's, and a rate of one's own stays."""
-    rule = study.learning_rate
-    if rule is None:
-        return configs
-    swept = swept_run(study, data_path)
-    trunks: dict[str, float] = {}
-    found = []
-    for config in configs:
-        if config.labels.get("own_rate") is None:
-            if config.labels.get(BRANCH_OF) in trunks:
-                rate = trunks[config.labels[BRANCH_OF]]
-                config = config.replace(train={**config.train.to_dict(), "learning_rate": rate})
-            else:
-                config = rule.apply(config, swept)
-        if TRUNK in config.labels:
-            trunks[config.labels[TRUNK]] = config.train.learning_rate
-        found.append(config)
-    return found
-
-
-def build_run(study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str) -> RunConfig:
-    """One run: the study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's.
-
-    Raises InputError naming the study and the group when the result is not a valid run.
-    """
-    base = {key: value for key, value in study.base.items() if key != "model" or "model" not in fields}
-    value = _merge(base, {"data": {"path": data}, "labels": {"group": group}})
-    for key, field_value in fields.items():
-        value = _merge(value, _nested(key, field_value))
-    train = value.setdefault("train", {})
-    train["seed"] = int(train.get("seed", 0)) + replicate
-    try:
-        config = RunConfig.parse(value)
-    except InputError as error:
-        raise InputError(f"study {study.name}, runs {group}: {error}") from None
-    return config if config.name else config.replace(name=describe(config))
-
-
-def describe(config: RunConfig) -> str:
-    """A short name for people: d48 8e2x32 .8M s1."""
-    model, train = config.model, config.train
-    moe = model.moe
-    shared = f"+{moe.d_shared}" if moe and moe.d_shared else ""
-    ffn = f"{moe.n_experts}e{moe.top_k}x{moe.d_expert}{shared}" if moe else f"ff{model.d_ff}"
-    tokens = f"{train.tokens / 1e6:.3g}M"
-    router = f" {moe.router}" if moe and moe.router != "token_choice" else ""
-    turned = f" to {train.transition.to}" if train.transition else ""
-    reused = f" of {config.data.unique_tokens / 1e6:.3g}M" if config.data.unique_tokens else ""
-    name = f"d{model.d_model} L{model.n_layers} {ffn}{router}{turned} {tokens}{reused}"
-    return name + (f" s{train.seed}" if train.seed else "")
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    head, _, rest = key.partition(".")
-    return {head: _nested(rest, value) if rest else value}
-
-
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy of `base` with `change` laid over it; a null removes a key."""
-    merged = {key: _merge(value, {}) if isinstance(value, dict) else value for key, value in base.items()}
-    for key, value in change.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = _merge(value, {}) if isinstance(value, dict) else value
-    return merged

@@ -42,7 +42,7 @@ class StudyOutcome:
 
     @property
     def warnings(self) -> list[str]:
-        """Runs that failed or diverged, a learning-rate rule out of range, and the plan's but for learning rates."""
+        """Runs that failed, diverged or miss their FLOPs, a rule out of range, the plan's but for learning rates."""
         planned = [] if self.plan is None else self.plan.warnings
         left_out = [f"run {name} failed and is left out: {reason}" for name, reason in self.failed.items()]
         left_out += [
@@ -52,7 +52,12 @@ class StudyOutcome:
         ]
         rule = self.study.learning_rate
         ruled = [] if rule is None else rule.warnings([config for config, _ in self.trained])
-        return left_out + ruled + [text for text in planned if not text.startswith("learning rate")]
+        missed = [
+            f"{each.group}: the training FLOPs are up to {each.miss:+.1%} off their aim"
+            for each in self.matches
+            if each.column == "train_flops" and not each.within
+        ]
+        return left_out + missed + ruled + [text for text in planned if not text.startswith("learning rate")]
 
     @property
     def matches(self) -> list[Match]:

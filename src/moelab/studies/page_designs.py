@@ -8,6 +8,8 @@ from moelab.studies.findings.base import power
 from moelab.studies.stages import StageOutcome
 
 _SHOWN = 12
+_TELL = 0.01
+"""Misses above one per cent are told in words."""
 
 
 def matching_section(matches: list[Match]) -> Section:
@@ -19,6 +21,11 @@ def matching_section(matches: list[Match]) -> Section:
             f"Training FLOPs are within {abs(worst.miss):.2%} of their aim in every group"
             + ("." if worst.within else f": the worst is {worst.group}, more than one per cent off.")
         )
+    text += [
+        f"`{column}` is that of the nearest real shape, up to {abs(miss):.1%} off its aim."
+        for column, miss in _worst(matches).items()
+        if column != "train_flops" and abs(miss) > _TELL
+    ]
     rows = [
         [each.group, each.column, each.n_runs, *_values(each), _spread(each), f"{each.miss:+.2%}"] for each in matches
     ]
@@ -26,12 +33,20 @@ def matching_section(matches: list[Match]) -> Section:
     return Section("What was matched", text=text, tables=[Table(columns, rows)])
 
 
+def _worst(matches: list[Match]) -> dict[str, float]:
+    """Column -> the largest relative miss of any group."""
+    found: dict[str, float] = {}
+    for each in matches:
+        found[each.column] = max(found.get(each.column, 0.0), each.miss, key=abs)
+    return found
+
+
 def _values(match: Match) -> list[str | None]:
-    """Aim, least and most: FLOPs as powers of ten, rates with three decimals, parameters as numbers."""
+    """Aim, least and most: FLOPs as powers of ten, ratios with three digits, parameters as numbers."""
     values = [match.aim, match.low, match.high]
     if match.column == "train_flops":
         return [None if value is None else power(value) for value in values]
-    form = ",.0f" if match.high > 10 else ".3f"
+    form = ",.0f" if match.column.startswith("params") else ".3g"
     return [None if value is None else f"{value:{form}}" for value in values]
 
 

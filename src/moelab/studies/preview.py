@@ -4,7 +4,8 @@ from typing import Any
 
 from moelab.errors import InputError
 from moelab.runs import RunConfig
-from moelab.studies.config import StudyConfig, build_runs
+from moelab.studies.build import build_runs
+from moelab.studies.config import StudyConfig
 from moelab.studies.designs import Match, matching
 from moelab.studies.stages import carried, competes
 

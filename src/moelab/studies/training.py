@@ -9,7 +9,8 @@ from moelab.data import Dataset, prepare
 from moelab.data.progress import Report
 from moelab.errors import MoelabError
 from moelab.runs import RunConfig, RunRecord
-from moelab.studies.config import Stage, StudyConfig, Sweep, build_runs
+from moelab.studies.build import build_runs
+from moelab.studies.config import Stage, StudyConfig, Sweep
 from moelab.studies.designs import RunSource
 from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.studies.display import Display

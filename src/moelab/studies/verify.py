@@ -9,7 +9,8 @@ from moelab.fitting import Comparison
 from moelab.planning import Candidate, Plan
 from moelab.planning.rivals import strict_pair
 from moelab.runs import RunConfig, RunRecord
-from moelab.studies.config import StudyConfig, VerifyStep, build_run, with_rates
+from moelab.studies.build import build_run, with_rates
+from moelab.studies.config import StudyConfig, VerifyStep
 from moelab.studies.noise import SeedNoise
 from moelab.studies.training import Workshop
 

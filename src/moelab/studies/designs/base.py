@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -30,8 +30,8 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_listed)]
 class Planned:
     """One run of a design: dotted fields laid over the study's base, and what the report has to know of it.
 
-    `model`, where given, replaces the base's. `match` names the runs that have to cost the same; `aims` are the columns
-    the design aimed at; `labels` are for its analysis.
+    `model`, where given, replaces the base's. `match` names the runs of one budget; `aims` are the columns the design
+    aimed at, in which they have to match; `labels` are for its analysis.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -63,12 +63,12 @@ class Template:
     @property
     def seq_len(self) -> int:
         """Tokens per sequence."""
-        return int(self._train("seq_len"))
+        return parse_count(self._train("seq_len"), "base.train.seq_len")
 
     @property
     def batch_tokens(self) -> int:
         """Tokens per optimiser step."""
-        return parse_count(self._train("batch_tokens"))
+        return parse_count(self._train("batch_tokens"), "base.train.batch_tokens")
 
     def _train(self, name: str) -> Any:
         try:
@@ -88,7 +88,7 @@ class Template:
 
     def backbone(self, changes: dict[str, Any] | None = None) -> ModelConfig:
         """The base's model, dense: without experts. Raises InputError where the base does not say `d_ff`."""
-        value = {key: v for key, v in {**self.base.get("model", {}), **(changes or {})}.items() if key not in _EXPERTS}
+        value = {key: v for key, v in {**self.base.get("model", {}), **(changes or {})}.items() if key not in EXPERTS}
         if not value.get("d_ff"):
             raise InputError("base.model.d_ff: is required by this design: the dense width that the experts replace")
         return ModelConfig.parse(value, "base.model")
@@ -100,7 +100,9 @@ class Template:
         return {key: value for key, value in moe.items() if key not in _SIZES}
 
 
-_EXPERTS = ("moe", "n_dense_layers", "moe_every")
+EXPERTS = ("moe", "n_dense_layers", "moe_every")
+"""What makes a model a MoE; without these fields it is its dense twin."""
+
 _SIZES = ("n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared")
 
 
@@ -109,7 +111,12 @@ _CROSSED = ("sizes", "sparsity", "mixtures", "reuse")
 
 
 class RunSource(Config):
-    """An entry of `runs`: a grid or a design. `replicates` repeats each of its runs with that many seeds."""
+    """An entry of `runs`: a grid or a design. `replicates` repeats each of its runs with that many seeds.
+
+    `owned` are the MoE fields that the design decides, which its option `moe` may not set.
+    """
+
+    owned: ClassVar[tuple[str, ...]] = ("n_experts", "top_k", "d_expert")
 
     design: str
     name: str
@@ -120,6 +127,13 @@ class RunSource(Config):
         for name, info in type(self).model_fields.items():
             if getattr(self, name) in ((), []) and (info.is_required() or name in _CROSSED):
                 raise ValueError(f"{name}: needs at least one value")
+        return self
+
+    @model_validator(mode="after")
+    def _not_its_own(self) -> Self:
+        for name in self.owned:
+            if name in getattr(self, "moe", {}):
+                raise ValueError(f"moe.{name}: is decided by the design {self.design}; leave it out")
         return self
 
     @abstractmethod
@@ -165,7 +179,7 @@ class Amount:
         return Planned(
             model=model,
             fields={"train.tokens": tokens},
-            match=f"{name}, {self.label}" if self.unit == "flops" else None,
+            match=f"{name}, {self.label}",
             aims=aims,
             labels={"budget": self.label, **labels},
         )

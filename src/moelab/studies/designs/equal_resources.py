@@ -1,6 +1,6 @@
 """Mixture-of-Experts against dense at equal parameters, compute and data (Li et al., arXiv 2506.12119)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -9,11 +9,15 @@ from moelab.config import Count, CountOrZero
 from moelab.errors import InputError
 from moelab.planning.rivals import dense_rival
 from moelab.studies.designs.base import MIN_STEPS, Amount, Amounts, Planned, RunSource, Template, _listed
-from moelab.studies.designs.shapes import experts_at_rate
+from moelab.studies.designs.shapes import PARAMS_OFF, experts_at_rate
 
 Reuse = Literal["fresh", "strict", "loose"]
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(_listed)]
 Reuses = Annotated[tuple[Reuse, ...], BeforeValidator(_listed)]
+
+
+_FOR_RATES = ("top_k", "shared", "n_dense_layers", "d_expert_step", "moe", "reuse_rates")
+"""Options that shape the MoEs of given activation rates."""
 
 
 class EqualResources(RunSource):
@@ -26,6 +30,8 @@ class EqualResources(RunSource):
     `reuse` says of what: `fresh` text; `strict`, only the tokens that the dense model saw with C; `loose`, half of its
     own, twice. Each epoch has its own order.
     """
+
+    owned: ClassVar[tuple[str, ...]] = ("n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared")
 
     design: Literal["equal_resources"] = "equal_resources"
     flops: Amounts
@@ -45,6 +51,11 @@ class EqualResources(RunSource):
     def _whole(self) -> Self:
         if self.activation_rates and self.params_total is None:
             raise ValueError("params_total: is required with activation_rates")
+        for name in () if self.activation_rates else _FOR_RATES:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: needs activation_rates; without them the base's own MoE is trained as it is")
+        if self.reuse_rates and set(self.reuse) == {"fresh"}:
+            raise ValueError("reuse_rates: needs reuse strict or loose")
         if set(self.reuse_rates) - set(self.activation_rates):
             raise ValueError(f"reuse_rates: must be among activation_rates {list(self.activation_rates)}")
         return self
@@ -79,7 +90,9 @@ class EqualResources(RunSource):
             model = template.model()
             if model.moe is None:
                 raise InputError("activation_rates: is required, because the base's model has no experts")
-            return {float(count_parameters(model).activation_rate): model}
+            counts = count_parameters(model)
+            self._check_size(counts.params_total)
+            return {float(counts.activation_rate): model}
         base = template.base.get("model", {})
         moe = base.get("moe") or {}
         top_k = self.top_k or moe.get("top_k", 2)
@@ -99,6 +112,14 @@ class EqualResources(RunSource):
             )
             for rate in self.activation_rates
         }
+
+    def _check_size(self, found: int) -> None:
+        """Raises InputError where the base's own MoE is not as large as asked for."""
+        if self.params_total is not None and abs(found / self.params_total - 1) > PARAMS_OFF:
+            raise InputError(
+                f"params_total: the base's MoE has {found:,} parameters, {found / self.params_total - 1:+.1%} off "
+                f"{self.params_total:,}; leave params_total out to take its size, or give activation_rates"
+            )
 
     def _sized(self, run: Planned, flops: float, size: float, aims: dict[str, float] | None = None) -> Planned:
         run.aims.update({"params_total": size, **(aims or {})})

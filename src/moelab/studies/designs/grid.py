@@ -11,7 +11,8 @@ from moelab.studies.designs.base import Planned, RunSource, Template
 class RunGrid(RunSource):
     """Some runs: dotted fields of a run config, each with a value or a list; lists are crossed.
 
-    `zip` lists advance together instead: {"model.d_model": [32, 64], "model.d_ff": [88, 176]} is two runs.
+    `zip` lists advance together instead: {"model.d_model": [32, 64], "model.d_ff": [88, 176]} is two runs. A field may
+    be set in one place only.
     """
 
     design: Literal["grid"] = "grid"
@@ -26,6 +27,14 @@ class RunGrid(RunSource):
             empty = next((key for key, value in values.items() if value == []), None)
             if empty is not None:
                 raise ValueError(f"{kind}.{empty}: needs at least one value")
+        seen: dict[str, str] = {}
+        for kind, values in (("set", self.set), ("zip", self.zip)):
+            for key, value in values.items():
+                for leaf in _leaves(key, value):
+                    if leaf in seen:
+                        raise ValueError(f"{kind}.{key}: sets {leaf}, and so does {seen[leaf]}; keep one of them")
+                for leaf in _leaves(key, value):
+                    seen[leaf] = f"{kind}.{key}"
         return self
 
     def assignments(self) -> list[dict[str, Any]]:
@@ -41,6 +50,14 @@ class RunGrid(RunSource):
             Planned(fields=fields, labels={"own_rate": "yes"} if _sets_rate(fields) else {})
             for fields in self.assignments()
         ]
+
+
+def _leaves(key: str, value: Any) -> set[str]:
+    """The dotted fields that a key sets, with a value, a mapping of further fields, or a list of either."""
+    each = value if isinstance(value, list) else [value]
+    inner = [pair for one in each if isinstance(one, dict) for pair in one.items()]
+    plain = {key} if any(not isinstance(one, dict) for one in each) else set()
+    return plain.union(*(_leaves(f"{key}.{name}", part) for name, part in inner))
 
 
 def _sets_rate(fields: dict[str, Any]) -> bool:

@@ -51,14 +51,13 @@ class IsoFlop(RunSource):
         dense = backbones(template, self.shapes)
         candidates = {s: Candidates(self._candidates(template, dense, s), template.seq_len) for s in self.sparsity}
         planned: list[Planned] = []
-        for flops in self.flops:
+        for flops in dict.fromkeys(self.flops):
             amount = Amount("flops", flops)
             for sparsity, choices in candidates.items():
                 for model, aims in self._sized(choices, flops):
                     run = amount.planned(template, model, self.min_steps, self.name, sparsity=f"{sparsity:g}")
                     run.aims.update(aims)
-                    if all(run.assignments() != other.assignments() for other in planned):
-                        planned.append(run)
+                    planned.append(run)
         return planned
 
     def _candidates(self, template: Template, dense: list[ModelConfig], sparsity: float) -> list[ModelConfig]:
@@ -81,11 +80,9 @@ class IsoFlop(RunSource):
         ]  # fmt: skip
 
     def _sized(self, choices: Candidates, flops: float) -> list[tuple[ModelConfig, dict[str, float]]]:
-        if self.params_total:
-            totals = choices.params_total
-            return [
-                (choices.nearest(size, totals, "params_total"), {"params_total": float(size)})
-                for size in self.params_total
-            ]
-        ratios = flops / choices.flops_per_token / choices.params_active
-        return [(choices.nearest(ratio, ratios, "tokens_per_param"), {}) for ratio in self.tokens_per_param]
+        """The models for one budget, each with the size or ratio it was chosen for."""
+        name, targets, reached = "params_total", tuple(map(float, self.params_total)), choices.params_total
+        if self.tokens_per_param:
+            name, targets = "tokens_per_param", self.tokens_per_param
+            reached = flops / choices.flops_per_token / choices.params_active
+        return [(model, {name: target}) for model, target in choices.nearest(targets, reached, name)]

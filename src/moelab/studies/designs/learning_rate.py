@@ -1,6 +1,8 @@
 """The learning rate of every run: from a short sweep and a stated way to carry it over, or from a published rule."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
+
+from pydantic import model_validator
 
 from moelab.config import Config, Positive
 from moelab.errors import InputError
@@ -16,15 +18,23 @@ class LearningRateRule(Config):
     """How a run gets its learning rate where its entry does not set one.
 
     `rule` sweep: what the study's `sweep` chose at its own (smallest) run, carried to other runs by the ratio of the
-    rule `carry` (DeepSeek's C^-.125 by default; `constant` leaves it). Any other rule gives the rate itself, times
-    `factor`. With `batch`, the rule also sets the batch, rounded to whole sequences, and the
-    tokens to the nearest whole step.
+    rule `carry` (DeepSeek's C^-.125 by default; `constant` leaves it). Any other rule gives the rate itself. Either is
+    multiplied by `factor`. With `batch`, a published rule also sets the batch, rounded to whole sequences, and the
+    steps to the whole number nearest to the run's FLOPs or tokens.
     """
 
-    rule: Literal["sweep"] | Published = "sweep"
-    carry: Literal["constant"] | Published = "deepseek2024"
+    rule: Literal["sweep", Published] = "sweep"
+    carry: Literal["constant", Published] = "deepseek2024"
     factor: Positive = 1.0
     batch: bool = False
+
+    @model_validator(mode="after")
+    def _obeyed(self) -> Self:
+        if self.rule == "sweep" and self.batch:
+            raise ValueError(f"batch: needs a rule that gives a batch ({', '.join(get_args(Published))}), not sweep")
+        if self.rule != "sweep" and self.carry != type(self).model_fields["carry"].default:
+            raise ValueError(f"carry: only the rule sweep carries its rate over, not {self.rule}")
+        return self
 
     def apply(self, config: RunConfig, swept_at: RunConfig | None) -> RunConfig:
         """The run with its learning rate (and batch). Raises InputError without a sweep where the rule needs one."""
@@ -32,7 +42,7 @@ class LearningRateRule(Config):
             if swept_at is None:
                 raise InputError("learning_rate.rule: sweep needs a sweep of train.learning_rate")
             if self.carry == "constant":
-                return config
+                return _with(config, learning_rate=config.train.learning_rate * self.factor)
             ratio = _given(self.carry, config)["learning_rate"] / _given(self.carry, swept_at)["learning_rate"]
             return _with(config, learning_rate=_rounded(config.train.learning_rate * ratio * self.factor))
         given = _given(self.rule, config)
@@ -41,7 +51,7 @@ class LearningRateRule(Config):
             sequences = max(1, round(given["batch_tokens"] / config.train.seq_len))
             batch = sequences * config.train.seq_len
             changes["batch_tokens"] = batch
-            changes["tokens"] = max(1, round(config.train.tokens / batch)) * batch
+            changes["tokens"] = max(1, round(_tokens(config) / batch)) * batch
         return _with(config, **changes)
 
     def warnings(self, configs: list[RunConfig]) -> list[str]:
@@ -64,6 +74,12 @@ class LearningRateRule(Config):
                 "Step Law is about four times too high at a few hundred thousand parameters: sweep, or set factor .25"
             )
         return found
+
+
+def _tokens(config: RunConfig) -> float:
+    """The tokens that a run's budget buys, before they are whole steps."""
+    aim = config.labels.get("aim_train_flops")
+    return config.train.tokens if aim is None else float(aim) / float(run_columns(config)["flops_per_token"])
 
 
 def _given(name: str, config: RunConfig) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """How well the runs of a design match: exact FLOPs and parameters against what was aimed at, group by group."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from moelab.architecture import ModelConfig, count_parameters
 from moelab.runs import RunConfig, run_columns
+from moelab.studies.designs.base import EXPERTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,27 @@ def matching(configs: Sequence[RunConfig]) -> list[Match]:
         for label, text in config.labels.items():
             if label.startswith("aim_"):
                 column = label.removeprefix("aim_")
-                found.setdefault((group, column), []).append((float(text), float(columns[column])))
+                reached = _REACHED[column](config) if column in _REACHED else float(columns[column])
+                found.setdefault((group, column), []).append((float(text), reached))
     return [_match(group, column, pairs) for (group, column), pairs in found.items()]
+
+
+def _params_dense(config: RunConfig) -> float:
+    """Parameters without embeddings of the dense twin, whose feed-forward the experts replaced."""
+    dense = {key: value for key, value in config.model.to_dict().items() if key not in EXPERTS}
+    return float(count_parameters(ModelConfig.parse(dense)).params_non_embedding)
+
+
+def _tokens_per_param(config: RunConfig) -> float:
+    columns = run_columns(config)
+    return float(columns["tokens"] / columns["params_active"])
+
+
+_REACHED: dict[str, Callable[[RunConfig], float]] = {
+    "params_dense": _params_dense,
+    "tokens_per_param": _tokens_per_param,
+}
+"""What a run reaches of aims that are no columns of their own."""
 
 
 def _match(group: str, column: str, pairs: list[tuple[float, float]]) -> Match:

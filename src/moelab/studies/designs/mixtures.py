@@ -1,11 +1,11 @@
 """Mixture of Tokens against dense and token choice (Antoniak et al., arXiv 2310.15961)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from moelab.architecture import ModelConfig, MoEConfig
-from moelab.config import Count, Fraction
+from moelab.config import Count, CountOrZero, Fraction
 from moelab.errors import InputError
 from moelab.studies.designs.base import Budgeted, Counts, Planned, Template
 from moelab.studies.designs.shapes import with_experts
@@ -19,12 +19,14 @@ class MixtureOfTokens(Budgeted):
     `n_dense_layers` counts the leading layers that stay dense (the paper's second version: half of them).
     """
 
+    owned: ClassVar[tuple[str, ...]] = ("n_experts", "top_k", "d_expert", "router", "group_size")
+
     design: Literal["mixture_of_tokens"] = "mixture_of_tokens"
     group_size: Count
     mixtures: Counts = (1,)
     transition: Fraction | None = Field(default=None, gt=0, lt=1)
     token_choice: bool = True
-    n_dense_layers: int = 0
+    n_dense_layers: CountOrZero = 0
     moe: dict[str, Any] = {}
 
     def plan(self, template: Template) -> list[Planned]:

@@ -25,15 +25,13 @@ class OverTraining(Budgeted):
 
     def plan(self, template: Template) -> list[Planned]:
         """Budget by budget, experts by experts, from the largest size to the smallest; one shape is run once."""
-        dense = backbones(template, self.shapes)
-        sizes = sorted(set(self.params_dense), reverse=True)
-        choices = Candidates(dense, template.seq_len)
-        nearest = [choices.nearest(size, choices.params_non_embedding, "params_dense") for size in sizes]
-        chosen = [backbone for place, backbone in enumerate(nearest) if backbone not in nearest[:place]]
+        choices = Candidates(backbones(template, self.shapes), template.seq_len)
+        sizes = sorted(self.params_dense, reverse=True)
+        chosen = choices.nearest(sizes, choices.params_non_embedding, "params_dense")
         planned = []
         for amount in self.amounts():
             for experts in self.n_experts:
-                for backbone in chosen:
+                for backbone, size in chosen:
                     model = backbone
                     if experts > 1:
                         model = with_experts(
@@ -41,5 +39,7 @@ class OverTraining(Budgeted):
                             d_expert=backbone.d_ff, moe_every=self.moe_every, options=self.moe,
                         )  # fmt: skip
                     labels = {"size": f"d{backbone.d_model} L{backbone.n_layers}", "experts": str(experts)}
-                    planned.append(amount.planned(template, model, self.min_steps, self.name, **labels))
+                    run = amount.planned(template, model, self.min_steps, self.name, **labels)
+                    run.aims["params_dense"] = size
+                    planned.append(run)
         return planned

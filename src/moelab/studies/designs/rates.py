@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from moelab.config import Count
 from moelab.errors import InputError
+from moelab.quantities import parse_count
 from moelab.studies.designs.base import Amounts, Budgeted, Counts, Planned, RunSource, Template
 from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
 
@@ -89,4 +90,4 @@ def _seed(template: Template, run: Planned) -> int:
     """The seed of a run's first replicate: its own, or the base's."""
     base = template.base.get("train") or {}
     train = {**base, **(run.fields.get("train") or {})}
-    return int(run.fields.get("train.seed", train.get("seed", 0)) or 0)
+    return parse_count(run.fields.get("train.seed", train.get("seed", 0)) or 0, "train.seed")

@@ -1,5 +1,6 @@
 """Real architectures nearest to a target, with exact counts: backbones from a lattice, experts solved on a backbone."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from moelab.planning.lattice import enumerate_designs
 from moelab.studies.designs.base import Template
 
 _SMALL = 256
-_PARAMS_OFF, _RATE_OFF, _MIN_D_EXPERT = 0.02, 0.06, 8
+PARAMS_OFF, _RATE_OFF, _MIN_D_EXPERT = 0.02, 0.06, 8
+"""How far a MoE may be off its total parameters and its activation rate, relatively; the narrowest expert tried."""
 _ASPECT_COST = 0.03
 """A shape off its usual width over depth by a factor e counts as much as three per cent of the parameters."""
 
@@ -67,15 +69,22 @@ class Candidates:
         aspects = np.log([each.d_model / each.n_layers for each in models])
         self._unusual = _ASPECT_COST * np.abs(aspects - np.median(aspects))
 
-    def nearest(self, target: float, reached: np.ndarray, field: str) -> ModelConfig:
-        """The model whose value in `reached` (n,) is nearest to the target, near the usual width over depth.
+    def nearest(self, targets: Iterable[float], reached: np.ndarray, field: str) -> list[tuple[ModelConfig, float]]:
+        """For each target the model whose value in `reached` (n,) is nearest, near the usual width over depth.
 
-        Raises InputError naming `field` where the target lies outside what is reached by more than a factor of two.
+        A model that serves several targets stands once, with the target it misses most. Raises InputError naming
+        `field` where a target lies outside what is reached by more than a factor of two.
         """
         low, high = reached.min(), reached.max()
-        if not low / 2 <= target <= high * 2:
-            raise InputError(f"{field}: {target:.4g} lies outside what the shapes reach, {low:.4g} to {high:.4g}")
-        return self.models[int(np.argmin(np.abs(np.log(reached / target)) + self._unusual))]
+        found: dict[int, float] = {}
+        for target in targets:
+            if not low / 2 <= target <= high * 2:
+                raise InputError(f"{field}: {target:.4g} lies outside what the shapes reach, {low:.4g} to {high:.4g}")
+            off = np.abs(np.log(reached / target))
+            place = int(np.argmin(off + self._unusual))
+            if place not in found or off[place] > abs(np.log(reached[place] / found[place])):
+                found[place] = float(target)
+        return [(self.models[place], target) for place, target in found.items()]
 
 
 def with_experts(
@@ -94,9 +103,10 @@ def with_experts(
     sizes = {"n_experts": n_experts, "top_k": top_k, "d_expert": d_expert}
     if shared:
         sizes |= {"n_shared_experts": 1, "d_shared": shared}
-    chosen = {**template.expert_options, **(options or {})}
+    inherited = template.expert_options
     if top_k == 1:
-        chosen.pop("normalize_gates", None)
+        inherited.pop("normalize_gates", None)
+    chosen = {**inherited, **(options or {})}
     value = {**backbone.to_dict(), "moe": {**chosen, **sizes}, "n_dense_layers": n_dense_layers, "moe_every": moe_every}
     return ModelConfig.parse(value)
 
@@ -140,7 +150,7 @@ def experts_at_rate(
     rates, totals = np.asarray(counts.activation_rate), np.asarray(counts.params_total)
     off_rate, off_total = np.log(rates / activation_rate), np.log(totals / params_total)
     best = int(np.argmin(np.abs(off_rate) + 3 * np.abs(off_total)))
-    if abs(off_total[best]) > _PARAMS_OFF or abs(off_rate[best]) > _RATE_OFF:
+    if abs(off_total[best]) > PARAMS_OFF or abs(off_rate[best]) > _RATE_OFF:
         raise InputError(
             f"activation_rates: {activation_rate:g} at {params_total:.4g} parameters cannot be met on width {d}; "
             f"the nearest has {rates[best]:.3f} at {totals[best]:,} (they reach {rates.min():.3f} to "

@@ -1,0 +1,144 @@
+"""The runs of a study from its entries: the base, what was chosen before, each design's own fields, then the rates."""
+
+from typing import Any
+
+from moelab.errors import InputError
+from moelab.runs import RunConfig
+from moelab.studies.config import RATE, StudyConfig
+from moelab.studies.designs import Planned, RunSource, Template
+from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
+from moelab.studies.partial import check_base
+
+
+def build_runs(
+    study: StudyConfig, sources: list[RunSource], data_path: str, common: dict[str, Any], *, rates: bool = True
+) -> list[RunConfig]:
+    """The run configs of `sources`: base, then `common`, then each entry's own fields. Replicates differ in the seed.
+
+    With `rates` the study's learning-rate rule is applied to every run that does not set its own. Raises InputError
+    naming the study and the entry whose runs are not valid or whose budget cannot be met.
+    """
+    base = merged_base(study, common)
+    if common:
+        check_base(base, f"study {study.name}, base with {', '.join(common)} as chosen")
+    configs = []
+    earlier: dict[str, list[Planned]] = {}
+    replicates = {source.name: source.replicates for source in sources}
+    for source in sources:
+        try:
+            planned = source.plan(Template(base=base, earlier=earlier, replicates=replicates))
+        except InputError as error:
+            raise InputError(f"study {study.name}, runs {source.name}: {error}") from None
+        earlier[source.name] = planned
+        for run in planned:
+            own = run.assignments()
+            kept = {key: value for key, value in common.items() if "model" not in own or key.split(".")[0] != "model"}
+            for replicate in range(source.replicates):
+                configs.append(build_run(study, source.name, {**kept, **own}, replicate, data_path))
+    if not rates:
+        return configs
+    rated = with_rates(study, configs, data_path)
+    _check_steps(study, sources, configs, rated)
+    return rated
+
+
+def merged_base(study: StudyConfig, common: dict[str, Any]) -> dict[str, Any]:
+    """The study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's."""
+    base = {key: value for key, value in study.base.items() if key != "model" or "model" not in common}
+    for key, value in common.items():
+        base = _merge(base, _nested(key, value))
+    return base
+
+
+def swept_run(study: StudyConfig, data_path: str) -> RunConfig | None:
+    """The cheapest run of the learning-rate sweep, where its choice holds; None without such a sweep."""
+    sweep = study.sweep
+    if sweep is None or sweep.field != RATE:
+        return None
+    configs = build_runs(study, sweep.runs, data_path, {RATE: sweep.values[0]}, rates=False)
+    return min(configs, key=lambda config: config.train.tokens)
+
+
+def with_rates(study: StudyConfig, configs: list[RunConfig], data_path: str) -> list[RunConfig]:
+    """The study's rule for the learning rate applied; a branch has its trunk's, and a rate of one's own stays."""
+    rule = study.learning_rate
+    if rule is None:
+        return configs
+    swept = swept_run(study, data_path)
+    trunks: dict[str, float] = {}
+    found = []
+    for config in configs:
+        if config.labels.get("own_rate") is None:
+            if config.labels.get(BRANCH_OF) in trunks:
+                rate = trunks[config.labels[BRANCH_OF]]
+                config = config.replace(train={**config.train.to_dict(), "learning_rate": rate})
+            else:
+                config = rule.apply(config, swept)
+        if TRUNK in config.labels:
+            trunks[config.labels[TRUNK]] = config.train.learning_rate
+        found.append(config)
+    return found
+
+
+def _check_steps(
+    study: StudyConfig, sources: list[RunSource], planned: list[RunConfig], rated: list[RunConfig]
+) -> None:
+    """Raises InputError where the batch that a rule chose leaves a run fewer steps than its entry asks for."""
+    least = {source.name: getattr(source, "min_steps", 1) for source in sources}
+    for before, run in zip(planned, rated, strict=True):
+        group, train = run.labels["group"], run.train
+        if train.batch_tokens != before.train.batch_tokens and train.steps < least[group]:
+            raise InputError(
+                f"study {study.name}, runs {group}: learning_rate.batch: {train.batch_tokens:,} tokens leave "
+                f"{run.name} {train.steps} steps; at least {least[group]} (min_steps) are needed"
+            )
+
+
+def build_run(study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str) -> RunConfig:
+    """One run: the study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's.
+
+    Raises InputError naming the study and the group when the result is not a valid run.
+    """
+    base = {key: value for key, value in study.base.items() if key != "model" or "model" not in fields}
+    value = _merge(base, {"data": {"path": data}, "labels": {"group": group}})
+    for key, field_value in fields.items():
+        value = _merge(value, _nested(key, field_value))
+    try:
+        config = RunConfig.parse(value)
+    except InputError as error:
+        raise InputError(f"study {study.name}, runs {group}: {error}") from None
+    if replicate:
+        config = config.replace(train={**config.train.to_dict(), "seed": config.train.seed + replicate})
+    return config if config.name else config.replace(name=describe(config))
+
+
+def describe(config: RunConfig) -> str:
+    """A short name for people: d48 8e2x32 .8M s1."""
+    model, train = config.model, config.train
+    moe = model.moe
+    shared = f"+{moe.d_shared}" if moe and moe.d_shared else ""
+    ffn = f"{moe.n_experts}e{moe.top_k}x{moe.d_expert}{shared}" if moe else f"ff{model.d_ff}"
+    tokens = f"{train.tokens / 1e6:.3g}M"
+    router = f" {moe.router}" if moe and moe.router != "token_choice" else ""
+    turned = f" to {train.transition.to}" if train.transition else ""
+    reused = f" of {config.data.unique_tokens / 1e6:.3g}M" if config.data.unique_tokens else ""
+    name = f"d{model.d_model} L{model.n_layers} {ffn}{router}{turned} {tokens}{reused}"
+    return name + (f" s{train.seed}" if train.seed else "")
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    head, _, rest = key.partition(".")
+    return {head: _nested(rest, value) if rest else value}
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy of `base` with `change` laid over it; a null removes a key."""
+    merged = {key: _merge(value, {}) if isinstance(value, dict) else value for key, value in base.items()}
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = _merge(value, {}) if isinstance(value, dict) else value
+    return merged
