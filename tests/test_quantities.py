@@ -6,12 +6,16 @@ from hypothesis import strategies as st
 
 from moelab.errors import InputError
 from moelab.quantities import (
+    check_at_most,
     format_bytes,
     format_number,
     format_seconds,
+    parse_bandwidth,
     parse_bytes,
     parse_count,
+    parse_flop_rate,
     parse_number,
+    parse_price,
     parse_seconds,
 )
 
@@ -49,6 +53,28 @@ def test_units() -> None:
         parse_seconds("50", "tpot")
     with pytest.raises(InputError, match="tpot"):
         parse_seconds("5 parsecs", "tpot")
+
+
+def test_rates_of_devices() -> None:
+    assert parse_bandwidth("3.35TB/s") == parse_bandwidth("3.35 TBps") == parse_bandwidth(3.35e12) == 3.35e12
+    assert parse_bandwidth("400Gbit/s") == parse_bandwidth("400 Gbps") == 50e9
+    assert parse_bandwidth("900GB") == 900e9
+    with pytest.raises(InputError, match="network: '400Gb' may be bits or bytes; write 400GB/s or 400Gbit/s"):
+        parse_bandwidth("400Gb/s", "network")
+    for text in ("989.4TFLOPs", "989.4 TFLOP/s", "989.4T", "989.4 tflops", "0.9894PFLOPs"):
+        assert parse_flop_rate(text) == pytest.approx(989.4e12)
+    for text in ("2.5", "$2.50", "$2.5/h", "2.5/hour", "2.5 / h"):
+        assert parse_price(text) == 2.5
+    for parse in (parse_bandwidth, parse_flop_rate, parse_price):
+        with pytest.raises(InputError, match="field: expected a number such as"):
+            parse("lots", "field")
+
+
+def test_a_range_names_both_ends() -> None:
+    check_at_most(1e30, 1e30, "flops")
+    for value in (0.0, -1.0, 1.1e30, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"flops: must be above 0 and at most 1e\+30, got"):
+            check_at_most(value, 1e30, "flops")
 
 
 def test_counts_are_whole() -> None:

@@ -1,42 +1,80 @@
 """The base of every configuration: frozen, strict about keys, YAML in and out, errors in one line."""
 
 import difflib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from moelab.errors import InputError
 from moelab.files import read_text, write_text
-from moelab.quantities import parse_count, parse_number
+from moelab.quantities import (
+    MOST_CONTEXT,
+    MOST_DEVICES,
+    MOST_FLOPS,
+    MOST_TOKENS,
+    check_at_most,
+    parse_bytes,
+    parse_count,
+    parse_number,
+    parse_seconds,
+)
 
 
-def _count(value: Any) -> Any:
-    return _quantity(parse_count, value)
+def read_by(parse: Callable[[str | float], float]) -> BeforeValidator:
+    """For a field written as people write quantities: `parse` is one of `moelab.quantities`."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"expected a number, got {value!r}")
+        with _as_value_error():
+            return parse(value)
+
+    return BeforeValidator(read)
 
 
-def _number(value: Any) -> Any:
-    return _quantity(parse_number, value)
+def at_most(most: float) -> AfterValidator:
+    """For a positive field that means nothing beyond `most`: the message names the allowed range."""
+
+    def check(value: float) -> float:
+        with _as_value_error():
+            check_at_most(value, most)
+        return value
+
+    return AfterValidator(check)
 
 
-def _quantity(parse: Any, value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"expected a number, got {value!r}")
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """Pydantic names the field itself."""
     try:
-        return parse(value)
+        yield
     except InputError as error:
         raise ValueError(str(error).removeprefix("value: ")) from None
 
 
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+Count = Annotated[int, read_by(parse_count), Field(gt=0)]
 """A positive whole number; 300B and 1e9 are accepted."""
-CountOrZero = Annotated[int, BeforeValidator(_count), Field(ge=0)]
-Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
-Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+CountOrZero = Annotated[int, read_by(parse_count), Field(ge=0)]
+Number = Annotated[float, read_by(parse_number)]
+Positive = Annotated[float, read_by(parse_number), Field(gt=0)]
+NonNegative = Annotated[float, read_by(parse_number), Field(ge=0)]
+Fraction = Annotated[float, read_by(parse_number), Field(ge=0, le=1)]
+Bytes = Annotated[float, read_by(parse_bytes), Field(gt=0)]
+"""80GB is 80e9, 80GiB is 80 x 2**30; a bare number is bytes."""
+Seconds = Annotated[float, read_by(parse_seconds), Field(gt=0)]
+"""50ms, 2s; in text a time needs its unit."""
+
+
+Flops = Annotated[Positive, at_most(MOST_FLOPS)]
+Tokens = Annotated[Positive, at_most(MOST_TOKENS)]
+Context = Annotated[Count, at_most(MOST_CONTEXT)]
+"""Tokens of one sequence."""
+Devices = Annotated[Count, at_most(MOST_DEVICES)]
 
 
 class Config(BaseModel):

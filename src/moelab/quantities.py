@@ -17,7 +17,18 @@ _BYTES = {
     "MIB": 2**20,
     "GIB": 2**30,
 }
+_BANDWIDTH = {**_BYTES, "BIT": 1 / 8, "KBIT": 1e3 / 8, "MBIT": 1e6 / 8, "GBIT": 1e9 / 8, "TBIT": 1e12 / 8}
+_FLOP_RATE = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _SECONDS = {"": 1.0, "S": 1.0, "MS": 1e-3, "US": 1e-6, "MIN": 60.0, "H": 3600.0, "D": 86400.0}
+MOST_FLOPS = 1e30
+"""Training compute beyond which a number is a slip: thousands of times what any run has used."""
+MOST_TOKENS = 1e18
+"""Tokens of data or of traffic beyond which a number is a slip: thousands of times all text there is."""
+MOST_CONTEXT = 10**9
+"""Tokens of one sequence, prompt or answer beyond which a number is a slip."""
+MOST_DEVICES = 10**6
+MOST_PRICE = 1e6
+"""Dollars per device-hour beyond which a price is a slip."""
 _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*\Z")
 
 
@@ -31,7 +42,8 @@ def _parse(text: str | float, field: str, units: dict[str, float], example: str)
         unit = match.group(2).upper() if match else None
         if match is None or unit not in units:
             known = ", ".join(u for u in units if u)
-            raise InputError(f"{field}: expected a number such as {example} (suffixes: {known}), got {text!r}")
+            suffixes = f" (suffixes: {known})" if known else ""
+            raise InputError(f"{field}: expected a number such as {example}{suffixes}, got {text!r}")
         value = float(match.group(1)) * units[unit]
     if not math.isfinite(value):
         raise InputError(f"{field}: expected a finite number such as {example}, got {text!r}")
@@ -67,6 +79,35 @@ def parse_seconds(text: str | float, field: str = "value") -> float:
     if isinstance(text, str) and text.strip()[-1].isdigit() and value:
         raise InputError(f"{field}: expected a time with its unit, such as {text.strip()}ms or {text.strip()}s")
     return value
+
+
+def parse_bandwidth(text: str | float, field: str = "value") -> float:
+    """Bytes per second: 3.35TB/s, or in bits 400Gbit/s, 400Gbps; a bare number is bytes per second."""
+    if isinstance(text, str):
+        text = re.sub(r"(/s|ps)\Z", "", re.sub(r"bps\Z", "bit", text.strip()))
+        if text.endswith("b"):
+            raise InputError(f"{field}: {text!r} may be bits or bytes; write {text[:-1]}B/s or {text}it/s")
+    return _parse(text, field, _BANDWIDTH, "3.35TB/s or 400Gbit/s")
+
+
+def parse_flop_rate(text: str | float, field: str = "value") -> float:
+    """FLOPs per second: 989.4TFLOPs, 2.25 PFLOP/s, 312T; a bare number is FLOPs per second."""
+    if isinstance(text, str):
+        text = re.sub(r"(FLOPS?)?(/s)?\Z", "", text.strip(), count=1, flags=re.IGNORECASE)
+    return _parse(text, field, _FLOP_RATE, "989.4T or 989.4TFLOPs")
+
+
+def parse_price(text: str | float, field: str = "value") -> float:
+    """Dollars per device-hour: 2.5, $2.50, $2.5/h."""
+    if isinstance(text, str):
+        text = re.sub(r"\s*/\s*h(our)?\Z", "", text.strip()).removeprefix("$")
+    return _parse(text, field, {"": 1.0}, "2.5 or $2.5/h")
+
+
+def check_at_most(value: float, most: float, field: str = "value") -> None:
+    """Raises InputError naming the allowed range unless 0 < value <= most."""
+    if not 0 < value <= most:
+        raise InputError(f"{field}: must be above 0 and at most {most:.6g}, got {value:.6g}")
 
 
 def format_number(value: float | None, digits: int = 3) -> str:

@@ -267,6 +267,12 @@ def test_a_space_too_large_is_refused_before_it_is_written_out(axes: dict[str, A
     assert process_time() - began < 10
 
 
+@pytest.mark.parametrize("axes", [{"d_model": [2**40], "aspect": [1, 1e15]}, {"n_experts": [10**12]}])
+def test_a_space_of_designs_beyond_counting_is_refused(axes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="space: the largest design would have over 4e18 parameters"):
+        enumerate_designs(Space.parse(axes))
+
+
 def test_a_target_out_of_reach_names_the_nearest(tiny: Space) -> None:
     serving = Serving.parse({"hardware": "cpu", "traffic": {"prompt": 64, "output": 16}})
     budget = Budget(flops=3e12, serving=serving, objective="serving-cost", target_loss=1.4)

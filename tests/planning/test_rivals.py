@@ -84,6 +84,20 @@ def test_the_next_run_is_one_that_tells_the_truths_apart() -> None:
     assert left[0] < 0.01
 
 
+def test_runs_dearer_than_the_plan_are_refused(tiny: Space, fits: list[FittedLaw]) -> None:
+    budget = Budget(flops=5e12)
+    for each in (5.1e12, 1e300, 0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="flops_each: must be above 0 and at most the plan's own compute, 5T, got"):
+            next_runs(budget, fits, tiny, count=2, flops_each=each)
+    assert next_runs(budget, fits, tiny, count=1, flops_each=5e12).warnings == ()
+    told = next_runs(budget, fits, tiny, count=2, flops_each=3e12)
+    assert len(told.warnings) == 1
+    assert told.warnings[0].startswith("these runs together cost 6T FLOPs, more than the plan's own compute (5T)")
+    assert told.to_dict()["warnings"] == list(told.warnings)
+    with pytest.raises(InputError, match="next_runs: must be 1 to 100, got 101"):
+        next_runs(budget, fits, tiny, count=101)
+
+
 def test_next_runs_need_a_fit(tiny: Space) -> None:
     with pytest.raises(InputError, match="next_runs: needs laws fitted"):
         next_runs(Budget(flops=5e12), [JOINT], tiny)

@@ -41,6 +41,52 @@ def test_a_measured_file(tmp_path: Path) -> None:
     assert load_hardware(str(path)).reach == 432e9
 
 
+UNITS = """name: mine
+source: my machine
+bf16: 989.4 TFLOPs
+fp8: 1.9789 PFLOP/s
+memory: 80GB
+bandwidth: 3.35 TB/s
+link: 450GB/s
+network: 400 Gbit/s
+price: $2.5/h
+latency: 10us
+"""
+
+
+def test_a_file_may_carry_units(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(UNITS)
+    mine, h100 = load_hardware(str(path)), load_hardware("h100")
+    for name in ("bf16", "fp8", "memory", "bandwidth", "link", "network", "price", "latency"):
+        assert getattr(mine, name) == pytest.approx(getattr(h100, name), rel=1e-15), name
+    mine.to_yaml(path)
+    assert load_hardware(str(path)) == mine
+    path.write_text(UNITS.replace("10us", "1e-6"))
+    assert load_hardware(str(path)).latency == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("80GB", "80 apples", r"memory: expected a number such as 80GB \(suffixes: B, KB"),
+        ("3.35 TB/s", "3.35 Tb/s", "bandwidth: '3.35 Tb' may be bits or bytes"),
+        ("989.4 TFLOPs", "fast", "bf16: expected a number such as 989.4T"),
+        ("$2.5/h", "$2.5/day", "price: expected a number such as 2.5"),
+        ("$2.5/h", "1e300", "price: "),
+        ("80GB", "1e300", r"memory: must be above 0 and at most 1e\+18"),
+        ("10us", "10 parsecs", "latency: expected a number such as 50ms"),
+        ("80GB", "-80GB", "memory: "),
+    ],
+)
+def test_units_that_are_none(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(UNITS.replace(before, after))
+    with pytest.raises(InputError, match=message) as caught:
+        load_hardware(str(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_bad_devices(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="hardware: no such device 'h1000'; known: a100"):
         load_hardware("h1000")

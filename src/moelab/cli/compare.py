@@ -38,18 +38,18 @@ def command(
     from moelab.errors import InputError
     from moelab.planning.budget import Serving
     from moelab.planning.compare import EQUAL, check_equal, compare
-    from moelab.quantities import parse_count, parse_number
+    from moelab.quantities import MOST_CONTEXT, MOST_FLOPS, MOST_TOKENS, check_at_most, parse_count, parse_number
 
     wanted = [name.strip() for name in equal.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in EQUAL]
     if unknown:
         raise InputError(f"--equal: no such quantity {unknown[0]!r}; known: {', '.join(EQUAL)}")
     budget, context = parse_number(flops, "--flops"), parse_count(seq_len, "--seq-len")
-    if budget <= 0 or context <= 0:
-        raise InputError(f"--flops, --seq-len: must be positive, got {flops} and {seq_len}")
+    check_at_most(budget, MOST_FLOPS, "--flops")
+    check_at_most(context, MOST_CONTEXT, "--seq-len")
     unique = None if unique_tokens is None else parse_count(unique_tokens, "--unique-tokens")
-    if unique is not None and unique <= 0:
-        raise InputError(f"--unique-tokens: must be positive, got {unique_tokens}")
+    if unique is not None:
+        check_at_most(unique, MOST_TOKENS, "--unique-tokens")
     models = [(name, load_model(name)) for name in (design, other) if name is not None]
     if other is None:
         parts = _rivals(design, models[0][1], budget, context, unique)

@@ -19,12 +19,10 @@ def command(
     from moelab.architecture import count_flops, count_parameters, load_model
     from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
     from moelab.cli.output import print_json, print_line, print_table
-    from moelab.errors import InputError
-    from moelab.quantities import format_bytes, format_number, parse_count
+    from moelab.quantities import MOST_CONTEXT, check_at_most, format_bytes, format_number, parse_count
 
     model, context = load_model(config), parse_count(seq_len, "--seq-len")
-    if context <= 0:
-        raise InputError(f"--seq-len: must be positive, got {seq_len}")
+    check_at_most(context, MOST_CONTEXT, "--seq-len")
     params, flops = count_parameters(model), count_flops(model, context, causal=causal)
     memory = {
         "weights": weight_bytes(model, precision),

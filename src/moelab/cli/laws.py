@@ -151,15 +151,17 @@ def _range(limits: tuple[float, float] | None) -> str:
 def _show_rule(rule: "Rule", flops: str | None, optimum: bool, json: bool) -> None:
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
-    from moelab.quantities import format_number, parse_number
+    from moelab.quantities import MOST_FLOPS, check_at_most, format_number, parse_number
 
     if optimum and (flops is None or rule.needs != ("train_flops",)):
         raise InputError(
             f"laws: {rule.id} is a rule in {', '.join(rule.needs)}; only a rule in train_flops has an optimum"
         )
-    values = {name: float(value) for name, value in rule.apply(train_flops=parse_number(flops, "--flops")).items()} if (
-        flops is not None and optimum
-    ) else {}  # fmt: skip
+    values: dict[str, float] = {}
+    if flops is not None and optimum:
+        compute = parse_number(flops, "--flops")
+        check_at_most(compute, MOST_FLOPS, "--flops")
+        values = {name: float(value) for name, value in rule.apply(train_flops=compute).items()}
     if json:
         print_json({**_rule_json(rule), **values})
         return

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from moelab.planning import Budget, Plan
+    from moelab.planning import Budget
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token.")] = None,
     serve_gpus: Annotated[str | None, typer.Option(help="Devices to serve on; default: the cheapest.")] = None,
-    gpu_price: Annotated[float | None, typer.Option(help="US dollars per serving device and hour.")] = None,
+    gpu_price: Annotated[str | None, typer.Option(help="US dollars per serving device and hour.")] = None,
     max_price: Annotated[float | None, typer.Option(help="Limit in dollars per million tokens served.")] = None,
     price_like_experts: Annotated[
         int | None, typer.Option(help="Serve no dearer than the best design with this many experts (1: dense).")
@@ -62,6 +62,7 @@ def command(
     """
     from moelab.cli.output import print_json
     from moelab.cli.outputs import FIGURES, check_output
+    from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
     from moelab.planning import plan
 
@@ -114,8 +115,8 @@ def command(
             "target_experts": target_experts,
         }
     )
-    if top < 1:
-        raise InputError(f"--top: must be at least 1, got {top}")
+    if not 1 <= top <= 1000:
+        raise InputError(f"--top: must be 1 to 1000, got {top}")
     check_output(plot, "--plot", FIGURES)
     laws, where = laws_named(law or ["all"]), _space(space, seq_len)
     if next_runs is not None:
@@ -133,7 +134,7 @@ def command(
     if json:
         print_json(result.to_dict())
         return
-    _print(result)
+    print_plan(result)
 
 
 def _beside(path: str, kind: str) -> str:
@@ -184,111 +185,16 @@ def _space(path: str | None, seq_len: str | None) -> Any:
 
 
 def _next(budget: "Budget", laws: list[Any], space: Any, count: int, flops_each: str | None, json: bool) -> None:
-    from moelab.cli.output import print_json, print_line, print_table
+    from moelab.cli.output import print_json, print_line
+    from moelab.cli.plan_tables import print_next_runs
     from moelab.planning.next_runs import next_runs
-    from moelab.quantities import format_number, parse_number
+    from moelab.quantities import parse_number
 
     each = None if flops_each is None else parse_number(flops_each, "--flops-each")
     chosen = next_runs(budget, laws, space, count=count, flops_each=each)
     if json:
         print_json(chosen.to_dict())
         return
-    print_line(chosen.sentence)
+    print_next_runs(chosen)
     if each is None:
         print_line("Each at a hundredth of the plan's compute; --flops-each sets another.")
-    print_table(
-        ["next run", "tokens", "FLOPs", "expected regret after", "saved per FLOP"],
-        [
-            (
-                run.candidate.label,
-                format_number(run.candidate.tokens),
-                format_number(run.candidate.train_flops),
-                f"{run.regret_after:.4f}",
-                f"{run.saved_per_flop:.2e}",
-            )
-            for run in chosen.runs
-        ],
-    )
-
-
-def _print(result: "Plan") -> None:
-    from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_number
-
-    print_line(result.sentence)
-    print_line()
-    shown = [(f"{rank}", design) for rank, design in enumerate(result.candidates, 1)]
-    if result.best_dense is not None and all(design.is_moe for design in result.candidates):
-        shown.append(("dense", result.best_dense))
-    columns = _columns(result)
-    print_table(["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown])
-    print_line()
-    rows = [
-        (law, *_words(result.best.loss[law]), _choice(result.choices.get(law)))
-        for law in sorted(result.best.loss, key=lambda name: name not in result.voting)
-    ]
-    print_table(["law (voting first)", "loss of 1.", "behind its optimum", "outside its range", "its own choice"], rows)
-    print_line()
-    if result.optimum:
-        ends = [
-            (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
-            if interval.low is not None
-            else (name, format_number(interval.value), "undetermined", "by the law")
-            for name, interval in result.optimum.items()
-        ]
-        print_table(["where the optimum lies", "chosen", "p10", "p90"], ends)
-        print_line()
-    for name, gain in result.relaxed.items():
-        worth = gain.get("gain_cost", gain.get("gain_compute"))
-        what = "of the money" if "gain_cost" in gain else "more compute"
-        if worth is not None and (name != "compute" or "gain_cost" in gain):
-            print_line(f"10 % more {name} is worth {worth:.1%} {what}")
-    if result.best.learning_rate:
-        best = result.best
-        print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
-    for line in result.warnings:
-        print_line(f"note: {line}")
-
-
-def _columns(result: "Plan") -> dict[str, Any]:
-    """Column title -> how a candidate fills it."""
-    from moelab.quantities import format_bytes, format_number
-
-    columns: dict[str, Any] = {
-        "active / total": lambda c: f"{format_number(c.params_active)} / {format_number(c.params_total)}",
-        "experts": lambda c: c.experts,
-        "layers x width": lambda c: f"{c.config.n_layers} x {c.config.d_model}",
-        "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
-    }
-    if result.best.mean_loss is not None:
-        columns["loss"] = lambda c: f"{c.mean_loss.value:.3f}{_range(c.mean_loss)}" if c.mean_loss else "-"
-    wasted = "money wasted" if result.budget.objective != "loss" else "compute wasted"
-    columns[wasted] = lambda c: f"{c.regret_compute.value:.1%}{_range(c.regret_compute, 100)}"
-    columns["memory"] = lambda c: format_bytes(c.memory_bytes)
-    if result.best.serving is not None:
-        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
-    if result.best.cost is not None and result.budget.train_hardware is not None:
-        columns["$ training"] = lambda c: format_number(c.cost["train"])
-    if result.best.cost is not None and "lifetime" in result.best.cost:
-        columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"])
-    return columns
-
-
-def _words(prediction: Any) -> tuple[str, str, str]:
-    if prediction.value is None:
-        return "not covered", prediction.not_covered, ""
-    far = prediction.extrapolation
-    outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.2g} times"
-    return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
-
-
-def _choice(design: Any) -> str:
-    return "-" if design is None else f"{design.label}"
-
-
-def _range(interval: Any, scale: int = 1) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    if scale == 100:
-        return f" [{interval.low:.0%}, {interval.high:.0%}]"
-    return f" [{interval.low:.3f}, {interval.high:.3f}]"

@@ -107,16 +107,14 @@ def _published(
 def _converted(law: Any, config: str | None, tokens: str | None, seq_len: str, published: bool) -> dict[str, Any]:
     from moelab.architecture import load_model
     from moelab.errors import InputError
-    from moelab.quantities import parse_count, parse_number
+    from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, parse_count, parse_number
 
     if tokens is None:
         raise InputError("--tokens: --config needs the training tokens, such as 300B")
-    design = law.variables_of(
-        load_model(str(config)),
-        parse_number(tokens, "--tokens"),
-        parse_count(seq_len, "--seq-len"),
-        published=published,
-    )
+    trained, context = parse_number(tokens, "--tokens"), parse_count(seq_len, "--seq-len")
+    check_at_most(trained, MOST_TOKENS, "--tokens")
+    check_at_most(context, MOST_CONTEXT, "--seq-len")
+    design = law.variables_of(load_model(str(config)), trained, context, published=published)
     if not design.covered:
         raise InputError(f"{law.id}: {design.why()}")
     return dict(design.variables)

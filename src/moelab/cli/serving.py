@@ -21,7 +21,7 @@ def command(
     precision: Annotated[str, typer.Option(help="Of weights: bf16, fp8, int4.")] = "bf16",
     kv_precision: Annotated[str, typer.Option(help="Of the KV cache: bf16, fp8, int4.")] = "bf16",
     imbalance: Annotated[float, typer.Option(help="Busiest device's load over the mean (experts).")] = 1.0,
-    gpu_price: Annotated[float | None, typer.Option(help="US dollars per device and hour.")] = None,
+    gpu_price: Annotated[str | None, typer.Option(help="US dollars per device and hour.")] = None,
     tables: Annotated[
         str | None, typer.Option(help="Use measured latencies (YAML) and the simpler model of arXiv 2404.02852.")
     ] = None,
@@ -38,13 +38,14 @@ def command(
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
-    from moelab.quantities import format_bytes, format_number, format_seconds
+    from moelab.quantities import MOST_PRICE, format_bytes, format_number, format_seconds, parse_price
     from moelab.serving import Traffic, batch_curve, load_hardware, serve_one
     from moelab.serving.cost import doubts
 
     model, device = load_model(config), load_hardware(hardware)
-    if gpu_price is not None and not 0 <= gpu_price < float("inf"):
-        raise InputError(f"--gpu-price: must be a finite number of dollars, at least 0, got {gpu_price}")
+    price = device.price if gpu_price is None else parse_price(gpu_price, "--gpu-price")
+    if not 0 <= price <= MOST_PRICE:
+        raise InputError(f"--gpu-price: must be 0 to {MOST_PRICE:,.0f} dollars, got {gpu_price}")
     traffic = Traffic.parse(
         {
             "prompt": prompt,
@@ -72,10 +73,9 @@ def command(
         for flag, given in ignored.items():
             if given:
                 raise InputError(f"{flag}: is for the roofline; with --tables the batch follows from memory alone")
-        _simple(model, traffic, device, device.price if gpu_price is None else gpu_price, tables, json)
+        _simple(model, traffic, device, price, tables, json)
         return
-    cost = serve_one(model, traffic, device, gpu_price)
-    price = device.price if gpu_price is None else gpu_price
+    cost = serve_one(model, traffic, device, price)
     if plot is not None:
         from moelab.report.figures import save_figure, serving_curve
 

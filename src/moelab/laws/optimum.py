@@ -8,7 +8,7 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.laws.law import COUNTS, RATES, SHARES, Array, Law, Values
-from moelab.quantities import format_bytes, format_number
+from moelab.quantities import MOST_FLOPS, check_at_most, format_bytes, format_number
 
 SMALLEST, LARGEST, GRID, ZOOMS = 1e4, 1e15, 161, 12
 
@@ -37,8 +37,7 @@ def optimum(
     """
     if law.at_compute is None:
         raise InputError(f"{law.id}: states no compute convention to optimise under")
-    if not flops > 0:
-        raise InputError(f"flops: must be positive, got {flops:g}")
+    check_at_most(flops, MOST_FLOPS, "flops")
     pinned = _pinned(law, settings or {})
     choices = {name: np.array([pinned.pop(name)]) if name in pinned else np.array(values)
                for name, values in law.choices.items()}  # fmt: skip

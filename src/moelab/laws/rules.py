@@ -30,11 +30,15 @@ class Rule:
     flops_per_token: Form | None = None
 
     def apply(self, **values: Any) -> dict[str, Array]:
-        """Everything the rule gives, from `needs` by name. Raises InputError naming a missing input."""
+        """Everything the rule gives, from `needs` by name. Raises InputError naming an input that is missing or not
+        positive."""
         missing = [name for name in self.needs if name not in values]
         if missing:
             raise InputError(f"{self.id}: needs {', '.join(missing)}")
         numbers = {name: np.asarray(values[name], float) for name in self.needs}
+        for name, number in numbers.items():
+            if not (number > 0).all():
+                raise InputError(f"{name}: must be positive, got {number.min():g}")
         forms = {
             "learning_rate": self.learning_rate,
             "batch_tokens": self.batch_tokens,

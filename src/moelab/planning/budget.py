@@ -3,29 +3,31 @@
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from moelab.config import Config, Count, CountOrZero, Fraction, NonNegative, Positive
+from moelab.config import (
+    Bytes,
+    Config,
+    Context,
+    Count,
+    CountOrZero,
+    Devices,
+    Flops,
+    Fraction,
+    Positive,
+    Tokens,
+    at_most,
+)
 from moelab.errors import InputError
-from moelab.quantities import parse_bytes, parse_number
+from moelab.quantities import MOST_TOKENS, parse_number
 from moelab.serving import Hardware, Traffic, load_hardware
+from moelab.serving.hardware import Price
 
 DEFAULT_EPOCHS = 4.0
 """Up to four epochs, repeated tokens are worth almost as much as new ones (arXiv 2305.16264)."""
 
 
-def _bytes(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"expected bytes such as 80GB, got {value!r}")
-    try:
-        return parse_bytes(value)
-    except InputError as error:
-        raise ValueError(str(error).removeprefix("value: ")) from None
-
-
 MFU_TABLE = "{dense: 0.4, experts: {512: 0.2, 2048: 0.35}}"
-
-Bytes = Annotated[float, BeforeValidator(_bytes), Field(gt=0)]
 
 
 class MfuTable(Config):
@@ -47,8 +49,8 @@ class Serving(Config):
 
     hardware: str
     traffic: Traffic = Traffic()
-    tokens: Positive | None = Field(default=None, description="prompt + output tokens over the model's life")
-    gpu_price: NonNegative | None = Field(default=None, description="dollars per device-hour; null: the catalogue's")
+    tokens: Tokens | None = Field(default=None, description="prompt + output tokens over the model's life")
+    gpu_price: Price | None = Field(default=None, description="dollars per device-hour; null: the catalogue's")
     max_price: Positive | None = Field(default=None, description="dollars per million tokens, prompt + output")
     price_like_experts: Count | None = Field(
         default=None, description="serve no dearer than the best design with this many experts (1: dense)"
@@ -77,21 +79,21 @@ class Budget(Config):
     `target_experts` experts), the least price of serving, or of training and serving together.
     """
 
-    flops: Positive | None = None
-    gpus: Count | None = None
-    days: Positive | None = None
+    flops: Flops | None = None
+    gpus: Devices | None = None
+    days: Annotated[Positive, at_most(3650)] | None = None
     train_hardware: str | None = None
     mfu: Fraction | MfuTable = 0.4
     max_params: Positive | None = None
     max_active: Positive | None = None
     max_memory: Bytes | None = None
     precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"] = "bf16"
-    context: Count | None = Field(default=None, description="tokens of KV cache; null: the space's seq_len")
+    context: Context | None = Field(default=None, description="tokens of KV cache; null: the space's seq_len")
     max_tokens: Positive | None = None
     min_tokens_per_active: Positive | None = None
     unique_tokens: Positive | None = None
     max_epochs: Positive | None = None
-    serve_flops_tokens: CountOrZero = 0
+    serve_flops_tokens: CountOrZero = Field(default=0, le=MOST_TOKENS)
     serving: Serving | None = None
     objective: Literal["loss", "serving-cost", "lifetime-cost"] = "loss"
     target_loss: Positive | None = None

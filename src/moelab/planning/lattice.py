@@ -132,6 +132,7 @@ def enumerate_designs(space: Space) -> Lattice:
             f"space: {n_backbones * (n_dense + n_moe):,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
             "widen the steps of d_model and n_layers or shorten n_experts and top_k"
         )
+    _check_counts(space)
     backbones = _backbones(space, bands)
     dense = np.zeros((n_dense, 4), np.int64)
     moe = _moe_options(space) if "moe" in space.kinds else np.zeros((0, 4), np.int64)
@@ -148,6 +149,13 @@ def enumerate_designs(space: Space) -> Lattice:
             "space: no design fits together; min_d_expert, top_k and n_dense_layers exclude every combination"
         )
     return Lattice(space=space, backbones=backbones, options=options, **columns)
+
+
+def _check_counts(space: Space) -> None:
+    """Raises InputError where the parameters of the largest design would overflow a whole number of 64 bits."""
+    widest = max(space.ffn_ratio) * space.d_model[-1] + space.d_expert_step
+    if 3.0 * space.n_layers[-1] * space.d_model[-1] * widest * space.n_experts[-1] > 2**62:
+        raise InputError("space: the largest design would have over 4e18 parameters; shorten d_model or n_experts")
 
 
 Band = tuple[int, range, list[tuple[int, int, int]]]

@@ -20,15 +20,20 @@ from moelab.planning.candidate import Candidate
 from moelab.planning.feasible import Field, fit_budget
 from moelab.planning.jury import Juror
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.money import most_compute
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.space import Space
 from moelab.planning.uncertainty import draws_of
 from moelab.planning.voices import hear
+from moelab.quantities import format_number
 
 Array = NDArray[Any]
 OPTIONS, DECISIONS, TRUTHS = 150, 80, 200
 """Runs considered, designs decided between, and draws that each in turn are taken as the truth."""
+
+MOST = 100
+"""Runs that may be asked for; by default they then cost together as much as the plan."""
 
 CHEAPER = 100.0
 """A run costs this many times less than the budget unless `flops_each` says otherwise."""
@@ -50,6 +55,7 @@ class NextRuns:
     runs: list[NextRun]
     regret_now: float
     noise: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -69,6 +75,7 @@ class NextRuns:
                 run.candidate.to_dict() | {"regret_after": run.regret_after, "saved_per_flop": run.saved_per_flop}
                 for run in self.runs
             ],
+            "warnings": list(self.warnings),
         }
 
 
@@ -83,10 +90,13 @@ def next_runs(
 ) -> NextRuns:
     """The `count` runs of `flops_each` (default: a hundredth of the budget) that would help the decision most.
 
-    Raises InputError without a fitted law that has bootstrap draws.
+    Raises InputError without a fitted law that has bootstrap draws, and for runs dearer than the plan itself; runs that
+    only together cost more carry a warning.
     """
-    if count < 1:
-        raise InputError(f"next_runs: must be at least 1, got {count}")
+    if not 1 <= count <= MOST:
+        raise InputError(f"next_runs: must be 1 to {MOST}, got {count}")
+    if flops_each is not None:
+        _check_price(flops_each, budget)
     voices = hear(laws, weights)
     lattice = enumerate_designs(space or Space())
     ranking = search(lattice, budget, voices)
@@ -94,8 +104,6 @@ def next_runs(
     if len(ranking.jury) > 1 or not juror.fitted or not any(voice.n_draws for voice in juror.voices):
         raise InputError("next_runs: needs laws fitted to one table of runs with bootstrap draws; give --law fit.json")
     each = flops_each if flops_each is not None else float(np.max(ranking.field.train_flops)) / CHEAPER
-    if not 0 < each < np.inf:
-        raise InputError(f"flops_each: must be positive, got {each}")
     small = Budget(flops=each, unique_tokens=budget.unique_tokens, max_epochs=budget.max_epochs)
     options = _options(fit_budget(lattice, small), juror)
     truth, weight, seen = _draws(ranking, juror, options)
@@ -108,7 +116,28 @@ def next_runs(
         candidate = answer.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
         before = after
-    return NextRuns(runs, now, noise)
+    return NextRuns(runs, now, noise, _dear(runs, budget))
+
+
+def _check_price(flops_each: float, budget: Budget) -> None:
+    """Raises InputError for a run that costs more than training the plan's own recommendation."""
+    whole = most_compute(budget)
+    if not 0 < flops_each <= whole:
+        raise InputError(
+            f"flops_each: must be above 0 and at most the plan's own compute, {format_number(whole, 4)}, got "
+            f"{format_number(flops_each, 4)}: a dearer run tells less than training the recommendation"
+        )
+
+
+def _dear(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
+    """A word where the runs together cost more than the plan."""
+    spent, whole = sum(run.candidate.train_flops for run in runs), most_compute(budget)
+    if spent <= whole * 1.0001:  # tokens are whole numbers, so a run may cost a little more than asked for
+        return ()
+    return (
+        f"these runs together cost {format_number(spent)} FLOPs, more than the plan's own compute "
+        f"({format_number(whole)}): fewer or cheaper ones leave something to train with",
+    )
 
 
 def _options(field: Field, juror: Juror) -> Field:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from moelab.architecture.config import Activation
-from moelab.config import Config, Count, Positive
+from moelab.config import Config, Context, Count, Positive
 from moelab.errors import InputError
 from moelab.quantities import parse_count
 
@@ -75,8 +75,8 @@ class Space(Config):
     d_expert_step: Count = 64
     d_ff_step: Count = 64
     min_d_expert: Count = 64
-    vocab_size: Count = 65536
-    seq_len: Count = 4096
+    vocab_size: Count = Field(default=65536, le=2**31)
+    seq_len: Context = 4096
     tie_embeddings: bool = False
     qk_norm: Literal["none", "head", "full"] = "head"
     activation: Activation = "swiglu"

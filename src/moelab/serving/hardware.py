@@ -3,32 +3,52 @@
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, model_validator
 
-from moelab.config import Config, Count, Fraction, NonNegative, Positive
+from moelab.config import Bytes, Config, Count, Fraction, at_most, read_by
 from moelab.errors import InputError
+from moelab.quantities import MOST_PRICE, parse_bandwidth, parse_flop_rate, parse_price, parse_seconds
+
+Rate = Annotated[float, read_by(parse_flop_rate), Field(gt=0, le=1e20)]
+Bandwidth = Annotated[float, read_by(parse_bandwidth), Field(gt=0, le=1e18)]
+Price = Annotated[float, read_by(parse_price), Field(ge=0, le=MOST_PRICE)]
+"""US dollars per device and hour."""
+
+
+def _latency(text: str | float) -> float:
+    """Seconds also without a unit: to YAML, 1e-6 is a text."""
+    try:
+        return float(text)
+    except ValueError:
+        return parse_seconds(text)
 
 
 class Hardware(Config):
-    """One device. Rates in FLOPs per second (dense), memory in bytes, bandwidths in bytes per second and direction."""
+    """One device. Rates in FLOPs per second (dense), memory in bytes, bandwidths in bytes per second and direction.
+
+    Numbers may carry units: `bf16: 989.4 TFLOPs`, `memory: 80GB`, `bandwidth: 3.35 TB/s`, `network: 400 Gbit/s`,
+    `price: $2.5/h`, `latency: 10us`.
+    """
 
     name: str
     source: str
-    bf16: Positive
-    fp8: Positive | None = None
-    memory: Positive
-    bandwidth: Positive
-    link: Positive
-    network: Positive
+    bf16: Rate
+    fp8: Rate | None = None
+    memory: Annotated[Bytes, at_most(1e18)]
+    bandwidth: Bandwidth
+    link: Bandwidth
+    network: Bandwidth
     node: Count = Field(default=8, description="devices that share `link`")
-    price: NonNegative = Field(default=0.0, description="US dollars per device and hour")
+    price: Price = 0.0
     compute_efficiency: Fraction = 0.7
     bandwidth_efficiency: Fraction = 0.8
     link_efficiency: Fraction = 0.8
-    latency: NonNegative = Field(default=1e-5, description="seconds of one collective, whatever its size")
+    latency: Annotated[float, read_by(_latency)] = Field(
+        default=1e-5, ge=0, le=1, description="seconds of one collective, whatever its size"
+    )
     usable_memory: Fraction = 0.9
 
     @model_validator(mode="after")

@@ -1,26 +1,13 @@
 """What is asked of a served model: lengths, limits on latency, precision, devices."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from moelab.config import Config, Count, CountOrZero, Positive
-from moelab.errors import InputError
-from moelab.quantities import parse_seconds
+from moelab.config import Config, Context, Count, CountOrZero, Devices, Positive, Seconds
+from moelab.quantities import MOST_CONTEXT
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"]
-
-
-def _seconds(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"expected a time such as 50ms, got {value!r}")
-    try:
-        return parse_seconds(value)
-    except InputError as error:
-        raise ValueError(str(error).removeprefix("value: ")) from None
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
 class Traffic(Config):
@@ -30,17 +17,17 @@ class Traffic(Config):
     `max_gpus`. `imbalance` is the load of the busiest device over the mean under expert parallelism.
     """
 
-    prompt: CountOrZero = 1024
-    output: Count = 256
+    prompt: CountOrZero = Field(default=1024, le=MOST_CONTEXT)
+    output: Context = 256
     tpot: Seconds | None = None
     ttft: Seconds | None = None
     precision: Precision = "bf16"
     kv_precision: Precision = "bf16"
-    batch: Count | None = None
-    max_batch: Count = Field(default=512, description="requests per device that the server keeps in flight")
-    gpus: Count | None = None
-    max_gpus: Count = 64
-    imbalance: Annotated[Positive, Field(ge=1)] = 1.0
+    batch: Count | None = Field(default=None, le=10**9)
+    max_batch: Count = Field(default=512, le=10**9, description="requests per device that the server keeps in flight")
+    gpus: Devices | None = None
+    max_gpus: Devices = 64
+    imbalance: Annotated[Positive, Field(ge=1, le=10**6)] = 1.0
 
     @property
     def context(self) -> float:
