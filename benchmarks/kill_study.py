@@ -31,8 +31,8 @@ TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over a
 EXPERTS = {"n_experts": 4, "top_k": 2, "d_expert": 24}
 
 
-def write_study(folder: Path, tokens: int) -> Path:
-    """Six runs, dense and MoE, on a made-up text; checkpoints several times a second."""
+def write_study(folder: Path, tokens: int, lengths: tuple[int, ...] = (1, 2), checkpoint_seconds: float = 0.3) -> Path:
+    """Runs with two seeds, dense ones of `lengths` times the tokens and a MoE, on a made-up text of 100 documents."""
     texts = folder / "texts"
     texts.mkdir()
     vocabulary = TEXT.split()
@@ -49,10 +49,10 @@ def write_study(folder: Path, tokens: int) -> Path:
             "train": {**train, "optimizer": "muon", "threads": 1, "precision": "fp32"},
         },
         "runs": [
-            {"name": "dense", "set": {"train.tokens": [tokens, 2 * tokens], "train.seed": [0, 1]}},
+            {"name": "dense", "set": {"train.tokens": [tokens * n for n in lengths], "train.seed": [0, 1]}},
             {"name": "moe", "set": {"model.moe": EXPERTS, "train.seed": [0, 1]}},
         ],
-        "executor": {"checkpoint_seconds": 0.3},
+        "executor": {"checkpoint_seconds": checkpoint_seconds},
     }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(value))
@@ -129,15 +129,20 @@ class Killing:
         self.kills += 1
         self.log(f"kill {self.kills:>2}  {who:<10} {pid:>7}  {where}")
 
-    def outcome(self) -> dict[str, Any]:
-        """Run id -> everything that has to be the same, and how often the run was resumed."""
-        found = {}
-        for path in sorted(self.out.glob("runs/*")):
-            record = json.loads((path / "record.json").read_text())
-            same = {name: record[name] for name in ("loss", "train_loss", "bits_per_byte", "loss_curve", "status")}
-            found[path.name] = same | {"weights": sha256_file(path / "model.safetensors")}
-            self.resumed = {**getattr(self, "resumed", {}), path.name: record["resumed"]}
-        return found
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Run id -> everything that has to be the same to the bit."""
+    found = {}
+    for path in sorted(out.glob("runs/*")):
+        record = json.loads((path / "record.json").read_text())
+        same = {name: record[name] for name in ("loss", "train_loss", "bits_per_byte", "loss_curve", "status")}
+        found[path.name] = same | {"weights": sha256_file(path / "model.safetensors")}
+    return found
+
+
+def resumed(out: Path) -> list[int]:
+    """How often each run was resumed, in order."""
+    return sorted(json.loads(path.read_text())["resumed"] for path in out.glob("runs/*/record.json"))
 
 
 class Log:
@@ -175,7 +180,7 @@ def run(folder: Path, given: argparse.Namespace, log: Log) -> int:
     log(f"moelab study {' '.join(options)}, seed {given.seed}: undisturbed")
     calm = Killing(study, folder / "undisturbed", options, log)
     calm.disturb(chance, 0)
-    wanted = calm.outcome()
+    wanted = outcome(calm.out)
     log(f"undisturbed: {len(wanted)} runs")
     kills = number = wrong = 0
     while kills < given.kills:
@@ -183,12 +188,12 @@ def run(folder: Path, given: argparse.Namespace, log: Log) -> int:
         wild = Killing(study, folder / f"disturbed-{number}", options, log)
         wild.kills = kills
         wild.disturb(chance, given.kills)
-        found = wild.outcome()
+        found = outcome(wild.out)
         same = sum(found.get(run_id) == each for run_id, each in wanted.items())
         wrong += len(wanted.keys() ^ found.keys()) + len(wanted) - same
         log(
             f"disturbed-{number}: {wild.kills - kills} kills, {len(found)} of {len(wanted)} runs, each once; resumed "
-            f"{sorted(wild.resumed.values())} times; losses, curves and weights identical in {same}"
+            f"{resumed(wild.out)} times; losses, curves and weights identical in {same}"
         )
         kills = wild.kills
     log(f"{kills} kills: {'everything identical to the undisturbed study' if not wrong else f'{wrong} runs differ'}")

@@ -1,4 +1,4 @@
-"""Fixtures for several rooms: designs and coefficients that every law can be tried on, and published tables."""
+"""Fixtures for several rooms: designs and coefficients for every law, published tables, a tiny text and runs on it."""
 
 import os
 from collections.abc import Callable
@@ -70,3 +70,50 @@ def published_runs() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("MOELAB_PUBLISHED_RUNS names no folder of published runs")
     return Path(folder)
+
+
+TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
+WORDS = TEXT.split(" ")
+
+
+def write_documents(folder: Path, count: int = 60, words: int = 120) -> Path:
+    """So many different documents of a small grammar, learnable in a few steps; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        text = " ".join(WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(words))
+        (folder / f"{index:03d}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_texts() -> Callable[..., Path]:
+    """`write_documents`: a function of a folder, the number of documents and their words."""
+    return write_documents
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Sixty documents of a small grammar, vocabulary 300, prepared. Read only."""
+    from moelab.data import PrepareConfig, prepare
+
+    texts = write_documents(tmp_path_factory.mktemp("texts"))
+    config = PrepareConfig(sources=(str(texts),), vocab_size=300, validation_share=0.2)
+    return prepare(config, tmp_path_factory.mktemp("prepared") / "data").dataset
+
+
+@pytest.fixture
+def make_run(tiny_dataset: Any) -> Callable[..., Any]:
+    """A function of changes to `model` and `train` that returns a resolved tiny run on the tiny data set."""
+    from moelab.runs import RunConfig
+    from moelab.training import resolve_run
+
+    shape = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
+    how = {"tokens": 40 * 64, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "eval_tokens": 500}
+    how |= {"evaluations": 2, "threads": 1, "precision": "fp32"}
+
+    def make(model: dict[str, Any] | None = None, **train: Any) -> Any:
+        data = {"path": str(tiny_dataset.folder)}
+        config = {"model": {**shape, **(model or {})}, "data": data, "train": {**how, **train}}
+        return resolve_run(RunConfig.parse(config), tiny_dataset)
+
+    return make

@@ -1,6 +1,7 @@
 """Studies of designs alone, in real processes: stages feed what follows, branches leave trunks, no law is needed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,62 +10,35 @@ import yaml
 
 from moelab.studies import load_study, run_study
 
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "while",
-    "two",
-    "dogs",
-    "ran",
-    "past",
-    "seven",
-    "tall",
-    "trees",
-    "and",
-    "over",
-    "an",
-    "old",
-    "wall",
-]
+TRAIN = {"tokens": 2560, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "eval_tokens": 1000}
 
 
-def write(folder: Path, **parts: Any) -> str:
-    texts = folder / "texts"
-    texts.mkdir()
-    for index in range(60):
-        (texts / f"{index:02d}.txt").write_text(" ".join(WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(300)))
-    value = {
-        "name": "tiny",
-        "title": "What wins?",
-        "data": {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2},
-        "base": {
-            "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32},
-            "train": {
-                "tokens": 2560,
-                "seq_len": 16,
-                "batch_tokens": 64,
-                "learning_rate": 0.02,
-                "eval_tokens": 1000,
-                "threads": 1,
-                "precision": "fp32",
+@pytest.fixture
+def write(write_texts: Callable[..., Path], tmp_path: Path) -> Callable[..., str]:
+    """A function of the parts of a tiny study that writes it and returns its path."""
+
+    def make(**parts: Any) -> str:
+        value = {
+            "name": "tiny",
+            "title": "What wins?",
+            "data": {"sources": [str(write_texts(tmp_path / "texts"))], "vocab_size": 300, "validation_share": 0.2},
+            "base": {
+                "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32},
+                "train": {**TRAIN, "threads": 1, "precision": "fp32"},
             },
-        },
-        **parts,
-    }
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(value))
-    return str(path)
+            **parts,
+        }
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(value))
+        return str(path)
+
+    return make
 
 
 @pytest.mark.dist
-def test_stages_then_equal_resources_without_a_law(tmp_path: Path) -> None:
+def test_stages_then_equal_resources_without_a_law(write: Callable[..., str], tmp_path: Path) -> None:
     moes = [{"n_experts": 6, "top_k": k, "d_expert": 16} for k in (1, 2)]
     path = write(
-        tmp_path,
         stages=[{"name": "layout", "carry": ["model"], "runs": [{"name": "layout", "set": {"model.moe": moes}}]}],
         runs=[
             {"name": "equal", "design": "equal_resources", "flops": 3e8, "reuse": ["fresh", "strict"], "min_steps": 5},
@@ -93,8 +67,8 @@ def test_stages_then_equal_resources_without_a_law(tmp_path: Path) -> None:
 
 
 @pytest.mark.dist
-def test_branches_leave_their_trunk_and_cost_less(tmp_path: Path) -> None:
-    path = write(tmp_path, runs=[{"name": "ladder", "design": "ladder", "tokens": [6400, 12800], "min_steps": 5}])
+def test_branches_leave_their_trunk_and_cost_less(write: Callable[..., str], tmp_path: Path) -> None:
+    path = write(runs=[{"name": "ladder", "design": "ladder", "tokens": [6400, 12800], "min_steps": 5}])
     outcome = run_study(load_study(path), tmp_path / "out", workers=2, quiet=True)
     assert [record.schedule for _, record in outcome.trained] == ["wsd", "wsd"]
     assert len({record.parent_run for _, record in outcome.trained}) == 1
@@ -103,11 +77,11 @@ def test_branches_leave_their_trunk_and_cost_less(tmp_path: Path) -> None:
 
 
 @pytest.mark.dist
-def test_repeats_of_branches_train_their_own_trunks(tmp_path: Path) -> None:
+def test_repeats_of_branches_train_their_own_trunks(write: Callable[..., str], tmp_path: Path) -> None:
     ladder = {"name": "ladder", "design": "ladder", "tokens": [6400], "min_steps": 5}
     ladder["sizes"] = [{"d_ff": 32}, {"d_ff": 48}]
     again = {"name": "again", "design": "repeats", "of": ["ladder"], "which": "last", "seeds": 2}
-    outcome = run_study(load_study(write(tmp_path, runs=[ladder, again])), tmp_path / "out", workers=2, quiet=True)
+    outcome = run_study(load_study(write(runs=[ladder, again])), tmp_path / "out", workers=2, quiet=True)
     assert [config.train.seed for config, _ in outcome.trained] == [0, 0, 1, 2]
     assert len({record.parent_run for _, record in outcome.trained}) == 4
     assert not outcome.failed

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,12 @@ from moelab.studies.speeds import Speeds
 from moelab.studies.steps import own_flops, study_steps
 from moelab.training import resolve_run
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "past", "seven", "trees"]
 EXPERTS = {"n_experts": 4, "top_k": 2, "d_expert": 16}
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for index in range(60):
-        words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(120)]
-        (folder / f"{index:02d}.txt").write_text(" ".join(words))
-    return folder
+def texts(write_texts: Callable[..., Path], tmp_path: Path) -> Path:
+    return write_texts(tmp_path / "texts")
 
 
 @pytest.fixture

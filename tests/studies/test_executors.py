@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,92 +12,34 @@ import torch
 
 from moelab.claim import Claim, content, find
 from moelab.config import dump_yaml
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
 from moelab.runs.table import runs_table
 from moelab.studies.display import Display
-from moelab.studies.executors import Board, End, ExecutorConfig, Order, Outcome, collect, run_all, session, work
+from moelab.studies.executors import Board, ExecutorConfig, Order, Outcome, run_all, session, work
 from moelab.studies.executors.local import local_workers
 from moelab.studies.executors.memory import _group, free_memory, run_memory
 from moelab.studies.executors.order import Needs
 from moelab.training import resolve_run
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "past", "seven", "trees"]
 QUICK = ExecutorConfig(patience=1.0, checkpoint_seconds=0.05)
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    texts = tmp_path_factory.mktemp("texts")
-    for index in range(60):
-        words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(120)]
-        (texts / f"{index:02d}.txt").write_text(" ".join(words))
-    config = PrepareConfig(sources=(str(texts),), vocab_size=280, validation_share=0.2)
-    return prepare(config, tmp_path_factory.mktemp("prepared") / "data").dataset
-
-
-@pytest.fixture
-def runs(dataset: Dataset) -> list[RunConfig]:
-    return [a_run(dataset, seed=seed) for seed in range(4)]
-
-
-def a_run(dataset: Dataset, model: dict[str, Any] | None = None, **train: Any) -> RunConfig:
-    shape = {"vocab_size": 280, "d_model": 8, "n_layers": 1, "n_heads": 1, "d_ff": 16, **(model or {})}
-    how = {"tokens": 512, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "eval_tokens": 64, "threads": 1}
-    plain = {
-        "model": shape,
-        "data": {"path": str(dataset.folder)},
-        "train": {**how, "evaluations": 1, "precision": "fp32", **train},
-    }
-    return resolve_run(RunConfig.parse(plain), dataset)
-
-
-class Threads:
-    """A pool of threads; `act` is what a worker does, its exception is the worker's death."""
-
-    def __init__(self, order: Order, act: Callable[[Order, str], dict[str, str]]) -> None:
-        self.order, self.act = order, act
-        self.ends: list[End] = []
-        self.started: list[str] = []
-        self.at_work: set[str] = set()
-
-    def start(self, worker: str) -> None:
-        self.started.append(worker)
-        self.at_work.add(worker)
-        threading.Thread(target=self._run, args=(worker,)).start()
-
-    def _run(self, worker: str) -> None:
-        try:
-            end = End(worker=worker, failures=self.act(self.order, worker))
-        except Exception as error:
-            end = End(worker=worker, failures={}, death=str(error))
-        self.ends.append(end)
-
-    def ended(self) -> list[End]:
-        gone, self.ends = self.ends, []
-        self.at_work -= {end.worker for end in gone}
-        return gone
-
-    def close(self) -> None:
-        pass
-
-
 Train = Callable[..., Outcome]
+Make = Callable[..., RunConfig]
 
 
 @pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, tmp_path: Path) -> Train:
+def runs(a_run: Make) -> list[RunConfig]:
+    return [a_run(seed=seed) for seed in range(4)]
+
+
+@pytest.fixture
+def train(threads: Callable[..., None], dataset: Dataset, tmp_path: Path) -> Train:
     """run_all with threads that do `act`."""
 
     def call(configs: list[RunConfig], act: Callable[[Order, str], dict[str, str]] = work, **options: Any) -> Outcome:
-        @contextmanager
-        def open_pool(order: Order, options: ExecutorConfig) -> Iterator[Threads]:
-            yield Threads(order, act)
-
-        monkeypatch.setattr(collect, "POLL_SECONDS", 0.02)
-        monkeypatch.setitem(collect._OPEN, "local", open_pool)
+        threads(act)
         options = {"executor": QUICK, "workers": 2, **options}
         return run_all(configs, tmp_path / "runs", dataset.folder, **options)
 
@@ -127,10 +67,10 @@ def test_finished_runs_start_no_workers(train: Train, runs: list[RunConfig]) -> 
 
 
 def test_a_failed_run_does_not_stop_the_others(
-    train: Train, runs: list[RunConfig], dataset: Dataset, tmp_path: Path
+    train: Train, runs: list[RunConfig], a_run: Make, tmp_path: Path
 ) -> None:
-    bad = a_run(dataset, model={"attention_sinks": True})
-    wild = a_run(dataset, learning_rate=1e30, grad_clip=0)
+    bad = a_run(model={"attention_sinks": True})
+    wild = a_run(learning_rate=1e30, grad_clip=0)
     outcome = train([bad, wild, *runs])
     assert outcome.failed == {bad.run_id: "model: moelab counts but cannot train attention sinks"}
     assert [record.status for _, record in outcome.trained] == ["diverged", *["finished"] * 4]
@@ -252,8 +192,8 @@ class TestOptions:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
-def test_a_device_that_only_the_cluster_has(dataset: Dataset) -> None:
-    wanted = a_run(dataset).replace(train={**a_run(dataset).train.to_dict(), "device": "cuda", "precision": "auto"})
+def test_a_device_that_only_the_cluster_has(dataset: Dataset, a_run: Make) -> None:
+    wanted = a_run().replace(train={**a_run().train.to_dict(), "device": "cuda", "precision": "auto"})
     with pytest.raises(InputError, match=r"train\.device: cuda"):
         resolve_run(wanted, dataset)
     train = resolve_run(wanted, dataset, elsewhere=True).train
@@ -296,8 +236,8 @@ class TestMemory:
         assert _group(tmp_path) is None
         assert free_memory() != 0
 
-    def test_the_estimate_is_above_the_measured_peak_and_not_absurd(self, dataset: Dataset, tmp_path: Path) -> None:
-        config = a_run(dataset, model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
+    def test_the_estimate_is_above_the_measured_peak_and_not_absurd(self, a_run: Make, tmp_path: Path) -> None:
+        config = a_run(model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
         (tmp_path / "run.yaml").write_text(dump_yaml(config.to_dict()))
         words = [sys.executable, "-m", "moelab", "train", "run.yaml", "--out", "runs"]
         subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)  # a process of its own has its own peak

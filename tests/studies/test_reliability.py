@@ -4,13 +4,13 @@ Each disaster is one line on stderr. The kills are in benchmarks/kill_study.py, 
 """
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,45 +18,33 @@ import yaml
 
 from moelab.claim import find
 from moelab.data import PrepareConfig, prepare
-from moelab.files import sha256_file
 from moelab.runs.folder import CHECKPOINTS, LEASE
 
 pytestmark = pytest.mark.dist
 ROOT = Path(__file__).parents[2]
-TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
-TRAIN = {"tokens": 12_800, "seq_len": 32, "batch_tokens": 128, "learning_rate": 0.02, "eval_tokens": 2000}
-EXPERTS = {"n_experts": 4, "top_k": 2, "d_expert": 24}
+
+
+def load_kills() -> ModuleType:
+    """benchmarks/kill_study.py: its study is the one that everything happens to here."""
+    spec = importlib.util.spec_from_file_location("kill_study", ROOT / "benchmarks" / "kill_study.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+kills = load_kills()
 
 
 class Tiny:
-    """A study of four runs, dense and MoE, its data prepared once, and what it gives when nobody disturbs it."""
+    """A study of four runs, dense and MoE, and what it gives when nobody disturbs it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        texts = folder / "texts"
-        texts.mkdir()
-        vocabulary = TEXT.split()
-        for index in range(100):
-            words = [vocabulary[(index * 7 + i * i) % len(vocabulary)] for i in range(300)]
-            (texts / f"{index:02d}.txt").write_text(" ".join(words))
-        data = {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2}
-        self.path = folder / "study.yaml"
-        self.study: dict[str, Any] = {
-            "name": "tiny",
-            "title": "Which tiny model?",
-            "data": data,
-            "base": {
-                "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 48},
-                "train": {**TRAIN, "optimizer": "muon", "threads": 1, "precision": "fp32"},
-            },
-            "runs": [
-                {"name": "dense", "set": {"train.seed": [0, 1]}},
-                {"name": "moe", "set": {"model.moe": EXPERTS, "train.seed": [0, 1]}},
-            ],
-            "executor": {"checkpoint_seconds": 0.1},
-        }
-        self.path.write_text(yaml.safe_dump(self.study))
-        self.config = PrepareConfig.parse(data)
+        self.path = kills.write_study(folder, 12_800, lengths=(1,), checkpoint_seconds=0.1)
+        self.study: dict[str, Any] = yaml.safe_load(self.path.read_text())
+        self.config = PrepareConfig.parse(self.study["data"])
 
     def command(self, out: Path, *options: str) -> list[str]:
         return [sys.executable, "-m", "moelab", "study", str(self.path), "--out", str(out), "--workers", "2", *options]
@@ -69,15 +57,6 @@ class Tiny:
     def run(self, out: Path, *options: str, **how: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(out, *options), capture_output=True, text=True, check=False, **how)
 
-    def outcome(self, out: Path) -> dict[str, Any]:
-        """Run id -> what has to be the same to the bit."""
-        found = {}
-        for path in sorted(out.glob("runs/*")):
-            record = json.loads((path / "record.json").read_text())
-            same = {name: record[name] for name in ("loss", "train_loss", "loss_curve", "status")}
-            found[path.name] = same | {"weights": sha256_file(path / "model.safetensors")}
-        return found
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
@@ -88,7 +67,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def undisturbed(tiny: Tiny) -> dict[str, Any]:
     done = tiny.run(tiny.folder / "undisturbed")
     assert done.returncode == 0, done.stderr
-    found = tiny.outcome(tiny.folder / "undisturbed")
+    found = kills.outcome(tiny.folder / "undisturbed")
     assert len(found) == 4
     return found
 
@@ -112,7 +91,7 @@ def test_every_executor_gives_the_same_numbers(
         pytest.skip(f"{package} is not installed: pip install 'moelab[cluster]'")
     done = tiny.run(tmp_path / "out", "--executor", executor, *options)
     assert done.returncode == 0, done.stderr
-    assert tiny.outcome(tmp_path / "out") == undisturbed
+    assert kills.outcome(tmp_path / "out") == undisturbed
 
 
 def test_a_second_call_helps_the_first(tiny: Tiny, undisturbed: dict[str, Any], tmp_path: Path) -> None:
@@ -126,7 +105,7 @@ def test_a_second_call_helps_the_first(tiny: Tiny, undisturbed: dict[str, Any], 
         time.sleep(0.02)
     said = [helper.communicate()[1] for helper in helpers]
     assert [helper.returncode for helper in helpers] == [0, 0], said
-    assert tiny.outcome(out) == undisturbed
+    assert kills.outcome(out) == undisturbed
     assert [len(inodes) for inodes in written.values()] == [1] * 4
     assert not list(out.rglob(".*lease*"))
 
@@ -144,7 +123,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny: Tiny, undisturbed: dict
     assert "cannot write" in said
     done = tiny.run(out)
     assert done.returncode == 0, done.stderr
-    assert tiny.outcome(out) == undisturbed
+    assert kills.outcome(out) == undisturbed
 
 
 def test_an_unwritable_folder_is_one_line(tiny: Tiny, tmp_path: Path) -> None:
@@ -169,7 +148,7 @@ def test_damaged_checkpoints_and_edited_configs(tiny: Tiny, undisturbed: dict[st
     done = tiny.run(out)
     assert done.returncode == 0, done.stderr
     assert "is damaged (model.safetensors does not match its checksum); using the one before it" in done.stderr
-    assert tiny.outcome(out) == undisturbed
+    assert kills.outcome(out) == undisturbed
     config = out / "runs" / damaged[0] / "config.yaml"
     config.write_text(config.read_text().replace("learning_rate: 0.02", "learning_rate: 0.03"))
     done = tiny.run(out)
@@ -205,7 +184,7 @@ def test_clocks_that_jump_change_nothing(tiny: Tiny, undisturbed: dict[str, Any]
     stop.set()
     jumper.join()
     assert done.returncode == 0, done.stderr
-    assert tiny.outcome(out) == undisturbed
+    assert kills.outcome(out) == undisturbed
 
 
 def shift_times(out: Path, stop: threading.Event) -> None:

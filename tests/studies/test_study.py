@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,25 @@ from moelab.studies import load_study, run_study
 from moelab.studies.folder import StudyFolder
 from moelab.studies.steps import study_steps
 
-TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
-WORDS = TEXT.split(" ")
+Write = Callable[[int], Path]
 MODEL = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 48}
 
 
-def write_study(folder: Path, tokens: int) -> Path:
-    texts = folder / "texts"
-    texts.mkdir()
-    for index in range(200):
-        words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(300)]
-        (texts / f"{index:02d}.txt").write_text(" ".join(words))
+@pytest.fixture
+def write_study(write_texts: Callable[..., Path], tmp_path: Path) -> Write:
+    """A function of the tokens of the shortest runs that writes a whole study and returns its path."""
+
+    def write(tokens: int) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(a_study(write_texts(tmp_path / "texts", 200, 300), tokens)))
+        return path
+
+    return write
+
+
+def a_study(texts: Path, tokens: int) -> dict[str, Any]:
     grid = {"model.d_model": [8, 16], "model.d_ff": [24, 48]}
-    value: dict[str, Any] = {
+    return {
         "name": "tiny",
         "title": "Which tiny model?",
         "data": {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2},
@@ -82,9 +89,6 @@ def write_study(folder: Path, tokens: int) -> Path:
             },
         },
     }
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(value))
-    return path
 
 
 def losses(out: Path) -> dict[str, Any]:
@@ -93,8 +97,8 @@ def losses(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.dist
-def test_the_whole_loop_then_again_then_another_study(tmp_path: Path) -> None:
-    path, out = write_study(tmp_path, 1280), tmp_path / "out"
+def test_the_whole_loop_then_again_then_another_study(write_study: Write, tmp_path: Path) -> None:
+    path, out = write_study(1280), tmp_path / "out"
     outcome = run_study(load_study(str(path)), out, workers=2, quiet=True)
     assert len(outcome.trained) == 10
     assert outcome.noise is not None
@@ -118,8 +122,8 @@ def test_the_whole_loop_then_again_then_another_study(tmp_path: Path) -> None:
         run_study(other, out, quiet=True)
 
 
-def test_wrong_names_are_told_before_anything_is_trained(tmp_path: Path) -> None:
-    study = load_study(str(write_study(tmp_path, 1280)))
+def test_wrong_names_are_told_before_anything_is_trained(write_study: Write, tmp_path: Path) -> None:
+    study = load_study(str(write_study(1280)))
     wrong = {
         "fit.laws: law: no such law 'bogus'": study.replace(fit={"laws": ["bogus"]}),
         "plan.space: bogus: unknown key": study.replace(plan={"space": {"bogus": 1}}),
@@ -133,8 +137,8 @@ def test_wrong_names_are_told_before_anything_is_trained(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_before_its_first_run_a_study_may_change(tmp_path: Path) -> None:
-    study = load_study(str(write_study(tmp_path, 1280)))
+def test_before_its_first_run_a_study_may_change(write_study: Write, tmp_path: Path) -> None:
+    study = load_study(str(write_study(1280)))
     folder = StudyFolder(tmp_path / "out")
     folder.claim(study)
     folder.claim(study.replace(verify={"seeds": [0, 1]}))
@@ -155,8 +159,8 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.dist
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds worker processes through /proc")
-def test_killed_in_any_of_its_steps_a_study_ends_the_same(tmp_path: Path) -> None:
-    path = write_study(tmp_path, 12_800)
+def test_killed_in_any_of_its_steps_a_study_ends_the_same(write_study: Write, tmp_path: Path) -> None:
+    path = write_study(12_800)
     undisturbed, out = tmp_path / "a", tmp_path / "b"
     assert start(path, undisturbed).wait(600) == 0
     for round_number, delay in enumerate((5.0, 6.0)):

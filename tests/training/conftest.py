@@ -1,55 +1,20 @@
-"""A tiny prepared corpus and tiny runs on it."""
+"""A tiny run that is killed at a step; the data set and the runs are those of tests/conftest.py."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset
 from moelab.runs import RunConfig, RunFolder
-from moelab.training import Trainer, resolve_run
+from moelab.training import Trainer
 from moelab.training.log import Tracker, open_log
-
-TEXTS = Path(__file__).parent.parent / "data" / "texts"
-TEXT = "the cat sat on a mat while two dogs ran past seven tall trees and over an old wall"
-WORDS = TEXT.split(" ")
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Sixty short documents of a small grammar, vocabulary 300: learnable in a few steps."""
-    folder = tmp_path_factory.mktemp("texts")
-    for index in range(60):
-        words = [WORDS[(index * 7 + i * i) % len(WORDS)] for i in range(120)]
-        (folder / f"{index:02d}.txt").write_text(" ".join(words))
-    config = PrepareConfig(sources=(str(folder),), vocab_size=300, validation_share=0.2)
-    return prepare(config, tmp_path_factory.mktemp("prepared") / "data").dataset
-
-
-@pytest.fixture
-def make_run(dataset: Dataset) -> Any:
-    """A function of changes to `train` and `model` that returns a resolved tiny run."""
-
-    def make(model: dict[str, Any] | None = None, **train: Any) -> RunConfig:
-        base_model = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
-        base_train = {
-            "tokens": 40 * 64,
-            "seq_len": 16,
-            "batch_tokens": 64,
-            "learning_rate": 0.02,
-            "eval_tokens": 500,
-            "evaluations": 2,
-            "threads": 1,
-            "precision": "fp32",
-        }
-        config = {
-            "model": {**base_model, **(model or {})},
-            "data": {"path": str(dataset.folder)},
-            "train": {**base_train, **train},
-        }
-        return resolve_run(RunConfig.parse(config), dataset)
-
-    return make
+def dataset(tiny_dataset: Dataset) -> Dataset:
+    """The tiny data set, which `make_run` trains on."""
+    return tiny_dataset
 
 
 class Killed(Exception):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from moelab.errors import InputError, MoelabError
+from moelab.errors import InputError
 from moelab.fitting import Comparison, compare
 from moelab.planning import Budget, Plan, Space, plan
 from moelab.runs import RunRecord
@@ -25,15 +25,12 @@ class Analysis:
 
 
 def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
-    """Fit and plan, with the runs that did not diverge.
+    """Fit and plan, with the runs that did not diverge; at least one did not.
 
     Raises InputError where the plan needs a law and none can be fitted to them.
     """
     once = {record.run_id: record for record in records if record.loss is not None}
-    rows = [record.row() for record in once.values()]
-    if not rows:
-        raise MoelabError("study: every run diverged; try a lower learning rate")
-    table = pl.DataFrame(rows, infer_schema_length=None)
+    table = pl.DataFrame([record.row() for record in once.values()], infer_schema_length=None)
     if study.fit is None:
         return Analysis(table=table, comparison=None, plan=None)
     try:

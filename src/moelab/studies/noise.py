@@ -4,7 +4,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from moelab.studies.stages import Trained, same_design
+from moelab.studies.stages import Trained, each_once, same_design
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class SeedNoise:
 def seed_noise(trained: list[Trained]) -> SeedNoise | None:
     """The noise pooled over every design that was repeated; None without replicates."""
     groups: dict[str, list[float]] = {}
-    for config, record in {config.run_id: (config, record) for config, record in trained}.values():
+    for config, record in each_once(trained):
         if record.loss is not None:
             groups.setdefault(same_design(config), []).append(record.loss)
     repeated = [losses for losses in groups.values() if len(losses) > 1]

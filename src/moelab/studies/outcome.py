@@ -4,14 +4,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moelab.planning import Plan
-from moelab.runs import RunConfig, RunRecord
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
 from moelab.studies.designs import Match, matching
 from moelab.studies.findings import Finding
 from moelab.studies.folder import StudyFolder
 from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import StageOutcome
+from moelab.studies.stages import StageOutcome, Trained
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
@@ -24,7 +23,7 @@ class StudyOutcome:
     folder: StudyFolder
     sweep: SweepOutcome | None
     stages: list[StageOutcome]
-    trained: list[tuple[RunConfig, RunRecord]]
+    trained: list[Trained]
     noise: SeedNoise | None
     findings: list[Finding]
     analysis: Analysis
@@ -41,13 +40,18 @@ class StudyOutcome:
         return self.analysis.plan
 
     @property
+    def every(self) -> list[Trained]:
+        """The runs of the stages, then the study's own."""
+        return [*(pair for stage in self.stages for pair in stage.trained), *self.trained]
+
+    @property
     def warnings(self) -> list[str]:
         """Runs that failed, diverged or miss their FLOPs, a rule out of range, the plan's but for learning rates."""
         planned = [] if self.plan is None else self.plan.warnings
         left_out = [f"run {name} failed and is left out: {reason}" for name, reason in self.failed.items()]
         left_out += [
             f"run {config.name} diverged at step {record.stopped_at} and is left out"
-            for config, record in self.trained
+            for config, record in self.every
             if record.status == "diverged"
         ]
         rule = self.study.learning_rate
@@ -62,8 +66,7 @@ class StudyOutcome:
     @property
     def matches(self) -> list[Match]:
         """How well the runs that were meant to cost the same do."""
-        staged = [config for stage in self.stages for config, _ in stage.trained]
-        return matching([*staged, *(config for config, _ in self.trained)])
+        return matching([config for config, _ in self.every])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab study --json` prints."""
@@ -73,7 +76,7 @@ class StudyOutcome:
             "answer": self.answer,
             "n_runs": len(self.trained),
             "failed": self.failed,
-            "diverged": [config.run_id for config, record in self.trained if record.status == "diverged"],
+            "diverged": [config.run_id for config, record in self.every if record.status == "diverged"],
             "seed_noise": None if self.noise is None else self.noise.deviation,
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "stages": {each.stage.name: each.chosen for each in self.stages},

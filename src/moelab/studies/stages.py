@@ -11,6 +11,10 @@ from moelab.studies.config import Stage
 Trained = tuple[RunConfig, RunRecord]
 
 
+class AllDiverged(MoelabError):
+    """Every run that a study rests on diverged: nothing is left to choose from or to compare."""
+
+
 def same_design(config: RunConfig) -> str:
     """What runs that differ in the seed alone have in common; branches of trunks of other seeds are such runs."""
     twin = config.replace(train={**config.train.to_dict(), "seed": 0}, name=None, labels={}, parent=None)
@@ -38,19 +42,27 @@ class StageOutcome:
 
 
 def choose(stage: Stage, trained: list[Trained]) -> StageOutcome:
-    """The winner and what it carries over. Dense rivals do not compete. Raises MoelabError where all diverged."""
+    """The winner and what it carries over. Dense rivals do not compete. Raises AllDiverged where no run is left."""
     groups: dict[str, list[Trained]] = {}
-    for config, record in trained:
+    for config, record in each_once(trained):
         if record.loss is not None and competes(config):
             groups.setdefault(same_design(config), []).append((config, record))
     if not groups:
-        raise MoelabError(f"study: every run of the stage {stage.name} diverged; try a lower learning rate")
+        raise AllDiverged(f"study: every run of the stage {stage.name} that may win diverged")
     ranked = [
         (*runs[0], statistics.fmean(record.loss for _, record in runs if record.loss is not None), len(runs))
         for runs in groups.values()
     ]
     ranked.sort(key=lambda entry: entry[2])
     return StageOutcome(stage=stage, ranked=ranked, trained=trained, chosen=carried(stage, ranked[0][0]))
+
+
+def each_once(trained: list[Trained]) -> list[Trained]:
+    """The runs without those that are planned a second time: one run is one seed."""
+    found: dict[str, Trained] = {}
+    for config, record in trained:
+        found.setdefault(config.run_id, (config, record))
+    return list(found.values())
 
 
 def competes(config: RunConfig) -> bool:

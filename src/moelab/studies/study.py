@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from moelab.data.progress import rich_report, silent
-from moelab.errors import InputError
+from moelab.errors import InputError, MoelabError
 from moelab.fitting import save_fits
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
@@ -19,12 +19,14 @@ from moelab.studies.answer import answer
 from moelab.studies.check import check_study
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
+from moelab.studies.diverged import report_diverged
 from moelab.studies.executors import session
 from moelab.studies.findings import find_all
 from moelab.studies.folder import StudyFolder
 from moelab.studies.noise import seed_noise
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page import write_report
+from moelab.studies.stages import AllDiverged
 from moelab.studies.training import Workshop
 from moelab.studies.verify import judge, verify
 
@@ -55,7 +57,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
 
     `workers` 0 takes the study's own number, or lets its executor choose. Runs that fail are left out and told in the
     outcome. Raises InputError when the folder holds another study or the executor is not there; MoelabError where so
-    much failed that the study cannot go on.
+    much failed, or diverged, that the study cannot go on (where all diverged, a report says what was tried).
     """
     folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
     workshop = Workshop(
@@ -66,6 +68,9 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
     with session(study.executor):
         try:
             return _run(workshop, started, quiet)
+        except AllDiverged as error:
+            report_diverged(workshop, str(error), _command(study, folder))
+            raise MoelabError(f"{error}; {folder.report} says where, and what to change") from None
         finally:
             display.close()
 
@@ -144,9 +149,13 @@ def _write(outcome: StudyOutcome) -> None:
     if outcome.plan is not None:
         folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
     save_table(outcome.analysis.table, folder.path / "runs.csv")
-    name = outcome.study.name
-    again = name if name in READY else f"{folder.path / 'study.yaml'} --out {folder.path}"
-    write_report(outcome, f"moelab study {again}")
+    write_report(outcome, _command(outcome.study, folder))
+
+
+def _command(study: StudyConfig, folder: StudyFolder) -> str:
+    """The command that makes the report again."""
+    again = study.name if study.name in READY else f"{folder.path / 'study.yaml'} --out {folder.path}"
+    return f"moelab study {again}"
 
 
 def _jsonable(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from moelab.data import Dataset, prepare
 from moelab.data.progress import Report
 from moelab.errors import MoelabError
-from moelab.runs import RunConfig, RunRecord
+from moelab.runs import RunConfig
 from moelab.studies.build import build_runs
 from moelab.studies.config import Stage, StudyConfig, Sweep
 from moelab.studies.designs import RunSource
@@ -16,7 +16,7 @@ from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.studies.display import Display
 from moelab.studies.executors import ExecutorConfig, run_all
 from moelab.studies.folder import StudyFolder
-from moelab.studies.stages import StageOutcome, choose
+from moelab.studies.stages import AllDiverged, StageOutcome, Trained, choose
 from moelab.training import resolve_run
 
 
@@ -36,13 +36,14 @@ class SweepOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """What every step that trains needs. `failed` gathers the names of runs that could not be trained, and why."""
+    """What every step that trains needs. `seen` gathers all runs that ended, `failed` why others did not."""
 
     study: StudyConfig
     folder: StudyFolder
     display: Display
     executor: ExecutorConfig
     workers: int = 0
+    seen: list[Trained] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     def prepare_data(self, report: Report) -> Dataset:
@@ -60,7 +61,7 @@ class Workshop:
         """A run with nothing left to decide, before it is named."""
         return resolve_run(config, dataset, elsewhere=self.executor.kind != "local")
 
-    def train(self, configs: list[RunConfig], dataset: Dataset) -> list[tuple[RunConfig, RunRecord]]:
+    def train(self, configs: list[RunConfig], dataset: Dataset) -> list[Trained]:
         """Resolve and train; a run that is already there is only read. Runs that failed are missing in the answer.
 
         Raises MoelabError where all of them failed.
@@ -76,6 +77,7 @@ class Workshop:
             observe=self.display.board,
         )
         self.display.close()
+        self.seen.extend(outcome.trained)
         names = {config.run_id: config.name or config.run_id for config in resolved}
         for run_id, reason in outcome.failed.items():
             self.failed[f"{names[run_id]} ({run_id})"] = reason
@@ -99,12 +101,15 @@ class Workshop:
         losses = {value: statistics.fmean(each) for value, each in found.items()}
         if not math.isfinite(min(losses.values())):
             tried = ", ".join(f"{value:g}" for value in losses)
-            raise MoelabError(f"study: sweep of {sweep.field}: every run diverged at each of {tried}; try lower values")
+            raise AllDiverged(f"study: sweep of {sweep.field}: every run diverged at each of {tried}")
         return SweepOutcome(field=sweep.field, losses=losses, chosen=min(losses, key=losses.__getitem__))
 
-    def designs(self, common: dict[str, Any], dataset: Dataset) -> list[tuple[RunConfig, RunRecord]]:
-        """The study's own runs, without the trunks that branches leave."""
-        return self.trained(self.study.runs, common, dataset)
+    def designs(self, common: dict[str, Any], dataset: Dataset) -> list[Trained]:
+        """The study's own runs, without the trunks that branches leave. Raises AllDiverged where no run is left."""
+        found = self.trained(self.study.runs, common, dataset)
+        if all(record.loss is None for _, record in found):
+            raise AllDiverged(f"study: every run {'diverged or failed' if self.failed else 'diverged'}")
+        return found
 
     def stage(self, stage: Stage, common: dict[str, Any], dataset: Dataset) -> StageOutcome:
         """Train a stage's runs; its winner sets fields of all that follows."""
@@ -118,21 +123,23 @@ class Workshop:
             name, reason = next(iter(self.failed.items()))
             raise MoelabError(f"study: {choice} cannot be chosen, a run failed: {name}: {reason}")
 
-    def trained(
-        self, sources: list[RunSource], common: dict[str, Any], dataset: Dataset
-    ) -> list[tuple[RunConfig, RunRecord]]:
+    def trained(self, sources: list[RunSource], common: dict[str, Any], dataset: Dataset) -> list[Trained]:
         """Entries trained: trunks and independent runs first, then the branches, each with its parent filled in."""
         configs = build_runs(self.study, sources, str(self.folder.data), common)
         first = [config for config in configs if BRANCH_OF not in config.labels]
         done = self.train(first, dataset)
-        trunks = {config.labels[TRUNK]: config.run_id for config, _ in done if TRUNK in config.labels}
+        trunks = {config.labels[TRUNK]: record for config, record in done if TRUNK in config.labels}
         branches = []
         for config in configs:
             trunk = config.labels.get(BRANCH_OF)
-            if trunk in trunks:
-                parent = {"run": trunks[trunk], "step": int(config.labels[BRANCH_STEP])}
-                branches.append(config.replace(parent=parent))
-            elif trunk is not None:
+            if trunk is None:
+                continue
+            record, step = trunks.get(trunk), int(config.labels[BRANCH_STEP])
+            if record is None:
                 self.failed[config.name or trunk] = f"its trunk {trunk} failed"
+            elif record.stopped_at is not None and record.stopped_at <= step:
+                self.failed[config.name or trunk] = f"its trunk {trunk} diverged at step {record.stopped_at}"
+            else:
+                branches.append(config.replace(parent={"run": record.run_id, "step": step}))
         later = self.train(branches, dataset) if branches else []
         return [(config, record) for config, record in (*done, *later) if TRUNK not in config.labels]

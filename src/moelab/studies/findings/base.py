@@ -11,7 +11,7 @@ from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import StudyConfig
 from moelab.studies.designs import RunSource
 from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import Trained, same_design
+from moelab.studies.stages import Trained, each_once, same_design
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,8 @@ def evidence(study: StudyConfig, source: RunSource, trained: list[Trained], nois
     """The trained runs of one entry (repeats of its runs included), averaged over seeds."""
     groups: dict[str, list[Trained]] = {}
     diverged = 0
-    for config, record in trained:
-        if config.labels.get("group") != source.name:
-            continue
+    own = [(config, record) for config, record in trained if config.labels.get("group") == source.name]
+    for config, record in each_once(own):
         if record.loss is None:
             diverged += 1
             continue
