@@ -1,5 +1,6 @@
 """`moelab runs`: one damaged record does not hide the others; wrong columns are answered with close ones."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,30 @@ def test_wrong_columns_are_answered_with_close_ones(runs: Path, capsys: pytest.C
     code, _, err = invoke(capsys, str(runs), "--columns", "loss,zzzzzz")
     assert code == 2
     assert "--columns: no column 'zzzzzz'" in err
+
+
+def test_columns_hold_for_json_and_files_too(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = tmp_path.parent / "loss.csv"
+    chosen = ("--columns", "loss, seed", "--sort", "tokens", "--out", str(table))
+    code, out, _ = invoke(capsys, str(runs), *chosen, "--json")
+    assert code == 0
+    assert sorted(row["loss"] for row in json.loads(out)) == [3.5, 4.5, 5.5]
+    assert {tuple(row) for row in json.loads(out)} == {("loss", "seed")}
+    assert table.read_text().splitlines()[0] == "loss,seed"
+    _, out, _ = invoke(capsys, str(runs), "--json")
+    assert len(json.loads(out)[0]) > 40
+
+
+def test_a_studys_folder_finds_its_runs(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    (study / "runs").mkdir(parents=True)
+    for run in [path for path in runs.iterdir() if path != study]:
+        run.rename(study / "runs" / run.name)
+    code, out, _ = invoke(capsys, str(study), "--columns", "loss")
+    assert (code, len(out.splitlines())) == (0, 4)
+
+
+def test_a_table_of_others_needs_none_of_our_columns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "theirs.csv").write_text("size,score\n2,0.5\n1,0.25\n")
+    code, out, _ = invoke(capsys, str(tmp_path / "theirs.csv"))
+    assert (code, out.split()) == (0, ["size", "score", "2", "0.5", "1", "0.25"])

@@ -23,17 +23,22 @@ SHOWN = (
 
 
 def command(
-    runs: Annotated[Path, typer.Argument(help="A folder of runs, or a CSV, Parquet or JSON-lines table.")],
+    runs: Annotated[
+        Path, typer.Argument(help="A folder of runs, a study's folder, or a CSV, Parquet or JSON-lines table.")
+    ],
     let: Annotated[list[str] | None, typer.Option(help="Add a column: 'per_param = tokens / params_active'.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows: 'n_experts > 1'.")] = None,
-    sort: Annotated[str, typer.Option(help="Column to sort by.")] = "train_flops",
-    columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas, or `all`.")] = None,
+    sort: Annotated[str | None, typer.Option(help="Column to sort by; default train_flops.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns, separated by commas, or `all`; --json and --out give all unless told otherwise."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table: .csv, .parquet or .jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """List, filter, sort and export runs.
 
-    Example: moelab runs studies/quickstart/runs --where 'n_experts > 1' --sort loss --out moe.csv
+    Example: moelab runs studies/quickstart --where 'n_experts > 1' --sort loss --out moe.csv
     """
     from difflib import get_close_matches
 
@@ -43,21 +48,26 @@ def command(
 
     table = load_table(runs, let or [], where or [], diverged=True)
     added = [assignment.partition("=")[0].strip().strip('"') for assignment in let or []]
-    wanted = table.columns if columns == "all" else columns.split(",") if columns else [*SHOWN, *added]
-    for option, name in [*(("--columns", name) for name in wanted if columns), ("--sort", sort)]:
+    asked = table.columns
+    if columns is not None and columns != "all":
+        asked = list(dict.fromkeys(name.strip() for name in columns.split(",")))
+    for option, name in [*(("--columns", name) for name in asked), *([("--sort", sort)] if sort else [])]:
         if name not in table.columns:
             near = get_close_matches(name, table.columns, n=4, cutoff=0.4)
             close = f"; close: {', '.join(near)}" if near else "; --columns all shows them"
             raise InputError(f"{option}: no column {name!r} among {len(table.columns)}{close}")
-    table = table.sort(sort, nulls_last=True)
+    by = sort or ("train_flops" if "train_flops" in table.columns else None)
+    table = (table.sort(by, nulls_last=True) if by else table).select(asked)
     if out is not None:
         save_table(table, out)
     if as_json:
         print_json(table.to_dicts())
         return
-    shown = [name for name in wanted if name in table.columns]
-    if columns is None and set(table["status"] if "status" in shown else ()) == {"finished"}:
-        shown.remove("status")
+    shown = table.columns
+    if columns is None:
+        shown = [name for name in (*SHOWN, *added) if name in table.columns] or table.columns
+        if "status" in shown and set(table["status"]) == {"finished"}:
+            shown.remove("status")
     print_table(shown, ([_cell(name, row[name]) for name in shown] for row in table.select(shown).to_dicts()))
 
 

@@ -59,15 +59,19 @@ def save_table(table: pl.DataFrame, path: str | Path) -> None:
 
 
 def runs_table(root: str | Path, diverged: bool = False) -> pl.DataFrame:
-    """The finished runs of a folder as one table, with `diverged` those too; one run folder is a table of one row.
+    """The finished runs of a folder as one table, with `diverged` those too.
 
-    A damaged record among others is left out, with a warning on stderr. Raises InputError where no run is left.
+    The folder holds runs, or is one of a study, which keeps them in `runs`, or is that of one run. A damaged record
+    among others is left out, with a warning on stderr. Raises InputError where no run is left.
     """
     path = Path(root)
     if (path / RECORD).exists():
         records = [_record(path)]
     else:
-        records = [record for run in find_runs(path) if run.finished and (record := _whole_record(run.path))]
+        folders = find_runs(path)
+        if not folders and (path / "runs").is_dir():
+            folders = find_runs(path / "runs")
+        records = [record for run in folders if run.finished and (record := _whole_record(run.path))]
     rows = [record.row() for record in records if diverged or record.loss is not None]
     if not rows:
         raise InputError(f"runs: {root} holds no finished run")

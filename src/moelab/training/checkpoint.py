@@ -40,13 +40,12 @@ class Progress:
 
 
 class Checkpoint(NamedTuple):
-    """What was saved, and complaints about damaged newer ones. `routing` holds what the last evaluation chose."""
+    """What was saved. `routing` holds what the last evaluation chose."""
 
     progress: Progress
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     routing: dict[str, Tensor]
-    complaints: list[str]
 
 
 def save_checkpoint(
@@ -61,6 +60,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/STEP` whole or not at all, then drop all but the newest `keep` and those of `keep_steps`.
 
+    Later ones go too: the run fell behind them because they were damaged, and they must not crowd out this one.
     Raises MoelabError (a full disk, an unwritable folder); the older checkpoints are untouched then.
     """
     make_folder(folder)
@@ -80,8 +80,9 @@ def save_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     passing = [path for path in _steps(folder) if int(path.name) not in keep_steps]
-    for old in passing[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    later = [path for path in passing if int(path.name) > progress.step]
+    for gone in (*passing[: len(passing) - len(later)][:-keep], *later):
+        shutil.rmtree(gone, ignore_errors=True)
     return target
 
 
@@ -100,22 +101,22 @@ def load_step(folder: Path, step: int) -> Checkpoint | None:
     if not path.is_dir():
         return None
     try:
-        return _load(path, [])
+        return _load(path)
     except _DAMAGE as error:
         raise MoelabError(f"checkpoint: {path} is damaged ({error})") from None
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None."""
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, or None; and a complaint about each damaged one that is newer."""
     complaints: list[str] = []
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for path in reversed(_steps(folder)):
         try:
-            return _load(path, complaints)
+            return _load(path), complaints
         except _DAMAGE as error:
-            complaints.append(f"checkpoint {path.name} is damaged ({error}); using the one before it")
-    return None
+            complaints.append(f"checkpoint {path.name} is damaged ({error})")
+    return None, complaints
 
 
 def save_weights(path: Path, model: dict[str, Tensor]) -> None:
@@ -126,10 +127,10 @@ def save_weights(path: Path, model: dict[str, Tensor]) -> None:
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
-def _load(path: Path, complaints: list[str]) -> Checkpoint:
+def _load(path: Path) -> Checkpoint:
     progress = Progress(**_checked_state(path))
     routing = load_file(path / _ROUTING) if (path / _ROUTING).exists() else {}
-    return Checkpoint(progress, load_file(path / _MODEL), load_file(path / _OPTIMIZER), routing, complaints)
+    return Checkpoint(progress, load_file(path / _MODEL), load_file(path / _OPTIMIZER), routing)
 
 
 def _checked_state(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from moelab import __version__
 from moelab.evaluation import Evaluation
 from moelab.model import native
-from moelab.runs import RunConfig, RunRecord, run_columns
+from moelab.runs import RunConfig, RunRecord, TrainConfig, run_columns
 from moelab.training.checkpoint import Progress
 from moelab.training.memory import peak_memory_bytes
 
@@ -41,7 +41,7 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
-        notes=progress.notes,
+        notes=[*progress.notes, *_notes(train)],
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,
@@ -50,3 +50,10 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
             "kernels": "torch" if native.load()[0] is None else "native",
         },
     )
+
+
+def _notes(train: TrainConfig) -> list[str]:
+    """What was asked for and could not be done."""
+    if train.evaluations <= train.steps:
+        return []
+    return [f"train.evaluations: {train.evaluations} were asked for, but a run of {train.steps} steps has one per step"]

@@ -5,6 +5,7 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
-from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
+from moelab.training.checkpoint import Checkpoint, Progress, load_newest, save_checkpoint
 from moelab.training.log import Log, evaluation_numbers, logs_step
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
@@ -69,14 +70,23 @@ class Trainer:
         self.grad_norm = 0.0
 
     def restore(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's."""
-        found = load_newest(self.folder.path / CHECKPOINTS)
+        """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's.
+
+        Damaged checkpoints are told on stderr and in the record's notes.
+        """
+        found, complaints = load_newest(self.folder.path / CHECKPOINTS)
+        remedy = "using the one before it" if found else "no other is left: starting again"
+        notes = [f"{complaint}; {remedy}" for complaint in complaints]
+        for note in notes if self.world.main else []:
+            print(f"warning: run {self.config.run_id}: {note}", file=sys.stderr)
         if found is None and self.config.parent is not None:
             found = load_parent(self.config, self.folder.path.parent, self.dataset)
-        if found is None:
-            return
-        self.progress, weights, state, routing, complaints = found
-        self.progress.notes += complaints
+        if found is not None:
+            self._continue(found)
+        self.progress.notes += notes
+
+    def _continue(self, found: Checkpoint) -> None:
+        self.progress, weights, state, routing = found
         switch = self.config.train.switch_step
         if switch is not None and self.progress.step > switch:
             self._turn()
