@@ -16,7 +16,7 @@ from moelab.planning import Budget, Space, plan
 from moelab.planning.budget import Serving
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.pareto import pareto_front
-from moelab.planning.plots import candidate_rows
+from moelab.planning.plots import candidate_rows, pareto_rows
 from moelab.planning.search import search
 from moelab.planning.voices import hear
 
@@ -144,6 +144,21 @@ def test_the_pareto_front_is_not_beaten(tiny: Space) -> None:
     assert list(size[front]) == sorted(size[front])
     assert list(loss[front]) == sorted(loss[front], reverse=True)
     assert ranking.best in front
+
+
+def test_the_recommendation_is_marked_in_the_trade_off(tiny: Space) -> None:
+    served = {"hardware": "cpu", "tokens": 1e9, "traffic": {"prompt": 64, "output": 16}}
+    money = {"serving": served, "objective": "lifetime-cost", "target_loss": 8.0}
+    for limits in ({}, {"max_params": 2e5}, {"serving": served}, money):
+        result = plan(Budget.parse({"flops": 5e12, **limits}), [JOINT], tiny, top=3)
+        rows = pareto_rows(result)
+        marked = [row for row in rows if row["recommended"]]
+        assert [row["label"] for row in marked] == [result.best.label]
+        assert len(rows) - len(result.pareto) in (0, 1)
+        assert "ring: recommended" in json.dumps(result.plot("pareto").to_dict())
+    # All train to the same loss, so what is traded is the lifetime's price: the cheapest design is the recommended one.
+    assert marked[0]["loss"] == pytest.approx(result.best.cost["lifetime"])
+    assert marked[0]["loss"] <= min(row["loss"] for row in rows) * 1.001
 
 
 def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:

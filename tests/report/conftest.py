@@ -52,9 +52,33 @@ AGAINST = [
     for x in (1, 2, 4, 8)
 ]
 FRONT = [
-    {"loss": 3.1, "params_total": 1e6, "serving_cost": 2.0, "label": "big", "kind": "moe", "on_front": True},
-    {"loss": 3.2, "params_total": 3e5, "serving_cost": None, "label": "small", "kind": "dense", "on_front": True},
-    {"loss": 3.3, "params_total": 9e5, "serving_cost": 1.5, "label": "dominated", "kind": "dense", "on_front": False},
+    {
+        "loss": 3.1,
+        "params_total": 1e6,
+        "serving_cost": 2.0,
+        "label": "big",
+        "kind": "moe",
+        "on_front": True,
+        "recommended": True,
+    },
+    {
+        "loss": 3.2,
+        "params_total": 3e5,
+        "serving_cost": None,
+        "label": "small",
+        "kind": "dense",
+        "on_front": True,
+        "recommended": False,
+    },
+    {
+        "loss": 3.3,
+        "params_total": 9e5,
+        "serving_cost": 1.5,
+        "label": "dominated",
+        "kind": "dense",
+        "on_front": False,
+        "recommended": False,
+    },
 ]
 SERVING = [
     {"batch": batch, "tokens_per_second": batch / (0.01 + batch * 1e-4), "time_per_output_token": 0.01 + batch * 1e-4,

@@ -11,6 +11,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.report import figures, theme
+from moelab.report.figures_tradeoffs import _labels
 from moelab.report.save import figure_svg
 
 Draw = Callable[..., Any]
@@ -40,7 +41,7 @@ WORDS = {
     "verification": ["recommended", "best dense", "3.060", "3.150"],
     "isoflop": ["1e12 FLOPs", "active parameters", "diamond: optimum"],
     "loss_against": ["granularity", "hoffmann2022"],
-    "pareto": ["total parameters", "serving cost", "big", "small"],
+    "pareto": ["total parameters", "serving cost", "big", "small", "ring: recommended"],
     "serving_curve": ["tokens per second", "time per output token (ms)", "MoE 64e top-8", "256"],
 }
 
@@ -160,6 +161,15 @@ def test_a_single_point_draws(demo: SimpleNamespace) -> None:
     assert "<svg" in figure_svg(figures.learning_curves(demo.CURVE[:1]))
     assert "<svg" in figure_svg(figures.predicted_measured(demo.POINTS[:1]))
     assert "<svg" in figure_svg(figures.candidates(demo.CANDIDATES[:1]))
+
+
+def test_names_in_the_trade_off_cover_no_mark() -> None:
+    def row(label: str, size: float, loss: float) -> dict[str, Any]:
+        return {"label": label, "params_total": size, "loss": loss, "on_front": True, "recommended": label == "here"}
+
+    rows = [row("here", 1e9, 3.0), row("close by", 9e8, 3.001), row("far", 1e10, 3.5)]
+    named = _labels(rows, "params_total", 320 / 0.6, 640)
+    assert [(each["label"], left) for each, left in named] == [("here", False), ("far", True)]
 
 
 def _find(node: Any, key: str) -> list[dict[str, Any]]:

@@ -79,13 +79,14 @@ class Answer:
 
         gains = relaxed_gains(self.ranking, self.lattice, self.budget)
         near, rule = self._near_equal()
+        lifetime = self.budget.objective == "lifetime-cost"
         result = Plan(
             budget=self.budget,
             space=self.lattice.space,
             candidates=[self.candidate(i) for i in self.listed],
             best_dense=None if self.dense is None else self.candidate(self.dense),
             best_moe=None if self.moe is None else self.candidate(self.moe),
-            pareto=[self.candidate(i) for i in pareto_front(self.ranking, PARETO)],
+            pareto=[self.candidate(i) for i in pareto_front(self.ranking, PARETO, lifetime=lifetime)],
             near_equal=near,
             near_equal_rule=rule,
             p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,

@@ -1,4 +1,7 @@
-"""The trade-off: designs that no other beats in loss, total parameters and price of serving at once."""
+"""The trade-off: designs that no other beats in loss, total parameters and price of serving at once.
+
+With the lifetime's price as the objective every design trains to the same loss, so that price stands in its place.
+"""
 
 from typing import Any
 
@@ -13,14 +16,15 @@ CELLS = 40
 """Bins of each quantity, on a logarithmic scale, of which only the best design is compared."""
 
 
-def pareto_front(ranking: Ranking, most: int = 40) -> list[int]:
+def pareto_front(ranking: Ranking, most: int = 40, *, lifetime: bool = False) -> list[int]:
     """Positions of the designs on the front, smallest first; with serving, its price is the third quantity.
 
     Designs are first thinned to the best of each cell of a logarithmic grid over parameters (and price), so the front
     is resolved to a fortieth of its range, and at most `most` designs are returned.
     """
-    index = np.flatnonzero(ranking.heard & np.isfinite(_loss(ranking)))
-    loss = _loss(ranking)[index]
+    traded = _traded(ranking, lifetime)
+    index = np.flatnonzero(ranking.heard & np.isfinite(traded))
+    loss = traded[index]
     axes = [np.log(ranking.field.lattice.params_total[index])]
     if ranking.serving is not None:
         axes.append(np.log(np.maximum(ranking.serving.cost_per_million_tokens[index], 1e-12)))
@@ -31,8 +35,11 @@ def pareto_front(ranking: Ranking, most: int = 40) -> list[int]:
     return [int(index[i]) for i in _thin(front, most)]
 
 
-def _loss(ranking: Ranking) -> Array:
-    """What is traded against size and price: the jury's loss, or, with several, log of the compute wasted."""
+def _traded(ranking: Ranking, lifetime: bool) -> Array:
+    """What is traded against size and price (n,): the lifetime's dollars, or the jury's loss, or, with several juries,
+    the log of the compute wasted."""
+    if lifetime and ranking.cost is not None:
+        return ranking.cost
     return ranking.mean(ranking.jury[0]) if len(ranking.jury) == 1 else ranking.score
 
 

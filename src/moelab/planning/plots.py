@@ -28,7 +28,9 @@ def figure(plan: "Plan", kind: str) -> Any:
         return figures.candidates(candidate_rows(plan))
     if kind == "slices":
         return _slices(plan)
-    title = "No other design is better in loss and size (and price) at once"
+    traded = "lifetime price" if plan.budget.objective == "lifetime-cost" else "loss"
+    counts = f"{traded} and size" if plan.best.serving is None else f"{traded}, size and price of serving"
+    title = f"No other design is better in {counts} at once"
     rows = pareto_rows(plan)
     return figures.pareto(rows, loss_title=plan.loss_name, cost_title="$ per million tokens served", title=title)
 
@@ -76,22 +78,32 @@ def candidate_rows(plan: "Plan") -> list[Row]:
 
 
 def pareto_rows(plan: "Plan") -> list[Row]:
-    """A row per design of the front: label, kind, params_total, loss, dollars per million tokens served or None."""
+    """A row per design of the front, and the recommended one: label, kind, params_total, loss, on_front, recommended,
+    dollars per million tokens served or None.
+
+    The recommended design need not lie on the front: of designs that are one to the laws it is the one that Li et al.'s
+    rules prefer, and with money as the objective another count decides.
+    """
+    best = next((design for design in plan.pareto if design.config == plan.best.config), None)
     return [
         {
             "label": design.label,
             "kind": "moe" if design.is_moe else "dense",
             "params_total": design.params_total,
             "loss": _loss(plan, design),
-            "on_front": True,
+            "on_front": design is not plan.best or design is best,
+            "recommended": design is (best or plan.best),
             "serving_cost": None if design.serving is None else design.serving["cost_per_million_tokens"],
         }
-        for design in plan.pareto
+        for design in (*plan.pareto, *(() if best else (plan.best,)))
     ]
 
 
 def _loss(plan: "Plan", design: Candidate) -> float:
-    """The jury's loss; where several laws vote that cannot be averaged, the share of compute wasted."""
+    """The jury's loss; where several laws vote that cannot be averaged, the share of compute wasted; or the lifetime's
+    dollars."""
+    if plan.budget.objective == "lifetime-cost" and design.cost is not None:
+        return design.cost["lifetime"]
     return design.regret_compute.value if design.mean_loss is None else design.mean_loss.value
 
 

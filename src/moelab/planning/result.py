@@ -46,7 +46,10 @@ class Plan:
 
     @property
     def loss_name(self) -> str:
-        """What a design's single number is: the loss of the fit or law that votes, or, of several, compute wasted."""
+        """What a design's single number is: the loss of the fit or law that votes, or, of several, compute wasted;
+        where money is to be saved over the whole life, dollars."""
+        if self.budget.objective == "lifetime-cost":
+            return "$ over the whole life, all at the same loss"
         if self.best.mean_loss is None:
             return "compute wasted (median of the voting laws)"
         return f"loss ({self.voting[0] if len(self.voting) == 1 else 'mean of the fitted laws'})"

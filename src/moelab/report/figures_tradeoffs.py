@@ -10,6 +10,7 @@ from moelab.report import theme
 from moelab.report.tables import Row, read_rows, unique
 
 MAX_LABELS, LABEL_GAP = 6, 22  # names on the front, and the pixels between two of them
+LETTER, LABEL_WIDTH = 6, 210  # pixels of a letter of a name, and the most that a name takes
 
 
 def pareto(
@@ -18,19 +19,21 @@ def pareto(
     """Loss against total parameters and, where known, against serving cost; designs on the front are solid and named.
 
     Columns: loss, params_total, serving_cost (may be null or absent), label, kind (dense|moe), on_front (bool: no
-    other design is better on every count).
+    other design is better on every count), recommended (bool, may be absent: the design in a ring).
     """
     rows, left_out = read_rows(
         table, "pareto", ["loss"], positive=["params_total"], texts=["label", "kind"], flags=["on_front"],
-        optional=["serving_cost"],
+        optional=["serving_cost"], optional_flags=["recommended"],
     )  # fmt: skip
     priced = [row for row in rows if row["serving_cost"] is not None and row["serving_cost"] > 0]
     width = 350 if priced else 640
     panels = [_panel(rows, rows, "params_total", "total parameters", loss_title, width)]
     if priced:
         panels.append(_panel(priced, rows, "serving_cost", cost_title, loss_title, width))
-    note = "solid: on the front" if len({row["on_front"] for row in rows}) == 2 else ""
-    return theme.finish(alt.concat(*panels, columns=2, spacing=28), title, left_out, note)
+    notes = ["solid: on the front"] if len({row["on_front"] for row in rows}) == 2 else []
+    if any(row["recommended"] for row in rows):
+        notes.append("ring: recommended")
+    return theme.finish(alt.concat(*panels, columns=2, spacing=28), title, left_out, " · ".join(notes))
 
 
 def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title: str, width: int) -> Any:
@@ -48,29 +51,54 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
         .encode(x, y, color, shape, tooltip=tips)
         for on_front, size, opacity in ((False, 42, 0.3), (True, 85, 1))
     )
+    ring = (
+        alt.Chart(theme.data([row for row in rows if row["recommended"]]))
+        .mark_point(filled=False, shape="circle", size=300, strokeWidth=2, opacity=1, color=theme.INK)
+        .encode(x, y, tooltip=tips)
+    )
     names = []
-    for align, dx, side in _labels(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
-        text = alt.Chart(theme.data(side)).mark_text(align=align, dx=dx, limit=210, fontSize=11)
+    for row, left in _labels(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
+        shift = -9 if left else 9
+        text = alt.Chart(theme.data([row])).mark_text(
+            align="right" if left else "left",
+            dx=shift * (1.4 if row["recommended"] else 1),
+            limit=LABEL_WIDTH,
+            fontSize=11,
+            fontWeight=700 if row["recommended"] else "normal",
+        )
         names += theme.halo(text.encode(x, y, color, text="label:N"))
-    return alt.layer(dominated, *names, front).properties(width=width, height=height)
+    return alt.layer(dominated, *names, front, ring).properties(width=width, height=height)
 
 
-def _labels(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Any, int, list[Row]]]:
-    """The designs on the front to name, best first and far enough apart to read: (alignment, shift, rows).
+def _labels(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Row, bool]]:
+    """The designs to name, the recommended one and then the best, each with whether its name stands left of its mark.
 
-    Nothing is both better and cheaper than a front design, so the left of its mark is free; only near the axis the
-    name does not fit there and stands to the right.
+    Names keep `LABEL_GAP` apart, stay inside the panel and cover no other mark; one without such a place is left out,
+    but for the recommended design's.
     """
-    chosen: list[Row] = []
-    for row in sorted((row for row in rows if row["on_front"]), key=lambda row: row["loss"]):
-        apart = all(abs(row["loss"] - other["loss"]) * pixels_per_loss >= LABEL_GAP for other in chosen)
-        if apart and len(chosen) < MAX_LABELS:
-            chosen.append(row)
     low, high = theme.padded([row[field] for row in rows], log=True)
-    room = {id(row): math.log(row[field] / low) / math.log(high / low) * width for row in chosen}
-    left = [row for row in chosen if room[id(row)] > min(len(row["label"]) * 6, 210) + 14]
-    right = [row for row in chosen if row not in left]
-    return [(align, dx, side) for align, dx, side in (("left", 9, right), ("right", -9, left)) if side]
+    place = {
+        id(row): (math.log(row[field] / low) / math.log(high / low) * width, row["loss"] * pixels_per_loss)
+        for row in rows
+    }
+    chosen: list[tuple[Row, bool]] = []
+    wanted = [row for row in rows if row["on_front"] or row["recommended"]]
+    for row in sorted(wanted, key=lambda row: (not row["recommended"], row["loss"])):
+        across, up = place[id(row)]
+        long = min(len(row["label"]) * LETTER, LABEL_WIDTH) + 14
+        apart = all(abs(up - place[id(other)][1]) >= LABEL_GAP for other, _ in chosen)
+        if not apart or len(chosen) == MAX_LABELS:
+            continue
+        others = [
+            place[id(other)] for other in rows if other is not row and abs(up - place[id(other)][1]) < LABEL_GAP / 2
+        ]
+        room = {
+            True: across > long and not any(across - long < x <= across for x, _ in others),
+            False: across + long < width and not any(across <= x < across + long for x, _ in others),
+        }
+        if any(room.values()) or row["recommended"]:
+            chosen.append((row, room[True] or (not room[False] and across > width / 2)))
+    return chosen
 
 
 def serving_curve(table: Any, *, title: str = "") -> Any:

@@ -20,12 +20,14 @@ def read_rows(
     optional_texts: Sequence[str] = (),
     optional: Sequence[str] = (),
     flags: Sequence[str] = (),
+    optional_flags: Sequence[str] = (),
 ) -> tuple[list[Row], int]:
     """Rows that can be drawn, and how many were left out because a required number is missing or not finite.
 
     `numbers` must be there and finite, `positive` also above zero (they lie on a log axis). `texts` become strings;
-    `optional` numbers and `optional_texts` may be absent or null; `flags` are true or false. A `kind` column is always
-    read as "MoE" or "dense". Raises InputError naming a missing column, an empty table, or a cell of the wrong type.
+    `optional` numbers and `optional_texts` may be absent or null; `flags` are true or false, `optional_flags` false
+    where absent. A `kind` column is always read as "MoE" or "dense". Raises InputError naming a missing column, an
+    empty table, or a cell of the wrong type.
     """
     raw = _dicts(table, figure)
     if not raw:
@@ -43,6 +45,7 @@ def read_rows(
         row: Row = {name: _number(source.get(name), f"{figure}: {name}") for name in (*numbers, *positive, *optional)}
         row |= {name: _text(source.get(name)) for name in (*texts, *optional_texts)}
         row |= {name: _flag(source.get(name), f"{figure}: {name}") for name in flags}
+        row |= {name: _flag(source.get(name, False), f"{figure}: {name}") for name in optional_flags}
         if "kind" in row:
             row["kind"] = _kind(row["kind"], figure)
         if all(row[name] is not None for name in (*numbers, *positive)) and all(row[name] > 0 for name in positive):
