@@ -7,10 +7,13 @@ import altair as alt
 
 from moelab.quantities import format_number
 from moelab.report import theme
+from moelab.report.labels import Point, place_names
 from moelab.report.tables import Row, read_rows, unique
 
 MAX_POINTS_PER_RUN = 120
 MAX_LABELS = 14
+PANEL = (350, 300)
+"""Width and height of one of two panels, pixels."""
 
 
 def learning_curves(curve: Any, *, title: str = "") -> Any:
@@ -108,10 +111,6 @@ def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], headin
     lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in means:
         lines.setdefault(tuple(row[g] for g in group), []).append(row)
-    lasts = [dict(max(line, key=lambda m: m[x_field])) for line in lines.values()]
-    low, high = y_scale["domain"]
-    for row, y_label in zip(lasts, theme.spread_labels([m["loss"] for m in lasts], low, high, 300, 12), strict=True):
-        row |= {"y_label": y_label, "text": _line_name(row, x_field)}
     x = theme.quantity_x(x_field, rows, x_title, log=True)
     y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
     color, shape = theme.kind_color(rows), theme.kind_shape(rows)
@@ -121,11 +120,36 @@ def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], headin
         tooltip=theme.tooltip(("label", "run", ""), ("kind", "kind", ""), ("params_active", "active parameters", ".3s"),
                               ("tokens", "tokens", ".3s"), ("loss", "loss", ".3f")),
     )  # fmt: skip
-    text = alt.Chart(theme.data(lasts)).mark_text(align="left", dx=8, fontSize=11)
-    layers = [line.encode(x, y, color, detail=[f"{g}:N" for g in group]), points]
-    if len(lasts) <= MAX_LABELS:
-        layers += theme.halo(text.encode(x, alt.Y("y_label:Q", scale=y_scale), color, text="text:N"))
-    return alt.layer(*layers).properties(width=350, height=300, title=theme.panel_title(heading, quiet=True))
+    layers = [line.encode(x, y, color, detail=[f"{g}:N" for g in group])]
+    if len(lines) <= MAX_LABELS:
+        x_name = alt.X("x_name:Q", scale=theme.scale([row[x_field] for row in rows], log=True))
+        names = _named(list(lines.values()), rows, x_field, y_scale["domain"])
+        text = alt.Chart(theme.data(names)).mark_text(align="left", fontSize=11)
+        layers += theme.halo(text.encode(x_name, alt.Y("y_name:Q", scale=y_scale), color, text="text:N"))
+    panel = alt.layer(*layers, points)
+    return panel.properties(width=PANEL[0], height=PANEL[1], title=theme.panel_title(heading, quiet=True))
+
+
+def _named(lines: list[list[Row]], rows: list[Row], x_field: str, losses: list[float]) -> list[Row]:
+    """The last point of every line with its name and the place for it, `x_name` and `y_name`; the best come first."""
+    (low, high), (bottom, top) = theme.padded([row[x_field] for row in rows], log=True), losses
+    width, height = PANEL
+
+    def place(row: Row) -> Point:
+        return math.log(row[x_field] / low) / math.log(high / low) * width, (row["loss"] - bottom) / (
+            top - bottom
+        ) * height
+
+    lines = [sorted(line, key=lambda row: float(row[x_field])) for line in lines]
+    lasts = sorted((dict(line[-1]) for line in lines), key=lambda row: float(row["loss"]))
+    names = [_line_name(row, x_field) for row in lasts]
+    drawn = [[place(row) for row in line] for line in lines]
+    found = place_names([place(row) for row in lasts], names, [place(row) for row in rows], drawn, width, height)
+    return [
+        {**row, "text": name, "x_name": low * (high / low) ** (at[0] / width),
+         "y_name": bottom + at[1] / height * (top - bottom)}
+        for row, name, at in zip(lasts, names, found, strict=True) if at is not None
+    ]  # fmt: skip
 
 
 def _line_name(row: Row, x_field: str) -> str:
