@@ -164,8 +164,9 @@ def test_isoflop_surface(run, tmp_path) -> None:
     assert found["optimum"]["value"] == pytest.approx(1 - np.exp(-1.5), abs=0.01)
     assert "a factor of 100" in found["notes"][0]
     assert "not of one compute" in " ".join(run(*words)[1].split())
+    assert run(*words, "--plot", tmp_path / "surface.svg")[0] == 0
+    assert "diamond: the lowest point" in (tmp_path / "surface.svg").read_text()
     for extra, message in (
-        (["--plot", tmp_path / "surface.svg"], "--plot: draws a slice"),
         (["--log"], "--log: a surface"),
         (["--x", "granularity"], "expected one of params_total, sparsity"),
     ):

@@ -1,5 +1,7 @@
 """IsoFLOP slices and surfaces: the optimum with its interval, and the refusals that keep it honest."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from moelab.errors import InputError
 from moelab.fitting import isoflop_slice, isoflop_surface
 from moelab.fitting.slice import compute_notes
 from moelab.laws import get_law
+from moelab.report.save import figure_svg
 
 
 def parabola(x: np.ndarray, at: float, noise: float = 0.0) -> np.ndarray:
@@ -97,6 +100,19 @@ def test_the_surface_finds_abnars_optimum_at_each_sparsity() -> None:
     assert "sparsity" in surface.at_edge()
     with pytest.raises(InputError, match="sparsity"):
         surface.optimum_at(1.0)
+
+
+def test_a_surface_draws_its_valley_through_the_optima() -> None:
+    rng = np.random.default_rng(2)
+    n, s = np.log(1e9) + rng.uniform(-2, 2, 40), rng.choice([0.0, 0.7, 1.4, 2.3], 40)
+    surface = isoflop_surface(np.exp(n), 1 - np.exp(-s), 3 + 0.05 * (n - np.log(1e9)) ** 2 + 0.02 * (s - 1.5) ** 2)
+    drawn = json.loads(surface.plot().to_json())
+    tables = list(drawn["datasets"].values())
+    runs = next(rows for rows in tables if len(rows) == 40)
+    assert {row["sparsity"] for row in runs} == {float(value) for value in 1 - np.exp(-s)}
+    valley = next(rows for rows in tables if len(rows) == 81)
+    assert [row["params_total"] for row in valley] == pytest.approx([1e9] * 81, rel=0.02)
+    assert "diamond: the lowest point" in figure_svg(surface.plot())
 
 
 def test_the_degree_is_chosen_by_cross_validation() -> None:

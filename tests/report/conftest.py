@@ -85,6 +85,7 @@ SERVING = [
      "label": "MoE 64e top-8"}
     for batch in (1, 8, 64, 256)
 ]  # fmt: skip
+SIZED = [{"params_total": a, "sparsity": s, "loss": 3 + s + a / 1e7} for a in (1e6, 3e6, 8e6) for s in (0, 0.5, 0.75)]
 COEFFICIENTS = [
     {"law": "hoffmann2022", "name": "E_0", "value": 1.69, "low": 1.61, "high": 1.77},
     {"law": "hoffmann2022", "name": "A", "value": 406.4, "low": None, "high": None},

@@ -14,6 +14,12 @@ from moelab.report import figures, theme
 from moelab.report.figures_tradeoffs import _labels
 from moelab.report.save import figure_svg
 
+CELLS = [
+    {"params_low": a, "params_high": 2 * a, "sparsity_low": low, "sparsity_high": high, "loss": 3 + low + a / 1e7}
+    for a in (1e6, 2e6, 4e6)
+    for low, high in ((0.0, 0.5), (0.5, 0.75))
+]
+BEST = [{"params_total": 3e6, "sparsity": 0.0}, {"params_total": 3e6, "sparsity": 0.5}]
 Draw = Callable[..., Any]
 # How each figure is drawn, the demo table it reads, and the columns it needs.
 FIGURES: dict[str, tuple[Draw, str, str]] = {
@@ -30,6 +36,11 @@ FIGURES: dict[str, tuple[Draw, str, str]] = {
         "x loss law kind",
     ),
     "pareto": (figures.pareto, "FRONT", "loss params_total label kind on_front"),
+    "surface": (
+        lambda table: figures.surface(CELLS, table, BEST, BEST[:1]),
+        "SIZED",
+        "params_total sparsity loss",
+    ),
     "serving_curve": (figures.serving_curve, "SERVING", "batch tokens_per_second time_per_output_token label"),
 }
 WORDS = {
@@ -42,6 +53,7 @@ WORDS = {
     "isoflop": ["1e12 FLOPs", "active parameters", "diamond: optimum"],
     "loss_against": ["granularity", "hoffmann2022"],
     "pareto": ["total parameters", "serving cost", "big", "small", "ring: recommended"],
+    "surface": ["total parameters", "sparsity", "0.75", "3M", "loss (nats per token)", "dashes: the best size"],
     "serving_curve": ["tokens per second", "time per output token (ms)", "MoE 64e top-8", "256"],
 }
 

@@ -19,7 +19,9 @@ def command(
     surface: Annotated[
         bool, typer.Option("--surface", help="Abnar's surface over params_total and sparsity; --x is one of the two.")
     ] = False,
-    plot: Annotated[str | None, typer.Option(help="Write the slice as a figure (.html, .svg, .png, .pdf).")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Write the slice or surface as a figure (.html, .svg, .png, .pdf).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Find where along one axis the loss is lowest, from runs of one compute.
@@ -35,14 +37,14 @@ def command(
 
     check_output(plot, "--plot", FIGURES)
     if surface:
-        _check_surface(x, log, plot)
+        _check_surface(x, log)
     columns = columns_of(load_table(runs, let or [], where or []))
     values = variable(columns, x)
     for name, found in ((x, values), (loss, columns.get(loss))):
         if found is None:
             raise InputError(f"isoflop: the table has no column {name!r}; its columns: {', '.join(columns)}")
     if surface:
-        _surface(columns, x, loss, 100 if draws is None else draws, seed, json)
+        _surface(columns, x, loss, 100 if draws is None else draws, seed, plot, json)
         return
     count = 1000 if draws is None else draws
     result = isoflop_slice(values, variable(columns, loss), name=x, log=log, draws=count, seed=seed)
@@ -75,7 +77,7 @@ def command(
         print_line(f"note: {result.outside} of {count} drawn parabolas have no minimum among the points")
 
 
-def _check_surface(x: str, log: bool, plot: str | None) -> None:
+def _check_surface(x: str, log: bool) -> None:
     """Raises InputError for options of a slice that a surface cannot follow."""
     from moelab.errors import InputError
     from moelab.fitting.surface import AXES
@@ -84,11 +86,9 @@ def _check_surface(x: str, log: bool, plot: str | None) -> None:
         raise InputError(f"--x: with --surface expected one of {', '.join(AXES)}, got {x!r}")
     if log:
         raise InputError("--log: a surface is in ln params_total and -ln(1 - sparsity) already; leave it out")
-    if plot is not None:
-        raise InputError("--plot: draws a slice, not a surface; keep one sparsity with --where and leave out --surface")
 
 
-def _surface(columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, json: bool) -> None:
+def _surface(columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, plot: str | None, json: bool) -> None:
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
     from moelab.fitting.columns import variable
@@ -101,6 +101,10 @@ def _surface(columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, 
             raise InputError(f"isoflop: the table has no column {name!r}; its columns: {', '.join(columns)}")
     result = isoflop_surface(*needed.values(), subsamples=draws, seed=seed)
     best, notes = result.optimum(), compute_notes(columns)
+    if plot:
+        from moelab.report.save import save_figure
+
+        save_figure(result.plot(), plot)
     if json:
         print_json(
             {

@@ -24,8 +24,9 @@ AXES = ("params_total", "sparsity")
 class Surface:
     """L = sum a_i n^i + sum b_j s^j + sum c_k (n s)^k + d at one compute.
 
-    `degrees` are (n, s, n s); `correlation` is that of predicted and measured loss on held-out folds; `subsamples`
-    are re-fits on 80 % of the runs.
+    `degrees` are (n, s, n s), `coefficients` (t,), `subsamples` (draws, t) of re-fits on 80 % of the runs;
+    `correlation` and `error` (mean square, nats squared) compare predicted and measured loss on held-out folds;
+    `limits` (2, 2) are the least and greatest n and s; `points` are params_total, sparsity and loss of the runs.
     """
 
     degrees: tuple[int, int, int]
@@ -33,8 +34,19 @@ class Surface:
     subsamples: Array
     correlation: float
     error: float
-    n_points: int
     limits: Array
+    points: tuple[Array, Array, Array]
+
+    @property
+    def n_points(self) -> int:
+        """Runs that the surface was fitted to."""
+        return len(self.points[0])
+
+    def plot(self) -> Any:
+        """Loss over size and sparsity with the runs, the best size per sparsity and the optimum: an Altair chart."""
+        from moelab.fitting.plots import plot_surface
+
+        return plot_surface(self)
 
     def loss(self, params: Any, sparsity: Any, coefficients: Array | None = None) -> Array:
         """The surface at total parameters and sparsity."""
@@ -125,8 +137,8 @@ def isoflop_surface(
         subsamples=np.array([_solve(terms[r], loss[r]) for r in rows]),
         correlation=correlation,
         error=error,
-        n_points=len(loss),
         limits=np.array([[n.min(), n.max()], [s.min(), s.max()]]),
+        points=(params, sparsity, loss),
     )
 
 

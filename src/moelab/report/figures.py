@@ -4,6 +4,7 @@ from moelab.report.figures_laws import holdout_error, predicted_measured
 from moelab.report.figures_plans import candidates, verification
 from moelab.report.figures_runs import learning_curves, loss_by_size
 from moelab.report.figures_slices import isoflop, loss_against
+from moelab.report.figures_surfaces import surface
 from moelab.report.figures_tradeoffs import pareto, serving_curve
 from moelab.report.save import save_figure
 
@@ -18,5 +19,6 @@ __all__ = [
     "predicted_measured",
     "save_figure",
     "serving_curve",
+    "surface",
     "verification",
 ]
