@@ -193,9 +193,9 @@ def test_identical_experts_are_a_dense_feed_forward(name: str) -> None:
     torch.testing.assert_close(moe(x, context=context())[0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("router", ["token_choice", "expert_choice"])
-def test_all_experts_chosen_is_their_weighted_sum(router: str) -> None:
-    moe = layer(router=router, top_k=E, normalize_gates=False)
+@pytest.mark.parametrize("options", [{"normalize_gates": False}, {"router": "expert_choice"}])
+def test_all_experts_chosen_is_their_weighted_sum(options: dict[str, Any]) -> None:
+    moe = layer(top_k=E, **options)
     x = tokens()
     gates = (x @ moe.router.weight.T).softmax(-1)
     results = torch.stack([torch.stack([expert(moe, e, r) for e in range(E)]) for r in x.flatten(0, 1)])

@@ -317,6 +317,14 @@ def test_every_router_trains_and_generates(name: str) -> None:
         ({"router": "expert_choice", "group_size": 5}, "group_size: group_size x top_k must be a multiple"),
         ({"router": "expert_choice", "score": "sigmoid"}, "score: the router expert_choice has no such option"),
         ({"router": "expert_choice", "balance_loss": 1.0}, "balance_loss: the router expert_choice has no such loss"),
+        (
+            {"router": "expert_choice", "normalize_gates": False},
+            "normalize_gates: the router expert_choice",
+        ),
+        (
+            {"router": "soft", "group_size": 4, "normalize_gates": False},
+            "normalize_gates: the router soft normal",
+        ),
         ({"router": "hash", "score": "sigmoid"}, "score: the router hash has no such option"),
         ({"router": "hash", "z_loss": 0.5}, "z_loss: the router hash has no such loss"),
         ({"router": "mixture_of_tokens", "group_size": 2, "temperature": 1e-38}, "temperature: .* 0.000001"),

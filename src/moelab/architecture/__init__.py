@@ -1,7 +1,8 @@
 """What a model is: validated configs, exact parameter and FLOP counts, presets of public models. No torch."""
 
-from moelab.architecture.config import MLAConfig, ModelConfig, MoEConfig
+from moelab.architecture.config import MLAConfig, ModelConfig
 from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
+from moelab.architecture.experts import MoEConfig
 from moelab.architecture.presets import PRESETS, load_model, load_preset
 from moelab.architecture.shape import Shape
 from moelab.architecture.transition import token_choice_config

@@ -9,7 +9,8 @@ M = 3 (2 N_a + 4 d seq n_layers) and C = M D. Our exact counts add norms, router
 import math
 from dataclasses import dataclass
 
-from moelab.architecture.config import ModelConfig, MoEConfig
+from moelab.architecture.config import ModelConfig
+from moelab.architecture.experts import MoEConfig
 from moelab.errors import InputError
 
 ALPHA, ZETA, MU = 8 / 3, 88.0, 22.0

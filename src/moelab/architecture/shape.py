@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture.config import UNLEARNED, ModelConfig, MoEConfig
+from moelab.architecture.config import ModelConfig
+from moelab.architecture.experts import UNLEARNED, MoEConfig
 
 Integers = int | NDArray[np.int64]
 """An integer, or an array of them: the formulas read the same."""

@@ -1,6 +1,7 @@
 """What a model that mixes or lets experts choose turns into: token choice with the same weights (arXiv 2310.15961)."""
 
-from moelab.architecture.config import MIXING, ModelConfig
+from moelab.architecture.config import ModelConfig
+from moelab.architecture.experts import MIXING
 from moelab.errors import InputError
 
 _GROUP_OPTIONS = ("grouping", "group_size", "temperature", "learned_temperature", "separate_emit", "mixing")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
-from moelab.architecture.config import UNLEARNED
+from moelab.architecture.experts import UNLEARNED
 from moelab.model.attention import Attention, RMSNorm, rotary_table
 from moelab.model.cache import KVCache, LayerCache
 from moelab.model.cross_entropy import linear_cross_entropy

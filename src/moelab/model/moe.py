@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
-from moelab.architecture.config import UNLEARNED
+from moelab.architecture.experts import UNLEARNED
 from moelab.errors import InputError
 from moelab.model.dispatch import dispatch_experts
 from moelab.model.feed_forward import Experts, FeedForward
