@@ -84,6 +84,27 @@ def test_empty_lists_are_named(changes: dict[str, Any], message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": {**BASE, "data": {"path": "elsewhere"}}}, "base: data.path: every run reads the study's own text"),
+        (
+            {"sweep": {"values": [0.1], "runs": [{"name": "s", "set": {"train.learning_rate": 1}}]}},
+            "sweep: runs: s sets train.learning_rate itself",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        study({"name": "g"}, **changes)
+
+
+def test_a_run_with_a_text_of_its_own_is_refused() -> None:
+    tiny = study({"name": "g", "set": {"data.path": "elsewhere"}})
+    with pytest.raises(InputError, match=r"runs g: data.path: every run reads the study's own text"):
+        build_runs(tiny, tiny.runs, "data", {})
+
+
 def test_two_stages_of_one_name_are_refused() -> None:
     stages = [{"name": "first", "runs": [{"name": name}]} for name in "ab"]
     with pytest.raises(InputError, match="stages: the name 'first' stands twice"):

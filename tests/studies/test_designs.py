@@ -107,6 +107,10 @@ def test_a_budget_of_too_few_steps_is_named() -> None:
         ({"set": {"train.seed": 1}, "zip": {"train.seed": [2]}}, "zip.train.seed: sets train.seed, and so does set"),
         ({"set": {"train": {"seed": 1}, "train.seed": 2}}, "set.train.seed: sets train.seed, and so does set.train;"),
         (
+            {"design": "expansion", "expansion": [2], "tokens": 10**6, "sizes": [{"moe": {"n_experts": 3}}]},
+            "sizes.0.moe: the design expansion decides the experts",
+        ),
+        (
             {"design": "ladder", "tokens": 10**6, "branch": False, "decay_fraction": 0.1},
             "decay_fraction: only branches",
         ),

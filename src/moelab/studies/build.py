@@ -4,7 +4,7 @@ from typing import Any
 
 from moelab.errors import InputError
 from moelab.runs import RunConfig
-from moelab.studies.config import RATE, StudyConfig
+from moelab.studies.config import OWN_TEXT, RATE, StudyConfig
 from moelab.studies.designs import Planned, RunSource, Template
 from moelab.studies.designs.ladder import BRANCH_OF, TRUNK
 from moelab.studies.partial import check_base
@@ -84,13 +84,14 @@ def _check_steps(
     study: StudyConfig, sources: list[RunSource], planned: list[RunConfig], rated: list[RunConfig]
 ) -> None:
     """Raises InputError where the batch that a rule chose leaves a run fewer steps than its entry asks for."""
-    least = {source.name: getattr(source, "min_steps", 1) for source in sources}
+    asked = {source.name: getattr(source, "min_steps", 1) for source in sources}
     for before, run in zip(planned, rated, strict=True):
         group, train = run.labels["group"], run.train
-        if train.batch_tokens != before.train.batch_tokens and train.steps < least[group]:
+        least = asked.get(group, 1)
+        if train.batch_tokens != before.train.batch_tokens and train.steps < least:
             raise InputError(
                 f"study {study.name}, runs {group}: learning_rate.batch: {train.batch_tokens:,} tokens leave "
-                f"{run.name} {train.steps} steps; at least {least[group]} (min_steps) are needed"
+                f"{run.name} {train.steps} steps; at least {least} (min_steps) are needed"
             )
 
 
@@ -103,6 +104,8 @@ def build_run(study: StudyConfig, group: str, fields: dict[str, Any], replicate:
     value = _merge(base, {"data": {"path": data}, "labels": {"group": group}})
     for key, field_value in fields.items():
         value = _merge(value, _nested(key, field_value))
+    if isinstance(value["data"], dict) and value["data"].get("path") != data:
+        raise InputError(f"study {study.name}, runs {group}: data.path: {OWN_TEXT}")
     try:
         config = RunConfig.parse(value)
     except InputError as error:

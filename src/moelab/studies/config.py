@@ -8,7 +8,7 @@ from moelab.config import Config, Count, CountOrZero, Fraction, Positive
 from moelab.data import PrepareConfig
 from moelab.errors import InputError
 from moelab.serving import Traffic
-from moelab.studies.designs import RunSource, parse_source
+from moelab.studies.designs import RunGrid, RunSource, parse_source
 from moelab.studies.designs.ladder import Ladder
 from moelab.studies.designs.learning_rate import LearningRateRule
 from moelab.studies.designs.mixtures import MixtureOfTokens
@@ -16,6 +16,7 @@ from moelab.studies.executors.options import ExecutorConfig
 from moelab.studies.partial import check_base
 
 RATE = "train.learning_rate"
+OWN_TEXT = "every run reads the study's own text, prepared from its `data`; leave it out"
 
 
 def _source(value: Any) -> RunSource:
@@ -36,6 +37,13 @@ class Sweep(Config):
     field: str = RATE
     values: list[float] = Field(min_length=1)
     runs: list[Source] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _leave_the_field(self) -> Self:
+        for source in self.runs:
+            if isinstance(source, RunGrid) and self.field in {*source.set, *source.zip}:
+                raise ValueError(f"runs: {source.name} sets {self.field} itself, which the sweep is to choose")
+        return self
 
 
 class FitStep(Config):
@@ -119,6 +127,8 @@ class StudyConfig(Config):
     @field_validator("base")
     @classmethod
     def _of_a_run(cls, base: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(base.get("data"), dict) and "path" in base["data"]:
+            raise ValueError(f"data.path: {OWN_TEXT}")
         try:
             check_base(base, "")
         except InputError as error:

@@ -76,7 +76,8 @@ def _reach(outcome: StudyOutcome) -> str:
     """Which runs have the swept value."""
     rule = outcome.study.learning_rate
     if rule is None or rule.carry == "constant":
-        return " for every run, MoE and the final ones included"
+        times = "" if rule is None or rule.factor == 1 else f", times {rule.factor:g},"
+        return f"{times} for every run, MoE and the final ones included"
     rates = [config.train.learning_rate for config, _ in outcome.trained]
     return (
         f", carried to every other run by the ratio of the rule `{rule.carry}` ({min(rates):.3g} to {max(rates):.3g})"

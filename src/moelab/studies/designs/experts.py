@@ -8,7 +8,7 @@ from pydantic import model_validator
 from moelab.architecture import ModelConfig
 from moelab.config import Count
 from moelab.errors import InputError
-from moelab.studies.designs.base import Budgeted, Counts, Planned, Template
+from moelab.studies.designs.base import EXPERTS, Budgeted, Counts, Planned, Template
 from moelab.studies.designs.shapes import with_experts
 
 
@@ -19,6 +19,14 @@ class ExpertSweep(Budgeted):
     moe: dict[str, Any] = {}
     moe_every: Count = 1
     dense: bool = True
+
+    @model_validator(mode="after")
+    def _backbones_only(self) -> Self:
+        for place, size in enumerate(self.sizes):
+            name = next((name for name in EXPERTS if name in size), None)
+            if name is not None:
+                raise ValueError(f"sizes.{place}.{name}: the design {self.design} decides the experts; leave it out")
+        return self
 
     def plan(self, template: Template) -> list[Planned]:
         """Backbone by backbone, budget by budget: the dense twin, then the experts."""
