@@ -1,0 +1,71 @@
+"""How a model is laid out over devices, and the largest batch that memory and the limits on latency allow."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.serving.hardware import Hardware
+from moelab.serving.roofline import Layout, Load, Step, prompt_time, step_of
+from moelab.serving.traffic import Traffic
+
+Array = NDArray[Any]
+BISECTIONS, FALSE_POSITIONS = 4, 3
+"""Steps towards the largest batch within a limit, on a logarithmic scale and then along the chord: within 1 % of it."""
+
+
+def layouts_of(traffic: Traffic) -> list[Layout]:
+    """Every layout that `serve` may choose."""
+    counts = [traffic.gpus] if traffic.gpus else [2**k for k in range(traffic.max_gpus.bit_length())]
+    return [Layout(g, parallel) for g in counts for parallel in ((False, True) if g > 1 else (False,))]
+
+
+def least_gpus(load: Load, hardware: Hardware) -> Array:
+    """The smallest power of two whose memory holds the weights and one request (n,)."""
+    room = hardware.memory * hardware.usable_memory
+    need = (load.weight_bytes + load.kv_bytes) / room
+    return np.exp2(np.ceil(np.log2(np.maximum(need, 1.0)))).astype(np.int64)
+
+
+def memory_of(load: Load, layout: Layout, batch: Array) -> Array:
+    """Bytes of weights and of the KV cache of `batch` requests, on one device (n,)."""
+    return layout.weights(load) + batch * load.kv_bytes * layout.kv_share(load)
+
+
+def largest_batch(load: Load, layout: Layout, traffic: Traffic, hardware: Hardware) -> tuple[Array, Array, Array]:
+    """The largest batch within memory, `tpot` and `ttft`, its step time and the time of one prompt (n,); 0: none."""
+    prompt = prompt_time(load, layout, hardware, traffic, alone=False)
+    first = prompt_time(load, layout, hardware, traffic, alone=True) if layout.expert_parallel else prompt
+    steps = step_of(load, layout, hardware, traffic.imbalance, prompt / traffic.output)
+    room = hardware.memory * hardware.usable_memory - layout.weights(load)
+    cap = traffic.batch or traffic.max_batch * layout.gpus
+    most = np.minimum(np.floor(room / (load.kv_bytes * layout.kv_share(load))), cap)
+    most = np.where(layout.fits(load) & (most >= (traffic.batch or 1)), most, 0.0)
+    batch = np.maximum(most, 1.0)
+    step = steps.seconds(batch)
+    limit = np.full_like(step, np.inf if traffic.tpot is None else traffic.tpot)
+    if traffic.ttft is not None:
+        limit = np.minimum(limit, traffic.ttft - first)
+    late = np.flatnonzero((step > limit) & (most >= 1))
+    if len(late) and traffic.batch is None:
+        some = steps.take(late)
+        batch[late] = _shrink(some, batch[late], limit[late])
+        step[late] = some.seconds(batch[late])
+    return np.where((most >= 1) & (step <= limit), batch, 0.0), step, first
+
+
+def _shrink(steps: Step, most: Array, limit: Array) -> Array:
+    """The largest whole batch between 1 and `most` found within the limit: bisection, then false position."""
+    low, high = np.ones_like(most), most
+    at_low, at_high = steps.seconds(low), steps.seconds(high)
+    for attempt in range(BISECTIONS + FALSE_POSITIONS):
+        if attempt < BISECTIONS:
+            middle = np.sqrt(low * high)
+        else:
+            part = (limit - at_low) / np.maximum(at_high - at_low, 1e-30)
+            middle = low + (high - low) * np.clip(part, 0.02, 0.98)
+        seconds = steps.seconds(middle)
+        ok = seconds <= limit
+        low, at_low = np.where(ok, middle, low), np.where(ok, seconds, at_low)
+        high, at_high = np.where(ok, high, middle), np.where(ok, at_high, seconds)
+    return np.asarray(np.maximum(np.floor(low + 1e-9), 1.0))
