@@ -88,7 +88,7 @@ def test_too_few_draws_claim_no_coverage(sweep) -> None:
 
 
 def test_enormous_tables_are_ordered_without_overflow(sweep) -> None:
-    from moelab.fitting.columns import compute_order
+    from moelab.fitting.observations import compute_order
 
     order = compute_order({"params_total": np.array([1e208, 2e208]), "tokens": np.array([3e109, 1e109])})
     assert order is not None

@@ -6,8 +6,8 @@ from scipy.optimize import least_squares, minimize
 
 from moelab.errors import InputError
 from moelab.fitting import fit
-from moelab.fitting.columns import observations
 from moelab.fitting.objective import Objective
+from moelab.fitting.observations import observations
 from moelab.fitting.parameters import Parameters
 from moelab.fitting.solver import Problem
 from moelab.fitting.solver import minimise as minimise_batch

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
-from moelab.fitting.columns import Observations, observations
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
+from moelab.fitting.observations import Observations, observations
 from moelab.fitting.parameters import Parameters, known_name
 from moelab.fitting.solver import Problem, minimise
 from moelab.fitting.starts import draw_starts

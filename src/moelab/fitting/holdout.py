@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL
-from moelab.fitting.columns import Observations, columns_of, observations
+from moelab.fitting.columns import columns_of
 from moelab.fitting.fit import fit_observations
 from moelab.fitting.fitted import FittedLaw, Holdout
+from moelab.fitting.observations import Observations, observations
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
