@@ -6,15 +6,19 @@ Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of w
 with experts of width 64, about 16M. All 4 layers, width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient
 clipping. Both run in fp32, and in bf16 autocast where the processor has bf16 instructions; transformers' MoE with
 `grouped_mm` and `eager` experts (`batched_mm` copies the weights for every routed row: over 10 GB here). The fastest
-of each counts. Needs `pip install transformers`.
+of each counts. Every measurement has a process of its own, so that each peak of memory is its own. moelab tells the C
+library to keep freed memory, as `moelab train` does; transformers is measured as it comes and ("kept") with the same.
+Needs `pip install transformers`.
 """
 
 import argparse
-import gc
 import importlib.util
+import itertools
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +30,7 @@ from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.model import build_model, resolve_dispatch
 from moelab.runs import TrainConfig
 from moelab.training import Optimizer
-from moelab.training.memory import peak_memory_bytes, reset_peak_memory
+from moelab.training.memory import keep_freed_memory, peak_memory_bytes, reset_peak_memory
 
 BATCH, SEQ = 16, 256
 BASE = {"vocab_size": 4096, "d_model": 256, "n_layers": 4, "n_heads": 4, "tie_embeddings": False}
@@ -51,35 +55,47 @@ def main() -> None:
     options.add_argument("--models", default=",".join(MODELS), help=f"some of {', '.join(MODELS)}")
     options.add_argument("--compile", action="store_true", help="also the peer's dense model through torch.compile")
     options.add_argument("--out", type=Path, help="also write the figures as JSON")
+    options.add_argument("--one", nargs=2, metavar=("MODEL", "VARIANT"), help=argparse.SUPPRESS)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
+    if chosen.one:
+        print(json.dumps(tokens_per_second(*chosen.one, chosen.steps)))
+        return
     peak = product_peak()
     print(f"{chosen.threads} threads, torch {torch.__version__}, fp32 product peak {peak / 1e9:.0f} GFLOP/s")
-    results = {
-        kind: measure(kind, chosen.steps, chosen.rounds, peak, chosen.compile) for kind in chosen.models.split(",")
-    }
+    results = {kind: measure(kind, chosen, peak) for kind in chosen.models.split(",")}
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         value = {"threads": chosen.threads, "torch": torch.__version__, "peak_gflops": peak / 1e9, **results}
         chosen.out.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def measure(kind: str, steps: int, rounds: int, peak: float, compiled: bool = False) -> dict[str, Any]:
+def measure(kind: str, chosen: argparse.Namespace, peak: float) -> dict[str, Any]:
     """Tokens per second of our step and of every peer's, medians over rounds that take turns."""
     config = ModelConfig.parse(MODELS[kind])
-    makers: dict[str, Callable[[], Step]] = {f"moelab {p}": lambda p=p: ours(config, p) for p in precisions()}
-    plain = ("", "compiled") if compiled else ("",)
-    for precision in precisions():
-        for experts in () if not has_transformers() else ("grouped_mm", "eager") if config.moe else plain:
-            name = f"transformers {precision} {experts}".strip()
-            makers[name] = lambda p=precision, e=experts: theirs(config, p, e)
-    speeds: dict[str, list[float]] = {name: [] for name in makers}
+    names = [f"moelab {precision}" for precision in precisions()]
+    back_ends = ("grouped_mm", "eager") if config.moe else ("", "compiled") if chosen.compile else ("",)
+    if has_transformers():
+        for precision, experts, kept in itertools.product(precisions(), back_ends, ("", "kept")):
+            names.append(" ".join(f"transformers {precision} {experts} {kept}".split()))
+    speeds: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, int] = {}
-    for _ in range(rounds):
-        for name, make in makers.items():
-            speed, used = tokens_per_second(make, steps)
+    for _ in range(chosen.rounds):
+        for name in names:
+            words = [
+                sys.executable,
+                __file__,
+                "--steps",
+                chosen.steps,
+                "--threads",
+                chosen.threads,
+                "--one",
+                kind,
+                name,
+            ]
+            done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)
+            speed, memory[name] = json.loads(done.stdout.splitlines()[-1])
             speeds[name].append(speed)
-            memory[name] = used
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     return report(kind, config, medians, memory, peak)
 
@@ -97,11 +113,13 @@ def report(
         print(f"  {name:<28} {speed:>8,.0f} tokens/s  {share:6.1%} of the peak  {memory[name] / 1e6:>7,.0f} MB peak")
     if not peers:
         print("  transformers is not installed: nothing to compare with (pip install transformers)")
-        return {"tokens_per_second": medians, "memory_bytes": memory, "ratio": None, "best": [ours_best]}
-    peer_best = max(peers, key=lambda name: medians[name])
-    ratio = medians[ours_best] / medians[peer_best]
-    print(f"  ratio: {ours_best} / {peer_best} = {ratio:.2f}")
-    return {"tokens_per_second": medians, "memory_bytes": memory, "ratio": ratio, "best": [ours_best, peer_best]}
+        return {"tokens_per_second": medians, "memory_bytes": memory, "ratio": None}
+    ratios = {}
+    for how, wanted in (("as it comes", False), ("freed memory kept", True)):
+        best = max((name for name in peers if ("kept" in name) == wanted), key=lambda name: medians[name])
+        ratios[how] = medians[ours_best] / medians[best]
+        print(f"  ratio: {ours_best} / {best} = {ratios[how]:.2f}")
+    return {"tokens_per_second": medians, "memory_bytes": memory, "ratio": ratios}
 
 
 def precisions() -> tuple[str, ...]:
@@ -193,15 +211,19 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
-def tokens_per_second(make: Callable[[], Step], steps: int) -> tuple[float, int]:
-    """Speed of `steps` steps after one that is not counted, and the peak memory of the process meanwhile.
+def tokens_per_second(kind: str, variant: str, steps: int) -> tuple[float, int]:
+    """Speed of `steps` steps after two that are not counted, and the peak memory of this process meanwhile.
 
     On one thread it is the processor's time that counts, which other work on the machine does not lengthen.
     """
+    config = ModelConfig.parse(MODELS[kind])
+    who, precision, *how = variant.split()
+    if who == "moelab" or "kept" in how:
+        keep_freed_memory()
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    gc.collect()
     reset_peak_memory()
-    step = make()
+    step = ours(config, precision) if who == "moelab" else theirs(config, precision, "".join(how).removesuffix("kept"))
+    step()
     step()
     began = clock()
     for _ in range(steps):

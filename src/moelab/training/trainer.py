@@ -23,9 +23,10 @@ from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, Progress, load_newest, save_checkpoint
 from moelab.training.log import Log, evaluation_numbers, logs_step
+from moelab.training.memory import keep_freed_memory
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
-from moelab.training.schedule import learning_rate_at
+from moelab.training.schedule import evaluation_steps, learning_rate_at
 from moelab.training.spikes import is_spike
 from moelab.training.vocabulary import count_vocabulary
 
@@ -45,6 +46,8 @@ class Trainer:
     def __init__(self, config: RunConfig, folder: RunFolder, dataset: Dataset, watch: Watcher | None = None) -> None:
         train = config.train
         torch.set_num_threads(train.threads)
+        if train.device == "cpu":
+            keep_freed_memory()
         self.config, self.folder, self.watch, self.world = config, folder, watch, world()
         self.dataset = dataset
         model = build_model(config.model, seed=train.seed, dispatch=train.dispatch)
@@ -74,9 +77,7 @@ class Trainer:
 
         Damaged checkpoints are told on stderr and in the record's notes.
         """
-        found, complaints = load_newest(self.folder.path / CHECKPOINTS)
-        remedy = "using the one before it" if found else "no other is left: starting again"
-        notes = [f"{complaint}; {remedy}" for complaint in complaints]
+        found, notes = load_newest(self.folder.path / CHECKPOINTS)
         for note in notes if self.world.main else []:
             print(f"warning: run {self.config.run_id}: {note}", file=sys.stderr)
         if found is None and self.config.parent is not None:
@@ -248,9 +249,3 @@ class Trainer:
         self.folder.save_progress(**numbers)
         if self.watch is not None:
             self.watch(numbers)
-
-
-def evaluation_steps(steps: int, evaluations: int) -> set[int]:
-    """The steps after which a run is evaluated: evenly spread, the last step always among them."""
-    evaluations = min(evaluations, steps)
-    return {math.ceil(steps * (i + 1) / evaluations) for i in range(evaluations)}
