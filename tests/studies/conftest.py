@@ -1,5 +1,6 @@
 """Runs of a second's fraction, and workers that are threads, so that a whole study takes a second."""
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import pytest
 
 from moelab.data import Dataset
 from moelab.runs import RunConfig
+from moelab.studies import StudyConfig, build_runs
 from moelab.studies.executors import End, ExecutorConfig, Order, collect, work
 
 Act = Callable[[Order, str], dict[str, str]]
@@ -74,3 +76,27 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setitem(collect._OPEN, "local", open_pool)
 
     return use
+
+
+BASE: dict[str, Any] = {
+    "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 96},
+    "train": {"tokens": 400_000, "seq_len": 128, "batch_tokens": 1024, "learning_rate": 0.02},
+}
+
+
+@pytest.fixture
+def base() -> dict[str, Any]:
+    """The base of the studies that `plan` plans: two dense layers of width 32, 390 steps."""
+    return copy.deepcopy(BASE)
+
+
+@pytest.fixture(scope="session")
+def plan() -> Callable[..., list[RunConfig]]:
+    """A function of entries and of changes to the rest of a study that returns its runs, nothing trained."""
+
+    def make(*entries: dict[str, Any], base: dict[str, Any] | None = None, **changes: Any) -> list[RunConfig]:
+        whole = {"name": "s", "title": "t", "data": {"sources": ["texts"]}, "base": base or BASE}
+        study = StudyConfig.parse({**whole, "runs": list(entries), **changes})
+        return build_runs(study, study.runs, "data", {})
+
+    return make

@@ -1,5 +1,6 @@
 """Designs plan what the papers say, exactly counted; budgets that cannot be met are named in one line."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,30 +10,14 @@ from hypothesis import strategies as st
 from moelab.architecture import count_flops, count_parameters
 from moelab.errors import InputError
 from moelab.runs import RunConfig, run_columns
-from moelab.studies import StudyConfig, build_runs, matching
+from moelab.studies import StudyConfig, matching
 from moelab.studies.config import Stage
 from moelab.studies.stages import carried
 
-BASE: dict[str, Any] = {
-    "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 96},
-    "train": {"tokens": 400_000, "seq_len": 128, "batch_tokens": 1024, "learning_rate": 0.02},
-}
+Plan = Callable[..., list[RunConfig]]
 
 
-def plan(*entries: dict[str, Any], base: dict[str, Any] | None = None, **changes: Any) -> list[RunConfig]:
-    value = {
-        "name": "s",
-        "title": "t",
-        "data": {"sources": ["texts"]},
-        "base": base or BASE,
-        "runs": list(entries),
-        **changes,
-    }
-    study = StudyConfig.parse(value)
-    return build_runs(study, study.runs, "data", {})
-
-
-def test_isoflop_runs_cost_the_same() -> None:
+def test_isoflop_runs_cost_the_same(plan: Plan) -> None:
     runs = plan(
         {
             "name": "iso",
@@ -55,14 +40,14 @@ def test_isoflop_runs_cost_the_same() -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(flops=st.floats(2e11, 5e12), ratio=st.floats(8, 40))
-def test_tokens_per_parameter_and_flops_agree(flops: float, ratio: float) -> None:
+def test_tokens_per_parameter_and_flops_agree(plan: Plan, flops: float, ratio: float) -> None:
     (run,) = plan({"name": "iso", "design": "isoflop", "flops": flops, "tokens_per_param": ratio})
     columns = run_columns(run)
     assert columns["train_flops"] == pytest.approx(flops, rel=0.011)
     assert columns["tokens"] / columns["params_active"] == pytest.approx(ratio, rel=0.6)
 
 
-def test_a_budget_of_too_few_steps_is_named() -> None:
+def test_a_budget_of_too_few_steps_is_named(plan: Plan) -> None:
     with pytest.raises(InputError, match=r"study s, runs iso: flops: .* steps of 1,024 tokens.*at least 50") as error:
         plan({"name": "iso", "design": "isoflop", "flops": 1e9, "params_total": 40_000})
     assert "\n" not in str(error.value)
@@ -123,18 +108,18 @@ def test_a_budget_of_too_few_steps_is_named() -> None:
         ({"design": "ladder", "tokens": [60_000], "decay_fraction": 0.99}, "within the warm-up"),
     ],
 )
-def test_what_cannot_be_met_is_named(entry: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_met_is_named(plan: Plan, entry: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         plan({"name": "x", **entry})
     assert "\n" not in str(error.value)
 
 
-def test_two_entries_of_one_name_are_refused() -> None:
+def test_two_entries_of_one_name_are_refused(plan: Plan) -> None:
     with pytest.raises(InputError, match="'x' stands twice"):
         plan({"name": "x"}, {"name": "x"})
 
 
-def test_granularity_keeps_sizes_and_pays_for_the_router() -> None:
+def test_granularity_keeps_sizes_and_pays_for_the_router(plan: Plan) -> None:
     runs = plan(
         {"name": "g", "design": "granularity", "granularity": [1, 2, 4, 8], "expansion": 8, "flops": 4e11},
     )
@@ -150,7 +135,7 @@ def test_granularity_keeps_sizes_and_pays_for_the_router() -> None:
     assert all(match.within for match in matching(runs))
 
 
-def test_expansion_multiplies_the_experts() -> None:
+def test_expansion_multiplies_the_experts(plan: Plan) -> None:
     sizes = [{}, {"d_model": 48, "n_heads": 6, "d_ff": 144}]
     runs = plan({"name": "x", "design": "expansion", "expansion": [4, 16], "sizes": sizes, "tokens": 1_000_000})
     assert [run_columns(run)["expansion"] for run in runs] == [1, 4, 16, 1, 4, 16]
@@ -167,8 +152,8 @@ EQUAL: dict[str, Any] = {
 }
 
 
-def test_equal_resources_are_equal_and_reuse_is_exact() -> None:
-    base = {**BASE, "model": {**BASE["model"], "n_layers": 3}}
+def test_equal_resources_are_equal_and_reuse_is_exact(plan: Plan, base: dict[str, Any]) -> None:
+    base = {**base, "model": {**base["model"], "n_layers": 3}}
     runs = plan(EQUAL, base=base)
     dense = [run for run in runs if run.labels["role"] == "dense"]
     assert [run.labels["times"] for run in dense] == ["1", "2"]
@@ -192,16 +177,16 @@ def test_equal_resources_are_equal_and_reuse_is_exact() -> None:
         assert fresh.model.n_dense_layers == 1
 
 
-def test_equal_resources_take_an_earlier_winner_as_it_is() -> None:
+def test_equal_resources_take_an_earlier_winner_as_it_is(plan: Plan, base: dict[str, Any]) -> None:
     moe = {"n_experts": 16, "top_k": 2, "d_expert": 24}
-    base = {**BASE, "model": {**BASE["model"], "moe": moe}}
+    base = {**base, "model": {**base["model"], "moe": moe}}
     runs = plan({"name": "equal", "design": "equal_resources", "flops": 6e11, "reuse": ["strict"]}, base=base)
     assert [run.model.moe is None for run in runs] == [True, True, False]
     assert runs[2].model.moe is not None
     assert runs[2].model.moe.n_experts == 16
 
 
-def test_overtraining_has_the_same_backbones_for_all_experts() -> None:
+def test_overtraining_has_the_same_backbones_for_all_experts(plan: Plan) -> None:
     entry = {
         "name": "o",
         "design": "overtraining",
@@ -218,7 +203,7 @@ def test_overtraining_has_the_same_backbones_for_all_experts() -> None:
     assert all(match.within for match in matching(runs))
 
 
-def test_overtraining_says_how_far_its_sizes_are_off() -> None:
+def test_overtraining_says_how_far_its_sizes_are_off(plan: Plan) -> None:
     entry = {"name": "o", "design": "overtraining", "flops": 3e11, "params_dense": [20_000], "n_experts": [1, 4]}
     runs = plan(entry)
     (found,) = [match for match in matching(runs) if match.column == "params_dense"]
@@ -227,7 +212,7 @@ def test_overtraining_says_how_far_its_sizes_are_off() -> None:
     assert found.miss == pytest.approx(twin / 20_000 - 1)
 
 
-def test_isoflop_says_how_far_its_ratios_and_sizes_are_off() -> None:
+def test_isoflop_says_how_far_its_ratios_and_sizes_are_off(plan: Plan) -> None:
     iso = {"name": "iso", "design": "isoflop", "flops": 3e11}
     (run,) = plan({**iso, "tokens_per_param": 20})
     (found,) = [match for match in matching([run]) if match.column == "tokens_per_param"]
@@ -237,21 +222,21 @@ def test_isoflop_says_how_far_its_ratios_and_sizes_are_off() -> None:
     assert [run.labels["aim_params_total"] for run in twins] == ["40000"], "one shape, with the size it misses most"
 
 
-def test_equal_resources_refuse_a_base_that_is_not_as_large() -> None:
-    base = {**BASE, "model": {**BASE["model"], "moe": {"n_experts": 16, "top_k": 2, "d_expert": 24}}}
+def test_equal_resources_refuse_a_base_that_is_not_as_large(plan: Plan, base: dict[str, Any]) -> None:
+    base = {**base, "model": {**base["model"], "moe": {"n_experts": 16, "top_k": 2, "d_expert": 24}}}
     entry = {"name": "equal", "design": "equal_resources", "flops": 6e11}
     with pytest.raises(InputError, match=r"params_total: the base's MoE has 99,520 parameters, -33.7% off 150,000"):
         plan({**entry, "params_total": 150_000}, base=base)
     assert len(plan({**entry, "params_total": 100_000}, base=base)) == 3
 
 
-def test_overtraining_runs_a_shape_once() -> None:
+def test_overtraining_runs_a_shape_once(plan: Plan) -> None:
     entry = {"name": "o", "design": "overtraining", "flops": [3e9], "n_experts": [1, 4], "min_steps": 1}
     near = plan({**entry, "params_dense": [4000, 4001]})
     assert len(near) == len(plan({**entry, "params_dense": [4000]})) == 2
 
 
-def test_a_stage_carries_only_fields_that_runs_have() -> None:
+def test_a_stage_carries_only_fields_that_runs_have(plan: Plan) -> None:
     run = plan({"name": "grid", "set": {"train.tokens": 6400}})[0]
     runs = [{"name": "g", "set": {"train.seed": 0}}]
     assert carried(Stage(name="s", runs=runs, carry=["train.seed"]), run) == {"train.seed": run.train.seed}
@@ -259,150 +244,7 @@ def test_a_stage_carries_only_fields_that_runs_have() -> None:
         carried(Stage(name="s", runs=runs, carry=["model.d_modle"]), run)
 
 
-def test_a_ladder_branches_off_one_trunk() -> None:
-    trunk, *branches = plan({"name": "l", "design": "ladder", "tokens": [400_000, 800_000, 1_600_000]})
-    assert trunk.train.schedule == "constant"
-    assert [b.train.schedule for b in branches] == ["wsd"] * 3
-    starts = [b.train.steps - b.train.decay for b in branches]
-    assert list(trunk.train.keep_steps) == starts
-    assert trunk.train.steps == starts[-1]
-    assert [int(b.labels["branch_step"]) for b in branches] == starts
-    assert {b.train.warmup for b in branches} == {trunk.train.warmup}
-
-
-def test_a_ladder_keeps_the_bases_warmup_and_decay() -> None:
-    base = {**BASE, "train": {**BASE["train"], "warmup_steps": 17, "decay_fraction": 0.3}}
-    ladder = {"name": "l", "design": "ladder", "tokens": [400_000, 800_000]}
-    runs = plan(ladder, base=base)
-    assert {run.train.warmup for run in runs} == {17}
-    assert [run.train.decay / run.train.steps for run in runs[1:]] == pytest.approx([0.3, 0.3], abs=0.003)
-    assert plan({**ladder, "decay_fraction": 0.5}, base=base)[1].train.decay == 196
-
-
-def test_branches_have_their_trunks_learning_rate() -> None:
-    changes = {"learning_rate": {"rule": "deepseek2024"}}
-    runs = plan({"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000]}, **changes)
-    assert len({run.train.learning_rate for run in runs}) == 1
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"design": "ladder", "tokens": [400_000, 800_000]},
-        {"design": "mixture_of_tokens", "group_size": 8, "tokens": 10**6},
-    ],
-)
-def test_a_batch_that_would_break_the_design_is_refused(entry: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"learning_rate.batch: x is .*, planned for one batch"):
-        plan({"name": "x", **entry}, learning_rate={"rule": "deepseek2024", "batch": True})
-
-
-def test_a_rules_batch_leaves_whole_steps_nearest_to_the_tokens() -> None:
-    changes = {"learning_rate": {"rule": "deepseek2024", "batch": True}}
-    ladder = {"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000], "branch": False}
-    for run, asked in zip(plan(ladder, **changes), plan(ladder), strict=True):
-        batch = run.train.batch_tokens
-        assert batch != asked.train.batch_tokens
-        assert run.train.tokens % batch == 0
-        assert abs(run.train.tokens - asked.train.tokens) <= batch / 2
-
-
-def test_a_rules_batch_keeps_the_flops_and_says_by_how_much_it_misses_them() -> None:
-    changes = {"learning_rate": {"rule": "deepseek2024", "batch": True}}
-    iso = {"name": "iso", "design": "isoflop", "flops": 1e11, "params_total": 60_000, "min_steps": 20}
-    (run,) = plan(iso, **changes)
-    columns = run_columns(run)
-    half = columns["flops_per_token"] * run.train.batch_tokens / 2
-    assert abs(columns["train_flops"] - 1e11) <= half
-    (found,) = [match for match in matching([run]) if match.column == "train_flops"]
-    assert found.miss == pytest.approx(columns["train_flops"] / 1e11 - 1)
-    steps = run.train.steps
-    with pytest.raises(InputError, match=rf"runs iso: learning_rate.batch: .* {steps} steps; at least {steps + 1}"):
-        plan({**iso, "min_steps": steps + 1}, **changes)
-
-
-@pytest.mark.parametrize(
-    ("rule", "message"),
-    [
-        ({"rule": "bogus"}, "learning_rate.rule: input should be 'sweep', 'steplaw2025', .* got 'bogus'"),
-        ({"rule": "sweep", "batch": True}, "batch: needs a rule that gives a batch"),
-        ({"rule": "steplaw2025", "carry": "constant"}, "carry: only the rule sweep carries"),
-    ],
-)
-def test_rules_that_would_be_ignored_are_refused(rule: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message) as error:
-        plan({"name": "g"}, learning_rate=rule)
-    assert "\n" not in str(error.value)
-
-
-def test_a_factor_holds_for_a_constant_rate_too() -> None:
-    sweep = {"values": [0.02], "runs": [{"name": "sweep"}]}
-    (run,) = plan({"name": "g"}, sweep=sweep, learning_rate={"carry": "constant", "factor": 0.5})
-    assert run.train.learning_rate == pytest.approx(0.01)
-
-
-def test_learning_rates_cross_with_batches_and_keep_their_own() -> None:
-    entry = {
-        "name": "r",
-        "design": "learning_rate",
-        "tokens": 400_000,
-        "learning_rate": [0.01, 0.02],
-        "batch_tokens": [512, 1024],
-    }
-    runs = plan(entry, learning_rate={"rule": "steplaw2025"})
-    found = [(run.train.batch_tokens, run.train.learning_rate) for run in runs]
-    assert found == [(512, 0.01), (512, 0.02), (1024, 0.01), (1024, 0.02)]
-    assert {run.train.steps * run.train.batch_tokens for run in runs} == {399_872, 400_384} or len(runs) == 4
-
-
-def test_repeats_copy_runs_with_other_seeds() -> None:
-    grid = {"name": "g", "set": {"train.tokens": [200_000, 400_000, 800_000]}}
-    runs = plan(grid, {"name": "again", "design": "repeats", "of": ["g"], "seeds": 2})
-    assert [(run.train.tokens, run.train.seed) for run in runs[3:]] == [(400_000, 1), (400_000, 2)]
-    assert {run.labels["group"] for run in runs} == {"g"}
-
-
-@pytest.mark.parametrize("which", ["first", "last", "all"])
-def test_repeats_of_a_branched_ladder_bring_their_own_trunks(which: str) -> None:
-    ladder = {"name": "l", "design": "ladder", "tokens": [400_000, 1_600_000]}
-    again = {"name": "again", "design": "repeats", "of": ["l"], "which": which}
-    runs = plan(ladder, again, learning_rate={"rule": "deepseek2024"})
-    trunks = {run.labels["trunk"]: run for run in runs if "trunk" in run.labels}
-    assert len(trunks) == sum("trunk" in run.labels for run in runs) == 3
-    branches = [run for run in runs if "branch_of" in run.labels]
-    assert len(branches) == 2 + (4 if which == "all" else 2)
-    for branch in branches:
-        trunk = trunks[branch.labels["branch_of"]]
-        assert trunk.train.seed == branch.train.seed
-        assert trunk.train.learning_rate == branch.train.learning_rate
-        assert int(branch.labels["branch_step"]) in trunk.train.keep_steps
-    tokens = [branch.train.tokens for branch in branches]
-    assert {"first": tokens[0], "last": tokens[1]}.get(which, tokens[-1]) == tokens[-1]
-
-
-def test_repeats_go_on_after_the_seeds_there_are() -> None:
-    base = {**BASE, "train": {**BASE["train"], "seed": 7}}
-    again = {"name": "again", "design": "repeats", "of": ["g"], "seeds": 2}
-    runs = plan({"name": "g", "replicates": 3}, again, base=base)
-    assert [run.train.seed for run in runs] == [7, 8, 9, 10, 11]
-    runs = plan({"name": "g", "set": {"train": {"seed": 4}}}, again, base=base)
-    assert [run.train.seed for run in runs] == [4, 5, 6]
-
-
-def test_each_size_of_a_ladder_has_its_own_trunk() -> None:
-    runs = plan({"name": "l", "design": "ladder", "tokens": [400_000], "sizes": [{"d_ff": 48}, {"d_ff": 96}]})
-    trunks = {run.labels["trunk"]: run.model.d_ff for run in runs if "trunk" in run.labels}
-    assert list(trunks.values()) == [48, 96]
-    assert [trunks[run.labels["branch_of"]] for run in runs if "branch_of" in run.labels] == [48, 96]
-
-
-@pytest.mark.parametrize("fields", [{"train.learning_rate": [0.01, 0.02]}, {"train": [{"learning_rate": 0.01}]}])
-def test_a_grid_keeps_the_learning_rates_it_sets(fields: dict[str, Any]) -> None:
-    runs = plan({"name": "g", "set": fields}, learning_rate={"rule": "steplaw2025"})
-    assert [run.train.learning_rate for run in runs] == [0.01, 0.02][: len(runs)]
-
-
-def test_mixture_of_tokens_has_its_rivals_and_its_transition() -> None:
+def test_mixture_of_tokens_has_its_rivals_and_its_transition(plan: Plan) -> None:
     runs = plan(
         {
             "name": "m",
@@ -425,37 +267,7 @@ def test_mixture_of_tokens_has_its_rivals_and_its_transition() -> None:
     assert flops[0].dense_ffn == flops[1].experts
 
 
-def test_rules_set_the_learning_rate_and_the_batch() -> None:
-    entry = {"name": "g", "set": {"train.tokens": 1_600_000}}
-    (run,) = plan(entry, learning_rate={"rule": "steplaw2025", "factor": 0.25, "batch": True})
-    n = count_parameters(run.model).params_non_embedding
-    assert run.train.learning_rate == pytest.approx(
-        0.25 * 1.79 * n**-0.713 * run_columns(run)["tokens"] ** 0.307, rel=0.01
-    )
-    assert run.train.batch_tokens == pytest.approx(0.58 * 1_600_000**0.571, abs=64)
-
-
-def test_a_swept_rate_is_carried_by_a_rule() -> None:
-    sweep = {"values": [0.01, 0.02], "runs": [{"name": "sweep", "set": {"train.tokens": 400_000}}]}
-    grid = {"name": "g", "set": {"train.tokens": [400_000, 1_600_000]}}
-    runs = plan(grid, sweep=sweep, learning_rate={"rule": "sweep"})
-    assert runs[0].train.learning_rate == pytest.approx(0.02)
-    assert runs[1].train.learning_rate == pytest.approx(0.02 * 4**-0.125, rel=1e-3)
-    kept = plan(grid, sweep=sweep, learning_rate={"rule": "sweep", "carry": "constant"})
-    assert {run.train.learning_rate for run in kept} == {0.02}
-    with pytest.raises(InputError, match=r"learning_rate.rule|sweep needs a `sweep`"):
-        plan(grid, learning_rate={"rule": "sweep"})
-
-
-def test_small_models_are_warned_off_step_law() -> None:
-    from moelab.studies.designs.learning_rate import LearningRateRule
-
-    said = LearningRateRule(rule="steplaw2025").warnings(plan({"name": "g"}))
-    assert any("four times too high" in text for text in said)
-    assert LearningRateRule().warnings(plan({"name": "g"})) == []
-
-
-def test_runs_of_a_study_are_written_and_read_alike() -> None:
-    value = {"name": "s", "title": "t", "data": {"sources": ["texts"]}, "base": BASE, "runs": [EQUAL, {"name": "g"}]}
+def test_runs_of_a_study_are_written_and_read_alike(base: dict[str, Any]) -> None:
+    value = {"name": "s", "title": "t", "data": {"sources": ["texts"]}, "base": base, "runs": [EQUAL, {"name": "g"}]}
     study = StudyConfig.parse(value)
     assert StudyConfig.parse(study.to_dict()) == study

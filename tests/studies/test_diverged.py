@@ -76,4 +76,7 @@ def test_a_run_that_diverges_stands_in_the_table_of_runs(study: Callable[..., St
     outcome = run_study(study({"grad_clip": 0}, runs=[entry]), tmp_path / "out", quiet=True)
     (record,) = [record for _, record in outcome.trained if record.loss is None]
     assert f"diverged at step {record.stopped_at}" in text_of(outcome.folder.report)
+    (answer,) = outcome.answer
+    assert answer.startswith("The lowest loss, 5.")
+    assert answer.endswith("; no other design was trained.")
     assert any("diverged at step" in warning for warning in outcome.warnings)

@@ -19,13 +19,13 @@ def test_round_trip_and_rotation(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         save(tmp_path, step, float(step))
     assert sorted(os.listdir(tmp_path)) == ["00000020", "00000030"]
-    found, complaints = load_newest(tmp_path)
+    found, notes = load_newest(tmp_path)
     assert found is not None
     progress, model, optimizer, _ = found
     assert (progress.step, progress.seconds, progress.curve) == (30, 1.5, [{"step": 30, "loss": 30.0}])
     assert torch.equal(model["w"], torch.full((3, 2), 30.0))
     assert torch.equal(optimizer["w.m"], torch.ones(2))
-    assert complaints == []
+    assert notes == []
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
@@ -42,19 +42,19 @@ def test_a_damaged_checkpoint_gives_way(tmp_path: Path, name: str, damage: str) 
     else:
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
-    found, complaints = load_newest(tmp_path)
+    found, notes = load_newest(tmp_path)
     assert found is not None
     assert found.progress.step == 10
-    assert "00000020 is damaged" in complaints[0]
+    assert "00000020 is damaged" in notes[0]
 
 
 def test_damaged_later_checkpoints_do_not_crowd_out_new_ones(tmp_path: Path) -> None:
     for step in (20, 30):
         save(tmp_path, step, 1.0)
         (tmp_path / f"{step:08d}" / "model.safetensors").write_bytes(b"")
-    found, complaints = load_newest(tmp_path)
+    found, notes = load_newest(tmp_path)
     assert found is None
-    assert len(complaints) == 2
+    assert len(notes) == 2
     save(tmp_path, 5, 1.0)
     assert os.listdir(tmp_path) == ["00000005"]
 

@@ -16,7 +16,7 @@ from moelab.evaluation import evaluate
 from moelab.model import build_model
 from moelab.runs import RunFolder
 from moelab.training import load_trained, resolve_run, train_run
-from moelab.training.trainer import evaluation_steps
+from moelab.training.schedule import evaluation_steps
 
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
 

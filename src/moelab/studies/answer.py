@@ -6,7 +6,9 @@ from moelab.quantities import format_number
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import PlanStep, StudyConfig
 from moelab.studies.findings import Finding
-from moelab.studies.stages import StageOutcome
+from moelab.studies.findings.base import judge_margin, mean_designs
+from moelab.studies.noise import SeedNoise
+from moelab.studies.stages import StageOutcome, Trained
 from moelab.studies.verify import ROLES, Verdict, Verified
 
 
@@ -17,8 +19,12 @@ def answer(
     analysis: Analysis,
     verified: list[Verified],
     verdict: Verdict | None,
+    best: str,
 ) -> list[str]:
-    """What the designs found; then what to train, what it was predicted to reach and reached, and who is ahead."""
+    """What the designs found; then what to train, what it was predicted to reach and reached, and who is ahead.
+
+    `best` is the answer where nothing was asked but to train some runs.
+    """
     sentences = [sentence for finding in findings for sentence in finding.sentences]
     sentences += [_stage(stage) for stage in stages]
     if analysis.plan is not None and study.plan is not None:
@@ -26,7 +32,19 @@ def answer(
         sentences += [_headline(analysis.plan), _recommendation(study.plan, analysis.plan), _expectation(analysis.plan)]
         sentences += [_measurement(each, weights) for each in verified]
         sentences.append(_verdict(verdict) if study.verify is not None else "")
-    return [sentence for sentence in sentences if sentence]
+    return [sentence for sentence in sentences if sentence] or [best]
+
+
+def best_design(trained: list[Trained], noise: SeedNoise | None) -> str:
+    """Which design has the lowest loss, and how far the next is behind."""
+    designs = sorted(mean_designs(trained), key=lambda design: design.loss)
+    first, seeds = designs[0], f", the mean of {designs[0].seeds} seeds" if designs[0].seeds > 1 else ""
+    text = f"The lowest loss, {first.loss:.3f} nats per token{seeds}, is that of {first.config.name}"
+    if len(designs) == 1:
+        return f"{text}; no other design was trained."
+    second = designs[1]
+    margin = judge_margin(second.loss - first.loss, noise, first.seeds, second.seeds)
+    return f"{text}, of {len(designs)} designs; the next, {second.config.name}, is behind by {margin}."
 
 
 def _stage(outcome: StageOutcome) -> str:

@@ -15,7 +15,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.fitting import save_fits
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
-from moelab.studies.answer import answer
+from moelab.studies.answer import answer, best_design
 from moelab.studies.check import check_study
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
@@ -117,7 +117,7 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
         analysis=analysis,
         verified=verified,
         verdict=verdict,
-        answer=answer(study, stages, findings, analysis, verified, verdict),
+        answer=answer(study, stages, findings, analysis, verified, verdict, best_design(trained, noise)),
         seconds=time.monotonic() - started,
         failed=workshop.failed,
     )

@@ -107,16 +107,16 @@ def load_step(folder: Path, step: int) -> Checkpoint | None:
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, or None; and a complaint about each damaged one that is newer."""
-    complaints: list[str] = []
+    """The newest whole checkpoint, or None; and for each damaged one that is newer, what people should know of it."""
+    damaged: list[str] = []
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for path in reversed(_steps(folder)):
         try:
-            return _load(path), complaints
+            return _load(path), [f"{each}; using the one before it" for each in damaged]
         except _DAMAGE as error:
-            complaints.append(f"checkpoint {path.name} is damaged ({error})")
-    return None, complaints
+            damaged.append(f"checkpoint {path.name} is damaged ({error})")
+    return None, [f"{each}; no other is left: starting again" for each in damaged]
 
 
 def save_weights(path: Path, model: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The learning rate at each step: warm-up, then cosine, warm-up-stable-decay, or constant."""
+"""The learning rate at each step (warm-up, then cosine, warm-up-stable-decay, or constant), and when to evaluate."""
 
 import math
 
@@ -23,3 +23,9 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
     if config.schedule == "wsd" and decay and step >= total - decay:
         return peak * (1 - (1 - final) * (step - (total - decay) + 1) / decay)
     return peak
+
+
+def evaluation_steps(steps: int, evaluations: int) -> set[int]:
+    """The steps after which a run is evaluated: evenly spread, at most one per step, the last among them."""
+    evaluations = min(evaluations, steps)
+    return {math.ceil(steps * (i + 1) / evaluations) for i in range(evaluations)}

@@ -74,15 +74,18 @@ def judge_margin(margin: float, noise: SeedNoise | None, seeds: int = 1, others:
 
 def evidence(study: StudyConfig, source: RunSource, trained: list[Trained], noise: SeedNoise | None) -> Evidence:
     """The trained runs of one entry (repeats of its runs included), averaged over seeds."""
+    own = each_once([(config, record) for config, record in trained if config.labels.get("group") == source.name])
+    diverged = sum(record.loss is None for _, record in own)
+    return Evidence(study=study, source=source, designs=mean_designs(own), diverged=diverged, noise=noise)
+
+
+def mean_designs(trained: list[Trained]) -> list[Design]:
+    """The designs of these runs with their mean losses, in the order of their first run; diverged runs are left out."""
     groups: dict[str, list[Trained]] = {}
-    diverged = 0
-    own = [(config, record) for config, record in trained if config.labels.get("group") == source.name]
-    for config, record in each_once(own):
-        if record.loss is None:
-            diverged += 1
-            continue
-        groups.setdefault(same_design(config), []).append((config, record))
-    designs = [
+    for config, record in each_once(trained):
+        if record.loss is not None:
+            groups.setdefault(same_design(config), []).append((config, record))
+    return [
         Design(
             config=runs[0][0],
             record=runs[0][1],
@@ -91,7 +94,6 @@ def evidence(study: StudyConfig, source: RunSource, trained: list[Trained], nois
         )
         for runs in groups.values()
     ]
-    return Evidence(study=study, source=source, designs=designs, diverged=diverged, noise=noise)
 
 
 def power(flops: float) -> str:
