@@ -114,6 +114,17 @@ def test_too_few_rows_left_is_said(sweep) -> None:
         ordered_holdout(sweep, "wang2024", 0.9, **FEW)
 
 
+def test_a_law_without_a_hold_out_neither_leads_nor_weighs(sweep) -> None:
+    few = sweep.head(22).with_columns(params_dense=pl.col("params_active"))
+    result = compare(few.drop("sparsity"), ["yun2024", "wang2024"], **FEW)
+    assert list(result.fits) == ["wang2024", "yun2024"]  # ten coefficients leave no row of twenty-two to hold out
+    assert result.fits["yun2024"].holdout is None
+    assert any(note.startswith("no hold-out: ") for note in result.fits["yun2024"].notes)
+    assert result.weights == {"wang2024": 1.0, "yun2024": 0.0}
+    alone = compare(few, ["yun2024"], **FEW)
+    assert alone.weights == {"yun2024": 1.0}
+
+
 def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
     result = compare(sweep.drop("sparsity"), holdout=0.2, **FEW)
     assert set(result.fits) == {"ludziejewski2025", "wang2024"}

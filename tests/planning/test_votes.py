@@ -7,6 +7,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
+from moelab.fitting.fitted import Holdout
 from moelab.laws import get_law
 from moelab.planning import Budget, Space, plan
 from moelab.planning.plan import published_laws
@@ -64,6 +65,17 @@ def test_a_winner_without_all_votes_names_who_is_silent() -> None:
     assert f"({silent[0]}: " in said[0]
     assert said[0].endswith("no design that fits has all")
     assert not any(silent[0] in line for line in result.warnings if "held inside" in line)
+
+
+def test_a_fit_without_a_hold_out_weighs_nothing_beside_one_that_has(tiny: Space, fits: list[FittedLaw]) -> None:
+    score = Holdout(n_runs=4, mean_abs_rel=0.01, bias_rel=0.0, coverage_80=None, max_extrapolation=None, by="")
+    scored, unscored = fits[0].with_holdout(score), fits[1]
+    assert [voice.weight for voice in hear([scored, unscored])] == [pytest.approx(1e4), 0.0]
+    both = plan(Budget(flops=5e12), [scored, unscored], tiny, top=1)
+    alone = plan(Budget(flops=5e12), [scored], tiny, top=1)
+    assert both.best.mean_loss.value == pytest.approx(alone.best.mean_loss.value)
+    assert unscored.law.id in both.best.loss
+    assert [voice.weight for voice in hear(fits)] == [1.0, 1.0]
 
 
 def test_a_law_named_twice_speaks_once(tiny: Space, fits: list[FittedLaw]) -> None:

@@ -75,7 +75,7 @@ def _words(prediction: Any) -> tuple[str, str, str]:
     if prediction.value is None:
         return "not covered", prediction.not_covered, ""
     far = prediction.extrapolation
-    outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.2g} times"
+    outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.3g} times"
     return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
 
 

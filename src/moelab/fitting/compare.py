@@ -20,7 +20,11 @@ HOLDOUT = 0.2
 
 @dataclass(frozen=True)
 class Comparison:
-    """`fits` in the order of their rank; `weights` sum to 1; `skipped` says why a law was left out."""
+    """`fits` in the order of their rank; `weights` sum to 1; `skipped` says why a law was left out.
+
+    Where some laws have a held-out error, one without (its rows were too few to hold any out) comes last and weighs 0:
+    its in-sample error, which more coefficients always lower, is no rival to theirs.
+    """
 
     fits: dict[str, FittedLaw]
     weights: dict[str, float]
@@ -28,7 +32,7 @@ class Comparison:
 
     def predict(self, **values: Any) -> Array:
         """The ensemble: the weighted mean of the laws' predicted logarithms."""
-        logs = [w * np.log(self.fits[name].predict(**values).value) for name, w in self.weights.items()]
+        logs = [w * np.log(self.fits[name].predict(**values).value) for name, w in self.weights.items() if w]
         return np.exp(np.sum(logs, axis=0))
 
     def plot(self) -> Any:
@@ -98,8 +102,8 @@ def compare(
     """Fit laws (all that the table supports, unless named) and rank them by held-out, else in-sample, error.
 
     Named laws must fit, unless `skip_unfit`; those that cannot (too few rows) are listed in `skipped`. The weights are
-    inverse mean-square held-out errors. With `holdout_optional` and no hold-out named, a fifth of the runs is held out
-    where that leaves enough. Options as in `fit`.
+    inverse mean-square errors, held-out where any law has them. With `holdout_optional` and no hold-out named, a fifth
+    of the runs is held out where that leaves enough. Options as in `fit`.
     """
     if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
         raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")
@@ -135,8 +139,12 @@ def compare(
             f"{reason} ({', '.join(n for n in tried if tried[n] == reason)})" for reason in _once(tried)
         )
         raise InputError(f"law: no law could be fitted: {reasons}")
-    ranked = dict(sorted(fits.items(), key=lambda item: _error(item[1])))
-    inverse = {name: 1 / max(_mean_square(fitted), 1e-12) for name, fitted in ranked.items()}
+    ranked = dict(sorted(fits.items(), key=lambda item: (item[1].holdout is None, _error(item[1]))))
+    scored = any(fitted.holdout is not None for fitted in fits.values())
+    inverse = {
+        name: 0.0 if scored and fitted.holdout is None else 1 / max(_mean_square(fitted), 1e-12)
+        for name, fitted in ranked.items()
+    }
     total = sum(inverse.values())
     return Comparison(ranked, {name: value / total for name, value in inverse.items()}, skipped)
 

@@ -33,13 +33,13 @@ class Juror:
 
     @cached_property
     def weights(self) -> Array:
-        """Weights of the laws, summing to 1."""
+        """Weights of the laws, summing to 1; equal where none has a weight of its own."""
         weights = np.array([voice.weight for voice in self.voices])
-        return np.asarray(weights / weights.sum())
+        return np.asarray(weights / weights.sum() if weights.any() else np.full(len(weights), 1 / len(weights)))
 
     def mean(self, losses: dict[str, Array]) -> Array:
-        """The weighted mean over this juror's laws, NaN where one of them does not speak."""
-        return np.asarray(sum(w * losses[v.id] for w, v in zip(self.weights, self.voices, strict=True)))
+        """The weighted mean over this juror's laws, NaN where one that has a weight does not speak."""
+        return np.asarray(sum(w * losses[v.id] for w, v in zip(self.weights, self.voices, strict=True) if w))
 
     def loss(self, design: Design) -> Array:
         """Predicted loss of a design or lattice."""

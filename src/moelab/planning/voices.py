@@ -170,8 +170,8 @@ def _beyond(name: str, value: Array, low: float, high: float) -> Array:
 def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False) -> list[Voice]:
     """Laws, ids of laws and fitted laws as voices. Raises InputError for laws that predict no loss or have no numbers.
 
-    A law given twice speaks once. Without `weights`, fits that were all scored on held-out runs weigh the inverse
-    square of that error, else equally.
+    A law given twice speaks once. Without `weights`, fits weigh the inverse square of their held-out error, and one
+    that has none nothing beside others that have; where none has, all weigh the same.
     """
     if not laws:
         raise InputError("law: at least one law is needed to rank designs")
@@ -198,11 +198,10 @@ def _identity(voice: Voice) -> tuple[Any, ...]:
 
 
 def _held_out_weights(laws: Sequence[Any]) -> list[float]:
-    fits = [law for law in laws if isinstance(law, FittedLaw)]
-    if not all(fit.holdout is not None for fit in fits):
+    scores = [law.holdout if isinstance(law, FittedLaw) else None for law in laws]
+    if not any(scores):
         return [1.0] * len(laws)
-    errors = [law.holdout.mean_abs_rel if isinstance(law, FittedLaw) and law.holdout else 1.0 for law in laws]
-    return [1.0 / max(error, 1e-6) ** 2 for error in errors]
+    return [0.0 if score is None else 1.0 / max(score.mean_abs_rel, 1e-6) ** 2 for score in scores]
 
 
 def _voice(law: Any) -> Voice:
