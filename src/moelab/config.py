@@ -103,9 +103,9 @@ class Config(BaseModel):
             raise InputError(_one_line(error, cls, where)) from None
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Self:
-        """Read a YAML file. Raises InputError naming the file and the field."""
-        return cls.parse(load_yaml(path), str(path))
+    def from_yaml(cls, path: str | Path, what: str = "config") -> Self:
+        """Read a YAML file. Raises InputError naming `what` the file is, the file and the field."""
+        return cls.parse(load_yaml(path, what), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `parse` reads back; fields at their None default are left out."""
@@ -120,17 +120,17 @@ class Config(BaseModel):
         return type(self).parse({**self.to_dict(), **changes})
 
 
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping. Raises InputError naming the file and the line."""
-    text = read_text(Path(path), "config")
+def load_yaml(path: str | Path, what: str = "config") -> dict[str, Any]:
+    """Read a YAML mapping. Raises InputError naming `what` the file is, the file and the line."""
+    text = read_text(Path(path), what)
     try:
         value = yaml.load(text, _NoDuplicates)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
-        raise InputError(f"config: {path} is not valid YAML{line}") from None
+        raise InputError(f"{what}: {path} is not valid YAML{line}") from None
     if not isinstance(value, dict):
-        raise InputError(f"config: {path} must hold keys and values, not {type(value).__name__}")
+        raise InputError(f"{what}: {path} must hold keys and values, not {type(value).__name__}")
     return value
 
 

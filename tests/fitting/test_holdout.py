@@ -109,6 +109,12 @@ def test_fractions_must_be_inside(fraction, sweep) -> None:
         ordered_holdout(sweep, "wang2024", fraction)
 
 
+@pytest.mark.parametrize("share", [2.0, -0.1, float("nan")])
+def test_a_share_that_is_none_is_refused_before_anything_is_fitted(sweep, share) -> None:
+    with pytest.raises(InputError, match=r"^holdout: expected a fraction between 0 and 1, got"):
+        compare(sweep, holdout=share)
+
+
 def test_too_few_rows_left_is_said(sweep) -> None:
     with pytest.raises(InputError, match="too few for"):
         ordered_holdout(sweep, "wang2024", 0.9, **FEW)

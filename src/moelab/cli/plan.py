@@ -156,7 +156,7 @@ def _mfu(text: str) -> Any:
 
     from moelab.config import load_yaml
 
-    return load_yaml(text) if Path(text).suffix in (".yaml", ".yml") else text
+    return load_yaml(text, "mfu") if Path(text).suffix in (".yaml", ".yml") else text
 
 
 def laws_named(names: list[str]) -> list[Any]:
@@ -180,7 +180,7 @@ def laws_named(names: list[str]) -> list[Any]:
 def _space(path: str | None, seq_len: str | None) -> Any:
     from moelab.planning import Space
 
-    space = Space() if path is None else Space.from_yaml(path)
+    space = Space() if path is None else Space.from_yaml(path, "space")
     return space if seq_len is None else space.replace(seq_len=seq_len)
 
 

@@ -11,7 +11,7 @@ from moelab.errors import InputError
 from moelab.fitting.columns import columns_of, variable
 from moelab.fitting.fit import check_options, fit
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.holdout import check_column, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
 from moelab.laws import Law, all_laws, get_law
 
 Array = NDArray[Any]
@@ -107,6 +107,8 @@ def compare(
     """
     if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
         raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")
+    if holdout is not None:
+        check_fraction(holdout)
     check_options(**{name: options[name] for name in ("bootstrap", "starts", "seed") if name in options})
     if holdout_by is not None:
         check_column(table, holdout_by)

@@ -23,8 +23,7 @@ def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options
     Runs that cost the same stay together, on the held-out side. Options as in `fit`. Raises InputError where the runs
     cannot be ordered or too few remain.
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"holdout: expected a fraction between 0 and 1, got {fraction:g}")
+    check_fraction(fraction)
     law, data, options = _prepare(table, law, options)
     if data.order is None:
         raise InputError("holdout: the table has neither train_flops nor parameters to order the runs by")
@@ -34,6 +33,12 @@ def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options
     if held.all():
         raise InputError("holdout: every run costs the same; hold out a group with --holdout-by COLUMN instead")
     return _score(law, data, held, "the dearest runs", options)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises InputError for a share of the runs that is none."""
+    if not 0 < fraction < 1:
+        raise InputError(f"holdout: expected a fraction between 0 and 1, got {fraction:g}")
 
 
 def masked_holdout(table: Any, law: str | Law, held: Any, **options: Any) -> tuple[FittedLaw, Holdout]:

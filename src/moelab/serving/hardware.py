@@ -78,7 +78,7 @@ def load_hardware(name: str) -> Hardware:
     if name in (known := catalogue()):
         return known[name]
     if Path(name).suffix in (".yaml", ".yml"):
-        return Hardware.from_yaml(name)
+        return Hardware.from_yaml(name, "hardware")
     raise InputError(f"hardware: no such device {name!r}; known: {', '.join(known)}, or a YAML file")
 
 

@@ -70,7 +70,7 @@ def table(points: Mapping[int, Mapping[float, float]]) -> Latency:
 
 def load_tables(path: str) -> tuple[Latency, Latency]:
     """Prefill and decode latencies from YAML: {prefill: {DEVICES: {BATCH: SECONDS}}, decode: {...}}."""
-    value = load_yaml(path)
+    value = load_yaml(path, "latency table")
     if set(value) != {"prefill", "decode"}:
         raise InputError(f"latency table: {path} must hold prefill and decode, got {sorted(map(str, value))}")
     try:
