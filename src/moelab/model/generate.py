@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +13,30 @@ from moelab.model.cache import KVCache
 from moelab.model.decode import NativeDecode, decodes_natively
 from moelab.model.language_model import LanguageModel
 from moelab.model.moe import decodes_as_trained, leak_free, leaks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How `generate` draws: the values that its keywords give."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+    eos: int | None
+
+    def check(self) -> None:
+        """Raises InputError for a value out of range."""
+        if self.max_new_tokens < 0:
+            raise InputError(f"max_new_tokens: must be at least 0, got {self.max_new_tokens}")
+        if not math.isfinite(self.temperature) or self.temperature < 0 or 0 < self.temperature < 1e-4:
+            allowed = "must be at least 0 (0 takes the likeliest token; else at least 1e-4)"
+            raise InputError(f"temperature: {allowed}, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k: must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p: must be above 0 and at most 1, got {self.top_p}")
 
 
 @torch.no_grad()
@@ -35,30 +61,22 @@ def generate(
     with `mixing` they group the prompts of the batch as in training, the last group filled up with padding.
     Raises InputError for an empty prompt, a value out of range, or mixing where a cache cannot hold the groups.
     """
-    _check(model, prompts, max_new_tokens, temperature, top_k, top_p)
+    how = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, eos=eos)
+    _check_prompts(prompts, model.config.vocab_size)
+    how.check()
     if mixing and use_cache and not decodes_as_trained(model.config):
         raise InputError("mixing: this router groups tokens of different positions; it needs use_cache=False")
-    if not mixing and leaks(model.config):
-        with leak_free(model):
-            return _generate(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, eos, use_cache)
-    return _generate(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, eos, use_cache)
+    with leak_free(model) if not mixing and leaks(model.config) else nullcontext():
+        return _generate(model, prompts, how, use_cache)
 
 
 def _generate(
-    model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
-    eos: int | None,
-    use_cache: bool,
+    model: LanguageModel, prompts: Sequence[Sequence[int]], how: Sampling, use_cache: bool
 ) -> list[list[int]]:
     device = model.head_weight.device
-    generator = [torch.Generator(device).manual_seed(_row_seed(seed, row)) for row in range(len(prompts))]
+    generator = [torch.Generator(device).manual_seed(_row_seed(how.seed, row)) for row in range(len(prompts))]
     tokens, mask = _left_padded(prompts, device)
-    capacity = tokens.shape[1] + max_new_tokens
+    capacity = tokens.shape[1] + how.max_new_tokens
     cache = None
     if use_cache:
         cache = KVCache(model.config, len(prompts), capacity, model.head_weight.dtype, device)
@@ -67,7 +85,7 @@ def _generate(
         step = NativeDecode(model, cache, start=(~mask).sum(1))
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     fresh, new = tokens, list[Tensor]()
-    for _ in range(max_new_tokens):
+    for _ in range(how.max_new_tokens):
         # A mask of ones alone says nothing: leave it out and take the fast causal path.
         shown = None if all(len(p) == len(prompts[0]) for p in prompts) else mask
         if new and step is not None:
@@ -75,16 +93,16 @@ def _generate(
         else:
             hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown, mixing=True)
             logits = torch.nn.functional.linear(hidden[:, -1], model.head_weight).float()
-        chosen = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        chosen = sample(logits, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, generator=generator)
         new.append(chosen)
-        if eos is not None:
-            done |= chosen == eos
+        if how.eos is not None:
+            done |= chosen == how.eos
             if bool(done.all()):
                 break
         fresh = chosen[:, None]
         tokens = torch.cat((tokens, fresh), 1)
         mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
-    return [_until(row, eos) for row in (torch.stack(new, 1).tolist() if new else [[] for _ in prompts])]
+    return [_until(row, how.eos) for row in (torch.stack(new, 1).tolist() if new else [[] for _ in prompts])]
 
 
 def sample(
@@ -133,26 +151,8 @@ def _until(tokens: list[int], eos: int | None) -> list[int]:
     return tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
 
 
-def _check(
-    model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-) -> None:
-    size = model.config.vocab_size
+def _check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
     if not prompts or not all(prompts):
         raise InputError("prompt: must hold at least one token")
-    if any(not 0 <= token < size for prompt in prompts for token in prompt):
-        raise InputError(f"prompt: token ids must be from 0 to {size - 1}")
-    if max_new_tokens < 0:
-        raise InputError(f"max_new_tokens: must be at least 0, got {max_new_tokens}")
-    if not math.isfinite(temperature) or temperature < 0 or 0 < temperature < 1e-4:
-        raise InputError(
-            f"temperature: must be at least 0 (0 takes the likeliest token; else at least 1e-4), got {temperature}"
-        )
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k: must be at least 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p: must be above 0 and at most 1, got {top_p}")
+    if any(not 0 <= token < vocab_size for prompt in prompts for token in prompt):
+        raise InputError(f"prompt: token ids must be from 0 to {vocab_size - 1}")
