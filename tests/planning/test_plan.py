@@ -159,6 +159,15 @@ def test_the_recommendation_is_marked_in_the_trade_off(tiny: Space) -> None:
     assert marked[0]["loss"] <= min(row["loss"] for row in rows) * 1.001
 
 
+def test_slices_hold_the_best_of_each_rate_and_dense_by_itself(tiny: Space) -> None:
+    rows = plan(Budget(flops=5e12), [JOINT], tiny, extrapolate=True).slices["activation_rate"]
+    field = search(enumerate_designs(tiny), Budget(flops=5e12), hear([JOINT], extrapolate=True))
+    dense = ~field.field.lattice.is_moe
+    assert {row["activation_rate"] for row in rows if row["activation_rate"] >= 1} == {1.0}
+    assert [row["loss"] for row in rows if row["activation_rate"] == 1] == [pytest.approx(field.score[dense].min())]
+    assert min(row["loss"] for row in rows) == pytest.approx(field.score.min())
+
+
 def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
     serving = {"hardware": "cpu", "tokens": 1e9, "traffic": {"prompt": 64, "output": 16}}
     result = plan(Budget.parse({"flops": 5e12, "serving": serving}), fits, tiny, top=3)

@@ -110,6 +110,11 @@ def test_a_space_of_designs_beyond_counting_is_refused(axes: dict[str, Any]) -> 
         enumerate_designs(Space.parse(axes))
 
 
+def test_a_budget_that_is_none_is_named(tiny: Space) -> None:
+    with pytest.raises(InputError, match="budget: expected a Budget such as"):
+        plan({"flops": 1e12}, [JOINT], tiny)  # type: ignore[arg-type]
+
+
 def test_a_target_out_of_reach_names_the_nearest(tiny: Space) -> None:
     serving = Serving.parse({"hardware": "cpu", "traffic": {"prompt": 64, "output": 16}})
     budget = Budget(flops=3e12, serving=serving, objective="serving-cost", target_loss=1.4)

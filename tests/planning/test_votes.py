@@ -78,6 +78,11 @@ def test_a_fit_without_a_hold_out_weighs_nothing_beside_one_that_has(tiny: Space
     assert [voice.weight for voice in hear(fits)] == [1.0, 1.0]
 
 
+def test_one_law_needs_no_list(fits: list[FittedLaw]) -> None:
+    for law in ("abnar2025", get_law("abnar2025"), fits[0]):
+        assert len(hear(law)) == 1  # type: ignore[arg-type]
+
+
 def test_a_law_named_twice_speaks_once(tiny: Space, fits: list[FittedLaw]) -> None:
     assert [voice.id for voice in hear([get_law("abnar2025"), "abnar2025", get_law("ludziejewski2025")])] == [
         "abnar2025",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from moelab.errors import InputError
 from moelab.planning.answer import Answer
 from moelab.planning.budget import Budget
 from moelab.planning.lattice import enumerate_designs
@@ -21,11 +22,13 @@ def plan(
     weights: Sequence[float] | None = None,
     extrapolate: bool = False,
 ) -> Plan:
-    """The best designs of `space` under `budget` by `laws` (Law, its id, or FittedLaw; None: all published).
+    """The best designs of `space` under `budget` by `laws` (each a Law, its id, or a FittedLaw; None: all published).
 
     `weights` average fits to the same runs. Laws stay silent outside their fitted range of experts, sparsity and
     granularity unless `extrapolate`. Raises InputError where nothing fits, naming the limit and its nearest value.
     """
+    if not isinstance(budget, Budget):
+        raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
     voices = hear(published_laws() if laws is None else laws, weights, extrapolate)
     lattice = enumerate_designs(space or Space())
     ranking = search(lattice, budget, voices)

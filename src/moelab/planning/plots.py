@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 FIGURES = ("candidates", "pareto", "slices")
 SLICES = ("activation_rate", "sparsity", "granularity")
-BINS = 24
+BINS, FEWEST_BINS, PER_BIN = 24, 6, 200
+"""Bins of a slice; of activation rates fewer where there are few designs: the best of a handful shows which sizes
+exist, not what a law says."""
 
 
 def figure(plan: "Plan", kind: str) -> Any:
@@ -132,8 +134,13 @@ def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
 
 
 def _slice(name: str, x: Any, losses: Any, law: str) -> list[Row]:
-    scale = np.log(x) if name == "activation_rate" else x
+    """The best design of each bin; dense ones, at rate 1, have a bin of their own."""
+    rate = name == "activation_rate"
+    scale = np.log(x) if rate else x
     span = max(float(np.ptp(scale)), 1e-12)
-    cell = np.minimum((scale - float(scale.min())) / span * BINS, BINS - 1)
+    bins = min(BINS, max(FEWEST_BINS, len(x) // PER_BIN)) if rate else BINS
+    cell = np.minimum((scale - float(scale.min())) / span * bins, bins - 1)
+    if rate:
+        cell = np.where(x >= 1, bins, cell)
     best = least_by_cell(cell.astype(np.int64), losses)
     return [{name: float(x[at]), "loss": float(losses[at]), "law": law} for at in best]

@@ -173,6 +173,8 @@ def hear(laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolat
     A law given twice speaks once. Without `weights`, fits weigh the inverse square of their held-out error, and one
     that has none nothing beside others that have; where none has, all weigh the same.
     """
+    if isinstance(laws, str | Law | FittedLaw | Voice):
+        laws = [laws]
     if not laws:
         raise InputError("law: at least one law is needed to rank designs")
     if weights is not None and (len(weights) != len(laws) or min(weights) < 0 or sum(weights) <= 0):
