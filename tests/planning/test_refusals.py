@@ -110,6 +110,14 @@ def test_a_space_of_designs_beyond_counting_is_refused(axes: dict[str, Any]) -> 
         enumerate_designs(Space.parse(axes))
 
 
+@pytest.mark.parametrize("target", [1e300, 11.1])
+def test_a_target_that_guessing_reaches_is_refused(tiny: Space, target: float) -> None:
+    serving = Serving.parse({"hardware": "cpu", "tokens": 1e9})
+    budget = Budget(flops=3e12, serving=serving, objective="lifetime-cost", target_loss=target)
+    with pytest.raises(InputError, match=r"must be below guessing's, ln\(vocab_size\) = 11.1$"):
+        plan(budget, [JOINT], tiny)
+
+
 def test_a_budget_that_is_none_is_named(tiny: Space) -> None:
     with pytest.raises(InputError, match="budget: expected a Budget such as"):
         plan({"flops": 1e12}, [JOINT], tiny)  # type: ignore[arg-type]

@@ -30,6 +30,15 @@ SOME = 20_000
 """Designs that stand for the lattice while seeking."""
 
 
+def check_target(budget: Budget, vocab_size: int) -> None:
+    """Raises InputError for a target loss that guessing reaches: every design would."""
+    guess = float(np.log(max(vocab_size, VOCABULARY)))
+    if budget.target_loss is not None and budget.target_loss >= guess:
+        raise InputError(
+            f"target_loss {format_number(budget.target_loss, 4)}: must be below guessing's, ln(vocab_size) = {guess:.3g}"
+        )
+
+
 def refuse_absurd(plan: "Plan", ranking: Ranking, lattice: Lattice) -> None:
     """Raises InputError where every law that votes on the best design gives it a loss worse than guessing's.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moelab.errors import InputError
+from moelab.planning.absurd import check_target
 from moelab.planning.answer import Answer
 from moelab.planning.budget import Budget
 from moelab.planning.lattice import enumerate_designs
@@ -29,8 +30,10 @@ def plan(
     """
     if not isinstance(budget, Budget):
         raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
+    space = space or Space()
+    check_target(budget, space.vocab_size)
     voices = hear(published_laws() if laws is None else laws, weights, extrapolate)
-    lattice = enumerate_designs(space or Space())
+    lattice = enumerate_designs(space)
     ranking = search(lattice, budget, voices)
     return Answer(budget, lattice, ranking, max(1, top)).plan()
 
