@@ -34,9 +34,8 @@ def check_target(budget: Budget, vocab_size: int) -> None:
     """Raises InputError for a target loss that guessing reaches: every design would."""
     guess = float(np.log(max(vocab_size, VOCABULARY)))
     if budget.target_loss is not None and budget.target_loss >= guess:
-        raise InputError(
-            f"target_loss {format_number(budget.target_loss, 4)}: must be below guessing's, ln(vocab_size) = {guess:.3g}"
-        )
+        given = format_number(budget.target_loss, 4)
+        raise InputError(f"target_loss {given}: must be below guessing's, ln(vocab_size) = {guess:.3g}")
 
 
 def refuse_absurd(plan: "Plan", ranking: Ranking, lattice: Lattice) -> None:
