@@ -80,6 +80,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: CountOrZero = Field(default=0, le=1024, description="CPU threads; 0 lets the machine decide")
     dispatch: str = AUTO
+    compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     keep_checkpoints: Count = 2
     keep_steps: tuple[Count, ...] = ()

@@ -45,6 +45,9 @@ def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) ->
         dispatch = "none"
     elif dispatch in (AUTO, "none"):
         dispatch = resolve_dispatch(config.model, device, dtype)
+    if train.compile == "blocks" and config.model.moe and (dispatch, precision) != ("grouped", "bf16"):
+        allowed = "a dense model, or train.dispatch: grouped with train.precision: bf16"
+        raise InputError(f"train.compile: blocks is for {allowed}; got dispatch {dispatch} in {precision}")
     return config.replace(
         data={**data.to_dict(), "manifest_hash": dataset.manifest_hash},
         train={

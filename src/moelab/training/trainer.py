@@ -115,6 +115,9 @@ class Trainer:
 
     def _take(self, model: LanguageModel) -> None:
         """Train this model from now on, with a fresh optimiser."""
+        if self.config.train.compile == "blocks":
+            for layer in model.model.layers:
+                layer.compile()
         self.model, self.network = model, wrap(model, self.world)
         self.optimizer = Optimizer(model, self.config.train)
 

@@ -9,10 +9,11 @@ from moelab.model.native.build import load
 def usable(*tensors: Tensor) -> bool:
     """Whether the kernels were compiled and these tensors are plain fp32 on the CPU.
 
-    Under autocast, and while PyTorch watches operations (its FLOP counter, tracing), the reference path runs instead.
+    Under autocast, and while PyTorch watches operations (its FLOP counter, torch.compile), the reference path runs.
     """
     return (
-        all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+        not torch.compiler.is_compiling()
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and not torch.is_autocast_enabled("cpu")
         and torch._C._len_torch_dispatch_stack() == 0
         and load()[0] is not None
