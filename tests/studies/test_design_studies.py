@@ -21,7 +21,11 @@ def write(write_texts: Callable[..., Path], tmp_path: Path) -> Callable[..., str
         value = {
             "name": "tiny",
             "title": "What wins?",
-            "data": {"sources": [str(write_texts(tmp_path / "texts"))], "vocab_size": 300, "validation_share": 0.2},
+            "data": {
+                "sources": [str(write_texts(tmp_path / "texts", 60, 300))],
+                "vocab_size": 300,
+                "validation_share": 0.2,
+            },
             "base": {
                 "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32},
                 "train": {**TRAIN, "threads": 1, "precision": "fp32"},

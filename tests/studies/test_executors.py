@@ -164,6 +164,7 @@ class TestOptions:
         [
             ("time", "expected KEY=VALUE"),
             ("time=soon", "time: expected a number such as 50ms"),
+            ("setup=[module", r"--executor-option setup: cannot read the value '\[module'"),
             ("tme=2h", "did you mean 'time'"),
         ],
     )

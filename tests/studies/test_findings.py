@@ -8,12 +8,11 @@ import pytest
 
 from moelab.report import Page, render_page
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.studies import StudyConfig, build_runs
+from moelab.studies import StudyConfig, build_runs, matching
 from moelab.studies.findings import Finding, find_all
 from moelab.studies.findings.mixtures import reached
 from moelab.studies.noise import seed_noise
 from moelab.studies.page_designs import matching_section, stage_section
-from moelab.studies.preview import preview_matching
 from moelab.studies.stages import Trained, choose
 
 BASE: dict[str, Any] = {
@@ -263,7 +262,7 @@ def test_a_stage_carries_its_winner_and_dense_does_not_compete() -> None:
 
 def test_the_matching_table_shows_the_worst_miss() -> None:
     value = study({**GRANULARITY, "flops": 1e11})
-    matches = preview_matching({"runs": build_runs(value, value.runs, "data", {})})
+    matches = matching(build_runs(value, value.runs, "data", {}))
     section = matching_section(matches)
     assert "Training FLOPs are within" in section.text[1]
     assert section.tables[0].rows[0][0] == "g, 1e11 FLOPs"

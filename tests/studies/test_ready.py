@@ -9,7 +9,7 @@ from moelab.architecture import count_parameters
 from moelab.runs import run_columns
 from moelab.studies import READY, build_runs, load_study, matching
 from moelab.studies.config import Stage
-from moelab.studies.preview import preview, preview_matching
+from moelab.studies.preview import preview
 from moelab.studies.stages import carried, competes
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_a_ready_study_is_whole(name: str) -> None:
         assert config.model.unbuildable is None
         unique = run_columns(config)["unique_tokens"]
         assert unique <= (study.data.max_tokens or 0), f"{config.name} would repeat text: {unique:,}"
-    for match in preview_matching(parts):
+    for match in matching([config for part_name, part in parts.items() if part_name != "sweep" for config in part]):
         if match.group.startswith("iso") and match.column in ("params_total", "tokens_per_param"):
             continue  # of the nearest real shape; the report says how near
         bounds = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07, "params_dense": 0.1}

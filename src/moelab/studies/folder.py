@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.files import make_folder, read_json, write_json
+from moelab.files import make_folder, write_json
 from moelab.lease import Terms, hold
 from moelab.studies.config import StudyConfig
 from moelab.studies.executors.options import ExecutorConfig
@@ -37,11 +37,6 @@ class StudyFolder:
     def save(self, name: str, value: Any) -> None:
         """Keep a step's outcome as NAME.json."""
         write_json(self.path / f"{name}.json", value)
-
-    def load(self, name: str) -> Any | None:
-        """A step's outcome, or None where it has not been reached."""
-        path = self.path / f"{name}.json"
-        return read_json(path, "study") if path.exists() else None
 
 
 def _decisive(config: StudyConfig) -> StudyConfig:

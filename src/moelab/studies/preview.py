@@ -6,7 +6,6 @@ from moelab.errors import InputError
 from moelab.runs import RunConfig
 from moelab.studies.build import build_runs
 from moelab.studies.config import StudyConfig
-from moelab.studies.designs import Match, matching
 from moelab.studies.stages import carried, competes
 
 
@@ -35,8 +34,3 @@ def preview(study: StudyConfig, data_path: str = "data") -> dict[str, list[RunCo
         common |= carried(stage, first)
     parts["runs"] = build_runs(study, study.runs, data_path, common)
     return parts
-
-
-def preview_matching(parts: dict[str, list[RunConfig]]) -> list[Match]:
-    """The FLOP-matching table of a preview."""
-    return matching([config for name, configs in parts.items() if name != "sweep" for config in configs])

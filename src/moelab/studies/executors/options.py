@@ -78,5 +78,8 @@ class ExecutorConfig(Config):
             key, equals, text = assignment.partition("=")
             if not equals or not key.strip():
                 raise InputError(f"--executor-option: expected KEY=VALUE, got {assignment!r}")
-            value[key.strip()] = yaml.safe_load(text)
+            try:
+                value[key.strip()] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise InputError(f"--executor-option {key.strip()}: cannot read the value {text!r}") from None
         return ExecutorConfig.parse(value, "--executor")

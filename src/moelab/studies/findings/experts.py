@@ -134,9 +134,9 @@ def _trend(slopes: list[tuple[float, float]]) -> str:
     (small, first), (large, last) = slopes[0], slopes[-1]
     if math.isclose(small, large):
         return ""
-    way = "less" if abs(last) < abs(first) else "more"
-    numbers = f"{last:+.3f} against {first:+.3f} per doubling"
-    return f"A larger backbone gains {way} from experts than a smaller one ({numbers})."
+    way = "more" if last < first else "less"
+    numbers = f"{last:+.3f} against {first:+.3f} nats per doubling"
+    return f"The largest backbone gains {way} from experts than the smallest ({numbers})."
 
 
 def _value(fitted: Slice | str, best: Design) -> str:
