@@ -11,25 +11,18 @@ from moelab.fitting import FittedLaw, fit, load_fits, save_fits
 from moelab.laws import all_laws, get_law
 
 
-def synthetic(law, coefficients, variables_of, n: int, noise: float = 0.0, seed: int = 0) -> dict[str, np.ndarray]:
-    designs = variables_of(n, seed)
-    table = {name: designs[name] for name in law.variables}
-    noise_of_runs = np.exp(noise * np.random.default_rng(seed + 1).standard_normal(n))
-    return {**table, law.kind: law.loss(coefficients, table) * noise_of_runs}
-
-
 @pytest.mark.parametrize("law_id", list(all_laws()))
-def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, variables_of) -> None:
+def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, synthetic) -> None:
     law = all_laws()[law_id]
     # Not the published values, which are among the starts: every coefficient is moved.
     rng = np.random.default_rng(5)
     truth = {name: value * rng.uniform(0.93, 1.07) for name, value in coefficients_of(law).items()}
-    table = synthetic(law, truth, variables_of, n=150)
+    table = synthetic(law, truth, n=150)
     found = fit(table, law, bootstrap=0)
     if found.condition < 1e8:
         for name, value in truth.items():
             assert found.coefficients[name] == pytest.approx(value, rel=0.01), name
-    fresh = synthetic(law, truth, variables_of, n=50, seed=9)
+    fresh = synthetic(law, truth, n=50, seed=9)
     assert found.predict(fresh).value == pytest.approx(fresh[law.kind], rel=1e-6)
 
 
@@ -38,7 +31,7 @@ def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, var
     ("law_id", "runs"),
     [("hoffmann2022", 80), ("krajewski2024", 80), ("ludziejewski2025", 160)],
 )
-def test_intervals_on_predictions_cover_what_they_claim(law_id, runs, variables_of) -> None:
+def test_intervals_on_predictions_cover_what_they_claim(law_id, runs, synthetic, variables_of) -> None:
     """80 % intervals from 200 replicates, over 200 draws of the runs at .5 % noise, at ten fixed designs.
 
     The joint law's eleven coefficients get more runs: with 80, resampling runs is cautious and covers 85 %.
@@ -48,7 +41,7 @@ def test_intervals_on_predictions_cover_what_they_claim(law_id, runs, variables_
     truth = law.loss(None, points)
     inside = []
     for draw in range(200):
-        table = synthetic(law, law.published, variables_of, runs, 0.005, seed=1000 + draw)
+        table = synthetic(law, law.published, runs, 0.005, seed=1000 + draw)
         found = fit(table, law, bootstrap=200, starts=4)
         predicted = found.predict(points)
         inside.append((predicted.low <= truth) & (truth <= predicted.high))
@@ -88,17 +81,17 @@ def test_clark_routers_refitted(router, name, published_runs) -> None:
     assert found.starts_agreeing >= found.starts // 2
 
 
-def test_the_same_seed_gives_the_same_fit(variables_of) -> None:
+def test_the_same_seed_gives_the_same_fit(synthetic) -> None:
     law = get_law("krajewski2024")
-    table = synthetic(law, law.published, variables_of, 60, 0.005)
+    table = synthetic(law, law.published, 60, 0.005)
     first, second = fit(table, law, bootstrap=50, seed=3), fit(table, law, bootstrap=50, seed=3)
     assert np.array_equal(first.draws, second.draws)
     assert not np.array_equal(first.draws, fit(table, law, bootstrap=50, seed=4).draws)
 
 
-def test_groups_are_resampled_whole(variables_of) -> None:
+def test_groups_are_resampled_whole(synthetic) -> None:
     law = get_law("hoffmann2022")
-    table = synthetic(law, law.published, variables_of, 60, 0.0)
+    table = synthetic(law, law.published, 60, 0.0)
     # All runs of a sweep share one error, so only resampling whole sweeps sees how little is known.
     sweep = np.repeat(np.arange(6), 10)
     table["loss"] = table["loss"] * np.exp(0.02 * np.random.default_rng(0).standard_normal(6))[sweep]
@@ -109,14 +102,14 @@ def test_groups_are_resampled_whole(variables_of) -> None:
     assert width[1] > 1.3 * width[0]
 
 
-def test_small_tables_hold_published_coefficients_and_say_so(variables_of) -> None:
+def test_small_tables_hold_published_coefficients_and_say_so(synthetic) -> None:
     law = get_law("abnar2025")
-    found = fit(synthetic(law, law.published, variables_of, 16, 0.005), law, bootstrap=20)
+    found = fit(synthetic(law, law.published, 16, 0.005), law, bootstrap=20)
     assert found.held == {"lambda": law.published["lambda"], "delta": law.published["delta"]}
     assert found.notes[0] == "only 16 rows: held at published values: lambda, delta"
     wang = get_law("wang2024")
     truth = {"A": 100.0, "alpha": 0.25, "gamma": 0.1, "B": 400.0, "beta": 0.28, "E_0": 1.7}
-    table = synthetic(wang, truth, variables_of, 9)
+    table = synthetic(wang, truth, 9)
     with pytest.raises(InputError, match=r"wang2024: 9 rows are too few for 6 free coefficients; needs 12"):
         fit(table, wang)
 
@@ -147,9 +140,9 @@ def test_tiny_models_fit_too() -> None:
     assert any("granularity takes one value only" in note for note in found.notes)
 
 
-def test_seed_noise_is_reported(variables_of) -> None:
+def test_seed_noise_is_reported(synthetic) -> None:
     law = get_law("hoffmann2022")
-    table = synthetic(law, law.published, variables_of, 30)
+    table = synthetic(law, law.published, 30)
     twice = {name: np.concatenate([values, values]) for name, values in table.items()}
     twice["loss"] = twice["loss"] * np.exp(0.01 * np.random.default_rng(1).standard_normal(60))
     twice["seed"] = np.repeat([0, 1], 30)
@@ -164,9 +157,9 @@ def test_seed_noise_is_reported(variables_of) -> None:
     assert fit({**twice, **measured}, law, bootstrap=0).seed_noise["n_groups"] == 30
 
 
-def test_saved_fits_read_back_and_predict_the_same(tmp_path, variables_of) -> None:
+def test_saved_fits_read_back_and_predict_the_same(tmp_path, synthetic) -> None:
     law = get_law("ludziejewski2025")
-    found = fit(synthetic(law, law.published, variables_of, 60, 0.005), law, bootstrap=50)
+    found = fit(synthetic(law, law.published, 60, 0.005), law, bootstrap=50)
     save_fits({law.id: found}, tmp_path / "fit.json")
     again = load_fits(tmp_path / "fit.json")[law.id]
     at = {"params_active": np.array([1e9, 2e9]), "tokens": 1e11, "expert_ratio": 8}
@@ -197,9 +190,9 @@ def test_damaged_fit_files_are_refused(content, message, tmp_path) -> None:
         load_fits(tmp_path / "fit.json")
 
 
-def test_copies_and_few_draws_are_noted(variables_of) -> None:
+def test_copies_and_few_draws_are_noted(synthetic) -> None:
     law = get_law("hoffmann2022")
-    table = synthetic(law, law.published, variables_of, 30, 0.005)
+    table = synthetic(law, law.published, 30, 0.005)
     twice = {name: np.concatenate([values, values[:4]]) for name, values in table.items()}
     notes = fit(twice, law, bootstrap=5, starts=16).notes
     assert "4 of 34 rows repeat another one exactly, loss included: are they copies?" in notes
@@ -217,119 +210,19 @@ def test_copies_and_few_draws_are_noted(variables_of) -> None:
         ({"fix": {"c": 1.0, "E_0": 1.0}, "law": "ludziejewski2025"}, "name one coefficient of ludziejewski2025 twice"),
     ],
 )
-def test_bad_options_are_refused_in_words(options, message, variables_of) -> None:
+def test_bad_options_are_refused_in_words(options, message, synthetic) -> None:
     law = get_law("ludziejewski2025")
-    table = synthetic(law, law.published, variables_of, 40)
+    table = synthetic(law, law.published, 40)
     with pytest.raises(InputError, match=message):
         fit(table, **{"law": "hoffmann2022", **options} if "law" in options else {"law": law, **options})
 
 
-def test_predictions_need_all_variables(variables_of) -> None:
+def test_predictions_need_all_variables(synthetic) -> None:
     law = get_law("hoffmann2022")
-    found = fit(synthetic(law, law.published, variables_of, 30, 0.005), law, bootstrap=0)
+    found = fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=0)
     assert isinstance(found, FittedLaw)
     with pytest.raises(InputError, match="no column for tokens"):
         found.predict(params_total=1e9)
     assert np.isnan(found.predict(params_total=1e9, tokens=1e10).low[0])
     reach = found.predict(params_total=[1e9, 5e12], tokens=[1e10, 1e11]).extrapolation
     assert reach.tolist() == [0, pytest.approx(3, abs=0.2)]
-
-
-GOOD = {
-    "params_total": np.geomspace(1e7, 1e9, 20),
-    "tokens": np.geomspace(1e9, 1e11, 20),
-    "loss": np.linspace(4, 2, 20),
-}
-
-
-def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
-    column = [*np.asarray(GOOD[name]).tolist()]
-    column[row] = value
-    return {**GOOD, name: column}
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({k: v for k, v in GOOD.items() if k != "tokens"}, "no column for tokens; map one with --let 'tokens = ...'"),
-        ({k: v for k, v in GOOD.items() if k != "loss"}, "the table has no column 'loss' to fit"),
-        (broken("loss", np.nan), "loss: must be finite numbers; 1 of 20 rows are not, first row 4"),
-        (broken("loss", -1.0), "loss: must be positive; 1 of 20 rows are not, first row 4"),
-        (broken("params_total", 0.0), "params_total: must be positive"),
-        (broken("tokens", np.inf), "tokens: must be finite"),
-        (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
-        ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
-        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5: that identifies nothing"),
-        ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
-        (3, "expected a data frame"),
-    ],
-)
-def test_bad_tables_are_refused(table, message) -> None:
-    with pytest.raises(InputError, match=message):
-        fit(table, "hoffmann2022", bootstrap=0)
-
-
-def test_sparsity_must_be_a_share(variables_of) -> None:
-    law = get_law("abnar2025")
-    table = synthetic(law, law.published, variables_of, 30)
-    table["sparsity"][0] = 1.0
-    with pytest.raises(
-        InputError, match=r"sparsity: must be at least 0 and below 1; 1 of 30 rows are not, first row 1 \(1\)"
-    ):
-        fit(table, law)
-
-
-def test_variables_follow_from_other_columns() -> None:
-    from moelab.fitting.columns import variable
-
-    columns = {
-        "n_experts": np.array([1.0, 64.0]), "top_k": np.array([1.0, 8.0]), "d_expert": np.array([512.0, 64.0]),
-        "d_shared": np.array([0.0, 64.0]), "n_shared_experts": np.array([0.0, 1.0]),
-        "params_non_embedding": np.array([10.0, 138.0]), "params_active_non_embedding": np.array([10.0, 26.0]),
-    }  # fmt: skip
-    assert variable(columns, "sparsity").tolist() == [0, 0.875]
-    assert variable(columns, "expert_ratio").tolist() == [1, 65 / 9]
-    assert variable(columns, "params_dense").tolist() == [10, 12]
-    assert variable(columns, "shared_share").tolist() == [0, 1 / 9]
-    assert variable(columns, "tokens") is None
-    ling = {"n_experts": np.array([256.0]), "top_k": np.array([8.0]), "n_shared_experts": np.array([1.0])}
-    assert variable(ling, "expert_activation").tolist() == [9 / 257]
-    assert variable(ling, "expert_ratio").tolist() == [257 / 9]
-    for frame in (pl.DataFrame(columns), [{k: float(v[i]) for k, v in columns.items()} for i in range(2)]):
-        from moelab.fitting.columns import columns_of
-
-        assert variable(columns_of(frame), "sparsity").tolist() == [0, 0.875]
-
-
-def test_a_path_is_a_table_too(tmp_path, variables_of) -> None:
-    law = get_law("hoffmann2022")
-    table = synthetic(law, law.published, variables_of, 30, 0.005)
-    pl.DataFrame(table).write_parquet(tmp_path / "runs.parquet")
-    by_path = fit(tmp_path / "runs.parquet", law, bootstrap=0)
-    assert by_path.objective == fit(table, law, bootstrap=0).objective
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"params_total": -1e9}, "params_total: must be positive, got -1e"),
-        ({"tokens": 0}, "tokens: must be positive, got 0"),
-        ({"tokens": np.nan}, "tokens: must be finite and positive, got nan"),
-        ({"sparsity": 1}, "sparsity: must be at least 0 and below 1, got 1"),
-        ({"sparsity": [0.5, 2]}, r"sparsity: must be at least 0 and below 1; 1 of 2 rows are not, first row 2 \(2\)"),
-        ({"tokens": "many"}, "tokens: expected numbers, row 1 holds 'many'"),
-        ({"tokens": [1e9, 2e9], "sparsity": [0.1, 0.2, 0.3]}, "differ in length: params_total 1, tokens 2, sparsity 3"),
-    ],
-)
-def test_designs_that_cannot_be_are_refused(values, message, variables_of) -> None:
-    law = get_law("abnar2025")
-    found = fit(synthetic(law, law.published, variables_of, 30, 0.005), law, bootstrap=20, starts=16)
-    with pytest.raises(InputError, match=message):
-        found.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
-
-
-def test_no_prediction_is_infinite(variables_of) -> None:
-    law = get_law("hoffmann2022")
-    found = fit(synthetic(law, law.published, variables_of, 30), law, fix={"alpha": 1.5}, bootstrap=0, starts=16)
-    with pytest.raises(InputError, match=r"gives no finite number at params_total=1e-300, tokens=1e\+10"):
-        found.predict(params_total=1e-300, tokens=1e10)

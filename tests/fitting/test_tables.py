@@ -1,0 +1,108 @@
+"""Tables and designs at the fit's door: what is derived, what is read, and what is refused in words."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from moelab.errors import InputError
+from moelab.fitting import fit
+from moelab.laws import get_law
+
+GOOD = {
+    "params_total": np.geomspace(1e7, 1e9, 20),
+    "tokens": np.geomspace(1e9, 1e11, 20),
+    "loss": np.linspace(4, 2, 20),
+}
+
+
+def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
+    column = [*np.asarray(GOOD[name]).tolist()]
+    column[row] = value
+    return {**GOOD, name: column}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({k: v for k, v in GOOD.items() if k != "tokens"}, "no column for tokens; map one with --let 'tokens = ...'"),
+        ({k: v for k, v in GOOD.items() if k != "loss"}, "the table has no column 'loss' to fit"),
+        (broken("loss", np.nan), "loss: must be finite numbers; 1 of 20 rows are not, first row 4"),
+        (broken("loss", -1.0), "loss: must be positive; 1 of 20 rows are not, first row 4"),
+        (broken("params_total", 0.0), "params_total: must be positive"),
+        (broken("tokens", np.inf), "tokens: must be finite"),
+        (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
+        ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
+        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5: that identifies nothing"),
+        ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
+        (3, "expected a data frame"),
+    ],
+)
+def test_bad_tables_are_refused(table, message) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(table, "hoffmann2022", bootstrap=0)
+
+
+def test_sparsity_must_be_a_share(synthetic) -> None:
+    law = get_law("abnar2025")
+    table = synthetic(law, law.published, 30)
+    table["sparsity"][0] = 1.0
+    with pytest.raises(
+        InputError, match=r"sparsity: must be at least 0 and below 1; 1 of 30 rows are not, first row 1 \(1\)"
+    ):
+        fit(table, law)
+
+
+def test_variables_follow_from_other_columns() -> None:
+    from moelab.fitting.columns import variable
+
+    columns = {
+        "n_experts": np.array([1.0, 64.0]), "top_k": np.array([1.0, 8.0]), "d_expert": np.array([512.0, 64.0]),
+        "d_shared": np.array([0.0, 64.0]), "n_shared_experts": np.array([0.0, 1.0]),
+        "params_non_embedding": np.array([10.0, 138.0]), "params_active_non_embedding": np.array([10.0, 26.0]),
+    }  # fmt: skip
+    assert variable(columns, "sparsity").tolist() == [0, 0.875]
+    assert variable(columns, "expert_ratio").tolist() == [1, 65 / 9]
+    assert variable(columns, "params_dense").tolist() == [10, 12]
+    assert variable(columns, "shared_share").tolist() == [0, 1 / 9]
+    assert variable(columns, "tokens") is None
+    ling = {"n_experts": np.array([256.0]), "top_k": np.array([8.0]), "n_shared_experts": np.array([1.0])}
+    assert variable(ling, "expert_activation").tolist() == [9 / 257]
+    assert variable(ling, "expert_ratio").tolist() == [257 / 9]
+    for frame in (pl.DataFrame(columns), [{k: float(v[i]) for k, v in columns.items()} for i in range(2)]):
+        from moelab.fitting.columns import columns_of
+
+        assert variable(columns_of(frame), "sparsity").tolist() == [0, 0.875]
+
+
+def test_a_path_is_a_table_too(tmp_path, synthetic) -> None:
+    law = get_law("hoffmann2022")
+    table = synthetic(law, law.published, 30, 0.005)
+    pl.DataFrame(table).write_parquet(tmp_path / "runs.parquet")
+    by_path = fit(tmp_path / "runs.parquet", law, bootstrap=0)
+    assert by_path.objective == fit(table, law, bootstrap=0).objective
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"params_total": -1e9}, "params_total: must be positive, got -1e"),
+        ({"tokens": 0}, "tokens: must be positive, got 0"),
+        ({"tokens": np.nan}, "tokens: must be finite and positive, got nan"),
+        ({"sparsity": 1}, "sparsity: must be at least 0 and below 1, got 1"),
+        ({"sparsity": [0.5, 2]}, r"sparsity: must be at least 0 and below 1; 1 of 2 rows are not, first row 2 \(2\)"),
+        ({"tokens": "many"}, "tokens: expected numbers, row 1 holds 'many'"),
+        ({"tokens": [1e9, 2e9], "sparsity": [0.1, 0.2, 0.3]}, "differ in length: params_total 1, tokens 2, sparsity 3"),
+    ],
+)
+def test_designs_that_cannot_be_are_refused(values, message, synthetic) -> None:
+    law = get_law("abnar2025")
+    found = fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=16)
+    with pytest.raises(InputError, match=message):
+        found.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
+
+
+def test_no_prediction_is_infinite(synthetic) -> None:
+    law = get_law("hoffmann2022")
+    found = fit(synthetic(law, law.published, 30), law, fix={"alpha": 1.5}, bootstrap=0, starts=16)
+    with pytest.raises(InputError, match=r"gives no finite number at params_total=1e-300, tokens=1e\+10"):
+        found.predict(params_total=1e-300, tokens=1e10)

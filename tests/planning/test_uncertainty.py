@@ -1,0 +1,126 @@
+"""How sure a choice is: the draws' verdict, what counts as equal, and intervals that hold their values."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moelab.fitting import FittedLaw
+from moelab.laws import get_law
+from moelab.planning import Budget, Space, plan
+from moelab.planning.lattice import enumerate_designs
+
+JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
+
+
+def test_the_decision_equals_a_loop_over_draws(tiny: Space, fits: list[FittedLaw]) -> None:
+    law, budget = fits[0], Budget(flops=5e12)
+    result = plan(budget, [law], tiny, top=3, extrapolate=True)
+    lattice = enumerate_designs(tiny)
+    tokens = 5e12 / lattice.flops_train
+    reading = law.variables_of(lattice.shape, tokens, tiny.seq_len)
+    losses = law.draw_losses({name: reading.variables[name] for name in law.law.variables})
+    losses = losses[np.isfinite(losses).all(axis=1)]
+    moe = lattice.is_moe
+    wins = (losses[:, moe].min(axis=1) < losses[:, ~moe].min(axis=1)).mean()
+    assert result.p_moe_beats_dense == pytest.approx(wins, abs=0.02)
+    best = losses.min(axis=1)
+    regret = [np.quantile(losses[:, i] - best, 0.9) for i in range(len(lattice))]
+    high = result.best.regret_loss.high
+    assert high is not None
+    assert np.min(np.abs(np.array(regret) - high)) < 1e-3
+    assert result.best.regret_loss.value == pytest.approx(0, abs=1e-3)
+    assert result.near_equal >= 1
+
+
+def test_an_ensemble_averages_fits_to_the_same_runs(tiny: Space, fits: list[FittedLaw]) -> None:
+    result = plan(Budget(flops=5e12), fits, tiny, weights=[3, 1], extrapolate=True)
+    mean = result.best.mean_loss
+    assert mean is not None
+    values = [result.best.loss[fit.law.id].value for fit in fits]
+    assert mean.value == pytest.approx((3 * values[0] + values[1]) / 4)
+    assert mean.low < mean.value < mean.high
+    assert set(result.optimum) == {"params_total", "params_active", "n_experts", "granularity", "tokens"}
+    assert result.voting == ["ludziejewski2025", "abnar2025"]
+
+
+def test_draws_that_give_no_number_are_dropped_and_counted(tiny: Space, fits: list[FittedLaw]) -> None:
+    from dataclasses import replace
+
+    draws = fits[0].draws.copy()
+    draws[:7] = np.nan
+    result = plan(Budget(flops=5e12), [replace(fits[0], draws=draws)], tiny)
+    assert result.p_moe_beats_dense is not None
+    assert any(line.startswith("7 of 80 bootstrap draws") for line in result.warnings)
+
+
+DOCS = {
+    "d_model": {"from": 32, "to": 128, "step": 16}, "n_layers": [2, 3, 4], "aspect": [8, 48], "head_dim": [16],
+    "heads_per_kv": 1, "n_experts": [4, 8, 16], "top_k": [1, 2, 4], "d_expert_step": 8, "vocab_size": 512,
+    "seq_len": 128,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flops", [1e14, 1e15])
+def test_no_design_is_listed_twice(flops: float) -> None:
+    """Within half a per cent is not transitive: two of the best may be built as the same twin."""
+    result = plan(Budget(flops=flops), [JOINT], Space.parse(DOCS), top=20)
+    inputs = [JOINT.variables_of(design.config, design.tokens, 128).variables for design in result.candidates]
+    for i, first in enumerate(inputs):
+        for other in inputs[i + 1 :]:
+            assert any(abs(other[name] - first[name]) > 0.0049 * abs(first[name]) for name in first)
+
+
+def test_how_many_are_near_equal_does_not_depend_on_how_many_are_shown(fits: list[FittedLaw]) -> None:
+    space = Space.parse(DOCS)
+    counts = {plan(Budget(flops=1e15), fits[:1], space, top=top, extrapolate=True).near_equal for top in (1, 3, 10)}
+    assert len(counts) == 1
+
+
+def test_granularity_is_undetermined_by_laws_that_do_not_see_it(tiny: Space, fits: list[FittedLaw]) -> None:
+    blind = plan(Budget(flops=5e12), fits, tiny, extrapolate=True)
+    assert (blind.optimum["granularity"].low, blind.slices["granularity"]) == (None, [])
+    assert blind.best_moe is not None
+    assert "granularity" in blind.best_moe.undetermined
+    assert blind.plot("slices") is not None
+    seeing = plan(Budget(flops=1e20), ["krajewski2024"], Space(d_model=(1024,), n_layers=(16,)), extrapolate=True)
+    assert seeing.slices["granularity"]
+    assert "granularity" not in seeing.best.undetermined
+
+
+def held(interval: Any) -> bool:
+    """Whether an interval holds its own value."""
+    return bool(interval.low <= interval.value <= interval.high)
+
+
+@settings(max_examples=8, deadline=None)
+@given(log_flops=st.floats(11.5, 15), both=st.booleans(), share=st.floats(0.05, 0.95))
+def test_every_interval_holds_its_value(
+    tiny: Space, fits: list[FittedLaw], log_flops: float, both: bool, share: float
+) -> None:
+    laws, weights = (fits, [share, 1 - share]) if both else (fits[:1], None)
+    result = plan(Budget(flops=10**log_flops), laws, tiny, top=5, weights=weights, extrapolate=True)
+    assert result.p_moe_beats_dense is not None
+    assert 0 <= result.p_moe_beats_dense <= 1
+    for name, interval in result.optimum.items():
+        assert held(interval) if name != "granularity" else interval.low is None, (name, interval)
+    designs = [*result.candidates, *result.pareto, *result.choices.values(), result.best_dense, result.best_moe]
+    for design in designs:
+        if design is None:
+            continue
+        told = [design.mean_loss, design.regret_loss, design.regret_compute, *design.loss.values()]
+        for interval in told:
+            assert interval is not None
+            assert interval.low is None or held(interval), (design.label, interval)
+
+
+def test_axes_the_law_leaves_undetermined_span_the_tied_designs(tiny: Space, fits: list[FittedLaw]) -> None:
+    """8 top-1 and 16 top-2 are one to a law of sparsity; 16 top-1 is too large."""
+    space = tiny.replace(
+        d_model=[256], n_layers=[8], n_experts=[8, 16], top_k=[1, 2], n_shared_experts=[0], n_dense_layers=[0]
+    )
+    result = plan(Budget(flops=1e17, max_params=45e6), [fits[1]], space, extrapolate=True)
+    assert "n_experts" in result.best.undetermined
+    assert (result.optimum["n_experts"].low, result.optimum["n_experts"].high) == (8, 16)
