@@ -92,6 +92,7 @@ def test_empty_lists_are_named(changes: dict[str, Any], message: str) -> None:
             {"sweep": {"values": [0.1], "runs": [{"name": "s", "set": {"train.learning_rate": 1}}]}},
             "sweep: runs: s sets train.learning_rate itself",
         ),
+        ({"plan": None, "verify": {"strict": True}}, "plan: is required by `verify`"),
     ],
 )
 def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str) -> None:

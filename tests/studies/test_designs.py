@@ -271,3 +271,27 @@ def test_runs_of_a_study_are_written_and_read_alike(base: dict[str, Any]) -> Non
     value = {"name": "s", "title": "t", "data": {"sources": ["texts"]}, "base": base, "runs": [EQUAL, {"name": "g"}]}
     study = StudyConfig.parse(value)
     assert StudyConfig.parse(study.to_dict()) == study
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {
+            "design": "isoflop",
+            "flops": 6e11,
+            "params_total": [120_000],
+            "sparsity": [0.75],
+            "shapes": {"n_layers": [4]},
+        },
+        {"design": "granularity", "flops": 6e11, "granularity": [1, 2], "expansion": 4},
+        {"design": "expansion", "flops": 6e11, "expansion": [2, 4]},
+        {"design": "overtraining", "flops": 6e11, "params_dense": [30_000], "shapes": {"n_layers": [4]}},
+        {"design": "mixture_of_tokens", "flops": 6e11, "group_size": 4},
+    ],
+    ids=lambda entry: entry["design"],
+)
+def test_experts_are_in_the_base_s_layers(plan: Plan, base: dict[str, Any], entry: dict[str, Any]) -> None:
+    base = {**base, "model": {**base["model"], "n_layers": 4, "n_dense_layers": 1, "moe_every": 3}}
+    models = [run.model for run in plan({"name": "layers", **entry}, base=base) if run.model.moe is not None]
+    assert models
+    assert {(model.n_dense_layers, model.moe_every) for model in models} == {(1, 3)}

@@ -135,7 +135,7 @@ def test_isoflop_finds_the_size_at_each_sparsity() -> None:
     dense = finding.data["2e11 FLOPs"]["slices"]["dense"]["params_total"]["value"]
     assert dense == pytest.approx(40_000, rel=0.02)
     assert any("C^0.50 (dense" in sentence for sentence in finding.sentences)
-    assert len(finding.section.figures) == 2
+    assert len(finding.section.figures) == 4  # slices and surface of each budget
 
 
 EQUAL: dict[str, Any] = {

@@ -141,6 +141,8 @@ class StudyConfig(Config):
             raise ValueError("runs: needs at least one entry")
         if self.plan is not None and self.fit is None:
             raise ValueError("fit: is required by `plan`: it plans with the fitted laws")
+        if self.plan is None and self.verify not in (None, VerifyStep()):
+            raise ValueError("plan: is required by `verify`: it trains what was planned")
         names = [source.name for stage in self.stages for source in stage.runs] + [source.name for source in self.runs]
         for field, given in (("runs", names), ("stages", [stage.name for stage in self.stages])):
             twice = next((name for name in given if given.count(name) > 1), None)

@@ -99,6 +99,14 @@ class Template:
         moe = dict(self.base.get("model", {}).get("moe") or {})
         return {key: value for key, value in moe.items() if key not in _SIZES}
 
+    def expert_layers(self, n_dense_layers: int | None, moe_every: int | None) -> dict[str, Any]:
+        """Which layers have experts: as given, else as in the base, else all of them."""
+        own = self.base.get("model", {})
+        return {
+            "n_dense_layers": own.get("n_dense_layers", 0) if n_dense_layers is None else n_dense_layers,
+            "moe_every": own.get("moe_every", 1) if moe_every is None else moe_every,
+        }
+
 
 EXPERTS = ("moe", "n_dense_layers", "moe_every")
 """What makes a model a MoE; without these fields it is its dense twin."""

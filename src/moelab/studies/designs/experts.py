@@ -17,7 +17,7 @@ class ExpertSweep(Budgeted):
 
     sizes: tuple[dict[str, Any], ...] = ({},)
     moe: dict[str, Any] = {}
-    moe_every: Count = 1
+    moe_every: Count | None = None
     dense: bool = True
 
     @model_validator(mode="after")

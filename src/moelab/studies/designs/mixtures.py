@@ -16,7 +16,8 @@ class MixtureOfTokens(Budgeted):
 
     Beside each: the dense twin and, with `token_choice`, a MoE of the same experts routed by token. With `transition`
     each MoT is trained once more, turning to token choice at that share of the steps, after which nothing leaks.
-    `n_dense_layers` counts the leading layers that stay dense (the paper's second version: half of them).
+    `n_dense_layers` counts the leading layers that stay dense (the paper's second version: half of them); default: the
+    base's.
     """
 
     owned: ClassVar[tuple[str, ...]] = ("n_experts", "top_k", "d_expert", "router", "group_size")
@@ -26,7 +27,7 @@ class MixtureOfTokens(Budgeted):
     mixtures: Counts = (1,)
     transition: Fraction | None = Field(default=None, gt=0, lt=1)
     token_choice: bool = True
-    n_dense_layers: CountOrZero = 0
+    n_dense_layers: CountOrZero | None = None
     moe: dict[str, Any] = {}
 
     def plan(self, template: Template) -> list[Planned]:
@@ -68,7 +69,8 @@ class MixtureOfTokens(Budgeted):
             options.pop(name, None)
         options = {"balance_loss": 0.0, "z_loss": 0.0, **options}
         moe = MoEConfig.mixture_of_tokens(d_ff=dense.d_ff, group_size=self.group_size, mixtures=mixtures, **options)
-        return dense.replace(moe=moe.to_dict(), n_dense_layers=self.n_dense_layers)
+        layers = template.expert_layers(self.n_dense_layers, None)
+        return ModelConfig.parse({**dense.to_dict(), "moe": moe.to_dict(), **layers})
 
     def _choice(self, template: Template, dense: ModelConfig, mixtures: int) -> ModelConfig:
         return with_experts(

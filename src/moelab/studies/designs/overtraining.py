@@ -12,14 +12,15 @@ class OverTraining(Budgeted):
 
     `params_dense` are the sizes of the dense twins, without embeddings (the paper's N); the backbones are the nearest
     real ones in `shapes` and the same for every entry of `n_experts`, where 1 is dense. Experts are as wide as the
-    dense feed-forward they replace; a token uses `top_k` of them in every `moe_every`-th layer, as in the paper.
+    dense feed-forward they replace; a token uses `top_k` of them in every `moe_every`-th layer
+    (default: the base's, else every second as in the paper).
     """
 
     design: Literal["overtraining"] = "overtraining"
     params_dense: Counts
     n_experts: Counts = (1, 4, 8)
     top_k: Count = 2
-    moe_every: Count = 2
+    moe_every: Count | None = None
     moe: dict[str, Any] = {}
     shapes: dict[str, Any] = {}
 
@@ -28,6 +29,7 @@ class OverTraining(Budgeted):
         choices = Candidates(backbones(template, self.shapes), template.seq_len)
         sizes = sorted(self.params_dense, reverse=True)
         chosen = choices.nearest(sizes, choices.params_non_embedding, "params_dense")
+        every = self.moe_every or template.base.get("model", {}).get("moe_every", 2)
         planned = []
         for amount in self.amounts():
             for experts in self.n_experts:
@@ -36,7 +38,7 @@ class OverTraining(Budgeted):
                     if experts > 1:
                         model = with_experts(
                             template, backbone, n_experts=experts, top_k=min(self.top_k, experts),
-                            d_expert=backbone.d_ff, moe_every=self.moe_every, options=self.moe,
+                            d_expert=backbone.d_ff, moe_every=every, options=self.moe,
                         )  # fmt: skip
                     labels = {"size": f"d{backbone.d_model} L{backbone.n_layers}", "experts": str(experts)}
                     run = amount.planned(template, model, self.min_steps, self.name, **labels)

@@ -95,8 +95,8 @@ def with_experts(
     top_k: int,
     d_expert: int,
     shared: int = 0,
-    n_dense_layers: int = 0,
-    moe_every: int = 1,
+    n_dense_layers: int | None = None,
+    moe_every: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> ModelConfig:
     """A backbone with experts in place of its feed-forward; `shared` is the width of one shared expert."""
@@ -107,7 +107,8 @@ def with_experts(
     if top_k == 1:
         inherited.pop("normalize_gates", None)
     chosen = {**inherited, **(options or {})}
-    value = {**backbone.to_dict(), "moe": {**chosen, **sizes}, "n_dense_layers": n_dense_layers, "moe_every": moe_every}
+    layers = template.expert_layers(n_dense_layers, moe_every)
+    value = {**backbone.to_dict(), "moe": {**chosen, **sizes}, **layers}
     return ModelConfig.parse(value)
 
 

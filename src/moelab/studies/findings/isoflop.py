@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from moelab.errors import InputError
-from moelab.fitting import Slice, isoflop_surface
+from moelab.fitting import Slice, Surface, isoflop_surface
 from moelab.quantities import format_number
 from moelab.report import Fact, Figure, Section, Table
 from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning
@@ -29,11 +29,13 @@ def isoflop(found: Evidence) -> Finding:
         caption = f"{budget}: loss against total parameters, a curve per sparsity S."
         figures.append(Figure(curves.figure("total parameters"), caption))
         surface = _surface(designs)
+        if not isinstance(surface, str):
+            figures.append(Figure(surface.plot(), f"{budget}: the surface fitted to these runs, and its lowest point."))
         sentences += _said(found, budget, designs, slices, surface)
-        facts.append(_fact(budget, designs, surface))
+        facts.append(_fact(budget, designs))
         data[budget] = {
             "slices": {_named(s): _plain(fitted) for s, fitted in slices.items()},
-            "surface": surface,
+            "surface": _plain_surface(surface),
             "losses": [[d.record.params_total, d.record.sparsity, d.loss] for d in designs],
         }
     sentences += _exponents(optima)
@@ -62,13 +64,18 @@ def _named(sparsity: float) -> str:
     return "dense" if sparsity == 0 else f"S = {sparsity:.3g}"
 
 
-def _surface(designs: list[Design]) -> dict[str, Any]:
-    """Abnar's surface as plain numbers, or why there is none."""
+def _surface(designs: list[Design]) -> Surface | str:
+    """Abnar's surface, or why there is none."""
     columns = ([d.record.params_total for d in designs], [d.record.sparsity for d in designs])
     try:
-        surface = isoflop_surface(*columns, [d.loss for d in designs], max_degree=3)
+        return isoflop_surface(*columns, [d.loss for d in designs], max_degree=3)
     except InputError as error:
-        return {"why_none": str(error)}
+        return str(error)
+
+
+def _plain_surface(surface: Surface | str) -> dict[str, Any]:
+    if isinstance(surface, str):
+        return {"why_none": surface}
     return {
         "optimum": surface.optimum(),
         "at_edge": surface.at_edge(),
@@ -79,7 +86,7 @@ def _surface(designs: list[Design]) -> dict[str, Any]:
 
 
 def _said(
-    found: Evidence, budget: str, designs: list[Design], slices: dict[float, Slice | str], surface: dict[str, Any]
+    found: Evidence, budget: str, designs: list[Design], slices: dict[float, Slice | str], surface: Surface | str
 ) -> list[str]:
     best = min(designs, key=lambda d: d.loss)
     dense = [d for d in designs if d.record.sparsity == 0]
@@ -94,10 +101,10 @@ def _said(
     fitted = {s: each for s, each in slices.items() if isinstance(each, Slice)}
     if len(fitted) > 1:
         sentences.insert(0, _trend(budget, designs, fitted))
-    if "optimum" in surface:
-        at = surface["optimum"]
+    if not isinstance(surface, str):
+        at = surface.optimum()
         where = f"The surface is lowest at S = {said(at['sparsity'])} and {said(at['params_total'])} parameters"
-        edge = [name.replace("params_total", "size") for name in surface["at_edge"]]
+        edge = [name.replace("params_total", "size") for name in surface.at_edge()]
         sentences.append(
             where + (f", at the edge of the runs in {' and '.join(edge)}: the best may lie beyond." if edge else ".")
         )
@@ -134,7 +141,7 @@ def _exponents(optima: dict[str, list[tuple[float, float]]]) -> list[str]:
     return [f"The best total size grows as {', '.join(found)}."] if found else []
 
 
-def _fact(budget: str, designs: list[Design], surface: dict[str, Any]) -> Fact:
+def _fact(budget: str, designs: list[Design]) -> Fact:
     best = min(designs, key=lambda d: d.loss)
     note = f"{format_number(best.record.params_total)} parameters, {budget}"
     return Fact("Best sparsity tried", _named(best.record.sparsity).removeprefix("S = "), note)
