@@ -28,6 +28,7 @@ COMMANDS = (
     "serving",
     "train",
     "generate",
+    "export",
     "leaks",
     "routing",
     "study",

@@ -1,0 +1,46 @@
+"""`moelab export`: a trained run for transformers or llama.cpp, compared with the trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    to: Annotated[str, typer.Option(help="`hf` (a folder for transformers) or `gguf` (a file for llama.cpp).")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder or .gguf file; default: exports/RUN_ID-hf or exports/RUN_ID-DTYPE.gguf.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights: fp32, bf16 or f16; routers stay in fp32.")] = "fp32",
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Compare logits on held-out text.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export (never anything else).")] = False,
+    data: Annotated[Path | None, typer.Option(help="Prepared data, if it moved since training.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Write a trained model in another engine's format, with its tokenizer, and check that it is the same model.
+
+    Example: moelab export runs/3f2a... --to hf --out my-model
+    """
+    from moelab.errors import InputError
+
+    if to not in ("hf", "gguf"):
+        raise InputError(f"--to: expected hf or gguf, got {to!r}")
+    from moelab.cli.inputs import open_run
+    from moelab.cli.output import print_json, print_line
+    from moelab.export import export_gguf, export_hugging_face, open_source
+    from moelab.export.card import check_text
+
+    source = open_source(run, *open_run(run, data))
+    default = f"{source.run_id}-hf" if to == "hf" else f"{source.run_id}-{dtype}.gguf"
+    target = out or Path("exports") / default
+    export = export_hugging_face if to == "hf" else export_gguf
+    done = export(source, target, dtype=dtype, force=force, check=check)
+    if as_json:
+        print_json(done.to_dict())
+        return
+    print_line(f"{done.architecture}, {done.bytes:,} bytes in {done.dtype}")
+    for note in done.notes:
+        print_line(note)
+    print_line(check_text(done.check, done.unchecked, done.dtype))
+    print_line(str(done.path))

@@ -1,0 +1,138 @@
+"""llama.cpp's graphs: which of our architectures each runs exactly, and its names and layouts of tensors.
+
+What a graph computes was read in llama.cpp's src/models; names are those of the package `gguf` for the architecture.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moelab.architecture import ModelConfig
+from moelab.errors import InputError, MoelabError
+from moelab.export.families import Family
+from moelab.export.names import interleave, uninterleave
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """One of llama.cpp's graphs: `permutes` says that it rotates neighbouring pairs of q and k where the class does
+    not, `own_head` that it has no tied head. `refuse` says `field: why not` of an architecture it cannot run."""
+
+    name: str
+    permutes: bool = False
+    own_head: bool = False
+    refuse: Callable[[ModelConfig], str | None] = lambda config: None
+
+
+def _experts_everywhere(config: ModelConfig) -> str | None:
+    return "d_ff: its graph has no dense layers" if config.n_moe_layers < config.n_layers else None
+
+
+def _olmoe(config: ModelConfig) -> str | None:
+    if config.n_kv_heads != config.n_heads:
+        return "n_kv_heads: its graph normalises keys over the whole width"
+    return _gates(config, normalised=False)
+
+
+def _qwen2_moe(config: ModelConfig) -> str | None:
+    if config.n_heads * config.head_dim != config.d_model:
+        return "head_dim: its graph has n_heads x head_dim = d_model"
+    return _experts_everywhere(config) or _gates(config, normalised=False)
+
+
+def _gates(config: ModelConfig, *, normalised: bool) -> str | None:
+    if config.moe is not None and config.moe.normalize_gates != normalised:
+        return f"normalize_gates: its graph has them {'on' if normalised else 'off'} whatever the file says"
+    return None
+
+
+def _qwen3_moe(config: ModelConfig) -> str | None:
+    return _experts_everywhere(config) or _gates(config, normalised=True)
+
+
+def _glm(config: ModelConfig) -> str | None:
+    return None if config.moe and config.moe.n_shared_experts else "n_shared_experts: its graph needs shared experts"
+
+
+GRAPHS = {
+    "llama": Graph(name="llama", permutes=True),
+    "qwen3": Graph(name="qwen3"),
+    "mixtral": Graph(name="llama", permutes=True),
+    "olmoe": Graph(name="olmoe", own_head=True, refuse=_olmoe),
+    "qwen3_moe": Graph(name="qwen3moe", refuse=_qwen3_moe),
+    "qwen2_moe": Graph(name="qwen2moe", own_head=True, refuse=_qwen2_moe),
+    "glm4_moe": Graph(name="glm4moe", refuse=_glm),
+    "minimax_m2": Graph(name="minimax-m2", own_head=True),
+}
+"""By the model_type of the class of transformers."""
+
+
+def choose_graph(config: ModelConfig, family: Family) -> Graph:
+    """llama.cpp's graph of a class, for this architecture. Raises InputError naming the field that it cannot do."""
+    graph = GRAPHS.get(family.model_type)
+    if graph is None:
+        raise InputError(f"--to: GGUF is not written for {family.name}; written are {', '.join(sorted(GRAPHS))}")
+    reason = "attention_bias: not written to GGUF" if config.attention_bias else graph.refuse(config)
+    if reason:
+        field, why = reason.split(": ", 1)
+        raise InputError(f"{field}: llama.cpp's {graph.name} cannot run this model: {why}; export it with --to hf")
+    return graph
+
+
+def with_own_head(tensors: dict[str, Tensor], graph: Graph) -> dict[str, Tensor]:
+    """The class's tensors, with a head of its own where the graph knows no tied one."""
+    if not graph.own_head or "lm_head.weight" in tensors:
+        return tensors
+    return {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+
+
+def to_gguf(tensors: dict[str, Tensor], config: ModelConfig, graph: Graph) -> dict[str, Tensor]:
+    """The file's tensors by name: experts stacked, rotated pairs neighbours where the graph wants them so."""
+    result: dict[str, Tensor] = {}
+    for place, names in _places(list(tensors), config, graph).items():
+        parts = [tensors[name] for name in names]
+        tensor = torch.stack(parts) if ".experts." in names[0] else parts[0]
+        if graph.permutes and place in _rotated(config):
+            tensor = interleave(tensor, config.head_dim)
+        result[place] = tensor.flatten() if place.endswith("ffn_gate_inp_shexp.weight") else tensor
+    return result
+
+
+def from_gguf(found: dict[str, Tensor], names: list[str], config: ModelConfig, graph: Graph) -> dict[str, Tensor]:
+    """The class's tensors (`names`) out of a file's. Raises MoelabError where one is missing or left over."""
+    places = _places(names, config, graph)
+    if set(places) != set(found):
+        raise MoelabError(f"export: the file has other tensors than {graph.name}: {sorted(set(places) ^ set(found))}")
+    result: dict[str, Tensor] = {}
+    for place, own in places.items():
+        tensor = found[place]
+        if graph.permutes and place in _rotated(config):
+            tensor = uninterleave(tensor, config.head_dim)
+        if place.endswith("ffn_gate_inp_shexp.weight"):
+            tensor = tensor[None]
+        result |= dict(zip(own, tensor if ".experts." in own[0] else [tensor], strict=True))
+    return result
+
+
+def _rotated(config: ModelConfig) -> set[str]:
+    return {f"blk.{layer}.attn_{part}.weight" for layer in range(config.n_layers) for part in "qk"}
+
+
+def _places(names: list[str], config: ModelConfig, graph: Graph) -> dict[str, list[str]]:
+    """Each of the file's tensors, and the class's tensors in it: one, or one per expert."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    arch = next(key for key, name in MODEL_ARCH_NAMES.items() if name == graph.name)
+    known = get_tensor_name_map(arch, config.n_layers)
+    places: dict[str, list[str]] = {}
+    for name in names:
+        head, mark, rest = name.partition(".experts.")
+        plain = f"{head}.experts.{rest.split('.', 1)[1]}" if mark else name
+        base, suffix = plain.replace("e_score_correction_bias", "e_score_correction.bias").rsplit(".", 1)
+        found = known.get_name(base)
+        if found is None:
+            raise MoelabError(f"export: gguf knows no name for {name} in {graph.name}")
+        places.setdefault(f"{found}.{suffix}", []).append(name)
+    return places
