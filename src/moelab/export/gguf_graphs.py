@@ -39,6 +39,8 @@ def _olmoe(config: ModelConfig) -> str | None:
 def _qwen2_moe(config: ModelConfig) -> str | None:
     if config.n_heads * config.head_dim != config.d_model:
         return "head_dim: its graph has n_heads x head_dim = d_model"
+    if config.moe is not None and not config.moe.shared_gate:
+        return "shared_gate: ungated shared experts become a gate of zeros, where its graph divides 0 by 0"
     return _experts_everywhere(config) or _gates(config, normalised=False)
 
 

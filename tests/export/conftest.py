@@ -1,0 +1,117 @@
+"""One tiny random model per class of transformers and feature, and runs made of them without training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from moelab.architecture import ModelConfig
+from moelab.export import Source
+from moelab.model import LanguageModel, build_model
+from moelab.runs import RunConfig, RunRecord, run_columns
+
+BASE = {
+    "vocab_size": 300, "d_model": 32, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_ff": 48, "rope_theta": 5e3,
+    "norm_eps": 1e-5,
+}  # fmt: skip
+MOE = {"n_experts": 8, "top_k": 2, "d_expert": 16}
+SIGMOID = {**MOE, "score": "sigmoid"}
+ONE, TWO = {"n_shared_experts": 1, "d_shared": 16}, {"n_shared_experts": 2, "d_shared": 32}
+ODD = {"n_shared_experts": 1, "d_shared": 24}
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"qk_norm": "none"}),
+    "llama-bias-untied-head": (
+        "llama", {"qk_norm": "none", "attention_bias": True, "tie_embeddings": False, "head_dim": 12},
+    ),
+    "qwen3": ("qwen3", {}),
+    "qwen3-bias-untied-head": ("qwen3", {"attention_bias": True, "tie_embeddings": False, "head_dim": 12}),
+    "mixtral": ("mixtral", {"qk_norm": "none", "moe": MOE}),
+    "mixtral-scaled-head": ("mixtral", {"qk_norm": "none", "moe": {**MOE, "routed_scaling": 2.5}, "head_dim": 12}),
+    "mixtral-capacity": ("mixtral", {"qk_norm": "none", "moe": {**MOE, "capacity_factor": 1.0}}),
+    "qwen3_moe": ("qwen3_moe", {"moe": MOE}),
+    "qwen3_moe-top1-every-untied": (
+        "qwen3_moe", {"moe": {**MOE, "top_k": 1}, "moe_every": 2, "tie_embeddings": False},
+    ),
+    "qwen3_moe-gates-dense-bias": (
+        "qwen3_moe", {"moe": {**MOE, "normalize_gates": False}, "n_dense_layers": 1, "attention_bias": True},
+    ),
+    "olmoe": ("olmoe", {"moe": {**MOE, "normalize_gates": False}, "qk_norm": "full", "n_kv_heads": 4}),
+    "olmoe-gates-gqa-bias": ("olmoe", {"moe": MOE, "qk_norm": "full", "attention_bias": True}),
+    "ernie-shared-dense": ("ernie4_5_moe", {"qk_norm": "none", "moe": {**MOE, **TWO}, "n_dense_layers": 1}),
+    "ernie-bias": ("ernie4_5_moe", {"qk_norm": "none", "moe": {**MOE, "bias_update": 0.1}}),
+    "qwen2_moe-gated": (
+        "qwen2_moe", {"qk_norm": "none", "moe": {**MOE, **ODD, "normalize_gates": False, "shared_gate": True}},
+    ),
+    "qwen2_moe-gated-every": (
+        "qwen2_moe", {"qk_norm": "none", "moe": {**MOE, **ODD, "shared_gate": True}, "moe_every": 2},
+    ),
+    "qwen2_moe-ungated-head": (
+        "qwen2_moe", {"qk_norm": "none", "moe": {**MOE, **ODD, "normalize_gates": False}, "head_dim": 12},
+    ),
+    "glm-bias-scaled-dense": (
+        "glm4_moe",
+        {"qk_norm": "none", "n_dense_layers": 1, "moe": {**SIGMOID, **ONE, "routed_scaling": 2.5, "bias_update": 0.1}},
+    ),
+    "glm-head-untied": ("glm4_moe", {"moe": {**SIGMOID, **TWO, "bias_update": 0.1}, "tie_embeddings": False}),
+    "glm-gates-head": ("glm4_moe", {"moe": {**SIGMOID, **ONE, "normalize_gates": False}, "head_dim": 12}),
+    "glm-top1-no-shared": ("glm4_moe", {"moe": {**SIGMOID, "top_k": 1}}),
+    "dots": ("dots1", {"moe": {**SIGMOID, **TWO}, "attention_bias": True, "n_dense_layers": 2}),
+    "minimax": ("minimax_m2", {"moe": {**SIGMOID, "bias_update": 0.1}, "qk_norm": "full", "head_dim": 12}),
+}  # fmt: skip
+"""By name: the class's model_type, and what the architecture has beside BASE."""
+
+
+def random_model(changes: dict[str, Any]) -> LanguageModel:
+    """Every parameter and balancing bias random, so that nothing passes by being one or zero."""
+    config = ModelConfig.parse({**BASE, **changes})
+    model = build_model(config, dispatch="loop" if config.moe else "auto").eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.1, generator=generator)
+            elif "router" in name:
+                parameter.normal_(0, 0.3, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("balance_bias"):
+                buffer.normal_(0, 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
+    """The name of a class and a random model that it represents."""
+    kind, changes = CASES[request.param]
+    return kind, random_model(changes)
+
+
+@pytest.fixture
+def make_model() -> Callable[[str], LanguageModel]:
+    """The random model of a case, by name."""
+    return lambda name: random_model(CASES[name][1])
+
+
+@pytest.fixture
+def make_source(tiny_dataset: Any) -> Callable[[LanguageModel], Source]:
+    """A function of a model that returns it as a run that was never trained."""
+
+    def make(model: LanguageModel) -> Source:
+        train = {"tokens": 6400, "seq_len": 32, "batch_tokens": 64, "device": "cpu", "precision": "fp32", "threads": 1}
+        data = {"path": str(tiny_dataset.folder), "manifest_hash": tiny_dataset.manifest_hash}
+        config = RunConfig.parse(
+            {"model": model.config.to_dict(), "data": data, "train": {**train, "dispatch": "loop"}, "name": "tiny"}
+        )
+        record = RunRecord(
+            **run_columns(config), run_id=config.run_id, status="finished", loss=2.5, bits_per_byte=1.25,
+            device="cpu", precision="fp32", threads=1, dispatch="loop", seconds=1.0, tokens_per_second=6400.0,
+            peak_memory_bytes=1, data_hash=tiny_dataset.manifest_hash,
+        )  # fmt: skip
+        folder = Path("runs") / config.run_id
+        return Source(folder=folder, config=config, record=record, model=model, dataset=tiny_dataset)
+
+    return make
