@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.moelab-installed
 CLUSTER := $(VENV)/.moelab-cluster-installed
+ENGINES := $(VENV)/.moelab-engines-installed
 STUDY ?= studies/quickstart
 
 .PHONY: help install quickstart test test-slow test-all lint format types check clean
@@ -40,8 +41,15 @@ $(CLUSTER): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cluster]'
 	@touch $@
 
-test-slow: $(CLUSTER)
+# transformers and gguf (130 MB on disk) for the tests of exports, and llama.cpp itself (100 MB) where a wheel of it installs.
+$(ENGINES): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[hf]'
+	-$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --only-binary xllamacpp xllamacpp
+	@touch $@
+
+test-slow: $(CLUSTER) $(ENGINES)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
+	$(BIN)/python -m pytest tests/export
 
 test-all: test test-slow
 
