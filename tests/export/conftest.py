@@ -62,6 +62,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax": ("minimax_m2", {"moe": {**SIGMOID, "bias_update": 0.1}, "qk_norm": "full", "head_dim": 12}),
 }  # fmt: skip
 """By name: the class's model_type, and what the architecture has beside BASE."""
+GGUF_CASES: dict[str, dict[str, Any]] = {
+    "softmax-shared": {"moe": {**MOE, **TWO}},
+    "softmax-shared-gates-dense": {
+        "qk_norm": "none", "n_dense_layers": 1, "moe": {**MOE, **ONE, "normalize_gates": False, "routed_scaling": 1.7},
+    },
+    "softmax-shared-bias-untied": {"moe": {**MOE, **ONE, "bias_update": 0.1}, "tie_embeddings": False},
+}  # fmt: skip
+"""What llama.cpp runs and no class of transformers."""
 
 
 def random_model(changes: dict[str, Any]) -> LanguageModel:
@@ -93,7 +101,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
 @pytest.fixture
 def make_model() -> Callable[[str], LanguageModel]:
     """The random model of a case, by name."""
-    return lambda name: random_model(CASES[name][1])
+    return lambda name: random_model(GGUF_CASES[name] if name in GGUF_CASES else CASES[name][1])
 
 
 @pytest.fixture

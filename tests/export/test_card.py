@@ -51,7 +51,7 @@ def test_the_check_is_told(make_source: MakeSource, make_model: MakeModel) -> No
     text = card_of(source)
     assert "on 1,000 of 1,024 held-out tokens" in text
     assert "2.5e-06; 5.0e-05 would pass" in text
-    assert "It was not checked (--no-check)" in card_of(source, None)
+    assert "It was not compared with the trained model (--no-check)" in card_of(source, None)
     assert "- folded." in card_of(source, notes=("folded",))
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from moelab.data.tokenizer import load_tokenizer
-from moelab.errors import InputError
-from moelab.export import Source, choose_family, export_gguf
+from moelab.errors import InputError, MoelabError
+from moelab.export import Source, choose_family, export_gguf, gguf_file
 from moelab.export.canonical import canonical
 from moelab.export.gguf_file import read_tensors
 from moelab.export.gguf_graphs import choose_graph
@@ -35,6 +35,8 @@ GRAPHS = {
     "glm-head-untied": "glm4moe",
     "glm-gates-head": "glm4moe",
     "minimax": "minimax-m2",
+    "ernie-shared-dense": "ernie4_5-moe",
+    "ernie-bias": "ernie4_5-moe",
 }
 """The cases that llama.cpp runs, and the name of its graph."""
 REFUSED = {
@@ -44,7 +46,6 @@ REFUSED = {
     "qwen2_moe-ungated-head": "head_dim",
     "olmoe-gates-gqa-bias": "attention_bias",
     "glm-top1-no-shared": "n_shared_experts",
-    "ernie-bias": "GGUF is not written for ERNIE-4.5-MoE",
     "dots": "GGUF is not written for dots.llm1",
 }
 
@@ -89,7 +90,7 @@ def test_transformers_own_loader_reads_it(
 def test_what_llama_cpp_cannot_run_is_refused(name: str, word: str, make_model: MakeModel) -> None:
     config = make_model(name).config
     with pytest.raises(InputError, match=word):
-        choose_graph(config, choose_family(config))
+        choose_graph(config)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,32 @@ def test_fixed_gates_are_refused(name: str, moe: dict[str, Any], word: str, make
     assert config.moe is not None
     config = config.replace(moe={**config.moe.to_dict(), **moe})
     with pytest.raises(InputError, match=word):
-        choose_graph(config, choose_family(config))
+        choose_graph(config)
+
+
+def test_softmax_scores_beside_shared_experts_go_to_llama_cpp_alone(
+    make_source: MakeSource, make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = make_model("softmax-shared")
+    with pytest.raises(InputError, match="no class of transformers"):
+        choose_family(model.config)
+    done = export_gguf(make_source(model), tmp_path / "out.gguf")
+    assert (done.architecture, done.check) == ("glm4moe", None)
+    assert done.unchecked == "no class of transformers runs this architecture"
+    fields = gguf.GGUFReader(tmp_path / "out.gguf").fields
+    assert fields["glm4moe.expert_gating_func"].contents() == 1
+
+
+def test_a_file_that_reads_back_otherwise_is_not_kept(
+    make_source: MakeSource, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(path: Path) -> dict[str, torch.Tensor]:
+        return {name: tensor + (name == "output_norm.weight") for name, tensor in read_tensors(path).items()}
+
+    monkeypatch.setattr(gguf_file, "read_tensors", wrong)
+    with pytest.raises(MoelabError, match=r"model\.norm\.weight reads back"):
+        export_gguf(make_source(make_model("llama")), tmp_path / "out.gguf")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_metadata_say_what_the_model_is(make_source: MakeSource, make_model: MakeModel, tmp_path: Path) -> None:
@@ -139,6 +165,7 @@ def test_metadata_say_what_the_model_is(make_source: MakeSource, make_model: Mak
         "tokenizer.ggml.eos_token_id": source.dataset.manifest.end_of_text,
     }
     assert {name: fields[name] for name in expected} == expected
+    assert source.dataset.manifest.sources[0].licence in fields["general.description"]
     assert fields["glm4moe.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
 
 

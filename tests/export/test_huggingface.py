@@ -125,7 +125,10 @@ def test_without_transformers_it_says_that_nothing_was_checked(
     done = export_hugging_face(make_source(make_model("llama")), tmp_path / "out")
     assert done.check is None
     assert done.unchecked == "transformers is not installed"
-    assert "It was not checked (transformers is not installed)" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "It was not compared with the trained model (transformers is not installed)"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 def test_only_an_earlier_export_is_replaced_and_only_by_force(

@@ -48,6 +48,11 @@ def next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
         "glm-bias-scaled-dense",
         "glm-gates-head",
         "minimax",
+        "ernie-shared-dense",
+        "ernie-bias",
+        "softmax-shared",
+        "softmax-shared-gates-dense",
+        "softmax-shared-bias-untied",
     ],
 )
 @torch.no_grad()

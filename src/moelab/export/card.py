@@ -35,6 +35,16 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
+def description(source: Source) -> str:
+    """Two sentences for formats that have no card: what it is and whose texts it was trained on."""
+    record = source.record
+    texts = "; ".join(f"{each.name} ({each.licence})" for each in source.dataset.manifest.sources)
+    return (
+        f"Language model with {record.params_total:,} parameters ({record.params_active:,} active), trained on "
+        f"{record.tokens:,} tokens with moelab. Texts and their licences: {texts}."
+    )
+
+
 def _listed(notes: Sequence[str]) -> str:
     return "\n\n" + "\n".join(f"- {note}." for note in notes) if notes else ""
 
@@ -201,7 +211,7 @@ def _study(source: Source) -> list[str]:
 def check_text(check: Check | None, unchecked: str, dtype: str) -> str:
     """In words: how the exported model was compared with the trained one."""
     if check is None:
-        return f"It was not checked ({unchecked}): the tensors were written under the class's names and not run."
+        return f"It was not compared with the trained model ({unchecked})."
     rounding = "" if dtype == "fp32" else f" (of the weights rounded to {dtype})"
     return (
         f"Checked with {check.library}, both in fp32, on {_compared(check)}: the largest difference of a logit"

@@ -11,8 +11,9 @@ from torch import Tensor
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError, MoelabError
 from moelab.export.canonical import canonical, check_dtype
+from moelab.export.card import description
 from moelab.export.check import Check, compare, held_out, transformers_logits, transformers_version
-from moelab.export.families import Family, choose_family
+from moelab.export.families import Family
 from moelab.export.gguf_graphs import Graph, choose_graph, from_gguf, to_gguf, with_own_head
 from moelab.export.gguf_tokenizer import GGUFTokenizer, gguf_tokenizer
 from moelab.export.huggingface import Exported, hugging_face_config, notes_on, save_weights
@@ -31,19 +32,20 @@ def export_gguf(source: Source, out: Path, *, dtype: str = "fp32", force: bool =
     where the model differs or the disk refuses: then nothing is left behind.
     """
     check_dtype(dtype)
-    family = choose_family(source.model.config)
-    graph = choose_graph(source.model.config, family)
+    family, graph = choose_graph(source.model.config)
     tokenizer = gguf_tokenizer(source.dataset.tokenizer_path, source.model.config.vocab_size)
     _check_installed()
     check_file(out, force)
     model = canonical(source.model, family, dtype)
     tensors = with_own_head(hugging_face_tensors(model.state_dict(), model.config, family), graph)
-    library = transformers_version() if check else None
-    unchecked = "" if library else ("--no-check" if not check else "transformers is not installed")
+    library = transformers_version() if check and family.class_name else None
+    unchecked = "" if library else _why_unchecked(check, family)
     found: list[Check] = []
 
     def write(path: Path) -> None:
         _write(path, source, model.config, family, graph, tokenizer, tensors, dtype)
+        if check:
+            _check_tensors(path, tensors, model.config, graph)
         if library is not None:
             tokens, targets = held_out(source.dataset, source.config.train.seq_len)
             logits = read_logits(path, model.config, family, graph, list(tensors), tokens)
@@ -62,6 +64,12 @@ def export_gguf(source: Source, out: Path, *, dtype: str = "fp32", force: bool =
         unchecked=unchecked,
         notes=tuple(notes_on(source, family)),
     )
+
+
+def _why_unchecked(check: bool, family: Family) -> str:
+    if not check:
+        return "--no-check"
+    return "transformers is not installed" if family.class_name else "no class of transformers runs this architecture"
 
 
 def check_file(out: Path, force: bool) -> None:
@@ -135,6 +143,7 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
 
     writer.add_type("model")
     writer.add_name(source.title)
+    writer.add_description(description(source))
     writer.add_string(RUN_KEY, source.run_id)
     writer.add_context_length(source.config.train.seq_len)
     writer.add_embedding_length(config.d_model)
@@ -158,13 +167,17 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
     writer.add_expert_feed_forward_length(moe.d_expert)
     if moe.n_shared_experts:
         writer.add_expert_shared_feed_forward_length(moe.d_shared)
-    if family.score == "sigmoid":
-        writer.add_expert_gating_func(ExpertGatingFuncType.SIGMOID)
+    if family.scales or family.score == "sigmoid":
+        gating = ExpertGatingFuncType.SIGMOID if family.score == "sigmoid" else ExpertGatingFuncType.SOFTMAX
+        writer.add_expert_gating_func(gating)
         writer.add_expert_weights_norm(moe.normalize_gates)
-    if family.scales:
+    if family.dense_layers == "first":
         writer.add_leading_dense_block_count(config.n_dense_layers)
         writer.add_expert_shared_count(moe.d_shared // moe.d_expert)
+    if family.scales:
         writer.add_expert_weights_scale(moe.routed_scaling)
+    if family.model_type == "ernie4_5_moe":
+        writer.add_interleave_moe_layer_step(1)
 
 
 def _tokenizer(writer: Any, tokenizer: GGUFTokenizer, end_of_text: int) -> None:
@@ -186,6 +199,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensor.name: torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
         for tensor in GGUFReader(path).tensors
     }
+
+
+def _check_tensors(path: Path, tensors: dict[str, Tensor], config: ModelConfig, graph: Graph) -> None:
+    """Raises MoelabError where the file, read back, does not hold every weight as it was to be written."""
+    found = from_gguf(read_tensors(path), list(tensors), config, graph)
+    for name, tensor in tensors.items():
+        if not torch.equal(found[name], tensor):
+            raise MoelabError(f"export: {name} reads back from the file with other values; nothing was kept")
 
 
 def read_logits(

@@ -4,14 +4,14 @@ What a graph computes was read in llama.cpp's src/models; names are those of the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError, MoelabError
-from moelab.export.families import Family
+from moelab.export.families import FAMILIES, Family, choose_family, refuse_unknown
 from moelab.export.names import interleave, uninterleave
 
 
@@ -67,20 +67,41 @@ GRAPHS = {
     "qwen2_moe": Graph(name="qwen2moe", own_head=True, refuse=_qwen2_moe),
     "glm4_moe": Graph(name="glm4moe", refuse=_glm),
     "minimax_m2": Graph(name="minimax-m2", own_head=True),
+    "ernie4_5_moe": Graph(name="ernie4_5-moe"),
 }
 """By the model_type of the class of transformers."""
 
 
-def choose_graph(config: ModelConfig, family: Family) -> Graph:
-    """llama.cpp's graph of a class, for this architecture. Raises InputError naming the field that it cannot do."""
-    graph = GRAPHS.get(family.model_type)
-    if graph is None:
-        raise InputError(f"--to: GGUF is not written for {family.name}; written are {', '.join(sorted(GRAPHS))}")
-    reason = "attention_bias: not written to GGUF" if config.attention_bias else graph.refuse(config)
-    if reason:
+_GLM = next(family for family in FAMILIES if family.model_type == "glm4_moe")
+GGUF_ONLY = (replace(_GLM, name="llama.cpp's glm4moe", class_name="", score="softmax", shared=("plain",)),)
+"""What llama.cpp's graphs compute and no class of transformers does: GLM-4-MoE's with softmax scores."""
+
+
+def choose_graph(config: ModelConfig) -> tuple[Family, Graph]:
+    """The first class whose graph in llama.cpp runs this architecture, and the graph.
+
+    Raises InputError naming the field that none can do.
+    """
+    refuse_unknown(config)
+    fitting = [family for family in (*FAMILIES, *GGUF_ONLY) if _fits(family, config)]
+    reasons = []
+    for family in fitting:
+        graph = GRAPHS.get(family.model_type)
+        if graph is None:
+            reasons.append(f"--to: GGUF is not written for {family.name}")
+            continue
+        reason = "attention_bias: it is not written to GGUF" if config.attention_bias else graph.refuse(config)
+        if reason is None:
+            return family, graph
         field, why = reason.split(": ", 1)
-        raise InputError(f"{field}: llama.cpp's {graph.name} cannot run this model: {why}; export it with --to hf")
-    return graph
+        reasons.append(f"{field}: llama.cpp's {graph.name} cannot run this model: {why}")
+    if not reasons:
+        choose_family(config)  # says what every class lacks
+    raise InputError(f"{reasons[0]}; export it with --to hf")
+
+
+def _fits(family: Family, config: ModelConfig) -> bool:
+    return family.moe == (config.moe is not None) and not family.lacks(config)
 
 
 def with_own_head(tensors: dict[str, Tensor], graph: Graph) -> dict[str, Tensor]:
