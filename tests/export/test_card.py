@@ -82,7 +82,7 @@ def test_the_study_and_its_prediction_stand_in_the_card(
     found = find_study(placed)
     assert found is not None
     text = card_of(placed)
-    assert f"trained in the study {found.name}" in text
+    assert f'trained in the study "{found.name}"' in text
     assert "| hoffmann2022 | 2.4000 | 2.3000 to 2.6000 |" in text
     (tmp_path / "verify.json").write_text("[")
     assert find_study(placed) is None

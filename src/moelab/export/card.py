@@ -126,7 +126,10 @@ def _scaled(scaling: float) -> str:
 def _training(source: Source) -> str:
     record, train = source.record, source.config.train
     rows = [
-        ("tokens", f"{record.tokens:,} ({record.unique_tokens:,} different ones, {record.epochs:.3g} epochs)"),
+        (
+            "tokens",
+            f"{record.tokens:,} ({record.unique_tokens:,} different ones; {record.epochs:.3g} passes over them)",
+        ),
         ("FLOPs", f"{format_number(record.train_flops)} (an exact count, not a measurement)"),
         ("steps", f"{train.steps:,} of {train.batch_tokens:,} tokens, sequences of {train.seq_len:,}"),
         ("optimiser", f"{record.optimizer}, learning rate {record.learning_rate:g}, {record.schedule} schedule"),
@@ -191,7 +194,7 @@ def _study(source: Source) -> list[str]:
     study = find_study(source)
     if study is None:
         return []
-    text = f"It was trained in the study {study.name}." + (f" {study.about.strip()}" if study.about else "")
+    text = f'It was trained in the study "{study.name}".' + (f" {study.about.strip()}" if study.about else "")
     if source.config.labels:
         text += " Labels: " + ", ".join(f"{key} {value}" for key, value in source.config.labels.items()) + "."
     row = study.verified

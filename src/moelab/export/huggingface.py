@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.data.tokenizer import end_of_text_id, load_tokenizer
-from moelab.errors import MoelabError
+from moelab.errors import InputError, MoelabError
 from moelab.export.canonical import DTYPES, canonical, check_dtype
 from moelab.export.card import model_card
 from moelab.export.check import (
@@ -24,6 +24,7 @@ from moelab.export.check import (
     transformers_version,
 )
 from moelab.export.families import Family, choose_family
+from moelab.export.gguf_graphs import choose_graph
 from moelab.export.names import decides, hugging_face_tensors
 from moelab.export.place import NOTE, check_folder, new_folder
 from moelab.export.source import Source
@@ -68,7 +69,7 @@ def export_hugging_face(
     exported model differs or the disk refuses: then nothing is left behind.
     """
     check_dtype(dtype)
-    family = choose_family(source.model.config)
+    family = _choose(source.model.config)
     check_folder(out, force)
     model = canonical(source.model, family, dtype)
     library = transformers_version() if check else None
@@ -108,6 +109,18 @@ def export_hugging_face(
         unchecked=unchecked,
         notes=notes,
     )
+
+
+def _choose(config: ModelConfig) -> Family:
+    """`choose_family`, whose refusal also says where llama.cpp would do."""
+    try:
+        return choose_family(config)
+    except InputError as error:
+        try:
+            graph = choose_graph(config)[1]
+        except InputError:
+            raise error from None
+        raise InputError(f"{error}; llama.cpp's {graph.name} runs it: --to gguf") from None
 
 
 def notes_on(source: Source, family: Family) -> list[str]:
