@@ -1,13 +1,14 @@
 """A checkpoint is whole or absent; a damaged one gives way to the one before it, and says so."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from moelab.errors import InputError
-from moelab.training.checkpoint import Progress, load_newest, save_checkpoint
+from moelab.errors import InputError, MoelabError
+from moelab.training.checkpoint import Progress, load_newest, load_step, save_checkpoint
 
 
 def save(folder: Path, step: int, value: float, keep: int = 2) -> None:
@@ -46,6 +47,43 @@ def test_a_damaged_checkpoint_gives_way(tmp_path: Path, name: str, damage: str) 
     assert found is not None
     assert found.progress.step == 10
     assert "00000020 is damaged" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"step": 27}, "state.json does not match its checksum"),
+        ({"seconds": 9.0}, "state.json does not match its checksum"),
+        ({"curve": []}, "state.json does not match its checksum"),
+        ({"step": 27, "state_sha256": None}, "state.json is of step 27"),
+        ({"sha256": []}, "state.json does not match its checksum"),
+        ({"sha256": [], "state_sha256": None}, "is damaged"),
+    ],
+)
+def test_an_edited_progress_gives_way(tmp_path: Path, change: dict[str, object], complaint: str) -> None:
+    save(tmp_path, 10, 1.0)
+    save(tmp_path, 20, 2.0)
+    path = tmp_path / "00000020" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found, notes = load_newest(tmp_path)
+    assert found is not None
+    assert found.progress.step == 10
+    assert "00000020 is damaged" in notes[0]
+    assert complaint in notes[0]
+    with pytest.raises(MoelabError, match="00000020 is damaged"):
+        load_step(tmp_path, 20)
+
+
+def test_a_checkpoint_from_before_the_checksum_of_the_progress_still_loads(tmp_path: Path) -> None:
+    save(tmp_path, 10, 1.0)
+    path = tmp_path / "00000010" / "state.json"
+    state = json.loads(path.read_text())
+    del state["state_sha256"]
+    path.write_text(json.dumps(state))
+    found, notes = load_newest(tmp_path)
+    assert notes == []
+    assert found is not None
+    assert found.progress.curve == [{"step": 10, "loss": 1.0}]
 
 
 def test_damaged_later_checkpoints_do_not_crowd_out_new_ones(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moelab.errors import MoelabError
-from moelab.files import make_folder, sha256_file, write_json, write_with
+from moelab.files import make_folder, sha256_file, sha256_json, write_json, write_with
 
 _MODEL, _OPTIMIZER, _ROUTING, _STATE = "model.safetensors", "optimizer.safetensors", "routing.safetensors", "state.json"
+_OWN_SUM = "state_sha256"
+"""Over everything else in the state, as the checksums there are over the tensors. Older checkpoints have none."""
 
 
 @dataclass(kw_only=True)
@@ -72,7 +74,8 @@ def save_checkpoint(
             save_file(_contiguous(tensors), temporary / name)
             _sync(temporary / name)
         sums = {name: sha256_file(temporary / name) for name in files}
-        write_json(temporary / _STATE, {"sha256": sums, **asdict(progress)})
+        state = {"sha256": sums, **asdict(progress)}
+        write_json(temporary / _STATE, {_OWN_SUM: sha256_json(state), **state})
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
     except (OSError, SafetensorError) as error:
@@ -124,7 +127,7 @@ def save_weights(path: Path, model: dict[str, Tensor]) -> None:
     write_with(path, lambda temporary: save_file(_contiguous(model), temporary))
 
 
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 
 
 def _load(path: Path) -> Checkpoint:
@@ -135,6 +138,11 @@ def _load(path: Path) -> Checkpoint:
 
 def _checked_state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    own = state.pop(_OWN_SUM, None)
+    if own is not None and own != sha256_json(state):
+        raise ValueError(f"{_STATE} does not match its checksum")
+    if state["step"] != int(path.name):
+        raise ValueError(f"{_STATE} is of step {state['step']}")
     for name, expected in state.pop("sha256").items():
         if sha256_file(path / name) != expected:
             raise ValueError(f"{name} does not match its checksum")
