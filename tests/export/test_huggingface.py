@@ -182,3 +182,22 @@ def test_what_a_killed_export_left_is_removed(make_source: MakeSource, make_mode
     (left / "model.safetensors").write_bytes(b"half")
     export_hugging_face(make_source(make_model("llama")), tmp_path / "out", check=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_rewriting_that_changes_the_function_is_noticed(
+    make_source: MakeSource, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison is with the trained model, not with what was made of it."""
+    pytest.importorskip("transformers")
+    right = huggingface.canonical
+
+    def wrong(*arguments: Any) -> LanguageModel:
+        model = right(*arguments)
+        with torch.no_grad():
+            model.model.layers[2].mlp.experts.down_proj *= 1.001
+        return model
+
+    monkeypatch.setattr(huggingface, "canonical", wrong)
+    with pytest.raises(MoelabError, match="is not the trained one"):
+        export_hugging_face(make_source(make_model("mixtral-scaled-head")), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

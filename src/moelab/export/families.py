@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from moelab.architecture import ModelConfig, MoEConfig
 from moelab.errors import InputError
+from moelab.export import settings
 
 Shared = Literal["none", "plain", "gated"]
 
@@ -138,154 +139,54 @@ def refuse_unknown(config: ModelConfig) -> None:
         )
 
 
-def _dense_indices(config: ModelConfig) -> list[int]:
-    return [layer for layer in range(config.n_layers) if not config.is_moe_layer(layer)]
-
-
-def _moe(config: ModelConfig) -> MoEConfig:
-    assert config.moe is not None
-    return config.moe
-
-
-def _dense(config: ModelConfig) -> dict[str, Any]:
-    return {"intermediate_size": config.d_ff, "attention_bias": config.attention_bias}
-
-
-def _flat(config: ModelConfig) -> dict[str, Any]:
-    """Classes whose every layer is MoE call the experts' width `intermediate_size`."""
-    moe = _moe(config)
-    return {"intermediate_size": moe.d_expert, "num_experts_per_tok": moe.top_k}
-
-
-def _olmoe(config: ModelConfig) -> dict[str, Any]:
-    moe = _moe(config)
-    own = {"num_experts": moe.n_experts, "norm_topk_prob": moe.normalize_gates, "clip_qkv": None}
-    return {**_flat(config), **own, "attention_bias": config.attention_bias}
-
-
-def _mixtral(config: ModelConfig) -> dict[str, Any]:
-    return {**_flat(config), "num_local_experts": _moe(config).n_experts, "sliding_window": None}
-
-
-def _minimax(config: ModelConfig) -> dict[str, Any]:
-    own = {"num_local_experts": _moe(config).n_experts, "rotary_dim": config.head_dim}
-    return {**_flat(config), **own, "scoring_func": "sigmoid"}
-
-
-def _qwen_moe(config: ModelConfig) -> dict[str, Any]:
-    moe = _moe(config)
-    return {
-        "intermediate_size": config.d_ff or moe.reference_width,
-        "moe_intermediate_size": moe.d_expert,
-        "num_experts": moe.n_experts,
-        "num_experts_per_tok": moe.top_k,
-        "norm_topk_prob": moe.normalize_gates,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": _dense_indices(config),
-        "use_sliding_window": False,
-    }
-
-
-def _qwen2_moe(config: ModelConfig) -> dict[str, Any]:
-    shared = {"shared_expert_intermediate_size": _moe(config).d_shared, "qkv_bias": False}
-    return {**_qwen_moe(config), **shared}
-
-
-def _qwen3_moe(config: ModelConfig) -> dict[str, Any]:
-    return {**_qwen_moe(config), "attention_bias": config.attention_bias}
-
-
-def _ernie(config: ModelConfig) -> dict[str, Any]:
-    moe = _moe(config)
-    return {
-        "intermediate_size": config.d_ff or moe.reference_width,
-        "moe_intermediate_size": moe.d_expert,
-        "moe_num_experts": moe.n_experts,
-        "moe_k": moe.top_k,
-        "moe_num_shared_experts": moe.d_shared // moe.d_expert,
-        "moe_layer_start_index": config.n_dense_layers,
-        "moe_layer_end_index": config.n_layers - 1,
-        "moe_layer_interval": 1,
-        "moe_use_aux_free": True,
-        "use_bias": False,
-    }
-
-
-def _deepseek_like(config: ModelConfig) -> dict[str, Any]:
-    """What the classes with DeepSeek-V3's router share: sigmoid scores, a bias, one group of experts."""
-    moe = _moe(config)
-    return {
-        "intermediate_size": config.d_ff or moe.reference_width,
-        "moe_intermediate_size": moe.d_expert,
-        "n_routed_experts": moe.n_experts,
-        "num_experts_per_tok": moe.top_k,
-        "n_shared_experts": moe.d_shared // moe.d_expert,
-        "first_k_dense_replace": config.n_dense_layers,
-        "norm_topk_prob": moe.normalize_gates,
-        "routed_scaling_factor": moe.routed_scaling,
-        "n_group": 1,
-        "topk_group": 1,
-        "attention_bias": config.attention_bias,
-    }
-
-
-def _glm(config: ModelConfig) -> dict[str, Any]:
-    own = {"use_qk_norm": config.qk_norm == "head", "num_nextn_predict_layers": 0, "partial_rotary_factor": 1.0}
-    return {**_deepseek_like(config), **own}
-
-
-def _dots(config: ModelConfig) -> dict[str, Any]:
-    return {**_deepseek_like(config), "sliding_window": None}
-
-
 _W = ("w1", "w3", "w2")
 """Mixtral's names of gate, up and down projection."""
 
 FAMILIES = (
     Family(
         name="Llama", model_type="llama", class_name="LlamaForCausalLM", moe=False, qk_norm=("none",),
-        attention_bias=True, divided_width=True, settings=lambda config: {**_dense(config), "mlp_bias": False},
+        attention_bias=True, divided_width=True, settings=settings.llama,
     ),
     Family(
         name="Qwen3", model_type="qwen3", class_name="Qwen3ForCausalLM", moe=False, qk_norm=("head",),
-        attention_bias=True, settings=lambda config: {**_dense(config), "use_sliding_window": False},
+        attention_bias=True, settings=settings.qwen3,
     ),
     Family(
         name="Mixtral", model_type="mixtral", class_name="MixtralForCausalLM", qk_norm=("none",), gates=(True,),
-        moe_name="block_sparse_moe", expert_names=_W, settings=_mixtral,
+        moe_name="block_sparse_moe", expert_names=_W, settings=settings.mixtral,
     ),
     Family(
         name="Qwen3-MoE", model_type="qwen3_moe", class_name="Qwen3MoeForCausalLM", qk_norm=("head",),
-        attention_bias=True, dense_layers="any", settings=_qwen3_moe,
+        attention_bias=True, dense_layers="any", settings=settings.qwen3_moe,
     ),
     Family(
         name="OLMoE", model_type="olmoe", class_name="OlmoeForCausalLM", qk_norm=("full",), attention_bias=True,
-        whole_heads=True, settings=_olmoe,
+        whole_heads=True, settings=settings.olmoe,
     ),
     Family(
         name="ERNIE-4.5-MoE", model_type="ernie4_5_moe", class_name="Ernie4_5_MoeForCausalLM", qk_norm=("none",),
         gates=(True,), shared=("none", "plain"), whole_shared=True, dense_layers="first", has_bias=True,
-        interleaved=True, bias_name="moe_statics.e_score_correction_bias", settings=_ernie,
+        interleaved=True, bias_name="moe_statics.e_score_correction_bias", settings=settings.ernie,
     ),
     Family(
         name="Qwen2-MoE", model_type="qwen2_moe", class_name="Qwen2MoeForCausalLM", qk_norm=("none",),
         shared=("plain", "gated"), dense_layers="any", ungated_as_gate=True, shared_name="shared_expert",
-        settings=_qwen2_moe,
+        settings=settings.qwen2_moe,
     ),
     Family(
         name="GLM-4-MoE", model_type="glm4_moe", class_name="Glm4MoeForCausalLM", qk_norm=("none", "head"),
         score="sigmoid", shared=("none", "plain"), whole_shared=True, dense_layers="first", has_bias=True,
-        scales=True, settings=_glm,
+        scales=True, settings=settings.glm,
     ),
     Family(
         name="dots.llm1", model_type="dots1", class_name="Dots1ForCausalLM", qk_norm=("head",), attention_bias=True,
         score="sigmoid", shared=("none", "plain"), whole_shared=True, dense_layers="first", has_bias=True,
-        scales=True, settings=_dots,
+        scales=True, settings=settings.dots,
     ),
     Family(
         name="MiniMax-M2", model_type="minimax_m2", class_name="MiniMaxM2ForCausalLM", qk_norm=("full",),
         score="sigmoid", gates=(True,), has_bias=True, moe_name="block_sparse_moe", expert_names=_W,
-        bias_name="e_score_correction_bias", settings=_minimax,
+        bias_name="e_score_correction_bias", settings=settings.minimax,
     ),
 )  # fmt: skip
 """In the order of the choice: widely served classes first."""

@@ -47,11 +47,10 @@ def export_gguf(source: Source, out: Path, *, dtype: str = "fp32", force: bool =
         if check:
             _check_tensors(path, tensors, model.config, graph)
         if library is not None:
-            tokens, targets = held_out(source.dataset, source.config.train.seq_len)
-            logits = read_logits(path, model.config, family, graph, list(tensors), tokens)
-            found.append(
-                compare(f"{library} from the tensors in the file", logits, model, source.model, tokens, targets)
-            )
+            text = held_out(source.dataset, source.config.train.seq_len)
+            logits = read_logits(path, model.config, family, graph, list(tensors), text[0])
+            name = f"{library} from the tensors in the file"
+            found.append(compare(name, logits, model, source.model, text, exact=dtype == "fp32"))
 
     write_with(out, write)
     return Exported(
