@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moelab.errors import MoelabError
-from moelab.export import choose_family
+from moelab.export import check, choose_family
 from moelab.export.canonical import canonical
 from moelab.export.check import Check, compare
 from moelab.model import LanguageModel
@@ -40,16 +40,19 @@ def test_other_logits_fail(change: float, make_model: MakeModel) -> None:
 
 def test_after_a_tie_between_experts_nothing_is_compared(make_model: MakeModel) -> None:
     model = make_model("qwen3_moe")
-    changed = torch.zeros(2, 24, 300)
-    changed[:, -1] = 1.0
     with torch.no_grad():
         # Experts 0 and 1 of one layer tie wherever they stand at the edge of the choice.
         router = model.model.layers[2].mlp.router.weight
         router[1] = router[0]
-    found = compare_with(model, changed)
-    assert 0 < found.compared < found.tokens
+    same = canonical(model, choose_family(model.config))
+    with torch.no_grad(), check._choices(same) as clear:
+        same(TOKENS)
+    before = check._settled(clear, TOKENS.shape)
+    assert not (before[:, 1:] & ~before[:, :-1]).any()
+    found = compare_with(model, (~before)[..., None].float())
+    assert 0 < found.compared == int(before.sum()) < found.tokens
     with torch.no_grad():
         for layer in model.model.layers:
             layer.mlp.router.weight.zero_()
     with pytest.raises(MoelabError, match="begins with a tie between experts; --no-check"):
-        compare_with(model, changed)
+        compare_with(model, torch.zeros(300))
