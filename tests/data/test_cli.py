@@ -30,6 +30,17 @@ def test_prepare_then_reuse(capsys: pytest.CaptureFixture[str], corpus: tuple[Pa
     assert "short" in out
 
 
+def test_other_data_is_replaced_with_force_only(
+    capsys: pytest.CaptureFixture[str], corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("data", "prepare", "--source", corpus[1], "--out", tmp_path / "o", "--json", "--vocab-size")
+    assert run(capsys, *words, 300)[0] == 0
+    code, out, err = run(capsys, *words, 301)
+    assert (code, out) == (2, "")
+    assert err.endswith("holds data prepared otherwise; choose another folder, or --force to replace it\n")
+    assert json.loads(run(capsys, *words, 301, "--force")[1])["vocab_size"] == 301
+
+
 def test_progress_is_shown_on_stderr(
     capsys: pytest.CaptureFixture[str], corpus: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from moelab.data import Dataset, PrepareConfig, load_tokenizer, prepare
 from moelab.data.dataset import MANIFEST
+from moelab.data.prepare import OtherData
 from moelab.errors import InputError
 
 
@@ -78,7 +80,7 @@ def test_a_changed_file_is_noticed_and_force_replaces(corpus: tuple[Path, Path],
     config = PrepareConfig(sources=(str(folder),), vocab_size=300)
     first = prepare(config, tmp_path / "out").dataset.manifest_hash
     (folder / "0000.txt").write_text("something else entirely, and longer than before " * 5)
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(OtherData, match=r"prepared otherwise; choose another folder$"):
         prepare(config, tmp_path / "out")
     second = prepare(config, tmp_path / "out", force=True)
     assert not second.reused
@@ -154,7 +156,9 @@ def damage(dataset: Dataset, tmp_path: Path) -> Path:
     return Path(shutil.copytree(dataset.folder, tmp_path / "copy"))
 
 
-def test_damage_is_named_and_prepared_again(config: PrepareConfig, dataset: Dataset, tmp_path: Path) -> None:
+def test_damage_is_named_and_prepared_again(
+    config: PrepareConfig, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = damage(dataset, tmp_path)
     shard = copy / "train_00000.bin"
     content = bytearray(shard.read_bytes())
@@ -166,10 +170,46 @@ def test_damage_is_named_and_prepared_again(config: PrepareConfig, dataset: Data
     with pytest.raises(InputError, match=r"train_00000\.bin was changed"):
         Dataset.open(copy, verify=True)
     shard.unlink()
+    capsys.readouterr()
     repaired = prepare(config, copy)
+    assert re.match(
+        r"warning: cannot read .*train_00000\.bin: .*; preparing the data again\n\Z", capsys.readouterr().err
+    )
     assert not repaired.reused
     assert repaired.dataset.manifest_hash == dataset.manifest_hash
     repaired.dataset.verify()
+
+
+@pytest.mark.parametrize("kept", [0, 300, None])
+def test_a_damaged_manifest_is_prepared_again(
+    config: PrepareConfig, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int | None
+) -> None:
+    manifest = damage(dataset, tmp_path) / MANIFEST
+    content = manifest.read_bytes()
+    manifest.unlink()
+    if kept is not None:
+        manifest.write_bytes(content[:kept])
+    repaired = prepare(config, manifest.parent)
+    assert not repaired.reused
+    assert repaired.dataset.manifest_hash == dataset.manifest_hash
+    assert capsys.readouterr().err == f"warning: {manifest} is damaged; preparing the data again\n"
+
+
+def test_files_that_prepare_did_not_write_are_never_removed(
+    config: PrepareConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "extension"
+    theirs.mkdir()
+    (theirs / MANIFEST).write_text('{"manifest_version": 3}')
+    copy = damage(dataset, tmp_path)
+    (copy / MANIFEST).write_text("{")
+    (copy / "notes.md").write_text("mine")
+    for folder, name in ((theirs, "manifest.json"), (copy, "notes.md")):
+        before = sorted(path.name for path in folder.iterdir())
+        for force in (False, True):
+            with pytest.raises(InputError, match=rf"holds other files \({name}\); choose another folder"):
+                prepare(config, folder, force=force)
+        assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_an_edited_manifest_is_refused(dataset: Dataset, tmp_path: Path) -> None:

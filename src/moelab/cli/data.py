@@ -35,11 +35,14 @@ def prepare_command(
 
     Example: moelab data prepare --source wheels --vocab-size 512 --max-tokens 8M --out data/quickstart
     """
+    from contextlib import nullcontext
     from pathlib import Path
 
     from moelab.cli.output import print_json, print_line
     from moelab.data import PrepareConfig, prepare
+    from moelab.data.prepare import OtherData
     from moelab.data.progress import rich_report, silent
+    from moelab.errors import InputError
 
     fields: dict[str, Any] = {
         "sources": source or ["default"],
@@ -54,11 +57,11 @@ def prepare_command(
     folder = out or _default_folder(config.sources[0], tokenizer, config.vocab_size)
     began = time.perf_counter()
     options: dict[str, Any] = {"cache": Path(cache) if cache else None, "force": force}
-    if as_json:
-        result = prepare(config, folder, report=silent, **options)
-    else:
-        with rich_report() as report:
+    try:
+        with nullcontext(silent) if as_json else rich_report() as report:
             result = prepare(config, folder, report=report, **options)
+    except OtherData as error:
+        raise InputError(f"{error}, or --force to replace it") from None
     seconds = time.perf_counter() - began
     if as_json:
         print_json({**_summary(result.dataset), "reused": result.reused, "seconds": seconds})

@@ -4,8 +4,11 @@ The folder is built beside its place and renamed into it whole, under a lease, s
 leaves either the old state or the new one. The same call on a valid folder reuses it.
 """
 
+import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +26,7 @@ from moelab.data.shards import ShardWriter, token_dtype
 from moelab.data.sources import Source, open_sources
 from moelab.data.tokenizer import SMALLEST_VOCABULARY, end_of_text_id, load_tokenizer, tokenizer_bytes, train_tokenizer
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, read_json, sha256_file, write_json
+from moelab.files import make_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
 
 if TYPE_CHECKING:
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 LEAST_VALIDATION_TOKENS = 50_000
 """`max_tokens` shortens the held-out text in proportion, but not below this."""
+_TOKENS = re.compile(r"(train|validation)_\d{5,}\.bin\Z")
+
+
+class OtherData(InputError):
+    """The folder holds whole data of another recipe."""
 
 
 class PrepareConfig(Config):
@@ -64,7 +72,7 @@ def prepare(
     """Make (or reuse) the prepared folder `out`. `max_tokens` limits training tokens, exactly.
 
     Raises InputError for text, tokenizer or folder that cannot be used; MoelabError where a download or a write fails.
-    `force` replaces a folder that holds other data.
+    `force` replaces other data; without it, OtherData is raised. A folder that holds files of others is never touched.
     """
     _check(config)
     out = Path(os.path.abspath(out))
@@ -107,28 +115,48 @@ def _recipe(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
 
 
 def _reusable(out: Path, recipe: dict[str, Any], force: bool) -> Dataset | None:
-    """The data set at `out` where it is whole and of this recipe. Raises InputError where something else is there."""
+    """The data set at `out` where it is whole and of this recipe; None where a new one may take the folder's place.
+
+    Damaged data is told on stderr. Raises InputError where something else is there: no file but ours is ever removed.
+    """
     if not out.exists() and not out.is_symlink():
         return None
     if not out.is_dir():
         raise InputError(f"out: {out} is not a folder")
     if not any(out.iterdir()):
         return None
-    if not (out / MANIFEST).is_file():
-        raise InputError(f"out: {out} holds other files; choose another folder")
-    try:
-        found = read_json(out / MANIFEST, "out")
-        same = isinstance(found, dict) and found.get("recipe") == recipe
-    except InputError:
-        same = False
-    if same:
+    found = _recipe_at(out)
+    damage = f"{out / MANIFEST} is damaged"
+    if found == recipe:
         try:
             return Dataset.open(out)
-        except InputError:
-            return None
-    if not force:
-        raise InputError(f"out: {out} holds data prepared otherwise; choose another folder, or --force to replace it")
+        except InputError as error:
+            damage = str(error).removeprefix("data: ")
+    elif found is not None and not force:
+        raise OtherData(f"out: {out} holds data prepared otherwise; choose another folder")
+    _check_ours(out)
+    if found is None or found == recipe:
+        print(f"warning: {damage}; preparing the data again", file=sys.stderr)
     return None
+
+
+def _recipe_at(out: Path) -> dict[str, Any] | None:
+    """The recipe in the folder's manifest, None where that is damaged or gone."""
+    try:
+        recipe = json.loads((out / MANIFEST).read_bytes())["recipe"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    except OSError as error:
+        raise InputError(f"out: cannot read {out / MANIFEST}: {error.strerror}") from error
+    return recipe if isinstance(recipe, dict) else None
+
+
+def _check_ours(out: Path) -> None:
+    """Raises InputError unless the folder holds token files, and nothing that `prepare` does not write."""
+    names = sorted(path.name for path in out.iterdir())
+    foreign = [name for name in names if name not in (MANIFEST, TOKENIZER) and not _TOKENS.match(name)]
+    if foreign or not any(_TOKENS.match(name) for name in names):
+        raise InputError(f"out: {out} holds other files ({(foreign or names)[0]}); choose another folder")
 
 
 def _build(place: Path, config: PrepareConfig, sources: list[Source], recipe: dict[str, Any], report: Report) -> None:
