@@ -46,7 +46,7 @@ void attention(const float *q, const float *k, const float *v, float *out, float
     for (long bg = 0; bg < batch * kv; bg++) {
         long b = bg / kv, g = bg % kv, base = b * length * kv_row + g * a, width = round_up(length, NR) + PAD;
         float *kt = room(panels_b(a, length)), *vp = room(panels_b(length, a));
-        float *s = room(QB * width), *packed = room(panels_a(QB, length));
+        float *s = room(QB * width), *packed = room(panels_a(QB, length > a ? length : a));
         const float **rows = malloc(sizeof(float *) * length), *queries[QB];
         float *scores[QB], *result[QB];
         row_pointers(k + base, kv_row, length, rows);
@@ -94,7 +94,7 @@ void attention_backward(const float *d_out, const float *q, const float *k, cons
     for (long bg = 0; bg < batch * kv; bg++) {
         long b = bg / kv, g = bg % kv, base = b * length * kv_row + g * a, width = round_up(length, NR) + PAD;
         float *kt = room(panels_b(a, length)), *vt = room(panels_b(a, length)), *kp = room(panels_b(length, a));
-        float *p = room(QB * width), *ds = room(QB * width), *packed = room(panels_a(length, QB + 1) + panels_a(QB, length));
+        float *p = room(QB * width), *ds = room(QB * width), *packed = room(panels_a(length, QB + 1) + panels_a(QB, length + a));
         float *qp = room(panels_b(QB, a)), *gp = room(panels_b(QB, a));
         const float **rows = malloc(sizeof(float *) * length), *queries[QB], *gradients[QB];
         float **to_k = malloc(sizeof(float *) * length), **to_v = malloc(sizeof(float *) * length);
