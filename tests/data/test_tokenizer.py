@@ -1,6 +1,7 @@
 """Byte-level BPE: lossless on any text, deterministic, exact in bytes; given tokenizers are checked before use."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -143,6 +144,49 @@ def test_rank_files_that_cannot_be_used(tmp_path: Path) -> None:
     path.write_text(rank_lines(RANKS[1:]))
     with pytest.raises(InputError, match="lacks 1 of the 256"):
         load_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("YWI= 5", "line 265: the rank stands on line 6 already"),
+        ("dGg= 900", "line 265: the token stands on line 257 already"),
+        ("YWI= -1", "line 265: a rank must be 0 to 16777215, got -1"),
+        ("YWI= 1" + "0" * 30, "line 265: a rank must be 0 to 16777215, got 1000"),
+        ("YWI= 1" + "0" * 5000, "line 265 is no"),
+        ("YWI= 1.5", "line 265 is no"),
+    ],
+)
+def test_ranks_are_used_once_and_within_reason(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "ranks"
+    path.write_text(rank_lines(RANKS) + line + "\n")
+    with pytest.raises(InputError, match=complaint) as caught:
+        load_tokenizer(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_end_of_text_takes_a_free_rank(tmp_path: Path) -> None:
+    path = tmp_path / "ranks"
+    path.write_text("".join(line for line in rank_lines(RANKS).splitlines(True) if not line.endswith(" 260\n")))
+    tokenizer = load_tokenizer(path)
+    assert end_of_text_id(tokenizer) == 260
+    assert tokenizer.decode(ids_of("singing the xyzzy", tokenizer)) == "singing the xyzzy"
+    tokenizer.save(str(tmp_path / "t.json"))
+    again = load_tokenizer(tmp_path / "t.json")
+    assert ids_of(f"the{END_OF_TEXT}end", again) == ids_of(f"the{END_OF_TEXT}end", tokenizer)
+    assert 260 not in ids_of(f"the{END_OF_TEXT}end", again)
+
+
+def test_a_given_tokenizer_with_doubtful_ids(tmp_path: Path) -> None:
+    state = json.loads(TOKENIZER.to_str())
+    path = tmp_path / "t.json"
+    for index, complaint in ((5, "share the id 5"), (1 << 30, "must be 0 to 16777215, got 1073741824")):
+        token = next(token for token, old in state["model"]["vocab"].items() if old == 300)
+        changed = {**state, "model": {**state["model"], "vocab": {**state["model"]["vocab"], token: index}}}
+        path.write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=complaint):
+            load_tokenizer(path)
 
 
 def test_heavy_libraries_are_imported_only_when_used() -> None:

@@ -24,6 +24,8 @@ END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]")
 SMALLEST_VOCABULARY = 257
 """256 bytes and the end-of-text token."""
+LARGEST_ID = (1 << 24) - 1
+"""Beyond this a token's id is a slip: every id below it costs a row of the embedding."""
 
 _CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -74,10 +76,22 @@ def load_tokenizer(path: str | Path) -> "Tokenizer":
     state = json.loads(tokenizer.to_str())
     if state["model"]["type"] != "BPE" or not _mentions(state.get("decoder"), "ByteLevel"):
         raise InputError(f"tokenizer: {path} is not byte-level BPE, so its tokens have no exact length in bytes")
+    _check_ids(json.loads(content), path)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     end_of_text_id(tokenizer)
     return tokenizer
+
+
+def _check_ids(state: dict[str, Any], path: str | Path) -> None:
+    """Raises InputError where two tokens of the file share an id (the library drops one), or one is absurdly large."""
+    tokens = state["model"]["vocab"] | {added["content"]: added["id"] for added in state.get("added_tokens") or ()}
+    by_id: dict[int, str] = {}
+    for token, index in tokens.items():
+        if index > LARGEST_ID:
+            raise InputError(f"tokenizer: {path}: the id of {token!r} must be 0 to {LARGEST_ID}, got {index}")
+        if by_id.setdefault(index, token) != token:
+            raise InputError(f"tokenizer: {path}: {by_id[index]!r} and {token!r} share the id {index}")
 
 
 def end_of_text_id(tokenizer: "Tokenizer") -> int:
@@ -146,16 +160,27 @@ def _mentions(value: Any, kind: str) -> bool:
 
 
 def _read_ranks(content: bytes, path: str | Path) -> dict[bytes, int]:
-    """Lines of `base64-token rank`. Raises InputError naming the line that is something else."""
+    """Lines of `base64-token rank`. Raises InputError naming the line that is something else or says it again."""
     ranks: dict[bytes, int] = {}
+    lines: dict[bytes | int, int] = {}
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
+        where = f"tokenizer: {path} line {number}"
         try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            encoded, digits = line.split()
+            token, rank = base64.b64decode(encoded, validate=True), int(digits)
         except (ValueError, binascii.Error):
-            raise InputError(f"tokenizer: {path} line {number} is no `base64-token rank` (nor is it JSON)") from None
+            raise InputError(f"{where} is no `base64-token rank` (nor is it JSON)") from None
+        if not 0 <= rank <= LARGEST_ID:
+            raise InputError(f"{where}: a rank must be 0 to {LARGEST_ID}, got {digits.decode()[:20]}")
+        if not token:
+            raise InputError(f"{where}: the token is empty")
+        for what, seen in (("token", token), ("rank", rank)):
+            if seen in lines:
+                raise InputError(f"{where}: the {what} stands on line {lines[seen]} already; each is allowed once")
+            lines[seen] = number
+        ranks[token] = rank
     missing = sum(bytes([value]) not in ranks for value in range(256))
     if missing:
         raise InputError(f"tokenizer: {path} lacks {missing} of the 256 single bytes")
@@ -165,7 +190,8 @@ def _read_ranks(content: bytes, path: str | Path) -> dict[bytes, int]:
 def _from_ranks(ranks: dict[bytes, int]) -> "Tokenizer":
     """A tokenizer that merges as tiktoken does: the pair whose joined bytes rank lowest first.
 
-    Rank files do not name their splitting pattern: above 60,000 tokens cl100k's is used, below GPT-2's.
+    Rank files do not name their splitting pattern: above 60,000 tokens cl100k's is used, below GPT-2's. The end-of-text
+    token gets the first free rank.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -181,6 +207,8 @@ def _from_ranks(ranks: dict[bytes, int]) -> "Tokenizer":
         known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
         merges.extend((spell(left), spell(right)) for left, right in known)
     vocabulary = {spell(token): rank for token, rank in ranks.items()}
+    taken = set(ranks.values())
+    vocabulary.setdefault(END_OF_TEXT, next(rank for rank in range(len(taken) + 1) if rank not in taken))
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     pieces = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if len(ranks) > 60_000:
