@@ -18,8 +18,8 @@ from moelab.model.router import Routing, TopKRouter
 
 TOLERANCE = 5e-5
 """Largest difference of a logit that passes, times the largest logit where that is above 1: fp32 rounding."""
-CHECK_TOKENS = 1024
-"""Held-out tokens of a check, about."""
+CHECK_TOKENS, CHECK_LENGTH = 1024, 256
+"""Held-out tokens of a check, about, and the most of one sequence."""
 _TIE = 1e-5
 """A choice between experts closer than this, relative to the score, may fall the other way by rounding."""
 
@@ -48,8 +48,8 @@ class Check:
 @torch.no_grad()
 def held_out(dataset: Dataset, seq_len: int) -> tuple[Tensor, Tensor]:
     """Tokens and targets (B, T) of held-out text, about CHECK_TOKENS together."""
-    length = min(seq_len, CHECK_TOKENS)
-    rows = max(CHECK_TOKENS // length, 1)
+    length = min(seq_len, CHECK_LENGTH)
+    rows = CHECK_TOKENS // length
     batch = next(iter(ValidationBatches(dataset, length, rows, rows * length)))
     return torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
