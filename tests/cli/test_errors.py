@@ -62,6 +62,17 @@ def test_a_good_run_works(run: Any, tmp_path: Path) -> None:
     assert list((tmp_path / "runs").glob("*/record.json"))
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_run_that_diverges_exits_with_one(
+    run: Any, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("moelab.training.trainer.Trainer.step", lambda self: float("nan"))
+    code, text = run(*words)
+    assert code == 1
+    assert "error" not in text
+    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 1
+
+
 @pytest.mark.parametrize(
     ("model", "train", "words"),
     [

@@ -20,6 +20,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON.")] = False,
 ) -> None:
     """Train one model. Started again after an interruption, it goes on where it stopped and ends the same.
+    Exit code 1 where the loss stops being finite.
 
     Example: moelab train configs/runs/small-moe.yaml --set train.tokens=2M --set model.moe.top_k=2
 
@@ -48,12 +49,15 @@ def command(
         leave()
     if not main:
         return
+    diverged = record.status == "diverged"
     if as_json:
         print_json(record.to_dict())
-        return
-    if record.status == "diverged":
+    elif diverged:
         print_line(f"diverged: the loss stopped being finite; see {out / record.run_id}")
+    if diverged:
         raise SystemExit(1)
+    if as_json:
+        return
     alone = "" if record.loss_leak_free is None else f" (leak-free {record.loss_leak_free:.4f})"
     print_line(
         f"loss {record.loss:.4f} nats/token{alone}, {record.bits_per_byte:.4f} bits/byte "
