@@ -12,16 +12,16 @@ from moelab.runs import RunConfig
 from moelab.runs.config import AUTO
 
 _WIDE_ENOUGH_FOR_BF16 = 128
-_WIDE_ENOUGH_FOR_THREADS = 128
+_WIDE_ENOUGH_FOR_THREADS = 64
 
 
 def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) -> RunConfig:
     """The same run with every `auto` decided and the data's hash filled in.
 
     A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16
-    instructions and the model is at least 128 wide, and several threads only from that width on: below it they slow
-    a run down. A run that is trained `elsewhere` may ask for a device that this machine lacks. Raises InputError when
-    the config and the data or the machine do not fit.
+    instructions and the model is at least 128 wide, and several threads only from width 64 on: below it they gain
+    nothing (docs/benchmarks.md, threads). A run that is trained `elsewhere` may ask for a device that this machine
+    lacks. Raises InputError when the config and the data or the machine do not fit.
     """
     train, data = config.train, config.data
     if data.manifest_hash not in (None, dataset.manifest_hash):
