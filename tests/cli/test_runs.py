@@ -65,6 +65,30 @@ def test_wrong_columns_are_answered_with_close_ones(runs: Path, capsys: pytest.C
     assert "--columns: no column 'zzzzzz'" in err
 
 
+@pytest.mark.parametrize("words", [("--sort", "-loss"), ("--sort=-loss",)])
+def test_a_minus_sorts_the_largest_first(
+    runs: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    code, out, _ = invoke(capsys, str(runs), *words, "--json")
+    assert code == 0
+    assert [row["loss"] for row in json.loads(out)] == [5.5, 4.5, 3.5]
+    code, out, _ = invoke(capsys, str(runs), "--sort", "-loss_leak_free", "--json")
+    assert [row["loss_leak_free"] for row in json.loads(out)] == [6.25, None, None]
+    code, _, err = invoke(capsys, str(runs), "--sort", "-los")
+    assert code == 2
+    assert "--sort: no column 'los'" in err
+
+
+def test_let_changes_a_column_that_is_there(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--let", "loss = loss * 2", "--let", "loss = loss + 1", "--sort", "loss")
+    code, out, err = invoke(capsys, str(runs), *words)
+    assert (code, err) == (0, "")
+    assert out.split().count("loss") == 1
+    assert "8.0000" in out.splitlines()[1]
+    _, plain, _ = invoke(capsys, str(runs))
+    assert out.splitlines()[0].split() == plain.splitlines()[0].split()
+
+
 def test_columns_hold_for_json_and_files_too(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     table = tmp_path.parent / "loss.csv"
     chosen = ("--columns", "loss, seed", "--sort", "tokens", "--out", str(table))

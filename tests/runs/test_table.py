@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
-from moelab.runs.table import load_table, rows_where
+from moelab.runs.table import load_table, rows_where, sort_rows
 
 ROWS = {
     "Training FLOP": [6e20, 1e21, 3e21],
@@ -56,6 +56,17 @@ def test_columns_by_expression(table) -> None:
     assert read["k"].to_list() == [2, 3, 2]
     assert read["one"].to_list() == [5, 5, 5]
     assert read["a name"].to_list() == [2e9, 3e9, 2e9]
+
+
+def test_a_changed_column_keeps_its_place(table) -> None:
+    assert load_table(table, let=['"Model Size" = "Model Size" / 2']).columns == table.columns
+
+
+def test_rows_without_a_value_come_last_in_either_order() -> None:
+    table = pl.DataFrame({"x": [2.0, None, 1.0, float("nan"), 3.0], "n": [0, 1, 2, 3, 4]})
+    assert sort_rows(table, "x")["n"].to_list() == [2, 0, 4, 1, 3]
+    assert sort_rows(table, "x", descending=True)["n"].to_list() == [4, 0, 2, 1, 3]
+    assert sort_rows(pl.DataFrame({"x": ["b", None, "a"]}), "x", descending=True)["x"].to_list() == ["b", "a", None]
 
 
 def test_whole_numbers_do_not_overflow(table) -> None:

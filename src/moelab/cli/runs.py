@@ -26,9 +26,13 @@ def command(
     runs: Annotated[
         Path, typer.Argument(help="A folder of runs, a study's folder, or a CSV, Parquet or JSON-lines table.")
     ],
-    let: Annotated[list[str] | None, typer.Option(help="Add a column: 'per_param = tokens / params_active'.")] = None,
+    let: Annotated[
+        list[str] | None, typer.Option(help="Add or change a column: 'per_param = tokens / params_active'.")
+    ] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows: 'n_experts > 1'.")] = None,
-    sort: Annotated[str | None, typer.Option(help="Column to sort by; default train_flops.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="Column to sort by, -COLUMN: largest first; default train_flops.")
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(help="Columns, separated by commas, or `all`; --json and --out give all unless told otherwise."),
@@ -38,26 +42,28 @@ def command(
 ) -> None:
     """List, filter, sort and export runs.
 
-    Example: moelab runs studies/quickstart --where 'n_experts > 1' --sort loss --out moe.csv
+    Example: moelab runs studies/quickstart --where 'n_experts > 1' --sort -tokens --out moe.csv
     """
     from difflib import get_close_matches
 
     from moelab.cli.output import print_json, print_table
     from moelab.errors import InputError
-    from moelab.runs.table import load_table, save_table
+    from moelab.runs.table import load_table, save_table, sort_rows
 
     table = load_table(runs, let or [], where or [], diverged=True)
     added = [assignment.partition("=")[0].strip().strip('"') for assignment in let or []]
     asked = table.columns
     if columns is not None and columns != "all":
         asked = list(dict.fromkeys(name.strip() for name in columns.split(",")))
-    for option, name in [*(("--columns", name) for name in asked), *([("--sort", sort)] if sort else [])]:
+    descending = sort is not None and sort.startswith("-") and sort not in table.columns
+    by = (sort[1:] if descending else sort) if sort else None
+    for option, name in [*(("--columns", name) for name in asked), *([("--sort", by)] if by is not None else [])]:
         if name not in table.columns:
             near = get_close_matches(name, table.columns, n=4, cutoff=0.4)
             close = f"; close: {', '.join(near)}" if near else "; --columns all shows them"
             raise InputError(f"{option}: no column {name!r} among {len(table.columns)}{close}")
-    by = sort or ("train_flops" if "train_flops" in table.columns else None)
-    table = (table.sort(by, nulls_last=True) if by else table).select(asked)
+    by = by or ("train_flops" if "train_flops" in table.columns else None)
+    table = (sort_rows(table, by, descending) if by else table).select(asked)
     if out is not None:
         save_table(table, out)
     if as_json:
@@ -65,7 +71,7 @@ def command(
         return
     shown = table.columns
     if columns is None:
-        shown = [name for name in (*SHOWN, *added) if name in table.columns] or table.columns
+        shown = [name for name in dict.fromkeys((*SHOWN, *added)) if name in table.columns] or table.columns
         if "status" in shown and set(table["status"]) == {"finished"}:
             shown.remove("status")
     print_table(shown, ([_cell(name, row[name]) for name in shown] for row in table.select(shown).to_dicts()))

@@ -30,9 +30,10 @@ def load_table(
 ) -> pl.DataFrame:
     """Read runs into one table, numbers as 64-bit floats.
 
-    `let` adds columns ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with spaces in double quotes, POW
-    for powers) and `where` keeps the rows for which every condition holds. Runs that diverged have no loss and are left
-    out of a folder's table unless `diverged`. Raises InputError naming the file, column or expression.
+    `let` adds columns, or changes those of that name ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with
+    spaces in double quotes, POW for powers) and `where` keeps the rows for which every condition holds. Runs that
+    diverged have no loss and are left out of a folder's table unless `diverged`. Raises InputError naming the file,
+    column or expression.
     """
     table = source if isinstance(source, pl.DataFrame) else _read(Path(source), diverged)
     table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(pl.selectors.numeric().cast(pl.Float64))
@@ -56,6 +57,17 @@ def save_table(table: pl.DataFrame, path: str | Path) -> None:
     if path.suffix not in writers:
         raise InputError(f"out: expected a name ending in {', '.join(writers)}, got {path.name!r}")
     write_with(path, lambda temporary: writers[path.suffix](temporary))
+
+
+def sort_rows(table: pl.DataFrame, by: str, descending: bool = False) -> pl.DataFrame:
+    """The rows in the order of a column; those without a value (null, NaN) come last either way."""
+    missing = table[by].is_null()
+    if table[by].dtype.is_float():
+        missing |= table[by].is_nan().fill_null(True)
+    ordered = table.with_columns(missing.alias("moelab_missing")).sort(
+        "moelab_missing", by, descending=[False, descending], maintain_order=True
+    )
+    return ordered.drop("moelab_missing")
 
 
 def runs_table(root: str | Path, diverged: bool = False) -> pl.DataFrame:
@@ -163,14 +175,13 @@ def _assign(table: pl.DataFrame, assignment: str) -> pl.DataFrame:
         raise InputError(f"--let: expected NAME = EXPRESSION, got {assignment!r}")
     target = name.group(1) or name.group(2)
     expression = _checked(expression, "--let")
-    others = [column for column in table.columns if column != target]
     result = _sql(table, f"SELECT ({expression}) AS moelab_let FROM self", f"--let {target}")
     if result.height == 1:
         result = pl.DataFrame({"moelab_let": [result.item()] * table.height})
     column = result["moelab_let"]
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         column = column.cast(pl.Float64)
-    return table.select(others).with_columns(column.alias(target))
+    return table.with_columns(column.alias(target))
 
 
 def _keep(table: pl.DataFrame, condition: str) -> pl.DataFrame:
