@@ -51,7 +51,7 @@ class FitStep(Config):
 
     laws: list[str] = Field(min_length=1)
     bootstrap: Count = 200
-    holdout: Fraction = 0.25
+    holdout: Fraction = Field(default=0.25, lt=1)
     seed: CountOrZero = 0
 
 
@@ -123,6 +123,13 @@ class StudyConfig(Config):
         if not name.strip() or "/" in name:
             raise ValueError(f"must name a folder, without slashes; got {name!r}")
         return name
+
+    @field_validator("data")
+    @classmethod
+    def _some_text(cls, data: PrepareConfig) -> PrepareConfig:
+        if not data.sources:
+            raise ValueError("sources: needs at least one")
+        return data
 
     @field_validator("base")
     @classmethod

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.runs import RunConfig, run_columns
-from moelab.studies.check import check_names
+from moelab.studies.check import check_names, check_plan
 from moelab.studies.config import StudyConfig
 from moelab.studies.designs.ladder import BRANCH_STEP
 from moelab.studies.preview import preview
+from moelab.studies.text import check_text, tokens_there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,17 @@ def own_flops(config: RunConfig) -> float:
 
 
 def study_steps(study: StudyConfig, data: str) -> list[Step]:
-    """All steps that train. What a sweep or a stage would choose is stood in for, as in `preview`."""
+    """All steps that train. What a sweep or a stage would choose is stood in for, as in `preview`.
+
+    Raises InputError for what cannot be used or met, the text in the folder `data` and its length included.
+    """
     check_names(study)
+    check_text(study, prepare=False)
+    parts = preview(study, data)
+    check_plan(study, parts, tokens_there(study, data))
     steps: list[Step] = []
     waits_for: list[str] = []
-    for name, configs in preview(study, data).items():
+    for name, configs in parts.items():
         guess = f"as if the middle value or first design of {', '.join(waits_for)} had won" if waits_for else ""
         steps.append(Step(name=name, configs=configs, note=guess))
         waits_for.append(name)

@@ -16,7 +16,7 @@ from moelab.fitting import save_fits
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer, best_design
-from moelab.studies.check import check_study
+from moelab.studies.check import check_plan, check_study
 from moelab.studies.config import StudyConfig
 from moelab.studies.display import Display
 from moelab.studies.diverged import report_diverged
@@ -26,6 +26,7 @@ from moelab.studies.folder import StudyFolder
 from moelab.studies.noise import seed_noise
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page import write_report
+from moelab.studies.preview import preview
 from moelab.studies.stages import AllDiverged
 from moelab.studies.training import Workshop
 from moelab.studies.verify import judge, verify
@@ -63,7 +64,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
     workshop = Workshop(
         study=study, folder=folder, display=display, executor=study.executor, workers=workers or study.workers
     )
-    check_study(study)
+    check_study(study, folder)
     folder.claim(study)
     with session(study.executor):
         try:
@@ -80,6 +81,7 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
     display.stage("Preparing the text")
     with rich_report() if not quiet else _silent() as report:
         dataset = workshop.prepare_data(report)
+    check_plan(study, preview(study), len(dataset.train) - 1)
     common: dict[str, Any] = {}
     sweep = None
     if study.sweep is not None:

@@ -17,6 +17,7 @@ from moelab.studies.display import Display
 from moelab.studies.executors import ExecutorConfig, run_all
 from moelab.studies.folder import StudyFolder
 from moelab.studies.stages import AllDiverged, StageOutcome, Trained, choose
+from moelab.studies.text import check_runs
 from moelab.training import resolve_run
 
 
@@ -126,6 +127,7 @@ class Workshop:
     def trained(self, sources: list[RunSource], common: dict[str, Any], dataset: Dataset) -> list[Trained]:
         """Entries trained: trunks and independent runs first, then the branches, each with its parent filled in."""
         configs = build_runs(self.study, sources, str(self.folder.data), common)
+        check_runs(self.study, configs, len(dataset.train) - 1)
         first = [config for config in configs if BRANCH_OF not in config.labels]
         done = self.train(first, dataset)
         trunks = {config.labels[TRUNK]: record for config, record in done if TRUNK in config.labels}

@@ -1,0 +1,91 @@
+"""Whether a study's text can be had, and whether there is enough of it for what its runs are said to see."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from moelab.data import Dataset
+from moelab.data.archives import default_cache
+from moelab.data.sources import open_sources
+from moelab.data.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, tokenizer_bytes
+from moelab.errors import InputError
+from moelab.runs import RunConfig
+from moelab.studies.config import StudyConfig
+
+
+def check_text(study: StudyConfig, *, prepare: bool) -> None:
+    """Raises InputError naming the first source or tokenizer that cannot be read, or a vocabulary that is too small.
+
+    Streamed data sets, which need a package of their own, are looked at only where the text is to be prepared here.
+    """
+    data = study.data
+    names = [name for name in data.sources if prepare or not name.startswith("hf:")]
+    try:
+        open_sources(names, data.text_field, default_cache())
+        vocabulary = _vocabulary(study)
+    except InputError as error:
+        raise InputError(f"study {study.name}, data: {error}") from None
+    if vocabulary < SMALLEST_VOCABULARY:
+        raise InputError(f"study {study.name}, data.vocab_size: at least {SMALLEST_VOCABULARY}, got {vocabulary}")
+
+
+def tokens_there(study: StudyConfig, data: str | Path) -> int | None:
+    """Training tokens that a run can see: of the prepared text, else at most `data.max_tokens`; None: unknown yet."""
+    try:
+        return len(Dataset.open(data).train) - 1
+    except InputError:
+        return None if study.data.max_tokens is None else study.data.max_tokens - 1
+
+
+def check_runs(study: StudyConfig, configs: Iterable[RunConfig], there: int | None) -> None:
+    """Raises InputError naming the entry whose model lacks tokens of the vocabulary, or whose runs lack text.
+
+    `there` are the training tokens, None where they are not known. Only runs that compare fresh text with repeated
+    text (`equal_resources`) are refused where theirs would repeat; others may repeat all they like.
+    """
+    configs = sorted(configs, key=lambda config: "times" in config.labels)
+    vocabulary = _vocabulary(study)
+    for config in configs:
+        if config.model.vocab_size < vocabulary:
+            raise InputError(
+                f"study {study.name}, runs {config.labels['group']}: model.vocab_size: must be at least the text's "
+                f"{vocabulary} (data.vocab_size), got {config.model.vocab_size}"
+            )
+    for find in (_too_much, _repeats):
+        for config in configs:
+            complaint = find(config, there)
+            if complaint is not None:
+                raise InputError(f"study {study.name}, runs {config.labels['group']}: {complaint}")
+
+
+def _vocabulary(study: StudyConfig) -> int:
+    """Tokens of the vocabulary: as asked for, or of the tokenizer given."""
+    if study.data.tokenizer is None:
+        return study.data.vocab_size
+    return len(tokenizer_bytes(load_tokenizer(study.data.tokenizer)))
+
+
+def _too_much(config: RunConfig, there: int | None) -> str | None:
+    """Why a run cannot have as many different tokens as it is given."""
+    unique = config.data.unique_tokens
+    if there is None or unique is None or unique <= there:
+        return None
+    reuse = config.labels.get("reuse")
+    if reuse == "strict":
+        given = f"reuse: strict gives {config.name} the {unique:,} tokens that the dense model sees"
+    elif reuse == "loose":
+        given = f"reuse: loose gives {config.name} {unique:,} different tokens, half of those it sees"
+    else:
+        given = f"data.unique_tokens: {config.name} is given {unique:,}"
+    return f"{given}; the text has {there:,}"
+
+
+def _repeats(config: RunConfig, there: int | None) -> str | None:
+    """Why a run that is meant to see every token once would repeat some."""
+    fresh, dense = config.labels.get("reuse") == "fresh", config.labels.get("times")
+    limits = [limit for limit in (there, config.data.unique_tokens) if limit is not None]
+    tokens = config.train.steps * config.train.batch_tokens
+    if not limits or tokens <= min(limits) or not (fresh or dense):
+        return None
+    what = "reuse: fresh text for" if fresh else f"dense_flops: at {dense}, fresh text for"
+    instead = "less FLOPs, more text (data), or no `fresh` in reuse" if fresh else "less FLOPs or more text (data)"
+    return f"{what} {config.name} is {tokens:,} tokens, there are {min(limits):,}; give {instead}"
