@@ -143,7 +143,7 @@ def check_tokenizer(folder: Path, dataset: Dataset, tokens: Tensor, **options: A
         theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
         for row in tokens.tolist():
             text = ours.decode(row, skip_special_tokens=True)
-            if theirs(text).input_ids != ours.encode(text, add_special_tokens=False).ids:
+            if theirs(text, add_special_tokens=False).input_ids != ours.encode(text, add_special_tokens=False).ids:
                 raise MoelabError("export: transformers tokenizes held-out text otherwise; nothing was kept")
 
 
