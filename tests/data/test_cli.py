@@ -74,6 +74,12 @@ def test_show(capsys: pytest.CaptureFixture[str], dataset: Dataset) -> None:
         (("prepare", "--vocab-size", "abc"), "error: vocab_size: expected a number"),
         (("prepare", "--vocab-size", "-5"), "error: vocab_size:"),
         (("prepare", "--vocab-size", "12"), "error: vocab_size: must be at least 257"),
+        (("prepare", "--vocab-size", "1e300"), "error: vocab_size: must be above 0 and at most 1e+07"),
+        (
+            ("prepare", "--tokenizer", "t.json", "--vocab-size", "500"),
+            "error: --vocab-size: a given tokenizer has its own",
+        ),
+        (("prepare", "--source", ""), "error: source: must not be empty"),
         (("prepare", "--max-tokens", "0"), "error: max_tokens:"),
         (("prepare", "--validation-share", "7"), "error: validation_share:"),
         (("prepare", "--source", "/absent"), "error: source: /absent is no file"),

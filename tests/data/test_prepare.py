@@ -101,6 +101,8 @@ def test_max_tokens_is_exact_and_a_prefix_of_the_whole(config: PrepareConfig, tm
     for share, source in zip(shares, whole.manifest.sources, strict=True):
         assert share == pytest.approx(source.train.bytes / everything, abs=0.05)
     assert part.manifest.tokenizer_origin == "given"
+    with pytest.raises(InputError, match=r"vocab_size: .*tokenizer\.json has 400 tokens, got 500; leave it out"):
+        prepare(given.replace(vocab_size=500), tmp_path / "other")
 
 
 def test_one_small_file_is_enough(corpus: tuple[Path, Path], tmp_path: Path) -> None:
@@ -115,6 +117,8 @@ def test_one_small_file_is_enough(corpus: tuple[Path, Path], tmp_path: Path) -> 
     ("change", "complaint"),
     [
         ({"vocab_size": 256}, "vocab_size: must be at least 257"),
+        ({"max_tokens": 1e300}, r"max_tokens: must be above 0 and at most 1e\+18, got 1e\+300"),
+        ({"vocab_size": 1e300}, r"vocab_size: must be above 0 and at most 1e\+07, got 1e\+300"),
         ({"vocab_size": 100_000}, "vocab_size: the text fills only"),
         ({"validation_share": 0}, "validation_share: must be above 0"),
         ({"validation_share": 0.9}, "validation_share: must be above 0 and at most 0.5"),

@@ -47,8 +47,25 @@ def test_json_lines_plain_and_compressed(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    polars.DataFrame({"text": ["one", None, "two"], "n": [1, 2, 3]}).write_parquet(tmp_path / "x.parquet")
-    assert read(tmp_path / "x.parquet") == ["one", "two"]
+    table = polars.DataFrame({"text": ["one", "", "two"], "n": [1, 2, 3]})
+    for kind in (polars.String, polars.Categorical, polars.Enum(["one", "", "two"])):
+        table.with_columns(polars.col("text").cast(kind)).write_parquet(tmp_path / "x.parquet")
+        assert read(tmp_path / "x.parquet") == ["one", "", "two"]
+
+
+def test_a_missing_text_is_refused_in_every_table(tmp_path: Path) -> None:
+    table = polars.DataFrame({"text": ["one", None, "two"]})
+    table.write_parquet(tmp_path / "x.parquet")
+    table.write_ndjson(tmp_path / "x.jsonl")
+    with pytest.raises(InputError, match=r"x\.parquet row 2 has no text in the column 'text'"):
+        read(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.jsonl line 2 has no text in the field 'text'"):
+        read(tmp_path / "x.jsonl")
+
+
+def test_json_lines_with_a_byte_order_mark_and_with_long_numbers(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one", "n": %s}\n{"text": "two"}\n' % (b"1" * 5000))
+    assert read(tmp_path / "x.jsonl") == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +76,11 @@ def test_parquet(tmp_path: Path) -> None:
         ("x.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "x.jsonl line 2 has no text in the field 'text'"),
         ("x.jsonl", b"[1]\n", "x.jsonl line 1 has no text"),
         ("x.jsonl", b'{"text": "\xff"}\n', "x.jsonl is not UTF-8"),
+        ("x.jsonl", b'{"text": 12345}\n', "x.jsonl line 1 has no text"),
+        ("x.jsonl", b'{"text": ' + b"[" * 200_000 + b"\n", "x.jsonl line 1 is nested too deeply"),
         ("x.jsonl.gz", b"no gzip", "cannot read .*x.jsonl.gz"),
+        ("x.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:10] + b"\xff" * 40, "cannot read .*x.jsonl.gz"),
+        ("x.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-9], "cannot read .*x.jsonl.gz"),
         ("x.parquet", b"no parquet", "x.parquet is not a Parquet file"),
     ],
 )
@@ -72,13 +93,17 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, complain
 
 def test_a_parquet_file_without_the_column_lists_its_columns(tmp_path: Path) -> None:
     polars.DataFrame({"body": ["a"], "text": [1]}).write_parquet(tmp_path / "x.parquet")
-    with pytest.raises(InputError, match=r"no text column 'text' \(columns: body, text\)"):
+    with pytest.raises(InputError, match=r"the column 'text' holds Int64, not text"):
         read(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"no column 'txt' \(columns: body, text\)"):
+        read(tmp_path / "x.parquet", text_field="txt")
 
 
 def test_unusable_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file, no folder and no built-in corpus \\(default, wheels"):
         read(tmp_path / "absent")
+    with pytest.raises(InputError, match="source: must not be empty"):
+        read("")
     with pytest.raises(InputError, match="holds no text"):
         read(tmp_path)
     with pytest.raises(InputError, match="two sources are called 'sotu'"):

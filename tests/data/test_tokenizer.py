@@ -151,8 +151,8 @@ def test_rank_files_that_cannot_be_used(tmp_path: Path) -> None:
     [
         ("YWI= 5", "line 265: the rank stands on line 6 already"),
         ("dGg= 900", "line 265: the token stands on line 257 already"),
-        ("YWI= -1", "line 265: a rank must be 0 to 16777215, got -1"),
-        ("YWI= 1" + "0" * 30, "line 265: a rank must be 0 to 16777215, got 1000"),
+        ("YWI= -1", "line 265: a rank must be 0 to 9999999, got -1"),
+        ("YWI= 1" + "0" * 30, "line 265: a rank must be 0 to 9999999, got 1000"),
         ("YWI= 1" + "0" * 5000, "line 265 is no"),
         ("YWI= 1.5", "line 265 is no"),
     ],
@@ -181,7 +181,7 @@ def test_the_end_of_text_takes_a_free_rank(tmp_path: Path) -> None:
 def test_a_given_tokenizer_with_doubtful_ids(tmp_path: Path) -> None:
     state = json.loads(TOKENIZER.to_str())
     path = tmp_path / "t.json"
-    for index, complaint in ((5, "share the id 5"), (1 << 30, "must be 0 to 16777215, got 1073741824")):
+    for index, complaint in ((5, "share the id 5"), (1 << 30, "must be 0 to 9999999, got 1073741824")):
         token = next(token for token, old in state["model"]["vocab"].items() if old == 300)
         changed = {**state, "model": {**state["model"], "vocab": {**state["model"]["vocab"], token: index}}}
         path.write_text(json.dumps(changed))

@@ -16,7 +16,9 @@ def prepare_command(
         list[str] | None,
         typer.Option(help="default, wheels, a folder, a .txt/.jsonl/.parquet file, or hf:NAME; repeat to mix."),
     ] = None,
-    vocab_size: Annotated[str, typer.Option(help="Tokens in the trained tokenizer, at least 257.")] = "4096",
+    vocab_size: Annotated[
+        str | None, typer.Option(help="Tokens in the trained tokenizer, at least 257; default 4096.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="A byte-level tokenizer.json or tiktoken rank file to use instead.")
     ] = None,
@@ -44,6 +46,8 @@ def prepare_command(
     from moelab.data.progress import rich_report, silent
     from moelab.errors import InputError
 
+    if tokenizer is not None and vocab_size is not None:
+        raise InputError("--vocab-size: a given tokenizer has its own; leave out one of --vocab-size and --tokenizer")
     fields: dict[str, Any] = {
         "sources": source or ["default"],
         "vocab_size": vocab_size,

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from moelab.config import Config, Count, CountOrZero, Fraction
+from moelab.config import Config, Count, CountOrZero, Fraction, at_most
 from moelab.data.archives import default_cache, fetch_all
 from moelab.data.dataset import FORMAT, MANIFEST, TOKENIZER, Dataset, Manifest
 from moelab.data.documents import Document, Spool, collect, mix, split
@@ -24,14 +24,23 @@ from moelab.data.encode import Tally, write_tokens
 from moelab.data.progress import Report, silent
 from moelab.data.shards import ShardWriter, token_dtype
 from moelab.data.sources import Source, open_sources
-from moelab.data.tokenizer import SMALLEST_VOCABULARY, end_of_text_id, load_tokenizer, tokenizer_bytes, train_tokenizer
+from moelab.data.tokenizer import (
+    LARGEST_VOCABULARY,
+    SMALLEST_VOCABULARY,
+    end_of_text_id,
+    load_tokenizer,
+    tokenizer_bytes,
+    train_tokenizer,
+)
 from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
+from moelab.quantities import MOST_TOKENS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+DEFAULT_VOCABULARY = 4096
 LEAST_VALIDATION_TOKENS = 50_000
 """`max_tokens` shortens the held-out text in proportion, but not below this."""
 _TOKENS = re.compile(r"(train|validation)_\d{5,}\.bin\Z")
@@ -45,9 +54,9 @@ class PrepareConfig(Config):
     """What to prepare. `tokenizer` is a file that replaces training one; then `vocab_size` is its own."""
 
     sources: tuple[str, ...] = ("default",)
-    vocab_size: Count = 4096
+    vocab_size: Annotated[Count, at_most(LARGEST_VOCABULARY)] = DEFAULT_VOCABULARY
     tokenizer: str | None = None
-    max_tokens: Count | None = None
+    max_tokens: Annotated[Count, at_most(MOST_TOKENS)] | None = None
     seed: CountOrZero = 0
     validation_share: Fraction = 0.05
     text_field: str = "text"
@@ -109,7 +118,9 @@ def _recipe(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
     """What the result depends on; equal recipes mean that a folder can be reused."""
     recipe = config.to_dict() | {"sources": [source.identity for source in sources]}
     if config.tokenizer is not None:
-        load_tokenizer(config.tokenizer)
+        own = len(tokenizer_bytes(load_tokenizer(config.tokenizer)))
+        if config.vocab_size not in (own, DEFAULT_VOCABULARY):
+            raise InputError(f"vocab_size: {config.tokenizer} has {own} tokens, got {config.vocab_size}; leave it out")
         recipe |= {"tokenizer": sha256_file(Path(config.tokenizer)), "vocab_size": None}
     return recipe
 

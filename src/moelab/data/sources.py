@@ -5,6 +5,7 @@ A source is a name, a licence and a function that yields its documents; everythi
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,10 @@ def open_sources(names: Sequence[str], text_field: str, cache: Path) -> list[Sou
     """
     sources: list[Source] = []
     for name in names:
+        if not name.strip():
+            raise InputError(
+                f"source: must not be empty; name a file, a folder or a built-in corpus ({', '.join(CORPORA)})"
+            )
         if name in CORPORA:
             sources.extend(_corpus(name, cache))
         elif name.startswith("hf:"):
@@ -125,20 +130,22 @@ def read_file(path: Path, text_field: str = "text") -> Iterator[str]:
             yield path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"source: {path} is not UTF-8 text (byte {error.start})") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"source: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _json_lines(path: Path, text_field: str) -> Iterator[str]:
     opener: Callable[..., TextIO] = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as stream:
+    with opener(path, "rt", encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_int=float)  # Python refuses whole numbers of thousands of digits
             except json.JSONDecodeError as error:
                 raise InputError(f"source: {path} line {number} is not JSON: {error.msg}") from None
+            except RecursionError:
+                raise InputError(f"source: {path} line {number} is nested too deeply to be read") from None
             text = row.get(text_field) if isinstance(row, dict) else None
             if not isinstance(text, str):
                 raise InputError(f"source: {path} line {number} has no text in the field {text_field!r}")
@@ -150,13 +157,17 @@ def _parquet(path: Path, text_field: str) -> Iterator[str]:
 
     try:
         columns = polars.read_parquet_schema(path)
-        if columns.get(text_field) != polars.String:
-            known = ", ".join(columns)
-            raise InputError(f"source: {path} has no text column {text_field!r} (columns: {known})")
+        if text_field not in columns:
+            raise InputError(f"source: {path} has no column {text_field!r} (columns: {', '.join(columns)})")
+        if columns[text_field] not in (polars.String, polars.Categorical, polars.Enum):
+            raise InputError(f"source: {path}: the column {text_field!r} holds {columns[text_field]}, not text")
         rows = polars.scan_parquet(path).select(polars.len()).collect().item()
         for start in range(0, rows, 65536):
             chunk = polars.scan_parquet(path).select(text_field).slice(start, 65536).collect()
-            yield from (text for text in chunk[text_field] if text is not None)
+            for number, text in enumerate(chunk[text_field].cast(polars.String), start + 1):
+                if text is None:
+                    raise InputError(f"source: {path} row {number} has no text in the column {text_field!r}")
+                yield text
     except polars.exceptions.PolarsError as error:
         raise InputError(f"source: {path} is not a Parquet file: {' '.join(str(error).split())[:120]}") from None
 

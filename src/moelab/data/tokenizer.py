@@ -24,8 +24,8 @@ END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]")
 SMALLEST_VOCABULARY = 257
 """256 bytes and the end-of-text token."""
-LARGEST_ID = (1 << 24) - 1
-"""Beyond this a token's id is a slip: every id below it costs a row of the embedding."""
+LARGEST_VOCABULARY = 10_000_000
+"""Beyond this a vocabulary, or a token's id, is a slip: every id below it costs a row of the embedding."""
 
 _CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -88,8 +88,10 @@ def _check_ids(state: dict[str, Any], path: str | Path) -> None:
     tokens = state["model"]["vocab"] | {added["content"]: added["id"] for added in state.get("added_tokens") or ()}
     by_id: dict[int, str] = {}
     for token, index in tokens.items():
-        if index > LARGEST_ID:
-            raise InputError(f"tokenizer: {path}: the id of {token!r} must be 0 to {LARGEST_ID}, got {index}")
+        if index >= LARGEST_VOCABULARY:
+            raise InputError(
+                f"tokenizer: {path}: the id of {token!r} must be 0 to {LARGEST_VOCABULARY - 1}, got {index}"
+            )
         if by_id.setdefault(index, token) != token:
             raise InputError(f"tokenizer: {path}: {by_id[index]!r} and {token!r} share the id {index}")
 
@@ -172,8 +174,8 @@ def _read_ranks(content: bytes, path: str | Path) -> dict[bytes, int]:
             token, rank = base64.b64decode(encoded, validate=True), int(digits)
         except (ValueError, binascii.Error):
             raise InputError(f"{where} is no `base64-token rank` (nor is it JSON)") from None
-        if not 0 <= rank <= LARGEST_ID:
-            raise InputError(f"{where}: a rank must be 0 to {LARGEST_ID}, got {digits.decode()[:20]}")
+        if not 0 <= rank < LARGEST_VOCABULARY:
+            raise InputError(f"{where}: a rank must be 0 to {LARGEST_VOCABULARY - 1}, got {digits.decode()[:20]}")
         if not token:
             raise InputError(f"{where}: the token is empty")
         for what, seen in (("token", token), ("rank", rank)):
