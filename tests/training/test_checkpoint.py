@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,21 @@ def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
     assert found is not None
     assert found.progress.step == 10
     assert os.listdir(tmp_path) == ["00000010"]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    program = (
+        "import resource, signal, torch; from pathlib import Path\n"
+        "from moelab.training.checkpoint import save_weights\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"save_weights(Path({str(tmp_path / 'model.safetensors')!r}), {{'w': torch.zeros(1000)}})"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"moelab.errors.MoelabError: cannot write {tmp_path / 'model.safetensors'}: ")
+    assert "too large" in last
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from moelab.evaluation import evaluate
 from moelab.model import build_model
 from moelab.runs import RunFolder
 from moelab.training import load_trained, resolve_run, train_run
+from moelab.training.checkpoint import save_weights
 from moelab.training.schedule import evaluation_steps
 
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
@@ -96,6 +97,25 @@ def test_a_finished_run_is_only_read(make_run: Any, dataset: Dataset, tmp_path: 
     assert train_run(config, tmp_path, dataset) == first
     assert weights.stat().st_mtime_ns == stamp
     assert not (tmp_path / config.run_id / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("kept", "complaint"), [(0, "is damaged"), (100, "is damaged"), (None, "holds the weights of another model")]
+)
+def test_damaged_weights_are_named(
+    make_run: Any, dataset: Dataset, tmp_path: Path, kept: int | None, complaint: str
+) -> None:
+    config = make_run(tokens=2 * 64)
+    train_run(config, tmp_path, dataset)
+    weights = tmp_path / config.run_id / "model.safetensors"
+    if kept is None:
+        save_weights(weights, {"w": torch.zeros(2)})
+    else:
+        weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(InputError, match=complaint) as caught:
+        load_trained(weights.parent)
+    assert str(weights) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_two_processes_do_not_train_one_run(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:

@@ -123,8 +123,11 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def save_weights(path: Path, model: dict[str, Tensor]) -> None:
-    """Write a model's weights atomically as safetensors."""
-    write_with(path, lambda temporary: save_file(_contiguous(model), temporary))
+    """Write a model's weights atomically as safetensors. Raises MoelabError naming the file that cannot be written."""
+    try:
+        write_with(path, lambda temporary: save_file(_contiguous(model), temporary))
+    except SafetensorError as error:  # a full disk, among others
+        raise MoelabError(f"cannot write {path}: {error}") from error
 
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)

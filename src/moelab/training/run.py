@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from moelab.data import Dataset
@@ -12,7 +13,7 @@ from moelab.errors import InputError
 from moelab.lease import DEFAULT, Terms
 from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
-from moelab.runs.folder import CHECKPOINTS, WEIGHTS
+from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints, save_weights
 from moelab.training.log import Tracker, open_log
 from moelab.training.memory import reset_peak_memory
@@ -108,7 +109,8 @@ def _logging(trainer: Trainer, kind: Tracker | None) -> Iterator[None]:
 def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
     """A finished run's config and its model with the trained weights, in evaluation mode.
 
-    After a transition that is the token-choice model: its own `config` says what it is.
+    After a transition that is the token-choice model: its own `config` says what it is. Raises InputError naming the
+    file where the weights are missing, damaged or those of another model.
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
@@ -116,5 +118,10 @@ def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
     if not weights.exists():
         raise InputError(f"run: {path} holds no {WEIGHTS}; is it finished?")
     model = build_model(config.final_model, seed=0, dispatch=config.train.dispatch)
-    model.load_state_dict(load_file(weights))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"run: {weights} is damaged ({error})") from None
+    except RuntimeError:
+        raise InputError(f"run: {weights} holds the weights of another model than {folder.path / CONFIG}") from None
     return config, model.eval()
