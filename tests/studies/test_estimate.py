@@ -95,6 +95,39 @@ def test_branches_cost_what_their_trunk_has_not_paid(plain: dict[str, Any]) -> N
     assert own[2] == pytest.approx(0.2 * whole[2])
 
 
+@pytest.mark.usefixtures("thousand")
+def test_a_run_that_several_entries_plan_is_counted_once(plain: dict[str, Any], tmp_path: Path) -> None:
+    sweep = {"values": [0.01, 0.02], "runs": [{"name": "sweep", "set": {"train.tokens": 6400}}]}
+    rates = {"name": "lr", "design": "learning_rate", "tokens": 6400, "learning_rate": [0.02, 0.03]}
+    ladders = [{"name": n, "design": "ladder", "tokens": [6400, 12800], "decay_fraction": 0.2} for n in ("a", "b")]
+    again = {"name": "again", "design": "repeats", "of": ["a"], "which": "last", "seeds": 1}
+    study = StudyConfig.parse({**plain, "sweep": sweep, "runs": [rates, *ladders, again]})
+    found = estimate(study, tmp_path / "out")
+    first, runs = (each.step for each in found.steps)
+    assert [config.train.learning_rate for config in first.configs] == [0.01, 0.02]
+    assert [config.labels["group"] for config in runs.configs] == ["lr", "a", "a", "a", "a", "a"]
+    assert len(runs.planned) == 10
+    assert "4 more are runs that are counted already" in runs.note
+    assert len(found.runs) == found.to_dict()["n_runs"] == 8
+    assert found.train_flops == pytest.approx(sum(run.flops for run in found.runs))
+
+
+@pytest.mark.usefixtures("thousand")
+def test_text_of_unknown_size_is_not_in_the_disk_and_that_is_said(
+    plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited = estimate(StudyConfig.parse(plain), tmp_path / "out")
+    plain["data"].pop("max_tokens")
+    whole = estimate(StudyConfig.parse(plain), tmp_path / "out")
+    assert whole.text_bytes is None
+    assert limited.text_bytes == pytest.approx(limited.disk_bytes - whole.disk_bytes)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    with pytest.raises(SystemExit):
+        main(["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"])
+    assert "without the text (not prepared, and data.max_tokens sets no limit)" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
 def test_what_this_machine_cannot_train_is_unknown(plain: dict[str, Any], tmp_path: Path) -> None:
     plain["base"]["train"]["device"] = "cuda"

@@ -52,6 +52,8 @@ def command(
         print_json(outcome.to_dict())
     else:
         _print_outcome(outcome)
+    for reason in outcome.unfitted:
+        typer.echo(f"warning: {reason}", err=True)
     if outcome.failed:
         from moelab.errors import MoelabError
 
@@ -103,4 +105,5 @@ def _print_estimate(found: "Estimate") -> None:
     speed = f"no speed: {found.speeds.missing}" if found.speeds.missing else found.speeds.origin
     print_line(f"Time: {time} with {found.workers} workers ({speed})")
     print_line(f"FLOPs: {found.train_flops:.3g}")
-    print_line(f"Disk: {format_bytes(found.disk_bytes)}, memory: {format_bytes(found.memory_bytes)}")
+    without = " without the text (not prepared, and data.max_tokens sets no limit)" if found.text_bytes is None else ""
+    print_line(f"Disk: {format_bytes(found.disk_bytes)}{without}, memory: {format_bytes(found.memory_bytes)}")

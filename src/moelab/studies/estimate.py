@@ -38,6 +38,7 @@ class RunCost:
         """A row for people's tables and for machines."""
         columns = run_columns(self.config)
         named = {name: columns[name] for name in ("name", "kind", "params_active", "params_total", "tokens")}
+        named |= {"learning_rate": self.config.train.learning_rate, "batch_tokens": self.config.train.batch_tokens}
         return {"step": self.step} | named | {"train_flops": self.flops, "seconds": self.seconds, "done": self.done}
 
 
@@ -57,13 +58,17 @@ class StepCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a study would cost. `hours` is None where no speed is known, and `speeds.missing` says why."""
+    """What a study would cost, each run counted once. `hours` is None where no speed is known (`speeds.missing`).
+
+    `disk_bytes` holds the text but where that is neither prepared nor limited: then `text_bytes` is None.
+    """
 
     study: StudyConfig
     workers: int
     runs: list[RunCost]
     steps: list[StepCost]
     disk_bytes: float
+    text_bytes: float | None
     memory_bytes: float
     speeds: Speeds
 
@@ -76,7 +81,7 @@ class Estimate:
     @property
     def matches(self) -> list[Match]:
         """How well the runs that are meant to cost the same do."""
-        return matching([run.config for run in self.runs if run.step != "sweep"])
+        return matching([config for each in self.steps if each.step.name != "sweep" for config in each.step.planned])
 
     @property
     def train_flops(self) -> float:
@@ -96,6 +101,7 @@ class Estimate:
             "speed": self.speeds.origin,
             "speed_missing": self.speeds.missing,
             "disk_bytes": self.disk_bytes,
+            "text_bytes": self.text_bytes,
             "memory_bytes": self.memory_bytes,
             "steps": [each.to_dict() for each in self.steps],
             "matching": [asdict(each) | {"spread": each.spread} for each in self.matches],
@@ -129,12 +135,14 @@ def estimate(
         for config in step.configs
     ]
     most = _workers(study, configs, workers or study.workers)
+    text = _text(study, folder)
     return Estimate(
         study=study,
         workers=most,
         runs=runs,
         steps=[StepCost(step=step, seconds=_wall(step, runs, speeds, most)) for step in steps],
-        disk_bytes=_disk(study, folder, configs, steps, most),
+        disk_bytes=_disk(configs, steps, most) + (text or 0.0),
+        text_bytes=text,
         memory_bytes=sum(sorted((run_memory(config) for config in configs), reverse=True)[:most]),
         speeds=speeds,
     )
@@ -179,8 +187,8 @@ def _wall(step: Step, runs: list[RunCost], speeds: Speeds, workers: int) -> floa
     return max(free)
 
 
-def _disk(study: StudyConfig, folder: StudyFolder, configs: list[RunConfig], steps: list[Step], workers: int) -> float:
-    """Bytes at the peak: text, the weights of every run, and the checkpoints of those at work (one being written)."""
+def _disk(configs: list[RunConfig], steps: list[Step], workers: int) -> float:
+    """Bytes at the peak: the weights of every run, and the checkpoints of those at work (one being written)."""
     weights = [4.0 * count_parameters(config.final_model).params_total for config in configs]
     checkpoints = [
         _STATES[config.train.optimizer] * size * (config.train.keep_checkpoints + 1)
@@ -191,11 +199,11 @@ def _disk(study: StudyConfig, folder: StudyFolder, configs: list[RunConfig], ste
         for config, size in zip(configs, weights, strict=True)
     ]
     final = sum(step.unknown_runs for step in steps) * max(weights)
-    return sum(weights) + final + sum(sorted(checkpoints, reverse=True)[:workers]) + sum(stay) + _text(study, folder)
+    return sum(weights) + final + sum(sorted(checkpoints, reverse=True)[:workers]) + sum(stay)
 
 
-def _text(study: StudyConfig, folder: StudyFolder) -> float:
-    """Bytes of the prepared text, as it is or as it is limited to; unlimited text that is not there counts nothing."""
+def _text(study: StudyConfig, folder: StudyFolder) -> float | None:
+    """Bytes of the prepared text, as it is or as it is limited to; None for unlimited text that is not there."""
     if folder.data.is_dir():
         return float(sum(path.stat().st_size for path in folder.data.iterdir() if path.is_file()))
-    return 2.0 * 1.05 * (study.data.max_tokens or 0)
+    return None if study.data.max_tokens is None else 2.0 * 1.05 * study.data.max_tokens

@@ -10,7 +10,7 @@ from moelab.studies.designs import Match, matching
 from moelab.studies.findings import Finding
 from moelab.studies.folder import StudyFolder
 from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import StageOutcome, Trained
+from moelab.studies.stages import StageOutcome, Trained, each_once
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
@@ -64,6 +64,15 @@ class StudyOutcome:
         return left_out + missed + ruled + [text for text in planned if not text.startswith("learning rate")]
 
     @property
+    def unfitted(self) -> list[str]:
+        """The laws that could not be fitted, with the reasons."""
+        if self.analysis.note is not None:
+            return [f"no law was fitted: {self.analysis.note}"]
+        comparison = self.analysis.comparison
+        skipped = {} if comparison is None else comparison.skipped
+        return [f"{name} was not fitted: {reason}" for name, reason in skipped.items()]
+
+    @property
     def matches(self) -> list[Match]:
         """How well the runs that were meant to cost the same do."""
         return matching([config for config, _ in self.every])
@@ -74,7 +83,7 @@ class StudyOutcome:
         return {
             "study": self.study.name,
             "answer": self.answer,
-            "n_runs": len(self.trained),
+            "n_runs": len(each_once(self.trained)),
             "failed": self.failed,
             "diverged": [config.run_id for config, record in self.every if record.status == "diverged"],
             "seed_noise": None if self.noise is None else self.noise.deviation,
@@ -85,6 +94,7 @@ class StudyOutcome:
             "fits": {name: fitted.to_json(draws=False) for name, fitted in comparison.fits.items()}
             if comparison
             else {},
+            "unfitted": self.unfitted,
             "weights": comparison.weights if comparison else {},
             "skipped": comparison.skipped if comparison else {},
             "plan": None if self.plan is None else self.plan.to_dict(),

@@ -6,6 +6,7 @@ from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.page_plan import laws_section, plan_section, verified_section
 from moelab.studies.page_runs import method_section, runs_section
+from moelab.studies.stages import each_once
 
 
 def write_report(outcome: StudyOutcome, repeat: str) -> None:
@@ -53,8 +54,9 @@ def _facts(outcome: StudyOutcome) -> list[Fact]:
         facts.append(Fact("MoE wins", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, before training it"))
     if outcome.noise is not None and verdict is None:
         facts.append(Fact("Seed noise", f"{outcome.noise.deviation:.3f}", "nats, one standard deviation"))
-    runs = len(outcome.every)
-    name = "Runs" if outcome.analysis.comparison is None else "Runs fitted"
+    fitted = outcome.analysis.comparison is not None
+    runs = outcome.analysis.table.height if fitted else len(each_once(outcome.every))
+    name = "Runs fitted" if fitted else "Runs"
     return [*facts, Fact(name, str(runs), f"this call took {format_seconds(outcome.seconds)}")]
 
 

@@ -6,15 +6,22 @@ from moelab.report import Figure, Section, Table, figures
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.findings.base import power
 from moelab.studies.outcome import StudyOutcome
-from moelab.studies.stages import Trained
+from moelab.studies.stages import Trained, each_once
+
+_TITLES = {"train.learning_rate": "learning rate", "train.batch_tokens": "batch"}
+"""Fields with a column wherever runs differ in them; any other field, where runs of one name do."""
 
 
 def runs_table(trained: list[Trained]) -> Table:
-    """A row per run, cheapest first; in place of its loss, where a run diverged."""
-    columns = ["run", "parameters", "active", "tokens", "FLOPs", "loss", "bits/byte", "tokens/s"]
+    """A row per run, cheapest first; in place of its loss, where a run diverged. What tells runs apart has a column."""
+    once = each_once(trained)
+    apart = _apart(once)
+    columns = ["run", *(_TITLES.get(name, name) for name in apart)]
+    columns += ["parameters", "active", "tokens", "FLOPs", "loss", "bits/byte", "tokens/s"]
     rows = [
         [
             config.name or record.run_id,
+            *(_shown(values.get(config.run_id)) for values in apart.values()),
             record.params_total,
             record.params_active,
             record.tokens,
@@ -23,14 +30,45 @@ def runs_table(trained: list[Trained]) -> Table:
             record.bits_per_byte,
             round(record.tokens_per_second),
         ]
-        for config, record in sorted(trained, key=lambda pair: pair[1].train_flops)
+        for config, record in sorted(once, key=lambda pair: pair[1].train_flops)
     ]
     return Table(columns, rows)
 
 
+def _apart(trained: list[Trained]) -> dict[str, dict[str, Any]]:
+    """Dotted field -> its value by run id, of the fields of `_TITLES` that differ and of those that names hide."""
+    fields = {config.run_id: _flat(config.model_dump(mode="json", include={"model", "train"})) for config, _ in trained}
+    names: dict[str, list[dict[str, Any]]] = {}
+    for config, record in trained:
+        names.setdefault(config.name or record.run_id, []).append(fields[config.run_id])
+    differ = [name for name in _TITLES if _several(list(fields.values()), name)]
+    for alike in names.values():
+        differ += [name for name in dict.fromkeys(key for own in alike for key in own) if _several(alike, name)]
+    return {name: {run: own.get(name) for run, own in fields.items()} for name in dict.fromkeys(differ)}
+
+
+def _several(runs: list[dict[str, Any]], name: str) -> bool:
+    return any(own.get(name) != runs[0].get(name) for own in runs)
+
+
+def _flat(value: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{a: {b: 1}} -> {a.b: 1}."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{before}{key}.") if isinstance(inner, dict) else {f"{before}{key}": inner}
+    return found
+
+
+def _shown(value: Any) -> Any:
+    """A value as a table shows it: rates with the digits they are set with."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def runs_section(outcome: StudyOutcome) -> Section:
     """The study's runs and the noise between seeds."""
-    rows = [_run_row(config, record) for config, record in outcome.trained]
+    rows = [_run_row(config, record) for config, record in each_once(outcome.trained)]
     kept = [row for row in rows if row["loss"] is not None]
     noise = (
         "No run was repeated."

@@ -3,23 +3,26 @@
 from dataclasses import dataclass
 from typing import Any
 
+from moelab.files import sha256_json
 from moelab.runs import RunConfig, run_columns
 from moelab.studies.check import check_names, check_plan
 from moelab.studies.config import StudyConfig
-from moelab.studies.designs.ladder import BRANCH_STEP
+from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.studies.preview import preview
 from moelab.studies.text import check_text, tokens_there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Runs that may be trained side by side. `note` says what of them is a guess.
+    """Runs that may be trained side by side, each once: not those of an earlier step. `planned` are all, repeats too.
 
-    The runs of the last step, which trains what the laws will recommend, are known by number and FLOPs alone.
+    `note` says what of them is a guess. The runs of the last step, which trains what the laws will recommend, are known
+    by number and FLOPs alone.
     """
 
     name: str
     configs: list[RunConfig]
+    planned: list[RunConfig]
     note: str = ""
     unknown_runs: int = 0
     unknown_flops: float = 0.0
@@ -51,23 +54,40 @@ def study_steps(study: StudyConfig, data: str) -> list[Step]:
     check_plan(study, parts, tokens_there(study, data))
     steps: list[Step] = []
     waits_for: list[str] = []
-    for name, configs in parts.items():
-        guess = f"as if the middle value or first design of {', '.join(waits_for)} had won" if waits_for else ""
-        steps.append(Step(name=name, configs=configs, note=guess))
+    seen: set[str] = set()
+    for name, planned in parts.items():
+        notes = [f"as if the middle value or first design of {', '.join(waits_for)} had won"] if waits_for else []
+        new = _new(planned, seen)
+        if len(new) < len(planned):
+            notes.append(f"{len(planned) - len(new)} more are runs that are counted already")
+        steps.append(Step(name=name, configs=new, planned=planned, note="; ".join(notes)))
         waits_for.append(name)
     if study.plan is not None and study.verify is not None:
         steps.append(_verify(study, steps[-1]))
     return steps
 
 
+def _new(planned: list[RunConfig], seen: set[str]) -> list[RunConfig]:
+    """The runs that are not in `seen`, each once; `seen` learns of them. A branch is known by its trunk and step."""
+    trunks = {config.labels[TRUNK]: config.identity() for config in planned if TRUNK in config.labels}
+    found = []
+    for config in planned:
+        trunk, step = trunks.get(config.labels.get(BRANCH_OF, "")), config.labels.get(BRANCH_STEP)
+        key = sha256_json([config.identity(), trunk, step])
+        if key not in seen:
+            seen.add(key)
+            found.append(config)
+    return found
+
+
 def _verify(study: StudyConfig, runs: Step) -> Step:
     assert study.plan is not None
     assert study.verify is not None
-    dearest = max(float(run_columns(config)["train_flops"]) for config in runs.configs)
+    dearest = max(float(run_columns(config)["train_flops"]) for config in runs.planned)
     number = (4 if study.verify.strict else 2) * len(study.verify.seeds)
     note = f"{study.plan.flops_times:g} times the dearest run's FLOPs each, at most; which designs, the fit will say"
     flops = number * study.plan.flops_times * dearest
-    return Step(name="verify", configs=[], note=note, unknown_runs=number, unknown_flops=flops)
+    return Step(name="verify", configs=[], planned=[], note=note, unknown_runs=number, unknown_flops=flops)
 
 
 def shape(config: RunConfig) -> str:
