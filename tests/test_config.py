@@ -13,6 +13,7 @@ from moelab.runs import RunConfig
 from moelab.serving import Traffic
 
 SMALL = {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64}
+TRAIN = {"tokens": 100_000, "seq_len": 128, "batch_tokens": 1024}
 MOE = {"n_experts": 4, "top_k": 2, "d_expert": 32}
 
 
@@ -21,6 +22,9 @@ MOE = {"n_experts": 4, "top_k": 2, "d_expert": 32}
     [
         ({"d_modle": 3}, "unknown key; did you mean 'd_model'"),
         ({"moe": {**MOE, "n_expert": 4}}, "did you mean 'n_experts'"),
+        ({"foo": 1}, "foo: unknown key$"),
+        ({"n_layers": 10**400}, "n_layers: expected a finite number .*got one of 401 digits"),
+        ({"n_layers": "1" * 5000}, r"n_layers: expected a finite number .*, got '1{56}\.\.\.$"),
         ({"n_layers": "four"}, "n_layers: expected a number"),
         ({"n_layers": 1.5}, "n_layers: expected a whole number"),
         ({"n_layers": True}, "n_layers: expected a number"),
@@ -40,6 +44,39 @@ def test_bad_fields(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         ModelConfig.parse({**SMALL, **change}, "a.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_like_none_in_a_short_config_lists_them() -> None:
+    with pytest.raises(InputError, match=r"data\.foo: unknown key; allowed: path, manifest_hash, unique_tokens"):
+        RunConfig.parse({"model": SMALL, "data": {"path": "x", "foo": 1}, "train": TRAIN})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": 1e300}, r"train.tokens: must be above 0 and at most 1e\+18, got 1e\+300$"),
+        ({"batch_tokens": 1e300}, r"train.batch_tokens: must be above 0 and at most 1e\+18, got 1e\+300$"),
+        ({"seq_len": 1e300}, r"train.seq_len: must be above 0 and at most 1e\+09, got 1e\+300$"),
+        ({"eval_tokens": 1e300}, r"train.eval_tokens: must be above 0 and at most 1e\+18, got 1e\+300$"),
+        ({"weight_decay": 1e300}, r"train.weight_decay: input should be less than or equal to 1000, got 1e\+300$"),
+        ({"logit_z_loss": 1e300}, r"train.logit_z_loss: input should be less than or equal to 1000"),
+        ({"epsilon": 1e300}, r"train.epsilon: input should be less than or equal to 1, got 1e\+300$"),
+        ({"evaluations": "1e300"}, r"train.evaluations: input should be less than or equal to 1000000"),
+        ({"warmup_steps": "1e300"}, r"train.warmup_steps: input should be less than or equal to 10{18}"),
+        ({"keep_steps": [1e300]}, r"train.keep_steps.0: must be above 0 and at most 1e\+18"),
+        ({"foo": 1}, "train.foo: unknown key$"),
+    ],
+)
+def test_absurd_training_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RunConfig.parse({"model": SMALL, "data": {"path": "x"}, "train": {**TRAIN, **change}})
+
+
+def test_limits_rename_no_run() -> None:
+    resolved = {"device": "cpu", "precision": "fp32", "threads": 1, "dispatch": "none", "warmup_steps": 2}
+    data = {"path": "x", "manifest_hash": "abc"}
+    config = RunConfig.parse({"model": SMALL, "data": data, "train": {**TRAIN, **resolved, "weight_decay": 0.2}})
+    assert config.run_id == "f32244854ce4f3a8"
 
 
 def test_missing_field() -> None:
@@ -90,7 +127,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     assert ModelConfig.from_yaml(tmp_path / "model.yaml") == config
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b", "a: b: c", ""])
+@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b", "a: b: c", "", "a: 2020-13-45", "a: " + "1" * 5000, "[" * 5000])
 def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)

@@ -72,6 +72,7 @@ Seconds = Annotated[float, read_by(parse_seconds), Field(gt=0)]
 
 Flops = Annotated[Positive, at_most(MOST_FLOPS)]
 Tokens = Annotated[Positive, at_most(MOST_TOKENS)]
+TokenCount = Annotated[Count, at_most(MOST_TOKENS)]
 Context = Annotated[Count, at_most(MOST_CONTEXT)]
 """Tokens of one sequence."""
 Devices = Annotated[Count, at_most(MOST_DEVICES)]
@@ -125,7 +126,7 @@ def load_yaml(path: str | Path, what: str = "config") -> dict[str, Any]:
     text = read_text(Path(path), what)
     try:
         value = yaml.load(text, _NoDuplicates)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date, a huge number
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
         raise InputError(f"{what}: {path} is not valid YAML{line}") from None
@@ -163,8 +164,8 @@ def override(value: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             raise InputError(f"--set: expected KEY=VALUE, got {assignment!r}")
         try:
             parsed = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {key}: cannot read the value {text!r}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise InputError(f"--set {key}: cannot read the value {_short(text)}") from None
         _assign(result, key.strip().split("."), parsed)
     return result
 
@@ -179,6 +180,8 @@ def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:
 
 SHOWN = 4
 """Wrong fields that one error explains; of the others it gives the names."""
+MOST_LISTED = 12
+"""A config of at most so many fields lists them where an unknown key resembles none."""
 
 
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
@@ -221,8 +224,10 @@ def _unknown_key(key: str, model: type[BaseModel], parents: tuple[int | str, ...
         if inner is None:
             return "unknown key"
         fields = dict(inner.model_fields)
-    near = difflib.get_close_matches(key, list(fields), n=1, cutoff=0.0)
-    return f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
+    near = difflib.get_close_matches(key, list(fields), n=1)
+    if near:
+        return f"unknown key; did you mean {near[0]!r}?"
+    return f"unknown key; allowed: {', '.join(fields)}" if len(fields) <= MOST_LISTED else "unknown key"
 
 
 def _config_in(annotation: Any) -> type[BaseModel] | None:

@@ -36,7 +36,7 @@ def _parse(text: str | float, field: str, units: dict[str, float], example: str)
     if isinstance(text, bool):
         raise InputError(f"{field}: expected a number such as {example}, got {text}")
     if isinstance(text, int | float):
-        value = float(text)
+        value = float(text) if abs(text) < 1e308 else math.inf
     else:
         match = _NUMBER.match(text)
         unit = match.group(2).upper() if match else None
@@ -46,8 +46,16 @@ def _parse(text: str | float, field: str, units: dict[str, float], example: str)
             raise InputError(f"{field}: expected a number such as {example}{suffixes}, got {text!r}")
         value = float(match.group(1)) * units[unit]
     if not math.isfinite(value):
-        raise InputError(f"{field}: expected a finite number such as {example}, got {text!r}")
+        raise InputError(f"{field}: expected a finite number such as {example}, got {_short(text)}")
     return value
+
+
+def _short(text: str | float) -> str:
+    """The input, cut where it is a huge number written out."""
+    if isinstance(text, int) and abs(text) >= 10**60:
+        return f"one of {math.floor(math.log10(abs(text))) + 1} digits"
+    shown = repr(text)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def parse_number(text: str | float, field: str = "value") -> float:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from moelab.config import Config, Count, CountOrZero, Fraction, at_most
+from moelab.config import Config, Count, CountOrZero, Fraction, TokenCount, at_most
 from moelab.data.archives import default_cache, fetch_all
 from moelab.data.dataset import FORMAT, MANIFEST, TOKENIZER, Dataset, Manifest
 from moelab.data.documents import Document, Spool, collect, mix, split
@@ -35,7 +35,6 @@ from moelab.data.tokenizer import (
 from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
-from moelab.quantities import MOST_TOKENS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -56,7 +55,7 @@ class PrepareConfig(Config):
     sources: tuple[str, ...] = ("default",)
     vocab_size: Annotated[Count, at_most(LARGEST_VOCABULARY)] = DEFAULT_VOCABULARY
     tokenizer: str | None = None
-    max_tokens: Annotated[Count, at_most(MOST_TOKENS)] | None = None
+    max_tokens: TokenCount | None = None
     seed: CountOrZero = 0
     validation_share: Fraction = 0.05
     text_field: str = "text"

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from moelab.architecture import ModelConfig, token_choice_config
-from moelab.config import Config, Count, CountOrZero, Fraction, NonNegative, Positive
+from moelab.config import Config, Context, Count, CountOrZero, Fraction, NonNegative, Positive, TokenCount
 from moelab.errors import InputError
 from moelab.files import sha256_json
 
@@ -23,7 +23,7 @@ class DataConfig(Config):
 
     path: str
     manifest_hash: str | None = None
-    unique_tokens: Count | None = None
+    unique_tokens: TokenCount | None = None
 
 
 class Transition(Config):
@@ -37,7 +37,7 @@ class Parent(Config):
     """The run and the step whose checkpoint a branch continues from; the run lies in the same folder of runs."""
 
     run: str = Field(pattern=r"^[0-9a-f]{16}$", description="a run id: sixteen hexadecimal digits")
-    step: Count
+    step: TokenCount
 
 
 class TrainConfig(Config):
@@ -52,9 +52,9 @@ class TrainConfig(Config):
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
     """
 
-    tokens: Count
-    seq_len: Count
-    batch_tokens: Count
+    tokens: TokenCount
+    seq_len: Context
+    batch_tokens: TokenCount
     micro_batch: Count | None = Field(default=None, description="sequences per forward pass; default: the whole batch")
     seed: CountOrZero = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -63,19 +63,21 @@ class TrainConfig(Config):
     warmup_fraction: Fraction = 0.02
     decay_fraction: Fraction = 0.2
     final_lr_fraction: Fraction = 0.1
-    warmup_steps: CountOrZero | None = None
-    decay_steps: CountOrZero | None = None
-    weight_decay: NonNegative = 0.1
+    warmup_steps: CountOrZero | None = Field(default=None, le=10**18)
+    decay_steps: CountOrZero | None = Field(default=None, le=10**18)
+    weight_decay: NonNegative = Field(default=0.1, le=1000)
     beta1: Fraction = Field(default=0.9, lt=1)
     beta2: Fraction = Field(default=0.95, lt=1)
-    epsilon: Positive = 1e-8
+    epsilon: Positive = Field(default=1e-8, le=1)
     muon_momentum: Fraction = Field(default=0.95, lt=1)
     grad_clip: NonNegative = 1.0
-    logit_z_loss: NonNegative = 0.0
+    logit_z_loss: NonNegative = Field(default=0.0, le=1000)
     balance_over: Literal["batch", "sequence", "micro_batch"] = "batch"
     transition: Transition | None = None
-    evaluations: Count = Field(default=4, description="evaluations, the last at the run's end; at most one per step")
-    eval_tokens: Count = 100_000
+    evaluations: Count = Field(
+        default=4, le=10**6, description="evaluations, the last at the run's end; at most one per step"
+    )
+    eval_tokens: TokenCount = 100_000
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: CountOrZero = Field(default=0, le=1024, description="CPU threads; 0 lets the machine decide")
@@ -83,7 +85,7 @@ class TrainConfig(Config):
     compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     keep_checkpoints: Count = 2
-    keep_steps: tuple[Count, ...] = ()
+    keep_steps: tuple[TokenCount, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
