@@ -93,6 +93,12 @@ def test_empty_lists_are_named(changes: dict[str, Any], message: str) -> None:
             "sweep: runs: s sets train.learning_rate itself",
         ),
         ({"plan": None, "verify": {"strict": True}}, "plan: is required by `verify`"),
+        ({"name": ".."}, "name: must name a folder"),
+        ({"stages": [{"name": " ", "runs": [{"name": "s"}]}]}, "stages.0.name: must not be empty"),
+        ({"base": {**BASE, "parent": {"run": "0123456789abcdef", "step": 3}}}, "base: parent: a study's runs start"),
+        ({"sweep": {"values": [0.1, 0.2, 0.1], "runs": [{"name": "s"}]}}, "sweep: values: 0.1 stands twice"),
+        ({"verify": {"seeds": [0, 0]}}, "verify.seeds: 0 stands twice"),
+        ({"fit": {"laws": ["hoffmann2022", "hoffmann2022"]}}, "fit.laws: hoffmann2022 stands twice"),
     ],
 )
 def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str) -> None:

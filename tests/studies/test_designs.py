@@ -106,10 +106,41 @@ def test_a_budget_of_too_few_steps_is_named(plan: Plan) -> None:
         ({"design": "repeats", "of": ["other"]}, "no entry 'other' stands before"),
         ({"design": "mixture_of_tokens", "group_size": 3, "tokens": 10**6}, "group_size: 3 does not divide the 8"),
         ({"design": "ladder", "tokens": [60_000], "decay_fraction": 0.99}, "within the warm-up"),
+        ({"set": {"parent.step": 3}}, "set.parent.step: a study's runs start from nothing"),
+        ({"zip": {"parent": [{"run": "0123456789abcdef", "step": 3}]}}, "zip.parent: a study's runs start from"),
+        ({"name": ""}, "name: must not be empty"),
     ],
 )
 def test_what_cannot_be_met_is_named(plan: Plan, entry: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
+        plan({"name": "x", **entry})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"design": "granularity", "granularity": [1, 2, 1], "expansion": 4, "tokens": 10**6}, "granularity: 1 stands"),
+        ({"design": "expansion", "expansion": [2], "tokens": ["1M", 10**6]}, "tokens: 1000000 stands"),
+        ({"design": "isoflop", "flops": [1e12, "1e12"], "params_total": 50_000}, "flops: 1e\\+12 stands"),
+        ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": [0.5, 0.5]}, "sparsity: 0.5 stands"),
+        (
+            {"design": "equal_resources", "flops": 1e12, "params_total": 150_000, "activation_rates": [0.4, 0.4]},
+            "activation_rates: 0.4 stands",
+        ),
+        ({"design": "equal_resources", "flops": 1e12, "reuse": ["strict", "strict"]}, "reuse: strict stands"),
+        ({"design": "ladder", "tokens": 10**6, "sizes": [{"d_ff": 8}, {"d_ff": 8}]}, "sizes: {'d_ff': 8} stands"),
+        ({"design": "learning_rate", "tokens": 10**6, "learning_rate": [0.01, 0.01]}, "learning_rate: 0.01 stands"),
+        ({"design": "repeats", "of": ["a", "a"]}, "of: a stands"),
+        ({"set": {"train.seed": [0, 1, 0]}}, "set.train.seed: 0 stands"),
+        (
+            {"zip": {"train.seed": [0, 0], "train.tokens": [1, 1]}},
+            "zip .train.seed, train.tokens.: a run: .0, 1. stands",
+        ),
+    ],
+)
+def test_what_is_given_twice_is_refused(plan: Plan, entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"x: .*{message} twice") as error:
         plan({"name": "x", **entry})
     assert "\n" not in str(error.value)
 

@@ -95,6 +95,15 @@ def test_a_factor_holds_for_a_constant_rate_too(plan: Plan) -> None:
     assert run.train.learning_rate == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("factor", [1e300, 1e9, 1e-323])
+@pytest.mark.parametrize("rule", [{"rule": "steplaw2025"}, {"rule": "sweep"}, {"rule": "sweep", "carry": "constant"}])
+def test_rates_out_of_reason_are_refused(plan: Plan, rule: dict[str, Any], factor: float) -> None:
+    sweep = {"values": [0.01], "runs": [{"name": "sweep"}]}
+    with pytest.raises(InputError, match=r"learning_rate.factor: .* must be above 0 and at most 10$") as error:
+        plan({"name": "g"}, sweep=sweep, learning_rate={**rule, "factor": factor})
+    assert "\n" not in str(error.value)
+
+
 def test_learning_rates_cross_with_batches_and_keep_their_own(plan: Plan) -> None:
     entry = {
         "name": "r",

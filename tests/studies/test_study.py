@@ -102,6 +102,7 @@ def test_the_whole_loop_then_again_then_another_study(write_study: Write, tmp_pa
     outcome = run_study(load_study(str(path)), out, workers=2, quiet=True)
     assert len(outcome.trained) == 10
     assert outcome.noise is not None
+    assert outcome.plan is not None
     roles = {each.role for each in outcome.verified}
     if outcome.plan.best.is_moe:
         assert roles == {"recommended", "best_dense", "strict_dense", "strict_moe"}

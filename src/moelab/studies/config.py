@@ -9,6 +9,8 @@ from moelab.data import PrepareConfig
 from moelab.errors import InputError
 from moelab.serving import Traffic
 from moelab.studies.designs import RunGrid, RunSource, parse_source
+from moelab.studies.designs.base import check_once
+from moelab.studies.designs.grid import NO_PARENT
 from moelab.studies.designs.ladder import Ladder
 from moelab.studies.designs.learning_rate import LearningRateRule
 from moelab.studies.designs.mixtures import MixtureOfTokens
@@ -40,6 +42,7 @@ class Sweep(Config):
 
     @model_validator(mode="after")
     def _leave_the_field(self) -> Self:
+        check_once("values", self.values)
         for source in self.runs:
             if isinstance(source, RunGrid) and self.field in {*source.set, *source.zip}:
                 raise ValueError(f"runs: {source.name} sets {self.field} itself, which the sweep is to choose")
@@ -53,6 +56,12 @@ class FitStep(Config):
     bootstrap: Count = 200
     holdout: Fraction = Field(default=0.25, lt=1)
     seed: CountOrZero = 0
+
+    @field_validator("laws")
+    @classmethod
+    def _each_once(cls, laws: list[str]) -> list[str]:
+        check_once("", laws)
+        return laws
 
 
 class PlanStep(Config):
@@ -74,6 +83,12 @@ class VerifyStep(Config):
     seeds: list[CountOrZero] = Field(default=[0], min_length=1)
     strict: bool = False
 
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        check_once("", seeds)
+        return seeds
+
 
 class Stage(Config):
     """Runs whose winner sets fields of all later runs: the lowest mean loss over seeds wins.
@@ -84,6 +99,13 @@ class Stage(Config):
     name: str
     runs: list[Source] = Field(min_length=1)
     carry: list[str] = Field(default=["model"], min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        if not name.strip():
+            raise ValueError("must not be empty")
+        return name
 
 
 class ServingStep(Config):
@@ -120,7 +142,7 @@ class StudyConfig(Config):
     @field_validator("name")
     @classmethod
     def _plain(cls, name: str) -> str:
-        if not name.strip() or "/" in name:
+        if not name.strip() or "/" in name or name in (".", ".."):
             raise ValueError(f"must name a folder, without slashes; got {name!r}")
         return name
 
@@ -136,6 +158,8 @@ class StudyConfig(Config):
     def _of_a_run(cls, base: dict[str, Any]) -> dict[str, Any]:
         if isinstance(base.get("data"), dict) and "path" in base["data"]:
             raise ValueError(f"data.path: {OWN_TEXT}")
+        if base.get("parent") is not None:
+            raise ValueError(f"parent: {NO_PARENT}")
         try:
             check_base(base, "")
         except InputError as error:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
@@ -24,6 +24,14 @@ def _listed(value: Any) -> Any:
 Amounts = Annotated[tuple[Positive, ...], BeforeValidator(_listed)]
 """One positive number or a list of them."""
 Counts = Annotated[tuple[Count, ...], BeforeValidator(_listed)]
+
+
+def check_once(name: str, values: Sequence[Any]) -> None:
+    """Raises ValueError where a value stands twice: its runs would be the same. The field's `name` may be empty."""
+    for place, value in enumerate(values):
+        if any(value == other and type(value) is type(other) for other in values[:place]):
+            shown = value if isinstance(value, str) else f"{value:.12g}" if isinstance(value, float) else repr(value)
+            raise ValueError(f"{name}{': ' if name else ''}{shown} stands twice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +143,16 @@ class RunSource(Config):
         for name, info in type(self).model_fields.items():
             if getattr(self, name) in ((), []) and (info.is_required() or name in _CROSSED):
                 raise ValueError(f"{name}: needs at least one value")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        if not self.name.strip():
+            raise ValueError("name: must not be empty")
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, list | tuple):
+                check_once(name, value)
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,9 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from moelab.studies.designs.base import Planned, RunSource, Template
+from moelab.studies.designs.base import Planned, RunSource, Template, check_once
+
+NO_PARENT = "a study's runs start from nothing, but for the branches of a ladder (design: ladder); leave it out"
 
 
 class RunGrid(RunSource):
@@ -27,6 +29,13 @@ class RunGrid(RunSource):
             empty = next((key for key, value in values.items() if value == []), None)
             if empty is not None:
                 raise ValueError(f"{kind}.{empty}: needs at least one value")
+            parent = next((key for key in values if key.split(".")[0] == "parent"), None)
+            if parent is not None:
+                raise ValueError(f"{kind}.{parent}: {NO_PARENT}")
+        for key, value in self.set.items():
+            if isinstance(value, list):
+                check_once(f"set.{key}", value)
+        check_once(f"zip ({', '.join(self.zip)}): a run", list(zip(*self.zip.values(), strict=True)))
         seen: dict[str, str] = {}
         for kind, values in (("set", self.set), ("zip", self.zip)):
             for key, value in values.items():

@@ -51,7 +51,7 @@ class IsoFlop(RunSource):
         dense = backbones(template, self.shapes)
         candidates = {s: Candidates(self._candidates(template, dense, s), template.seq_len) for s in self.sparsity}
         planned: list[Planned] = []
-        for flops in dict.fromkeys(self.flops):
+        for flops in self.flops:
             amount = Amount("flops", flops)
             for sparsity, choices in candidates.items():
                 for model, aims in self._sized(choices, flops):

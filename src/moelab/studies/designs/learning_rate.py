@@ -12,6 +12,8 @@ from moelab.runs import RunConfig, run_columns
 
 Published = Literal["steplaw2025", "deepseek2024", "tian2025-dense", "tian2025-moe"]
 _STEPLAW_SMALL = 10e6
+_HIGHEST = 10.0
+"""A rule that gives a higher learning rate than this was given a wrong factor."""
 
 
 class LearningRateRule(Config):
@@ -37,22 +39,35 @@ class LearningRateRule(Config):
         return self
 
     def apply(self, config: RunConfig, swept_at: RunConfig | None) -> RunConfig:
-        """The run with its learning rate (and batch). Raises InputError without a sweep where the rule needs one."""
+        """The run with its learning rate (and batch). Raises InputError for a rate out of reason.
+
+        Also without a sweep where the rule needs one.
+        """
         if self.rule == "sweep":
             if swept_at is None:
                 raise InputError("learning_rate.rule: sweep needs a sweep of train.learning_rate")
             if self.carry == "constant":
-                return _with(config, learning_rate=config.train.learning_rate * self.factor)
+                return _with(config, learning_rate=self._sane(config, config.train.learning_rate * self.factor))
             ratio = _given(self.carry, config)["learning_rate"] / _given(self.carry, swept_at)["learning_rate"]
-            return _with(config, learning_rate=_rounded(config.train.learning_rate * ratio * self.factor))
+            rate = config.train.learning_rate * ratio * self.factor
+            return _with(config, learning_rate=_rounded(self._sane(config, rate)))
         given = _given(self.rule, config)
-        changes: dict[str, Any] = {"learning_rate": _rounded(given["learning_rate"] * self.factor)}
+        changes: dict[str, Any] = {"learning_rate": _rounded(self._sane(config, given["learning_rate"] * self.factor))}
         if self.batch:
             sequences = max(1, round(given["batch_tokens"] / config.train.seq_len))
             batch = sequences * config.train.seq_len
             changes["batch_tokens"] = batch
             changes["tokens"] = max(1, round(_tokens(config) / batch)) * batch
         return _with(config, **changes)
+
+    def _sane(self, config: RunConfig, rate: float) -> float:
+        """The rate. Raises InputError where the factor makes it higher than any rate, or nothing at all."""
+        if rate <= _HIGHEST and _rounded(rate) > 0:
+            return rate
+        raise InputError(
+            f"learning_rate.factor: {self.factor:g} gives {config.name} a learning rate of {rate:.3g}; "
+            f"it must be above 0 and at most {_HIGHEST:g}"
+        )
 
     def warnings(self, configs: list[RunConfig]) -> list[str]:
         """What to beware of: runs outside the range a rule was found on."""
