@@ -1,6 +1,7 @@
 """Designs plan what the papers say, exactly counted; budgets that cannot be met are named in one line."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from moelab.errors import InputError
 from moelab.runs import RunConfig, run_columns
 from moelab.studies import StudyConfig, matching
 from moelab.studies.config import Stage
+from moelab.studies.designs import DESIGNS
+from moelab.studies.designs.base import Budgeted
 from moelab.studies.stages import carried
 
 Plan = Callable[..., list[RunConfig]]
@@ -143,6 +146,17 @@ def test_what_is_given_twice_is_refused(plan: Plan, entry: dict[str, Any], messa
     with pytest.raises(InputError, match=f"x: .*{message} twice") as error:
         plan({"name": "x", **entry})
     assert "\n" not in str(error.value)
+
+
+def test_the_guide_names_what_every_design_requires() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    for name, design in DESIGNS.items():
+        if name == "grid":
+            continue
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` | ")]
+        required = [field for field, info in design.model_fields.items() if info.is_required() and field != "name"]
+        assert all(f"`{field}`" in row.split("|")[2] for field in required), row
+        assert ("budget" in row.split("|")[2]) == issubclass(design, Budgeted), row
 
 
 def test_two_entries_of_one_name_are_refused(plan: Plan) -> None:

@@ -49,6 +49,16 @@ def test_a_run_of_two_entries_has_one_row_and_runs_of_one_name_are_told_apart(
     assert pl.read_csv(tmp_path / "out" / "runs.csv").height == 4
 
 
+def test_runs_that_repeat_their_text_show_their_epochs(whole: dict[str, Any], tmp_path: Path) -> None:
+    whole["data"]["max_tokens"] = 2000
+    study = StudyConfig.parse({**whole, "runs": [{"name": "g", "set": {"train.tokens": [1280, 2560]}}]})
+    outcome = run_study(study, tmp_path / "out", quiet=True)
+    table = runs_table(outcome.trained)
+    place = list(table.columns).index("epochs")
+    assert [row[place] for row in table.rows] == pytest.approx([1, 2560 / 1984])
+    assert "epochs" not in runs_table(outcome.trained[:1]).columns
+
+
 def test_the_report_counts_the_runs_that_were_fitted(whole: dict[str, Any], tmp_path: Path) -> None:
     entries = [
         {"name": "grid", "set": {"model.d_ff": [8, 16, 24, 32], "train.tokens": [1280, 2560, 5120]}},

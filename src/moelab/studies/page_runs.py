@@ -13,11 +13,24 @@ _TITLES = {"train.learning_rate": "learning rate", "train.batch_tokens": "batch"
 
 
 def runs_table(trained: list[Trained]) -> Table:
-    """A row per run, cheapest first; in place of its loss, where a run diverged. What tells runs apart has a column."""
+    """A row per run, cheapest first; in place of its loss, where a run diverged. What tells runs apart has a column.
+
+    So have epochs, where a text was repeated.
+    """
     once = each_once(trained)
     apart = _apart(once)
     columns = ["run", *(_TITLES.get(name, name) for name in apart)]
-    columns += ["parameters", "active", "tokens", "FLOPs", "loss", "bits/byte", "tokens/s"]
+    repeated = any(record.epochs > 1 for _, record in once)
+    columns += [
+        "parameters",
+        "active",
+        "tokens",
+        *(["epochs"] if repeated else []),
+        "FLOPs",
+        "loss",
+        "bits/byte",
+        "tokens/s",
+    ]
     rows = [
         [
             config.name or record.run_id,
@@ -25,6 +38,7 @@ def runs_table(trained: list[Trained]) -> Table:
             record.params_total,
             record.params_active,
             record.tokens,
+            *([record.epochs] if repeated else []),
             power(record.train_flops),
             f"diverged at step {record.stopped_at}" if record.loss is None else record.loss,
             record.bits_per_byte,
