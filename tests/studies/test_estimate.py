@@ -113,11 +113,13 @@ def test_a_run_that_several_entries_plan_is_counted_once(plain: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("thousand")
-def test_text_of_unknown_size_is_not_in_the_disk_and_that_is_said(
+def test_a_dry_run_says_when_its_disk_lacks_the_text_and_tells_rates_apart(
     plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limited = estimate(StudyConfig.parse(plain), tmp_path / "out")
     plain["data"].pop("max_tokens")
+    plain["runs"][0]["set"]["train.learning_rate"] = [0.0123, 0.02]
+    plain["runs"][0]["set"].pop("train.seed")
     whole = estimate(StudyConfig.parse(plain), tmp_path / "out")
     assert whole.text_bytes is None
     assert limited.text_bytes == pytest.approx(limited.disk_bytes - whole.disk_bytes)
@@ -125,7 +127,11 @@ def test_text_of_unknown_size_is_not_in_the_disk_and_that_is_said(
     path.write_text(yaml.safe_dump(plain))
     with pytest.raises(SystemExit):
         main(["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"])
-    assert "without the text (not prepared, and data.max_tokens sets no limit)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "without the text (not prepared, and data.max_tokens sets no limit)" in out
+    assert "learning_rate" in out
+    assert "0.0123" in out
+    assert "batch_tokens" not in out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")

@@ -77,16 +77,23 @@ def _print_outcome(outcome: "StudyOutcome") -> None:
     print_line(f"Report: {outcome.folder.report} ({format_seconds(outcome.seconds)})")
 
 
+def _shown(value: object) -> object:
+    from moelab.quantities import format_number
+
+    return format_number(value) if isinstance(value, int | float) else value
+
+
 def _print_estimate(found: "Estimate") -> None:
     from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_bytes, format_number, format_seconds
+    from moelab.quantities import format_bytes, format_seconds
 
     rows = [each.to_dict() for each in found.runs]
-    columns = ("step", "name", "kind", "params_active", "params_total", "tokens")
+    apart = [name for name in ("learning_rate", "batch_tokens") if len({row[name] for row in rows}) > 1]
+    columns = ("step", "name", *apart, "kind", "params_active", "params_total", "tokens")
     print_table(
         (*columns, "train_flops", "time"),
         (
-            [format_number(row[c]) if isinstance(row[c], int | float) else row[c] for c in columns]
+            [f"{row[c]:.4g}" if c == "learning_rate" else _shown(row[c]) for c in columns]
             + [f"{row['train_flops']:.3g}", "done" if row["done"] else format_seconds(row["seconds"])]
             for row in rows
         ),
