@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.model import build_model, resolve_dispatch
 from moelab.runs import TrainConfig
 from moelab.training import Optimizer
-from moelab.training.memory import keep_freed_memory, peak_memory_bytes, reset_peak_memory
+from moelab.training.memory import freed_memory_kept, peak_memory_bytes, reset_peak_memory
 
 BATCH, SEQ = 16, 256
 BASE = {"vocab_size": 4096, "d_model": 256, "n_layers": 4, "n_heads": 4, "tie_embeddings": False}
@@ -218,18 +219,20 @@ def tokens_per_second(kind: str, variant: str, steps: int) -> tuple[float, int]:
     """
     config = ModelConfig.parse(MODELS[kind])
     who, precision, *how = variant.split()
-    if who == "moelab" or "kept" in how:
-        keep_freed_memory()
+    kept = freed_memory_kept() if who == "moelab" or "kept" in how else nullcontext()
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    reset_peak_memory()
-    step = ours(config, precision) if who == "moelab" else theirs(config, precision, "".join(how).removesuffix("kept"))
-    step()
-    step()
-    began = clock()
-    for _ in range(steps):
+    with kept:
+        reset_peak_memory()
+        step = (
+            ours(config, precision) if who == "moelab" else theirs(config, precision, "".join(how).removesuffix("kept"))
+        )
         step()
-    seconds = clock() - began
-    return steps * BATCH * SEQ / seconds, peak_memory_bytes("cpu")
+        step()
+        began = clock()
+        for _ in range(steps):
+            step()
+        seconds = clock() - began
+        return steps * BATCH * SEQ / seconds, peak_memory_bytes("cpu")
 
 
 def product_peak() -> float:

@@ -16,7 +16,7 @@ from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints, save_weights
 from moelab.training.log import Tracker, open_log
-from moelab.training.memory import reset_peak_memory
+from moelab.training.memory import freed_memory_kept, reset_peak_memory
 from moelab.training.parallel import launch, world
 from moelab.training.record import make_record
 from moelab.training.trainer import Trainer, Watcher
@@ -49,7 +49,7 @@ def train_run(
         raise InputError(f"train.processes: the run wants {wanted}, but {everyone.size} were started")
     folder = RunFolder.create(root, config) if everyone.main else RunFolder(Path(root) / config.run_id)
     holds: AbstractContextManager[Any] = folder.hold(terms) if everyone.main else nullcontext()
-    with holds:
+    with holds, freed_memory_kept():
         if everyone.agree(folder.finished, config.train.device):
             return folder.load_record()
         reset_peak_memory()

@@ -23,7 +23,6 @@ from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, Progress, load_newest, save_checkpoint
 from moelab.training.log import Log, evaluation_numbers, logs_step
-from moelab.training.memory import keep_freed_memory
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
 from moelab.training.schedule import evaluation_steps, learning_rate_at
@@ -46,8 +45,6 @@ class Trainer:
     def __init__(self, config: RunConfig, folder: RunFolder, dataset: Dataset, watch: Watcher | None = None) -> None:
         train = config.train
         torch.set_num_threads(train.threads)
-        if train.device == "cpu":
-            keep_freed_memory()
         self.config, self.folder, self.watch, self.world = config, folder, watch, world()
         self.dataset = dataset
         model = build_model(config.model, seed=train.seed, dispatch=train.dispatch)
