@@ -22,7 +22,7 @@ def write(write_texts: Callable[..., Path], tmp_path: Path) -> Callable[..., str
             "name": "tiny",
             "title": "What wins?",
             "data": {
-                "sources": [str(write_texts(tmp_path / "texts", 80, 300))],
+                "sources": [str(write_texts(tmp_path / "texts", 60, 400))],
                 "vocab_size": 300,
                 "validation_share": 0.2,
             },
