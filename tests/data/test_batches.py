@@ -153,6 +153,11 @@ def test_windows_are_shared_out_in_proportion(available: list[int], data: st.Dat
         assert np.abs(counts - wanted * have / have.sum()).max() <= len(available)
 
 
+def test_the_smallest_keep_their_one_window() -> None:
+    assert share_out(30, np.array([1, 1, 58])).tolist() == [1, 1, 28]
+    assert share_out(1, np.array([1, 1, 58])).tolist() == [0, 0, 1]
+
+
 @given(available=st.integers(1, 1000), data=st.data())
 def test_chosen_windows_are_distinct(available: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, available))

@@ -165,11 +165,15 @@ def spread(count: int, available: int) -> NDArray[np.int64]:
 
 
 def share_out(wanted: int, available: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Whole numbers that sum to `wanted`, in proportion to `available` and not above it; one at least for each."""
+    """Whole numbers that sum to `wanted`, in proportion to `available` and not above it.
+
+    One at least for each that has any, where `wanted` suffices for that.
+    """
     exact = wanted * available / available.sum()
+    least = int(wanted >= np.count_nonzero(available))
     counts = np.minimum(np.maximum(np.floor(exact).astype(np.int64), available > 0), available)
     while counts.sum() > wanted:
-        counts[np.argmax(counts - exact)] -= 1
+        counts[np.argmax(np.where(counts > least, counts - exact, -np.inf))] -= 1
     while counts.sum() < wanted:
         counts[np.argmax(np.where(counts < available, exact - counts, -np.inf))] += 1
     return counts
