@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,36 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         raise MoelabError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def part_folder(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out` to fill and `put_folder`; what is still there when the block ends is removed."""
+    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        place.chmod(0o755)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def put_folder(place: Path, out: Path) -> None:
+    """Flush the files of a finished folder to disk and rename it to `out`, moving an old one out of the way first."""
+    for path in place.iterdir():
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+    if not out.exists():
+        os.replace(place, out)
+        return
+    with part_folder(out) as old:
+        os.replace(out, old / "old")
+        os.replace(place, out)
+
+
+def drop_parts(out: Path) -> None:
+    """Remove what killed calls left beside `out`; whoever calls this must be alone in building it."""
+    for stale in out.parent.glob(f".{out.name}.*.part"):
+        shutil.rmtree(stale, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

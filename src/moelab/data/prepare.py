@@ -7,9 +7,7 @@ leaves either the old state or the new one. The same call on a valid folder reus
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,7 +31,7 @@ from moelab.data.tokenizer import (
     train_tokenizer,
 )
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, sha256_file, write_json
+from moelab.files import drop_parts, make_folder, part_folder, put_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
 
 if TYPE_CHECKING:
@@ -94,9 +92,9 @@ def prepare(
             return Prepared(ready, True)
         fetch_all([source.package for source in sources if source.package is not None], cache, report)
         try:
-            with _workplace(out) as place:
+            with part_folder(out) as place:
                 _build(place, config, sources, recipe, report)
-                _put(place, out)
+                put_folder(place, out)
         except OSError as error:
             raise MoelabError(f"out: cannot write {out}: {error.strerror or error}") from error
     return Prepared(Dataset.open(out), False)
@@ -269,32 +267,7 @@ def _locked(out: Path) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"out: {error}") from None
     try:
-        for stale in out.parent.glob(f".{out.name}.*.part"):
-            shutil.rmtree(stale, ignore_errors=True)
+        drop_parts(out)
         yield
     finally:
         lease.release()
-
-
-@contextmanager
-def _workplace(out: Path) -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
-        place.chmod(0o755)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _put(place: Path, out: Path) -> None:
-    """Flush the finished folder to disk and rename it to `out`, moving an old one out of the way first."""
-    for path in place.iterdir():
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-    if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-        os.replace(out, old / "old")
-        os.replace(place, out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(place, out)

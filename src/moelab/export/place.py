@@ -1,14 +1,11 @@
 """Where an export goes: built beside its place, renamed into it whole, replacing nothing but an earlier export."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, read_json
+from moelab.files import drop_parts, make_folder, part_folder, put_folder, read_json
 from moelab.lease import Terms, acquire
 
 NOTE = "moelab_export.json"
@@ -48,31 +45,13 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
     except InputError as error:
         raise InputError(f"--out: {error}") from None
     try:
-        for stale in out.parent.glob(f".{out.name}.*.part"):
-            shutil.rmtree(stale, ignore_errors=True)
+        drop_parts(out)
         check_folder(out, force)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
         try:
-            place.chmod(0o755)
-            yield place
-            _put(place, out)
+            with part_folder(out) as place:
+                yield place
+                put_folder(place, out)
         except OSError as error:
             raise MoelabError(f"--out: cannot write {out}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
     finally:
         lease.release()
-
-
-def _put(place: Path, out: Path) -> None:
-    """Flush what was written and rename it; an earlier export moves out of the way first."""
-    for path in place.iterdir():
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-    if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-        os.replace(out, old / "old")
-        os.replace(place, out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(place, out)

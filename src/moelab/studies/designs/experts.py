@@ -1,5 +1,6 @@
 """Sweeps over the experts at fixed active size: granularity (arXiv 2402.07871) and expansion (2202.01169)."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal, Self
 
@@ -40,9 +41,9 @@ class ExpertSweep(Budgeted):
                     planned.append(amount.planned(template, model, self.min_steps, self.name, **labels))
         return planned
 
+    @abstractmethod
     def models(self, template: Template, backbone: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
         """The swept value and its model."""
-        raise NotImplementedError
 
 
 class Granularity(ExpertSweep):
