@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from moelab.fitting import FittedLaw, fit
+from moelab.fitting import FittedLaw
+from moelab.fitting.fit import fit
 from moelab.laws import get_law
 
 SIZES = (57369600, 132163584, 368123904, 1308819456)

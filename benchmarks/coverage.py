@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from moelab.fitting import fit
+from moelab.fitting.fit import fit
 from moelab.laws import all_laws
 from tests.conftest import some_coefficients, some_variables
 

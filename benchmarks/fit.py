@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from moelab.fitting import fit
+from moelab.fitting.fit import fit
 from moelab.laws import get_law
 
 DELTA = 1e-3

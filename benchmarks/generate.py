@@ -22,7 +22,8 @@ import torch
 from train_step import MODELS, has_transformers, peer_model
 
 from moelab.architecture import ModelConfig
-from moelab.model import LanguageModel, build_model, generate
+from moelab.model import LanguageModel, build_model
+from moelab.model.generate import generate
 
 PROMPT = 32
 Tokens = list[list[int]]

@@ -19,9 +19,9 @@ from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
 from moelab.planning.lattice import Lattice, enumerate_designs
+from moelab.planning.predictors import Predictor, predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
-from moelab.planning.voices import Voice, hear
 from moelab.quantities import format_number, parse_number
 
 EXPERTS = (1, 2, 4, 8, 16, 32)
@@ -38,16 +38,16 @@ def main() -> None:
     space = Space(
         n_experts=EXPERTS[1:], top_k=(1,), n_shared_experts=(0,), n_dense_layers=(0,), head_dim=(128,), ffn_ratio=(4.0,)
     )
-    lattice, voices = enumerate_designs(space), hear([get_law("ludziejewski2025")])
+    lattice, predictors = enumerate_designs(space), predictors_of([get_law("ludziejewski2025")])
     experts = np.maximum(lattice.n_experts, 1)
     groups = {e: lattice.take(np.flatnonzero(experts == e)) for e in EXPERTS}
-    found = {e: search(group, Budget(flops=flops, serving=serving), voices) for e, group in groups.items()}
+    found = {e: search(group, Budget(flops=flops, serving=serving), predictors) for e, group in groups.items()}
     best = {e: float(ranking.score[ranking.best]) for e, ranking in found.items()}
     rows = []
     for e, ranking in found.items():
         size, price, top = ranking.field.lattice, prices(ranking), ranking.best
-        needed = compute_for(groups[e], best[16], flops, voices)
-        equal = search(groups[e], Budget(flops=needed, serving=serving), voices)
+        needed = compute_for(groups[e], best[16], flops, predictors)
+        equal = search(groups[e], Budget(flops=needed, serving=serving), predictors)
         rows.append(
             (
                 e,
@@ -80,12 +80,12 @@ def cheapest(ranking: Ranking, loss: float) -> str:
     return f"${prices(ranking)[at]:.4f}, {active[at] / active[ranking.best]:.0%} of its size"
 
 
-def compute_for(group: Lattice, loss: float, flops: float, voices: list[Voice]) -> float:
+def compute_for(group: Lattice, loss: float, flops: float, predictors: list[Predictor]) -> float:
     """The compute at which this group's optimum reaches the loss, by bisection."""
     low, high = flops / 100, flops * 100
     for _ in range(20):
         middle = np.sqrt(low * high)
-        reached = search(group, Budget(flops=middle), voices).score.min() <= loss
+        reached = search(group, Budget(flops=middle), predictors).score.min() <= loss
         low, high = (low, middle) if reached else (middle, high)
     return float(high)
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from moelab.files import write_json
 from moelab.laws import get_law
-from moelab.planning import Budget, Space, plan
+from moelab.planning import Budget, Space
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
 from moelab.serving import Traffic, load_hardware, serve
 
 LIMITS = {"million_cpu_s": 5.0, "help_s": 0.3, "default_plan_s": 3.0, "serving_us": 3.0}

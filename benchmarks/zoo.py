@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from moelab.data import Dataset, PrepareConfig, TrainBatches, ValidationBatches, prepare
+from moelab.data import Dataset, PrepareConfig, TrainBatches, ValidationBatches
+from moelab.data.prepare import prepare
 from moelab.evaluation import Evaluation, evaluate
 from moelab.files import write_json
 from moelab.model import build_model

@@ -94,7 +94,8 @@ def write_texts() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Sixty documents of a small grammar, vocabulary 300, prepared. Read only."""
-    from moelab.data import PrepareConfig, prepare
+    from moelab.data import PrepareConfig
+    from moelab.data.prepare import prepare
 
     texts = write_documents(tmp_path_factory.mktemp("texts"))
     config = PrepareConfig(sources=(str(texts),), vocab_size=300, validation_share=0.2)

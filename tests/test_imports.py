@@ -1,6 +1,7 @@
 """The house plan holds: rooms import one way, the desk half never imports torch, and --help imports typer alone."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ ROOMS = (
     "model",
     "evaluation",
     "training",
+    "experiments",
+    "executors",
     "studies",
     "export",
     "cli",
@@ -81,3 +84,43 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules of moelab that it imports anywhere, inside functions and for types included."""
+    paths = {
+        ".".join(("moelab", *path.relative_to(SRC).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in SRC.rglob("*.py")
+    }
+    graph = {}
+    for module, path in paths.items():
+        names = imported_modules(path)
+        # `from package import module` takes the module; the package's own file counts where a name of it is taken.
+        packages = {name for name in names if any(f"{name}.{other.rsplit('.', 1)[-1]}" in names for other in names)}
+        submodules_only = {
+            package
+            for package in packages
+            if all(other in paths for other in names if other.rsplit(".", 1)[0] == package)
+        }
+        graph[module] = (names & set(paths)) - submodules_only - {module}
+    return graph
+
+
+def test_no_circle_of_imports() -> None:
+    graph = import_graph()
+    while leaves := [module for module, imported in graph.items() if not imported & set(graph)]:
+        for module in leaves:
+            del graph[module]
+    assert not graph, "these modules import each other in a circle: " + ", ".join(sorted(graph))
+
+
+def test_no_module_is_shadowed_by_a_name_of_its_package() -> None:
+    pytest.importorskip("torch")
+    shadowed = []
+    for module in import_graph():
+        package, _, name = module.rpartition(".")
+        if package and name != "__main__":
+            loaded = importlib.import_module(module)
+            if getattr(importlib.import_module(package), name) is not loaded:
+                shadowed.append(module)
+    assert not shadowed

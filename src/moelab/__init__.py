@@ -12,6 +12,8 @@ The names below load their room when first used, so `import moelab` costs nothin
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from moelab.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from moelab.architecture import ModelConfig as ModelConfig
     from moelab.architecture import MoEConfig as MoEConfig
@@ -19,31 +21,31 @@ if TYPE_CHECKING:
     from moelab.architecture import count_parameters as count_parameters
     from moelab.architecture import load_model as load_model
     from moelab.fitting import FittedLaw as FittedLaw
-    from moelab.fitting import compare as compare
-    from moelab.fitting import fit as fit
+    from moelab.fitting import compare_laws as compare_laws
     from moelab.fitting import load_fits as load_fits
     from moelab.fitting import save_fits as save_fits
+    from moelab.fitting.fit import fit as fit
     from moelab.laws import all_laws as all_laws
     from moelab.laws import get_law as get_law
     from moelab.model import build_model as build_model
     from moelab.planning import Budget as Budget
     from moelab.planning import Plan as Plan
     from moelab.planning import Space as Space
-    from moelab.planning import plan as plan
+    from moelab.planning.plan import plan as plan
     from moelab.runs import RunConfig as RunConfig
     from moelab.runs import RunRecord as RunRecord
     from moelab.runs.table import load_table as load_table
     from moelab.studies import load_study as load_study
     from moelab.studies import run_study as run_study
 
-__version__ = "0.1.0"
-
 _ROOMS = {
     "moelab.architecture": ("ModelConfig", "MoEConfig", "count_flops", "count_parameters", "load_model"),
-    "moelab.fitting": ("FittedLaw", "compare", "fit", "load_fits", "save_fits"),
+    "moelab.fitting": ("FittedLaw", "compare_laws", "load_fits", "save_fits"),
+    "moelab.fitting.fit": ("fit",),
     "moelab.laws": ("all_laws", "get_law"),
     "moelab.model": ("build_model",),
-    "moelab.planning": ("Budget", "Plan", "Space", "plan"),
+    "moelab.planning": ("Budget", "Plan", "Space"),
+    "moelab.planning.plan": ("plan",),
     "moelab.runs": ("RunConfig", "RunRecord"),
     "moelab.runs.table": ("load_table",),
     "moelab.studies": ("load_study", "run_study"),

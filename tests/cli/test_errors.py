@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from moelab.cli import main
-from moelab.data import PrepareConfig, prepare
+from moelab.data import PrepareConfig
+from moelab.data.prepare import prepare
 
 MODEL = {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
 TRAIN = {"tokens": 640, "seq_len": 16, "batch_tokens": 64, "eval_tokens": 320}

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from moelab.cli import main
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset, PrepareConfig
+from moelab.data.prepare import prepare
 from moelab.runs import RunConfig
 from moelab.training import resolve_run, train_run
 

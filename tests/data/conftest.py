@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset, PrepareConfig
+from moelab.data.prepare import prepare
 
 TEXTS = Path(__file__).parent / "texts"
 WORDS = sorted({word for path in TEXTS.iterdir() for word in path.read_text().split()})

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from moelab.data import Dataset, PrepareConfig, load_tokenizer, prepare
+from moelab.data import Dataset, PrepareConfig, load_tokenizer
 from moelab.data.dataset import MANIFEST
-from moelab.data.prepare import OtherData
+from moelab.data.prepare import OtherData, prepare
 from moelab.errors import InputError
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset, PrepareConfig
+from moelab.data.prepare import prepare
 
 TEXTS = Path(__file__).parent.parent / "data" / "texts"
 

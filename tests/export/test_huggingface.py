@@ -48,7 +48,7 @@ def test_generation_with_a_cache_continues_as_ours(
     make_source: MakeSource, make_model: MakeModel, tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    from moelab.model import generate
+    from moelab.model.generate import generate
 
     model = make_model("qwen3_moe")
     export_hugging_face(make_source(model), tmp_path / "out")

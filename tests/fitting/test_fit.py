@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
-from moelab.fitting import FittedLaw, fit, load_fits, save_fits
+from moelab.fitting import FittedLaw, load_fits, save_fits
+from moelab.fitting.fit import fit
+from moelab.fitting.fit_file import fit_to_json
 from moelab.laws import all_laws, get_law
 
 
@@ -167,7 +169,7 @@ def test_saved_fits_read_back_and_predict_the_same(tmp_path, synthetic) -> None:
         assert np.array_equal(getattr(found.predict(**at), name), getattr(again.predict(**at), name))
     noisy, plain = again.predict(**at, noise=True), again.predict(**at)
     assert np.all(noisy.high - noisy.low > plain.high - plain.low)
-    contract = found.to_json(draws=False)
+    contract = fit_to_json(found, draws=False)
     keys = {"law", "n_runs", "coefficients", "in_sample", "holdout", "objective", "starts_agreeing", "at_bound"}
     assert keys | {"condition", "cpu_seconds"} <= set(contract)
     assert set(contract["coefficients"]["a"]) == {"value", "low", "high"}

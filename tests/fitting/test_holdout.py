@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
-from moelab.fitting import compare, fit, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting import compare_laws, group_holdout, masked_holdout, ordered_holdout
 from moelab.fitting.compare import supported_laws
-from moelab.fitting.plots import fit_rows, holdout_rows
+from moelab.fitting.fit import fit
+from moelab.fitting.fitted import fit_rows, holdout_rows
 from moelab.laws import get_law
 
 FEW = {"bootstrap": 12, "starts": 8}
@@ -59,9 +60,9 @@ def test_leave_one_group_out(sweep) -> None:
     with pytest.raises(InputError, match="holdout-by: the table has no column 'nothing'"):
         group_holdout(sweep, "wang2024", "nothing")
     with pytest.raises(InputError, match="holdout-by: the table has no column 'nothing'"):
-        compare(sweep, holdout_by="nothing", **FEW)
+        compare_laws(sweep, holdout_by="nothing", **FEW)
     with pytest.raises(InputError, match="exclude one another"):
-        compare(sweep, holdout=0.2, holdout_by="sweep", **FEW)
+        compare_laws(sweep, holdout=0.2, holdout_by="sweep", **FEW)
     with pytest.raises(InputError, match="60 values; expected 2 to 50 groups"):
         group_holdout(sweep, "wang2024", "params_active")
 
@@ -112,7 +113,7 @@ def test_fractions_must_be_inside(fraction, sweep) -> None:
 @pytest.mark.parametrize("share", [2.0, -0.1, float("nan")])
 def test_a_share_that_is_none_is_refused_before_anything_is_fitted(sweep, share) -> None:
     with pytest.raises(InputError, match=r"^holdout: expected a fraction between 0 and 1, got"):
-        compare(sweep, holdout=share)
+        compare_laws(sweep, holdout=share)
 
 
 def test_too_few_rows_left_is_said(sweep) -> None:
@@ -122,17 +123,17 @@ def test_too_few_rows_left_is_said(sweep) -> None:
 
 def test_a_law_without_a_hold_out_neither_leads_nor_weighs(sweep) -> None:
     few = sweep.head(22).with_columns(params_dense=pl.col("params_active"))
-    result = compare(few.drop("sparsity"), ["yun2024", "wang2024"], **FEW)
+    result = compare_laws(few.drop("sparsity"), ["yun2024", "wang2024"], **FEW)
     assert list(result.fits) == ["wang2024", "yun2024"]  # ten coefficients leave no row of twenty-two to hold out
     assert result.fits["yun2024"].holdout is None
     assert any(note.startswith("no hold-out: ") for note in result.fits["yun2024"].notes)
     assert result.weights == {"wang2024": 1.0, "yun2024": 0.0}
-    alone = compare(few, ["yun2024"], **FEW)
+    alone = compare_laws(few, ["yun2024"], **FEW)
     assert alone.weights == {"yun2024": 1.0}
 
 
 def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
-    result = compare(sweep.drop("sparsity"), holdout=0.2, **FEW)
+    result = compare_laws(sweep.drop("sparsity"), holdout=0.2, **FEW)
     assert set(result.fits) == {"ludziejewski2025", "wang2024"}
     error = [fitted.holdout.mean_abs_rel for fitted in result.fits.values()]
     assert error == sorted(error)
@@ -165,7 +166,7 @@ def test_blind_spots_are_said(sweep) -> None:
 
 def test_all_says_why_when_nothing_fits() -> None:
     with pytest.raises(InputError, match="the table supports no law"):
-        compare({"loss": np.ones(5), "x": np.ones(5)})
+        compare_laws({"loss": np.ones(5), "x": np.ones(5)})
     laws, skipped = supported_laws({"params_total": [1e9], "tokens": [1e9], "loss": [1.0]})
     assert [law.id for law in laws] == ["hoffmann2022"]
     assert skipped["besiroglu2024"] == "the same form as hoffmann2022"
@@ -174,19 +175,19 @@ def test_all_says_why_when_nothing_fits() -> None:
 def test_a_bad_cell_is_named_whatever_the_laws(sweep) -> None:
     bad = sweep.with_columns(loss=pl.Series(["x" if i == 6 else "3" for i in range(60)]))
     with pytest.raises(InputError, match=r"^law: no law could be fitted: loss: expected numbers, row 7 holds 'x' \("):
-        compare(bad, **FEW)
+        compare_laws(bad, **FEW)
 
 
 def test_fix_must_belong_to_some_law(sweep) -> None:
     with pytest.raises(InputError, match="has a coefficient 'nothing'"):
-        compare(sweep, fix={"nothing": 1.0}, **FEW)
-    result = compare(sweep, ["ludziejewski2025", "wang2024"], holdout_optional=False, fix={"zeta": 0.0}, **FEW)
+        compare_laws(sweep, fix={"nothing": 1.0}, **FEW)
+    result = compare_laws(sweep, ["ludziejewski2025", "wang2024"], holdout_optional=False, fix={"zeta": 0.0}, **FEW)
     assert result.fits["ludziejewski2025"].held == {"zeta": 0.0}
     assert result.fits["wang2024"].held == {}
 
 
 def test_small_tables_skip_the_hold_out_with_a_note(sweep) -> None:
-    few = compare(sweep.head(13), ["wang2024"], **FEW).fits["wang2024"]
+    few = compare_laws(sweep.head(13), ["wang2024"], **FEW).fits["wang2024"]
     assert few.holdout is None
     assert few.notes[-1].startswith("no hold-out: wang2024: 10 rows are too few")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import least_squares, minimize
 
 from moelab.errors import InputError
-from moelab.fitting import fit
+from moelab.fitting.fit import fit
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import observations
 from moelab.fitting.parameters import Parameters

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
-from moelab.fitting import fit
+from moelab.fitting.fit import fit
 from moelab.laws import get_law
 
 GOOD = {

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from moelab.architecture import ModelConfig
-from moelab.model import build_model, generate, native
+from moelab.model import build_model, native
 from moelab.model.dispatch.loop import dispatch_loop
+from moelab.model.generate import generate
 from moelab.model.native import build, ops
 
 SIZES = (1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 17, 31, 47, 48, 49, 64, 97, 130)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from moelab.architecture import ModelConfig
-from moelab.model import LanguageModel, build_model, generate
+from moelab.model import LanguageModel, build_model
 from moelab.model.cache import KVCache
 from moelab.model.decode import NativeDecode, decodes_natively
+from moelab.model.generate import generate
 from moelab.model.native import load, status
 
 pytestmark = pytest.mark.skipif(load()[0] is None, reason=status())

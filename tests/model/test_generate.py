@@ -5,9 +5,9 @@ import torch
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
-from moelab.model import LanguageModel, build_model, generate
+from moelab.model import LanguageModel, build_model
 from moelab.model.cache import KVCache
-from moelab.model.generate import sample
+from moelab.model.generate import generate, sample
 
 PROMPTS = [[5, 9, 2, 7], [1, 3], [8, 8, 8]]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
-from moelab.model import LanguageModel, MoELayer, build_model, generate, leak_free, leaks
+from moelab.model import LanguageModel, MoELayer, build_model, leak_free, leaks
+from moelab.model.generate import generate
 from moelab.model.hash_router import pseudo_random
 from moelab.model.router import within_capacity
 

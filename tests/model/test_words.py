@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from moelab.architecture import ModelConfig
-from moelab.model import LanguageModel, build_model, generate
+from moelab.model import LanguageModel, build_model
+from moelab.model.generate import generate
 from moelab.model.hash_router import HashRouter, balanced_experts, word_keys
 from moelab.model.routing_vocabulary import fill_routing_tables
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moelab.fitting import FittedLaw, fit
+from moelab.fitting import FittedLaw
+from moelab.fitting.fit import fit
 from moelab.laws import Design
 from moelab.planning import Space
 from moelab.planning.lattice import enumerate_designs

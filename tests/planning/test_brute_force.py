@@ -10,11 +10,12 @@ import pytest
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.architecture.memory import kv_bytes, weight_bytes
 from moelab.laws import get_law
-from moelab.planning import Budget, Space, plan
+from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
+from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
-from moelab.planning.voices import hear
 from moelab.serving import serve, serve_one
 
 JOINT = get_law("ludziejewski2025")
@@ -87,10 +88,10 @@ def judged(space: Space, budget: Budget, law: Any) -> list[tuple[float, str]]:
 def test_the_ranking_equals_brute_force(tiny: Space, limits: dict[str, float]) -> None:
     budget = Budget.parse({"flops": 3e12, **limits})
     lattice = enumerate_designs(tiny)
-    ranking = search(lattice, budget, hear([JOINT]))
+    ranking = search(lattice, budget, predictors_of([JOINT]))
     expected = judged(tiny, budget, JOINT)
     assert len(lattice) == len(all_configs(tiny))
-    found = [(float(ranking.score[i]), str(ranking.field.lattice.config(i).to_dict())) for i in ranking.order]
+    found = [(float(ranking.score[i]), str(ranking.feasible.lattice.config(i).to_dict())) for i in ranking.order]
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-12)
     assert {text for _, text in found} == {text for _, text in expected}
 
@@ -109,12 +110,12 @@ def test_serving_limits_equal_brute_force(tiny: Space) -> None:
     tiny = tiny.replace(d_model=[48, 96], head_dim=[16], n_shared_experts=[0])
     serving = Serving.parse({"hardware": "cpu", "traffic": {"prompt": 64, "output": 16, "tpot": "6us", "ttft": "1ms"}})
     budget = Budget(flops=3e12, serving=serving)
-    ranking = search(enumerate_designs(tiny), budget, hear([JOINT], extrapolate=True))
+    ranking = search(enumerate_designs(tiny), budget, predictors_of([JOINT], extrapolate=True))
     expected = set()
     for config in all_configs(tiny):
         if serve(config, serving.traffic, serving.device).to_dict() is not None:
             expected.add(str(config.to_dict()))
-    found = {str(ranking.field.lattice.config(i).to_dict()) for i in range(len(ranking.field))}
+    found = {str(ranking.feasible.lattice.config(i).to_dict()) for i in range(len(ranking.feasible))}
     assert found == expected
     assert 0 < len(found) < len(all_configs(tiny))
 
@@ -122,7 +123,7 @@ def test_serving_limits_equal_brute_force(tiny: Space) -> None:
 def test_least_lifetime_cost_equals_brute_force(tiny: Space) -> None:
     serving = Serving.parse({"hardware": "cpu", "tokens": 1e9, "traffic": {"prompt": 64, "output": 16}})
     budget = Budget(flops=3e12, serving=serving, objective="lifetime-cost", target_loss=7.9)
-    ranking = search(enumerate_designs(tiny), budget, hear([JOINT], extrapolate=True))
+    ranking = search(enumerate_designs(tiny), budget, predictors_of([JOINT], extrapolate=True))
     device, costs = serving.device, []
     for config in all_configs(tiny):
         per_token = count_flops(config, tiny.seq_len).train

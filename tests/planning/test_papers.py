@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from moelab.laws import get_law
-from moelab.planning import Budget, Space, plan
+from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
+from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
-from moelab.planning.voices import hear
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 
@@ -72,8 +73,8 @@ def _yun_space() -> Space:
 def test_few_experts_serve_cheapest_at_equal_loss() -> None:
     """arXiv 2404.02852 in shape: at the dense model's loss and budget, every MoE serves cheaper than it."""
     serving = Serving.parse({"hardware": "a100", "traffic": {"prompt": 512, "output": 128}})
-    ranking = search(enumerate_designs(_yun_space()), Budget(flops=1e21, serving=serving), hear([JOINT]))
-    loss, experts = ranking.score, np.maximum(ranking.field.lattice.n_experts, 1)
+    ranking = search(enumerate_designs(_yun_space()), Budget(flops=1e21, serving=serving), predictors_of([JOINT]))
+    loss, experts = ranking.score, np.maximum(ranking.feasible.lattice.n_experts, 1)
     assert ranking.serving is not None
     price = ranking.serving.cost_per_million_tokens
     target = loss[experts == 1].min()
@@ -81,7 +82,7 @@ def test_few_experts_serve_cheapest_at_equal_loss() -> None:
     cheapest = {e: price[(experts == e) & (loss <= target)].min() / dense for e in EVERY[1:]}
     assert max(cheapest.values()) < 1
     # Fewer, over-trained: the cheapest MoE at that loss is far smaller than the loss-optimal one with as many experts.
-    active = ranking.field.lattice.params_active
+    active = ranking.feasible.lattice.params_active
     for e in (8, 16, 32):
         best = active[np.flatnonzero(experts == e)[np.argmin(loss[experts == e])]]
         served = np.flatnonzero((experts == e) & (loss <= target))

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.laws import get_law
-from moelab.planning import Budget, Space, plan
+from moelab.planning import Budget, Space
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.pareto import pareto_front
-from moelab.planning.plots import candidate_rows, pareto_rows
+from moelab.planning.plan import plan
+from moelab.planning.predictors import predictors_of
+from moelab.planning.result import candidate_rows, pareto_rows
 from moelab.planning.search import search
-from moelab.planning.voices import hear
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 
@@ -88,15 +89,15 @@ def test_more_compute_never_hurts(log_flops: float, factor: float) -> None:
          "top_k": 2, "d_expert_step": 8, "min_d_expert": 8, "vocab_size": 512, "seq_len": 128}
     )  # fmt: skip
     losses = [
-        search(enumerate_designs(space), Budget(flops=10**log_flops * k), hear([JOINT])).score.min()
+        search(enumerate_designs(space), Budget(flops=10**log_flops * k), predictors_of([JOINT])).score.min()
         for k in (1, factor)
     ]
     assert losses[1] < losses[0]
 
 
 def test_the_pareto_front_is_not_beaten(tiny: Space) -> None:
-    ranking = search(enumerate_designs(tiny), Budget(flops=5e12), hear([JOINT]))
-    size, loss = ranking.field.lattice.params_total, ranking.score
+    ranking = search(enumerate_designs(tiny), Budget(flops=5e12), predictors_of([JOINT]))
+    size, loss = ranking.feasible.lattice.params_total, ranking.score
     front = pareto_front(ranking)
     assert list(size[front]) == sorted(size[front])
     assert list(loss[front]) == sorted(loss[front], reverse=True)
@@ -120,8 +121,8 @@ def test_the_recommendation_is_marked_in_the_trade_off(tiny: Space) -> None:
 
 def test_slices_hold_the_best_of_each_rate_and_dense_by_itself(tiny: Space) -> None:
     rows = plan(Budget(flops=5e12), [JOINT], tiny, extrapolate=True).slices["activation_rate"]
-    field = search(enumerate_designs(tiny), Budget(flops=5e12), hear([JOINT], extrapolate=True))
-    dense = ~field.field.lattice.is_moe
+    field = search(enumerate_designs(tiny), Budget(flops=5e12), predictors_of([JOINT], extrapolate=True))
+    dense = ~field.feasible.lattice.is_moe
     assert {row["activation_rate"] for row in rows if row["activation_rate"] >= 1} == {1.0}
     assert [row["loss"] for row in rows if row["activation_rate"] == 1] == [pytest.approx(field.score[dense].min())]
     assert min(row["loss"] for row in rows) == pytest.approx(field.score.min())

@@ -7,11 +7,12 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.laws import get_law
-from moelab.planning import Budget, Space, plan
+from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
+from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
-from moelab.planning.voices import hear
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 
@@ -40,7 +41,7 @@ def test_the_nearest_value_is_feasible(tiny: Space, field: str) -> None:
     nearest = str(error.value).rsplit("value is ", 1)[1].replace(" ", "")
     value = parse_bytes(nearest) if field == "max_memory" else nearest
     budget = Budget.parse({"flops": 1e12, field: value})
-    assert len(search(enumerate_designs(tiny), budget, hear([JOINT])).order)
+    assert len(search(enumerate_designs(tiny), budget, predictors_of([JOINT])).order)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from moelab.fitting import FittedLaw
 from moelab.laws import get_law
-from moelab.planning import Budget, Space, plan
+from moelab.planning import Budget, Space
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from moelab.data import Dataset
+from moelab.executors import End, ExecutorConfig, Order, collect, work
 from moelab.runs import RunConfig
 from moelab.studies import StudyConfig, build_runs
-from moelab.studies.executors import End, ExecutorConfig, Order, collect, work
 
 Act = Callable[[Order, str], dict[str, str]]
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from moelab.errors import InputError
-from moelab.studies import RunGrid, StudyConfig, build_runs, load_study
+from moelab.experiments import RunGrid
+from moelab.studies import StudyConfig, build_runs, load_study
 
 BASE: dict[str, Any] = {
     "model": {"vocab_size": 300, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32},

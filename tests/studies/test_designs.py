@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from moelab.architecture import count_flops, count_parameters
 from moelab.errors import InputError
+from moelab.experiments import DESIGNS, match_runs
+from moelab.experiments.base import Budgeted
 from moelab.runs import RunConfig, run_columns
-from moelab.studies import StudyConfig, matching
+from moelab.studies import StudyConfig
 from moelab.studies.config import Stage
-from moelab.studies.designs import DESIGNS
-from moelab.studies.designs.base import Budgeted
 from moelab.studies.stages import carried
 
 Plan = Callable[..., list[RunConfig]]
@@ -32,7 +32,7 @@ def test_isoflop_runs_cost_the_same(plan: Plan) -> None:
         }
     )
     assert len(runs) == 12
-    matches = {match.group: match for match in matching(runs) if match.column == "train_flops"}
+    matches = {match.group: match for match in match_runs(runs) if match.column == "train_flops"}
     assert set(matches) == {"iso, 2e11 FLOPs", "iso, 4e11 FLOPs"}
     assert all(match.within and match.spread < 0.01 for match in matches.values())
     assert {run_columns(run)["sparsity"] for run in runs} == {0.0, 0.5, 0.75}
@@ -177,7 +177,7 @@ def test_granularity_keeps_sizes_and_pays_for_the_router(plan: Plan) -> None:
     assert len({count_parameters(m.model).active_experts for m in moes}) == 1
     tokens = [m.train.tokens for m in moes]
     assert tokens == sorted(tokens, reverse=True)
-    assert all(match.within for match in matching(runs))
+    assert all(match.within for match in match_runs(runs))
 
 
 def test_expansion_multiplies_the_experts(plan: Plan) -> None:
@@ -203,7 +203,7 @@ def test_equal_resources_are_equal_and_reuse_is_exact(plan: Plan, base: dict[str
     dense = [run for run in runs if run.labels["role"] == "dense"]
     assert [run.labels["times"] for run in dense] == ["1", "2"]
     assert dense[1].train.tokens == pytest.approx(2 * dense[0].train.tokens, rel=0.01)
-    for match in matching(runs):
+    for match in match_runs(runs):
         bound = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07}[match.column]
         assert abs(match.miss) <= bound, match
     for rate in (0.25, 0.4):
@@ -245,13 +245,13 @@ def test_overtraining_has_the_same_backbones_for_all_experts(plan: Plan) -> None
     assert all(run.model.moe_every == 2 and run.model.moe.top_k == 2 for run in runs[3:] if run.model.moe)
     tokens = [run.train.tokens for run in runs[:3]]
     assert tokens == sorted(tokens)
-    assert all(match.within for match in matching(runs))
+    assert all(match.within for match in match_runs(runs))
 
 
 def test_overtraining_says_how_far_its_sizes_are_off(plan: Plan) -> None:
     entry = {"name": "o", "design": "overtraining", "flops": 3e11, "params_dense": [20_000], "n_experts": [1, 4]}
     runs = plan(entry)
-    (found,) = [match for match in matching(runs) if match.column == "params_dense"]
+    (found,) = [match for match in match_runs(runs) if match.column == "params_dense"]
     twin = count_parameters(runs[0].model).params_non_embedding
     assert (found.n_runs, found.aim, found.low, found.high) == (2, 20_000, twin, twin)
     assert found.miss == pytest.approx(twin / 20_000 - 1)
@@ -260,7 +260,7 @@ def test_overtraining_says_how_far_its_sizes_are_off(plan: Plan) -> None:
 def test_isoflop_says_how_far_its_ratios_and_sizes_are_off(plan: Plan) -> None:
     iso = {"name": "iso", "design": "isoflop", "flops": 3e11}
     (run,) = plan({**iso, "tokens_per_param": 20})
-    (found,) = [match for match in matching([run]) if match.column == "tokens_per_param"]
+    (found,) = [match for match in match_runs([run]) if match.column == "tokens_per_param"]
     columns = run_columns(run)
     assert found.miss == pytest.approx(columns["tokens"] / columns["params_active"] / 20 - 1)
     twins = plan({**iso, "params_total": [43_000, 43_200, 40_000]})

@@ -11,13 +11,14 @@ import torch
 import yaml
 
 from moelab.cli import main
-from moelab.data import PrepareConfig, prepare
+from moelab.data import PrepareConfig
+from moelab.data.prepare import prepare
+from moelab.executors import ExecutorConfig, Order, run_all, work
+from moelab.executors.order import Needs
+from moelab.executors.probe import probe_text, tokens_per_second
 from moelab.runs import RunConfig, run_columns
 from moelab.studies import StudyConfig, build_runs, speeds
 from moelab.studies.estimate import estimate
-from moelab.studies.executors import ExecutorConfig, Order, run_all, work
-from moelab.studies.executors.order import Needs
-from moelab.studies.probe import probe_text, tokens_per_second
 from moelab.studies.speeds import Speeds
 from moelab.studies.steps import own_flops, study_steps
 from moelab.training import resolve_run

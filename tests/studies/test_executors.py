@@ -14,14 +14,14 @@ from moelab.claim import Claim, content, find
 from moelab.config import dump_yaml
 from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
+from moelab.executors import Board, ExecutorConfig, Order, Outcome, run_all, session, work
+from moelab.executors.display import Display
+from moelab.executors.local import local_workers
+from moelab.executors.memory import _group, free_memory, run_memory
+from moelab.executors.order import Needs
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
 from moelab.runs.table import runs_table
-from moelab.studies.display import Display
-from moelab.studies.executors import Board, ExecutorConfig, Order, Outcome, run_all, session, work
-from moelab.studies.executors.local import local_workers
-from moelab.studies.executors.memory import _group, free_memory, run_memory
-from moelab.studies.executors.order import Needs
 from moelab.training import resolve_run
 
 QUICK = ExecutorConfig(patience=1.0, checkpoint_seconds=0.05)
@@ -213,7 +213,7 @@ class TestMemory:
 
     def test_a_ray_cluster_must_have_a_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ray = pytest.importorskip("ray")
-        from moelab.studies.executors.ray import ray_workers
+        from moelab.executors.ray import ray_workers
 
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "memory": 5e8})
         assert ray_workers(Needs(n_runs=8, cores=2, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0) == 4
@@ -223,7 +223,7 @@ class TestMemory:
             ray_workers(Needs(n_runs=8, cores=16, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0)
 
     def test_runs_with_threads_get_fewer_workers(self) -> None:
-        from moelab.studies.executors.local import _cores
+        from moelab.executors.local import _cores
 
         needs = Needs(n_runs=8, cores=_cores(), memory=1, cuda=False)
         assert local_workers(needs, ExecutorConfig(), 0) == 1

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from moelab.experiments import match_runs
 from moelab.report import Page, render_page
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.studies import StudyConfig, build_runs, matching
+from moelab.studies import StudyConfig, build_runs
 from moelab.studies.findings import Finding, find_all
 from moelab.studies.findings.mixtures import reached
-from moelab.studies.noise import seed_noise
 from moelab.studies.page_designs import matching_section, stage_section
-from moelab.studies.stages import Trained, choose
+from moelab.studies.stages import Trained, choose, seed_noise
 
 BASE: dict[str, Any] = {
     "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 96},
@@ -262,7 +262,7 @@ def test_a_stage_carries_its_winner_and_dense_does_not_compete() -> None:
 
 def test_the_matching_table_shows_the_worst_miss() -> None:
     value = study({**GRANULARITY, "flops": 1e11})
-    matches = matching(build_runs(value, value.runs, "data", {}))
+    matches = match_runs(build_runs(value, value.runs, "data", {}))
     section = matching_section(matches)
     assert "Training FLOPs are within" in section.text[1]
     assert section.tables[0].rows[0][0] == "g, 1e11 FLOPs"

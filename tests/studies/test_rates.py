@@ -7,8 +7,8 @@ import pytest
 
 from moelab.architecture import count_parameters
 from moelab.errors import InputError
+from moelab.experiments import match_runs
 from moelab.runs import RunConfig, run_columns
-from moelab.studies import matching
 
 Plan = Callable[..., list[RunConfig]]
 
@@ -68,7 +68,7 @@ def test_a_rules_batch_keeps_the_flops_and_says_by_how_much_it_misses_them(plan:
     columns = run_columns(run)
     half = columns["flops_per_token"] * run.train.batch_tokens / 2
     assert abs(columns["train_flops"] - 1e11) <= half
-    (found,) = [match for match in matching([run]) if match.column == "train_flops"]
+    (found,) = [match for match in match_runs([run]) if match.column == "train_flops"]
     assert found.miss == pytest.approx(columns["train_flops"] / 1e11 - 1)
     steps = run.train.steps
     with pytest.raises(InputError, match=rf"runs iso: learning_rate.batch: .* {steps} steps; at least {steps + 1}"):
@@ -188,7 +188,7 @@ def test_a_swept_rate_is_carried_by_a_rule(plan: Plan) -> None:
 
 
 def test_small_models_are_warned_off_step_law(plan: Plan) -> None:
-    from moelab.studies.designs.learning_rate import LearningRateRule
+    from moelab.experiments.learning_rate import LearningRateRule
 
     said = LearningRateRule(rule="steplaw2025").warnings(plan({"name": "g"}))
     assert any("four times too high" in text for text in said)

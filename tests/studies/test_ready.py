@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from moelab.architecture import count_parameters
+from moelab.experiments import match_runs
 from moelab.runs import run_columns
-from moelab.studies import READY, build_runs, load_study, matching
+from moelab.studies import READY, build_runs, load_study
+from moelab.studies.build import preview
 from moelab.studies.config import Stage
-from moelab.studies.preview import preview
 from moelab.studies.stages import carried, competes
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def test_a_ready_study_is_whole(name: str) -> None:
         assert config.model.unbuildable is None
         unique = run_columns(config)["unique_tokens"]
         assert unique <= (study.data.max_tokens or 0), f"{config.name} would repeat text: {unique:,}"
-    for match in matching([config for part_name, part in parts.items() if part_name != "sweep" for config in part]):
+    for match in match_runs([config for part_name, part in parts.items() if part_name != "sweep" for config in part]):
         if match.group.startswith("iso") and match.column in ("params_total", "tokens_per_param"):
             continue  # of the nearest real shape; the report says how near
         bounds = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07, "params_dense": 0.1}
@@ -49,7 +50,7 @@ def test_whatever_wins_a_stage_can_be_followed(name: str) -> None:
 
     def follow(stages: list[Stage], common: dict[str, Any]) -> None:
         configs = build_runs(study, stages[0].runs if stages else study.runs, "data", common)
-        assert all(abs(match.miss) <= 0.07 for match in matching(configs))
+        assert all(abs(match.miss) <= 0.07 for match in match_runs(configs))
         winners = {str(config.model): config for config in configs if competes(config)} if stages else {}
         for winner in winners.values():
             follow(stages[1:], common | carried(stages[0], winner))

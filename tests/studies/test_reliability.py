@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from moelab.claim import find
-from moelab.data import PrepareConfig, prepare
+from moelab.data import PrepareConfig
+from moelab.data.prepare import prepare
 from moelab.runs.folder import CHECKPOINTS, LEASE
 
 pytestmark = pytest.mark.dist

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.studies.noise import SeedNoise, seed_noise
+from moelab.studies.stages import SeedNoise, seed_noise
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified, judge
 

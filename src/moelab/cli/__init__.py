@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     if words == ["--version"]:
-        from moelab import __version__
+        from moelab.version import __version__
 
         print(__version__)
         raise SystemExit(0)

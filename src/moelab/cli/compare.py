@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from moelab.planning.compare import Comparison
+    from moelab.planning.compare import DesignComparison
 
 
 STRICT = ("strict reuse", "dense rival")
@@ -37,7 +37,7 @@ def command(
     from moelab.cli.plan import laws_named
     from moelab.errors import InputError
     from moelab.planning.budget import Serving
-    from moelab.planning.compare import EQUAL, check_equal, compare
+    from moelab.planning.compare import EQUAL, check_equal, compare_designs
     from moelab.quantities import MOST_CONTEXT, MOST_FLOPS, MOST_TOKENS, check_at_most, parse_count, parse_number
 
     wanted = [name.strip() for name in equal.split(",") if name.strip()]
@@ -60,7 +60,7 @@ def command(
     serving = None
     if hardware is not None:
         serving = Serving.parse({"hardware": hardware, "traffic": {"precision": precision}}, "compare")
-    result = compare(
+    result = compare_designs(
         parts,
         laws_named(law or ["all"]),
         seq_len=context,
@@ -88,7 +88,7 @@ def _trained(model: Any, flops: float, seq_len: int, unique: int | None) -> Any:
 
 def _rivals(name: str, model: Any, flops: float, seq_len: int, unique: int | None) -> list[Any]:
     from moelab.errors import InputError
-    from moelab.planning.rivals import equal_pair
+    from moelab.planning.baselines import equal_pair
 
     if model.moe is None:
         raise InputError(f"compare: {name} is dense; give a second design to set it beside")
@@ -105,7 +105,7 @@ def _rivals(name: str, model: Any, flops: float, seq_len: int, unique: int | Non
     return [(label, (config, tokens, min(distinct, unique))) for label, (config, tokens, distinct) in parts]
 
 
-def _print(result: "Comparison") -> None:
+def _print(result: "DesignComparison") -> None:
     from moelab.cli.output import print_line, print_table
     from moelab.quantities import format_bytes, format_number
 

@@ -41,8 +41,8 @@ def prepare_command(
     from pathlib import Path
 
     from moelab.cli.output import print_json, print_line
-    from moelab.data import PrepareConfig, prepare
-    from moelab.data.prepare import OtherData
+    from moelab.data import PrepareConfig
+    from moelab.data.prepare import OtherData, prepare
     from moelab.data.progress import rich_report, silent
     from moelab.errors import InputError
 

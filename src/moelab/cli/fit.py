@@ -49,7 +49,8 @@ def command(
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.fitting import save_fits
-    from moelab.fitting.compare import compare
+    from moelab.fitting.compare import compare_laws
+    from moelab.fitting.fit_file import fit_to_json
     from moelab.runs.table import load_table, rows_where
 
     check_output(out, "--out")
@@ -57,7 +58,7 @@ def command(
     check_output(plot_holdout, "--plot-holdout", FIGURES)
     table = load_table(runs, let or [], where or [])
     ids = None if "all" in law else [_known(name) for name in law]
-    result = compare(
+    result = compare_laws(
         table,
         ids,
         holdout=None if holdout == 0 else holdout,
@@ -87,7 +88,7 @@ def command(
     if json:
         print_json(
             {
-                "fits": {name: fitted.to_json(draws=False) for name, fitted in result.fits.items()},
+                "fits": {name: fit_to_json(fitted, draws=False) for name, fitted in result.fits.items()},
                 "weights": result.weights,
                 "skipped": result.skipped,
             }

@@ -31,7 +31,7 @@ def command(
     from moelab.data import load_tokenizer
     from moelab.data.tokenizer import encode, end_of_text_id
     from moelab.errors import InputError
-    from moelab.model import generate
+    from moelab.model.generate import generate
     from moelab.model.moe import decodes_as_trained
 
     if not all(prompt):

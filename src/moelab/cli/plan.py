@@ -64,7 +64,7 @@ def command(
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
-    from moelab.planning import plan
+    from moelab.planning.plan import plan
 
     serving = {
         "hardware": hardware,
@@ -126,10 +126,10 @@ def command(
         raise InputError("--flops-each: needs --next-runs")
     result = plan(budget, laws, where, top=top, extrapolate=extrapolate)
     if plot:
-        from moelab.planning import plots
+        from moelab.planning.result import PLOTS
         from moelab.report.save import save_figure
 
-        for kind in plots.FIGURES:
+        for kind in PLOTS:
             save_figure(result.plot(kind), _beside(plot, kind))
     if json:
         print_json(result.to_dict())

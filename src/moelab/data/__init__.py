@@ -2,7 +2,7 @@
 
 from moelab.data.batches import TrainBatches, ValidationBatch, ValidationBatches
 from moelab.data.dataset import Dataset, Manifest
-from moelab.data.prepare import PrepareConfig, Prepared, prepare
+from moelab.data.prepare import PrepareConfig, Prepared
 from moelab.data.tokenizer import load_tokenizer, train_tokenizer
 
 __all__ = [
@@ -14,6 +14,5 @@ __all__ = [
     "ValidationBatch",
     "ValidationBatches",
     "load_tokenizer",
-    "prepare",
     "train_tokenizer",
 ]

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from moelab import __version__
 from moelab.evaluation.leaks import certify
 from moelab.export.check import Check
 from moelab.export.families import Family
 from moelab.export.source import Source, find_study
 from moelab.quantities import format_number
+from moelab.version import __version__
 
 _MOST_CERTIFIED = 1e8
 """Parameters of the largest model whose leak is measured, in fp64: about half a minute of one core."""

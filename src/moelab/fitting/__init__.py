@@ -1,8 +1,8 @@
 """From a table of runs to a fitted law: robust fits, bootstrap intervals, held-out error, comparison. No torch."""
 
-from moelab.fitting.compare import Comparison, compare
-from moelab.fitting.fit import fit
-from moelab.fitting.fitted import FittedLaw, Holdout, Prediction, load_fits, save_fits
+from moelab.fitting.compare import Comparison, compare_laws
+from moelab.fitting.fit_file import load_fits, save_fits
+from moelab.fitting.fitted import FittedLaw, Holdout, Prediction
 from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdout
 from moelab.fitting.objective import Objective
 from moelab.fitting.slice import Slice, isoflop_slice
@@ -16,8 +16,7 @@ __all__ = [
     "Prediction",
     "Slice",
     "Surface",
-    "compare",
-    "fit",
+    "compare_laws",
     "group_holdout",
     "isoflop_slice",
     "isoflop_surface",

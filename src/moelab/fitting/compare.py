@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.columns import columns_of, variable
 from moelab.fitting.fit import check_options, fit
-from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
 from moelab.laws import Law, all_laws, get_law
 
@@ -37,14 +37,10 @@ class Comparison:
 
     def plot(self) -> Any:
         """Predicted against measured loss, a panel per law, held-out runs marked, as an Altair chart."""
-        from moelab.fitting.plots import plot_fits
-
         return plot_fits(list(self.fits.values()))
 
     def plot_holdout(self) -> Any:
         """Error of each held-out run by how far beyond the fitted ones it lies, a colour per law."""
-        from moelab.fitting.plots import plot_holdout
-
         return plot_holdout(list(self.fits.values()))
 
     def disagreement(self, table: Any) -> list[dict[str, Any]]:
@@ -88,7 +84,7 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
     return found, skipped
 
 
-def compare(
+def compare_laws(
     table: Any,
     laws: Sequence[str | Law] | None = None,
     *,

@@ -46,7 +46,7 @@ def fit(
     published values and the fit says so. Raises InputError for missing or bad columns and for too few rows.
     """
     if not isinstance(law, str | Law):
-        raise InputError(f"law: expected one law or its id, got {law!r}; moelab.fitting.compare takes several")
+        raise InputError(f"law: expected one law or its id, got {law!r}; compare_laws takes several")
     law = get_law(law) if isinstance(law, str) else law
     return fit_observations(
         observations(table, law, loss, group, weight),

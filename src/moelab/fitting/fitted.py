@@ -1,18 +1,16 @@
 """A fitted law: coefficients, bootstrap draws, the range it was fitted on, and what it predicts with what interval."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.files import read_json, write_json
 from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables, predicted_value
-from moelab.laws import Conversion, Law, get_law
+from moelab.laws import Conversion, Law
 
 Array = NDArray[Any]
 LEVEL = 0.8
@@ -130,14 +128,10 @@ class FittedLaw:
 
     def plot(self) -> Any:
         """Predicted against measured loss with residuals, held-out runs marked, as an Altair chart."""
-        from moelab.fitting.plots import plot_fits
-
         return plot_fits([self])
 
     def plot_holdout(self) -> Any:
         """Error of each held-out run by how far beyond the fitted ones it lies, as an Altair chart."""
-        from moelab.fitting.plots import plot_holdout
-
         return plot_holdout([self])
 
     def mean_interval(self, numbers: Mapping[str, Array]) -> float | None:
@@ -151,90 +145,46 @@ class FittedLaw:
         """The same fit with its held-out score."""
         return replace(self, holdout=holdout)
 
-    def to_json(self, draws: bool = True) -> dict[str, Any]:
-        """Plain data; `from_json` reads it back when the draws are kept."""
-        result: dict[str, Any] = {
-            "law": self.law.id,
-            "n_runs": self.n_runs,
-            "coefficients": {name: self.interval(name) for name in self.law.coefficients},
-            "in_sample": self.in_sample,
-            "holdout": asdict(self.holdout) if self.holdout else None,
-            "objective": self.objective,
-            "objective_kind": self.objective_kind,
-            "starts": self.starts,
-            "starts_agreeing": self.starts_agreeing,
-            "at_bound": list(self.at_bound),
-            "condition": self.condition if np.isfinite(self.condition) else None,
-            "held": self.held,
-            "free": self.free,
-            "ranges": {name: list(limits) for name, limits in self.ranges.items()},
-            "notes": list(self.notes),
-            "seed_noise": self.seed_noise,
-            "interval_rel": self.interval_rel,
-            "bootstrap": len(self.draws),
-            "cpu_seconds": self.cpu_seconds,
+
+def fit_rows(fitted: FittedLaw) -> list[dict[str, Any]]:
+    """Every run as the fit on all runs sees it; held-out ones as the fit without them predicted them."""
+    held = {row["row"]: row for row in fitted.holdout.rows} if fitted.holdout else {}
+    rows = []
+    for i, (measured, predicted) in enumerate(zip(fitted.measured, fitted.predicted, strict=True)):
+        seen = {"measured": float(measured), "predicted": float(predicted), "low": None, "high": None}
+        drawn = {name: held[i][name] for name in seen} if i in held else seen
+        about = {"law": fitted.law.id, "label": fitted.labels[i], "kind": fitted.kinds[i], "held_out": i in held}
+        rows.append({**about, **drawn})
+    return rows
+
+
+def holdout_rows(fitted: FittedLaw) -> list[dict[str, Any]]:
+    """Error of each held-out run by how many times dearer it is than the dearest fitted one."""
+    held = fitted.holdout.rows if fitted.holdout else []
+    return [
+        {
+            "law": fitted.law.id,
+            "extrapolation": row["factor"],
+            "error_rel": row["predicted"] / row["measured"] - 1,
+            "covered": row["low"] is not None and row["low"] <= row["measured"] <= row["high"],
         }
-        if draws:
-            result["measured"] = self.measured.tolist()
-            result["predicted"] = self.predicted.tolist()
-            result["labels"] = list(self.labels)
-            result["kinds"] = list(self.kinds)
-            result["draws"] = self.draws.tolist()
-        return result
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "FittedLaw":
-        """The inverse of `to_json`. Raises InputError naming what is missing."""
-        try:
-            law = get_law(value["law"])
-            draws = np.asarray(value["draws"], float).reshape(-1, len(law.coefficients))
-            if not all(np.isfinite(float(value["coefficients"][name]["value"])) for name in law.coefficients):
-                raise ValueError("a coefficient is not a finite number")
-            return cls(
-                law=law,
-                n_runs=int(value["n_runs"]),
-                coefficients={name: float(value["coefficients"][name]["value"]) for name in law.coefficients},
-                draws=draws,
-                ranges={name: (float(low), float(high)) for name, (low, high) in value["ranges"].items()},
-                objective=float(value["objective"]),
-                objective_kind=str(value["objective_kind"]),
-                starts=int(value["starts"]),
-                starts_agreeing=int(value["starts_agreeing"]),
-                at_bound=tuple(value["at_bound"]),
-                condition=float("inf") if value["condition"] is None else float(value["condition"]),
-                held=dict(value["held"]),
-                in_sample=dict(value["in_sample"]),
-                measured=np.asarray(value["measured"], float),
-                predicted=np.asarray(value["predicted"], float),
-                labels=tuple(value["labels"]),
-                kinds=tuple(value["kinds"]),
-                free=int(value["free"]),
-                cpu_seconds=float(value["cpu_seconds"]),
-                notes=tuple(value["notes"]),
-                seed_noise=value.get("seed_noise"),
-                interval_rel=value.get("interval_rel"),
-                holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
-            )
-        except KeyError as error:
-            raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"fit file: {error}") from None
+        for row in held
+        if row["factor"] is not None
+    ]
 
 
-def save_fits(fits: Mapping[str, FittedLaw], path: str | Path) -> None:
-    """Write `{"fits": {LAW_ID: ...}}` with all draws."""
-    write_json(Path(path), {"fits": {law_id: fitted.to_json() for law_id, fitted in fits.items()}})
+def plot_fits(fits: Sequence[FittedLaw]) -> Any:
+    """Predicted against measured, a panel per law."""
+    from moelab.report.figures import predicted_measured
+
+    return predicted_measured([row for fitted in fits for row in fit_rows(fitted)])
 
 
-def load_fits(path: str | Path) -> dict[str, FittedLaw]:
-    """Read a fit file. Raises InputError when it is none."""
-    value = read_json(Path(path), "fit file")
-    if not isinstance(value, dict) or not isinstance(value.get("fits"), dict) or not value["fits"]:
-        raise InputError(f'fit file: {path} holds no {{"fits": ...}}; write one with moelab fit --out')
-    fits = {}
-    for law_id, fitted in value["fits"].items():
-        try:
-            fits[law_id] = FittedLaw.from_json(fitted)
-        except InputError as error:
-            raise InputError(f"fit file {path}: {law_id}: {str(error).removeprefix('fit file: ')}") from None
-    return fits
+def plot_holdout(fits: Sequence[FittedLaw]) -> Any:
+    """Held-out errors against the extrapolation factor. Raises InputError where nothing was held out."""
+    from moelab.report.figures import holdout_error
+
+    rows = [row for fitted in fits for row in holdout_rows(fitted)]
+    if not rows:
+        raise InputError("plot: no runs were held out in the order of their compute")
+    return holdout_error(rows)

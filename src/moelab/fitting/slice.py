@@ -43,8 +43,6 @@ class Slice:
 
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
-        from moelab.fitting.plots import plot_slice
-
         return plot_slice(self)
 
     def loss(self, x: Any) -> Array:
@@ -178,3 +176,23 @@ def interval_of(value: float, draws: Array) -> dict[str, float | None]:
         return {"value": value, "low": None, "high": None}
     low, high = np.percentile(draws, RANGE)
     return {"value": value, "low": float(low), "high": float(high)}
+
+
+def plot_slice(found: Slice) -> Any:
+    """The points of a slice, its parabola and the optimum with its interval."""
+    from moelab.report.figures import isoflop
+
+    x, loss = found.points
+    low, high = float(x.min()), float(x.max())
+    grid = np.geomspace(low, high, 121) if found.log else np.linspace(low, high, 121)
+    best = {
+        "x": found.optimum["value"],
+        "low": found.optimum["low"],
+        "high": found.optimum["high"],
+        "loss": found.loss_at_optimum["value"],
+    }
+    return isoflop(_rows(x, loss), _rows(grid, found.loss(grid)), [best], x_title=found.x, log=found.log)
+
+
+def _rows(x: Any, loss: Any) -> list[dict[str, Any]]:
+    return [{"x": float(a), "loss": float(b)} for a, b in zip(x, loss, strict=True)]

@@ -18,6 +18,8 @@ from moelab.fitting.slice import interval_of
 Array = NDArray[Any]
 STEPS = 200
 AXES = ("params_total", "sparsity")
+GRID = (60, 40)
+"""Rectangles of a drawn surface along size and sparsity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +46,6 @@ class Surface:
 
     def plot(self) -> Any:
         """Loss over size and sparsity with the runs, the best size per sparsity and the optimum: an Altair chart."""
-        from moelab.fitting.plots import plot_surface
-
         return plot_surface(self)
 
     def loss(self, params: Any, sparsity: Any, coefficients: Array | None = None) -> Array:
@@ -171,3 +171,45 @@ def _cross_validated(terms: Array, loss: Array, fold: Array) -> tuple[float, flo
     if np.ptp(predicted) == 0 or np.ptp(loss) == 0:
         return float(np.mean((predicted - loss) ** 2)), 0.0
     return float(np.mean((predicted - loss) ** 2)), float(np.corrcoef(predicted, loss)[0, 1])
+
+
+def plot_surface(found: Surface) -> Any:
+    """The surface in bands of colour with its runs, the best size per sparsity, and its lowest point."""
+    from moelab.report.figures import surface
+
+    params, sparsity, loss = found.points
+    (n_low, n_high), (s_low, s_high) = found.limits
+    n, s = np.linspace(n_low, n_high, GRID[0] + 1), np.linspace(s_low, s_high, GRID[1] + 1)
+    sizes, sparsities = np.exp(n).tolist(), (-np.expm1(-s)).tolist()
+    middle_n, middle_s = np.meshgrid((n[1:] + n[:-1]) / 2, (s[1:] + s[:-1]) / 2, indexing="ij")
+    losses = found.loss(np.exp(middle_n), -np.expm1(-middle_s))
+    cells = [
+        {
+            "params_low": sizes[i],
+            "params_high": sizes[i + 1],
+            "sparsity_low": sparsities[j],
+            "sparsity_high": sparsities[j + 1],
+            "loss": float(losses[i, j]),
+        }
+        for i in range(GRID[0])
+        for j in range(GRID[1])
+    ]
+    runs = [
+        {"params_total": float(a), "sparsity": float(b), "loss": float(c)}
+        for a, b, c in zip(params, sparsity, loss, strict=True)
+    ]
+    best = found.optimum()
+    lowest = {name: best[name]["value"] for name in ("params_total", "sparsity")}
+    return surface(cells, runs, _valley(found) or None, [lowest])
+
+
+def _valley(found: Surface) -> list[dict[str, Any]]:
+    """The best size at each sparsity, where it lies inside the runs' sizes."""
+    (n_low, n_high), (s_low, s_high) = found.limits
+    n, rows = np.linspace(n_low, n_high, 401), []
+    for s in np.linspace(s_low, s_high, 81):
+        losses = found.loss(np.exp(n), np.full_like(n, -np.expm1(-s)))
+        at = int(np.argmin(losses))
+        if 0 < at < len(n) - 1:
+            rows.append({"params_total": float(np.exp(n[at])), "sparsity": float(-np.expm1(-s))})
+    return rows

@@ -3,7 +3,6 @@
 from moelab.architecture import token_choice_config
 from moelab.model.cross_entropy import cross_entropy_reference, linear_cross_entropy
 from moelab.model.dispatch import DISPATCHES, resolve_dispatch
-from moelab.model.generate import generate
 from moelab.model.initialize import build_model
 from moelab.model.language_model import LanguageModel, LossOutput
 from moelab.model.moe import MoELayer, leak_free, leaks
@@ -19,7 +18,6 @@ __all__ = [
     "build_model",
     "churn",
     "cross_entropy_reference",
-    "generate",
     "leak_free",
     "leaks",
     "linear_cross_entropy",

@@ -2,8 +2,7 @@
 
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
-from moelab.planning.plan import plan
 from moelab.planning.result import Plan
 from moelab.planning.space import Space
 
-__all__ = ["Budget", "Candidate", "Interval", "Plan", "Prediction", "Space", "plan"]
+__all__ = ["Budget", "Candidate", "Interval", "Plan", "Prediction", "Space"]

@@ -10,11 +10,11 @@ from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
 from moelab.errors import InputError
 from moelab.laws import Design
-from moelab.planning.absurd import HOPELESS, VOCABULARY
+from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
 from moelab.planning.candidate import Prediction
-from moelab.planning.rivals import Part
-from moelab.planning.voices import Voice, hear
+from moelab.planning.predictors import Predictor, predictors_of
+from moelab.planning.sanity import HOPELESS
 from moelab.quantities import format_number
 from moelab.serving import serve_one
 
@@ -49,7 +49,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class DesignComparison:
     """Two or more designs. `differences` holds, by law, loss of each later side minus that of the first, with p10 and
     p90 over the draws, and the probability that the first is better."""
 
@@ -66,7 +66,7 @@ class Comparison:
         }
 
 
-def compare(
+def compare_designs(
     parts: Sequence[tuple[str, Part]],
     laws: Sequence[Any],
     *,
@@ -74,24 +74,24 @@ def compare(
     serving: Serving | None = None,
     precision: str = "bf16",
     extrapolate: bool = False,
-) -> Comparison:
+) -> DesignComparison:
     """Set named designs, each with its tokens and unique tokens, beside each other under every law."""
-    voices = hear(laws, extrapolate=extrapolate)
+    predictors = predictors_of(laws, extrapolate=extrapolate)
     designs = [Design.of(model, tokens, seq_len, min(unique, tokens)) for _, (model, tokens, unique) in parts]
     sides = [
-        _side(name, part, design, voices, seq_len, serving, precision)
+        _side(name, part, design, predictors, seq_len, serving, precision)
         for (name, part), design in zip(parts, designs, strict=True)
     ]
-    differences = [_differences(designs[0], other, voices) for other in designs[1:]]
-    return Comparison(sides=sides, differences=differences, warnings=_doubts(sides, voices))
+    differences = [_differences(designs[0], other, predictors) for other in designs[1:]]
+    return DesignComparison(sides=sides, differences=differences, warnings=_doubts(sides, predictors))
 
 
-def _doubts(sides: Sequence[Side], voices: Sequence[Voice]) -> list[str]:
+def _doubts(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
     """Where a predicted loss is worse than guessing's, or a factor of a thousand outside the law's runs."""
     lines = []
     for side in sides:
         size = side.config.vocab_size
-        guess = {v.id: float(np.log(max(size, VOCABULARY) if v.published else size)) for v in voices}
+        guess = {predictor.id: predictor.guessing_loss(size) for predictor in predictors}
         told = {law: said for law, said in side.loss.items() if said.value is not None}
         worse = [law for law, said in told.items() if said.value is not None and said.value > guess[law]]
         far = [law for law, said in told.items() if law not in worse and (said.extrapolation or 0.0) > HOPELESS]
@@ -109,7 +109,7 @@ def _side(
     name: str,
     part: Part,
     design: Design,
-    voices: Sequence[Voice],
+    predictors: Sequence[Predictor],
     seq_len: int,
     serving: Serving | None,
     precision: str,
@@ -132,31 +132,31 @@ def _side(
         kv_bytes=kv_bytes(model, seq_len, precision),
         training_bytes=training_memory(model).total,
         serving=served,
-        loss={voice.id: _prediction(voice, design) for voice in voices},
+        loss={predictor.id: _prediction(predictor, design) for predictor in predictors},
     )
 
 
-def _prediction(voice: Voice, design: Design) -> Prediction:
-    reading = voice.read(design)
-    loss = float(np.atleast_1d(voice.loss(reading))[0])
+def _prediction(predictor: Predictor, design: Design) -> Prediction:
+    reading = predictor.read(design)
+    loss = float(np.atleast_1d(predictor.loss(reading))[0])
     if not np.isfinite(loss):
         return Prediction(not_covered=reading.why() or "its formula gives no number here")
-    low, high = voice.interval(reading, loss)
-    stretched = float(np.atleast_1d(voice.extrapolation(reading))[0])
+    low, high = predictor.interval(reading, loss)
+    stretched = float(np.atleast_1d(predictor.extrapolation(reading))[0])
     return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(stretched) else stretched)
 
 
-def _differences(first: Design, other: Design, voices: Sequence[Voice]) -> dict[str, dict[str, float | None]]:
+def _differences(first: Design, other: Design, predictors: Sequence[Predictor]) -> dict[str, dict[str, float | None]]:
     """By law: loss of `other` minus that of `first`, draw by draw where there are draws."""
     found: dict[str, dict[str, float | None]] = {}
-    for voice in voices:
-        mine, theirs = voice.read(first), voice.read(other)
-        value = float(np.atleast_1d(voice.loss(theirs))[0] - np.atleast_1d(voice.loss(mine))[0])
+    for predictor in predictors:
+        mine, theirs = predictor.read(first), predictor.read(other)
+        value = float(np.atleast_1d(predictor.loss(theirs))[0] - np.atleast_1d(predictor.loss(mine))[0])
         if not np.isfinite(value):
             continue
         entry: dict[str, float | None] = {"value": value, "low": None, "high": None, "p_first_better": None}
-        if voice.n_draws:
-            gaps = voice.formula_draws(theirs)[:, 0] - voice.formula_draws(mine)[:, 0]
+        if predictor.n_draws:
+            gaps = predictor.formula_draws(theirs)[:, 0] - predictor.formula_draws(mine)[:, 0]
             gaps = gaps[np.isfinite(gaps)]
             if len(gaps):
                 low, high = np.quantile(gaps, (0.1, 0.9))
@@ -165,7 +165,7 @@ def _differences(first: Design, other: Design, voices: Sequence[Voice]) -> dict[
                     "high": max(float(high), value),
                     "p_first_better": float((gaps > 0).mean()),
                 }
-        found[voice.id] = entry
+        found[predictor.id] = entry
     return found
 
 

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget
-from moelab.planning.feasible import Field, affordable_tokens
-from moelab.planning.jury import Juror, draw
-from moelab.planning.money import compute_of
+from moelab.planning.ensemble import Member, draw
+from moelab.planning.feasible import FeasibleSet, affordable_tokens, compute_of
 
 Array = NDArray[Any]
 
@@ -55,21 +54,25 @@ class Curve:
         return np.asarray(self.log_compute[-1] - self.log_compute_at(loss))
 
 
-def curve_of(juror: Juror, at_budget: Array, field: Field, budget: Budget, designs: int = CURVE_DESIGNS) -> Curve:
-    """The juror's own optimum at fractions of the compute; its last point is exact, over all designs.
+def curve_of(
+    member: Member, at_budget: Array, feasible: FeasibleSet, budget: Budget, designs: int = CURVE_DESIGNS
+) -> Curve:
+    """The member's own optimum at fractions of the compute; its last point is exact, over all designs.
 
-    `at_budget` is its loss for every design of the field, NaN where it is silent.
+    `at_budget` is its loss for every design of the feasible, NaN where it is silent.
     """
-    speaks = np.flatnonzero(np.isfinite(at_budget))
-    chosen, everything = speaks, len(speaks) <= designs
+    covered = np.flatnonzero(np.isfinite(at_budget))
+    chosen, everything = covered, len(covered) <= designs
     if not everything:
-        best = speaks[np.argpartition(at_budget[speaks], designs // 2)[: designs // 2]]
-        chosen = np.union1d(best, speaks[draw(len(speaks), designs // 2)])
-    top = int(speaks[np.argmin(at_budget[speaks])])
-    return curve_through(juror, field.take(chosen), budget, float(at_budget[top]), float(field.train_flops_at(top)))
+        best = covered[np.argpartition(at_budget[covered], designs // 2)[: designs // 2]]
+        chosen = np.union1d(best, covered[draw(len(covered), designs // 2)])
+    top = int(covered[np.argmin(at_budget[covered])])
+    return curve_through(
+        member, feasible.take(chosen), budget, float(at_budget[top]), float(feasible.train_flops_at(top))
+    )
 
 
-def curve_through(juror: Juror, some: Field, budget: Budget, best_loss: float, best_spent: float) -> Curve:
+def curve_through(member: Member, some: FeasibleSet, budget: Budget, best_loss: float, best_spent: float) -> Curve:
     """The optimum over `some` designs at fractions of the compute that the known optimum spends, shifted onto it.
 
     Where data is scarce, that is less compute than there is.
@@ -81,7 +84,7 @@ def curve_through(juror: Juror, some: Field, budget: Budget, best_loss: float, b
     usable = tokens >= seq_len
     tokens = np.where(usable, tokens, seq_len)
     unique = None if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
-    losses = juror.loss(Design.of(some.lattice.shape, tokens, seq_len, unique))
+    losses = member.loss(Design.of(some.lattice.shape, tokens, seq_len, unique))
     losses = np.where(usable & np.isfinite(losses), losses, np.inf)
     best, rows = losses.argmin(axis=1), np.arange(len(CURVE))
     spent, found = (some.lattice.flops_train * tokens)[rows, best], losses[rows, best]

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
 from moelab.laws.design import Design
-from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.budget import LIMITS, Budget, MfuTable
 from moelab.planning.lattice import Lattice
-from moelab.planning.money import compute_of, most_compute
 from moelab.quantities import format_bytes, format_number
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Field:
+class FeasibleSet:
     """n designs that fit, each with the tokens it trains on; `unique` of those are distinct."""
 
     lattice: Lattice
@@ -41,26 +40,26 @@ class Field:
         """Training FLOPs really spent (n,)."""
         return self.lattice.flops_train * self.tokens
 
-    def take(self, index: Any) -> "Field":
+    def take(self, index: Any) -> "FeasibleSet":
         """The designs `index`."""
         tokens = self.tokens[index]
         unique = tokens if self.unique_tokens is self.tokens else self.unique_tokens[index]
-        return Field(self.lattice.take(index), tokens, unique)
+        return FeasibleSet(self.lattice.take(index), tokens, unique)
 
     def train_flops_at(self, i: int) -> float:
         """Training FLOPs of design `i`."""
         return float(3.0 * self.lattice.flops_forward[i] * self.tokens[i])
 
-    def join(self, other: "Field") -> "Field":
+    def join(self, other: "FeasibleSet") -> "FeasibleSet":
         """These designs and the others."""
         tokens = np.concatenate([self.tokens, other.tokens])
         fresh = self.unique_tokens is self.tokens and other.unique_tokens is other.tokens
         unique = tokens if fresh else np.concatenate([self.unique_tokens, other.unique_tokens])
-        return Field(self.lattice.join(other.lattice), tokens, unique)
+        return FeasibleSet(self.lattice.join(other.lattice), tokens, unique)
 
-    def with_tokens(self, tokens: Array, budget: Budget) -> "Field":
+    def with_tokens(self, tokens: Array, budget: Budget) -> "FeasibleSet":
         """The same designs trained for other numbers of tokens."""
-        return Field(self.lattice, tokens, _unique(tokens, budget))
+        return FeasibleSet(self.lattice, tokens, _unique(tokens, budget))
 
 
 def affordable_tokens(lattice: Lattice, budget: Budget, compute: Any = None) -> Array:
@@ -77,7 +76,7 @@ def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
     return (lattice.params_total + lattice.kv_elements * context) * bytes_of(budget.precision)
 
 
-def fit_budget(lattice: Lattice, budget: Budget) -> Field:
+def fit_budget(lattice: Lattice, budget: Budget) -> FeasibleSet:
     """The designs that fit. Raises InputError naming the limit that excludes all and its nearest feasible value."""
     _check_data(lattice.space.seq_len, budget)
     tokens = affordable_tokens(lattice, budget)
@@ -85,9 +84,9 @@ def fit_budget(lattice: Lattice, budget: Budget) -> Field:
     if not fitting.any():
         raise InputError(_nothing_fits(_uses(lattice, budget, tokens), budget))
     if fitting.all():
-        return Field(lattice, tokens, _unique(tokens, budget))
+        return FeasibleSet(lattice, tokens, _unique(tokens, budget))
     index = np.flatnonzero(fitting)
-    return Field(lattice.take(index), tokens[index], _unique(tokens[index], budget))
+    return FeasibleSet(lattice.take(index), tokens[index], _unique(tokens[index], budget))
 
 
 def _check_data(seq_len: int, budget: Budget) -> None:
@@ -180,3 +179,45 @@ def _value(name: str, ratio: float, budget: Budget) -> str:
     if name == "tokens_per_active":
         return format_number(value / ratio)
     return format_bytes(value * ratio * 1.005) if name == "memory" else format_number(value * ratio * 1.0005, 4)
+
+
+def compute_of(lattice: Lattice, budget: Budget) -> Any:
+    """Training FLOPs that the budget buys: a number, or (n,) where utilisation depends on the design."""
+    if budget.flops is not None:
+        return budget.flops
+    device = budget.training_device
+    assert device is not None
+    assert budget.gpus is not None
+    assert budget.days is not None
+    return budget.gpus * budget.days * 86400.0 * device.bf16 * utilisation(lattice, budget)
+
+
+def most_compute(budget: Budget) -> float:
+    """The compute at the best utilisation: what messages name."""
+    if budget.flops is not None:
+        return budget.flops
+    device = budget.training_device
+    assert device is not None
+    best = budget.mfu if isinstance(budget.mfu, float) else max(budget.mfu.dense, *budget.mfu.experts.values())
+    return (budget.gpus or 0) * (budget.days or 0.0) * 86400.0 * device.bf16 * best
+
+
+def utilisation(lattice: Lattice, budget: Budget) -> Any:
+    """Share of peak reached in training: a number, or (n,) from a table by expert width."""
+    if not isinstance(budget.mfu, MfuTable):
+        return float(budget.mfu)
+    widths = sorted(budget.mfu.experts)
+    d_expert = np.maximum(np.asarray(lattice.shape.d_expert, float), 1.0)
+    by_width = np.interp(np.log(d_expert), np.log(widths), [budget.mfu.experts[width] for width in widths])
+    return np.where(lattice.is_moe, by_width, budget.mfu.dense)
+
+
+def training_price(lattice: Lattice, train_flops: Any, budget: Budget) -> Array:
+    """Dollars of training (n,). Raises InputError where no hardware is given."""
+    device = budget.training_device
+    if device is None:
+        raise InputError("train_hardware: needed to price the training")
+    same = budget.serving is not None and budget.train_hardware in (None, budget.serving.hardware)
+    price = budget.serving.price if same and budget.serving is not None else device.price
+    seconds = train_flops / (device.bf16 * utilisation(lattice, budget))
+    return np.asarray(seconds / 3600 * price)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from moelab.architecture import ModelConfig, MoEConfig, Shape, count_flops, count_parameters
 from moelab.architecture.memory import kv_elements_per_token
 from moelab.errors import InputError
-from moelab.planning.axes import backbones_of, bands_of, check_counts, count_moe_options, moe_options
-from moelab.planning.space import Space
+from moelab.planning.space import Space, backbones_of, bands_of, check_counts, count_moe_options, moe_options
 
 MAX_DESIGNS = 20_000_000
 CHUNK = 32_768

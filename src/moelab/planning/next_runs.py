@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.planning import alike
-from moelab.planning.answer import Answer
+from moelab.planning import equivalence
+from moelab.planning.assemble import Answer
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
-from moelab.planning.feasible import Field, fit_budget
-from moelab.planning.jury import Juror
+from moelab.planning.ensemble import Member
+from moelab.planning.feasible import FeasibleSet, fit_budget, most_compute
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.money import most_compute
+from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.space import Space
 from moelab.planning.uncertainty import draws_of
-from moelab.planning.voices import hear
 from moelab.quantities import format_number
 
 Array = NDArray[Any]
@@ -97,26 +96,26 @@ def next_runs(
         raise InputError(f"next_runs: must be 1 to {MOST}, got {count}")
     if flops_each is not None:
         _check_price(flops_each, budget)
-    voices = hear(laws, weights)
+    predictors = predictors_of(laws, weights)
     lattice = enumerate_designs(space or Space())
-    ranking = search(lattice, budget, voices)
-    juror = ranking.jury[0]
-    if len(ranking.jury) > 1 or not juror.fitted or not any(voice.n_draws for voice in juror.voices):
+    ranking = search(lattice, budget, predictors)
+    member = ranking.ensemble[0]
+    if len(ranking.ensemble) > 1 or not member.fitted or not any(predictor.n_draws for predictor in member.predictors):
         raise InputError("next_runs: needs laws fitted to one table of runs with bootstrap draws; give --law fit.json")
-    each = flops_each if flops_each is not None else float(np.max(ranking.field.train_flops)) / CHEAPER
+    each = flops_each if flops_each is not None else float(np.max(ranking.feasible.train_flops)) / CHEAPER
     small = Budget(flops=each, unique_tokens=budget.unique_tokens, max_epochs=budget.max_epochs)
-    options = _options(fit_budget(lattice, small), juror)
-    truth, weight, seen = _draws(ranking, juror, options)
-    noise = _noise(juror)
+    options = _options(fit_budget(lattice, small), member)
+    truth, weight, seen = _draws(ranking, member, options)
+    noise = _noise(member)
     chosen, regrets, now = _greedy(truth, weight, np.log(seen), noise, count)
-    answer = Answer(small, lattice, search(lattice, small, voices), 1)
+    answer = Answer(small, lattice, search(lattice, small, predictors), 1)
     runs = []
     before = now
     for index, after in zip(chosen, regrets, strict=True):
         candidate = answer.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
         before = after
-    return NextRuns(runs, now, noise, _dear(runs, budget))
+    return NextRuns(runs, now, noise, _costly(runs, budget))
 
 
 def _check_price(flops_each: float, budget: Budget) -> None:
@@ -129,7 +128,7 @@ def _check_price(flops_each: float, budget: Budget) -> None:
         )
 
 
-def _dear(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
+def _costly(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
     """A word where the runs together cost more than the plan."""
     spent, whole = sum(run.candidate.train_flops for run in runs), most_compute(budget)
     if spent <= whole * 1.0001:  # tokens are whole numbers, so a run may cost a little more than asked for
@@ -140,24 +139,24 @@ def _dear(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
     )
 
 
-def _options(field: Field, juror: Juror) -> Field:
-    """Designs worth training at the small budget: every law speaks, between 5 and 2,000 tokens an active parameter."""
-    share = field.tokens / field.lattice.params_active
+def _options(feasible: FeasibleSet, member: Member) -> FeasibleSet:
+    """Designs worth training at the small budget: every law covered, between 5 and 2,000 tokens an active parameter."""
+    share = feasible.tokens / feasible.lattice.params_active
     sane = (share > 5) & (share < 2000)
-    field = field.take(np.flatnonzero(sane if sane.any() else np.ones(len(field), bool)))
-    speaks = np.flatnonzero(np.isfinite(juror.loss(field.design)))
-    if not len(speaks):
+    feasible = feasible.take(np.flatnonzero(sane if sane.any() else np.ones(len(feasible), bool)))
+    covered = np.flatnonzero(np.isfinite(member.loss(feasible.design)))
+    if not len(covered):
         raise InputError("next_runs: the fitted laws cover no design at this budget; change --flops-each or the space")
-    if len(speaks) > OPTIONS:
-        speaks = speaks[np.sort(np.random.default_rng(0).choice(len(speaks), OPTIONS, replace=False))]
-    return field.take(speaks)
+    if len(covered) > OPTIONS:
+        covered = covered[np.sort(np.random.default_rng(0).choice(len(covered), OPTIONS, replace=False))]
+    return feasible.take(covered)
 
 
-def _draws(ranking: Ranking, juror: Juror, options: Field) -> tuple[Array, Array, Array]:
+def _draws(ranking: Ranking, member: Member, options: FeasibleSet) -> tuple[Array, Array, Array]:
     """Losses of the decisions (draws, m) and of the optional runs (draws, x) under every draw that gives numbers."""
-    best = alike.top(ranking, alike.distinct(ranking), DECISIONS)
-    joined = ranking.field.take(np.array(best)).join(options)
-    losses, weight, _ = draws_of(juror, joined)
+    best = equivalence.top(ranking, equivalence.distinct(ranking), DECISIONS)
+    joined = ranking.feasible.take(np.array(best)).join(options)
+    losses, weight, _ = draws_of(member, joined)
     if not len(losses):
         raise InputError("next_runs: no bootstrap draw gives finite losses for these designs")
     if len(losses) > TRUTHS:
@@ -166,9 +165,9 @@ def _draws(ranking: Ranking, juror: Juror, options: Field) -> tuple[Array, Array
     return losses[:, : len(best)], weight, losses[:, len(best) :]
 
 
-def _noise(juror: Juror) -> float:
+def _noise(member: Member) -> float:
     """Relative run-to-run noise: the smallest residual spread among the laws (a worse law's residuals are its own)."""
-    return max(1e-3, min(voice.noise for voice in juror.voices))
+    return max(1e-3, min(predictor.noise for predictor in member.predictors))
 
 
 def _greedy(truth: Array, weight: Array, logs: Array, noise: float, count: int) -> tuple[list[int], list[float], float]:

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from moelab.planning.ranking import Ranking
 
 Array = NDArray[Any]
+Row = dict[str, Any]
+SLICES = ("activation_rate", "sparsity", "granularity")
+BINS, FEWEST_BINS, PER_BIN = 24, 6, 200
+"""Bins of a slice; of activation rates fewer where there are few designs: the best of a handful shows which sizes
+exist, not what a law predicts."""
 
 CELLS = 40
 """Bins of each quantity, on a logarithmic scale, of which only the best design is compared."""
@@ -23,9 +28,9 @@ def pareto_front(ranking: Ranking, most: int = 40, *, lifetime: bool = False) ->
     is resolved to a fortieth of its range, and at most `most` designs are returned.
     """
     traded = _traded(ranking, lifetime)
-    index = np.flatnonzero(ranking.heard & np.isfinite(traded))
+    index = np.flatnonzero(ranking.comparable & np.isfinite(traded))
     loss = traded[index]
-    axes = [np.log(ranking.field.lattice.params_total[index])]
+    axes = [np.log(ranking.feasible.lattice.params_total[index])]
     if ranking.serving is not None:
         axes.append(np.log(np.maximum(ranking.serving.cost_per_million_tokens[index], 1e-12)))
     kept = _best_of_cells(loss, axes)
@@ -36,11 +41,11 @@ def pareto_front(ranking: Ranking, most: int = 40, *, lifetime: bool = False) ->
 
 
 def _traded(ranking: Ranking, lifetime: bool) -> Array:
-    """What is traded against size and price (n,): the lifetime's dollars, or the jury's loss, or, with several juries,
-    the log of the compute wasted."""
+    """What is traded against size and price (n,): the lifetime's dollars; the loss of the only member; with several
+    members, the log of the excess compute."""
     if lifetime and ranking.cost is not None:
         return ranking.cost
-    return ranking.mean(ranking.jury[0]) if len(ranking.jury) == 1 else ranking.score
+    return ranking.mean(ranking.ensemble[0]) if len(ranking.ensemble) == 1 else ranking.score
 
 
 def _best_of_cells(loss: Array, axes: list[Array]) -> Array:
@@ -72,3 +77,43 @@ def _thin(front: Array, most: int) -> Array:
     if len(front) <= most:
         return front
     return front[np.unique(np.linspace(0, len(front) - 1, most).round().astype(int))]
+
+
+def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
+    """For activation rate, sparsity and granularity: the best loss at the budget among designs near each value, by law.
+
+    Dense designs (rate 1, sparsity 0) are part of it; values are binned on the scale of the axis. A law that does not
+    see granularity has no curve over it: what would show is which sizes the lattice happens to have.
+    """
+    lattice = ranking.feasible.lattice
+    options = lattice.options[lattice.option]
+    moe = options[:, 0] > 0
+    columns = {
+        "activation_rate": lattice.params_active_non_embedding / lattice.params_non_embedding,
+        "sparsity": np.where(moe, 1 - options[:, 1] / np.maximum(options[:, 0], 1), 0.0),
+        "granularity": np.where(moe, options[:, 1] + options[:, 2], 1).astype(float),
+    }
+    voting = [predictor for member in ranking.ensemble for predictor in member.predictors]
+    covering = {
+        name: [predictor.id for predictor in voting if name != "granularity" or predictor.sees_granularity]
+        for name in SLICES
+    }
+    return {
+        name: [
+            row for law in covering[name] for row in _slice(name, columns[name], ranking.law_results[law].losses, law)
+        ]
+        for name in SLICES
+    }
+
+
+def _slice(name: str, x: Any, losses: Any, law: str) -> list[Row]:
+    """The best design of each bin; dense ones, at rate 1, have a bin of their own."""
+    rate = name == "activation_rate"
+    scale = np.log(x) if rate else x
+    span = max(float(np.ptp(scale)), 1e-12)
+    bins = min(BINS, max(FEWEST_BINS, len(x) // PER_BIN)) if rate else BINS
+    cell = np.minimum((scale - float(scale.min())) / span * bins, bins - 1)
+    if rate:
+        cell = np.where(x >= 1, bins, cell)
+    best = least_by_cell(cell.astype(np.int64), losses)
+    return [{name: float(x[at]), "loss": float(losses[at]), "law": law} for at in best]

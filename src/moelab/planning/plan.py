@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.planning.absurd import check_target
-from moelab.planning.answer import Answer
+from moelab.planning.assemble import Answer
 from moelab.planning.budget import Budget
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.predictors import predictors_of
 from moelab.planning.result import Plan
+from moelab.planning.sanity import check_target
 from moelab.planning.search import search
 from moelab.planning.space import Space
-from moelab.planning.voices import hear
 
 
 def plan(
@@ -32,9 +32,9 @@ def plan(
         raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
     space = space or Space()
     check_target(budget, space.vocab_size)
-    voices = hear(published_laws() if laws is None else laws, weights, extrapolate)
+    predictors = predictors_of(published_laws() if laws is None else laws, weights, extrapolate)
     lattice = enumerate_designs(space)
-    ranking = search(lattice, budget, voices)
+    ranking = search(lattice, budget, predictors)
     return Answer(budget, lattice, ranking, max(1, top)).plan()
 
 

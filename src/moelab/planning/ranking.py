@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.planning.budget import Budget
 from moelab.planning.curve import Curve, curve_of
-from moelab.planning.feasible import Field
-from moelab.planning.jury import Juror, choose_jury
-from moelab.planning.voices import Voice, held_back
+from moelab.planning.ensemble import Member, choose_ensemble
+from moelab.planning.feasible import FeasibleSet
+from moelab.planning.predictors import Predictor, held_back
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
@@ -31,7 +31,7 @@ KEPT = 100_000
 
 
 @dataclass(frozen=True)
-class Opinion:
+class LawResult:
     """One law's best design (-1: it covers none) with its loss; `losses` (n,) of all designs, NaN where it is silent,
     only for laws that vote; `outside` the least loss its formula gives a design that only its fitted range, or its
     window of tokens, excludes."""
@@ -44,23 +44,23 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The feasible designs with every law's opinion. `score` (n,) is lower for better designs, infinite if unranked.
+    """The feasible designs with every law's law_result. `score` (n,) is lower for better designs, infinite if unranked.
 
     `inputs` holds, by name, what the voting laws see of each design. `cost` is the score in dollars where money, not
     loss, is made small; `target` the loss that must then be reached.
     """
 
-    field: Field
-    opinions: dict[str, Opinion]
+    feasible: FeasibleSet
+    law_results: dict[str, LawResult]
     inputs: dict[str, Array]
-    voices: tuple[Voice, ...]
-    jury: tuple[Juror, ...]
+    predictors: tuple[Predictor, ...]
+    ensemble: tuple[Member, ...]
     curves: tuple[Curve, ...]
     score: Array
     serving: ServingCost | None = None
     cost: Array | None = None
     target: float | None = None
-    quorum: "Quorum | None" = None
+    coverage: "Coverage | None" = None
 
     @cached_property
     def order(self) -> Array:
@@ -80,19 +80,21 @@ class Ranking:
     @property
     def sees_granularity(self) -> bool:
         """Whether some voting law's word depends on granularity."""
-        return any(voice.sees_granularity for juror in self.jury for voice in juror.voices)
+        return any(predictor.sees_granularity for member in self.ensemble for predictor in member.predictors)
 
     @cached_property
-    def votes(self) -> Array:
-        """How many of the jury speak about each design (n,)."""
-        return np.asarray(sum(np.isfinite(self.mean(juror)).astype(int) for juror in self.jury))
+    def covered_by(self) -> Array:
+        """How many of the ensemble speak about each design (n,)."""
+        return np.asarray(sum(np.isfinite(self.mean(member)).astype(int) for member in self.ensemble))
 
     @cached_property
-    def heard(self) -> Array:
+    def comparable(self) -> Array:
         """Ranked designs (n,) that no fewer laws speak about than about others of their kind, dense or MoE."""
-        if self.quorum is None:
+        if self.coverage is None:
             return np.isfinite(self.score)
-        return np.asarray(np.isfinite(self.score) & (self.votes >= self.quorum.most(self.field.lattice.is_moe)))
+        return np.asarray(
+            np.isfinite(self.score) & (self.covered_by >= self.coverage.most(self.feasible.lattice.is_moe))
+        )
 
     @cached_property
     def best(self) -> int:
@@ -104,34 +106,34 @@ class Ranking:
         where = np.flatnonzero(mask & np.isfinite(self.score))
         return int(where[np.argmin(self.score[where])]) if len(where) else None
 
-    def mean(self, juror: Juror, index: Any = slice(None)) -> Array:
-        """A voting juror's loss for designs `index`."""
-        losses = {voice.id: self.opinions[voice.id].losses for voice in juror.voices}
-        return juror.mean({name: column[index] for name, column in losses.items() if column is not None})
+    def mean(self, member: Member, index: Any = slice(None)) -> Array:
+        """A voting member's loss for designs `index`."""
+        losses = {predictor.id: self.law_results[predictor.id].losses for predictor in member.predictors}
+        return member.mean({name: column[index] for name, column in losses.items() if column is not None})
 
-    def waste(self, index: Any) -> Array:
-        """Share of its compute that each design wastes: 1 - C'/C by the median over the jury; of its money, if ranked
+    def excess(self, index: Any) -> Array:
+        """Excess compute of each design, as a share: 1 - C'/C by the median over the ensemble; excess cost, if ranked
         by cost."""
         if self.cost is not None:
             return np.asarray(1 - self.score[self.best] / self.cost[index])
-        lost = [curve.lost(self.mean(juror, index)) for curve, juror in zip(self.curves, self.jury, strict=True)]
+        lost = [curve.lost(self.mean(member, index)) for curve, member in zip(self.curves, self.ensemble, strict=True)]
         return np.asarray(-np.expm1(-np.maximum(_median(np.array(lost)), 0)))
 
 
 @dataclass(frozen=True)
-class Quorum:
+class Coverage:
     """How many of several voters must speak: more than half (where nowhere so many do: as many as do), and, to come
-    first, as many as speak about any design of its kind: medians over different juries do not compare."""
+    first, as many as speak about any design of its kind: medians over different ensembles do not compare."""
 
     needed: int
     dense: int
     moe: int
 
     @classmethod
-    def of(cls, lost: Array, is_moe: Array) -> "Quorum":
+    def of(cls, lost: Array, is_moe: Array) -> "Coverage":
         """From log(C/C') of every voter (voters, n), NaN where it is silent."""
-        speaking = np.isfinite(lost).sum(axis=0)
-        dense, moe = (int(speaking[kind].max(initial=0)) for kind in (~is_moe, is_moe))
+        covering = np.isfinite(lost).sum(axis=0)
+        dense, moe = (int(covering[kind].max(initial=0)) for kind in (~is_moe, is_moe))
         return cls(min(len(lost) // 2 + 1, max(dense, moe, 1)), dense, moe)
 
     def most(self, is_moe: Array) -> Array:
@@ -140,77 +142,84 @@ class Quorum:
 
     def score(self, lost: Array, is_moe: Array) -> Array:
         """The median (n,), `BEHIND` for every voter that is missing, infinite where too few speak."""
-        speaking = np.isfinite(lost).sum(axis=0)
-        missing = np.maximum(self.most(is_moe) - speaking, 0)
-        return np.where(speaking >= self.needed, _median(lost) + BEHIND * missing, np.inf)
+        covering = np.isfinite(lost).sum(axis=0)
+        missing = np.maximum(self.most(is_moe) - covering, 0)
+        return np.where(covering >= self.needed, _median(lost) + BEHIND * missing, np.inf)
 
 
-def rank(field: Field, budget: Budget, voices: Sequence[Voice], serving: ServingCost | None = None) -> Ranking:
+def rank(
+    feasible: FeasibleSet, budget: Budget, predictors: Sequence[Predictor], serving: ServingCost | None = None
+) -> Ranking:
     """Every law's loss for every design, and one order. Raises InputError where no law speaks about any of them."""
-    jury = choose_jury(voices, field)
-    opinions, inputs = consult(field, voices, jury)
-    losses = {name: opinion.losses for name, opinion in opinions.items() if opinion.losses is not None}
-    means = [juror.mean(losses) for juror in jury]
-    curves = tuple(curve_of(juror, mean, field, budget) for juror, mean in zip(jury, means, strict=True))
-    if len(jury) == 1:
+    ensemble = choose_ensemble(predictors, feasible)
+    law_results, inputs = consult(feasible, predictors, ensemble)
+    losses = {name: law_result.losses for name, law_result in law_results.items() if law_result.losses is not None}
+    means = [member.mean(losses) for member in ensemble]
+    curves = tuple(curve_of(member, mean, feasible, budget) for member, mean in zip(ensemble, means, strict=True))
+    if len(ensemble) == 1:
         score = np.where(np.isnan(means[0]), np.inf, means[0])
-        quorum = None
+        coverage = None
     else:
         lost = np.array([c.lost(mean) for c, mean in zip(curves, means, strict=True)])
-        quorum = Quorum.of(lost, field.lattice.is_moe)
-        score = quorum.score(lost, field.lattice.is_moe)
+        coverage = Coverage.of(lost, feasible.lattice.is_moe)
+        score = coverage.score(lost, feasible.lattice.is_moe)
     if not np.isfinite(score).any():
         raise InputError("law: the voting laws cover no design that fits together; give one of them alone")
-    return Ranking(field, opinions, inputs, tuple(voices), jury, curves, score, serving, quorum=quorum)
+    return Ranking(
+        feasible, law_results, inputs, tuple(predictors), ensemble, curves, score, serving, coverage=coverage
+    )
 
 
 def consult(
-    field: Field, voices: Sequence[Voice], jury: Sequence[Juror]
-) -> tuple[dict[str, Opinion], dict[str, Array]]:
-    """Every law's opinion on every design, and the variables that the jury sees; a chunk of designs at a time."""
-    n, moe = len(field), field.lattice.is_moe
-    voting = {voice.id for juror in jury for voice in juror.voices}
+    feasible: FeasibleSet, predictors: Sequence[Predictor], ensemble: Sequence[Member]
+) -> tuple[dict[str, LawResult], dict[str, Array]]:
+    """Every law's result for all designs, and the variables that the ensemble sees; a chunk of designs at a time."""
+    n, moe = len(feasible), feasible.lattice.is_moe
+    voting = {predictor.id for member in ensemble for predictor in member.predictors}
     losses = {name: np.full(n, np.nan) for name in voting}
-    best = {voice.id: (-1, np.inf) for voice in voices}
-    outside = {voice.id: np.inf for voice in voices}
+    best = {predictor.id: (-1, np.inf) for predictor in predictors}
+    outside = {predictor.id: np.inf for predictor in predictors}
     inputs: dict[str, Array] = {}
-    for chunk in field.lattice.chunks():
-        part = field.take(chunk)
-        for voice in voices:
-            if not voice.law.covers_moe and moe[chunk].all():
+    for chunk in feasible.lattice.chunks():
+        part = feasible.take(chunk)
+        for predictor in predictors:
+            if not predictor.law.covers_moe and moe[chunk].all():
                 continue
-            reading = voice.read(part.design)
-            beyond = held_back(reading) if voice.id in voting else np.zeros(len(part), bool)
-            formula = np.where(reading.covered | beyond, voice.formula(reading, reading.covered | beyond), np.nan)
+            reading = predictor.read(part.design)
+            beyond = held_back(reading) if predictor.id in voting else np.zeros(len(part), bool)
+            formula = np.where(reading.covered | beyond, predictor.formula(reading, reading.covered | beyond), np.nan)
             loss = np.where(reading.covered & np.isfinite(formula), formula, np.inf)
             lowest = int(loss.argmin())
-            if loss[lowest] < best[voice.id][1]:
-                best[voice.id] = (chunk.start + lowest, float(loss[lowest]))
-            if voice.id not in voting:
+            if loss[lowest] < best[predictor.id][1]:
+                best[predictor.id] = (chunk.start + lowest, float(loss[lowest]))
+            if predictor.id not in voting:
                 continue
-            losses[voice.id][chunk] = np.where(np.isinf(loss), np.nan, loss)
-            outside[voice.id] = min(outside[voice.id], float(np.min(formula, where=beyond, initial=np.inf)))
-            for name in voice.law.variables:
+            losses[predictor.id][chunk] = np.where(np.isinf(loss), np.nan, loss)
+            outside[predictor.id] = min(outside[predictor.id], float(np.min(formula, where=beyond, initial=np.inf)))
+            for name in predictor.law.variables:
                 if name not in inputs:
                     inputs[name] = np.empty(n)
                 inputs[name][chunk] = reading.variables[name]
-    opinions = {v.id: Opinion(*best[v.id], outside[v.id], losses.get(v.id)) for v in voices}
-    return opinions, inputs
+    law_results = {v.id: LawResult(*best[v.id], outside[v.id], losses.get(v.id)) for v in predictors}
+    return law_results, inputs
 
 
-def score_of(ranking: Ranking, field: Field) -> tuple[Array | None, Array]:
-    """Other designs judged by the same jury and curves: losses (n,) where a single juror votes, and log(C/C') (n,),
-    negative for designs better than the optimum under the old limits, infinite where too few speak."""
-    means = [juror.loss(field.design) for juror in ranking.jury]
+def score_of(ranking: Ranking, feasible: FeasibleSet) -> tuple[Array | None, Array]:
+    """Other designs judged by the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,).
+
+    The logarithm is negative for designs better than the optimum under the old limits, infinite where too few members
+    cover a design.
+    """
+    means = [member.loss(feasible.design) for member in ranking.ensemble]
     lost = np.array([curve.lost(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
     if len(means) == 1:
         return means[0], np.where(np.isnan(lost[0]), np.inf, lost[0])
-    assert ranking.quorum is not None
-    return None, ranking.quorum.score(lost, field.lattice.is_moe)
+    assert ranking.coverage is not None
+    return None, ranking.coverage.score(lost, feasible.lattice.is_moe)
 
 
 def _median(values: Array) -> Array:
-    """Median over axis 0, ignoring NaN; infinite where nobody speaks. Few rows, so they sort by exchanges."""
+    """Median over axis 0, ignoring NaN; infinite where nobody covered. Few rows, so they sort by exchanges."""
     count = np.isfinite(values).sum(axis=0)
     ordered = np.where(np.isnan(values), np.inf, values)
     for end in range(len(ordered) - 1, 0, -1):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.planning.alike import twins
 from moelab.planning.candidate import Interval
 from moelab.planning.curve import Curve
-from moelab.planning.feasible import Field
-from moelab.planning.jury import Juror
+from moelab.planning.ensemble import Member
+from moelab.planning.equivalence import equivalents
+from moelab.planning.feasible import FeasibleSet
 from moelab.planning.ranking import Ranking
 
 Array = NDArray[Any]
@@ -48,9 +48,9 @@ class Decision:
         lost = Interval.around(value, *quantiles(column - self.rows.min(axis=1), self.weight))
         assert lost.low is not None
         assert lost.high is not None
-        return lost, Interval(self._waste(value), self._waste(lost.low), self._waste(lost.high))
+        return lost, Interval(self._excess(value), self._excess(lost.low), self._excess(lost.high))
 
-    def _waste(self, lost: float) -> float:
+    def _excess(self, lost: float) -> float:
         """The share of compute that an extra loss of `lost` over the optimum wastes."""
         return float(-np.expm1(-max(float(self.curve.lost(self.curve.loss[-1] + lost)), 0.0)))
 
@@ -82,7 +82,7 @@ def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, A
     capped = len(order) > SHORTLIST + 1500
     kept = order
     if capped:
-        moe = ranking.field.lattice.is_moe[order]
+        moe = ranking.feasible.lattice.is_moe[order]
         rest = order[SHORTLIST:]
         kept = np.concatenate(
             [order[:SHORTLIST], order[moe][:300], order[~moe][:300], rest[:: max(1, len(rest) // 1500)]]
@@ -96,17 +96,17 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
 
     `distinct` are the designs that differ to the laws, `extra` those that will be shown beside them.
     """
-    jury = ranking.jury
+    ensemble = ranking.ensemble
     if (
         ranking.cost is not None
-        or len(jury) != 1
-        or not jury[0].fitted
-        or not any(voice.n_draws for voice in jury[0].voices)
+        or len(ensemble) != 1
+        or not ensemble[0].fitted
+        or not any(predictor.n_draws for predictor in ensemble[0].predictors)
     ):
         return None
     index, counted, capped = shortlist(ranking, distinct, extra)
-    some = ranking.field.take(index)
-    rows, weight, dropped = draws_of(jury[0], some)
+    some = ranking.feasible.take(index)
+    rows, weight, dropped = draws_of(ensemble[0], some)
     if not len(rows):
         return None
     behind = rows - rows[:, [int(np.flatnonzero(index == chosen)[0])]]
@@ -135,14 +135,14 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
     )
 
 
-def draws_of(juror: Juror, some: Field) -> tuple[Array, Array, int]:
+def draws_of(member: Member, some: FeasibleSet) -> tuple[Array, Array, int]:
     """Losses of every usable draw of every law (draws, m), their weights, and how many draws were dropped."""
     rows, weights, dropped = [], [], 0
-    for share, voice in zip(juror.weights, juror.voices, strict=True):
-        if share == 0 or not voice.n_draws:
+    for share, predictor in zip(member.weights, member.predictors, strict=True):
+        if share == 0 or not predictor.n_draws:
             continue
-        losses = voice.draw_losses(voice.read(some.design), MAX_DRAWS)
-        dropped += min(voice.n_draws, MAX_DRAWS) - len(losses)
+        losses = predictor.draw_losses(predictor.read(some.design), MAX_DRAWS)
+        dropped += min(predictor.n_draws, MAX_DRAWS) - len(losses)
         if len(losses):
             rows.append(np.where(np.isnan(losses), np.inf, losses))
             weights.append(np.full(len(losses), share / len(losses)))
@@ -152,12 +152,12 @@ def draws_of(juror: Juror, some: Field) -> tuple[Array, Array, int]:
     return np.concatenate(rows), weight / weight.sum(), dropped
 
 
-def _optimum(ranking: Ranking, chosen: int, some: Field, winners: Array, weight: Array) -> dict[str, Interval]:
+def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, winners: Array, weight: Array) -> dict[str, Interval]:
     """Where the optimum lies: for each property, the chosen design's value, p10 and p90 of the draws' own choices.
 
     What the laws leave undetermined spans at least the designs that are one to them with the chosen one.
     """
-    tied = ranking.field.take(twins(ranking, chosen))
+    tied = ranking.feasible.take(equivalents(ranking, chosen))
     columns = {
         "params_total": lambda f: f.lattice.params_total,
         "params_active": lambda f: f.lattice.params_active,
@@ -169,7 +169,7 @@ def _optimum(ranking: Ranking, chosen: int, some: Field, winners: Array, weight:
     for name, column in columns.items():
         low, high = quantiles(np.asarray(column(some), float)[winners], weight)
         same = np.asarray(column(tied), float)
-        value = float(column(ranking.field)[chosen])
+        value = float(column(ranking.feasible)[chosen])
         if name == "granularity" and not ranking.sees_granularity:
             result[name] = Interval(value)  # undetermined by these laws: no interval is theirs to give
             continue

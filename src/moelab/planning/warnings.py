@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moelab.laws import get_rule
-from moelab.planning.absurd import warn_absurd
 from moelab.planning.candidate import Candidate
 from moelab.planning.ranking import Ranking
+from moelab.planning.sanity import HOPELESS, guesses_of, worse_than_guessing
 from moelab.planning.uncertainty import Decision
 from moelab.quantities import format_number
 
@@ -27,7 +27,7 @@ def warnings_of(
     """
     best = plan.best
     return [
-        *warn_absurd(plan, ranking),
+        *_sanity(plan, ranking),
         *_extrapolations(plan, best),
         *_reuse(best),
         *_ends(plan),
@@ -37,6 +37,24 @@ def warnings_of(
         *_draws(decision),
         *_rules(best),
     ]
+
+
+def _sanity(plan: "Plan", ranking: Ranking) -> list[str]:
+    """Sentences for a plan that no run supports, or that some law thinks worse than guessing."""
+    guesses, lines = guesses_of(plan.space.vocab_size, ranking), []
+    told = [plan.best.loss[law].extrapolation for law in guesses if plan.best.loss[law].value is not None]
+    known = [far for far in told if far is not None]
+    if known and min(known) > HOPELESS:
+        lines.append(
+            "predictions are meaningless here: every voting law whose range is known is a factor of "
+            f"{10 ** min(known):.3g} or more outside the runs it was fitted on"
+        )
+    for law, loss in worse_than_guessing(plan, guesses).items():
+        lines.append(
+            f"predictions are meaningless here: {law} gives the best design a loss of {loss:.3g}, worse than guessing, "
+            f"ln(vocab_size) = {guesses[law]:.3g}"
+        )
+    return lines
 
 
 def _extrapolations(plan: "Plan", best: Candidate) -> list[str]:
@@ -76,7 +94,7 @@ def _ends(plan: "Plan") -> list[str]:
 
 def _votes(plan: "Plan", ranking: Ranking, by_all: Candidate | None) -> list[str]:
     """Where not every voting law covers the winner, or its dense rival: who is silent, and the best by all."""
-    total, lines = len(ranking.jury), []
+    total, lines = len(ranking.ensemble), []
     if total < 2:
         return []
     shown = [("the winner", plan.best)]
@@ -86,7 +104,10 @@ def _votes(plan: "Plan", ranking: Ranking, by_all: Candidate | None) -> list[str
         silent = [law for law in plan.voting if design.loss[law].value is None]
         if not silent:
             continue
-        votes = sum(all(design.loss[voice.id].value is not None for voice in juror.voices) for juror in ranking.jury)
+        votes = sum(
+            all(design.loss[predictor.id].value is not None for predictor in member.predictors)
+            for member in ranking.ensemble
+        )
         why = "; ".join(f"{law}: {design.loss[law].not_covered}" for law in silent)
         line = f"{name} has {votes} of {total} votes ({why})"
         if design is plan.best:
@@ -105,11 +126,11 @@ def _silence(plan: "Plan", ranking: Ranking) -> list[str]:
         return [
             f"no {kind} design reaches the target loss"
             for kind, best in kinds
-            if best is None and kind.lower() in ranking.field.lattice.space.kinds
+            if best is None and kind.lower() in ranking.feasible.lattice.space.kinds
         ]
-    if "dense" in ranking.field.lattice.space.kinds and plan.best_dense is None and plan.best.is_moe:
+    if "dense" in ranking.feasible.lattice.space.kinds and plan.best_dense is None and plan.best.is_moe:
         lines.append("no voting law covers dense models: MoE and dense are not compared")
-    if "moe" in ranking.field.lattice.space.kinds and plan.best_moe is None:
+    if "moe" in ranking.feasible.lattice.space.kinds and plan.best_moe is None:
         lines.append("no voting law covers MoE models: only dense designs are ranked")
     return lines
 

@@ -1,6 +1,6 @@
 """Figures of plans: candidate designs with their intervals, and predictions against the runs that tested them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -51,6 +51,25 @@ def verification(table: Any, *, title: str = "") -> Any:
         )
     )
     return theme.finish(_interval_rows(rows, x, under=[band, bar], over=number, gap=30), title, left_out)
+
+
+def budget_slices(slices: Mapping[str, list[Row]], *, title: str = "") -> Any:
+    """Best loss at the budget against activation rate, sparsity and granularity: a panel per axis, a line per law.
+
+    Each row holds the axis by its name, `loss` and `law`; axes without rows are left out.
+    """
+    titles = {"activation_rate": "activation rate", "sparsity": "sparsity 1 - K/E", "granularity": "granularity"}
+    panels = [_budget_slice(name, rows, titles[name]) for name, rows in slices.items() if rows]
+    return theme.finish(alt.concat(*panels, columns=3, spacing=24), title)
+
+
+def _budget_slice(name: str, rows: list[Row], title: str) -> Any:
+    laws = unique(row["law"] for row in rows)
+    color = alt.Color("law:N", scale=alt.Scale(domain=laws, range=theme.LAW_COLORS[: len(laws)]))
+    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss at the budget")
+    x = theme.quantity_x(name, rows, title, log=name == "activation_rate")
+    base = alt.Chart(theme.data(rows)).encode(x, y, color)
+    return alt.layer(base.mark_line(), base.mark_point(filled=True)).properties(width=240, height=260)
 
 
 class _Loss:

@@ -1,4 +1,4 @@
-"""Many runs: designs, executors, and the whole loop from text to a verified recommendation.
+"""The loop over many runs: from text to a verified recommendation, its findings and its page.
 
 The names below load their file when first used: a worker that only trains needs neither laws nor figures.
 """
@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from moelab.studies.build import build_runs as build_runs
     from moelab.studies.config import StudyConfig as StudyConfig
     from moelab.studies.config import Sweep as Sweep
-    from moelab.studies.designs import DESIGNS as DESIGNS
-    from moelab.studies.designs import RunGrid as RunGrid
-    from moelab.studies.designs import matching as matching
-    from moelab.studies.executors import ExecutorConfig as ExecutorConfig
-    from moelab.studies.executors import run_all as run_all
     from moelab.studies.outcome import StudyOutcome as StudyOutcome
     from moelab.studies.study import READY as READY
     from moelab.studies.study import load_study as load_study
@@ -23,8 +18,6 @@ if TYPE_CHECKING:
 _FILES = {
     "build": ("build_runs",),
     "config": ("StudyConfig", "Sweep"),
-    "designs": ("DESIGNS", "RunGrid", "matching"),
-    "executors": ("ExecutorConfig", "run_all"),
     "outcome": ("StudyOutcome",),
     "study": ("READY", "load_study", "run_study"),
 }

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from moelab.errors import InputError
-from moelab.fitting import Comparison, compare
-from moelab.planning import Budget, Plan, Space, plan
+from moelab.fitting import Comparison, compare_laws
+from moelab.planning import Budget, Plan, Space
+from moelab.planning.plan import plan
 from moelab.runs import RunRecord
 from moelab.studies.config import FitStep, PlanStep, StudyConfig
 
@@ -44,7 +45,7 @@ def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
 
 
 def _fit(step: FitStep, table: pl.DataFrame) -> Comparison:
-    return compare(
+    return compare_laws(
         table,
         step.laws,
         holdout=step.holdout or None,

@@ -7,8 +7,7 @@ from moelab.studies.analysis import Analysis
 from moelab.studies.config import PlanStep, StudyConfig
 from moelab.studies.findings import Finding
 from moelab.studies.findings.base import judge_margin, mean_designs
-from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import StageOutcome, Trained
+from moelab.studies.stages import SeedNoise, StageOutcome, Trained
 from moelab.studies.verify import ROLES, Verdict, Verified
 
 

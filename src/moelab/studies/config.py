@@ -1,21 +1,23 @@
 """What a study is: the text, the runs, the laws fitted to them, what is planned, and what is trained to check it."""
 
-from typing import Annotated, Any, Self
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, create_model, field_validator, model_validator
 
 from moelab.config import Config, Count, CountOrZero, Fraction, Positive
 from moelab.data import PrepareConfig
 from moelab.errors import InputError
+from moelab.executors.options import ExecutorConfig
+from moelab.experiments import RunGrid, RunSource, parse_source
+from moelab.experiments.base import check_once
+from moelab.experiments.grid import NO_PARENT
+from moelab.experiments.ladder import Ladder
+from moelab.experiments.learning_rate import LearningRateRule
+from moelab.experiments.mixtures import MixtureOfTokens
+from moelab.runs import RunConfig
 from moelab.serving import Traffic
-from moelab.studies.designs import RunGrid, RunSource, parse_source
-from moelab.studies.designs.base import check_once
-from moelab.studies.designs.grid import NO_PARENT
-from moelab.studies.designs.ladder import Ladder
-from moelab.studies.designs.learning_rate import LearningRateRule
-from moelab.studies.designs.mixtures import MixtureOfTokens
-from moelab.studies.executors.options import ExecutorConfig
-from moelab.studies.partial import check_base
 
 RATE = "train.learning_rate"
 OWN_TEXT = "every run reads the study's own text, prepared from its `data`; leave it out"
@@ -191,3 +193,31 @@ class StudyConfig(Config):
             if isinstance(source, MixtureOfTokens) or (isinstance(source, Ladder) and source.branch):
                 kind = "mixture_of_tokens" if isinstance(source, MixtureOfTokens) else "a branched ladder"
                 raise ValueError(f"learning_rate.batch: {source.name} is {kind}, planned for one batch; leave it out")
+
+
+def check_base(base: dict[str, Any], where: str = "base") -> None:
+    """Check the values there are; what is missing may still come from a stage, a sweep or an entry.
+
+    What holds between fields (a batch of whole sequences) is checked when the run is built. Raises InputError naming
+    the field and what it allows.
+    """
+    _partial(RunConfig).parse(base, where)
+
+
+@cache
+def _partial(whole: type[BaseModel]) -> type[Config]:
+    """The same fields, none of them required, without the rules between them; configs inside likewise."""
+    fields: dict[str, Any] = {}
+    for name, info in whole.model_fields.items():
+        kind = _annotation(info.annotation)
+        for rule in info.metadata:
+            kind = Annotated[kind, rule]
+        fields[name] = (kind | None, None)
+    return create_model(whole.__name__, __base__=Config, **fields)
+
+
+def _annotation(annotation: Any) -> Any:
+    """A configuration class, alone or with None, made partial; anything else as it is."""
+    choices = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    inner = next((each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    return annotation if inner is None else _partial(inner)

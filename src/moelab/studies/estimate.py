@@ -9,13 +9,13 @@ from typing import Any
 from moelab.architecture import count_parameters
 from moelab.data import Dataset
 from moelab.errors import InputError
+from moelab.executors.local import local_workers
+from moelab.executors.memory import run_memory
+from moelab.executors.order import Needs
+from moelab.executors.slurm import slurm_workers
+from moelab.experiments import Match, match_runs
 from moelab.runs import RunConfig, RunFolder, run_columns
 from moelab.studies.config import StudyConfig
-from moelab.studies.designs import Match, matching
-from moelab.studies.executors.local import local_workers
-from moelab.studies.executors.memory import run_memory
-from moelab.studies.executors.order import Needs
-from moelab.studies.executors.slurm import slurm_workers
 from moelab.studies.folder import StudyFolder
 from moelab.studies.speeds import Speeds, measure
 from moelab.studies.steps import Step, own_flops, study_steps
@@ -81,7 +81,7 @@ class Estimate:
     @property
     def matches(self) -> list[Match]:
         """How well the runs that are meant to cost the same do."""
-        return matching([config for each in self.steps if each.step.name != "sweep" for config in each.step.planned])
+        return match_runs([config for each in self.steps if each.step.name != "sweep" for config in each.step.planned])
 
     @property
     def train_flops(self) -> float:
@@ -104,7 +104,7 @@ class Estimate:
             "text_bytes": self.text_bytes,
             "memory_bytes": self.memory_bytes,
             "steps": [each.to_dict() for each in self.steps],
-            "matching": [asdict(each) | {"spread": each.spread} for each in self.matches],
+            "match_runs": [asdict(each) | {"spread": each.spread} for each in self.matches],
             "runs": [each.to_dict() for each in self.runs],
         }
 

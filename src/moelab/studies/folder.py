@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError
+from moelab.executors.options import ExecutorConfig
 from moelab.files import make_folder, write_json
 from moelab.lease import Terms, hold
 from moelab.studies.config import StudyConfig
-from moelab.studies.executors.options import ExecutorConfig
 
 _STUDY = "study.yaml"
 

@@ -3,14 +3,14 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from moelab.experiments import Match, match_runs
+from moelab.fitting.fit_file import fit_to_json
 from moelab.planning import Plan
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
-from moelab.studies.designs import Match, matching
 from moelab.studies.findings import Finding
 from moelab.studies.folder import StudyFolder
-from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import StageOutcome, Trained, each_once
+from moelab.studies.stages import SeedNoise, StageOutcome, Trained, each_once
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
@@ -75,7 +75,7 @@ class StudyOutcome:
     @property
     def matches(self) -> list[Match]:
         """How well the runs that were meant to cost the same do."""
-        return matching([config for config, _ in self.every])
+        return match_runs([config for config, _ in self.every])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab study --json` prints."""
@@ -90,8 +90,8 @@ class StudyOutcome:
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "stages": {each.stage.name: each.chosen for each in self.stages},
             "findings": {each.name: each.data for each in self.findings},
-            "matching": [asdict(each) | {"spread": each.spread} for each in self.matches],
-            "fits": {name: fitted.to_json(draws=False) for name, fitted in comparison.fits.items()}
+            "match_runs": [asdict(each) | {"spread": each.spread} for each in self.matches],
+            "fits": {name: fit_to_json(fitted, draws=False) for name, fitted in comparison.fits.items()}
             if comparison
             else {},
             "unfitted": self.unfitted,

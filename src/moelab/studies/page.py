@@ -1,12 +1,16 @@
 """The study's report: one self-contained page that opens with the answer and shows what it rests on."""
 
+import polars as pl
+
 from moelab.quantities import format_number, format_seconds
 from moelab.report import Fact, Page, Section, write_page
+from moelab.runs.table import save_table
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.page_plan import laws_section, plan_section, verified_section
-from moelab.studies.page_runs import method_section, runs_section
-from moelab.studies.stages import each_once
+from moelab.studies.page_runs import method_section, runs_section, runs_table
+from moelab.studies.stages import Trained, each_once
+from moelab.studies.training import StudyContext
 
 
 def write_report(outcome: StudyOutcome, repeat: str) -> None:
@@ -62,3 +66,45 @@ def _facts(outcome: StudyOutcome) -> list[Fact]:
 
 def _power(value: float) -> str:
     return f"{value:.2g}".replace("e+", "e")
+
+
+def report_diverged(context: StudyContext, why: str, repeat: str) -> None:
+    """Write `report.html` and `runs.csv` of a study that ended for this reason, with all the runs it had trained."""
+    folder, once = context.folder, each_once(context.seen)
+    rows = [record.row() for _, record in once]
+    save_table(pl.DataFrame(rows, infer_schema_length=None), folder.path / "runs.csv")
+    diverged = [pair for pair in once if pair[1].loss is None]
+    page = Page(
+        title=context.study.title,
+        answer=[f"This study has no answer: {why.removeprefix('study: ')}.", *advice(diverged)],
+        sections=[
+            Section(
+                "The runs",
+                text=[
+                    f"{len(diverged)} of {len(once)} runs diverged: at the step given, their training loss was no "
+                    "finite number any more. What depends on them was not trained."
+                ],
+                tables=[runs_table(once)],
+                warnings=[f"run {name} failed: {reason}" for name, reason in context.failed.items()],
+            )
+        ],
+        versions=once[0][1].versions,
+        repeat=[repeat],
+    )
+    write_page(page, folder.report)
+
+
+def advice(diverged: list[Trained]) -> list[str]:
+    """What to change, by what the runs that diverged had in common."""
+    trains = [config.train for config, _ in diverged]
+    rates = [train.learning_rate for train in trains]
+    span = f"{min(rates):g}" if min(rates) == max(rates) else f"{min(rates):g} to {max(rates):g}"
+    said = [f"Their learning rates were {span}: try lower ones, such as {min(rates) / 10:.2g}."]
+    if any(train.grad_clip == 0 for train in trains):
+        said.append("Gradients were not clipped: set `train.grad_clip` to 1.")
+    after = sum((record.stopped_at or 0) > config.train.warmup for config, record in diverged)
+    if after:
+        said.append(f"{after} got past their warm-up: a longer one (`train.warmup_fraction`) may help as well.")
+    if any(train.precision == "bf16" for train in trains):
+        said.append("Some were trained in bf16: `train.precision: fp32` tells whether that is why.")
+    return [*said, "A study that has been changed needs a folder of its own (`--out`)."]

@@ -1,9 +1,9 @@
 """Sections of a study's report that belong to its designs: what was matched, and what each stage chose."""
 
+from moelab.experiments import Match
 from moelab.report import Section, Table
 from moelab.runs import run_columns
 from moelab.studies.answer import describe_model
-from moelab.studies.designs import Match
 from moelab.studies.findings.base import power
 from moelab.studies.stages import StageOutcome
 

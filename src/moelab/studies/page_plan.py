@@ -1,7 +1,7 @@
 """Sections of a study's report on its laws: how well they fit, what they recommend, and what that measured."""
 
 from moelab.fitting import Comparison
-from moelab.fitting.plots import fit_rows
+from moelab.fitting.fitted import fit_rows
 from moelab.planning import Candidate, Plan
 from moelab.report import Figure, Section, Table, figures
 from moelab.studies.answer import describe_model

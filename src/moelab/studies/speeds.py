@@ -10,9 +10,9 @@ import numpy as np
 
 from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
+from moelab.executors.probe import probe_text, tokens_per_second
 from moelab.runs import RunConfig, run_columns
 from moelab.runs.folder import find_runs
-from moelab.studies.probe import probe_text, tokens_per_second
 from moelab.studies.steps import shape
 
 _MOST_PROBES = 6

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from moelab.experiments.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.files import sha256_json
 from moelab.runs import RunConfig, run_columns
-from moelab.studies.check import check_names, check_plan
+from moelab.studies.build import preview
 from moelab.studies.config import StudyConfig
-from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
-from moelab.studies.preview import preview
-from moelab.studies.text import check_text, tokens_there
+from moelab.studies.text import check_names, check_plan, check_text, tokens_there
 
 
 @dataclass(frozen=True, kw_only=True)

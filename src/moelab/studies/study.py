@@ -12,23 +12,21 @@ import yaml
 
 from moelab.data.progress import rich_report, silent
 from moelab.errors import InputError, MoelabError
+from moelab.executors import session
+from moelab.executors.display import Display
 from moelab.fitting import save_fits
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer, best_design
-from moelab.studies.check import check_plan, check_study
+from moelab.studies.build import preview
 from moelab.studies.config import StudyConfig
-from moelab.studies.display import Display
-from moelab.studies.diverged import report_diverged
-from moelab.studies.executors import session
 from moelab.studies.findings import find_all
 from moelab.studies.folder import StudyFolder
-from moelab.studies.noise import seed_noise
 from moelab.studies.outcome import StudyOutcome
-from moelab.studies.page import write_report
-from moelab.studies.preview import preview
-from moelab.studies.stages import AllDiverged
-from moelab.studies.training import Workshop
+from moelab.studies.page import report_diverged, write_report
+from moelab.studies.stages import AllDiverged, seed_noise
+from moelab.studies.text import check_plan, check_study
+from moelab.studies.training import StudyContext
 from moelab.studies.verify import judge, verify
 
 READY = (
@@ -61,42 +59,42 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
     much failed, or diverged, that the study cannot go on (where all diverged, a report says what was tried).
     """
     folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
-    workshop = Workshop(
+    context = StudyContext(
         study=study, folder=folder, display=display, executor=study.executor, workers=workers or study.workers
     )
     check_study(study, folder)
     folder.claim(study)
     with session(study.executor):
         try:
-            return _run(workshop, started, quiet)
+            return _run(context, started, quiet)
         except AllDiverged as error:
-            report_diverged(workshop, str(error), _command(study, folder))
+            report_diverged(context, str(error), _command(study, folder))
             raise MoelabError(f"{error}; {folder.report} says where, and what to change") from None
         finally:
             display.close()
 
 
-def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
-    study, folder, display = workshop.study, workshop.folder, workshop.display
+def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
+    study, folder, display = context.study, context.folder, context.display
     display.stage("Preparing the text")
     with rich_report() if not quiet else _silent() as report:
-        dataset = workshop.prepare_data(report)
+        dataset = context.prepare_data(report)
     check_plan(study, preview(study), len(dataset.train) - 1)
     common: dict[str, Any] = {}
     sweep = None
     if study.sweep is not None:
         display.stage(f"Choosing {study.sweep.field} by a short sweep")
-        sweep = workshop.sweep(study.sweep, dataset)
+        sweep = context.sweep(study.sweep, dataset)
         common = {sweep.field: sweep.chosen}
         tried = ", ".join(f"{value:g}: {loss:.3f}" for value, loss in sweep.losses.items())
         display.say(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
     stages = []
     for stage in study.stages:
         display.stage(f"Stage {stage.name}: its winner sets {', '.join(stage.carry)}")
-        stages.append(workshop.stage(stage, common, dataset))
+        stages.append(context.stage(stage, common, dataset))
         common |= stages[-1].chosen
     display.stage("Training the runs of the study" if study.fit is None else "Training the runs for the laws")
-    trained = workshop.designs(common, dataset)
+    trained = context.designs(common, dataset)
     every = [pair for stage in stages for pair in stage.trained] + trained
     noise = seed_noise(every)
     display.stage("Analysing")
@@ -106,7 +104,7 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
     verified, verdict = [], None
     if analysis.plan is not None and analysis.comparison is not None and study.verify is not None:
         display.stage("Training the recommendation and its rival")
-        verified = verify(workshop, analysis.plan, analysis.comparison, common, dataset)
+        verified = verify(context, analysis.plan, analysis.comparison, common, dataset)
         verdict = judge(verified, noise)
     outcome = StudyOutcome(
         study=study,
@@ -121,7 +119,7 @@ def _run(workshop: Workshop, started: float, quiet: bool) -> StudyOutcome:
         verdict=verdict,
         answer=answer(study, stages, findings, analysis, verified, verdict, best_design(trained, noise)),
         seconds=time.monotonic() - started,
-        failed=workshop.failed,
+        failed=context.failed,
     )
     _write(outcome)
     return outcome

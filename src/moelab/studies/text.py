@@ -8,8 +8,13 @@ from moelab.data.archives import default_cache
 from moelab.data.sources import open_sources
 from moelab.data.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, tokenizer_bytes
 from moelab.errors import InputError
+from moelab.laws import get_law
+from moelab.planning import Space
 from moelab.runs import RunConfig
+from moelab.serving import load_hardware
+from moelab.studies.build import preview
 from moelab.studies.config import StudyConfig
+from moelab.studies.folder import StudyFolder
 
 
 def check_text(study: StudyConfig, *, prepare: bool) -> None:
@@ -89,3 +94,39 @@ def _repeats(config: RunConfig, there: int | None) -> str | None:
     what = "reuse: fresh text for" if fresh else f"dense_flops: at {dense}, fresh text for"
     instead = "less FLOPs, more text (data), or no `fresh` in reuse" if fresh else "less FLOPs or more text (data)"
     return f"{what} {config.name} is {tokens:,} tokens, there are {min(limits):,}; give {instead}"
+
+
+def check_study(study: StudyConfig, folder: StudyFolder) -> None:
+    """Raises InputError naming the first law, space, device, source, design or budget that cannot be used."""
+    check_names(study)
+    check_text(study, prepare=True)
+    check_plan(study, preview(study), tokens_there(study, folder.data))
+
+
+def check_plan(study: StudyConfig, parts: dict[str, list[RunConfig]], there: int | None) -> None:
+    """Raises InputError naming the entry for which the text, of `there` tokens, is not enough.
+
+    Of the parts that `preview` gives; not of those that wait for the winner of a stage, which may be another design.
+    """
+    for name, configs in parts.items():
+        check_runs(study, configs, there)
+        if name.startswith("stage "):
+            break
+
+
+def check_names(study: StudyConfig) -> None:
+    """Raises InputError naming the first law, space or device that is not there."""
+    for name in study.fit.laws if study.fit is not None else []:
+        if name != "all":
+            _named(f"study {study.name}, fit.laws", get_law, name)
+    if study.plan is not None:
+        Space.parse(study.plan.space, f"study {study.name}, plan.space")
+    _named(f"study {study.name}, serving.hardware", load_hardware, study.serving.hardware)
+
+
+def _named(field: str, load: object, name: str) -> None:
+    assert callable(load)
+    try:
+        load(name)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None

@@ -5,16 +5,17 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from moelab.data import Dataset, prepare
+from moelab.data import Dataset
+from moelab.data.prepare import prepare
 from moelab.data.progress import Report
 from moelab.errors import MoelabError
+from moelab.executors import ExecutorConfig, run_all
+from moelab.executors.display import Display
+from moelab.experiments import RunSource
+from moelab.experiments.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.runs import RunConfig
 from moelab.studies.build import build_runs
 from moelab.studies.config import Stage, StudyConfig, Sweep
-from moelab.studies.designs import RunSource
-from moelab.studies.designs.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
-from moelab.studies.display import Display
-from moelab.studies.executors import ExecutorConfig, run_all
 from moelab.studies.folder import StudyFolder
 from moelab.studies.stages import AllDiverged, StageOutcome, Trained, choose
 from moelab.studies.text import check_runs
@@ -36,7 +37,7 @@ class SweepOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class StudyContext:
     """What every step that trains needs. `seen` gathers all runs that ended, `failed` why others did not."""
 
     study: StudyConfig

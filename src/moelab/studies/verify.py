@@ -7,12 +7,12 @@ from moelab.architecture import ModelConfig
 from moelab.data import Dataset
 from moelab.fitting import Comparison
 from moelab.planning import Candidate, Plan
-from moelab.planning.rivals import strict_pair
+from moelab.planning.baselines import strict_pair
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.build import build_run, with_rates
 from moelab.studies.config import StudyConfig, VerifyStep
-from moelab.studies.noise import SeedNoise
-from moelab.studies.training import Workshop
+from moelab.studies.stages import SeedNoise
+from moelab.studies.training import StudyContext
 
 ROLES = {
     "recommended": "recommended model",
@@ -82,16 +82,16 @@ def contestants(plan: Plan) -> dict[str, Candidate]:
 
 
 def verify(
-    workshop: Workshop, plan: Plan, comparison: Comparison, common: dict[str, Any], dataset: Dataset
+    context: StudyContext, plan: Plan, comparison: Comparison, common: dict[str, Any], dataset: Dataset
 ) -> list[Verified]:
     """Train the contestants with every seed asked for; set each law's prediction beside the measured loss."""
-    study, step = workshop.study, workshop.study.verify
+    study, step = context.study, context.study.verify
     if step is None:
         return []
     jobs = [(job, seed) for job in _jobs(step, plan, len(dataset.train) - 1) for seed in step.seeds]
-    configs = [contestant_run(study, job, seed, str(workshop.folder.data), common) for job, seed in jobs]
-    resolved = [workshop.resolve(config, dataset) for config in configs]
-    trained = {config.run_id: (config, record) for config, record in workshop.train(resolved, dataset)}
+    configs = [contestant_run(study, job, seed, str(context.folder.data), common) for job, seed in jobs]
+    resolved = [context.resolve(config, dataset) for config in configs]
+    trained = {config.run_id: (config, record) for config, record in context.train(resolved, dataset)}
     found = []
     for (job, _), wanted in zip(jobs, resolved, strict=True):
         if wanted.run_id in trained:

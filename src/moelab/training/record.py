@@ -5,12 +5,12 @@ import platform
 import numpy as np
 import torch
 
-from moelab import __version__
 from moelab.evaluation import Evaluation
 from moelab.model import native
 from moelab.runs import RunConfig, RunRecord, TrainConfig, run_columns
 from moelab.training.checkpoint import Progress
 from moelab.training.memory import peak_memory_bytes
+from moelab.version import __version__
 
 
 def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float) -> RunRecord:

@@ -4,24 +4,23 @@ from collections.abc import Callable
 
 from moelab.studies.config import StudyConfig
 from moelab.studies.findings.base import Evidence, Finding, evidence
-from moelab.studies.findings.equal_resources import equal_resources
-from moelab.studies.findings.experts import expansion, granularity
-from moelab.studies.findings.isoflop import isoflop
-from moelab.studies.findings.mixtures import mixture_of_tokens
-from moelab.studies.findings.overtraining import overtraining
-from moelab.studies.findings.rates import ladder, learning_rate
-from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import Trained
+from moelab.studies.findings.equal_resources import equal_resources_finding
+from moelab.studies.findings.experts import expansion_finding, granularity_finding
+from moelab.studies.findings.isoflop import isoflop_finding
+from moelab.studies.findings.mixtures import mixture_of_tokens_finding
+from moelab.studies.findings.overtraining import overtraining_finding
+from moelab.studies.findings.rates import ladder_finding, learning_rate_finding
+from moelab.studies.stages import SeedNoise, Trained
 
 ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
-    "isoflop": isoflop,
-    "granularity": granularity,
-    "expansion": expansion,
-    "equal_resources": equal_resources,
-    "overtraining": overtraining,
-    "ladder": ladder,
-    "learning_rate": learning_rate,
-    "mixture_of_tokens": mixture_of_tokens,
+    "isoflop": isoflop_finding,
+    "granularity": granularity_finding,
+    "expansion": expansion_finding,
+    "equal_resources": equal_resources_finding,
+    "overtraining": overtraining_finding,
+    "ladder": ladder_finding,
+    "learning_rate": learning_rate_finding,
+    "mixture_of_tokens": mixture_of_tokens_finding,
 }
 """Grids and repeats have no question of their own: laws and noise read them."""
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from moelab.experiments import RunSource
 from moelab.report import Fact, Section
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import StudyConfig
-from moelab.studies.designs import RunSource
-from moelab.studies.noise import SeedNoise
-from moelab.studies.stages import Trained, each_once, same_design
+from moelab.studies.stages import SeedNoise, Trained, each_once, same_design
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from moelab.studies.findings.slices import Curves, said
 _NAMES = {"fresh": "MoE, fresh text", "strict": "MoE, strict reuse", "loose": "MoE, loose reuse"}
 
 
-def equal_resources(found: Evidence) -> Finding:
+def equal_resources_finding(found: Evidence) -> Finding:
     """Budget by budget: loss over the activation rate, and the verdict against dense at C and 2C."""
     sentences, figures, rows, facts, data = [], [], [], [], {}
     for budget, designs in found.by(lambda d: d.label("budget")).items():

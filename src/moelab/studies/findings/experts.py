@@ -11,7 +11,7 @@ from moelab.studies.findings.base import Design, Evidence, Finding, diverged_war
 from moelab.studies.findings.slices import Curves, said
 
 
-def granularity(found: Evidence) -> Finding:
+def granularity_finding(found: Evidence) -> Finding:
     """The best G at each budget, what G = 1 loses, and the dense twin."""
     curves, sentences, facts, rows, data = Curves(), [], [], [], {}
     optima: dict[str, float] = {}
@@ -53,7 +53,7 @@ def granularity(found: Evidence) -> Finding:
     return Finding(name=found.source.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
 
 
-def expansion(found: Evidence) -> Finding:
+def expansion_finding(found: Evidence) -> Finding:
     """What each doubling of the experts gains at each size, and whether the gain shrinks as models grow."""
     curves, sentences, rows, data = Curves(), [], [], {}
     slopes: list[tuple[float, float]] = []

@@ -12,7 +12,7 @@ from moelab.studies.findings.base import Design, Evidence, Finding, diverged_war
 from moelab.studies.findings.slices import Curves, said
 
 
-def isoflop(found: Evidence) -> Finding:
+def isoflop_finding(found: Evidence) -> Finding:
     """Budget by budget: a parabola per sparsity, and the surface over both."""
     sentences, figures, rows, data = [], [], [], {}
     facts: list[Fact] = []

@@ -10,7 +10,7 @@ from moelab.studies.findings.base import Design, Evidence, Finding, diverged_war
 _NAMES = {"dense": "dense", "token choice": "token choice", "mixture": "MoT", "transition": "MoT, then token choice"}
 
 
-def mixture_of_tokens(found: Evidence) -> Finding:
+def mixture_of_tokens_finding(found: Evidence) -> Finding:
     """Budget by budget: the share of the steps to the dense final loss, and the leak-free losses at the end."""
     sentences, charts, rows, facts, data = [], [], [], [], {}
     for budget, designs in found.by(lambda d: d.label("budget")).items():

@@ -56,7 +56,7 @@ class Ladder:
         return float(np.exp(np.interp(np.log(size), np.log(self.sizes), np.log(self.costs))))
 
 
-def overtraining(found: Evidence) -> Finding:
+def overtraining_finding(found: Evidence) -> Finding:
     """Budget by budget: serving cost of each number of experts at the loss of the best with fewest experts."""
     sentences, figures, rows, facts, data = [], [], [], [], {}
     for budget, designs in found.by(lambda d: d.label("budget")).items():

@@ -2,17 +2,17 @@
 
 import numpy as np
 
+from moelab.experiments.ladder import BRANCH_OF
 from moelab.fitting import Slice
 from moelab.laws.catalogue import all_rules
 from moelab.quantities import format_number
 from moelab.report import Figure, Section, Table, figures
 from moelab.runs import run_columns
-from moelab.studies.designs.ladder import BRANCH_OF
 from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
 from moelab.studies.findings.slices import Curves, said
 
 
-def learning_rate(found: Evidence) -> Finding:
+def learning_rate_finding(found: Evidence) -> Finding:
     """Size, budget and batch at a time: the parabola in the logarithm of the rate, and the rules' rates beside it."""
     curves, sentences, rows, data = Curves(), [], [], {}
     several = {name: len({d.label(name) for d in found.designs}) > 1 for name in ("size", "budget")}
@@ -57,7 +57,7 @@ def _rules(design: Design) -> dict[str, float]:
     return found
 
 
-def ladder(found: Evidence) -> Finding:
+def ladder_finding(found: Evidence) -> Finding:
     """What each doubling of the tokens gains at each size, and what branching the shorter runs off a trunk saved."""
     sentences, rows, data = [], [], {}
     for name, designs in found.by(_model).items():

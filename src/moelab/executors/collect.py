@@ -1,0 +1,170 @@
+"""Many runs, trained by whichever workers an executor starts, watched and collected from the folder they write in.
+
+Several studies may be at work on the same runs: a run belongs to whoever holds its lease, and all wait for all.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+
+from moelab.errors import MoelabError
+from moelab.executors.board import Board, Observer, RunMonitor
+from moelab.executors.local import local_workers, open_local
+from moelab.executors.options import ExecutorConfig
+from moelab.executors.order import Needs, Order, Pool
+from moelab.executors.ray import cluster, open_ray, ray_workers
+from moelab.executors.slurm import check_slurm, open_slurm, slurm_workers
+from moelab.runs import RunConfig, RunFolder, RunRecord
+
+POLL_SECONDS = 0.3
+_POLL_PER_RUN = 0.002
+_LEAVE_SECONDS = 20.0
+MOST_DEATHS = 5
+"""A run whose worker died this often without getting on is given up, and so is a study whose workers die at once."""
+
+_OPEN: dict[str, Callable[[Order, ExecutorConfig], AbstractContextManager[Pool]]] = {
+    "local": open_local,
+    "ray": open_ray,
+    "slurm": open_slurm,
+}
+_WORKERS: dict[str, Callable[[Needs, ExecutorConfig, int], int]] = {
+    "local": local_workers,
+    "ray": ray_workers,
+    "slurm": slurm_workers,
+}
+
+
+@contextmanager
+def session(executor: ExecutorConfig) -> Iterator[None]:
+    """What an executor keeps open over all steps of a study. Raises InputError where it is not to be had here."""
+    if executor.kind == "slurm":
+        check_slurm(executor)
+    if executor.kind != "ray":
+        yield
+        return
+    with cluster(executor):
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of many runs: (config, record) of those that ended, in the order asked, and why the others did not."""
+
+    trained: list[tuple[RunConfig, RunRecord]]
+    failed: dict[str, str]
+
+
+def run_all(
+    configs: list[RunConfig],
+    root: Path,
+    data: Path,
+    *,
+    executor: ExecutorConfig,
+    workers: int = 0,
+    name: str = "study",
+    observe: Observer | None = None,
+) -> Outcome:
+    """Train every resolved config that is not finished yet.
+
+    A worker that dies is replaced and its run continues from its checkpoint. A run that fails does not stop the
+    others. `workers` 0 lets the executor choose. Raises InputError for a finished run that was tampered with,
+    MoelabError where the executor cannot work at all.
+    """
+    monitor = RunMonitor(configs, root, executor.patience)
+    monitor.clear_failures()
+    board = monitor.look()
+    if observe is not None:
+        observe(board)
+    if monitor.open:
+        order = _order(configs, monitor, root, data, executor, name)
+        with _OPEN[executor.kind](order, executor) as pool:
+            most = _WORKERS[executor.kind](order.needs, executor, workers)
+            board = _Shift(monitor=monitor, pool=pool, most=most).until_done(observe)
+    return Outcome(
+        trained=[(c, RunFolder(root / c.run_id).load_record()) for c in configs if c.run_id not in board.failed],
+        failed=board.failed,
+    )
+
+
+@dataclass(kw_only=True)
+class _Shift:
+    """Keeps workers at work until every run is finished or failed."""
+
+    monitor: RunMonitor
+    pool: Pool
+    most: int
+    deaths: dict[str, tuple[int, str]] = field(default_factory=dict)
+    early_deaths: int = 0
+
+    def until_done(self, observe: Observer | None) -> Board:
+        while True:
+            for end in self.pool.ended():
+                self._account(end.worker, end.failures, end.death)
+            board = self.monitor.look()
+            if observe is not None:
+                observe(board)
+            if not self.monitor.open:
+                self._let_leave()
+                return board
+            self._staff()
+            time.sleep(max(POLL_SECONDS, _POLL_PER_RUN * len(self.monitor.open)))
+
+    def _let_leave(self) -> None:
+        """Nothing is left to claim, so the workers leave by themselves; a moment for that."""
+        until = time.monotonic() + _LEAVE_SECONDS
+        while self.pool.at_work and time.monotonic() < until:
+            self.pool.ended()
+            time.sleep(0.05)
+
+    def _staff(self) -> None:
+        """Start as many workers as there are runs to be had for them."""
+        idle = sum(1 for worker in self.pool.at_work if not self.monitor.holds(worker))
+        for _ in range(min(self.most - len(self.pool.at_work), self.monitor.free() - idle)):
+            self.pool.start(f"{socket.gethostname()}-{token_hex(4)}")
+
+    def _account(self, worker: str, failures: dict[str, str], death: str | None) -> None:
+        for run_id, reason in failures.items():
+            self.monitor.fail(run_id, reason)
+        if death is None:
+            self.early_deaths = 0
+            return
+        held = self.monitor.held_by(worker)
+        if held is not None:
+            self.monitor.revoke_dead(held, worker)
+            self._count_death(held, death)
+            return
+        self.early_deaths += 1
+        if self.early_deaths >= MOST_DEATHS:
+            raise MoelabError(f"study: workers die before they train anything: {death}")
+
+    def _count_death(self, run_id: str, death: str) -> None:
+        """A run is given up when its workers keep dying at the same place."""
+        place = self.monitor.newest_checkpoint(run_id)
+        before = self.deaths.get(run_id)
+        count = before[0] + 1 if before is not None and before[1] == place else 1
+        self.deaths[run_id] = (count, place)
+        if count >= MOST_DEATHS:
+            reason = f"its worker died {count} times ({death}); is there enough memory?"
+            self.monitor.folders[run_id].save_failure(reason)
+            self.monitor.fail(run_id, reason)
+
+
+def _order(
+    configs: list[RunConfig], monitor: RunMonitor, root: Path, data: Path, executor: ExecutorConfig, name: str
+) -> Order:
+    by_id = {config.run_id: config for config in configs}
+    todo = [by_id[run_id] for run_id in monitor.open]
+    return Order(
+        name=name,
+        configs=[config.to_dict() for config in todo],
+        root=str(root.absolute()),
+        data=str(data.absolute()),
+        checkpoint_seconds=executor.checkpoint_seconds,
+        patience=executor.patience,
+        needs=Needs.of(todo),
+        pin=monitor.free() == len(todo),
+    )

@@ -1,0 +1,102 @@
+"""Fitted laws as JSON: what `moelab fit --out` writes and every `--law FILE` reads."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moelab.errors import InputError
+from moelab.files import read_json, write_json
+from moelab.fitting.fitted import FittedLaw, Holdout
+from moelab.laws import get_law
+
+
+def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
+    """Plain data; `fit_from_json` reads it back when the draws are kept."""
+    result: dict[str, Any] = {
+        "law": fitted.law.id,
+        "n_runs": fitted.n_runs,
+        "coefficients": {name: fitted.interval(name) for name in fitted.law.coefficients},
+        "in_sample": fitted.in_sample,
+        "holdout": asdict(fitted.holdout) if fitted.holdout else None,
+        "objective": fitted.objective,
+        "objective_kind": fitted.objective_kind,
+        "starts": fitted.starts,
+        "starts_agreeing": fitted.starts_agreeing,
+        "at_bound": list(fitted.at_bound),
+        "condition": fitted.condition if np.isfinite(fitted.condition) else None,
+        "held": fitted.held,
+        "free": fitted.free,
+        "ranges": {name: list(limits) for name, limits in fitted.ranges.items()},
+        "notes": list(fitted.notes),
+        "seed_noise": fitted.seed_noise,
+        "interval_rel": fitted.interval_rel,
+        "bootstrap": len(fitted.draws),
+        "cpu_seconds": fitted.cpu_seconds,
+    }
+    if draws:
+        result["measured"] = fitted.measured.tolist()
+        result["predicted"] = fitted.predicted.tolist()
+        result["labels"] = list(fitted.labels)
+        result["kinds"] = list(fitted.kinds)
+        result["draws"] = fitted.draws.tolist()
+    return result
+
+
+def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
+    """The inverse of `fit_to_json`. Raises InputError naming what is missing."""
+    try:
+        law = get_law(value["law"])
+        draws = np.asarray(value["draws"], float).reshape(-1, len(law.coefficients))
+        if not all(np.isfinite(float(value["coefficients"][name]["value"])) for name in law.coefficients):
+            raise ValueError("a coefficient is not a finite number")
+        return FittedLaw(
+            law=law,
+            n_runs=int(value["n_runs"]),
+            coefficients={name: float(value["coefficients"][name]["value"]) for name in law.coefficients},
+            draws=draws,
+            ranges={name: (float(low), float(high)) for name, (low, high) in value["ranges"].items()},
+            objective=float(value["objective"]),
+            objective_kind=str(value["objective_kind"]),
+            starts=int(value["starts"]),
+            starts_agreeing=int(value["starts_agreeing"]),
+            at_bound=tuple(value["at_bound"]),
+            condition=float("inf") if value["condition"] is None else float(value["condition"]),
+            held=dict(value["held"]),
+            in_sample=dict(value["in_sample"]),
+            measured=np.asarray(value["measured"], float),
+            predicted=np.asarray(value["predicted"], float),
+            labels=tuple(value["labels"]),
+            kinds=tuple(value["kinds"]),
+            free=int(value["free"]),
+            cpu_seconds=float(value["cpu_seconds"]),
+            notes=tuple(value["notes"]),
+            seed_noise=value.get("seed_noise"),
+            interval_rel=value.get("interval_rel"),
+            holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
+        )
+    except KeyError as error:
+        raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"fit file: {error}") from None
+
+
+def save_fits(fits: Mapping[str, FittedLaw], path: str | Path) -> None:
+    """Write `{"fits": {LAW_ID: ...}}` with all draws."""
+    write_json(Path(path), {"fits": {law_id: fit_to_json(fitted) for law_id, fitted in fits.items()}})
+
+
+def load_fits(path: str | Path) -> dict[str, FittedLaw]:
+    """Read a fit file. Raises InputError when it is none."""
+    value = read_json(Path(path), "fit file")
+    if not isinstance(value, dict) or not isinstance(value.get("fits"), dict) or not value["fits"]:
+        raise InputError(f'fit file: {path} holds no {{"fits": ...}}; write one with moelab fit --out')
+    fits = {}
+    for law_id, fitted in value["fits"].items():
+        try:
+            fits[law_id] = fit_from_json(fitted)
+        except InputError as error:
+            raise InputError(f"fit file {path}: {law_id}: {str(error).removeprefix('fit file: ')}") from None
+    return fits

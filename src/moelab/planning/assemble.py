@@ -1,0 +1,224 @@
+"""Turns a ranking into a plan: representatives, predictions, regret, trade-off, what binds."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.laws import Design, get_rule
+from moelab.planning import equivalence
+from moelab.planning.budget import Budget
+from moelab.planning.candidate import Candidate, Interval, Prediction
+from moelab.planning.curve import Curve, curve_through
+from moelab.planning.ensemble import Member
+from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
+from moelab.planning.lattice import Lattice
+from moelab.planning.pareto import pareto_front, slice_rows
+from moelab.planning.predictors import Predictor
+from moelab.planning.ranking import Ranking
+from moelab.planning.result import Plan
+from moelab.planning.sanity import refuse_meaningless
+from moelab.planning.sensitivity import binding, sensitivities
+from moelab.planning.uncertainty import Decision, decide
+
+Array = NDArray[Any]
+
+LAW_CURVE_DESIGNS = 4_000
+PARETO = 12
+"""Designs shown of the trade-off between loss, size and price."""
+
+NEAR_WITHOUT_DRAWS = 0.01
+"""Without bootstrap draws, designs that waste at most this share of the compute count as near-equal."""
+
+
+class Answer:
+    """Turns a ranking into a plan; holds what several parts of the answer need."""
+
+    def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
+        self.budget, self.lattice, self.ranking = budget, lattice, ranking
+        self.feasible, self.made = ranking.feasible, dict[int, Candidate]()
+        self.distinct = equivalence.distinct(ranking)
+        moe = self.feasible.lattice.is_moe
+        self.listed = equivalence.listing(ranking, self.distinct, top)
+        self.chosen = self.listed[0]
+        self.dense, self.moe = (
+            None if best is None else self._representative(best)
+            for best in (ranking.best_of(~moe), ranking.best_of(moe))
+        )
+        covering = [v for v in ranking.predictors if ranking.law_results[v.id].best >= 0]
+        self.law_best = {v.id: ranking.law_results[v.id].best for v in covering}
+        self.curves = {v.id: self._law_curve(v) for v in covering}
+        kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
+        ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
+        self.decision: Decision | None = decide(ranking, self.chosen, self.distinct, ranked)
+
+    def _representative(self, index: int) -> int:
+        return equivalence.preferred(self.feasible.lattice, equivalence.equivalents(self.ranking, index))
+
+    def _law_curve(self, predictor: Predictor) -> Curve:
+        """The law's own optimum against compute: the ensemble's where it is one, else over fewer designs."""
+        ranking, alone = self.ranking, Member((predictor,))
+        for member, curve in zip(ranking.ensemble, ranking.curves, strict=True):
+            if member == alone:
+                return curve
+        index = (
+            np.arange(len(self.feasible)) if predictor.law.covers_moe else np.flatnonzero(~self.feasible.lattice.is_moe)
+        )
+        if len(index) > LAW_CURVE_DESIGNS:
+            index = index[np.sort(np.random.default_rng(0).choice(len(index), LAW_CURVE_DESIGNS, replace=False))]
+        law_result = ranking.law_results[predictor.id]
+        index = np.union1d(index, [law_result.best])
+        return curve_through(
+            alone,
+            self.feasible.take(index),
+            self.budget,
+            law_result.loss,
+            self.feasible.train_flops_at(law_result.best),
+        )
+
+    def plan(self) -> Plan:
+        """Everything together. Raises InputError where the best design would be worse than guessing."""
+        from moelab.planning.warnings import warnings_of
+
+        gains = sensitivities(self.ranking, self.lattice, self.budget)
+        near, rule = self._near_equal()
+        lifetime = self.budget.objective == "lifetime-cost"
+        result = Plan(
+            budget=self.budget,
+            space=self.lattice.space,
+            candidates=[self.candidate(i) for i in self.listed],
+            best_dense=None if self.dense is None else self.candidate(self.dense),
+            best_moe=None if self.moe is None else self.candidate(self.moe),
+            pareto=[self.candidate(i) for i in pareto_front(self.ranking, PARETO, lifetime=lifetime)],
+            near_equal=near,
+            near_equal_rule=rule,
+            p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,
+            optimum={} if self.decision is None else self.decision.optimum,
+            choices={law: self.candidate(i) for law, i in self.law_best.items()},
+            binding=binding(self.ranking, gains),
+            relaxed=gains,
+            warnings=[],
+            voting=[predictor.id for member in self.ranking.ensemble for predictor in member.predictors],
+            n_designs=len(self.lattice),
+            n_feasible=len(self.feasible),
+            slices=slice_rows(self.ranking),
+        )
+        refuse_meaningless(result, self.ranking, self.lattice)
+        result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
+        return result
+
+    def _by_all(self) -> Candidate | None:
+        """The best design that every voting law covers."""
+        best = self.ranking.best_of(self.ranking.covered_by == len(self.ranking.ensemble))
+        return None if best is None else self.candidate(best)
+
+    def _near_equal(self) -> tuple[int, str]:
+        if self.decision is not None:
+            partly = "at least: only the shortlist was checked; " if self.decision.capped else ""
+            return self.decision.near_equal, f"{partly}a tenth of the draws or more rate the design no worse"
+        least = float(self.ranking.excess(np.array([self.ranking.best]))[0])
+        near = self.ranking.comparable[self.distinct] & (
+            self.ranking.excess(self.distinct) <= least + NEAR_WITHOUT_DRAWS
+        )
+        return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} more than the best"
+
+    def candidate(self, i: int) -> Candidate:
+        """Design `i` with every law's word about it, made once."""
+        if i not in self.made:
+            self.made[i] = self._candidate(i)
+        return self.made[i]
+
+    def _candidate(self, i: int) -> Candidate:
+        one = self.feasible.take(np.array([i]))
+        loss = {predictor.id: self._prediction(predictor, one.design) for predictor in self.ranking.predictors}
+        regret_loss, regret_compute, mean = self._regret(i, loss)
+        same = equivalence.equivalents(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
+        return replace(
+            self.candidate_of(one, loss),
+            regret_loss=regret_loss,
+            regret_compute=regret_compute,
+            mean_loss=mean,
+            serving=None if self.ranking.serving is None else self.ranking.serving.to_dict(i),
+            cost=self._cost(i, one),
+            undetermined=self._undetermined(i, same),
+        )
+
+    def _undetermined(self, i: int, same: Array) -> tuple[str, ...]:
+        """Axes that the laws leave open for design `i`, granularity among them where none of them sees it."""
+        axes = equivalence.undetermined(self.feasible.lattice, same)
+        open_too = self.feasible.lattice.is_moe[i] and not self.ranking.sees_granularity
+        return (*axes, "granularity") if open_too else axes
+
+    def candidate_of(self, one: FeasibleSet, loss: dict[str, Prediction] | None = None) -> Candidate:
+        """A design by itself, of this feasible or another: counts, tokens, each law's word, learning rate and batch."""
+        design, lattice = one.design, one.lattice
+        tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
+        rule = get_rule("steplaw2025").apply(params_non_embedding=lattice.params_non_embedding[0], tokens=tokens)
+        if loss is None:
+            loss = {predictor.id: self._prediction(predictor, design) for predictor in self.ranking.predictors}
+        return Candidate(
+            config=lattice.config(0),
+            params_total=int(lattice.params_total[0]),
+            params_active=int(lattice.params_active[0]),
+            params_non_embedding=int(lattice.params_non_embedding[0]),
+            params_active_non_embedding=int(lattice.params_active_non_embedding[0]),
+            activation_rate=float(lattice.params_active_non_embedding[0] / lattice.params_non_embedding[0]),
+            n_experts=int(design.n_experts[0]),
+            top_k=int(design.top_k[0]),
+            granularity=float(design.granularity[0]),
+            sparsity=float(design.sparsity[0]),
+            tokens=round(tokens),
+            unique_tokens=round(unique),
+            epochs=tokens / unique,
+            train_flops=one.train_flops_at(0),
+            loss=loss,
+            regret_loss=Interval(float("nan")),
+            regret_compute=Interval(float("nan")),
+            memory_bytes=float(memory_bytes(lattice, self.budget)[0]),
+            learning_rate=float(rule["learning_rate"]),
+            batch_tokens=max(1, round(float(rule["batch_tokens"]))),
+        )
+
+    def _cost(self, i: int, one: FeasibleSet) -> dict[str, float] | None:
+        """Dollars of training, of serving, and together, as far as the budget prices them."""
+        if self.budget.training_device is None:
+            return None
+        train = float(training_price(one.lattice, one.train_flops, self.budget)[0])
+        wanted, serving = self.budget.serving, self.ranking.serving
+        if wanted is None or wanted.tokens is None or serving is None:
+            return {"train": train}
+        served = float(serving.cost_per_million_tokens[i]) * wanted.tokens / 1e6
+        return {"train": train, "serve": served, "lifetime": train + served}
+
+    def _regret(self, i: int, loss: dict[str, Prediction]) -> tuple[Interval, Interval, Interval | None]:
+        """Extra loss, wasted compute, and the ensemble's loss, with intervals where there are draws."""
+        ensemble = self.ranking.ensemble
+        mean = float(self.ranking.mean(ensemble[0], i)) if len(ensemble) == 1 else None
+        waste = float(self.ranking.excess(np.array([i]))[0])
+        if len(ensemble) > 1 or mean is None or not np.isfinite(mean):
+            behind = [loss[predictor.id].behind_loss for member in ensemble for predictor in member.predictors]
+            known = [value for value in behind if value is not None]
+            return Interval(float(np.median(known)) if known else float("nan")), Interval(waste), None
+        lost = max(0.0, mean - float(np.nanmin(self.ranking.mean(ensemble[0]))))
+        if self.decision is None or not self.decision.holds(i):
+            return Interval(lost), Interval(waste), Interval(mean)
+        return *self.decision.regret(i, lost), self.decision.loss(i, mean)
+
+    def _prediction(self, predictor: Predictor, design: Design) -> Prediction:
+        """One law about one design."""
+        one = predictor.read(design)
+        loss = float(predictor.loss(one)[0])
+        if not np.isfinite(loss):
+            return Prediction(not_covered=one.why(0) or "its formula gives no number here")
+        low, high = predictor.interval(one, loss)
+        stretched = float(np.atleast_1d(predictor.extrapolation(one))[0])
+        lost = float(self.curves[predictor.id].lost(loss))
+        return Prediction(
+            value=loss,
+            low=low,
+            high=high,
+            extrapolation=None if np.isnan(stretched) else stretched,
+            behind_loss=loss - self.ranking.law_results[predictor.id].loss,
+            behind_compute=float(-np.expm1(-max(lost, 0.0))),
+        )

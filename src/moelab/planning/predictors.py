@@ -1,0 +1,246 @@
+"""A law as a plan hears it: published or fitted, with its draws, speaking in its own convention or not at all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting import FittedLaw
+from moelab.laws import Conversion, Law, effective_tokens, get_law
+from moelab.laws.design import Design
+
+Array = NDArray[Any]
+
+SCALE = ("tokens", "unique_tokens", "train_flops")
+"""Variables in which a law is meant to extrapolate (and every `params_*`); in the others it is not."""
+
+RANGE_SLACK = 0.01
+"""log10 distance outside the fitted range that still counts as inside: widths are rounded."""
+
+
+OUTSIDE = "outside the fitted range"
+
+
+def outside_range(conversion: Conversion) -> Array:
+    """Designs (n,) that the law could describe but that lie outside its fitted range."""
+    codes = [code for code, text in enumerate(conversion.reasons, 1) if OUTSIDE in text]
+    return np.isin(conversion.reason, codes)
+
+
+WINDOW = "hold near"
+"""In the reason of a law whose runs all saw as many tokens, and which therefore speaks near those only."""
+
+
+def held_back(conversion: Conversion) -> Array:
+    """Designs (n,) that the law could describe but for its fitted range, or the window of tokens it speaks in."""
+    codes = [code for code, text in enumerate(conversion.reasons, 1) if WINDOW in text]
+    return outside_range(conversion) | np.isin(conversion.reason, codes)
+
+
+BLIND = "tokens are not among its variables, so repeated data looks to it like new data"
+
+VOCABULARY = 65_536
+"""Published laws hold for vocabularies of their own, of which the published ones of the time are no larger."""
+
+ONE_EPOCH = 1.001
+"""Up to so many epochs the data counts as new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses; `noise` is the
+    spread of a fit's residuals, relative."""
+
+    id: str
+    law: Law
+    coefficients: Mapping[str, float]
+    draws: Mapping[str, Array] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    published: bool = True
+    runs: str = ""
+    weight: float = 1.0
+    extrapolate: bool = False
+    noise: float = 0.0
+
+    @property
+    def n_draws(self) -> int:
+        """Bootstrap draws; 0 for published coefficients."""
+        return len(next(iter(self.draws.values()))) if self.draws else 0
+
+    @property
+    def compares_dense_with_moe(self) -> bool:
+        """Whether one and the same loss surface holds both kinds."""
+        return self.law.covers_dense and self.law.covers_moe
+
+    @property
+    def sees_granularity(self) -> bool:
+        """Whether how finely the experts are cut changes what the law says."""
+        return bool({"granularity", "active_experts"} & set(self.law.variables))
+
+    def guessing_loss(self, vocab_size: int) -> float:
+        """The loss of guessing in nats: ln(vocab_size); a published law has a vocabulary of its own, so a large one."""
+        return float(np.log(max(vocab_size, VOCABULARY) if self.published else vocab_size))
+
+    def read(self, design: Design) -> Conversion:
+        """The designs in the law's variables and which of them it covers.
+
+        Not covered: what the law cannot describe, and, unless `extrapolate`, what lies outside its fitted range in
+        anything but size, data and compute (experts, sparsity, granularity). Where the law has no `unique_tokens`,
+        repeated tokens count as the fewer new ones they are worth; one without tokens says nothing about them.
+        """
+        conversion = self.law.read(design, published=self.published)
+        repeats = design.unique_tokens is not design.tokens
+        if repeats and "unique_tokens" not in self.law.variables:
+            if "tokens" in self.law.variables:
+                worth = effective_tokens(design.tokens, design.unique_tokens)
+                tokens = np.broadcast_to(worth, conversion.covered.shape)
+                conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
+            else:
+                conversion = _refused(conversion, BLIND, design.tokens > design.unique_tokens * ONE_EPOCH)
+        return conversion if self.extrapolate else self._within(conversion)
+
+    def _within(self, conversion: Conversion) -> Conversion:
+        limits = {
+            name: limits
+            for name, limits in self.ranges.items()
+            if limits and name in conversion.variables and name not in SCALE and not name.startswith("params")
+        }
+        outside = [(name, _beyond(name, conversion.variables[name], *limits[name])) for name in limits]
+        for name, mask in outside:
+            low, high = limits[name]
+            conversion = _refused(conversion, f"{name} {OUTSIDE} {low:.3g} to {high:.3g}", mask)
+        return conversion
+
+    def formula(self, conversion: Conversion, where: Array | None = None) -> Array:
+        """What the formula gives (n,), covered or not; NaN outside the mask `where`."""
+        variables = {name: conversion.variables[name] for name in self.law.variables}
+        with np.errstate(all="ignore"):
+            if where is None or where.mean() > 0.5:
+                return np.asarray(self.law.loss(self.coefficients, variables))
+            result = np.full(where.shape, np.nan)
+            if where.any():
+                some = {name: column[where] for name, column in variables.items()}
+                result[where] = self.law.loss(self.coefficients, some)
+            return result
+
+    def loss(self, conversion: Conversion) -> Array:
+        """Predicted loss (n,), NaN where the law does not speak."""
+        loss = self.formula(conversion)
+        return np.where(conversion.covered & np.isfinite(loss), loss, np.nan)
+
+    def formula_draws(self, conversion: Conversion, most: int = 400) -> Array:
+        """What the formula gives under each bootstrap draw (R, n), covered or not."""
+        picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
+        variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
+        with np.errstate(all="ignore"):
+            return np.asarray(self.law.loss(picked, variables), float)
+
+    def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
+        """Predicted loss under each usable bootstrap draw (R, n); draws that give anything but numbers are dropped."""
+        covered = np.atleast_1d(conversion.covered)
+        losses = np.where(covered, self.formula_draws(conversion, most), np.nan)
+        return np.asarray(losses[np.isfinite(losses[:, covered]).all(axis=1)])
+
+    def interval(self, conversion: Conversion, value: float) -> tuple[float | None, float | None]:
+        """p10 and p90 of the loss of one design over the draws, widened to hold its `value`; None without draws."""
+        losses = self.draw_losses(conversion)[:, 0] if self.n_draws else np.zeros(0)
+        if not len(losses):
+            return None, None
+        low, high = np.quantile(losses, (0.1, 0.9))
+        return min(float(low), value), max(float(high), value)
+
+    def extrapolation(self, conversion: Conversion) -> Array:
+        """Largest log10 distance outside the fitted range (n,); NaN where no range is known."""
+        return self.law.extrapolation(conversion.variables, self.ranges)
+
+
+def _refused(conversion: Conversion, why: str, where: Any) -> Conversion:
+    """The designs of the mask not covered for this reason, unless they have one already."""
+    reasons = (*conversion.reasons, why)
+    mask = (conversion.reason == 0) & np.broadcast_to(where, conversion.reason.shape)
+    reason = np.where(mask, np.int8(len(reasons)), conversion.reason)
+    return replace(conversion, reason=reason, covered=reason == 0, reasons=reasons)
+
+
+def _beyond(name: str, value: Array, low: float, high: float) -> Array:
+    """Outside [low, high] by more than the slack, S measured as 1 / (1 - S) as in `Law.extrapolation`."""
+    slack = 10**RANGE_SLACK
+    if name == "sparsity":
+        return (value > 1 - (1 - high) / slack) | (value < 1 - (1 - low) * slack)
+    return (value > high * slack) | (value < low / slack)
+
+
+def predictors_of(
+    laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False
+) -> list[Predictor]:
+    """Laws, ids of laws and fitted laws as predictors.
+
+    Raises InputError for laws that predict no loss or have no coefficients.
+
+    A law given twice speaks once. Without `weights`, fits weigh the inverse square of their held-out error, and one
+    that has none nothing beside others that have; where none has, all weigh the same.
+    """
+    if isinstance(laws, str | Law | FittedLaw | Predictor):
+        laws = [laws]
+    if not laws:
+        raise InputError("law: at least one law is needed to rank designs")
+    if weights is not None and (len(weights) != len(laws) or min(weights) < 0 or sum(weights) <= 0):
+        raise InputError(f"weights: expected {len(laws)} non-negative numbers, one per law, not all zero")
+    predictors: dict[Any, Predictor] = {}
+    for index, (law, weight) in enumerate(zip(laws, weights or _held_out_weights(laws), strict=True)):
+        predictor = _predictor(law)
+        same = _identity(predictor)
+        if same in predictors:  # named twice, as by `--law all --law ID`: it speaks once
+            if weights is not None:
+                predictors[same] = replace(predictors[same], weight=predictors[same].weight + float(weight))
+            continue
+        taken = {other.id for other in predictors.values()}
+        name = predictor.id if predictor.id not in taken else f"{predictor.id}#{index + 1}"
+        predictors[same] = replace(predictor, id=name, weight=float(weight), extrapolate=extrapolate)
+    return list(predictors.values())
+
+
+def _identity(predictor: Predictor) -> tuple[Any, ...]:
+    """Equal for predictors that say the same about every design: law, coefficients (to ten digits), runs."""
+    values = tuple(f"{name}={value:.10g}" for name, value in sorted(predictor.coefficients.items()))
+    return predictor.law.id, values, predictor.published, predictor.runs
+
+
+def _held_out_weights(laws: Sequence[Any]) -> list[float]:
+    scores = [law.holdout if isinstance(law, FittedLaw) else None for law in laws]
+    if not any(scores):
+        return [1.0] * len(laws)
+    return [0.0 if score is None else 1.0 / max(score.mean_abs_rel, 1e-6) ** 2 for score in scores]
+
+
+def _predictor(law: Any) -> Predictor:
+    if isinstance(law, str):
+        law = get_law(law)
+    if isinstance(law, Predictor):
+        return law
+    if isinstance(law, Law):
+        if law.kind != "loss":
+            raise InputError(f"law: {law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
+        if law.published is None:
+            raise InputError(
+                f"law: {law.id} has no published coefficients ({law.unpublished}); fit it and give the file"
+            )
+        return Predictor(id=law.id, law=law, coefficients=law.published, ranges=law.ranges)
+    if not isinstance(law, FittedLaw):
+        raise InputError(f"law: expected a law, its id, or a fitted law, got {type(law).__name__}")
+    if law.law.kind != "loss":
+        raise InputError(f"law: {law.law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
+    return Predictor(
+        id=law.law.id,
+        law=law.law,
+        coefficients=law.coefficients,
+        draws=dict(zip(law.law.coefficients, law.draws.T, strict=True)) if len(law.draws) else {},
+        ranges=law.ranges,
+        published=False,
+        runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
+        noise=float(np.sqrt(np.mean(np.square(law.residuals)))),
+    )
