@@ -67,7 +67,7 @@ def test_stages_then_equal_resources_without_a_law(write: Callable[..., str], tm
     assert "Stage: layout" in page
     assert "What was matched" in page
     assert json.loads((out / "findings.json").read_text())["equal"]
-    assert outcome.to_dict()["match_runs"]
+    assert outcome.to_dict()["matching"]
 
 
 @pytest.mark.dist

@@ -104,7 +104,7 @@ class Estimate:
             "text_bytes": self.text_bytes,
             "memory_bytes": self.memory_bytes,
             "steps": [each.to_dict() for each in self.steps],
-            "match_runs": [asdict(each) | {"spread": each.spread} for each in self.matches],
+            "matching": [asdict(each) | {"spread": each.spread} for each in self.matches],
             "runs": [each.to_dict() for each in self.runs],
         }
 

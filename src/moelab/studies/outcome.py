@@ -90,7 +90,7 @@ class StudyOutcome:
             "sweep": None if self.sweep is None else {"field": self.sweep.field, "chosen": self.sweep.chosen},
             "stages": {each.stage.name: each.chosen for each in self.stages},
             "findings": {each.name: each.data for each in self.findings},
-            "match_runs": [asdict(each) | {"spread": each.spread} for each in self.matches],
+            "matching": [asdict(each) | {"spread": each.spread} for each in self.matches],
             "fits": {name: fit_to_json(fitted, draws=False) for name, fitted in comparison.fits.items()}
             if comparison
             else {},
