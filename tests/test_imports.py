@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parent.parent / "src" / "moelab"
+TESTS = Path(__file__).parent
+SRC = TESTS.parent / "src" / "moelab"
 ROOMS = (
     "architecture",
     "runs",
@@ -124,3 +125,15 @@ def test_no_module_is_shadowed_by_a_name_of_its_package() -> None:
             if getattr(importlib.import_module(package), name) is not loaded:
                 shadowed.append(module)
     assert not shadowed
+
+
+def test_tests_take_public_names_alone() -> None:
+    private = [
+        f"{path.relative_to(TESTS)}: {alias.name}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "moelab"
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert not private

@@ -150,7 +150,7 @@ def test_an_observer_that_slept_kills_nobody(place: Path) -> None:
 @linux
 def test_a_stopped_process_loses_its_lease_and_knows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Lease.take(place, QUICK)
-    monkeypatch.setattr(held, "_beat", lambda: None)  # as if this process stood still
+    monkeypatch.setattr(held, "beat", lambda: None)  # as if this process stood still
     monkeypatch.setattr(claims, "this_machine", lambda: "")
     other = acquire(place, QUICK)
     monkeypatch.undo()
@@ -183,7 +183,7 @@ def test_a_sleeper_does_not_take_a_later_claim_of_its_number_for_its_own(place: 
     sleeper.claim.path.unlink()
     other = Lease.take(place, QUICK)
     assert other.claim.path == sleeper.claim.path
-    sleeper._beat()
+    sleeper.beat()
     with pytest.raises(LeaseLost):
         sleeper.check()
     sleeper.release()

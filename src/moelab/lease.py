@@ -122,7 +122,7 @@ class Lease:
     def check(self) -> None:
         """Raises LeaseLost if another process may have taken over. Cheap: ask before whatever the lease protects."""
         if time.monotonic() - self._last > 2 * self.claim.beat:
-            self._beat()
+            self.beat()
         if self.lost:
             raise LeaseLost(f"{self.claim.place} was taken over while this process stood still")
 
@@ -136,9 +136,9 @@ class Lease:
 
     def _run(self) -> None:
         while not self.lost and not self._stop.wait(self.claim.beat):
-            self._beat()
+            self.beat()
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         self._count += 1
         try:
             move_counter(self.claim, self._count)

@@ -56,7 +56,7 @@ def test_targets_follow_inputs_where_windows_do_not_divide(dataset: Dataset) -> 
     inputs, targets = [], []
     for epoch in range(4):
         for slot in range(unique // seq_len):
-            start = batches._window(epoch, slot) * seq_len
+            start = batches.window(epoch, slot) * seq_len
             inputs += stream[start : start + seq_len].tolist()
             targets += stream[start + 1 : start + seq_len + 1].tolist()
         last = unique // seq_len * seq_len

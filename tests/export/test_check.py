@@ -45,9 +45,9 @@ def test_after_a_tie_between_experts_nothing_is_compared(make_model: MakeModel) 
         router = model.model.layers[2].mlp.router.weight
         router[1] = router[0]
     same = canonical(model, choose_family(model.config))
-    with torch.no_grad(), check._choices(same) as clear:
+    with torch.no_grad(), check.expert_choices(same) as clear:
         same(TOKENS)
-    before = check._settled(clear, TOKENS.shape)
+    before = check.settled_tokens(clear, TOKENS.shape)
     assert not (before[:, 1:] & ~before[:, :-1]).any()
     found = compare_with(model, (~before)[..., None].float())
     assert 0 < found.compared == int(before.sum()) < found.tokens

@@ -12,6 +12,9 @@ from moelab.fitting.fit import fit
 from moelab.fitting.fit_file import fit_to_json
 from moelab.laws import all_laws, get_law
 
+UNIDENTIFIED = {"tian2025"}
+"""Laws of which several sets of coefficients predict the same: only their predictions come back."""
+
 
 @pytest.mark.parametrize("law_id", list(all_laws()))
 def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, synthetic) -> None:
@@ -21,9 +24,9 @@ def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, syn
     truth = {name: value * rng.uniform(0.93, 1.07) for name, value in coefficients_of(law).items()}
     table = synthetic(law, truth, n=150)
     found = fit(table, law, bootstrap=0)
-    if found.condition < 1e8:
-        for name, value in truth.items():
-            assert found.coefficients[name] == pytest.approx(value, rel=0.01), name
+    assert (found.condition < 1e8) == (law_id not in UNIDENTIFIED)
+    for name, value in truth.items() if law_id not in UNIDENTIFIED else ():
+        assert found.coefficients[name] == pytest.approx(value, rel=0.01), name
     fresh = synthetic(law, truth, n=50, seed=9)
     assert found.predict(fresh).value == pytest.approx(fresh[law.kind], rel=1e-6)
 

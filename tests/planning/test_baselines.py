@@ -10,7 +10,7 @@ from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.baselines import dense_baseline, equal_pair, strict_pair
 from moelab.planning.compare import check_equal, compare_designs
-from moelab.planning.next_runs import next_runs
+from moelab.planning.next_runs import choose_runs, next_runs
 from moelab.planning.plan import plan
 
 JOINT = get_law("ludziejewski2025")
@@ -28,7 +28,9 @@ def test_the_rival_is_dense_and_as_large(preset: str) -> None:
 
 def test_tiny_rivals_too(tiny: Space) -> None:
     result = plan(Budget(flops=5e12), [JOINT], tiny, top=5)
-    for design in [design for design in result.candidates if design.is_moe]:
+    designs = [design for design in result.candidates if design.is_moe]
+    assert designs
+    for design in designs:
         (dense, dense_tokens, _), (moe, moe_tokens, unique) = strict_pair(design, tiny.seq_len)
         assert count_parameters(dense).params_total == pytest.approx(design.params_total, rel=0.02)
         assert moe == design.config
@@ -75,11 +77,9 @@ def test_the_next_runs_lower_the_regret(tiny: Space, fits: list[FittedLaw]) -> N
 
 def test_the_next_run_is_one_that_tells_the_truths_apart() -> None:
     """Two possible truths, two decisions: only a run on which the truths differ is worth training."""
-    from moelab.planning.next_runs import _greedy
-
     truth = np.array([[1.0, 2.0]] * 50 + [[2.0, 1.0]] * 50)
     runs = np.log(np.stack([np.full(100, 3.0), np.repeat([3.0, 3.3], 50), np.full(100, 2.5)], axis=1))
-    chosen, left, now = _greedy(truth, np.full(100, 0.01), runs, 0.01, 1)
+    chosen, left, now = choose_runs(truth, np.full(100, 0.01), runs, 0.01, 1)
     assert chosen == [1]
     assert now == pytest.approx(0.5)
     assert left[0] < 0.01

@@ -111,10 +111,14 @@ def test_every_interval_holds_its_value(
     for design in designs:
         if design is None:
             continue
-        told = [design.mean_loss, design.regret_loss, design.regret_compute, *design.loss.values()]
-        for interval in told:
-            assert interval is not None
-            assert interval.low is None or held(interval), (design.label, interval)
+        known = [
+            interval
+            for interval in (design.mean_loss, design.regret_loss, design.regret_compute, *design.loss.values())
+            if interval is not None and interval.low is not None
+        ]
+        assert known or design in result.choices.values(), design.label
+        for interval in known:
+            assert held(interval), (design.label, interval)
 
 
 def test_axes_the_law_leaves_undetermined_span_the_tied_designs(tiny: Space, fits: list[FittedLaw]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.report import figures, theme
-from moelab.report.figures_tradeoffs import _labels
+from moelab.report.figures_tradeoffs import named_designs
 from moelab.report.save import figure_svg
 
 CELLS = [
@@ -180,7 +180,7 @@ def test_names_in_the_trade_off_cover_no_mark() -> None:
         return {"label": label, "params_total": size, "loss": loss, "on_front": True, "recommended": label == "here"}
 
     rows = [row("here", 1e9, 3.0), row("close by", 9e8, 3.001), row("far", 1e10, 3.5)]
-    named = _labels(rows, "params_total", 320 / 0.6, 640)
+    named = named_designs(rows, "params_total", 320 / 0.6, 640)
     assert [(each["label"], left) for each, left in named] == [("here", False), ("far", True)]
 
 

@@ -61,7 +61,9 @@ def test_stages_then_equal_resources_without_a_law(write: Callable[..., str], tm
         False,
     }
     assert outcome.noise is not None
-    assert all(match.within for match in outcome.matches if match.column == "train_flops")
+    within = [match.within for match in outcome.matches if match.column == "train_flops"]
+    assert within
+    assert all(within)
     assert any("At equal parameters" in sentence for sentence in outcome.answer)
     page = (out / "report.html").read_text()
     assert "Stage: layout" in page

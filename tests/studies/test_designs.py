@@ -242,7 +242,7 @@ def test_overtraining_has_the_same_backbones_for_all_experts(plan: Plan) -> None
     }
     runs = plan(entry)
     assert [run.labels["size"] for run in runs[:3]] == [run.labels["size"] for run in runs[3:]]
-    assert all(run.model.moe_every == 2 and run.model.moe.top_k == 2 for run in runs[3:] if run.model.moe)
+    assert [(run.model.moe_every, run.model.moe and run.model.moe.top_k) for run in runs[3:]] == [(2, 2)] * 3
     tokens = [run.train.tokens for run in runs[:3]]
     assert tokens == sorted(tokens)
     assert all(match.within for match in match_runs(runs))

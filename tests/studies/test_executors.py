@@ -17,7 +17,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.executors import Board, ExecutorConfig, Order, Outcome, run_all, session, work
 from moelab.executors.display import Display
 from moelab.executors.local import local_workers
-from moelab.executors.memory import _group, free_memory, run_memory
+from moelab.executors.memory import control_group_memory, free_memory, run_memory
 from moelab.executors.order import Needs
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
@@ -223,18 +223,18 @@ class TestMemory:
             ray_workers(Needs(n_runs=8, cores=16, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0)
 
     def test_runs_with_threads_get_fewer_workers(self) -> None:
-        from moelab.executors.local import _cores
+        from moelab.executors.local import usable_cores
 
-        needs = Needs(n_runs=8, cores=_cores(), memory=1, cuda=False)
+        needs = Needs(n_runs=8, cores=usable_cores(), memory=1, cuda=False)
         assert local_workers(needs, ExecutorConfig(), 0) == 1
 
     def test_limits_of_control_groups_count(self, tmp_path: Path) -> None:
         (tmp_path / "memory.max").write_text("1000\n")
         (tmp_path / "memory.current").write_text("900\n")
         (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\n")
-        assert _group(tmp_path) == 400.0
+        assert control_group_memory(tmp_path) == 400.0
         (tmp_path / "memory.max").write_text("max\n")
-        assert _group(tmp_path) is None
+        assert control_group_memory(tmp_path) is None
         assert free_memory() != 0
 
     def test_the_estimate_is_above_the_measured_peak_and_not_absurd(self, a_run: Make, tmp_path: Path) -> None:
@@ -246,7 +246,9 @@ class TestMemory:
         assert 0.5 * record.peak_memory_bytes < run_memory(config) < 5 * record.peak_memory_bytes
 
 
-def test_one_line_says_where_a_study_stands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_line_a_minute_shows_where_a_study_stands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = Board(
         total=10,
         failed={"x": "no"},
@@ -258,7 +260,8 @@ def test_one_line_says_where_a_study_stands(capsys: pytest.CaptureFixture[str]) 
     display = Display(quiet=True)
     display.board(board)
     display.console.quiet = False
-    display._summed_up -= 61
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     display.board(board)
     assert "0/10 runs done, 2 running" in capsys.readouterr().err
     assert display.summary(board).startswith("0/10 runs done, 2 running, 1 failed, 4.0k tokens/s, 30% of the work")

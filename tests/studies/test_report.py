@@ -10,6 +10,7 @@ import yaml
 
 from moelab.cli import main
 from moelab.studies import StudyConfig, run_study
+from moelab.studies.page import headline_facts
 from moelab.studies.page_runs import runs_table
 
 TRAIN = {"tokens": 2560, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "eval_tokens": 500, "evaluations": 1}
@@ -70,9 +71,7 @@ def test_the_report_counts_the_runs_that_were_fitted(whole: dict[str, Any], tmp_
     outcome = run_study(study, tmp_path / "out", quiet=True)
     assert outcome.analysis.comparison is not None
     assert outcome.analysis.table.height == 12
-    from moelab.studies.page import _facts
-
-    (fact,) = [fact for fact in _facts(outcome) if fact.name == "Runs fitted"]
+    (fact,) = [fact for fact in headline_facts(outcome) if fact.name == "Runs fitted"]
     assert fact.value == "12"
 
 

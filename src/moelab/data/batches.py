@@ -77,9 +77,9 @@ class TrainBatches:
         slot, inside = divmod(offset, self.seq_len)
         if slot == self._whole:
             return slot * self.seq_len + inside, self.unique_tokens - offset
-        return self._window(epoch, slot) * self.seq_len + inside, self.seq_len - inside
+        return self.window(epoch, slot) * self.seq_len + inside, self.seq_len - inside
 
-    def _window(self, epoch: int, slot: int) -> int:
+    def window(self, epoch: int, slot: int) -> int:
         """Which window stands at a place of an epoch's order."""
         number, place = divmod(slot, _BLOCK)
         block = self._blocks.get((epoch, number))

@@ -86,7 +86,7 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
 
     Raises MoelabError where the memory does not hold the largest run.
     """
-    most = wanted or max(1, _devices() if needs.cuda else _cores() // needs.cores)
+    most = wanted or max(1, _devices() if needs.cuda else usable_cores() // needs.cores)
     if needs.cuda:
         return most
     free = options.memory or free_memory()
@@ -101,7 +101,7 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     return fitting
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -36,7 +36,7 @@ def _hidden_width(model: ModelConfig) -> int:
 
 def free_memory() -> float | None:
     """Bytes that new processes may take: the system's, or less where a control group says so; None if unknown."""
-    found = [value for value in (_system(), _group()) if value is not None]
+    found = [value for value in (_system(), control_group_memory()) if value is not None]
     return min(found) if found else None
 
 
@@ -50,7 +50,7 @@ def _system() -> float | None:
     return None
 
 
-def _group(folder: Path = Path("/sys/fs/cgroup")) -> float | None:
+def control_group_memory(folder: Path = Path("/sys/fs/cgroup")) -> float | None:
     """What is left of a limit of control groups (version 2, then 1); file caches count as left."""
     for limit, used, stat in (
         ("memory.max", "memory.current", "memory.stat"),

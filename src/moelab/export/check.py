@@ -70,9 +70,9 @@ def compare(
     with exactly the exported weights.
     """
     tokens, targets = held_out
-    with _choices(canonical) as settled:
+    with expert_choices(canonical) as settled:
         rounded = canonical(tokens)
-    mask = _settled(settled, tokens.shape)
+    mask = settled_tokens(settled, tokens.shape)
     with leak_free(trained):
         whole = trained(tokens)
     ours = whole if exact else rounded
@@ -166,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _choices(model: LanguageModel) -> Iterator[list[Tensor]]:
+def expert_choices(model: LanguageModel) -> Iterator[list[Tensor]]:
     """While the block runs, every router notes which tokens (T,) it chose for by a clear margin."""
     clear: list[Tensor] = []
 
@@ -185,7 +185,7 @@ def _choices(model: LanguageModel) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _settled(clear: list[Tensor], shape: torch.Size) -> Tensor:
+def settled_tokens(clear: list[Tensor], shape: torch.Size) -> Tensor:
     """Where rounding can have decided nothing yet, (B, T): attention carries a token's experts to those after it."""
     settled = torch.ones(shape, dtype=torch.bool)
     for each in clear:

@@ -107,7 +107,7 @@ def next_runs(
     options = _options(fit_budget(lattice, small), member)
     truth, weight, seen = _draws(ranking, member, options)
     noise = _noise(member)
-    chosen, regrets, now = _greedy(truth, weight, np.log(seen), noise, count)
+    chosen, regrets, now = choose_runs(truth, weight, np.log(seen), noise, count)
     answer = Answer(small, lattice, search(lattice, small, predictors), 1)
     runs = []
     before = now
@@ -170,7 +170,9 @@ def _noise(member: Member) -> float:
     return max(1e-3, min(predictor.noise for predictor in member.predictors))
 
 
-def _greedy(truth: Array, weight: Array, logs: Array, noise: float, count: int) -> tuple[list[int], list[float], float]:
+def choose_runs(
+    truth: Array, weight: Array, logs: Array, noise: float, count: int
+) -> tuple[list[int], list[float], float]:
     """Choose runs one after the other. `truth` (r, m) decision losses, `logs` (r, x) log losses of the runs."""
     rng = np.random.default_rng(0)
     regret = truth - truth.min(axis=1, keepdims=True)

@@ -57,7 +57,7 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
         .encode(x, y, tooltip=tips)
     )
     names = []
-    for row, left in _labels(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
+    for row, left in named_designs(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
         shift = -9 if left else 9
         text = alt.Chart(theme.data([row])).mark_text(
             align="right" if left else "left",
@@ -70,7 +70,7 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
     return alt.layer(dominated, *names, front, ring).properties(width=width, height=height)
 
 
-def _labels(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Row, bool]]:
+def named_designs(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Row, bool]]:
     """The designs to name, the recommended one and then the best, each with whether its name stands left of its mark.
 
     Names keep `LABEL_GAP` apart, stay inside the panel and cover no other mark; one without such a place is left out,

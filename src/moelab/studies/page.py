@@ -18,7 +18,7 @@ def write_report(outcome: StudyOutcome, repeat: str) -> None:
     page = Page(
         title=outcome.study.title,
         answer=outcome.answer,
-        facts=[*(fact for finding in outcome.findings for fact in finding.facts), *_facts(outcome)],
+        facts=[*(fact for finding in outcome.findings for fact in finding.facts), *headline_facts(outcome)],
         sections=_sections(outcome),
         versions=outcome.trained[0][1].versions,
         repeat=[repeat],
@@ -40,7 +40,8 @@ def _sections(outcome: StudyOutcome) -> list[Section]:
     return [*sections, runs_section(outcome), method_section(outcome)]
 
 
-def _facts(outcome: StudyOutcome) -> list[Fact]:
+def headline_facts(outcome: StudyOutcome) -> list[Fact]:
+    """The numbers at the top of the page: what was planned, what was measured, how many runs were fitted."""
     plan, verdict, step = outcome.plan, outcome.verdict, outcome.study.plan
     facts: list[Fact] = []
     if plan is not None and step is not None:
