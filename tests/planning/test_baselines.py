@@ -54,7 +54,7 @@ def test_a_comparison_adds_up(tiny: Space, fits: list[FittedLaw]) -> None:
     dense, moe = strict_pair(design, tiny.seq_len)
     result = compare_designs([("moe", moe), ("dense", dense)], fits, seq_len=tiny.seq_len, extrapolate=True)
     check_equal(result.sides, ["params", "flops", "unique_tokens"], tolerance=0.02)
-    with pytest.raises(InputError, match="--equal tokens: the designs differ"):
+    with pytest.raises(InputError, match="equal tokens: the designs differ"):
         check_equal(result.sides, ["tokens"])
     gap = result.differences[0]["ludziejewski2025"]
     values = [side.loss["ludziejewski2025"].value for side in result.sides]

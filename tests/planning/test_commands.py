@@ -116,14 +116,14 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21", "--json")
     sides = json.loads(out)["designs"]
     assert code == 0
-    assert [side["name"] for side in sides] == ["olmoe-1b-7b", "strict reuse", "loose reuse", "dense rival"]
+    assert [side["name"] for side in sides] == ["olmoe-1b-7b", "strict reuse", "loose reuse", "dense baseline"]
     assert sides[1]["unique_tokens"] == sides[3]["tokens"]
     assert sides[2]["epochs"] == pytest.approx(2, rel=1e-3)
-    assert "dense rival" in run(capsys, "compare", "olmoe-1b-7b")[1]
+    assert "dense baseline" in run(capsys, "compare", "olmoe-1b-7b")[1]
     code, out, _ = run(capsys, "compare", "olmoe-1b-7b", "--equal", "params,flops,unique_tokens", "--json")
     sides = json.loads(out)["designs"]
     assert code == 0
-    assert [side["name"] for side in sides] == ["strict reuse", "dense rival"]
+    assert [side["name"] for side in sides] == ["strict reuse", "dense baseline"]
     assert sides[0]["unique_tokens"] == sides[1]["unique_tokens"]
 
 
@@ -187,10 +187,10 @@ BAD = [
     (["serving", "llama3-8b", "--hardware", "h100", "--prompt", "1e300"], "prompt: input should be less than or equal"),
     (["serving", "llama3-8b", "--hardware", "h100", "--gpus", "1e300"], "gpus: must be above 0 and at most 1e+06"),
     (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "1e300"], "--gpu-price: must be 0 to 1,000,000"),
-    (["compare", "olmoe-1b-7b", "--flops", "1e300"], "--flops: must be above 0 and at most 1e+30"),
-    (["compare", "olmoe-1b-7b", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
-    (["compare", "olmoe-1b-7b", "--unique-tokens", "0"], "--unique-tokens: must be above 0 and at most 1e+18"),
-    (["count", "llama3-8b", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
+    (["compare", "olmoe-1b-7b", "--flops", "1e300"], "flops: must be above 0 and at most 1e+30"),
+    (["compare", "olmoe-1b-7b", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
+    (["compare", "olmoe-1b-7b", "--unique-tokens", "0"], "unique_tokens: must be above 0 and at most 1e+18"),
+    (["count", "llama3-8b", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
     (["laws", "abnar2025", "--optimum", "--flops", "1e300"], "flops: must be above 0 and at most 1e+30"),
     (["laws", "deepseek2024", "--optimum", "--flops", "-1"], "--flops: must be above 0 and at most 1e+30"),
     (
@@ -201,11 +201,14 @@ BAD = [
     (["serving", "llama3-8b", "--hardware", "h100", "--batch", "0"], "batch"),
     (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "--gpu-price"),
     (["compare", "llama3-8b"], "is dense; give a second design"),
-    (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "--equal params: the designs differ"),
-    (["compare", "olmoe-1b-7b", "--equal", "tokens"], "the rival derived for one design can equal it in params, flops"),
+    (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "equal params: the designs differ"),
+    (
+        ["compare", "olmoe-1b-7b", "--equal", "tokens"],
+        "the baseline derived for one design can equal it in params",
+    ),
     (["compare", "olmoe-1b-7b", "--equal", "colour"], "no such quantity 'colour'"),
     (["count", "gpt-5"], "no file, folder or preset"),
-    (["count", "llama3-8b", "--seq-len", "0"], "--seq-len: must be above 0 and at most 1e+09, got 0"),
+    (["count", "llama3-8b", "--seq-len", "0"], "seq_len: must be above 0 and at most 1e+09, got 0"),
 ]
 
 

@@ -10,7 +10,8 @@ from moelab.fitting import FittedLaw
 from moelab.fitting.fitted import Holdout
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
-from moelab.planning.plan import plan, published_laws
+from moelab.planning.chosen_laws import published_laws
+from moelab.planning.plan import plan
 from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Coverage
 

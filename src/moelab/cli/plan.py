@@ -64,6 +64,7 @@ def command(
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
+    from moelab.planning.chosen_laws import laws_of
     from moelab.planning.plan import plan
 
     serving = {
@@ -118,7 +119,7 @@ def command(
     if not 1 <= top <= 1000:
         raise InputError(f"--top: must be 1 to 1000, got {top}")
     check_output(plot, "--plot", FIGURES)
-    laws, where = laws_named(law or ["all"]), _space(space, seq_len)
+    laws, where = laws_of(law or None), _space(space, seq_len)
     if next_runs is not None:
         _next(budget, laws, where, next_runs, flops_each, json)
         return
@@ -157,24 +158,6 @@ def _mfu(text: str) -> Any:
     from moelab.config import load_yaml
 
     return load_yaml(text, "mfu") if Path(text).suffix in (".yaml", ".yml") else text
-
-
-def laws_named(names: list[str]) -> list[Any]:
-    from pathlib import Path
-
-    from moelab.fitting import load_fits
-    from moelab.laws import get_law
-    from moelab.planning.plan import published_laws
-
-    found: list[Any] = []
-    for name in names:
-        if name == "all":
-            found += published_laws()
-        elif Path(name).suffix == ".json" or Path(name).is_file():
-            found += load_fits(name).values()
-        else:
-            found.append(get_law(name))
-    return found
 
 
 def _space(path: str | None, seq_len: str | None) -> Any:

@@ -1,7 +1,7 @@
 """Designs side by side: parameters, FLOPs, tokens, epochs, memory, serving, and the loss each law gives them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,58 +12,93 @@ from moelab.errors import InputError
 from moelab.laws import Design
 from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
-from moelab.planning.candidate import Prediction
+from moelab.planning.candidate import Candidate, Prediction
+from moelab.planning.chosen_laws import laws_of
+from moelab.planning.matched import derived_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor, predictors_of
 from moelab.planning.sanity import HOPELESS
-from moelab.quantities import format_number
+from moelab.planning.sides import DesignComparison, Side
+from moelab.quantities import (
+    MOST_CONTEXT,
+    MOST_FLOPS,
+    MOST_TOKENS,
+    check_at_most,
+    format_number,
+    parse_count,
+    parse_number,
+)
+from moelab.runs import RunConfig
 from moelab.serving import serve_one
 
 EQUAL = ("params", "flops", "tokens", "unique_tokens")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One design of a comparison."""
+def compare(
+    *designs: str | Path | ModelConfig | RunConfig | Candidate,
+    flops: float | str = 1e21,
+    unique_tokens: float | str | None = None,
+    equal: Sequence[str] = (),
+    seq_len: int | str = 4096,
+    hardware: str | None = None,
+    precision: str = "bf16",
+    laws: Any = None,
+    extrapolate: bool = False,
+) -> DesignComparison:
+    """Put designs side by side at equal compute, as `moelab compare` does.
 
-    name: str
-    config: ModelConfig
-    params_total: int
-    params_active: int
-    activation_rate: float
-    tokens: int
-    unique_tokens: int
-    epochs: float
-    flops_per_token: float
-    train_flops: float
-    weight_bytes: float
-    kv_bytes: float
-    training_bytes: float
-    serving: dict[str, Any] | None
-    loss: dict[str, Prediction]
+    Args:
+        designs: Each a ModelConfig, a RunConfig, a planned Candidate, a model or run YAML, a run (folder, start of its
+            id, name) or a preset. One MoE design alone is set beside its dense baseline of equal parameters and FLOPs,
+            itself with only that baseline's tokens (strict reuse), and with two epochs (loose): arXiv 2506.12119.
+        flops: Training FLOPs of each design (1e21, "1e21").
+        unique_tokens: Distinct tokens there are for each design; None: as many as it processes.
+        equal: Of params, flops, tokens, unique_tokens: refuse designs that differ in them by more than 1 %. For one
+            design alone, unique_tokens keeps the strict pair.
+        seq_len: Context in tokens at which FLOPs and the KV cache are counted.
+        hardware: Devices that serve (h100, ..., or a YAML); None leaves serving out.
+        precision: Of the served weights: bf16, fp8, int4.
+        laws: Laws, ids, fitted laws, fit files or "all"; None: all published laws.
+        extrapolate: Use laws outside their range of experts and sparsity.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("config", "loss")}
-        losses = {law: prediction.to_dict() for law, prediction in self.loss.items()}
-        return plain | {"config": self.config.to_dict(), "loss": losses}
+    Returns:
+        A DesignComparison: `sides` with parameters, FLOPs, tokens, bytes, serving (seconds, US dollars) and loss
+        (nats per token) under each law; `differences` from the first; `warnings`.
 
+    Raises:
+        InputError: A design, quantity, device or law that is not known, designs that differ in `equal`, or a table of
+            runs (laws are compared by `moelab.compare_laws`).
 
-@dataclass(frozen=True, kw_only=True)
-class DesignComparison:
-    """Two or more designs. `differences` holds, by law, loss of each later side minus that of the first, with p10 and
-    p90 over the draws, and the probability that the first is better."""
-
-    sides: list[Side]
-    differences: list[dict[str, dict[str, float | None]]]
-    warnings: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for `moelab compare --json`."""
-        return {
-            "designs": [side.to_dict() for side in self.sides],
-            "loss_minus_first": self.differences,
-            "warnings": self.warnings,
-        }
+    >>> import moelab
+    >>> result = moelab.compare("olmoe-1b-7b", flops=1e22, equal=["params", "flops", "unique_tokens"])
+    >>> [side.name for side in result.sides]
+    ['strict reuse', 'dense baseline']
+    >>> result.sides[0].unique_tokens == result.sides[1].tokens
+    True
+    """
+    if not designs:
+        raise InputError("compare: needs a design: a ModelConfig, a YAML, a run or a preset")
+    models = [named_model(design, number) for number, design in enumerate(designs, 1)]
+    unknown = [name for name in equal if name not in EQUAL]
+    if unknown:
+        raise InputError(f"equal: no such quantity {unknown[0]!r}; known: {', '.join(EQUAL)}")
+    budget, context = parse_number(flops, "flops"), parse_count(seq_len, "seq_len")
+    check_at_most(budget, MOST_FLOPS, "flops")
+    check_at_most(context, MOST_CONTEXT, "seq_len")
+    unique = None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens")
+    if unique is not None:
+        check_at_most(unique, MOST_TOKENS, "unique_tokens")
+    if len(models) == 1:
+        parts = derived_parts(*models[0], budget, context, unique, strict="unique_tokens" in equal)
+    else:
+        parts = given_parts(models, budget, context, unique)
+    serving = None
+    if hardware is not None:
+        serving = Serving.parse({"hardware": hardware, "traffic": {"precision": precision}}, "compare")
+    result = compare_designs(
+        parts, laws_of(laws), seq_len=context, serving=serving, precision=precision, extrapolate=extrapolate
+    )
+    check_equal(result.sides, equal, given=len(models))
+    return result
 
 
 def compare_designs(
@@ -175,9 +210,9 @@ def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float =
     `given` designs were named by the user; of one, the others were derived.
     """
     hint = (
-        "leave it out, or give one design to get a rival of equal size"
+        "leave it out, or give one design to get a baseline of equal size"
         if given > 1
-        else "leave it out; the rival derived for one design can equal it in params, flops and unique_tokens"
+        else "leave it out; the baseline derived for one design can equal it in params, flops and unique_tokens"
     )
     columns: dict[str, list[float]] = {
         "params": [side.params_total for side in sides],
@@ -189,5 +224,5 @@ def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float =
         low, high = min(columns[name]), max(columns[name])
         if high > low * (1 + tolerance):
             raise InputError(
-                f"--equal {name}: the designs differ, {format_number(low, 4)} against {format_number(high, 4)}; {hint}"
+                f"equal {name}: the designs differ, {format_number(low, 4)} against {format_number(high, 4)}; {hint}"
             )

@@ -6,6 +6,7 @@ from typing import Any
 from moelab.errors import InputError
 from moelab.planning.assemble import Answer
 from moelab.planning.budget import Budget
+from moelab.planning.chosen_laws import laws_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.predictors import predictors_of
 from moelab.planning.result import Plan
@@ -32,14 +33,7 @@ def plan(
         raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
     space = space or Space()
     check_target(budget, space.vocab_size)
-    predictors = predictors_of(published_laws() if laws is None else laws, weights, extrapolate)
+    predictors = predictors_of(laws_of(laws), weights, extrapolate)
     lattice = enumerate_designs(space)
     ranking = search(lattice, budget, predictors)
     return Answer(budget, lattice, ranking, max(1, top)).plan()
-
-
-def published_laws() -> list[Any]:
-    """Every published law that predicts a loss and ships with coefficients."""
-    from moelab.laws import all_laws
-
-    return [law for law in all_laws().values() if law.kind == "loss" and law.published is not None]

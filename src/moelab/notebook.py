@@ -1,0 +1,50 @@
+"""How objects show themselves in a notebook: one short line of text, and a table in HTML."""
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+MOST = 400
+"""Characters of the text of any public object."""
+_MOST_VALUE = 80
+_STYLE = "text-align:left;vertical-align:top"
+
+
+def short_repr(shown: object, **fields: Any) -> str:
+    """`Name(field=value, ...)` in at most 400 characters; long values and what does not fit end in three dots."""
+    text = ", ".join(f"{name}={_value(value)}" for name, value in fields.items())
+    whole = f"{type(shown).__name__}({text})"
+    return whole if len(whole) <= MOST else f"{whole[: MOST - 4]}...)"
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", note: str = "") -> str:
+    """A table in HTML, with everything in it escaped; a caption above it and a line below where they are given."""
+    head = "".join(f'<th style="{_STYLE}">{escape(str(column))}</th>' for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_STYLE}">{escape(_cell(cell))}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    caption = f'<caption style="text-align:left">{escape(title)}</caption>' if title else ""
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return f"<div><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>"
+
+
+def interval_text(value: float | None, low: float | None = None, high: float | None = None, digits: int = 4) -> str:
+    """`2.103 [2.09, 2.12]`, without the brackets where nothing says how sure the value is; `-` for None and NaN."""
+    if value is None or math.isnan(value):
+        return "-"
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return f"{value:.{digits}g}"
+    return f"{value:.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _value(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= _MOST_VALUE else f"{text[: _MOST_VALUE - 3]}..."
