@@ -85,7 +85,7 @@ def test_mixtures_export_after_their_transition_only(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--to", "onnx"], "--to: expected hf or gguf, got 'onnx'"),
+        (["--to", "onnx"], "to: expected hf or gguf, got 'onnx'"),
         (["--to", "hf", "--dtype", "int4"], "--dtype: expected one of fp32, bf16, f16, got 'int4'"),
         (["--to", "gguf", "--out", "model.bin"], "ends in .gguf"),
         ([], "Missing option"),

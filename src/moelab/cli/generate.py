@@ -26,19 +26,19 @@ def command(
     """
     import time
 
-    from moelab.cli.inputs import open_run
     from moelab.cli.output import print_json
     from moelab.data import load_tokenizer
     from moelab.data.tokenizer import encode, end_of_text_id
     from moelab.errors import InputError
     from moelab.model.generate import generate
     from moelab.model.moe import decodes_as_trained
+    from moelab.training.open import open_run
 
     if not all(prompt):
         raise InputError("--prompt: must not be empty")
     if any("\ud800" <= letter <= "\udfff" for text in prompt for letter in text):
         raise InputError("--prompt: is not UTF-8 text")
-    _, model, dataset = open_run(run, data)
+    _, _, model, dataset = open_run(run, data)
     tokenizer = load_tokenizer(dataset.tokenizer_path)
     prompts = list(encode(tokenizer, prompt))
     started = time.monotonic()

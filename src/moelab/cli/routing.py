@@ -26,11 +26,11 @@ def command(
     Example: moelab routing runs/3f2a... --out experts.svg
     """
     check_output(out, "--out", FIGURES)
-    from moelab.cli.inputs import open_run
     from moelab.cli.output import print_json
     from moelab.evaluation.specialisation import measure
+    from moelab.training.open import open_run
 
-    config, model, dataset = open_run(run, data)
+    _, config, model, dataset = open_run(run, data)
     train = config.train
     rows = train.micro_batch or train.local_batch_size
     found = measure(model, dataset, seq_len=train.seq_len, max_tokens=max(tokens, train.seq_len), trained_rows=rows)

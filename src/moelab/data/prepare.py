@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,18 +68,42 @@ class Prepared:
 
 
 def prepare(
-    config: PrepareConfig,
+    config: PrepareConfig | Mapping[str, Any],
     out: str | Path,
     *,
     cache: Path | None = None,
     force: bool = False,
     report: Report = silent,
 ) -> Prepared:
-    """Make (or reuse) the prepared folder `out`. `max_tokens` limits training tokens, exactly.
+    """Turn text into a tokenizer and token files; a whole folder of the same recipe is reused.
 
-    Raises InputError for text, tokenizer or folder that cannot be used; MoelabError where a download or a write fails.
-    `force` replaces other data; without it, OtherData is raised. A folder that holds files of others is never touched.
+    Args:
+        config: A PrepareConfig or its fields: `sources` (default, wheels, folders, files, hf:NAME), `vocab_size` or a
+            `tokenizer` file, `max_tokens` (of training text, exactly), `seed`, `validation_share`, `text_field`.
+        out: The folder to make.
+        cache: Folder for downloaded archives; None: the user's cache.
+        force: Replace data of another recipe; a folder that holds files of others is never touched.
+        report: Called as report(stage, done, total) while the work goes on.
+
+    Returns:
+        A Prepared: the opened `dataset`, and whether it was `reused`.
+
+    Raises:
+        InputError: Text, a tokenizer or a folder that cannot be used; OtherData where the folder holds other data.
+        MoelabError: A download or a write that failed.
+
+    >>> import moelab
+    >>> from pathlib import Path
+    >>> Path("texts").mkdir()
+    >>> for i in range(60):
+    ...     words = " ".join(f"{i * j % 97} sheep" for j in range(120))
+    ...     _ = Path(f"texts/{i}.txt").write_text(words)
+    >>> fields = {"sources": ["texts"], "vocab_size": 300, "validation_share": 0.2}
+    >>> prepared = moelab.prepare(fields, "data/tiny")
+    >>> prepared.dataset.vocab_size, prepared.reused
+    (300, False)
     """
+    config = config if isinstance(config, PrepareConfig) else PrepareConfig.parse(dict(config))
     _check(config)
     out = Path(os.path.abspath(out))
     cache = cache or default_cache()

@@ -95,11 +95,32 @@ def compare_laws(
     skip_unfit: bool = False,
     **options: Any,
 ) -> Comparison:
-    """Fit laws (all that the table supports, unless named) and rank them by held-out, else in-sample, error.
+    """Fit laws to one table of runs and rank them by held-out error, else by in-sample error.
 
-    Named laws must fit, unless `skip_unfit`; those that cannot (too few rows) are listed in `skipped`. The weights are
-    inverse mean-square errors, held-out where any law has them. With `holdout_optional` and no hold-out named, a fifth
-    of the runs is held out where that leaves enough. Options as in `fit`.
+    Args:
+        table: The runs, as `moelab.fit` takes them.
+        laws: Laws or their ids; None: every law that the table supports.
+        holdout: Share of the largest-compute runs to hold out, above 0 and below 1.
+        holdout_optional: With no hold-out named, hold out a fifth of the runs where that leaves enough.
+        holdout_by: A column: leave out each of its values in turn.
+        holdout_rows: One true or false per run: which to hold out.
+        skip_unfit: List named laws that cannot be fitted in `skipped`, too, instead of refusing them.
+        **options: As in `moelab.fit`: loss, objective, fix, share, bootstrap, group, weight, seed, starts.
+
+    Returns:
+        A Comparison: `fits` by law in the order of their rank, `weights` (inverse mean-square errors, held-out
+        where any law has them), `skipped` laws with the reasons.
+
+    Raises:
+        InputError: Two hold-outs, a table that supports no law, a named law that cannot be fitted, bad columns.
+
+    >>> import moelab
+    >>> runs = {"params_total": [1e7, 2e7, 4e7, 8e7] * 3, "tokens": [1e8] * 4 + [4e8] * 4 + [2e9] * 4}
+    >>> law = moelab.get_law("besiroglu2024")
+    >>> runs["loss"] = [float(law.loss(None, {"params_total": n, "tokens": d})) for n, d in zip(*runs.values())]
+    >>> found = moelab.compare_laws(runs, ["besiroglu2024"], holdout=0.2, bootstrap=20, starts=32)
+    >>> list(found.fits), found.weights
+    (['besiroglu2024'], {'besiroglu2024': 1.0})
     """
     if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
         raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")

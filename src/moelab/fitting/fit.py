@@ -39,11 +39,37 @@ def fit(
     seed: int = 0,
     starts: int = STARTS,
 ) -> FittedLaw:
-    """Fit `law` to `table` (a data frame, columns by name, rows, or a path) whose columns are named as in the law.
+    """Fit one law to a table of runs: the robust optimum of many starts, with bootstrap draws.
 
-    `fix` holds coefficients, `share` makes groups of them one number, `group` resamples whole groups, `weight` names a
-    column of weights. Fewer rows than twice the free coefficients: those the law's file lists are held at their
-    published values and the fit says so. Raises InputError for missing or bad columns and for too few rows.
+    Args:
+        table: The runs: a data frame, columns by name, rows, or the path of a CSV, Parquet or JSON-lines file or of a
+            folder of runs. Columns are named as the law's variables (params_active, tokens, n_experts, ...) and loss.
+        law: A law's id, or a Law.
+        loss: The column to fit; None: loss, in nats per token.
+        objective: huber:DELTA or squared on the log of the loss, or floor:DELTA:WEIGHT.
+        fix: Coefficients to hold at a value.
+        share: Groups of coefficients that are to be one number.
+        bootstrap: Replicates for the intervals; 0 for none.
+        group: A column whose groups are resampled whole.
+        weight: A column of weights.
+        seed: Of starts and bootstrap.
+        starts: Random starts of the optimiser.
+
+    Returns:
+        A FittedLaw: coefficients with p10 and p90, the fitted range, errors, notes; `predict(...)` gives values with
+        intervals. With fewer rows than twice the free coefficients, those the law's file lists are held at their
+        published values, and `held` names them.
+
+    Raises:
+        InputError: Missing or bad columns, too few rows, an unknown law or coefficient.
+
+    >>> import moelab
+    >>> runs = {"params_total": [1e7, 2e7, 4e7, 8e7] * 3, "tokens": [1e8] * 4 + [4e8] * 4 + [2e9] * 4}
+    >>> law = moelab.get_law("besiroglu2024")
+    >>> runs["loss"] = [float(law.loss(None, {"params_total": n, "tokens": d})) for n, d in zip(*runs.values())]
+    >>> fitted = moelab.fit(runs, "besiroglu2024", bootstrap=20, starts=32)
+    >>> {name: round(value, 3) for name, value in fitted.coefficients.items() if name in ("alpha", "beta")}
+    {'alpha': 0.348, 'beta': 0.366}
     """
     if not isinstance(law, str | Law):
         raise InputError(f"law: expected one law or its id, got {law!r}; compare_laws takes several")

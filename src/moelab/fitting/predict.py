@@ -115,7 +115,7 @@ def predict(
     >>> import moelab
     >>> found = moelab.predict("hoffmann2022", params_total="70B", tokens="1.4T")
     >>> round(found.only.value, 3)
-    1.937
+    1.921
     >>> moelab.predict("ludziejewski2025", "olmoe-1b-7b", tokens="5T")["ludziejewski2025"].kind
     'loss'
     """

@@ -54,9 +54,33 @@ def load_study(name: str) -> StudyConfig:
 def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: bool = False) -> StudyOutcome:
     """Run a study in its folder, finish one that was interrupted, or help one that is at work there.
 
-    `workers` 0 takes the study's own number, or lets its executor choose. Runs that fail are left out and told in the
-    outcome. Raises InputError when the folder holds another study or the executor is not there; MoelabError where so
-    much failed, or diverged, that the study cannot go on (where all diverged, a report says what was tried).
+    Args:
+        study: A StudyConfig, as `moelab.load_study` reads it from a YAML or by the name of a ready study.
+        out: The study's folder: text, runs, fits, plan and report.
+        workers: Runs at a time; 0: the study's own number, or what its executor chooses.
+        quiet: Show no progress on stderr.
+
+    Returns:
+        A StudyOutcome: the runs, findings, fitted laws, the plan, what was verified, the answer in words, and the runs
+        that failed and were left out.
+
+    Raises:
+        InputError: A folder that holds another study, an executor that is not there, text that is too short.
+        MoelabError: So much failed, or diverged, that the study cannot go on (where all diverged, a report names what
+            was tried).
+
+    After the example of `moelab.prepare`:
+
+    >>> import moelab
+    >>> model = {"vocab_size": 300, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
+    >>> train = {"tokens": 2048, "seq_len": 32, "batch_tokens": 256, "eval_tokens": 512}
+    >>> text = {"sources": ["texts"], "vocab_size": 300, "validation_share": 0.2}
+    >>> runs = [{"name": "rates", "set": {"train.learning_rate": [0.003, 0.01]}}]
+    >>> fields = {"name": "tiny", "title": "Two rates", "data": text, "base": {"model": model, "train": train}}
+    >>> study = moelab.StudyConfig(**fields, runs=runs)
+    >>> outcome = moelab.run_study(study, "studies/tiny", workers=1, quiet=True)
+    >>> len(outcome.trained), outcome.failed
+    (2, {})
     """
     folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
     context = StudyContext(
