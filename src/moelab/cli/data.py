@@ -5,12 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
+from moelab.cli.help import Command, Group
+
 app = typer.Typer(
-    name="data", no_args_is_help=True, add_completion=False, help="Prepare text for training, and look at it."
+    name="data",
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Prepare text for training, and look at it.",
 )
 
 
-@app.command("prepare")
+@app.command("prepare", cls=Command)
 def prepare_command(
     source: Annotated[
         list[str] | None,
@@ -74,7 +81,7 @@ def prepare_command(
     print_line(f"{'Reused' if result.reused else 'Prepared'} {result.dataset.folder} in {seconds:.1f} s")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show_command(
     folder: Annotated[str, typer.Argument(help="A prepared folder.")],
     verify: Annotated[bool, typer.Option("--verify", help="Check the hash of every file.")] = False,

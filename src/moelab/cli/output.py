@@ -1,6 +1,7 @@
 """What commands share when they print: JSON for machines, plain rich tables for people."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -47,10 +48,11 @@ def print_line(text: str = "") -> None:
 
 
 def _console() -> Any:
-    """Rich's console; where nobody looks (a pipe, a file), lines are wide enough not to wrap tables."""
+    """Rich's console, as wide as COLUMNS or the terminal; in a pipe without COLUMNS, wide enough not to wrap tables."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(highlight=False, width=None if known else _PIPE_WIDTH)
 
 
 def _is_number(cell: str) -> bool:

@@ -8,6 +8,7 @@ import typer
 from moelab.quantities import format_number
 
 SHOWN = (
+    "run_id",
     "name",
     "status",
     "kind",

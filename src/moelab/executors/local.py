@@ -16,6 +16,7 @@ from moelab.executors.memory import free_memory
 from moelab.executors.options import ExecutorConfig
 from moelab.executors.order import End, Needs, Order, work
 from moelab.quantities import format_bytes
+from moelab.signals import interrupts_held
 
 
 class LocalPool:
@@ -32,7 +33,7 @@ class LocalPool:
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(self.order, worker, slot, os.getpid(), sender), name=worker)
-        with _environment(self.order.needs.cores):
+        with _environment(self.order.needs.cores), interrupts_held():
             process.start()
         sender.close()
         self._workers[worker] = (process, receiver, slot)

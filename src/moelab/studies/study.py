@@ -15,6 +15,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.executors import session
 from moelab.executors.display import Display
 from moelab.fitting import save_fits
+from moelab.runs import find_runs
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer, best_design
@@ -94,6 +95,8 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
         except AllDiverged as error:
             report_diverged(context, str(error), _command(study, folder))
             raise MoelabError(f"{error}; {folder.report} says where, and what to change") from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_continues(folder)) from None
         finally:
             display.close()
 
@@ -174,6 +177,16 @@ def _write(outcome: StudyOutcome) -> None:
         folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
     save_table(outcome.analysis.table, folder.path / "runs.csv")
     write_report(outcome, _command(outcome.study, folder))
+
+
+def _continues(folder: StudyFolder) -> str:
+    """What the same call continues with after an interruption."""
+    runs = find_runs(folder.runs) if folder.runs.is_dir() else []
+    finished = sum(run.finished for run in runs)
+    return (
+        f"the same command keeps the {finished} finished runs of {folder.path} and continues with the rest, "
+        "each from its newest checkpoint"
+    )
 
 
 def _command(study: StudyConfig, folder: StudyFolder) -> str:

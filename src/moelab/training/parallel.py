@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moelab.errors import InputError, MoelabError
 from moelab.model import LanguageModel, LossOutput
+from moelab.signals import interrupts_held
 
 _TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others, evaluations of the first one included."""
@@ -137,7 +138,8 @@ def launch(processes: int, device: str, work: Callable[..., None], arguments: tu
             process = context.Process(
                 target=_join_and_work, args=(mouth, os.getpid(), rank, processes, device, rendezvous, work, arguments)
             )
-            process.start()
+            with interrupts_held():
+                process.start()
             mouth.close()
             started.append(process)
             ears.append(ear)

@@ -6,6 +6,7 @@ from typing import Any
 
 from moelab.data import Dataset
 from moelab.runs import RunConfig, RunRecord
+from moelab.runs.folder import CHECKPOINTS
 from moelab.runs.load_run import read_run_config
 from moelab.training.display import follow
 from moelab.training.log import check_log
@@ -79,6 +80,17 @@ def train_here(
     try:
         with follow(run, quiet=quiet or not main) as watch:
             record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch, log=tracker)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_continues(run, Path(out))) from None
     finally:
         leave()
     return run, record, main
+
+
+def _continues(run: RunConfig, out: Path) -> str:
+    """What the same call continues with after an interruption."""
+    folder = out / run.run_id
+    steps = [int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdigit()]
+    if not steps:
+        return f"no checkpoint was written yet; the same command starts {folder} from its first step"
+    return f"the same command continues {folder} from its checkpoint at step {max(steps):,} of {run.train.steps:,}"
