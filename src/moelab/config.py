@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from moelab.errors import InputError
 from moelab.files import read_text, write_text
+from moelab.notebook import html_table, short_repr
 from moelab.quantities import (
     MOST_CONTEXT,
     MOST_DEVICES,
@@ -115,6 +116,21 @@ class Config(BaseModel):
     def to_yaml(self, path: str | Path) -> None:
         """Write YAML atomically."""
         write_text(Path(path), dump_yaml(self.to_dict()))
+
+    def __repr__(self) -> str:
+        return short_repr(self, **self._given())
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        rows = [(name, repr(value)) for name, value in self._given().items()]
+        return html_table(["field", "value"], rows, title=type(self).__name__)
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        fields = {name: (getattr(self, name), field.default) for name, field in type(self).model_fields.items()}
+        return {name: value for name, (value, default) in fields.items() if value != default}
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""

@@ -112,19 +112,10 @@ def _known(name: str) -> str:
 
 def _print(result: "Comparison", table: Any) -> None:
     from moelab.cli.output import print_line, print_table
+    from moelab.fitting.compare import SCORES
 
     for fitted in result.fits.values():
-        rows = []
-        for name in fitted.law.coefficients:
-            value = fitted.interval(name)
-            marks = [
-                word
-                for word, holds in (("held", name in fitted.held), ("at a bound", name in fitted.at_bound))
-                if holds
-            ]
-            rows.append(
-                (name, _number(value["value"]), _number(value["low"]), _number(value["high"]), ", ".join(marks))
-            )
+        rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
         print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
         if fitted.interval_rel is not None:
             print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
@@ -135,10 +126,7 @@ def _print(result: "Comparison", table: Any) -> None:
         for note in fitted.notes:
             print_line(f"note: {note}")
         print_line()
-    print_table(
-        ["law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "reach", "weight"],
-        [_score(name, result) for name in result.fits],
-    )
+    print_table(SCORES, result.rows())
     noise = next(iter(result.fits.values())).seed_noise
     if noise is not None:
         print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")
@@ -146,17 +134,6 @@ def _print(result: "Comparison", table: Any) -> None:
         print_line(f"left out {name}: {reason}")
     if len(result.fits) > 1:
         _print_disagreement(result, table)
-
-
-def _score(name: str, result: "Comparison") -> tuple[str, ...]:
-    fitted = result.fits[name]
-    head = (name, f"{fitted.in_sample['mean_abs_rel']:.2%}")
-    held = fitted.holdout
-    if held is None:
-        return (*head, "-", "-", "-", "-", f"{result.weights[name]:.2f}")
-    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
-    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
-    return (*head, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach, f"{result.weights[name]:.2f}")
 
 
 def _print_disagreement(result: "Comparison", table: Any) -> None:

@@ -14,11 +14,7 @@ def print_plan(result: "Plan") -> None:
 
     print_line(result.sentence)
     print_line()
-    shown = [(f"{rank}", design) for rank, design in enumerate(result.candidates, 1)]
-    if result.best_dense is not None and all(design.is_moe for design in result.candidates):
-        shown.append(("dense", result.best_dense))
-    columns = _columns(result)
-    print_table(["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown])
+    print_table(*result.table())
     print_line()
     rows = [
         (law, *_words(result.best.loss[law]), _choice(result.choices.get(law)))
@@ -47,48 +43,18 @@ def print_plan(result: "Plan") -> None:
         print_line(f"note: {line}")
 
 
-def _columns(result: "Plan") -> dict[str, Any]:
-    """Column title -> how a candidate fills it."""
-    from moelab.quantities import format_bytes, format_number
-
-    columns: dict[str, Any] = {
-        "active / total": lambda c: f"{format_number(c.params_active)} / {format_number(c.params_total)}",
-        "experts": lambda c: c.experts,
-        "layers x width": lambda c: f"{c.config.n_layers} x {c.config.d_model}",
-        "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
-    }
-    if result.best.mean_loss is not None:
-        columns["loss"] = lambda c: f"{c.mean_loss.value:.3f}{_range(c.mean_loss)}" if c.mean_loss else "-"
-    wasted = "money wasted" if result.budget.objective != "loss" else "compute wasted"
-    columns[wasted] = lambda c: f"{c.regret_compute.value:.1%}{_range(c.regret_compute, 100)}"
-    columns["memory"] = lambda c: format_bytes(c.memory_bytes)
-    if result.best.serving is not None:
-        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
-    if result.best.cost is not None and result.budget.train_hardware is not None:
-        columns["$ training"] = lambda c: format_number(c.cost["train"])
-    if result.best.cost is not None and "lifetime" in result.best.cost:
-        columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"])
-    return columns
-
-
 def _words(prediction: Any) -> tuple[str, str, str]:
+    from moelab.planning.plan_table import range_text
+
     if prediction.value is None:
         return "not covered", prediction.not_covered, ""
     far = prediction.extrapolation
     outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.3g} times"
-    return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
+    return f"{prediction.value:.3f}{range_text(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
 
 
 def _choice(design: Any) -> str:
     return "-" if design is None else f"{design.label}"
-
-
-def _range(interval: Any, scale: int = 1) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    if scale == 100:
-        return f" [{interval.low:.0%}, {interval.high:.0%}]"
-    return f" [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def print_next_runs(chosen: "NextRuns") -> None:

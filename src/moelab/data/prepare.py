@@ -33,6 +33,7 @@ from moelab.data.tokenizer import (
 from moelab.errors import InputError, MoelabError
 from moelab.files import drop_parts, make_folder, part_folder, put_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
+from moelab.notebook import Shown, html_table, short_repr
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,12 +60,24 @@ class PrepareConfig(Config):
     text_field: str = "text"
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, repr=False)
+class Prepared(Shown):
     """The opened data set, and whether it was there already."""
 
     dataset: Dataset
     reused: bool
+
+    def __repr__(self) -> str:
+        tokens, size = self.dataset.manifest.total("train").tokens, self.dataset.vocab_size
+        return short_repr(self, folder=str(self.dataset.folder), tokens=tokens, vocab_size=size, reused=self.reused)
+
+    def _repr_html_(self) -> str:
+        sources = self.dataset.manifest.sources
+        rows = [
+            (each.name, each.train.tokens, each.train.bytes, each.validation.tokens, each.licence) for each in sources
+        ]
+        columns = ("source", "tokens", "bytes of text", "tokens held out", "licence of the text")
+        return html_table(columns, rows, title=str(self.dataset.folder))
 
 
 def prepare(

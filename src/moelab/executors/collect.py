@@ -18,6 +18,7 @@ from moelab.executors.options import ExecutorConfig
 from moelab.executors.order import Needs, Order, Pool
 from moelab.executors.ray import cluster, open_ray, ray_workers
 from moelab.executors.slurm import check_slurm, open_slurm, slurm_workers
+from moelab.notebook import Shown
 from moelab.runs import RunConfig, RunFolder, RunRecord
 
 POLL_SECONDS = 0.3
@@ -50,8 +51,8 @@ def session(executor: ExecutorConfig) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Outcome(Shown):
     """What came of many runs: (config, record) of those that ended, in the order asked, and why the others did not."""
 
     trained: list[tuple[RunConfig, RunRecord]]

@@ -29,12 +29,13 @@ from moelab.export.names import decides, hugging_face_tensors
 from moelab.export.place import NOTE, check_folder, new_folder
 from moelab.export.source import Source
 from moelab.files import write_json, write_text
+from moelab.notebook import Shown
 
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exported:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Exported(Shown):
     """What was written. `check` is None where nothing was compared; then `unchecked` says why."""
 
     path: Path

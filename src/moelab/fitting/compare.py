@@ -13,13 +13,16 @@ from moelab.fitting.fit import check_options, fit
 from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
 from moelab.laws import Law, all_laws, get_law
+from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
 HOLDOUT = 0.2
+SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "reach", "weight")
+"""Columns of a comparison's `rows`."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """`fits` in the order of their rank; `weights` sum to 1; `skipped` says why a law was left out.
 
     Where some laws have a held-out error, one without (its rows were too few to hold any out) comes last and weighs 0:
@@ -43,6 +46,18 @@ class Comparison:
         """Error of each held-out run by how far beyond the fitted ones it lies, a colour per law."""
         return plot_holdout(list(self.fits.values()))
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """Per law, as text and by rank: in-sample error, held-out error, bias, coverage of 80 %, reach, weight."""
+        return [(name, *_score(fitted), f"{self.weights[name]:.2f}") for name, fitted in self.fits.items()]
+
+    def __repr__(self) -> str:
+        weights = {name: f"{weight:.2f}" for name, weight in self.weights.items()}
+        return short_repr(self, weights=", ".join(f"{n} {w}" for n, w in weights.items()), skipped=len(self.skipped))
+
+    def _repr_html_(self) -> str:
+        left_out = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+        return html_table(SCORES, self.rows(), note=f"left out: {left_out}" if left_out else "")
+
     def disagreement(self, table: Any) -> list[dict[str, Any]]:
         """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
         columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}
@@ -52,6 +67,15 @@ class Comparison:
             {**{name: float(values[i]) for name, values in columns.items()}, "spread": float(spread[i])}
             for i in range(stacked.shape[1])
         ]
+
+
+def _score(fitted: FittedLaw) -> tuple[str, ...]:
+    held, seen = fitted.holdout, f"{fitted.in_sample['mean_abs_rel']:.2%}"
+    if held is None:
+        return (seen, "-", "-", "-", "-")
+    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
+    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
+    return (seen, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach)
 
 
 def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], dict[str, str]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL, check_effort, check_seed
 from moelab.fitting.columns import variable
+from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
 RANGE = (10, 90)
@@ -20,8 +21,8 @@ POOR = 0.8
 _FEWEST = 4
 
 
-@dataclass(frozen=True)
-class Slice:
+@dataclass(frozen=True, repr=False)
+class Slice(Shown):
     """The lowest point of a parabola, with the 10th and 90th percentile over draws of its coefficients.
 
     `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
@@ -44,6 +45,14 @@ class Slice:
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
         return plot_slice(self)
+
+    def __repr__(self) -> str:
+        optimum, loss = interval_text(**self.optimum), interval_text(**self.loss_at_optimum)
+        return short_repr(self, x=self.x, optimum=optimum, loss=loss, n_points=self.n_points, r_squared=self.r_squared)
+
+    def _repr_html_(self) -> str:
+        rows = [(f"best {self.x}", *self.optimum.values()), ("loss there", *self.loss_at_optimum.values())]
+        return html_table([f"{self.n_points} points", "value", "p10", "p90"], rows, note="; ".join(self.notes))
 
     def loss(self, x: Any) -> Array:
         """The parabola at x, in the axis's own unit."""

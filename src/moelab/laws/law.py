@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.laws.design import IN_TABLES, Conversion, Design, Refusal
+from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
 Values = Mapping[str, Any]
@@ -28,8 +29,8 @@ Compute = Callable[[Array, float, Values], dict[str, Array]]
 Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Law:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Law(Shown):
     """One law of one paper. `moelab laws ID` prints it; its file is the place to read it.
 
     `linear` names the coefficients that enter linearly (in the loss, or in its logarithm where `log_linear`); a fit
@@ -69,6 +70,15 @@ class Law:
     at_compute: Compute | None = None
     choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return short_repr(self, id=self.id, kind=self.kind, variables=self.variables, form=self.form, mark=self.mark)
+
+    def _repr_html_(self) -> str:
+        published = self.published or {}
+        rows = [(name, published.get(name)) for name in self.coefficients]
+        title = f"{self.title} ({self.citation}): {self.form}"
+        return html_table(["coefficient", "published"], rows, title=title, note=self.note or self.unpublished)
 
     def loss(self, coefficients: Values | None, variables: Values) -> Array:
         """The predicted loss (leverage for such a law). `coefficients` None means the published ones."""

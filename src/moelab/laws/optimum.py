@@ -8,13 +8,14 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.laws.law import COUNTS, RATES, SHARES, Array, Law, Values
+from moelab.notebook import Shown
 from moelab.quantities import MOST_FLOPS, check_at_most, format_bytes, format_number
 
 SMALLEST, LARGEST, GRID, ZOOMS = 1e4, 1e15, 161, 12
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Shown):
     """The best point at a compute: every variable by name, the loss (or leverage), and the bounds that decided it."""
 
     values: dict[str, float]

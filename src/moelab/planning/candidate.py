@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moelab.architecture import ModelConfig
+from moelab.notebook import Shown, interval_text, short_repr
 from moelab.quantities import format_number
 
 
@@ -25,8 +26,8 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Prediction(Shown):
     """One law's loss for one design, in nats per token; `not_covered` says why it has none.
 
     `extrapolation` is the largest log10 distance outside the fitted range (None: range unknown). `behind_loss` and
@@ -49,8 +50,8 @@ class Prediction:
         return plain if self.not_covered is None else plain | {"not_covered": self.not_covered}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Candidate(Shown):
     """A design that fits the budget. `undetermined` names axes on which designs with equal law inputs differ."""
 
     config: ModelConfig
@@ -97,6 +98,14 @@ class Candidate:
         if self.config.moe is None:
             return f"{format_number(self.params_total)} dense"
         return f"{format_number(self.params_active)} of {format_number(self.params_total)}, {self.experts}"
+
+    def __repr__(self) -> str:
+        shape = f"{self.config.n_layers} x {self.config.d_model}"
+        loss = "-" if self.mean_loss is None else interval_text(**self.mean_loss.to_dict())
+        excess = f"{self.regret_compute.value:.1%}"
+        return short_repr(
+            self, label=self.label, shape=shape, tokens=self.tokens, epochs=self.epochs, loss=loss, excess=excess
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.notebook import Shown
 from moelab.planning import equivalence
 from moelab.planning.assemble import Answer
 from moelab.planning.budget import Budget
@@ -38,8 +39,8 @@ CHEAPER = 100.0
 """A run costs this many times less than the budget unless `flops_each` says otherwise."""
 
 
-@dataclass(frozen=True)
-class NextRun:
+@dataclass(frozen=True, repr=False)
+class NextRun(Shown):
     """A run to train, the expected regret (nats) that it leaves, and what it saves per FLOP, given those before it."""
 
     candidate: Candidate
@@ -47,8 +48,8 @@ class NextRun:
     saved_per_flop: float
 
 
-@dataclass(frozen=True)
-class NextRuns:
+@dataclass(frozen=True, repr=False)
+class NextRuns(Shown):
     """Runs in the order they should be trained."""
 
     runs: list[NextRun]

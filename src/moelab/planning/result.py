@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.errors import InputError
+from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
+from moelab.planning.plan_table import candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
 
@@ -24,8 +26,8 @@ LIMIT_WORDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(Shown):
     """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts those not told apart from the
     first, itself among them (1: it stands alone); `choices` holds each law's own optimum."""
 
@@ -71,6 +73,27 @@ class Plan:
     def plot(self, kind: str = "candidates") -> Any:
         """An Altair chart: `candidates` with intervals, the `pareto` front, or `slices` of the best loss."""
         return figure(self, kind)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows of the candidates, as text."""
+        priced = self.budget.train_hardware is not None
+        return candidate_table(self.candidates, self.best_dense, self.budget.objective, priced)
+
+    def __repr__(self) -> str:
+        return short_repr(
+            self,
+            best=self.best.label,
+            tokens=self.best.tokens,
+            candidates=len(self.candidates),
+            near_equal=self.near_equal,
+            feasible=self.n_feasible,
+            binding=", ".join(self.binding),
+            warnings=len(self.warnings),
+        )
+
+    def _repr_html_(self) -> str:
+        columns, rows = self.table()
+        return html_table(columns, rows, title=self.sentence, note=" ".join(self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""

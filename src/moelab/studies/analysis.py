@@ -6,14 +6,15 @@ import polars as pl
 
 from moelab.errors import InputError
 from moelab.fitting import Comparison, compare_laws
+from moelab.notebook import Shown
 from moelab.planning import Budget, Plan, Space
 from moelab.planning.plan import plan
 from moelab.runs import RunRecord
 from moelab.studies.config import FitStep, PlanStep, StudyConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Analysis(Shown):
     """The runs as a table; the laws fitted to them, ranked by held-out error (with the others' reasons), and the plan.
 
     `comparison` and `plan` are None where the study asks for none; `note` says why no law could be fitted.

@@ -14,6 +14,7 @@ from moelab.executors.memory import run_memory
 from moelab.executors.order import Needs
 from moelab.executors.slurm import slurm_workers
 from moelab.experiments import Match, match_runs
+from moelab.notebook import Shown
 from moelab.runs import RunConfig, RunFolder, run_columns
 from moelab.studies.config import StudyConfig
 from moelab.studies.folder import StudyFolder
@@ -56,8 +57,8 @@ class StepCost:
         return {"step": self.step.name} | own | {"note": self.step.note}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Estimate(Shown):
     """What a study would cost, each run counted once. `hours` is None where no speed is known (`speeds.missing`).
 
     `disk_bytes` holds the text but where that is neither prepared nor limited: then `text_bytes` is None.

@@ -5,6 +5,7 @@ from typing import Any
 
 from moelab.experiments import Match, match_runs
 from moelab.fitting.fit_file import fit_to_json
+from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning import Plan
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
@@ -15,8 +16,8 @@ from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyOutcome:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyOutcome(Shown):
     """Everything a study found."""
 
     study: StudyConfig
@@ -76,6 +77,16 @@ class StudyOutcome:
     def matches(self) -> list[Match]:
         """How well the runs that were meant to cost the same do."""
         return match_runs([config for config, _ in self.every])
+
+    def __repr__(self) -> str:
+        answer = self.answer[0] if self.answer else ""
+        runs = len(each_once(self.trained))
+        return short_repr(self, study=self.study.name, runs=runs, failed=len(self.failed), answer=answer)
+
+    def _repr_html_(self) -> str:
+        columns = ("name", "kind", "params_active", "params_total", "tokens", "train_flops", "loss")
+        rows = [[getattr(record, name) for name in columns] for _, record in self.trained]
+        return html_table(columns, rows, title=self.study.title, note=" ".join(self.answer))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab study --json` prints."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.errors import InputError, MoelabError
+from moelab.notebook import Shown
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.config import Stage
 
@@ -22,8 +23,8 @@ def same_design(config: RunConfig) -> str:
     return twin.run_id
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageOutcome:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StageOutcome(Shown):
     """A stage's designs by mean loss over their seeds, best first, and the fields its winner sets."""
 
     stage: Stage
