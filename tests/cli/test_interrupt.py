@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -123,8 +125,35 @@ def test_an_interrupt_that_was_held_is_answered_at_the_end() -> None:
     assert reached
 
 
+def test_an_interrupt_that_another_thread_takes_is_held_too() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), interrupts_held():  # noqa: PT012
+        thread = threading.Thread(target=_take_an_interrupt)
+        thread.start()
+        thread.join()
+        time.sleep(0.01)
+        reached = True
+    assert reached
+
+
+def _take_an_interrupt() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.raise_signal(signal.SIGINT)
+
+
+def workers_of(process: int) -> list[str]:
+    """The spawned children of a process, by Linux's /proc."""
+    found = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in path.read_text().split():
+                found += [child] if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text() else []
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.2, 1.5])
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers by /proc")
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 1.5])
 def test_a_study_that_starts_its_workers_ends_with_one_line(tmp_path: Path, seconds: float, write_texts: Any) -> None:
     write_texts(tmp_path / "texts", 60)
     model = {"vocab_size": 300, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
@@ -139,12 +168,11 @@ def test_a_study_that_starts_its_workers_ends_with_one_line(tmp_path: Path, seco
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "moelab", "study", str(tmp_path / "study.yaml"), "--out", str(out)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, start_new_session=True)
     until = time.monotonic() + 120
-    while not (out / "runs").is_dir() and time.monotonic() < until:
-        time.sleep(0.05)
+    while not workers_of(process.pid) and time.monotonic() < until:
+        time.sleep(0.02)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     printed, err = process.communicate(timeout=60)

@@ -35,8 +35,8 @@ class LocalPool:
         process = self._context.Process(target=_main, args=(self.order, worker, slot, os.getpid(), sender), name=worker)
         with _environment(self.order.needs.cores), interrupts_held():
             process.start()
-        sender.close()
-        self._workers[worker] = (process, receiver, slot)
+            sender.close()
+            self._workers[worker] = (process, receiver, slot)  # known before an interrupt is answered: `close` ends it
 
     @property
     def at_work(self) -> set[str]:

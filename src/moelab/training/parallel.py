@@ -132,18 +132,18 @@ def launch(processes: int, device: str, work: Callable[..., None], arguments: tu
     context = get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()
-        started, ears = [], []
-        for rank in range(processes):
-            ear, mouth = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_join_and_work, args=(mouth, os.getpid(), rank, processes, device, rendezvous, work, arguments)
-            )
-            with interrupts_held():
-                process.start()
-            mouth.close()
-            started.append(process)
-            ears.append(ear)
+        started: list[Any] = []
+        ears: list[Connection] = []
         try:
+            with interrupts_held():  # all of them are known before an interrupt is answered
+                for rank in range(processes):
+                    ear, mouth = context.Pipe(duplex=False)
+                    joined = (mouth, os.getpid(), rank, processes, device, rendezvous, work, arguments)
+                    process = context.Process(target=_join_and_work, args=joined)
+                    process.start()
+                    mouth.close()
+                    started.append(process)
+                    ears.append(ear)
             while any(process.is_alive() for process in started):
                 if any(process.exitcode for process in started):
                     break
