@@ -15,8 +15,10 @@ from moelab.cli import main
 
 HERE = Path(__file__).parent
 V0_1 = HERE.parent / "fixtures" / "v0_1"
-OTHER_KERNELS = 0.02
-"""Relative tolerance of losses after some fifty steps where other kernels round otherwise."""
+GOES_ON, FROM_THE_START = 1e-3, 0.05
+"""Relative tolerances of losses where other kernels round otherwise: of a run that goes on from a checkpoint of 0.1,
+whose routes are settled (1e-5 was seen), and of one trained from its start, whose first routes may flip (0.03 was
+seen)."""
 
 LOSSES = ("loss", "train_loss", "bits_per_byte")
 TRAINED = {*LOSSES, "weights", "loss_by_source", "loss_curve", "routing", "expert_load", "spikes", "spike_steps"}
@@ -44,6 +46,12 @@ def reading() -> ModuleType:
 def answer() -> Callable[[str], Any]:
     """A function of a name: what 0.1 answered."""
     return lambda name: json.loads((V0_1 / "answers" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def from_the_start() -> float:
+    """The tolerance of `same_outcome` for runs that are trained from their start."""
+    return FROM_THE_START
 
 
 @pytest.fixture
@@ -115,17 +123,16 @@ def same_outcome(same_kernels: bool) -> Callable[..., None]:
     """Asserts that a run ended as under 0.1.
 
     With the same kernels to the bit, the digest of the weights included. Elsewhere everything known before training is
-    equal and the losses are near: other kernels round otherwise, and a token near the border of two experts may change
-    sides.
+    equal and the losses are within `relative`.
     """
 
-    def check(old: dict[str, Any], new: dict[str, Any]) -> None:
+    def check(old: dict[str, Any], new: dict[str, Any], relative: float = GOES_ON) -> None:
         if same_kernels:
             assert {key: new[key] for key in old} == old
             return
         known = {key: value for key, value in old.items() if key not in TRAINED and not key.startswith("routing_")}
         assert {key: new[key] for key in known} == known
         for name in LOSSES:
-            assert new[name] == pytest.approx(old[name], rel=OTHER_KERNELS)
+            assert new[name] == pytest.approx(old[name], rel=relative)
 
     return check
