@@ -44,7 +44,12 @@ def differences(old: Any, new: Any, ignore: frozenset[str] = frozenset(), place:
         if old != new and place.rpartition(".")[2] in EXACT:
             yield f"{place}: {old} -> {new}"
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
-        yield f"{place}: {old!r} -> {new!r}"
+        yield f"{place}: {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read(path: Path) -> Any:
@@ -52,10 +57,12 @@ def read(path: Path) -> Any:
     if path.suffix != ".csv":
         return json.loads(path.read_text(encoding="utf-8"))
     with path.open(encoding="utf-8", newline="") as stream:
-        return [{name: _cell(text) for name, text in row.items()} for row in csv.DictReader(stream)]
+        return [{name: _cell(name, text) for name, text in row.items()} for row in csv.DictReader(stream)]
 
 
-def _cell(text: str) -> Any:
+def _cell(name: str, text: str) -> Any:
+    if name in EXACT:  # 12345e6789 is a run id
+        return text
     try:
         return float(text) if text else None
     except ValueError:

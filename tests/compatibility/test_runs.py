@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from moelab.claim import find
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset, PrepareConfig
+from moelab.data.prepare import prepare
 from moelab.lease import Busy, Terms, Watch, acquire, revoke
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import find_runs
