@@ -9,7 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from moelab.architecture import ModelConfig
+from moelab.config import Config
+from moelab.planning import Budget, Space
 from moelab.runs import RunConfig
+from moelab.serving import Traffic
 from moelab.studies import StudyConfig, build_runs
 
 TEXT_TIME_NS = 10**18
@@ -79,6 +83,18 @@ def _value(config: dict[str, Any], field: str) -> Any:
     for key in field.split("."):
         config = config[key]
     return config
+
+
+def filled_in(configs: Path) -> dict[str, dict[str, Any]]:
+    """Every config with its defaults, which ids do not show: they leave defaults out."""
+    kinds: dict[str, type[Config]] = {"models": ModelConfig, "runs": RunConfig, "studies": StudyConfig}
+    found = {
+        f"{folder}/{path.stem}": kind.from_yaml(path).to_dict()
+        for folder, kind in kinds.items()
+        for path in sorted((configs / folder).glob("*.yaml"))
+    }
+    defaults = (Budget(flops=1e21), Space(), Traffic())
+    return found | {type(config).__name__: config.to_dict() for config in defaults}
 
 
 def outcomes(runs: Path) -> dict[str, dict[str, Any]]:

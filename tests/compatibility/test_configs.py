@@ -59,3 +59,20 @@ def test_the_configs_set_every_field_of_0_1(answer: Callable[[str], Any]) -> Non
     for name, fields in answer("fields").items():
         assert set(fields) == given[name], name
         assert set(fields) <= set(today[name].model_fields), name
+
+
+def test_no_default_changed(answer: Callable[[str], Any], reading: ModuleType) -> None:
+    """Ids leave defaults out, so another default would give old ids another meaning. New fields may be there."""
+    kept, found = answer("filled_in"), reading.filled_in(CONFIGS)
+    assert set(kept) == set(found)
+    for name, config in kept.items():
+        assert as_known(config, found[name]) == config, name
+
+
+def as_known(old: Any, new: Any) -> Any:
+    """`new` without the keys that `old` does not have."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: as_known(old[key], new[key]) for key in old if key in new}
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [as_known(a, b) for a, b in zip(old, new, strict=True)]
+    return new
