@@ -83,8 +83,8 @@ def _ends(plan: Plan) -> list[str]:
     clipped = [law for law in ranges if plan.best.loss[law].value is not None]
     if clipped:
         lines.append(
-            f"{', '.join(clipped)}: the optimum lies beyond the fitted range of experts, sparsity or granularity "
-            "(or of tokens, where all runs had equally many): clipped to the fitted range"
+            f"{', '.join(clipped)}: the optimum lies beyond the fitted range of experts, sparsity, granularity or "
+            "tokens, and is clipped to the fitted range"
         )
     return lines
 
@@ -146,9 +146,9 @@ def _disagreement(plan: Plan) -> list[str]:
         return [f"the laws disagree on the kind of model: {', '.join(moe)} prefer MoE, {', '.join(dense)} dense"]
     if known and max(known) < 0.05:
         return []
-    optima = "; ".join(f"the optimum of {law} is {_brief(design)}" for law, design in own.items())
-    cost = f"; by another law, such an optimum has up to {max(known):.0%} excess compute" if known else ""
-    return [f"the laws disagree: {optima}{cost}"]
+    optima = "; ".join(f"{_brief(design)} ({law})" for law, design in own.items())
+    cost = f". By another law, one of these has up to {max(known):.0%} excess compute" if known else ""
+    return [f"the laws disagree on the optimum: {optima}{cost}"]
 
 
 def _brief(design: Candidate) -> str:
