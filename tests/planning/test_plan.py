@@ -145,7 +145,7 @@ def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
     assert 0 <= value["p_moe_beats_dense"] <= 1
     assert isinstance(value["binding"], list)
     assert isinstance(value["warnings"], list)
-    assert result.sentence.startswith("Of ")
+    assert result.sentence.startswith("Train ")
 
 
 def test_utilisation_by_expert_width_can_change_the_choice() -> None:

@@ -174,7 +174,7 @@ def _print_disagreement(result: "Comparison", table: Any) -> None:
 
 
 def beyond(table: Any, factor: float = 10.0) -> Any:
-    """The table with parameters and tokens multiplied, everything else as it is."""
+    """The table with parameters and tokens multiplied by `factor`, all other columns unchanged."""
     import polars as pl
 
     grown = [name for name in table.columns if name.startswith("params_") or name in ("tokens", "unique_tokens")]

@@ -82,7 +82,7 @@ def fit_budget(lattice: Lattice, budget: Budget) -> FeasibleSet:
     tokens = affordable_tokens(lattice, budget)
     fitting = fits(lattice, budget, tokens)
     if not fitting.any():
-        raise InputError(_nothing_fits(_uses(lattice, budget, tokens), budget))
+        raise InputError(_infeasible(_uses(lattice, budget, tokens), budget))
     if fitting.all():
         return FeasibleSet(lattice, tokens, _unique(tokens, budget))
     index = np.flatnonzero(fitting)
@@ -142,7 +142,7 @@ def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Ar
     return uses
 
 
-def _nothing_fits(uses: dict[str, tuple[Array, Any]], budget: Budget) -> str:
+def _infeasible(uses: dict[str, tuple[Array, Any]], budget: Budget) -> str:
     """The message: the single limit whose least change admits a design, or else what each limit needs."""
     ratio = {name: used / limit for name, (used, limit) in uses.items()}
     moves: dict[str, float] = {}

@@ -105,9 +105,9 @@ def next_runs(
     each = flops_each if flops_each is not None else float(np.max(ranking.feasible.train_flops)) / RATIO
     small = Budget(flops=each, unique_tokens=budget.unique_tokens, max_epochs=budget.max_epochs)
     options = _options(fit_budget(lattice, small), member)
-    truth, weight, seen = _draws(ranking, member, options)
+    truth, weight, losses = _draws(ranking, member, options)
     noise = _noise(member)
-    chosen, regrets, now = choose_runs(truth, weight, np.log(seen), noise, count)
+    chosen, regrets, now = choose_runs(truth, weight, np.log(losses), noise, count)
     builder = PlanBuilder(small, lattice, search(lattice, small, predictors), 1)
     runs = []
     before = now

@@ -11,6 +11,7 @@ from moelab.quantities import format_bytes, format_number
 
 Row = dict[str, Any]
 PLOTS = ("candidates", "pareto", "slices")
+"""Figures of a plan."""
 
 LIMIT_NAMES = {
     "compute": "compute",
@@ -22,6 +23,7 @@ LIMIT_NAMES = {
     "tokens_per_active": "the minimum of tokens per active parameter",
     "serving": "the limits on serving",
 }
+"""The limits of a budget in words, by their names in `binding`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,10 @@ class Plan:
     """The result of `plan`.
 
     `candidates` differ in their law inputs, best first. `near_equal` counts the designs as good as the first, itself
-    included, by `near_equal_rule`. `optimum` locates the optimum by property, and `choices`
-    holds each law's own. `binding` names the binding limits, and `sensitivity` the gain from 10 % more of each.
-    `ensemble` names the laws that rank; the others only predict. `slices` are rows of the figure of that name.
+    included, by `near_equal_rule`. `p_moe_beats_dense` is None without bootstrap draws. `optimum` gives the location of
+    the optimum by property, and `choices` each law's own optimum. `binding` names the binding limits, and `sensitivity`
+    holds the gain from 10 % more of each. The laws of `ensemble` rank the designs; the others only predict. `slices`
+    holds the rows of the figure of that name.
     """
 
     budget: Budget
@@ -103,18 +106,19 @@ class Plan:
 
 
 def summary(plan: Plan) -> str:
-    """Two to four sentences: the recommended design, how certain it is, and the binding limits."""
+    """A few sentences: the recommended design, its uncertainty, and the binding limits."""
     best = plan.best
     kind = "a MoE model" if best.is_moe else "a model"
     parts = [
-        f"Of {plan.n_feasible:,} designs that fit ({plan.n_designs:,} searched), train {kind} of {best.label}"
-        f" ({best.config.n_layers} layers of width {best.config.d_model}) on {format_number(best.tokens)} tokens"
-        f"{_epochs(best.epochs)}: {format_number(best.train_flops)} FLOPs, {format_bytes(best.memory_bytes)} to serve."
+        f"Train {kind} of {best.label} ({best.config.n_layers} layers of width {best.config.d_model}) on "
+        f"{format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
+        f"Training takes {format_number(best.train_flops)} FLOPs, serving {format_bytes(best.memory_bytes)} of memory.",
+        f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")
     if plan.near_equal > 1:
-        parts.append(f"{plan.near_equal:,} designs cannot be told apart from it ({plan.near_equal_rule}).")
+        parts.append(f"{plan.near_equal:,} designs, this one included, are near-equal ({plan.near_equal_rule}).")
     limits = [LIMIT_NAMES[name] for name in plan.binding if name in LIMIT_NAMES]
     if limits:
         listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)

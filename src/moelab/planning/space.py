@@ -46,7 +46,7 @@ Ratios = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_a
 
 
 def _default_widths() -> tuple[int, ...]:
-    """Multiples of 256, then of 512 and 1,024, so that heads come in fours."""
+    """Multiples of 256, then of 512 and 1,024, all of them whole numbers of heads."""
     bands = ((256, 6144, 256), (6144, 10240, 512), (10240, 16384, 1024))
     return tuple(sorted({d for first, last, step in bands for d in range(first, last + 1, step)}))
 

@@ -112,7 +112,7 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
     behind = rows - rows[:, [int(np.flatnonzero(index == chosen)[0])]]
     order = np.argsort(behind, axis=0)
     below = np.cumsum(weight[order], axis=0)
-    # p10 of the difference is not positive: at least a tenth of the draws rate the design no worse than the chosen one.
+    # p10 of the difference is not positive: by a tenth of the draws or more, it is no worse than the chosen one.
     at = np.argmax(below >= 0.1 - 1e-12, axis=0)
     p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
     near = (p10 <= 1e-12) & counted
@@ -120,8 +120,8 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
     moe = some.lattice.is_moe
     p_moe = None
     if moe.any() and not moe.all():
-        won = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
-        p_moe = min(max(won, 0.0), 1.0)  # weights add up to 1 but for rounding
+        share = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
+        p_moe = min(max(share, 0.0), 1.0)  # weights add up to 1 but for rounding
     return Decision(
         shortlist=index,
         rows=rows,
@@ -152,7 +152,7 @@ def draws_of(member: Member, some: FeasibleSet) -> tuple[Array, Array, int]:
     return np.concatenate(rows), weight / weight.sum(), dropped
 
 
-def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, winners: Array, weight: Array) -> dict[str, Interval]:
+def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, optima: Array, weight: Array) -> dict[str, Interval]:
     """Location of the optimum: for each property, the chosen design's value, with p10 and p90 of the draws' optima.
 
     The interval of a property holds at least the values of all designs equivalent to the chosen one.
@@ -167,7 +167,7 @@ def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, winners: Array, w
     }
     result = {}
     for name, column in columns.items():
-        low, high = quantiles(np.asarray(column(some), float)[winners], weight)
+        low, high = quantiles(np.asarray(column(some), float)[optima], weight)
         same = np.asarray(column(tied), float)
         value = float(column(ranking.feasible)[chosen])
         if name == "granularity" and not ranking.depends_on_granularity:
