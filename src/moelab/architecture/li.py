@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from moelab.architecture.config import ModelConfig
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
+from moelab.quantities import check_at_most
 
 Array = NDArray[Any]
 MAX_DEPTH = 160
+MOST_PARAMS = 1e18
+"""More parameters would overflow a whole number of 64 bits."""
 
 ALPHA, ZETA, MU = 8 / 3, 88.0, 22.0
 """The usual SwiGLU width, and the best ratios in that paper."""
@@ -95,14 +98,15 @@ def li_solve(
 ) -> LiSolution:
     """Given N (without vocabulary), r_a and C, the architecture and D by the paper's rules.
 
-    For every depth, the width follows from zeta (in multiples of `head_dim`); the active part then fixes K d_expert,
-    with d_shared = K d_expert and leading dense layers ("1dense+SE"), and experts fill up N. Of all depths the nearest
-    to N and r_a with zeta and mu (22) near theirs is taken. Raises InputError where none comes within 5 %.
+    For every depth, the width follows from zeta (in multiples of `head_dim`). The active part then fixes K d_expert,
+    with d_shared = K d_expert and leading dense layers ("1dense+SE"), and the number of experts follows from N. The
+    result is the nearest to N and r_a, with zeta and mu (22) near theirs. Raises InputError where none is within 5 %.
     """
     if not 0 < activation_rate < 1:
         raise InputError(f"activation_rate: must lie between 0 and 1, got {activation_rate}")
-    if params <= 0 or flops <= 0 or top_k < 1:
-        raise InputError("params, flops, top_k: must be positive")
+    check_at_most(params, MOST_PARAMS, "params")
+    if flops <= 0 or top_k < 1:
+        raise InputError("flops, top_k: must be positive")
     depth = np.arange(n_dense_layers + 1, MAX_DEPTH + 1)[:, None]
     heads = np.maximum(np.round(zeta * depth / head_dim).astype(np.int64) + np.arange(-1, 2), 1)
     shape, exists = _shapes(
@@ -110,12 +114,12 @@ def li_solve(
         heads * head_dim,
         params,
         activation_rate,
-        top_k,
-        n_dense_layers,
-        alpha,
-        d_expert_step,
-        head_dim,
-        vocab_size,
+        top_k=top_k,
+        n_dense=n_dense_layers,
+        alpha=alpha,
+        step=d_expert_step,
+        head_dim=head_dim,
+        vocab_size=vocab_size,
     )
     if not exists.any():
         raise InputError(
@@ -141,6 +145,7 @@ def _shapes(
     d: Array,
     params: float,
     rate: float,
+    *,
     top_k: int,
     n_dense: int,
     alpha: float,

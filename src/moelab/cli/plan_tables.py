@@ -9,43 +9,65 @@ if TYPE_CHECKING:
 
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
-    from moelab.cli.output import print_line, print_table
+    from moelab.cli.output import print_line
     from moelab.quantities import format_number
 
     print_line(result.sentence)
     print_line()
+    _print_candidates(result)
+    print_line()
+    _print_laws(result)
+    print_line()
+    if result.optimum:
+        _print_optimum(result)
+        print_line()
+    for name, gain in result.sensitivity.items():
+        saving = gain.get("gain_cost", gain.get("gain_compute"))
+        what = "of the cost" if "gain_cost" in gain else "more compute"
+        if saving is not None and (name != "compute" or "gain_cost" in gain):
+            print_line(f"10 % more {name} is worth {saving:.1%} {what}")
+    best = result.best
+    if best.learning_rate:
+        print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
+    for line in result.warnings:
+        print_line(f"Warning: {line}")
+
+
+def _print_candidates(result: "Plan") -> None:
+    """The ranked designs, and the best dense one where none of them is dense."""
+    from moelab.cli.output import print_table
+
     shown = [(f"{rank}", design) for rank, design in enumerate(result.candidates, 1)]
     if result.best_dense is not None and all(design.is_moe for design in result.candidates):
         shown.append(("dense", result.best_dense))
     columns = _columns(result)
     print_table(["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown])
-    print_line()
+
+
+def _print_laws(result: "Plan") -> None:
+    """Every law's prediction for the recommended design, and its own optimum; laws of the ensemble first."""
+    from moelab.cli.output import print_table
+
     rows = [
         (law, *_law_cells(result.best.loss[law]), _own_optimum(result.choices.get(law)))
         for law in sorted(result.best.loss, key=lambda name: name not in result.ensemble)
     ]
-    columns_of_laws = ("loss of design 1", "excess over own optimum", "outside fitted range", "own optimum")
-    print_table(["law (ensemble first)", *columns_of_laws], rows)
-    print_line()
-    if result.optimum:
-        ends = [
-            (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
-            if interval.low is not None
-            else (name, format_number(interval.value), "undetermined", "by these laws")
-            for name, interval in result.optimum.items()
-        ]
-        print_table(["location of the optimum", "design 1", "p10", "p90"], ends)
-        print_line()
-    for name, gain in result.sensitivity.items():
-        worth = gain.get("gain_cost", gain.get("gain_compute"))
-        what = "of the cost" if "gain_cost" in gain else "more compute"
-        if worth is not None and (name != "compute" or "gain_cost" in gain):
-            print_line(f"10 % more {name} is worth {worth:.1%} {what}")
-    if result.best.learning_rate:
-        best = result.best
-        print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
-    for line in result.warnings:
-        print_line(f"Warning: {line}")
+    columns = ("loss of design 1", "excess over own optimum", "outside fitted range", "own optimum")
+    print_table(["law (ensemble first)", *columns], rows)
+
+
+def _print_optimum(result: "Plan") -> None:
+    """The location of the optimum by property, with its interval."""
+    from moelab.cli.output import print_table
+    from moelab.quantities import format_number
+
+    rows = [
+        (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
+        if interval.low is not None
+        else (name, format_number(interval.value), "undetermined", "by these laws")
+        for name, interval in result.optimum.items()
+    ]
+    print_table(["location of the optimum", "design 1", "p10", "p90"], rows)
 
 
 def _columns(result: "Plan") -> dict[str, Any]:

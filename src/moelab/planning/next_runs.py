@@ -92,10 +92,7 @@ def next_runs(
     Raises InputError without a fitted law that has bootstrap draws, and for runs more expensive than the plan. Runs
     that together cost more than the plan carry a warning.
     """
-    if not 1 <= count <= MOST:
-        raise InputError(f"next_runs: must be 1 to {MOST}, got {count}")
-    if flops_each is not None:
-        _check_compute(flops_each, budget)
+    _check(count, flops_each, budget)
     predictors = predictors_of(laws, weights)
     lattice = enumerate_designs(space or Space())
     ranking = search(lattice, budget, predictors)
@@ -110,18 +107,18 @@ def next_runs(
     chosen, regrets, now = choose_runs(truth, weight, np.log(losses), noise, count)
     builder = PlanBuilder(small, lattice, search(lattice, small, predictors), 1)
     runs = []
-    before = now
-    for index, after in zip(chosen, regrets, strict=True):
+    for index, before, after in zip(chosen, [now, *regrets], regrets, strict=False):
         candidate = builder.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
-        before = after
     return NextRuns(runs, now, noise, _cost_warning(runs, budget))
 
 
-def _check_compute(flops_each: float, budget: Budget) -> None:
-    """Raises InputError for a run that costs more than training the plan's own recommendation."""
+def _check(count: int, flops_each: float | None, budget: Budget) -> None:
+    """Raises InputError for an impossible number of runs, or runs that cost more than the plan's recommendation."""
+    if not 1 <= count <= MOST:
+        raise InputError(f"next_runs: must be 1 to {MOST}, got {count}")
     whole = most_compute(budget)
-    if not 0 < flops_each <= whole:
+    if flops_each is not None and not 0 < flops_each <= whole:
         raise InputError(
             f"flops_each: must be above 0 and at most the plan's own compute, {format_number(whole, 4)}, got "
             f"{format_number(flops_each, 4)}: training the recommendation costs no more"
@@ -166,7 +163,7 @@ def _draws(ranking: Ranking, member: Member, options: FeasibleSet) -> tuple[Arra
 
 
 def _noise(member: Member) -> float:
-    """Relative run-to-run noise: the least residual spread among the laws, whose own misfit adds to the others."""
+    """Relative run-to-run noise: the least residual spread among the laws; the others' holds their own misfit."""
     return max(1e-3, min(predictor.noise for predictor in member.predictors))
 
 

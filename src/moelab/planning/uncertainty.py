@@ -109,19 +109,8 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
     rows, weight, dropped = draws_of(ensemble[0], some)
     if not len(rows):
         return None
-    behind = rows - rows[:, [int(np.flatnonzero(index == chosen)[0])]]
-    order = np.argsort(behind, axis=0)
-    below = np.cumsum(weight[order], axis=0)
-    # p10 of the difference is not positive: by a tenth of the draws or more, it is no worse than the chosen one.
-    at = np.argmax(below >= 0.1 - 1e-12, axis=0)
-    p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
-    near = (p10 <= 1e-12) & counted
+    near = _no_worse(rows, weight, int(np.flatnonzero(index == chosen)[0])) & counted
     beyond = ranking.score[index] > np.sort(ranking.score[distinct])[min(SHORTLIST, len(distinct)) - 1]
-    moe = some.lattice.is_moe
-    p_moe = None
-    if moe.any() and not moe.all():
-        share = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
-        p_moe = min(max(share, 0.0), 1.0)  # weights add up to 1 but for rounding
     return Decision(
         shortlist=index,
         rows=rows,
@@ -129,10 +118,28 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
         curve=ranking.curves[0],
         near_equal=max(1, int(near.sum())),
         capped=capped and bool((near & beyond).any()),
-        p_moe_beats_dense=p_moe,
+        p_moe_beats_dense=_p_moe_beats_dense(rows, weight, some.lattice.is_moe),
         optimum=_optimum(ranking, chosen, some, rows.argmin(axis=1), weight),
         dropped=dropped,
     )
+
+
+def _no_worse(rows: Array, weight: Array, chosen: int) -> Array:
+    """Designs (m,) that are no worse than column `chosen` by at least a tenth of the draws."""
+    behind = rows - rows[:, [chosen]]
+    order = np.argsort(behind, axis=0)
+    below = np.cumsum(weight[order], axis=0)
+    at = np.argmax(below >= 0.1 - 1e-12, axis=0)
+    p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
+    return np.asarray(p10 <= 1e-12)
+
+
+def _p_moe_beats_dense(rows: Array, weight: Array, moe: Array) -> float | None:
+    """The share of draws in which the best MoE beats the best dense design; None without designs of both kinds."""
+    if moe.all() or not moe.any():
+        return None
+    share = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
+    return min(max(share, 0.0), 1.0)  # weights add up to 1 but for rounding
 
 
 def draws_of(member: Member, some: FeasibleSet) -> tuple[Array, Array, int]:
