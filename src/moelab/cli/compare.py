@@ -1,4 +1,4 @@
-"""`moelab compare`: two designs, or one and its dense rivals, side by side at equal resources."""
+"""`moelab compare`: two designs, or one and its dense baseline, at equal resources."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from moelab.planning.compare import DesignComparison
 
 
-STRICT = ("strict reuse", "dense rival")
-"""The two that saw the same distinct tokens, of a design and its derived rivals."""
+DENSE = "dense baseline"
+STRICT = ("strict reuse", DENSE)
+"""The two parts with equal distinct tokens, where the dense baseline is derived from one design."""
 
 
 def command(
     design: Annotated[str, typer.Argument(help="Model YAML, run YAML, run folder, or a preset's name.")],
-    other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense rivals.")] = None,
+    other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense baseline.")] = None,
     flops: Annotated[str, typer.Option(help="Training FLOPs of each.")] = "1e21",
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens for every design.")] = None,
     equal: Annotated[str, typer.Option(help="Of params, flops, tokens, unique_tokens: refuse if they differ.")] = "",
@@ -25,10 +26,11 @@ def command(
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Put designs side by side: parameters, FLOPs, tokens, epochs, memory, serving, loss under each law.
+    """Compare designs: parameters, FLOPs, tokens, epochs, memory, serving, and the loss by each law.
 
-    With one MoE design: its dense rival of equal parameters and FLOPs, the MoE with only the rival's tokens (strict
-    reuse) and with two epochs (loose), as in arXiv 2506.12119; --equal unique_tokens keeps the strict pair.
+    One MoE design is compared with its dense baseline of equal parameters and FLOPs. The MoE is given the baseline's
+    tokens only (strict reuse), or two epochs of its own (loose), as in arXiv 2506.12119. --equal unique_tokens keeps
+    the strict pair.
 
     Example: moelab compare olmoe-1b-7b --flops 1e22
     """
@@ -52,7 +54,7 @@ def command(
         check_at_most(unique, MOST_TOKENS, "--unique-tokens")
     models = [(name, load_model(name)) for name in (design, other) if name is not None]
     if other is None:
-        parts = _rivals(design, models[0][1], budget, context, unique)
+        parts = _with_baseline(design, models[0][1], budget, context, unique)
         if "unique_tokens" in wanted:
             parts = [part for part in parts if part[0] in STRICT]
     else:
@@ -86,19 +88,20 @@ def _trained(model: Any, flops: float, seq_len: int, unique: int | None) -> Any:
     return model, tokens, min(unique or tokens, tokens)
 
 
-def _rivals(name: str, model: Any, flops: float, seq_len: int, unique: int | None) -> list[Any]:
+def _with_baseline(name: str, model: Any, flops: float, seq_len: int, unique: int | None) -> list[Any]:
+    """A MoE design, fresh and with strict and loose reuse of data, and its dense baseline."""
     from moelab.errors import InputError
     from moelab.planning.baselines import equal_pair
 
     if model.moe is None:
-        raise InputError(f"compare: {name} is dense; give a second design to set it beside")
+        raise InputError(f"compare: {name} is dense; give a second design to compare it with")
     dense, strict = equal_pair(model, flops, seq_len, "strict")
     _, loose = equal_pair(model, flops, seq_len, "loose", dense[0])
     parts = [
         (name, (strict[0], strict[1], strict[1])),
         ("strict reuse", strict),
         ("loose reuse", loose),
-        ("dense rival", dense),
+        (DENSE, dense),
     ]
     if unique is None:
         return parts
@@ -134,15 +137,16 @@ def _print(result: "DesignComparison") -> None:
             rows.append((f"loss, {law}", *(_loss(side.loss[law]) for side in sides)))
     print_table(["", *(side.name for side in sides)], rows)
     if any("*" in cell for row in rows if row[0].startswith("loss, ") for cell in row[1:]):
-        print_line("* so many times outside the range that the law was fitted on")
+        print_line("* factor outside the range that the law was fitted on")
     for line in result.warnings:
-        print_line(f"note: {line}")
+        print_line(f"Warning: {line}")
     for side, gaps in zip(sides[1:], result.differences, strict=True):
         for law, gap in gaps.items():
             if gap["p_first_better"] is not None:
                 print_line(
-                    f"{law}: {side.name} is {gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}] from "
-                    f"{sides[0].name}, which is better with probability {gap['p_first_better']:.0%}"
+                    f"{law}: the loss of {side.name} minus that of {sides[0].name} is {gap['value']:+.4f} "
+                    f"[{gap['low']:+.4f}, {gap['high']:+.4f}]; {sides[0].name} is better with probability "
+                    f"{gap['p_first_better']:.0%}"
                 )
 
 

@@ -1,10 +1,10 @@
-"""From a budget, laws and a space to the best architectures, with each law's word and how sure the choice is."""
+"""From a budget, laws and a space to the best architectures, with each law's prediction and the uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.planning.assemble import Answer
+from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.predictors import predictors_of
@@ -25,8 +25,9 @@ def plan(
 ) -> Plan:
     """The best designs of `space` under `budget` by `laws` (each a Law, its id, or a FittedLaw; None: all published).
 
-    `weights` average fits to the same runs. Laws stay silent outside their fitted range of experts, sparsity and
-    granularity unless `extrapolate`. Raises InputError where nothing fits, naming the limit and its nearest value.
+    `weights` average fits to the same runs. A law does not apply outside its fitted range of experts, sparsity and
+    granularity unless `extrapolate` is set. Raises InputError where no design fits, naming the limit and its nearest
+    feasible value.
     """
     if not isinstance(budget, Budget):
         raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
@@ -35,7 +36,7 @@ def plan(
     predictors = predictors_of(published_laws() if laws is None else laws, weights, extrapolate)
     lattice = enumerate_designs(space)
     ranking = search(lattice, budget, predictors)
-    return Answer(budget, lattice, ranking, max(1, top)).plan()
+    return PlanBuilder(budget, lattice, ranking, max(1, top)).plan()
 
 
 def published_laws() -> list[Any]:
