@@ -53,12 +53,12 @@ def some_variables(n: int = 60, seed: int = 0) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def coefficients_of() -> Callable[[Law], dict[str, float]]:
     return some_coefficients
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def variables_of() -> Callable[..., dict[str, Any]]:
     return some_variables
 

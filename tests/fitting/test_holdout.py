@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
-from moelab.fitting import compare_laws, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting import FittedLaw, Holdout, compare_laws, group_holdout, masked_holdout, ordered_holdout
 from moelab.fitting.compare import supported_laws
 from moelab.fitting.fit import fit
 from moelab.fitting.fitted import fit_rows, holdout_rows
@@ -14,7 +14,7 @@ from moelab.laws import get_law
 FEW = {"bootstrap": 12, "starts": 8}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sweep(variables_of) -> pl.DataFrame:
     """Sixty runs of the joint law with .5 % noise."""
     designs = variables_of(60, 4)
@@ -24,6 +24,19 @@ def sweep(variables_of) -> pl.DataFrame:
     noise = np.exp(0.005 * np.random.default_rng(0).standard_normal(60))
     table["train_flops"] = 6 * table["params_active"] * table["tokens"]
     return pl.DataFrame({**table, "loss": loss * noise, "sweep": np.arange(60) % 3})
+
+
+@pytest.fixture(scope="module")
+def ordered(sweep) -> tuple[FittedLaw, Holdout]:
+    """A fifth of the sweep held out in the order of its FLOPs."""
+    return ordered_holdout(sweep, "wang2024", 0.2, **FEW)
+
+
+@pytest.fixture(scope="module")
+def by_family(sweep) -> tuple[pl.DataFrame, Holdout]:
+    """The sweep in two families, and the score of each predicted from the other."""
+    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
+    return halves, group_holdout(halves, "wang2024", "family", **FEW)
 
 
 def test_the_dearest_runs_are_held_out(sweep) -> None:
@@ -46,8 +59,8 @@ def test_runs_of_one_budget_stay_together(sweep) -> None:
         ordered_holdout(same, "wang2024", 0.2, **FEW)
 
 
-def test_without_flops_the_order_is_parameters_times_tokens(sweep) -> None:
-    with_flops = ordered_holdout(sweep, "wang2024", 0.2, **FEW)[1]
+def test_without_flops_the_order_is_parameters_times_tokens(sweep, ordered) -> None:
+    with_flops = ordered[1]
     without = ordered_holdout(sweep.drop("train_flops"), "wang2024", 0.2, **FEW)[1]
     assert without.rows == [pytest.approx(row) for row in with_flops.rows]
 
@@ -66,19 +79,15 @@ def test_leave_one_group_out(sweep) -> None:
         group_holdout(sweep, "wang2024", "params_active")
 
 
-def test_two_groups_can_be_held_out_with_a_bootstrap(sweep) -> None:
-    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
-    score = group_holdout(halves, "wang2024", "family", **FEW)
+def test_two_groups_can_be_held_out_with_a_bootstrap(by_family) -> None:
+    _, score = by_family
     assert score.n_runs == 60
     assert score.coverage_80 is not None
 
 
-def test_the_users_groups_are_what_the_bootstrap_resamples(sweep) -> None:
-    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
-    assert (
-        group_holdout(halves, "wang2024", "family", group="sweep", **FEW).rows
-        != group_holdout(halves, "wang2024", "family", **FEW).rows
-    )
+def test_the_users_groups_are_what_the_bootstrap_resamples(by_family) -> None:
+    halves, score = by_family
+    assert group_holdout(halves, "wang2024", "family", group="sweep", **FEW).rows != score.rows
 
 
 def test_too_few_draws_claim_no_coverage(sweep) -> None:
@@ -191,8 +200,8 @@ def test_small_tables_skip_the_hold_out_with_a_note(sweep) -> None:
     assert few.notes[-1].startswith("no hold-out: wang2024: 10 rows are too few")
 
 
-def test_rows_for_figures(sweep) -> None:
-    fitted, score = ordered_holdout(sweep, "wang2024", 0.2, **FEW)
+def test_rows_for_figures(sweep, ordered) -> None:
+    fitted, score = ordered
     whole = fit(sweep, "wang2024", **FEW).with_holdout(score)
     rows = fit_rows(whole)
     assert len(rows) == 60

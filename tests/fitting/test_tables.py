@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
+from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
 from moelab.laws import get_law
 
@@ -82,6 +83,12 @@ def test_a_path_is_a_table_too(tmp_path, synthetic) -> None:
     assert by_path.objective == fit(table, law, bootstrap=0).objective
 
 
+@pytest.fixture(scope="module")
+def abnar(synthetic) -> FittedLaw:
+    law = get_law("abnar2025")
+    return fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=16)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -94,11 +101,9 @@ def test_a_path_is_a_table_too(tmp_path, synthetic) -> None:
         ({"tokens": [1e9, 2e9], "sparsity": [0.1, 0.2, 0.3]}, "differ in length: params_total 1, tokens 2, sparsity 3"),
     ],
 )
-def test_designs_that_cannot_be_are_refused(values, message, synthetic) -> None:
-    law = get_law("abnar2025")
-    found = fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=16)
+def test_designs_that_cannot_be_are_refused(values, message, abnar) -> None:
     with pytest.raises(InputError, match=message):
-        found.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
+        abnar.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
 
 
 def test_no_prediction_is_infinite(synthetic) -> None:

@@ -39,17 +39,18 @@ def test_the_loss_falls(make_run: Any, dataset: Dataset, tmp_path: Path, model: 
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
 @pytest.mark.parametrize("kills", [[0], [1], [6], [11], [3, 3, 8]])
 def test_killed_and_resumed_equals_undisturbed(
-    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
+    make_run: Any, undisturbed: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
 ) -> None:
     config = make_run(model, optimizer="muon", schedule="wsd", tokens=12 * 64)
-    straight = train_run(config, tmp_path / "a", dataset)
+    whole = undisturbed(config)
+    straight = RunFolder.open(whole).load_record()
     for step in kills:
-        train_until(config, tmp_path / "b", dataset, step)
-    resumed = train_run(config, tmp_path / "b", dataset)
+        train_until(config, tmp_path, dataset, step)
+    resumed = train_run(config, tmp_path, dataset)
     assert resumed.loss == straight.loss
     assert resumed.loss_curve == straight.loss_curve
     assert resumed.train_loss == straight.train_loss
-    one, other = (load_file(tmp_path / x / config.run_id / "model.safetensors") for x in "ab")
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / config.run_id))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

@@ -1,4 +1,4 @@
-"""`moelab compare`: two designs, or one and its dense baselines, side by side at equal resources."""
+"""`moelab compare`: two designs, or one and its dense baseline, at equal resources."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 
 def command(
     design: Annotated[str, typer.Argument(help="Model YAML, run YAML, run folder, or a preset's name.")],
-    other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense baselines.")] = None,
+    other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense baseline.")] = None,
     flops: Annotated[str, typer.Option(help="Training FLOPs of each.")] = "1e21",
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens for every design.")] = None,
     equal: Annotated[str, typer.Option(help="Of params, flops, tokens, unique_tokens: refuse if they differ.")] = "",
@@ -18,10 +18,11 @@ def command(
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Put designs side by side: parameters, FLOPs, tokens, epochs, memory, serving, loss under each law.
+    """Compare designs: parameters, FLOPs, tokens, epochs, memory, serving, and the loss by each law.
 
-    With one MoE design: its dense baseline of equal parameters and FLOPs, the MoE with only the baseline's tokens
-    (strict reuse) and with two epochs (loose), as in arXiv 2506.12119; --equal unique_tokens keeps the strict pair.
+    One MoE design is compared with its dense baseline of equal parameters and FLOPs. The MoE is given the baseline's
+    tokens only (strict reuse), or two epochs of its own (loose), as in arXiv 2506.12119. --equal unique_tokens keeps
+    the strict pair.
 
     Example: moelab compare olmoe-1b-7b --flops 1e22
     """

@@ -17,10 +17,10 @@ def command(
     where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this SQL condition holds.")] = None,
     loss: Annotated[str | None, typer.Option(help="Column to fit; default: loss.")] = None,
     fix: Annotated[list[str] | None, typer.Option(help="Hold a coefficient: NAME=VALUE.")] = None,
-    share: Annotated[list[str] | None, typer.Option(help="Make coefficients one number: NAME,NAME.")] = None,
+    share: Annotated[list[str] | None, typer.Option(help="Fit coefficients as one number: NAME,NAME.")] = None,
     holdout: Annotated[
         float | None,
-        typer.Option(help="Share of the dearest runs to hold out; 0 for none; default 0.2 where possible."),
+        typer.Option(help="Share of the largest-compute runs to hold out; 0 for none; default 0.2 where possible."),
     ] = None,
     holdout_by: Annotated[str | None, typer.Option(help="Leave out each value of this column in turn.")] = None,
     holdout_where: Annotated[str | None, typer.Option(help="Hold out the rows for which this holds.")] = None,
@@ -41,7 +41,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Fit laws to a table of runs and say how far to trust them.
+    """Fit laws to a table of runs, with intervals and held-out error.
 
     Example: moelab fit runs.csv --law all --let 'tokens = "Training FLOP" / (6 * "Model Size")' --out fit.json
     """
@@ -137,7 +137,7 @@ def _print(result: "Comparison", table: Any) -> None:
 
 
 def _print_disagreement(result: "Comparison", table: Any) -> None:
-    """Where the laws differ most, among the table's own runs and ten times beyond them."""
+    """The designs for which the laws differ most, among the table's runs and at ten times their size and data."""
     from moelab.cli.output import print_line, print_table
 
     for where, rows in (("among these runs", table), ("ten times beyond in size and data", beyond(table))):
@@ -151,7 +151,7 @@ def _print_disagreement(result: "Comparison", table: Any) -> None:
 
 
 def beyond(table: Any, factor: float = 10.0) -> Any:
-    """The table with parameters and tokens multiplied, everything else as it is."""
+    """The table with parameters and tokens multiplied by `factor`, all other columns unchanged."""
     import polars as pl
 
     grown = [name for name in table.columns if name.startswith("params_") or name in ("tokens", "unique_tokens")]

@@ -17,7 +17,7 @@ def command(
     noise: Annotated[bool, typer.Option("--noise", help="Interval of one more measured run, not of the law.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Predict a loss with its 80 % interval, and say how far outside the fitted range it lies.
+    """Predict a loss with its 80 % interval and its distance from the fitted range.
 
     Example: moelab predict fit.json --set params_total=1e9 --set tokens=20B
     """

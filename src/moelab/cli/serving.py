@@ -1,4 +1,4 @@
-"""`moelab serving`: what a model costs to serve on given hardware, before it exists."""
+"""`moelab serving`: the cost of serving a model on given hardware, before it is trained."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Estimate devices, batch, throughput, latency and price of serving a model that need not exist yet.
+    """Estimate devices, batch, throughput, latency and price of serving a model that need not be trained yet.
 
     Example: moelab serving mixtral-8x7b --hardware h100 --precision fp8 --tpot 50ms
     """

@@ -1,14 +1,13 @@
 """Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and what each of them may be told."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import model_validator
 
-from moelab.config import Config, Count, NonNegative
+from moelab.config import Bytes, Config, Count, NonNegative, Seconds
 from moelab.errors import InputError
 from moelab.lease import PATIENCE_SECONDS
-from moelab.quantities import parse_bytes, parse_seconds
 
 _ONLY = {
     "address": ("ray",),
@@ -22,20 +21,6 @@ _ONLY = {
     "setup": ("slurm",),
 }
 """Options that only some executors take."""
-
-
-def _with_unit(parse: Any) -> BeforeValidator:
-    def read(value: Any) -> Any:
-        try:
-            return parse(value)
-        except InputError as error:
-            raise ValueError(str(error).removeprefix("value: ")) from None
-
-    return BeforeValidator(read)
-
-
-Seconds = Annotated[float, _with_unit(parse_seconds), Field(gt=0)]
-Bytes = Annotated[float, _with_unit(parse_bytes), Field(gt=0)]
 
 
 class ExecutorConfig(Config):

@@ -1,4 +1,4 @@
-"""Designs side by side: parameters, FLOPs, tokens, epochs, memory, serving, and the loss each law gives them."""
+"""Compares designs: parameters, FLOPs, tokens, epochs, memory, serving, and the loss predicted by each law."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from moelab.planning.candidate import Candidate, Prediction
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.matched import derived_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor, predictors_of
-from moelab.planning.sanity import HOPELESS
+from moelab.planning.sanity import MEANINGLESS
 from moelab.planning.sides import DesignComparison, Side
 from moelab.quantities import (
     MOST_CONTEXT,
@@ -31,6 +31,7 @@ from moelab.runs import RunConfig
 from moelab.serving import serve_one
 
 EQUAL = ("params", "flops", "tokens", "unique_tokens")
+"""Quantities that `check_equal` compares."""
 
 
 def compare(
@@ -110,7 +111,7 @@ def compare_designs(
     precision: str = "bf16",
     extrapolate: bool = False,
 ) -> DesignComparison:
-    """Set named designs, each with its tokens and unique tokens, beside each other under every law."""
+    """Compare named designs, each with its tokens and unique tokens, under every law."""
     predictors = predictors_of(laws, extrapolate=extrapolate)
     designs = [Design.of(model, tokens, seq_len, min(unique, tokens)) for _, (model, tokens, unique) in parts]
     sides = [
@@ -118,25 +119,25 @@ def compare_designs(
         for (name, part), design in zip(parts, designs, strict=True)
     ]
     differences = [_differences(designs[0], other, predictors) for other in designs[1:]]
-    return DesignComparison(sides=sides, differences=differences, warnings=_doubts(sides, predictors))
+    return DesignComparison(sides=sides, differences=differences, warnings=_warnings(sides, predictors))
 
 
-def _doubts(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
-    """Where a predicted loss is worse than guessing's, or a factor of a thousand outside the law's runs."""
+def _warnings(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
+    """Predicted losses worse than guessing's, or a factor of a thousand outside the law's runs."""
     lines = []
     for side in sides:
         size = side.config.vocab_size
         guess = {predictor.id: predictor.guessing_loss(size) for predictor in predictors}
-        told = {law: said for law, said in side.loss.items() if said.value is not None}
-        worse = [law for law, said in told.items() if said.value is not None and said.value > guess[law]]
-        far = [law for law, said in told.items() if law not in worse and (said.extrapolation or 0.0) > HOPELESS]
+        covered = {law: p for law, p in side.loss.items() if p.value is not None}
+        worse = [law for law, p in covered.items() if p.value is not None and p.value > guess[law]]
+        far = [law for law, p in covered.items() if law not in worse and (p.extrapolation or 0.0) > MEANINGLESS]
         if worse:
             lines.append(
-                f"{side.name}: meaningless by {', '.join(worse)}: a loss worse than guessing, ln(vocab_size), on "
+                f"{side.name}: meaningless by {', '.join(worse)}: the loss is worse than guessing, ln(vocab_size), on "
                 f"{format_number(side.tokens)} tokens, {format_number(side.unique_tokens)} of them distinct"
             )
         if far:
-            lines.append(f"{side.name}: {', '.join(far)} a factor of {10**HOPELESS:,.0f} or more outside the runs")
+            lines.append(f"{side.name}: {', '.join(far)} a factor of {10**MEANINGLESS:,.0f} or more out of range")
     return lines
 
 
@@ -175,10 +176,10 @@ def _prediction(predictor: Predictor, design: Design) -> Prediction:
     reading = predictor.read(design)
     loss = float(np.atleast_1d(predictor.loss(reading))[0])
     if not np.isfinite(loss):
-        return Prediction(not_covered=reading.why() or "its formula gives no number here")
+        return Prediction(not_covered=reading.why() or "its formula gives no finite loss")
     low, high = predictor.interval(reading, loss)
-    stretched = float(np.atleast_1d(predictor.extrapolation(reading))[0])
-    return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(stretched) else stretched)
+    distance = float(np.atleast_1d(predictor.extrapolation(reading))[0])
+    return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(distance) else distance)
 
 
 def _differences(first: Design, other: Design, predictors: Sequence[Predictor]) -> dict[str, dict[str, float | None]]:
@@ -207,12 +208,12 @@ def _differences(first: Design, other: Design, predictors: Sequence[Predictor]) 
 def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float = 0.01, given: int = 2) -> None:
     """Raises InputError naming the first of the wanted quantities in which the designs differ by more than 1 %.
 
-    `given` designs were named by the user; of one, the others were derived.
+    `given` is the number of designs that the user named; the others were derived.
     """
     hint = (
-        "leave it out, or give one design to get a baseline of equal size"
+        "leave it out, or give one design to get a dense baseline of equal size"
         if given > 1
-        else "leave it out; the baseline derived for one design can equal it in params, flops and unique_tokens"
+        else "leave it out; the dense baseline of one design can equal it in params, flops and unique_tokens"
     )
     columns: dict[str, list[float]] = {
         "params": [side.params_total for side in sides],

@@ -59,7 +59,7 @@ def derived_parts(
     """A MoE model on new tokens, with strict and with loose reuse, and its dense baseline; with `strict`, the two that
     saw the same distinct tokens. Raises InputError for a dense model."""
     if model.moe is None:
-        raise InputError(f"compare: {name} is dense; give a second design to set it beside")
+        raise InputError(f"compare: {name} is dense; give a second design to compare it with")
     dense, reused = equal_pair(model, flops, seq_len, "strict")
     _, loose = equal_pair(model, flops, seq_len, "loose", dense[0])
     new = (reused[0], reused[1], reused[1])

@@ -1,10 +1,10 @@
-"""From a budget, laws and a space to the best architectures, with each law's word and how sure the choice is."""
+"""From a budget, laws and a space to the best architectures, with each law's prediction and the uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.planning.assemble import Answer
+from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.lattice import enumerate_designs
@@ -56,4 +56,4 @@ def plan(
     predictors = predictors_of(laws_of(laws), weights, extrapolate)
     lattice = enumerate_designs(space)
     ranking = search(lattice, budget, predictors)
-    return Answer(budget, lattice, ranking, max(1, top)).plan()
+    return PlanBuilder(budget, lattice, ranking, max(1, top)).plan()

@@ -87,11 +87,12 @@ class DesignComparison:
     def notes(self) -> list[str]:
         """Lines below the table: what a star means, the warnings, and the differences that have an interval."""
         starred = any("*" in cell for row in self.rows() if row[0].startswith("loss, ") for cell in row[1:])
-        lines = ["* so many times outside the range that the law was fitted on"] if starred else []
-        lines += [f"note: {line}" for line in self.warnings]
+        lines = ["* factor outside the range that the law was fitted on"] if starred else []
+        lines += [f"Warning: {line}" for line in self.warnings]
         return lines + [
-            f"{law}: {side.name} is {gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}] from "
-            f"{self.sides[0].name}, which is better with probability {gap['p_first_better']:.0%}"
+            f"{law}: the loss of {side.name} minus that of {self.sides[0].name} is {gap['value']:+.4f} "
+            f"[{gap['low']:+.4f}, {gap['high']:+.4f}]; {self.sides[0].name} is better with probability "
+            f"{gap['p_first_better']:.0%}"
             for side, gaps in zip(self.sides[1:], self.differences, strict=True)
             for law, gap in gaps.items()
             if gap["p_first_better"] is not None
