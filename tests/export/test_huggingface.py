@@ -118,7 +118,7 @@ def test_a_missing_tensor_is_noticed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_transformers_it_says_that_nothing_was_checked(
+def test_without_transformers_it_reports_that_nothing_was_checked(
     make_source: MakeSource, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface, "transformers_version", lambda: None)

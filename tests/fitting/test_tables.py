@@ -1,4 +1,4 @@
-"""Tables and designs at the fit's door: what is derived, what is read, and what is refused in words."""
+"""Tables and designs as a fit reads them: what is derived, what is read, and what is refused with a message."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""Grids cross and zip as they say, every run is a valid config, and a bad study is named."""
+"""Grids cross and zip, every run is a valid config, and a bad study is named."""
 
 from typing import Any
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.studies.stages import SeedNoise, seed_noise
+from moelab.studies.seeds import SeedNoise, seed_noise
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified, judge
 
@@ -81,10 +81,10 @@ def test_a_margin_inside_the_noise_does_not() -> None:
     assert not Verdict(moe_loss=3.0, dense_loss=4.0, noise=None).decided
 
 
-def test_a_diverged_rival_leaves_no_verdict() -> None:
+def test_a_diverged_baseline_leaves_no_verdict() -> None:
     assert judge([verified(3.0, **MOE), verified(None)], noise=NOISE) is None
 
 
-def test_a_sweep_says_when_its_edge_won() -> None:
+def test_a_sweep_marks_a_choice_at_its_edge() -> None:
     assert SweepOutcome(field="x", losses={1.0: 3.0, 2.0: 2.0}, chosen=2.0).at_edge
     assert not SweepOutcome(field="x", losses={1.0: 3.0, 2.0: 2.0, 4.0: 5.0}, chosen=2.0).at_edge

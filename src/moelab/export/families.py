@@ -18,7 +18,7 @@ Shared = Literal["none", "plain", "gated"]
 class Family:
     """One class of transformers: the architectures it represents exactly, and its names for settings and tensors.
 
-    `dense_layers` says which layers of a MoE model may be dense: `none`, the `first` ones, or `any`. `gates` lists the
+    `dense_layers` are those of a MoE model that may be dense: `none`, the `first` ones, or `any`. `gates` lists the
     values of normalize_gates, `whole_shared` holds shared experts to whole multiples of d_expert, `whole_heads` the
     heads to d_model. `scales` classes multiply gates by routed_scaling, others get it folded into the experts.
     `has_bias` classes have a balancing bias (zeros where none was trained). `ungated_as_gate` classes have no shared

@@ -1,7 +1,7 @@
 """Unified scaling laws for routed language models (Clark et al. 2022, arXiv 2202.01169): dense size times experts.
 
 log10 L = a log10 N + b log10 Ê + c log10 N log10 Ê + d, with Ê the saturated number of experts; three routers. All
-runs saw 130B tokens, so the laws speak near there only. Two simpler forms of the paper, without saturation, ship
+runs saw 130B tokens, so the laws apply near there only. Two simpler forms of the paper, without saturation, ship
 without coefficients. E_start and E_max are barely identified.
 """
 
@@ -95,7 +95,7 @@ def _law(**specific: Any) -> Law:
                 "expert_ratio": "E of top-1 routing (every second block); elsewhere a layer's width over that in use",
                 "tokens": "all runs saw as many",
             },
-            "flops": "forward FLOPs per token of the dense twin; C = 6 N x 130e9 for the optimum here",
+            "flops": "forward FLOPs per token of the dense backbone; C = 6 N x 130e9 for the optimum here",
             "log_linear": True,
             "at_compute": at_compute,
             "choices": {"n_experts": tuple(2.0**k for k in range(10))},

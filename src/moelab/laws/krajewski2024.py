@@ -147,7 +147,7 @@ LAWS = (
     ),
     Law(
         id="krajewski2024-dense",
-        title="Dense rival of the fine-grained MoE law",
+        title="Dense baseline of the fine-grained MoE law",
         citation="Krajewski et al. 2024, arXiv 2402.07871",
         form="L = E_0 + a/N^alpha + b/D^beta",
         variables=("params_non_embedding", "tokens"),

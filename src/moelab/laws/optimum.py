@@ -85,7 +85,7 @@ def _score(
     usable = np.isfinite(loss) & np.broadcast_to(values.get("tokens", 1.0) > 0, params.shape)
     if max_memory is not None:
         if "memory_bytes" not in values:
-            raise InputError(f"max_memory: {law.id} says nothing about memory")
+            raise InputError(f"max_memory: {law.id} has no variable for memory")
         usable &= np.broadcast_to(values["memory_bytes"] <= max_memory, params.shape)
     return np.where(usable, loss, np.inf)
 

@@ -82,7 +82,7 @@ def test_a_failed_run_does_not_stop_the_others(
     assert seen[0].failed == {}
 
 
-def test_a_failure_that_cannot_be_written_is_told_by_the_worker(train: Train, runs: list[RunConfig]) -> None:
+def test_a_failure_that_cannot_be_written_is_reported_by_the_worker(train: Train, runs: list[RunConfig]) -> None:
     outcome = train(runs[:1], lambda order, worker: {runs[0].run_id: "No space left on device"})
     assert outcome.failed == {runs[0].run_id: "No space left on device"}
 
@@ -223,7 +223,7 @@ class TestMemory:
             ray_workers(Needs(n_runs=8, cores=16, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0)
 
     def test_runs_with_threads_get_fewer_workers(self) -> None:
-        from moelab.executors.local import usable_cores
+        from moelab.machine import usable_cores
 
         needs = Needs(n_runs=8, cores=usable_cores(), memory=1, cuda=False)
         assert local_workers(needs, ExecutorConfig(), 0) == 1
@@ -237,7 +237,7 @@ class TestMemory:
         assert control_group_memory(tmp_path) is None
         assert free_memory() != 0
 
-    def test_the_estimate_is_above_the_measured_peak_and_not_absurd(self, a_run: Make, tmp_path: Path) -> None:
+    def test_the_estimate_is_near_the_measured_peak(self, a_run: Make, tmp_path: Path) -> None:
         config = a_run(model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
         (tmp_path / "run.yaml").write_text(dump_yaml(config.to_dict()))
         words = [sys.executable, "-m", "moelab", "train", "run.yaml", "--out", "runs"]
