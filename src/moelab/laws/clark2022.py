@@ -138,11 +138,11 @@ def _form(name: str, title: str, formula: Any, text: str, coefficients: tuple[st
 
 LAWS = (
     _router("sbase", "S-BASE", -0.082, -0.108, 0.009, 1.104, 1.847, 314.5,
-            "recomputed on the public runs (loss_validation): mean error .69 %, worst 2.0 %"),
+            "recomputed on the public runs (loss_validation): mean error 0.69 %, worst 2.0 %"),
     _router("rlr", "RL-R", -0.083, -0.126, 0.012, 1.111, 1.880, 470.0,
             "recomputed on the public runs (loss_validation): mean error 1.51 %, worst 3.6 %"),
     _router("hash", "Hash layers", -0.087, -0.136, 0.012, 1.157, 4.175, 477.7,
-            "recomputed on the public runs (loss_validation): mean error .92 %, worst 3.0 %"),
+            "recomputed on the public runs (loss_validation): mean error 0.92 %, worst 3.0 %"),
     _form("bilinear", "Routed language models, without saturation", bilinear,
           "log10 L = a log10 N + b log10 E + c log10 N log10 E + d", ("a", "b", "c", "d")),
     _form("separable", "Routed language models, separable", separable,
