@@ -123,22 +123,22 @@ def test_what_cannot_be_met_is_named(plan: Plan, entry: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"design": "granularity", "granularity": [1, 2, 1], "expansion": 4, "tokens": 10**6}, "granularity: 1 stands"),
-        ({"design": "expansion", "expansion": [2], "tokens": ["1M", 10**6]}, "tokens: 1000000 stands"),
-        ({"design": "isoflop", "flops": [1e12, "1e12"], "params_total": 50_000}, "flops: 1e\\+12 stands"),
-        ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": [0.5, 0.5]}, "sparsity: 0.5 stands"),
+        ({"design": "granularity", "granularity": [1, 2, 1], "expansion": 4, "tokens": 10**6}, "granularity: 1 appears"),
+        ({"design": "expansion", "expansion": [2], "tokens": ["1M", 10**6]}, "tokens: 1000000 appears"),
+        ({"design": "isoflop", "flops": [1e12, "1e12"], "params_total": 50_000}, "flops: 1e\\+12 appears"),
+        ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": [0.5, 0.5]}, "sparsity: 0.5 appears"),
         (
             {"design": "equal_resources", "flops": 1e12, "params_total": 150_000, "activation_rates": [0.4, 0.4]},
-            "activation_rates: 0.4 stands",
+            "activation_rates: 0.4 appears",
         ),
-        ({"design": "equal_resources", "flops": 1e12, "reuse": ["strict", "strict"]}, "reuse: strict stands"),
-        ({"design": "ladder", "tokens": 10**6, "sizes": [{"d_ff": 8}, {"d_ff": 8}]}, "sizes: {'d_ff': 8} stands"),
-        ({"design": "learning_rate", "tokens": 10**6, "learning_rate": [0.01, 0.01]}, "learning_rate: 0.01 stands"),
-        ({"design": "repeats", "of": ["a", "a"]}, "of: a stands"),
-        ({"set": {"train.seed": [0, 1, 0]}}, "set.train.seed: 0 stands"),
+        ({"design": "equal_resources", "flops": 1e12, "reuse": ["strict", "strict"]}, "reuse: strict appears"),
+        ({"design": "ladder", "tokens": 10**6, "sizes": [{"d_ff": 8}, {"d_ff": 8}]}, "sizes: {'d_ff': 8} appears"),
+        ({"design": "learning_rate", "tokens": 10**6, "learning_rate": [0.01, 0.01]}, "learning_rate: 0.01 appears"),
+        ({"design": "repeats", "of": ["a", "a"]}, "of: a appears"),
+        ({"set": {"train.seed": [0, 1, 0]}}, "set.train.seed: 0 appears"),
         (
             {"zip": {"train.seed": [0, 0], "train.tokens": [1, 1]}},
-            "zip .train.seed, train.tokens.: a run: .0, 1. stands",
+            "zip .train.seed, train.tokens.: a run: .0, 1. appears",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_the_guide_names_what_every_design_requires() -> None:
 
 
 def test_two_entries_of_one_name_are_refused(plan: Plan) -> None:
-    with pytest.raises(InputError, match="'x' stands twice"):
+    with pytest.raises(InputError, match="'x' appears twice"):
         plan({"name": "x"}, {"name": "x"})
 
 

@@ -57,7 +57,7 @@ def test_the_check_is_reported(make_source: MakeSource, make_model: MakeModel) -
 
 def test_leaks_in_training_and_a_leak_free_export_are_reported(make_source: MakeSource, make_model: MakeModel) -> None:
     clean = make_source(make_model("mixtral"))
-    assert "So it was in training." in card_of(clean)
+    assert "The same holds for training." in card_of(clean)
     leaky = make_source(make_model("mixtral-capacity"))
     leaky = replace(leaky, record=leaky.record.replace(loss_leak_free=2.25))
     text = card_of(leaky)

@@ -111,7 +111,7 @@ def test_small_tables_hold_published_coefficients_and_list_them(synthetic) -> No
     law = get_law("abnar2025")
     found = fit(synthetic(law, law.published, 16, 0.005), law, bootstrap=20)
     assert found.held == {"lambda": law.published["lambda"], "delta": law.published["delta"]}
-    assert found.notes[0] == "only 16 rows: held at published values: lambda, delta"
+    assert found.notes[0] == "only 16 rows: lambda, delta stay at published values"
     wang = get_law("wang2024")
     truth = {"A": 100.0, "alpha": 0.25, "gamma": 0.1, "B": 400.0, "beta": 0.28, "E_0": 1.7}
     table = synthetic(wang, truth, 9)

@@ -159,7 +159,7 @@ def test_what_a_table_does_not_identify_is_noted(sweep) -> None:
     assert any("runs are dense, which this law does not describe" in note for note in notes)
     assert any("the runs differ in expansion" in note for note in notes)
     dense_too = mixed.with_columns(params_active_non_embedding=pl.col("params_active"))
-    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "does not see the tokens, in which the runs differ"
+    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "has no variable for tokens, in which the runs differ"
     assert supported_laws(mixed)[1]["krajewski2024"].startswith("does not describe the dense runs")
 
 

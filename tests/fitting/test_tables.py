@@ -32,7 +32,7 @@ def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
         (broken("tokens", np.inf), "tokens: must be finite"),
         (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
         ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
-        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5: that identifies nothing"),
+        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5, which identifies no coefficient"),
         ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
         (3, "expected a data frame"),
     ],

@@ -27,11 +27,11 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_listed)]
 
 
 def check_once(name: str, values: Sequence[Any]) -> None:
-    """Raises ValueError where a value stands twice: its runs would be the same. The field's `name` may be empty."""
+    """Raises ValueError where a value appears twice: its runs would be the same. The field's `name` may be empty."""
     for place, value in enumerate(values):
         if any(value == other and type(value) is type(other) for other in values[:place]):
             shown = value if isinstance(value, str) else f"{value:.12g}" if isinstance(value, float) else repr(value)
-            raise ValueError(f"{name}{': ' if name else ''}{shown} stands twice")
+            raise ValueError(f"{name}{': ' if name else ''}{shown} appears twice")
 
 
 @dataclass(frozen=True, kw_only=True)

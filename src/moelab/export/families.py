@@ -50,7 +50,7 @@ class Family:
     settings: Callable[[ModelConfig], dict[str, Any]]
 
     def lacks(self, config: ModelConfig) -> list[str]:
-        """What of this architecture the class has not, as `field: what it has instead`; empty where it fits."""
+        """What the class lacks of this architecture, as `field: what it has instead`; empty where it fits."""
         missing = []
         if config.qk_norm not in self.qk_norm:
             missing.append(f"qk_norm {config.qk_norm} (it has {' or '.join(self.qk_norm)})")
@@ -112,7 +112,7 @@ _ROUTERS = {
     "expert_choice": "experts choose tokens of a whole group",
     "soft": "it mixes the tokens of a group",
     "mixture_of_tokens": "it mixes the tokens of a group; a run with train.transition ends as token choice and exports",
-    "hash": "experts go by a hash of the token id",
+    "hash": "a hash of the token id chooses the experts",
     "word": "experts go by the word",
     "random": "experts go by the position",
 }

@@ -76,7 +76,7 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
         elif not law.covers_dense and moe is not None and np.any(moe == 1):
             skipped[law.id] = "does not describe the dense runs; leave them out with --where"
         elif "tokens" not in law.variables and data_differs:
-            skipped[law.id] = "does not see the tokens, in which the runs differ"
+            skipped[law.id] = "has no variable for tokens, in which the runs differ"
         elif same is not None:
             skipped[law.id] = f"the same form as {same}"
         else:

@@ -42,5 +42,5 @@ def predicted_value(law: Law, coefficients: Mapping[str, float] | None, given: M
     if not np.isfinite(value).all():
         row = int(np.flatnonzero(~np.isfinite(value))[0])
         at = ", ".join(f"{name}={given[name][row]:g}" for name in law.variables)
-        raise InputError(f"{law.id}: gives no finite number at {at}: too far from anything it describes")
+        raise InputError(f"{law.id}: gives no finite number at {at}, too far outside the range it describes")
     return value

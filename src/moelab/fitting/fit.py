@@ -135,7 +135,7 @@ def _enough_rows(
         )
     if not held:
         return parameters, []
-    return parameters, [f"only {rows} rows: held at published values: {', '.join(held)}"]
+    return parameters, [f"only {rows} rows: {', '.join(held)} stay at published values"]
 
 
 def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
@@ -242,7 +242,7 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     if not law.covers_dense and np.any(data.kinds == "dense"):
         found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
-        found.append("the runs differ in expansion, which this law does not see")
+        found.append("the runs differ in expansion, which is no variable of this law")
     return found
 
 

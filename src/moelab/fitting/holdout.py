@@ -36,7 +36,7 @@ def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options
 
 
 def check_fraction(fraction: float) -> None:
-    """Raises InputError for a share of the runs that is none."""
+    """Raises InputError for a share outside 0 to 1."""
     if not 0 < fraction < 1:
         raise InputError(f"holdout: expected a fraction between 0 and 1, got {fraction:g}")
 

@@ -68,7 +68,7 @@ def observations(
     found = variables(columns, law)
     check_numbers(target, measured, measured > 0, "must be positive", DROP)
     if len(measured) > 1 and np.ptp(measured) == 0:
-        raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}: that identifies nothing")
+        raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}, which identifies no coefficient")
     for name, values in found.items():
         check_variable(name, values, DROP)
     if group is not None and group not in columns:

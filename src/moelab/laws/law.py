@@ -1,4 +1,4 @@
-"""What a scaling law is: a formula with its gradient, published coefficients, what variables mean, where it holds."""
+"""A scaling law: a formula with its gradient, published coefficients, the meaning of its variables, its range."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

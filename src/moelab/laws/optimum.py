@@ -125,7 +125,7 @@ def _size_bounds(log_size: float, chosen: Values) -> tuple[str, ...]:
 def _bounds(
     law: Law, choices: Mapping[str, Array], columns: Values, winner: int, chosen: Values, max_memory: float | None
 ) -> tuple[str, ...]:
-    """Which choices ended at an end of their range: there the law would go further if it were let."""
+    """The choices at an end of their range, beyond which the law's optimum may lie."""
     found = []
     for name, values in choices.items():
         value = columns[name][winner, 0]

@@ -180,7 +180,7 @@ class StudyConfig(Config):
         for field, given in (("runs", names), ("stages", [stage.name for stage in self.stages])):
             twice = next((name for name in given if given.count(name) > 1), None)
             if twice is not None:
-                raise ValueError(f"{field}: the name {twice!r} stands twice")
+                raise ValueError(f"{field}: the name {twice!r} appears twice")
         rule = self.learning_rate
         if rule is not None and rule.rule == "sweep" and (self.sweep is None or self.sweep.field != RATE):
             raise ValueError(f"learning_rate.rule: sweep needs a `sweep` of {RATE}")

@@ -78,7 +78,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
 def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
     study, folder, display = context.study, context.folder, context.display
     display.stage("Preparing the text")
-    with rich_report() if not quiet else _silent() as report:
+    with rich_report() if not quiet else _no_progress() as report:
         dataset = context.prepare_data(report)
     check_plan(study, preview(study), len(dataset.train) - 1)
     common: dict[str, Any] = {}
@@ -159,7 +159,7 @@ def _command(study: StudyConfig, folder: StudyFolder) -> str:
     return f"moelab study {again}"
 
 
-def _silent() -> Any:
+def _no_progress() -> Any:
     from contextlib import nullcontext
 
     return nullcontext(silent)

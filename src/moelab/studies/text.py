@@ -92,7 +92,7 @@ def _repeats(config: RunConfig, there: int | None) -> str | None:
     if not limits or tokens <= min(limits) or not (fresh or dense):
         return None
     what = "reuse: fresh text for" if fresh else f"dense_flops: at {dense}, fresh text for"
-    instead = "less FLOPs, more text (data), or no `fresh` in reuse" if fresh else "less FLOPs or more text (data)"
+    instead = "fewer FLOPs, more text (data), or no `fresh` in reuse" if fresh else "fewer FLOPs or more text (data)"
     return f"{what} {config.name} is {tokens:,} tokens, there are {min(limits):,}; give {instead}"
 
 

@@ -19,7 +19,7 @@ ROLES = {
     "best_dense": "best dense baseline",
     "best_moe": "best MoE design",
     "strict_dense": "strict dense baseline",
-    "strict_moe": "recommended, on the strict baseline's data",
+    "strict_moe": "recommended model on the strict baseline's data",
 }
 
 
@@ -55,7 +55,7 @@ class Verified:
 class Verdict:
     """MoE against dense as measured: `margin` = dense loss - MoE loss, each a mean over `seeds` runs.
 
-    The evidence decides when the 95 % interval of the margin, from the seed noise by Student's t, leaves out zero.
+    The evidence decides when the 95 % interval of the margin, from the seed noise by Student's t, excludes zero.
     """
 
     moe_loss: float
@@ -113,7 +113,7 @@ class Job:
 
 
 def _jobs(step: VerifyStep, plan: Plan, text_tokens: int) -> list[Job]:
-    """The compared designs and, with `strict`, the strict pair; both of it repeat a text shorter than their tokens."""
+    """The compared designs and, with `strict`, the strict pair, which repeats a text shorter than its tokens."""
     jobs = [
         Job(role=role, label=design.label, model=design.config, tokens=design.tokens)
         for role, design in compared_designs(plan).items()
