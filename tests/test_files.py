@@ -1,21 +1,36 @@
 """Files are whole or absent."""
 
+import math
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, read_json, sha256_json, write_json, write_with
+from moelab.files import finite, make_folder, read_json, sha256_json, write_json, write_with
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "b.json", {"x": [1, 2.5, None]})
     assert read_json(tmp_path / "a" / "b.json") == {"x": [1, 2.5, None]}
     assert os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
+    value = {
+        1: (math.nan, math.inf, -math.inf, 2),
+        "a": np.array([[1.5, np.nan]]),
+        "n": np.int64(3),
+        "f": np.float32(0.5),
+    }
+    write_json(tmp_path / "a.json", finite(value))
+    assert read_json(tmp_path / "a.json") == {"1": [None, None, None, 2], "a": [[1.5, None]], "n": 3, "f": 0.5}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", {"x": math.inf})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -88,8 +89,19 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def finite(value: Any) -> Any:
+    """The value as JSON can hold it: null for NaN and infinity, text keys, lists for tuples, Python's own numbers."""
+    if isinstance(value, dict):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if hasattr(value, "tolist"):  # arrays and scalars of NumPy
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused because JSON has no such numbers."""
+    """Write JSON atomically; NaN and infinity are refused, for JSON has no such numbers (`finite` makes them null)."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Model cards say what the record, the manifest and the study say, and nothing of what was not measured."""
+"""Model cards state what the record, the manifest and the study hold, and nothing that was not measured."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_numbers_are_the_records(make_source: MakeSource, make_model: MakeModel)
         assert each.licence in text
 
 
-def test_the_check_is_told(make_source: MakeSource, make_model: MakeModel) -> None:
+def test_the_check_is_reported(make_source: MakeSource, make_model: MakeModel) -> None:
     source = make_source(make_model("llama"))
     text = card_of(source)
     assert "on 1,000 of 1,024 held-out tokens" in text
@@ -55,11 +55,9 @@ def test_the_check_is_told(make_source: MakeSource, make_model: MakeModel) -> No
     assert "- folded." in card_of(source, notes=("folded",))
 
 
-def test_leaks_in_training_are_told_and_so_is_that_the_export_has_none(
-    make_source: MakeSource, make_model: MakeModel
-) -> None:
+def test_leaks_in_training_and_a_leak_free_export_are_reported(make_source: MakeSource, make_model: MakeModel) -> None:
     clean = make_source(make_model("mixtral"))
-    assert "So it was in training." in card_of(clean)
+    assert "The same holds for training." in card_of(clean)
     leaky = make_source(make_model("mixtral-capacity"))
     leaky = replace(leaky, record=leaky.record.replace(loss_leak_free=2.25))
     text = card_of(leaky)

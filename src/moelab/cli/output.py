@@ -5,25 +5,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from moelab.files import finite
+
 _PIPE_WIDTH = 200
 
 
 def print_json(value: Any) -> None:
     """Write JSON to stdout; NaN and infinity become null because JSON has no such numbers."""
-    json.dump(_finite(value), sys.stdout, indent=1, allow_nan=False)
+    json.dump(finite(value), sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if hasattr(value, "item") and not hasattr(value, "__len__"):
-        value = value.item()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:

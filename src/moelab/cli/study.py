@@ -42,7 +42,7 @@ def command(
     if dry_run:
         from moelab.studies.estimate import estimate
 
-        found = estimate(config, folder, workers=workers, say=None if as_json else _print_progress)
+        found = estimate(config, folder, workers=workers, report=None if as_json else _print_progress)
         if as_json:
             print_json(found.to_dict())
         else:

@@ -1,4 +1,4 @@
-"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and what each of them may be told."""
+"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and the options of each."""
 
 from typing import Literal, Self
 
@@ -26,9 +26,9 @@ _ONLY = {
 class ExecutorConfig(Config):
     """How a study's runs are trained; nothing here changes a result.
 
-    `patience` is how long a worker elsewhere may be silent before its run is given to another (seconds; keep it above
-    the minute for which network file systems may show an old state). `memory` is what a run needs, or what may be used
-    on this machine, where the estimate does not serve. Slurm takes `partition`, `account`, `qos`, `time` per job,
+    `patience` is how long a remote worker's lease may show no heartbeat before its run is given to another (seconds;
+    keep it above the minute for which network file systems may show an old state). `memory` replaces the estimate of
+    what a run needs, or of what is free on this machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
     `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
     a cluster; without, it starts one on this machine.
     """

@@ -47,7 +47,7 @@ def open_source(folder: Path, config: RunConfig, model: LanguageModel, dataset: 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlace:
-    """The study a run lies in, and what its verification said of this run (null where it was not verified)."""
+    """The study that contains a run, and the verification of this run (null where it was not verified)."""
 
     name: str
     about: str
