@@ -1,6 +1,5 @@
 """What a token is, by its text: its spelling for people and one of a few classes."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from moelab.data.dataset import Dataset
 from moelab.data.tokenizer import byte_letters
-from moelab.files import read_text
+from moelab.files import read_json
 
 CLASSES = ("word", "capitalised word", "word piece", "number", "punctuation", "space", "not ASCII", "end of text")
 """A `word` begins with a space; a `word piece` is letters that go on with what stood before."""
@@ -45,7 +44,7 @@ def class_of(raw: bytes) -> str:
 
 def _token_bytes(dataset: Dataset) -> list[bytes]:
     """The bytes that each token of a byte-level vocabulary spells; ids that the tokenizer lacks spell none."""
-    state: dict[str, Any] = json.loads(read_text(dataset.tokenizer_path, "data"))
+    state: dict[str, Any] = read_json(dataset.tokenizer_path, "data")
     values = {letter: value for value, letter in enumerate(byte_letters())}
     spelled = [b""] * dataset.vocab_size
     for token, index in state["model"]["vocab"].items():

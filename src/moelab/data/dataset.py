@@ -1,6 +1,5 @@
 """A prepared folder: its manifest (what is in it, whose it is, what it hashes to) and the tokens behind it."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from moelab.config import Config
 from moelab.data.shards import TokenStream
 from moelab.data.tokenizer import token_bytes
 from moelab.errors import InputError
-from moelab.files import read_json, read_text, sha256_file, sha256_json
+from moelab.files import read_json, sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -146,8 +145,8 @@ class Dataset:
     def token_bytes(self) -> NDArray[np.int64]:
         """Bytes of text in each token, shape (vocab_size,); the end-of-text token has none."""
         try:
-            return token_bytes(json.loads(read_text(self.tokenizer_path, "data")), self.vocab_size)
-        except (ValueError, KeyError, IndexError):
+            return token_bytes(read_json(self.tokenizer_path, "data"), self.vocab_size)
+        except (InputError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise InputError(f"data: {self.tokenizer_path} is not the tokenizer of this data") from None
 
     def _stream(self, split: str) -> TokenStream:

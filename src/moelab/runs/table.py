@@ -1,6 +1,9 @@
 """Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
 
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.files import read_json, write_with
+from moelab.files import MOST_NESTED, read_json, write_with
 from moelab.printable import short, warn
 from moelab.runs.cells import has_separators, neutralise, restore
 from moelab.runs.expressions import evaluate, holds
@@ -24,6 +27,8 @@ MOST_WHOLE = 2**63 - 1
 _EXPLAINED = 10
 """Damaged records of which the fault is printed; of more only the names."""
 _LONGEST_LINE = 200
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
@@ -109,7 +114,11 @@ def rows_where(table: pl.DataFrame, condition: str) -> NDArray[np.bool_]:
 def _row(folder: Path) -> dict[str, Any]:
     """A run's record as a row. Raises InputError where it is damaged in any way."""
     path = folder / RECORD
-    row = RunRecord.parse(read_json(path, "run"), str(path)).row()
+    record = RunRecord.parse(read_json(path, "run"), str(path))
+    try:
+        row = record.row()
+    except KeyError as error:
+        raise InputError(f"{path}: routing: a layer lacks {error}") from None
     large = next((name for name, value in row.items() if isinstance(value, int) and abs(value) > MOST_WHOLE), None)
     if large is not None:
         raise InputError(f"{path}: {large}: expected at most {MOST_WHOLE}, got {short(row[large])}")
@@ -141,9 +150,9 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         ".csv": lambda: pl.read_csv(path, infer_schema_length=None),
         ".tsv": lambda: pl.read_csv(path, separator="\t", infer_schema_length=None),
         ".parquet": lambda: pl.read_parquet(path),
-        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
-        ".ndjson": lambda: pl.read_ndjson(path, infer_schema_length=None),
-        ".json": lambda: pl.read_json(path, infer_schema_length=None),
+        ".jsonl": lambda: pl.read_ndjson(_shallow_json(path), infer_schema_length=None),
+        ".ndjson": lambda: pl.read_ndjson(_shallow_json(path), infer_schema_length=None),
+        ".json": lambda: pl.read_json(_shallow_json(path), infer_schema_length=None),
     }
     name = path.name.removesuffix(".gz")
     suffix = Path(name).suffix.lower()
@@ -154,8 +163,18 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         return restore(_as_numbers(_each_once(table, path))) if suffix in (".csv", ".tsv") else table
     except pl.exceptions.NoDataError:
         raise InputError(f"runs: {path} is empty") from None
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"runs: cannot read {path}: {_first_line(error)}") from None
+
+
+def _shallow_json(path: Path) -> io.BytesIO:
+    """The bytes of a JSON table. Raises InputError for deep nesting: on hundreds of levels polars crashes."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    brackets = _JSON_TEXT.sub(b"", content).translate(None, _NO_BRACKETS)
+    steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), np.frombuffer(b"[{", np.uint8)), 1, -1)
+    if steps.size and np.cumsum(steps).max() > MOST_NESTED:
+        raise InputError(f"runs: {path} is nested deeper than {MOST_NESTED} levels")
+    return io.BytesIO(content)
 
 
 def _each_once(table: pl.DataFrame, path: Path) -> pl.DataFrame:
