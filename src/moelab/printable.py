@@ -6,7 +6,8 @@ import sys
 
 _ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (ESC, CR, newlines), marks that reorder text, line separators, halves of characters."""
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$#]")
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~&$]|_(?![^\W_])|(?<![^\W_])_")
+"""What acts in Markdown; an underscore between letters does not."""
 _LONGEST = 60
 
 

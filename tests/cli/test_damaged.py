@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from moelab.claim import claim_path, find
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset
 from moelab.data.classes import token_classes
 from moelab.errors import InputError
 from moelab.export.gguf_tokenizer import gguf_tokenizer
 from moelab.export.place import NOTE, check_folder
-from moelab.fitting.fitted import load_fits
+from moelab.fitting.fit_file import load_fits
 from moelab.runs import RunFolder
 from moelab.runs.folder import FAILURE, PROGRESS
 from moelab.runs.table import load_table
@@ -24,16 +24,6 @@ DAMAGED = {
     "an endless whole number": '{"a": ' + "1" * 9000 + "}",
     "cut": '{"a": ',
 }
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    texts = tmp_path_factory.mktemp("texts")
-    for index in range(20):
-        (texts / f"{index}.txt").write_text(" ".join(f"word{(index * 7 + i) % 13}" for i in range(80)))
-    out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(PrepareConfig(sources=(str(texts),), vocab_size=262), out)
-    return out
 
 
 @pytest.fixture(params=DAMAGED.values(), ids=DAMAGED.keys())
@@ -74,11 +64,11 @@ def test_fit_files(damaged: str, tmp_path: Path) -> None:
     one_line(lambda: load_fits(tmp_path / "fit.json"))
 
 
-def test_manifests_and_tokenizers(damaged: str, prepared: Path, tmp_path: Path) -> None:
+def test_manifests_and_tokenizers(damaged: str, tiny_dataset: Dataset, tmp_path: Path) -> None:
     for name in ("manifest.json", "tokenizer.json"):
         place = tmp_path / name.removesuffix(".json")
         place.mkdir()
-        for path in prepared.iterdir():
+        for path in tiny_dataset.folder.iterdir():
             (place / path.name).write_bytes(path.read_bytes())
         (place / name).write_text(damaged)
         if name == "manifest.json":
@@ -87,7 +77,7 @@ def test_manifests_and_tokenizers(damaged: str, prepared: Path, tmp_path: Path) 
         dataset = Dataset.open(place)
         one_line(lambda dataset=dataset: dataset.token_bytes)
         one_line(lambda dataset=dataset: token_classes(dataset))
-        one_line(lambda place=place: gguf_tokenizer(place / "tokenizer.json", 262))
+        one_line(lambda place=place: gguf_tokenizer(place / "tokenizer.json", 300))
         one_line(dataset.verify)
 
 

@@ -33,6 +33,7 @@ def command(
     from moelab.errors import InputError
     from moelab.model.generate import generate
     from moelab.model.moe import decodes_as_trained
+    from moelab.printable import printable
 
     if not all(prompt):
         raise InputError("--prompt: must not be empty")
@@ -64,4 +65,4 @@ def command(
         print_json({"texts": rows, "seconds": seconds, "seed": seed, "temperature": temperature})
         return
     for text, more in zip(prompt, texts, strict=True):
-        print(text + more)
+        print(printable(text + more, keep="\n\t"))
