@@ -1,5 +1,6 @@
 """Text from outside (names, labels, licences, messages) made safe to show: what would act is shown, escaped."""
 
+import math
 import re
 import reprlib
 import sys
@@ -37,7 +38,7 @@ def fenced(text: str) -> str:
 def short(value: object) -> str:
     """The value as Python writes it, cut after 60 characters: for messages."""
     if isinstance(value, int) and abs(value) >= 10**_LONGEST:
-        return f"a number of more than {_LONGEST} digits"
+        return f"one of {math.floor(math.log10(abs(value))) + 1} digits"
     text = repr(value) if isinstance(value, int | float | str | bytes) else reprlib.repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 

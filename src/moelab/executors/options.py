@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from moelab.config import Config, Count, NonNegative
 from moelab.errors import InputError
 from moelab.lease import PATIENCE_SECONDS
+from moelab.printable import short
 from moelab.quantities import parse_bytes, parse_seconds
+from moelab.yaml_reader import parse_yaml
 
 _ONLY = {
     "address": ("ray",),
@@ -79,7 +80,7 @@ class ExecutorConfig(Config):
             if not equals or not key.strip():
                 raise InputError(f"--executor-option: expected KEY=VALUE, got {assignment!r}")
             try:
-                value[key.strip()] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise InputError(f"--executor-option {key.strip()}: cannot read the value {text!r}") from None
+                value[key.strip()] = parse_yaml(text, "value")
+            except InputError:
+                raise InputError(f"--executor-option {key.strip()}: cannot read the value {short(text)}") from None
         return ExecutorConfig.parse(value, "--executor")
