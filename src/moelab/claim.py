@@ -22,7 +22,7 @@ _WHO = {
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What the newest file of a lease says. `counter` moves while the holder lives."""
+    """What stands in the newest file of a lease. `counter` moves while the holder lives."""
 
     place: Path
     generation: int

@@ -183,12 +183,12 @@ def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str
     absent = [_field(problem) for problem in problems if problem["type"] == "missing"]
     wrong = [problem for problem in problems if problem["type"] != "missing"]
     wrong.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-    told = [_complaint(problem, model) for problem in wrong[:SHOWN]]
+    complaints = [_complaint(problem, model) for problem in wrong[:SHOWN]]
     if len(wrong) > SHOWN:
-        told.append(f"also wrong: {', '.join(dict.fromkeys(_field(problem) for problem in wrong[SHOWN:]))}")
+        complaints.append(f"also wrong: {', '.join(dict.fromkeys(_field(problem) for problem in wrong[SHOWN:]))}")
     if absent:
-        told.append(f"{', '.join(absent)}: {'is' if len(absent) == 1 else 'are'} required")
-    return f"{where + ': ' if where else ''}{'; '.join(told)}"
+        complaints.append(f"{', '.join(absent)}: {'is' if len(absent) == 1 else 'are'} required")
+    return f"{where + ': ' if where else ''}{'; '.join(complaints)}"
 
 
 def _complaint(problem: ErrorDetails, model: type[BaseModel]) -> str:

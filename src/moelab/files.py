@@ -19,7 +19,7 @@ MOST_DIGITS = 300
 
 
 def make_folder(path: Path, field: str = "path") -> Path:
-    """Create a folder and its parents, or say in one line why it cannot be."""
+    """Create a folder and its parents, or raise InputError: one line, why it cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,7 +99,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_text(path: Path, field: str = "file") -> str:
-    """Read UTF-8 text, or say in one line why it cannot be read."""
+    """Read UTF-8 text, or raise InputError: one line, why it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -17,7 +17,7 @@ TABLE = pl.DataFrame(
         "tokens": [1e9, 3e10, 4e10, 2e9, 5e9],
         "name": ["moe-a", "dense", None, "moe'b", "Moe_c"],
         "a b": [0.0, 1.0, 2.0, 3.0, 4.0],
-        'say "x"': [1.0] * 5,
+        'a "x"': [1.0] * 5,
         "nothing": pl.Series([None] * 5, dtype=pl.Null),
     }
 )
@@ -97,7 +97,7 @@ def test_a_missing_value_satisfies_no_condition() -> None:
 
 
 def test_names_and_text_in_quotes() -> None:
-    assert value('"a b" + "say ""x"""') == [1.0, 2.0, 3.0]
+    assert value('"a b" + "a ""x"""') == [1.0, 2.0, 3.0]
     assert kept("name = 'moe''b'") == [False, False, False, True, False]
     assert kept("name = 'SELECT * FROM self; --'") == [False] * 5
     assert kept("name LIKE 'moe_%'") == [True, False, False, True, False]

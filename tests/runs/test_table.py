@@ -107,7 +107,7 @@ def test_bad_expressions_are_refused(let, where, message, table) -> None:
         load_table(table, [let] if let else [], [where] if where else [])
 
 
-def test_the_place_in_the_query_around_a_condition_is_not_told(table) -> None:
+def test_the_place_in_the_query_around_a_condition_is_not_named(table) -> None:
     with pytest.raises(InputError) as caught:
         load_table(table, where=["k <"])
     assert "Column" not in str(caught.value)

@@ -35,7 +35,7 @@ def command(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Columns, separated by commas, or `all`; --json and --out give all unless told otherwise."),
+        typer.Option(help="Columns, separated by commas, or `all`; --json and --out give all by default."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table: .csv, .parquet or .jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,

@@ -27,7 +27,7 @@ class Fact(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """An Altair chart and the sentence below it. A chart of None prints `note` in its place: say why there is none."""
+    """An Altair chart and the sentence below it. A chart of None prints `note` in its place: why there is none."""
 
     chart: Any
     caption: str = ""
@@ -108,7 +108,7 @@ def render_page(page: Page) -> str:
 
 @functools.cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, .9 MB."""
+    """Vega, Vega-Lite and Vega-Embed in one script, 0.9 MB."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))

@@ -196,7 +196,7 @@ def _as_numbers(table: pl.DataFrame) -> pl.DataFrame:
         missing = bare.str.to_lowercase().is_in(_MISSING).fill_null(True)
         values = bare.cast(pl.Float64, strict=False)
         if ((values.is_not_null()) | missing).all() and values.is_finite().any():
-            # Missing becomes NaN, not null: a fit then says which rows to drop.
+            # Missing becomes NaN, not null: a fit then names the rows to drop.
             found.append(
                 pl.select(pl.when(missing & bare.is_not_null()).then(float("nan")).otherwise(values))
                 .to_series()
