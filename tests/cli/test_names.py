@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from moelab.data.progress import rich_report
 from moelab.executors import Board
 from moelab.executors.display import Display
 from moelab.runs import RunConfig
+from moelab.training import train_run
 from moelab.training.display import follow
 
 SHOWN = {
@@ -102,3 +104,21 @@ def test_errors_show_text(capsys: pytest.CaptureFixture[str], name: str) -> None
     code, text = call(capsys, "count", f"nowhere-{name}")
     assert code == 2
     assert not acts(text)
+
+
+def test_generated_text_does_not_act_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_dataset: Dataset,
+    make_run: Any,
+    tmp_path: Path,
+) -> None:
+    train_run(make_run(tokens=64), tmp_path, tiny_dataset)
+    words = ("generate", str(next(tmp_path.iterdir())), "--prompt", "a\x1b[2J\nb", "--max-new-tokens", "1")
+    code, text = call(capsys, *words)
+    assert code == 0
+    assert "a\x1b[2J\nb" in text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    code, text = call(capsys, *words)
+    assert code == 0
+    assert "a\\x1b[2J\nb" in text

@@ -24,6 +24,7 @@ def command(
 
     Example: moelab generate runs/3f2a... --prompt "Fellow citizens" --max-new-tokens 50
     """
+    import sys
     import time
 
     from moelab.cli.inputs import open_run
@@ -65,4 +66,5 @@ def command(
         print_json({"texts": rows, "seconds": seconds, "seed": seed, "temperature": temperature})
         return
     for text, more in zip(prompt, texts, strict=True):
-        print(printable(text + more, keep="\n\t"))
+        # A terminal obeys what a file keeps: there, control characters are shown.
+        print(printable(text + more, keep="\n\t") if sys.stdout.isatty() else text + more)
