@@ -134,6 +134,15 @@ def parse_json(text: str, where: str) -> Any:
     return value
 
 
+@contextmanager
+def expect_content(complaint: str) -> Iterator[None]:
+    """Within this block, plain data read from a file that lacks a key or holds another type is an InputError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
+        raise InputError(complaint) from None
+
+
 def _whole(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError

@@ -36,8 +36,8 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A
 
 
 def _parse(text: str | float, field: str, units: dict[str, float], example: str) -> float:
-    if isinstance(text, bool):
-        raise InputError(f"{field}: expected a number such as {example}, got {text}")
+    if isinstance(text, bool) or not isinstance(text, int | float | str):
+        raise InputError(f"{field}: expected a number such as {example}, got {short(text)}")
     if isinstance(text, int | float):
         value = float(text) if abs(text) < 1e308 else math.inf
     else:

@@ -1,6 +1,7 @@
 """Damaged JSON in every file that moelab reads: one line, whatever reads it, and never a traceback."""
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,31 @@ def test_manifests_and_tokenizers(damaged: str, tiny_dataset: Dataset, tmp_path:
         one_line(lambda dataset=dataset: token_classes(dataset))
         one_line(lambda place=place: gguf_tokenizer(place / "tokenizer.json", 300))
         one_line(dataset.verify)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        3,
+        {"model": None},
+        {"model": {"vocab": [], "merges": []}},
+        {"model": {"vocab": {"a": "0"}, "merges": []}},
+        {"model": {"vocab": {"a": 10**20}, "merges": []}},
+        {"model": {"vocab": {"a": 999}, "merges": []}},
+        {"added_tokens": 5},
+        {"added_tokens": [{"id": 0}]},
+        {"added_tokens": [{"id": "0", "content": 3, "special": True}]},
+    ],
+)
+def test_tokenizers_of_another_form(change: object, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    for path in tiny_dataset.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**state, **change} if isinstance(change, dict) else change))
+    dataset = Dataset.open(tmp_path)
+    one_line(lambda: dataset.token_bytes)
+    one_line(lambda: token_classes(dataset))
+    one_line(lambda: gguf_tokenizer(tmp_path / "tokenizer.json", 300))
 
 
 def test_notes_of_exports(damaged: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moelab.data.dataset import Dataset
 from moelab.data.tokenizer import byte_letters
-from moelab.files import read_json
+from moelab.files import expect_content, read_json
 
 CLASSES = ("word", "capitalised word", "word piece", "number", "punctuation", "space", "not ASCII", "end of text")
 """A `word` begins with a space; a `word piece` is letters that go on with what stood before."""
@@ -47,8 +47,9 @@ def _token_bytes(dataset: Dataset) -> list[bytes]:
     state: dict[str, Any] = read_json(dataset.tokenizer_path, "data")
     values = {letter: value for value, letter in enumerate(byte_letters())}
     spelled = [b""] * dataset.vocab_size
-    for token, index in state["model"]["vocab"].items():
-        spelled[index] = bytes(values[letter] for letter in token) if set(token) <= set(values) else token.encode()
-    for added in state.get("added_tokens") or ():
-        spelled[added["id"]] = added["content"].encode()
+    with expect_content(f"data: {dataset.tokenizer_path} is not the tokenizer of this data"):
+        for token, index in state["model"]["vocab"].items():
+            spelled[index] = bytes(values[letter] for letter in token) if set(token) <= set(values) else token.encode()
+        for added in state.get("added_tokens") or ():
+            spelled[added["id"]] = added["content"].encode()
     return spelled

@@ -12,7 +12,7 @@ from moelab.config import Config
 from moelab.data.shards import TokenStream
 from moelab.data.tokenizer import token_bytes
 from moelab.errors import InputError
-from moelab.files import read_json, sha256_file, sha256_json
+from moelab.files import expect_content, read_json, sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -144,10 +144,8 @@ class Dataset:
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
         """Bytes of text in each token, shape (vocab_size,); the end-of-text token has none."""
-        try:
+        with expect_content(f"data: {self.tokenizer_path} is not the tokenizer of this data"):
             return token_bytes(read_json(self.tokenizer_path, "data"), self.vocab_size)
-        except (InputError, ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise InputError(f"data: {self.tokenizer_path} is not the tokenizer of this data") from None
 
     def _stream(self, split: str) -> TokenStream:
         shards = [shard for shard in self.manifest.shards if shard.split == split]
