@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,27 @@ def test_the_study_and_its_prediction_stand_in_the_card(
     assert "| hoffmann2022 | 2.4000 | 2.3000 to 2.6000 |" in text
     (tmp_path / "verify.json").write_text("[")
     assert find_study(placed) is None
+
+
+def test_names_and_licences_are_text(make_source: MakeSource, make_model: MakeModel, tmp_path: Path) -> None:
+    """No link, no HTML, no column and no line of theirs stands in the card."""
+    name = "[a](http://evil.example)<script>|\n## b `c`\u202e\x1b[2J"
+    shown = r"\[a\](http://evil.example)\<script\>\|\\n## b \`c\`\\u202e\\x1b\[2J"
+    source = make_source(make_model("llama"))
+    manifest = source.dataset.manifest
+    sources = [each.to_dict() | {"name": name, "licence": name, "version": name} for each in manifest.sources]
+    dataset = SimpleNamespace(manifest=manifest.replace(sources=sources))
+    named = {"config": source.config.replace(name=name, labels={name: name}), "dataset": dataset}
+    named["record"] = source.record.replace(loss_by_source={name: 2.0})
+    study = load_study("quickstart").replace(title=name, about=name)
+    study.to_yaml(tmp_path / "study.yaml")
+    placed = replace(source, folder=tmp_path / "runs" / source.run_id, **named)
+    text = card_of(placed)
+    assert text.count(shown) == 3 * len(sources) + 5  # title, loss by source, study, label and its value
+    assert not {"\u202e", "\x1b"} & set(text)
+    assert "<script>" not in text
+    assert len([line for line in text.splitlines() if line.startswith("## ")]) == 9
+    assert not {"\u202e", "\x1b", "\n"} & set(card.description(placed))
 
 
 @pytest.mark.parametrize("name", ["qwen2_moe-gated", "glm-bias-scaled-dense", "ernie-shared-dense"])

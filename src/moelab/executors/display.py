@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moelab.executors import Board
+from moelab.printable import printable
 from moelab.quantities import format_seconds
 
 _MOST_ROWS = 16
@@ -36,11 +37,11 @@ class Display:
         self._stage_started = self._summed_up = time.monotonic()
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         clock = f"{minutes:02d}:{seconds:02d}"
-        self.console.print(f"[bold]{clock}  {title}[/bold]")
+        self.console.print(Text(f"{clock}  {printable(title)}", style="bold"))
 
     def line(self, text: str) -> None:
         """Print a plain line."""
-        self.console.print(Text(f"       {text}"), soft_wrap=True)
+        self.console.print(Text(f"       {printable(text)}"), soft_wrap=True)
 
     def board(self, board: Board) -> None:
         """Show the state of a stage's runs; called about twice a second."""
@@ -86,7 +87,7 @@ class Display:
         shown = [(run_id, numbers) for run_id, numbers in board.running.items() if numbers]
         for run_id, numbers in shown[:_MOST_ROWS]:
             rows.add_row(
-                Text(f"       {board.names[run_id]}"),
+                Text(f"       {printable(board.names[run_id])}"),
                 ProgressBar(total=1.0, completed=numbers["step"] / numbers["steps"], width=24),
                 f"loss {numbers['loss']:.3f}",
                 f"{numbers['tokens_per_second'] / 1e3:.1f}k tokens/s",

@@ -2,12 +2,13 @@
 
 from typing import Literal, Self
 
-import yaml
 from pydantic import model_validator
 
 from moelab.config import Bytes, Config, Count, NonNegative, Seconds
 from moelab.errors import InputError
 from moelab.lease import PATIENCE_SECONDS
+from moelab.printable import short
+from moelab.yaml_reader import parse_yaml
 
 _ONLY = {
     "address": ("ray",),
@@ -64,7 +65,7 @@ class ExecutorConfig(Config):
             if not equals or not key.strip():
                 raise InputError(f"--executor-option: expected KEY=VALUE, got {assignment!r}")
             try:
-                value[key.strip()] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise InputError(f"--executor-option {key.strip()}: cannot read the value {text!r}") from None
+                value[key.strip()] = parse_yaml(text, "value")
+            except InputError:
+                raise InputError(f"--executor-option {key.strip()}: cannot read the value {short(text)}") from None
         return ExecutorConfig.parse(value, "--executor")

@@ -6,6 +6,7 @@ from moelab.evaluation.leaks import certify
 from moelab.export.check import Check
 from moelab.export.families import Family
 from moelab.export.source import Source, find_study
+from moelab.printable import markdown, printable
 from moelab.quantities import format_number
 from moelab.version import __version__
 
@@ -20,7 +21,7 @@ def model_card(
     """README.md of an exported folder."""
     parts = [
         _front(source),
-        f"# {source.title}\n\n{_summary(source, family, dtype)}",
+        f"# {markdown(source.title)}\n\n{_summary(source, family, dtype)}",
         "## Use\n\n" + _USE,
         "## Architecture\n\n" + _architecture(source) + _listed(notes),
         "## Training\n\n" + _training(source),
@@ -38,7 +39,7 @@ def model_card(
 def description(source: Source) -> str:
     """Two sentences for formats without a card: the model, and the texts it was trained on."""
     record = source.record
-    texts = "; ".join(f"{each.name} ({each.licence})" for each in source.dataset.manifest.sources)
+    texts = "; ".join(printable(f"{each.name} ({each.licence})") for each in source.dataset.manifest.sources)
     return (
         f"Language model with {record.params_total:,} parameters ({record.params_active:,} active), trained on "
         f"{record.tokens:,} tokens with moelab. Texts and their licences: {texts}."
@@ -145,7 +146,13 @@ def _training(source: Source) -> str:
 def _text(source: Source) -> str:
     manifest = source.dataset.manifest
     rows = [
-        (each.name, each.version or "", each.licence, f"{each.train.tokens:,}", f"{each.validation.tokens:,}")
+        (
+            markdown(each.name),
+            markdown(each.version or ""),
+            markdown(each.licence),
+            f"{each.train.tokens:,}",
+            f"{each.validation.tokens:,}",
+        )
         for each in manifest.sources
     ]
     limit = source.config.data.unique_tokens
@@ -164,7 +171,7 @@ def _measured(source: Source) -> str:
     if record.loss_leak_free is not None:
         rows.append(("loss leak-free (what is exported)", f"{record.loss_leak_free:.4f} nats per token"))
     rows.append(("bits per byte", f"{record.bits_per_byte:.4f}"))
-    rows += [(f"loss on {name}", f"{loss:.4f}") for name, loss in record.loss_by_source.items()]
+    rows += [(f"loss on {markdown(name)}", f"{loss:.4f}") for name, loss in record.loss_by_source.items()]
     return "On held-out documents of the same sources, at the end of training:\n\n" + _table(("", ""), rows)
 
 
@@ -192,19 +199,20 @@ def _study(source: Source) -> list[str]:
     study = find_study(source)
     if study is None:
         return []
-    text = f'It was trained in the study "{study.name}".' + (f" {study.about.strip()}" if study.about else "")
+    about = f" {markdown(' '.join(study.about.split()))}" if study.about else ""
+    text = f'It was trained in the study "{markdown(study.name)}".{about}'
     if source.config.labels:
-        text += " Labels: " + ", ".join(f"{key} {value}" for key, value in source.config.labels.items()) + "."
+        text += " Labels: " + ", ".join(markdown(f"{key} {value}") for key, value in source.config.labels.items()) + "."
     row = study.verified
     if row is None:
         return [f"## Study\n\n{text}"]
     laws = [
-        (law, f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
+        (markdown(law), f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
         for law, value in row.get("predicted", {}).items()
     ]
     text += (
-        f"\n\nRole in its verification: {row.get('role')}. Measured {row.get('measured'):.4f} nats per token; the laws "
-        "fitted to the study's other runs predicted:\n\n"
+        f"\n\nRole in its verification: {markdown(row.get('role'))}. Measured {row.get('measured'):.4f} nats per "
+        "token; the laws fitted to the study's other runs predicted:\n\n"
     )
     return [f"## Study\n\n{text}" + _table(("law", "predicted", "80 % interval"), laws)]
 
@@ -232,4 +240,4 @@ def _compared(check: Check) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -8,8 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moelab.data.progress import rich_report, silent
 from moelab.errors import InputError, MoelabError
 from moelab.executors import session
@@ -29,6 +27,7 @@ from moelab.studies.stages import AllDiverged
 from moelab.studies.text import check_plan, check_study
 from moelab.studies.training import StudyContext
 from moelab.studies.verify import judge, verify
+from moelab.yaml_reader import parse_yaml
 
 READY = (
     "quickstart",
@@ -46,7 +45,7 @@ def load_study(name: str) -> StudyConfig:
     if name in READY and not Path(name).is_file():
         place = f"ready/{name.replace('-', '/', 1)}.yaml"
         text = files("moelab.studies").joinpath(place).read_text(encoding="utf-8")
-        return StudyConfig.parse(yaml.safe_load(text), name)
+        return StudyConfig.parse(parse_yaml(text, name), name)
     if not Path(name).exists():
         raise InputError(f"study: no file and no ready study {name!r}; ready: {', '.join(READY)}")
     return StudyConfig.from_yaml(name)
