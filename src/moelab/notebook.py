@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from moelab.printable import printable
+
 MOST = 400
 """Characters of the text of any public object."""
 _MOST_VALUE = 80
@@ -38,12 +40,12 @@ def _fields_of(shown: Any) -> dict[str, Any]:
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", note: str = "") -> str:
     """A table in HTML, with everything in it escaped; a caption above it and a line below where they are given."""
-    head = "".join(f'<th style="{_STYLE}">{escape(str(column))}</th>' for column in columns)
+    head = "".join(f'<th style="{_STYLE}">{_safe(column)}</th>' for column in columns)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{_STYLE}">{escape(_cell(cell))}</td>' for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td style="{_STYLE}">{_safe(_cell(cell))}</td>' for cell in row) + "</tr>" for row in rows
     )
-    caption = f'<caption style="text-align:left">{escape(title)}</caption>' if title else ""
-    below = f"<p>{escape(note)}</p>" if note else ""
+    caption = f'<caption style="text-align:left">{_safe(title)}</caption>' if title else ""
+    below = f"<p>{_safe(note)}</p>" if note else ""
     return f"<div><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>"
 
 
@@ -54,6 +56,10 @@ def interval_text(value: float | None, low: float | None = None, high: float | N
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return f"{value:.4g}"
     return f"{value:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text))
 
 
 def _cell(value: object) -> str:
@@ -69,5 +75,5 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple | dict | set) and len(value) > _MOST_LISTED:
         return f"<{len(value)} entries>"
     text = f"{value:.6g}" if isinstance(value, float) else repr(value)
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= _MOST_VALUE else f"{text[: _MOST_VALUE - 3]}..."

@@ -46,7 +46,7 @@ def test_a_run_becomes_a_folder(run_folder: Callable[..., Path], tmp_path: Path,
     assert "--force replaces it" in capsys.readouterr().err
 
 
-def test_json_says_what_was_written(
+def test_json_lists_what_was_written(
     run_folder: Callable[..., Path], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run_folder({})

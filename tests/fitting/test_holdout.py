@@ -39,7 +39,7 @@ def by_family(sweep) -> tuple[pl.DataFrame, Holdout]:
     return halves, group_holdout(halves, "wang2024", "family", **FEW)
 
 
-def test_the_dearest_runs_are_held_out(sweep) -> None:
+def test_the_most_expensive_runs_are_held_out(sweep) -> None:
     fitted, score = ordered_holdout(sweep, "ludziejewski2025", 0.2, **FEW)
     assert (fitted.n_runs, score.n_runs) == (48, 12)
     flops = np.sort(sweep["train_flops"].to_numpy())
@@ -124,7 +124,7 @@ def test_a_share_that_is_none_is_refused_before_anything_is_fitted(sweep, share)
         compare_laws(sweep, holdout=share)
 
 
-def test_too_few_rows_left_is_said(sweep) -> None:
+def test_too_few_rows_left_are_refused(sweep) -> None:
     with pytest.raises(InputError, match="too few for"):
         ordered_holdout(sweep, "wang2024", 0.9, **FEW)
 
@@ -158,21 +158,21 @@ def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
         "expert_ratio": 8,
         "n_experts": 8,
     }
-    votes = [float(fitted.predict(**at).value[0]) for fitted in result.fits.values()]
-    assert min(votes) <= float(result.predict(**at)[0]) <= max(votes)
+    members = [float(fitted.predict(**at).value[0]) for fitted in result.fits.values()]
+    assert min(members) <= float(result.predict(**at)[0]) <= max(members)
 
 
-def test_blind_spots_are_said(sweep) -> None:
+def test_what_a_table_does_not_identify_is_noted(sweep) -> None:
     mixed = sweep.with_columns(params_non_embedding=pl.col("params_total"), expansion=pl.col("expert_ratio"))
     notes = fit(mixed, "krajewski2024", **FEW).notes
     assert any("runs are dense, which this law does not describe" in note for note in notes)
     assert any("the runs differ in expansion" in note for note in notes)
     dense_too = mixed.with_columns(params_active_non_embedding=pl.col("params_active"))
-    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "does not see the tokens, in which the runs differ"
+    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "has no variable for tokens, in which the runs differ"
     assert supported_laws(mixed)[1]["krajewski2024"].startswith("does not describe the dense runs")
 
 
-def test_all_says_why_when_nothing_fits() -> None:
+def test_all_gives_reasons_when_nothing_fits() -> None:
     with pytest.raises(InputError, match="the table supports no law"):
         compare_laws({"loss": np.ones(5), "x": np.ones(5)})
     laws, skipped = supported_laws({"params_total": [1e9], "tokens": [1e9], "loss": [1.0]})

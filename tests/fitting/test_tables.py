@@ -1,4 +1,4 @@
-"""Tables and designs at the fit's door: what is derived, what is read, and what is refused in words."""
+"""Tables and designs as a fit reads them: what is derived, what is read, and what is refused with a message."""
 
 import numpy as np
 import polars as pl
@@ -33,7 +33,7 @@ def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
         (broken("tokens", np.inf), "tokens: must be finite"),
         (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
         ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
-        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5: that identifies nothing"),
+        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5, which identifies no coefficient"),
         ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
         (3, "expected a data frame"),
     ],

@@ -13,6 +13,7 @@ import typer
 from moelab.cli.help import Command, Group, settings
 from moelab.cli.interrupt import CODE, Interrupted
 from moelab.errors import InputError, MoelabError
+from moelab.printable import printable
 
 # typer carries its own copy of click in some versions; its exceptions are reached through what typer exports.
 _UsageError: Any = typer.BadParameter.__base__
@@ -117,7 +118,7 @@ def _run(words: list[str], debug: bool) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

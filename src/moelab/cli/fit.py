@@ -12,9 +12,9 @@ def command(
     runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
     law: Annotated[list[str], typer.Option("--law", help="A law's id, or all; repeatable.")],
     let: Annotated[
-        list[str] | None, typer.Option(help="Add a column: NAME = SQL expression; names with spaces in double quotes.")
+        list[str] | None, typer.Option(help="Add a column: NAME = expression; names with spaces in double quotes.")
     ] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this SQL condition holds.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this condition holds.")] = None,
     loss: Annotated[str | None, typer.Option(help="Column to fit; default: loss.")] = None,
     fix: Annotated[list[str] | None, typer.Option(help="Hold a coefficient: NAME=VALUE.")] = None,
     share: Annotated[list[str] | None, typer.Option(help="Fit coefficients as one number: NAME,NAME.")] = None,

@@ -24,6 +24,7 @@ def command(
 
     Example: moelab generate runs/3f2a... --prompt "Fellow citizens" --max-new-tokens 50
     """
+    import sys
     import time
 
     from moelab.cli.output import print_json
@@ -32,6 +33,7 @@ def command(
     from moelab.errors import InputError
     from moelab.model.generate import generate
     from moelab.model.moe import decodes_as_trained
+    from moelab.printable import printable
     from moelab.training.open import open_run
 
     if not all(prompt):
@@ -64,4 +66,5 @@ def command(
         print_json({"texts": rows, "seconds": seconds, "seed": seed, "temperature": temperature})
         return
     for text, more in zip(prompt, texts, strict=True):
-        print(text + more)
+        # A terminal obeys what a file keeps: there, control characters are shown.
+        print(printable(text + more, keep="\n\t") if sys.stdout.isatty() else text + more)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moelab.printable import printable, warn
+
 if TYPE_CHECKING:
     from moelab.studies.estimate import Estimate
     from moelab.studies.outcome import StudyOutcome
@@ -42,7 +44,7 @@ def command(
     if dry_run:
         from moelab.studies.estimate import estimate
 
-        found = estimate(config, folder, workers=workers, say=None if as_json else _print_progress)
+        found = estimate(config, folder, workers=workers, report=None if as_json else _print_progress)
         if as_json:
             print_json(found.to_dict())
         else:
@@ -54,7 +56,7 @@ def command(
     else:
         _print_outcome(outcome)
     for reason in outcome.unfitted:
-        typer.echo(f"warning: {reason}", err=True)
+        warn(reason)
     if outcome.failed:
         from moelab.errors import MoelabError
 
@@ -62,7 +64,7 @@ def command(
 
 
 def _print_progress(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def _print_outcome(outcome: "StudyOutcome") -> None:

@@ -1,6 +1,5 @@
 """A prepared folder: its manifest (what is in it, whose it is, what it hashes to) and the tokens behind it."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from moelab.config import Config
 from moelab.data.shards import TokenStream
 from moelab.data.tokenizer import token_bytes
 from moelab.errors import InputError
-from moelab.files import read_json, read_text, sha256_file, sha256_json
+from moelab.files import expect_content, read_json, sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -145,10 +144,8 @@ class Dataset:
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
         """Bytes of text in each token, shape (vocab_size,); the end-of-text token has none."""
-        try:
-            return token_bytes(json.loads(read_text(self.tokenizer_path, "data")), self.vocab_size)
-        except (ValueError, KeyError, IndexError):
-            raise InputError(f"data: {self.tokenizer_path} is not the tokenizer of this data") from None
+        with expect_content(f"data: {self.tokenizer_path} is not the tokenizer of this data"):
+            return token_bytes(read_json(self.tokenizer_path, "data"), self.vocab_size)
 
     def _stream(self, split: str) -> TokenStream:
         shards = [shard for shard in self.manifest.shards if shard.split == split]

@@ -7,7 +7,6 @@ leaves either the old state or the new one. The same call on a valid folder reus
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.files import drop_parts, make_folder, part_folder, put_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
 from moelab.notebook import Shown, html_table, short_repr
+from moelab.printable import warn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -181,7 +181,7 @@ def _reusable(out: Path, recipe: dict[str, Any], force: bool) -> Dataset | None:
         raise OtherData(f"out: {out} holds data prepared otherwise; choose another folder")
     _check_ours(out)
     if found is None or found == recipe:
-        print(f"warning: {damage}; preparing the data again", file=sys.stderr)
+        warn(f"{damage}; preparing the data again")
     return None
 
 

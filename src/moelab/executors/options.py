@@ -1,13 +1,14 @@
-"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and what each of them may be told."""
+"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and the options of each."""
 
 from typing import Literal, Self
 
-import yaml
 from pydantic import model_validator
 
 from moelab.config import Bytes, Config, Count, NonNegative, Seconds
 from moelab.errors import InputError
 from moelab.lease import PATIENCE_SECONDS
+from moelab.printable import short
+from moelab.yaml_reader import parse_yaml
 
 _ONLY = {
     "address": ("ray",),
@@ -26,9 +27,9 @@ _ONLY = {
 class ExecutorConfig(Config):
     """How a study's runs are trained; nothing here changes a result.
 
-    `patience` is how long a worker elsewhere may be silent before its run is given to another (seconds; keep it above
-    the minute for which network file systems may show an old state). `memory` is what a run needs, or what may be used
-    on this machine, where the estimate does not serve. Slurm takes `partition`, `account`, `qos`, `time` per job,
+    `patience` is how long a remote worker's lease may show no heartbeat before its run is given to another (seconds;
+    keep it above the minute for which network file systems may show an old state). `memory` replaces the estimate of
+    what a run needs, or of what is free on this machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
     `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
     a cluster; without, it starts one on this machine.
     """
@@ -64,7 +65,7 @@ class ExecutorConfig(Config):
             if not equals or not key.strip():
                 raise InputError(f"--executor-option: expected KEY=VALUE, got {assignment!r}")
             try:
-                value[key.strip()] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise InputError(f"--executor-option {key.strip()}: cannot read the value {text!r}") from None
+                value[key.strip()] = parse_yaml(text, "value")
+            except InputError:
+                raise InputError(f"--executor-option {key.strip()}: cannot read the value {short(text)}") from None
         return ExecutorConfig.parse(value, "--executor")

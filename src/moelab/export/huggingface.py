@@ -36,7 +36,7 @@ _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Exported(Shown):
-    """What was written. `check` is None where nothing was compared; then `unchecked` says why."""
+    """What was written. `check` is None where nothing was compared; then `unchecked` gives the reason."""
 
     path: Path
     form: str
@@ -113,7 +113,7 @@ def export_hugging_face(
 
 
 def _choose(config: ModelConfig) -> Family:
-    """`choose_family`, whose refusal also says where llama.cpp would do."""
+    """`choose_family`; its refusal also names the llama.cpp graph that can run the architecture."""
     try:
         return choose_family(config)
     except InputError as error:

@@ -23,10 +23,10 @@ SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %"
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
-    """`fits` in the order of their rank; `weights` sum to 1; `skipped` says why a law was left out.
+    """`fits` in the order of their rank; `weights` sum to 1; `skipped` gives the reason for each law left out.
 
-    Where some laws have a held-out error, one without (its rows were too few to hold any out) comes last and weighs 0:
-    its in-sample error, which more coefficients always lower, is no rival to theirs.
+    Where some laws have a held-out error, a law without one (too few rows to hold any out) comes last with weight 0.
+    Its in-sample error cannot be compared with theirs: more coefficients always lower it.
     """
 
     fits: dict[str, FittedLaw]
@@ -90,7 +90,7 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
     skipped: dict[str, str] = {}
     for law in all_laws().values():
         missing = [name for name in law.variables if variable(columns, name) is None]
-        twin = next((other.id for other in found if other.form == law.form and other.variables == law.variables), None)
+        same = next((other.id for other in found if other.form == law.form and other.variables == law.variables), None)
         if law.kind != "loss" and target in (None, "loss"):
             skipped[law.id] = f"predicts {law.kind}, not loss"
         elif missing:
@@ -100,9 +100,9 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
         elif not law.covers_dense and moe is not None and np.any(moe == 1):
             skipped[law.id] = "does not describe the dense runs; leave them out with --where"
         elif "tokens" not in law.variables and data_differs:
-            skipped[law.id] = "does not see the tokens, in which the runs differ"
-        elif twin is not None:
-            skipped[law.id] = f"the same form as {twin}"
+            skipped[law.id] = "has no variable for tokens, in which the runs differ"
+        elif same is not None:
+            skipped[law.id] = f"the same form as {same}"
         else:
             found.append(law)
     return found, skipped

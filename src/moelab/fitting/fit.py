@@ -21,8 +21,8 @@ from moelab.laws import Law, get_law
 Array = NDArray[Any]
 STARTS, REFINED = 512, 16
 _AGREE = 1e-6
-ABSURD = 100.0
-"""A factor between predicted and measured loss that no fit of this law to these runs can mean."""
+MOST_OFF = 100.0
+"""Largest factor between predicted and measured loss that a fit may start from."""
 
 
 def fit(
@@ -161,7 +161,7 @@ def _enough_rows(
         )
     if not held:
         return parameters, []
-    return parameters, [f"only {rows} rows: held at published values: {', '.join(held)}"]
+    return parameters, [f"only {rows} rows: {', '.join(held)} stay at published values"]
 
 
 def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
@@ -220,10 +220,12 @@ def _predicted(law: Law, coefficients: Mapping[str, float], data: Observations, 
     with np.errstate(all="ignore"):
         predicted = np.asarray(law.loss(coefficients, data.variables), float)
         off = np.abs(np.log(predicted / data.measured))
-    if not np.all(off < np.log(ABSURD)):
+    if not np.all(off < np.log(MOST_OFF)):
         named = ", ".join(f"{name}={value:g}" for name, value in fix.items())
         cause = f"fix: with {named}" if named else law.id
-        raise InputError(f"{cause}: predictions are more than {ABSURD:g} times off what was measured, or not finite")
+        raise InputError(
+            f"{cause}: predictions are more than {MOST_OFF:g} times off the measured losses, or not finite"
+        )
     return np.broadcast_to(predicted, data.measured.shape)
 
 
@@ -256,7 +258,7 @@ def _errors(measured: Array, predicted: Array) -> dict[str, float]:
 
 
 def _blind_spots(law: Law, data: Observations) -> list[str]:
-    """What this table cannot tell the law, or the law this table."""
+    """Coefficients that this table does not identify, and runs that this law does not describe."""
     same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
     found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
     rows = np.stack([*(data.variables[name] for name in law.variables), data.measured], axis=1)
@@ -266,11 +268,11 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     if not law.covers_dense and np.any(data.kinds == "dense"):
         found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
-        found.append("the runs differ in expansion, which this law does not see")
+        found.append("the runs differ in expansion, which is no variable of this law")
     return found
 
 
 def _thin(bootstrap: int) -> list[str]:
     if not 0 < bootstrap < FEWEST_DRAWS:
         return []
-    return [f"only {bootstrap} bootstrap draws: the intervals say little below {FEWEST_DRAWS}"]
+    return [f"only {bootstrap} bootstrap draws: the intervals are unreliable below {FEWEST_DRAWS}"]

@@ -201,7 +201,7 @@ def fit_rows(fitted: FittedLaw) -> list[dict[str, Any]]:
 
 
 def holdout_rows(fitted: FittedLaw) -> list[dict[str, Any]]:
-    """Error of each held-out run by how many times dearer it is than the dearest fitted one."""
+    """Error of each held-out run against its compute, as a multiple of the largest fitted run's."""
     held = fitted.holdout.rows if fitted.holdout else []
     return [
         {

@@ -15,9 +15,9 @@ from moelab.notebook import Shown, html_table, interval_text, short_repr
 Array = NDArray[Any]
 RANGE = (10, 90)
 ONE_COMPUTE = 1.2
-"""Factor between the dearest and the cheapest run up to which they count as runs of one compute."""
+"""Largest ratio of training FLOPs among runs that count as runs of one compute."""
 POOR = 0.8
-"""R^2 below which a parabola is said to miss the points."""
+"""R^2 below which a note reports that the parabola misses the points."""
 _FEWEST = 4
 
 
@@ -27,7 +27,7 @@ class Slice(Shown):
 
     `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
     draws whose parabola had no minimum among the points and which the interval therefore leaves out. `r_squared` is the
-    share of the losses' variance that the parabola explains; `notes` say where it should not be believed.
+    share of the losses' variance that the parabola explains; `notes` list reasons not to trust it.
     """
 
     x: str
@@ -83,7 +83,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     vertex = -c1 / (2 * c2) if c2 else np.inf
     if not (c2 > 0 and z.min() <= vertex <= z.max()) and _straight(z, loss, c2):
         raise InputError(
-            f"{name}: the points lie on a straight line (its curvature cannot be told from 0), so they show no "
+            f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
             f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
         )
     if not c2 > 0:

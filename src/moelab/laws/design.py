@@ -17,7 +17,7 @@ IN_TABLES = ("params_non_embedding", "params_active_non_embedding", "params_dens
 
 @dataclass(frozen=True, repr=False)
 class Refusal(Shown):
-    """Why a law cannot speak, and for which designs. `published_only`: a limit of the published coefficients."""
+    """Why a law does not apply, and to which designs. `published_only`: a limit of the published coefficients."""
 
     reason: str
     where: Array
@@ -104,7 +104,7 @@ class Design(Shown):
 
     @cached_property
     def params_dense(self) -> Array:
-        """The dense twin of the same depth and width, without embeddings: each MoE layer keeps one routed expert."""
+        """The dense model of the same depth and width, without embeddings: each MoE layer keeps one routed expert."""
         one = _float(self.count.experts) / np.maximum(_float(self.shape.n_experts), 1)
         return self.params_without_router - _float(self.count.experts) + one
 

@@ -1,4 +1,4 @@
-"""What a scaling law is: a formula with its gradient, published coefficients, what variables mean, where it holds."""
+"""A scaling law: a formula with its gradient, published coefficients, the meaning of its variables, its range."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Law(Shown):
     solves for them. `positive` ones are fitted as logarithms. `search` gives the box from which starts of the other
     coefficients are drawn and `bounds` the limits of a fit. `hold` names what may be held at its published value when
     a table is too small; `aliases` are the paper's names for ours. `ranges` are the published fit's; None is unknown,
-    never guessed. `kind` says what the formula predicts: the loss in nats per token, or the compute leverage over a
+    never guessed. `kind` names what the formula predicts: the loss in nats per token, or the compute leverage over a
     dense model. `at_compute` places the law's variables on a compute budget, `choices` are the discrete values that
     its optimum considers, and `settings` what else may be set there.
     """
@@ -115,10 +115,10 @@ class Law(Shown):
         unique_tokens: Any = None,
         published: bool = True,
     ) -> Conversion:
-        """Translate architectures into this law's own variables: its N, its experts, its granularity, its compute.
+        """Convert architectures into this law's own variables: its N, its experts, its granularity, its compute.
 
-        `model` may be a lattice of n shapes; `tokens` broadcasts against it. The answer says for each design whether
-        the law can speak about it and, where not, why. With `published` false only the form's limits count, not
+        `model` may be a lattice of n shapes; `tokens` broadcasts against it. The conversion holds for each design
+        whether the law applies and, where not, the reason. With `published` false only the form's limits count, not
         those of the published coefficients (a fit of one's own has its own range).
         """
         return self.read(Design.of(model, tokens, seq_len, unique_tokens), published)

@@ -34,7 +34,7 @@ class ServingCost(Shown):
     """The cheapest way found, for n shapes; NaN (0 devices) where none meets the limits.
 
     `tokens_per_second` counts output tokens of the whole group; prices are US dollars, `cost_per_million_tokens` counts
-    prompt and output tokens alike, as `--serve-tokens` does. `memory_bytes` is the group's, weights and KV cache.
+    both prompt and output tokens, as `--serve-tokens` does. `memory_bytes` is the group's, weights and KV cache.
     """
 
     gpus: Array

@@ -1,4 +1,4 @@
-"""Everything a finished study found, for the report, for JSON and for Python."""
+"""The results of a finished study, for the report, for JSON and for Python."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,14 +11,15 @@ from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
 from moelab.studies.findings import Finding
 from moelab.studies.folder import StudyFolder
-from moelab.studies.stages import SeedNoise, StageOutcome, Trained, each_once
+from moelab.studies.seeds import SeedNoise, Trained, each_once
+from moelab.studies.stages import StageOutcome
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StudyOutcome(Shown):
-    """Everything a study found."""
+    """The results of a study."""
 
     study: StudyConfig
     folder: StudyFolder
@@ -37,7 +38,7 @@ class StudyOutcome(Shown):
 
     @property
     def plan(self) -> Plan | None:
-        """What the fitted laws recommend; None where the study plans nothing."""
+        """The plan of the fitted laws; None where the study plans nothing."""
         return self.analysis.plan
 
     @property
@@ -75,7 +76,7 @@ class StudyOutcome(Shown):
 
     @property
     def matches(self) -> list[Match]:
-        """How well the runs that were meant to cost the same do."""
+        """How well the runs of equal aims match."""
         return match_runs([config for config, _ in self.every])
 
     def __repr__(self) -> str:

@@ -1,14 +1,12 @@
-"""The whole loop: text -> runs -> laws -> plan -> the recommendation trained and checked -> a report.
+"""The whole loop: text -> runs -> laws -> plan -> the trained and verified recommendation -> a report.
 
-Every step looks first for what is already there, so a study killed at any moment goes on where it stopped.
+Every step reuses what is already in the folder, so a study killed at any moment continues where it stopped.
 """
 
 import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from moelab.data.progress import rich_report, silent
 from moelab.errors import InputError, MoelabError
@@ -25,10 +23,12 @@ from moelab.studies.findings import find_all
 from moelab.studies.folder import StudyFolder
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page import report_diverged, write_report
-from moelab.studies.stages import AllDiverged, seed_noise
+from moelab.studies.seeds import seed_noise
+from moelab.studies.stages import AllDiverged
 from moelab.studies.text import check_plan, check_study
 from moelab.studies.training import StudyContext
 from moelab.studies.verify import judge, verify
+from moelab.yaml_reader import parse_yaml
 
 READY = (
     "quickstart",
@@ -46,14 +46,14 @@ def load_study(name: str) -> StudyConfig:
     if name in READY and not Path(name).is_file():
         place = f"ready/{name.replace('-', '/', 1)}.yaml"
         text = files("moelab.studies").joinpath(place).read_text(encoding="utf-8")
-        return StudyConfig.parse(yaml.safe_load(text), name)
+        return StudyConfig.parse(parse_yaml(text, name), name)
     if not Path(name).exists():
         raise InputError(f"study: no file and no ready study {name!r}; ready: {', '.join(READY)}")
     return StudyConfig.from_yaml(name)
 
 
 def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: bool = False) -> StudyOutcome:
-    """Run a study in its folder, finish one that was interrupted, or help one that is at work there.
+    """Run a study in its folder, finish one that was interrupted, or join one that is running there.
 
     Args:
         study: A StudyConfig, as `moelab.load_study` reads it from a YAML or by the name of a ready study.
@@ -94,7 +94,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
             return _run(context, started, quiet)
         except AllDiverged as error:
             report_diverged(context, str(error), _command(study, folder))
-            raise MoelabError(f"{error}; {folder.report} says where, and what to change") from None
+            raise MoelabError(f"{error}; {folder.report} shows where, and what to change") from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_continues(folder)) from None
         finally:
@@ -104,7 +104,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
 def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
     study, folder, display = context.study, context.folder, context.display
     display.stage("Preparing the text")
-    with rich_report() if not quiet else _silent() as report:
+    with rich_report() if not quiet else _no_progress() as report:
         dataset = context.prepare_data(report)
     check_plan(study, preview(study), len(dataset.train) - 1)
     common: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
         sweep = context.sweep(study.sweep, dataset)
         common = {sweep.field: sweep.chosen}
         tried = ", ".join(f"{value:g}: {loss:.3f}" for value, loss in sweep.losses.items())
-        display.say(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
+        display.line(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
     stages = []
     for stage in study.stages:
         display.stage(f"Stage {stage.name}: its winner sets {', '.join(stage.carry)}")
@@ -130,7 +130,7 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
     _keep(folder, display, analysis)
     verified, verdict = [], None
     if analysis.plan is not None and analysis.comparison is not None and study.verify is not None:
-        display.stage("Training the recommendation and its rival")
+        display.stage("Training the recommendation and its baseline")
         verified = verify(context, analysis.plan, analysis.comparison, common, dataset)
         verdict = judge(verified, noise)
     outcome = StudyOutcome(
@@ -153,28 +153,28 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
 
 
 def _keep(folder: StudyFolder, display: Display, analysis: Analysis) -> None:
-    """Save and say what was fitted and planned, before anything is trained for it."""
+    """Save and print the fits and the plan, before the recommendation is trained."""
     if analysis.comparison is None:
         return
     save_fits(analysis.comparison.fits, folder.path / "fits.json")
     if analysis.plan is not None:
-        folder.save("plan", _jsonable(analysis.plan.to_dict()))
+        folder.save("plan", analysis.plan.to_dict())
     for name, fitted in analysis.comparison.fits.items():
         held = fitted.holdout
         score = f", held out {held.mean_abs_rel:.1%} on {held.n_runs} runs" if held else ""
-        display.say(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
+        display.line(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
     for name, reason in analysis.comparison.skipped.items():
-        display.say(f"{name}: left out ({reason})")
+        display.line(f"{name}: left out ({reason})")
     if analysis.plan is not None:
-        display.say(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
+        display.line(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
 
 
 def _write(outcome: StudyOutcome) -> None:
     folder = outcome.folder
     if outcome.findings:
-        folder.save("findings", _jsonable({each.name: each.data for each in outcome.findings}))
+        folder.save("findings", {each.name: each.data for each in outcome.findings})
     if outcome.plan is not None:
-        folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
+        folder.save("verify", [each.to_dict() for each in outcome.verified])
     save_table(outcome.analysis.table, folder.path / "runs.csv")
     write_report(outcome, _command(outcome.study, folder))
 
@@ -190,23 +190,12 @@ def _continues(folder: StudyFolder) -> str:
 
 
 def _command(study: StudyConfig, folder: StudyFolder) -> str:
-    """The command that makes the report again."""
+    """The command that writes the report again."""
     again = study.name if study.name in READY else f"{folder.path / 'study.yaml'} --out {folder.path}"
     return f"moelab study {again}"
 
 
-def _jsonable(value: Any) -> Any:
-    """JSON has no NaN: null stands for what is not known."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(inner) for inner in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and value != value else value
-
-
-def _silent() -> Any:
+def _no_progress() -> Any:
     from contextlib import nullcontext
 
     return nullcontext(silent)

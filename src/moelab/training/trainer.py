@@ -5,7 +5,6 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from moelab.data import Dataset, TrainBatches
 from moelab.errors import MoelabError
 from moelab.evaluation import Evaluation, evaluate, validation_batches
 from moelab.model import LanguageModel, build_model, to_token_choice
+from moelab.printable import warn
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
@@ -76,7 +76,7 @@ class Trainer:
         """
         found, notes = load_newest(self.folder.path / CHECKPOINTS)
         for note in notes if self.world.main else []:
-            print(f"warning: run {self.config.run_id}: {note}", file=sys.stderr)
+            warn(f"run {self.config.run_id}: {note}")
         if found is None and self.config.parent is not None:
             found = load_parent(self.config, self.folder.path.parent, self.dataset)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Designs plan what the papers say, exactly counted; budgets that cannot be met are named in one line."""
+"""Experiment designs plan the papers' runs, exactly counted; budgets that cannot be met are named in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moelab.architecture import count_flops, count_parameters
 from moelab.errors import InputError
-from moelab.experiments import DESIGNS, match_runs
+from moelab.experiments import EXPERIMENT_DESIGNS, match_runs
 from moelab.experiments.base import Budgeted
 from moelab.runs import RunConfig, run_columns
 from moelab.studies import StudyConfig
@@ -86,17 +86,17 @@ def test_a_budget_of_too_few_steps_is_named(plan: Plan) -> None:
         ),
         (
             {"design": "isoflop", "flops": 1e12, "params_total": 50_000, "moe": {"n_experts": 99}},
-            "moe.n_experts: is decided by the design isoflop",
+            "moe.n_experts: is set by the experiment design isoflop",
         ),
         (
             {"design": "mixture_of_tokens", "group_size": 4, "tokens": 10**6, "moe": {"router": "soft"}},
-            "moe.router: is decided by the design mixture_of_tokens",
+            "moe.router: is set by the experiment design mixture_of_tokens",
         ),
         ({"set": {"train.seed": 1}, "zip": {"train.seed": [2]}}, "zip.train.seed: sets train.seed, and so does set"),
         ({"set": {"train": {"seed": 1}, "train.seed": 2}}, "set.train.seed: sets train.seed, and so does set.train;"),
         (
             {"design": "expansion", "expansion": [2], "tokens": 10**6, "sizes": [{"moe": {"n_experts": 3}}]},
-            "sizes.0.moe: the design expansion decides the experts",
+            "sizes.0.moe: the experiment design expansion sets the experts",
         ),
         (
             {"design": "ladder", "tokens": 10**6, "branch": False, "decay_fraction": 0.1},
@@ -123,34 +123,37 @@ def test_what_cannot_be_met_is_named(plan: Plan, entry: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"design": "granularity", "granularity": [1, 2, 1], "expansion": 4, "tokens": 10**6}, "granularity: 1 stands"),
-        ({"design": "expansion", "expansion": [2], "tokens": ["1M", 10**6]}, "tokens: 1000000 stands"),
-        ({"design": "isoflop", "flops": [1e12, "1e12"], "params_total": 50_000}, "flops: 1e\\+12 stands"),
-        ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": [0.5, 0.5]}, "sparsity: 0.5 stands"),
+        (
+            {"design": "granularity", "granularity": [1, 2, 1], "expansion": 4, "tokens": 10**6},
+            "granularity: 1",
+        ),
+        ({"design": "expansion", "expansion": [2], "tokens": ["1M", 10**6]}, "tokens: 1000000"),
+        ({"design": "isoflop", "flops": [1e12, "1e12"], "params_total": 50_000}, "flops: 1e\\+12"),
+        ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": [0.5, 0.5]}, "sparsity: 0.5"),
         (
             {"design": "equal_resources", "flops": 1e12, "params_total": 150_000, "activation_rates": [0.4, 0.4]},
-            "activation_rates: 0.4 stands",
+            "activation_rates: 0.4",
         ),
-        ({"design": "equal_resources", "flops": 1e12, "reuse": ["strict", "strict"]}, "reuse: strict stands"),
-        ({"design": "ladder", "tokens": 10**6, "sizes": [{"d_ff": 8}, {"d_ff": 8}]}, "sizes: {'d_ff': 8} stands"),
-        ({"design": "learning_rate", "tokens": 10**6, "learning_rate": [0.01, 0.01]}, "learning_rate: 0.01 stands"),
-        ({"design": "repeats", "of": ["a", "a"]}, "of: a stands"),
-        ({"set": {"train.seed": [0, 1, 0]}}, "set.train.seed: 0 stands"),
+        ({"design": "equal_resources", "flops": 1e12, "reuse": ["strict", "strict"]}, "reuse: strict"),
+        ({"design": "ladder", "tokens": 10**6, "sizes": [{"d_ff": 8}, {"d_ff": 8}]}, "sizes: {'d_ff': 8}"),
+        ({"design": "learning_rate", "tokens": 10**6, "learning_rate": [0.01, 0.01]}, "learning_rate: 0.01"),
+        ({"design": "repeats", "of": ["a", "a"]}, "of: a"),
+        ({"set": {"train.seed": [0, 1, 0]}}, "set.train.seed: 0"),
         (
             {"zip": {"train.seed": [0, 0], "train.tokens": [1, 1]}},
-            "zip .train.seed, train.tokens.: a run: .0, 1. stands",
+            "zip .train.seed, train.tokens.: a run: .0, 1.",
         ),
     ],
 )
 def test_what_is_given_twice_is_refused(plan: Plan, entry: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=f"x: .*{message} twice") as error:
+    with pytest.raises(InputError, match=f"x: .*{message} appears twice") as error:
         plan({"name": "x", **entry})
     assert "\n" not in str(error.value)
 
 
 def test_the_guide_names_what_every_design_requires() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
-    for name, design in DESIGNS.items():
+    for name, design in EXPERIMENT_DESIGNS.items():
         if name == "grid":
             continue
         (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` | ")]
@@ -160,7 +163,7 @@ def test_the_guide_names_what_every_design_requires() -> None:
 
 
 def test_two_entries_of_one_name_are_refused(plan: Plan) -> None:
-    with pytest.raises(InputError, match="'x' stands twice"):
+    with pytest.raises(InputError, match="'x' appears twice"):
         plan({"name": "x"}, {"name": "x"})
 
 
@@ -248,23 +251,23 @@ def test_overtraining_has_the_same_backbones_for_all_experts(plan: Plan) -> None
     assert all(match.within for match in match_runs(runs))
 
 
-def test_overtraining_says_how_far_its_sizes_are_off(plan: Plan) -> None:
+def test_overtraining_reports_how_far_its_sizes_are_off(plan: Plan) -> None:
     entry = {"name": "o", "design": "overtraining", "flops": 3e11, "params_dense": [20_000], "n_experts": [1, 4]}
     runs = plan(entry)
     (found,) = [match for match in match_runs(runs) if match.column == "params_dense"]
-    twin = count_parameters(runs[0].model).params_non_embedding
-    assert (found.n_runs, found.aim, found.low, found.high) == (2, 20_000, twin, twin)
-    assert found.miss == pytest.approx(twin / 20_000 - 1)
+    dense = count_parameters(runs[0].model).params_non_embedding
+    assert (found.n_runs, found.aim, found.low, found.high) == (2, 20_000, dense, dense)
+    assert found.miss == pytest.approx(dense / 20_000 - 1)
 
 
-def test_isoflop_says_how_far_its_ratios_and_sizes_are_off(plan: Plan) -> None:
+def test_isoflop_reports_how_far_its_ratios_and_sizes_are_off(plan: Plan) -> None:
     iso = {"name": "iso", "design": "isoflop", "flops": 3e11}
     (run,) = plan({**iso, "tokens_per_param": 20})
     (found,) = [match for match in match_runs([run]) if match.column == "tokens_per_param"]
     columns = run_columns(run)
     assert found.miss == pytest.approx(columns["tokens"] / columns["params_active"] / 20 - 1)
-    twins = plan({**iso, "params_total": [43_000, 43_200, 40_000]})
-    assert [run.labels["aim_params_total"] for run in twins] == ["40000"], "one shape, with the size it misses most"
+    same = plan({**iso, "params_total": [43_000, 43_200, 40_000]})
+    assert [run.labels["aim_params_total"] for run in same] == ["40000"], "one shape, with the size it misses most"
 
 
 def test_equal_resources_refuse_a_base_that_is_not_as_large(plan: Plan, base: dict[str, Any]) -> None:
@@ -289,7 +292,7 @@ def test_a_stage_carries_only_fields_that_runs_have(plan: Plan) -> None:
         carried(Stage(name="s", runs=runs, carry=["model.d_modle"]), run)
 
 
-def test_mixture_of_tokens_has_its_rivals_and_its_transition(plan: Plan) -> None:
+def test_mixture_of_tokens_has_its_baselines_and_its_transition(plan: Plan) -> None:
     runs = plan(
         {
             "name": "m",
@@ -312,7 +315,7 @@ def test_mixture_of_tokens_has_its_rivals_and_its_transition(plan: Plan) -> None
     assert flops[0].dense_ffn == flops[1].experts
 
 
-def test_runs_of_a_study_are_written_and_read_alike(base: dict[str, Any]) -> None:
+def test_runs_of_a_study_are_read_as_written(base: dict[str, Any]) -> None:
     value = {"name": "s", "title": "t", "data": {"sources": ["texts"]}, "base": base, "runs": [EQUAL, {"name": "g"}]}
     study = StudyConfig.parse(value)
     assert StudyConfig.parse(study.to_dict()) == study

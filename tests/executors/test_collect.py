@@ -1,7 +1,5 @@
 """Workers, leases and what is made of them: with threads as workers, so that a whole order takes a second."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +9,9 @@ import pytest
 import torch
 
 from moelab.claim import Claim, content, find
-from moelab.config import dump_yaml
 from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
-from moelab.executors import Board, ExecutorConfig, Order, Outcome, run_all, session, work
-from moelab.executors.display import Display
-from moelab.executors.local import local_workers
-from moelab.executors.memory import control_group_memory, free_memory, run_memory
-from moelab.executors.order import Needs
+from moelab.executors import Board, ExecutorConfig, Order, Outcome, run_all, work
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
 from moelab.runs.table import runs_table
@@ -82,7 +75,7 @@ def test_a_failed_run_does_not_stop_the_others(
     assert seen[0].failed == {}
 
 
-def test_a_failure_that_cannot_be_written_is_told_by_the_worker(train: Train, runs: list[RunConfig]) -> None:
+def test_a_failure_that_cannot_be_written_is_reported_by_the_worker(train: Train, runs: list[RunConfig]) -> None:
     outcome = train(runs[:1], lambda order, worker: {runs[0].run_id: "No space left on device"})
     assert outcome.failed == {runs[0].run_id: "No space left on device"}
 
@@ -150,48 +143,6 @@ def test_an_edited_config_of_a_finished_run_is_refused(train: Train, runs: list[
         train(runs[:1])
 
 
-class TestOptions:
-    def test_options_of_another_executor_are_refused(self) -> None:
-        with pytest.raises(InputError, match="partition: only the executor slurm takes it, not local"):
-            ExecutorConfig().with_options(None, ["partition=gpu"])
-
-    def test_units_and_lists(self) -> None:
-        options = ExecutorConfig().with_options("slurm", ["time=2h", "memory=8GB", "setup=[module load cuda]"])
-        assert (options.time, options.memory, options.setup) == (7200.0, 8e9, ["module load cuda"])
-
-    @pytest.mark.parametrize(
-        ("option", "complaint"),
-        [
-            ("time", "expected KEY=VALUE"),
-            ("time=soon", "time: expected a number such as 50ms"),
-            ("setup=[module", r"--executor-option setup: cannot read the value '\[module'"),
-            ("tme=2h", "did you mean 'time'"),
-        ],
-    )
-    def test_bad_options_are_named(self, option: str, complaint: str) -> None:
-        with pytest.raises(InputError, match=complaint):
-            ExecutorConfig().with_options("slurm", [option])
-
-    def test_an_unknown_executor(self) -> None:
-        with pytest.raises(InputError, match="kind: input should be 'local', 'ray' or 'slurm', got 'k8s'"):
-            ExecutorConfig().with_options("k8s", [])
-
-    def test_no_slurm_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("submitit")
-        monkeypatch.setenv("PATH", "")
-        with pytest.raises(InputError, match=r"no Slurm here .* cluster=local"), session(ExecutorConfig(kind="slurm")):
-            pass
-
-    @pytest.mark.parametrize(("kind", "module"), [("ray", "ray"), ("slurm", "submitit")])
-    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch, kind: Any, module: str) -> None:
-        import importlib.util
-
-        real = importlib.util.find_spec
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
-        with pytest.raises(InputError, match=r"pip install 'moelab\[cluster\]'"), session(ExecutorConfig(kind=kind)):
-            pass
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
 def test_a_device_that_only_the_cluster_has(dataset: Dataset, a_run: Make) -> None:
     wanted = a_run().replace(train={**a_run().train.to_dict(), "device": "cuda", "precision": "auto"})
@@ -199,69 +150,3 @@ def test_a_device_that_only_the_cluster_has(dataset: Dataset, a_run: Make) -> No
         resolve_run(wanted, dataset)
     train = resolve_run(wanted, dataset, elsewhere=True).train
     assert (train.device, train.precision) == ("cuda", "bf16")
-
-
-class TestMemory:
-    NEEDS = Needs(n_runs=8, cores=1, memory=int(1e9), cuda=False)
-
-    def test_workers_are_as_many_as_fit(self) -> None:
-        assert local_workers(self.NEEDS, ExecutorConfig(memory=3.5e9), 8) == 3
-
-    def test_a_run_that_does_not_fit_is_refused(self) -> None:
-        with pytest.raises(MoelabError, match="largest run needs about 1 GB, 500 MB are free"):
-            local_workers(self.NEEDS, ExecutorConfig(memory=5e8), 2)
-
-    def test_a_ray_cluster_must_have_a_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        ray = pytest.importorskip("ray")
-        from moelab.executors.ray import ray_workers
-
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "memory": 5e8})
-        assert ray_workers(Needs(n_runs=8, cores=2, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0) == 4
-        with pytest.raises(MoelabError, match="needs about 1 GB, the Ray cluster has 500 MB"):
-            ray_workers(self.NEEDS, ExecutorConfig(kind="ray"), 0)
-        with pytest.raises(MoelabError, match="no place for a run: 16 cores"):
-            ray_workers(Needs(n_runs=8, cores=16, memory=1, cuda=False), ExecutorConfig(kind="ray"), 0)
-
-    def test_runs_with_threads_get_fewer_workers(self) -> None:
-        from moelab.executors.local import usable_cores
-
-        needs = Needs(n_runs=8, cores=usable_cores(), memory=1, cuda=False)
-        assert local_workers(needs, ExecutorConfig(), 0) == 1
-
-    def test_limits_of_control_groups_count(self, tmp_path: Path) -> None:
-        (tmp_path / "memory.max").write_text("1000\n")
-        (tmp_path / "memory.current").write_text("900\n")
-        (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\n")
-        assert control_group_memory(tmp_path) == 400.0
-        (tmp_path / "memory.max").write_text("max\n")
-        assert control_group_memory(tmp_path) is None
-        assert free_memory() != 0
-
-    def test_the_estimate_is_above_the_measured_peak_and_not_absurd(self, a_run: Make, tmp_path: Path) -> None:
-        config = a_run(model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
-        (tmp_path / "run.yaml").write_text(dump_yaml(config.to_dict()))
-        words = [sys.executable, "-m", "moelab", "train", "run.yaml", "--out", "runs"]
-        subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)  # a process of its own has its own peak
-        record = RunFolder.open(tmp_path / "runs" / config.run_id).load_record()
-        assert 0.5 * record.peak_memory_bytes < run_memory(config) < 5 * record.peak_memory_bytes
-
-
-def test_one_line_a_minute_shows_where_a_study_stands(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    board = Board(
-        total=10,
-        failed={"x": "no"},
-        names={"x": "a bad run"},
-        running={"a": {"step": 5, "steps": 10, "loss": 3.0, "tokens_per_second": 4000.0}, "b": {}},
-        done_flops=3.0,
-        total_flops=10.0,
-    )
-    display = Display(quiet=True)
-    display.board(board)
-    display.console.quiet = False
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    display.board(board)
-    assert "0/10 runs done, 2 running" in capsys.readouterr().err
-    assert display.summary(board).startswith("0/10 runs done, 2 running, 1 failed, 4.0k tokens/s, 30% of the work")

@@ -61,7 +61,7 @@ def test_a_rules_batch_leaves_whole_steps_nearest_to_the_tokens(plan: Plan) -> N
         assert abs(run.train.tokens - asked.train.tokens) <= batch / 2
 
 
-def test_a_rules_batch_keeps_the_flops_and_says_by_how_much_it_misses_them(plan: Plan) -> None:
+def test_a_rules_batch_keeps_the_flops_and_reports_by_how_much_it_misses_them(plan: Plan) -> None:
     changes = {"learning_rate": {"rule": "deepseek2024", "batch": True}}
     iso = {"name": "iso", "design": "isoflop", "flops": 1e11, "params_total": 60_000, "min_steps": 20}
     (run,) = plan(iso, **changes)
@@ -97,7 +97,7 @@ def test_a_factor_holds_for_a_constant_rate_too(plan: Plan) -> None:
 
 @pytest.mark.parametrize("factor", [1e300, 1e9, 1e-323])
 @pytest.mark.parametrize("rule", [{"rule": "steplaw2025"}, {"rule": "sweep"}, {"rule": "sweep", "carry": "constant"}])
-def test_rates_out_of_reason_are_refused(plan: Plan, rule: dict[str, Any], factor: float) -> None:
+def test_rates_out_of_range_are_refused(plan: Plan, rule: dict[str, Any], factor: float) -> None:
     sweep = {"values": [0.01], "runs": [{"name": "sweep"}]}
     with pytest.raises(InputError, match=r"learning_rate.factor: .* must be above 0 and at most 10$") as error:
         plan({"name": "g"}, sweep=sweep, learning_rate={**rule, "factor": factor})
@@ -191,6 +191,6 @@ def test_a_swept_rate_is_carried_by_a_rule(plan: Plan) -> None:
 def test_small_models_are_warned_off_step_law(plan: Plan) -> None:
     from moelab.experiments.learning_rate import LearningRateRule
 
-    said = LearningRateRule(rule="steplaw2025").warnings(plan({"name": "g"}))
-    assert any("four times too high" in text for text in said)
+    warnings = LearningRateRule(rule="steplaw2025").warnings(plan({"name": "g"}))
+    assert any("four times too high" in text for text in warnings)
     assert LearningRateRule().warnings(plan({"name": "g"})) == []
