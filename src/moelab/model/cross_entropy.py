@@ -127,7 +127,7 @@ def _in_chunks(
         slope, losses[part], log_z[part] = _slope(hidden[part], weight, targets[part], gradients)
         if d_hidden is not None and d_weight is not None and slope is not None:
             torch.mm(slope, weight, out=d_hidden[part])
-            _add_product(d_weight, slope.t(), hidden[part])
+            add_product(d_weight, slope.t(), hidden[part])
     return losses, log_z, d_hidden, d_weight
 
 
@@ -135,8 +135,8 @@ def _zeros_for_sums(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left right, where the total may be wider than the factors."""
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total (M, N) += left (M, K) right (K, N), where the total may be wider than the factors."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     elif total.is_cuda and WIDE_ADDMM:
@@ -179,4 +179,4 @@ def _add_square_gradient(
         factor = 2 * scale * log_z[part] * (targets[part] != IGNORED)
         slope = (_logits(hidden[part], weight).softmax(-1) * factor[:, None]).to(hidden.dtype)
         d_hidden[part].addmm_(slope, weight)
-        _add_product(d_weight, slope.t(), hidden[part])
+        add_product(d_weight, slope.t(), hidden[part])
