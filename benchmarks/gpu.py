@@ -13,7 +13,6 @@ where they are installed.
 import argparse
 import importlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -36,6 +35,8 @@ SECTIONS = {
     "many": 60,
 }
 """Seconds that each section may take. `step_moe` is `run(bench, "moe")` of `gpu_sections.step`; so are its like."""
+_DRY_PATIENCE = 5
+"""A dry run's limits are so many times longer: the CPU may be a busy one."""
 _LEAST_SECONDS = 8
 """A section is not begun with less time left."""
 
@@ -79,7 +80,7 @@ def run(wanted: list[str], out: Path, seconds: float, dry: bool) -> list[str]:
             if number + 1 < len(wanted):
                 upcoming = Worker.start(wanted[number + 1], errors, dry)
             began = time.monotonic()
-            status = worker.wait(results, min(SECTIONS[name], left))
+            status = worker.wait(results, min(SECTIONS[name] * (_DRY_PATIENCE if dry else 1), left))
             record(results, name, {"what": "section", "status": status, "seconds": time.monotonic() - began})
             if status != "ended":
                 failed.append(name)
@@ -97,9 +98,8 @@ class Worker:
     def start(cls, name: str, errors: IO[str], dry: bool) -> "Worker":
         """Begin to import."""
         words = [sys.executable, __file__, "--worker", name, *(["--dry"] if dry else [])]
-        environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TOKENIZERS_PARALLELISM": "false"}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        return cls(name, subprocess.Popen(words, text=True, env={**environment, **os.environ}, **pipes))
+        return cls(name, subprocess.Popen(words, text=True, **pipes))
 
     def go(self) -> None:
         """The device is free."""

@@ -16,7 +16,6 @@ from moelab.model import build_model
 
 MOE = {"n_experts": 8, "top_k": 2, "d_expert": 64, "balance_loss": 0.01}
 SIZES = {"vocab_size": 512, "d_model": 64, "n_layers": 2, "n_heads": 2, "d_ff": 192}
-ROWS, LENGTH = 16, 128
 
 
 def run(bench: Bench) -> None:
@@ -42,7 +41,7 @@ def trainer(bench: Bench, kind: str, seed: int = 0) -> Callable[[], None]:
     model = build_model(config, seed=seed, dispatch="grouped" if config.moe else "none").to(bench.device)
     how: dict[str, Any] = {"capturable": True} if not bench.dry else {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True, **how)
-    x, y = text(bench, config.vocab_size, ROWS, LENGTH)
+    x, y = text(bench, config.vocab_size, *shape(bench))
 
     def step() -> None:
         with bench.autocast():
@@ -55,6 +54,17 @@ def trainer(bench: Bench, kind: str, seed: int = 0) -> Callable[[], None]:
     return step
 
 
+def tokens(bench: Bench) -> int:
+    """Tokens of a step."""
+    rows, length = shape(bench)
+    return rows * length
+
+
+def shape(bench: Bench) -> tuple[int, int]:
+    """Rows and length of a batch."""
+    return bench.pick((16, 128), (2, 16))
+
+
 def speed(bench: Bench, kind: str, steps: int) -> float:
     """Tokens per second of one run in this process."""
     step = trainer(bench, kind)
@@ -64,14 +74,14 @@ def speed(bench: Bench, kind: str, steps: int) -> float:
     for _ in range(steps):
         step()
     bench.wait()
-    return steps * ROWS * LENGTH / (time.perf_counter() - began)
+    return steps * tokens(bench) / (time.perf_counter() - began)
 
 
 def processes(bench: Bench, kind: str, count: int) -> float:
     """The same in several processes at once; the sum of their speeds."""
     code = "import sys; from gpu_sections.many import child; child(*sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    words = [sys.executable, "-c", code, kind, "dry" if bench.dry else "cuda", str(time.time() + bench.pick(20, 8))]
+    words = [sys.executable, "-c", code, kind, "dry" if bench.dry else "cuda", str(time.time() + bench.pick(20, 1))]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "env": environment}
     started = [subprocess.Popen(words, **pipes) for _ in range(count)]
     outputs = [process.communicate(timeout=120)[0] for process in started]
@@ -90,14 +100,14 @@ def child(kind: str, where: str, starts: str) -> None:
         step()
         bench.wait()
         done += 1
-    print(json.dumps(done * ROWS * LENGTH / (time.perf_counter() - began)))
+    print(json.dumps(done * tokens(bench) / (time.perf_counter() - began)))
 
 
 def graphs(bench: Bench, kind: str, count: int) -> float:
     """Several runs in one process: each step captured once as a CUDA graph and replayed on a stream of its own."""
     steps = [trainer(bench, kind, seed) for seed in range(count)]
     if bench.dry:
-        return sum(_timed(step, 1) for step in steps)
+        return sum(_timed(bench, step) for step in steps)
     streams, captured = [torch.cuda.Stream() for _ in steps], []
     for step, stream in zip(steps, streams, strict=True):
         stream.wait_stream(torch.cuda.current_stream())
@@ -122,11 +132,10 @@ def graphs(bench: Bench, kind: str, count: int) -> float:
     for _ in range(repeats):
         replay()
     torch.cuda.synchronize()
-    return repeats * count * ROWS * LENGTH / (time.perf_counter() - began)
+    return repeats * count * tokens(bench) / (time.perf_counter() - began)
 
 
-def _timed(step: Callable[[], None], repeats: int) -> float:
+def _timed(bench: Bench, step: Callable[[], None]) -> float:
     began = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return repeats * ROWS * LENGTH / (time.perf_counter() - began)
+    step()
+    return tokens(bench) / (time.perf_counter() - began)

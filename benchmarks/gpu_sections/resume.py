@@ -45,14 +45,15 @@ def write_data(root: Path) -> Dataset:
 def config(bench: Bench, dataset: Dataset, moe: dict[str, Any] | None) -> RunConfig:
     """A small run in bf16 on a GPU, and in fp32 in a dry run."""
     model: dict[str, Any] = {"vocab_size": 300, "d_model": 64, "n_layers": 2, "n_heads": 2, "d_ff": 192, "moe": moe}
-    steps, batch = bench.pick((400, 64 * 128), (60, 4 * 32))
+    steps, batch = bench.pick((400, 64 * 128), (24, 4 * 32))
     train = {
         "tokens": steps * batch,
         "batch_tokens": batch,
         "seq_len": bench.pick(128, 32),
         "learning_rate": 1e-3,
-        "eval_tokens": 2000,
+        "eval_tokens": bench.pick(2000, 100),
         "device": bench.device,
+        "threads": 1,
     }
     return resolve_run(
         RunConfig.parse({"model": model, "data": {"path": str(dataset.folder)}, "train": train}), dataset

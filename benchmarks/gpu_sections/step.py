@@ -6,9 +6,8 @@ from contextlib import nullcontext
 
 import torch
 
-from gpu_sections.common import Bench, has, model_config, peer_model, text, without_kernels
+from gpu_sections.common import Bench, has, model_config, our_model, peer_model, text, without_kernels
 from moelab.architecture import ModelConfig, count_flops
-from moelab.model import build_model
 from moelab.runs import TrainConfig
 from moelab.training import Optimizer
 
@@ -44,7 +43,7 @@ def length(bench: Bench) -> int:
 
 def ours(bench: Bench, config: ModelConfig, n_rows: int, compiled: bool) -> Callable[[], torch.Tensor]:
     """A step of moelab, as the trainer takes it; returns the loss on the device."""
-    model = build_model(config, seed=0, dispatch="grouped" if config.moe else "none").to(bench.device)
+    model = our_model(bench, config)
     if compiled:
         for layer in model.model.layers:
             layer.compile(backend=bench.backend)
@@ -65,7 +64,8 @@ def ours(bench: Bench, config: ModelConfig, n_rows: int, compiled: bool) -> Call
 
 def theirs(bench: Bench, config: ModelConfig, n_rows: int, how: str) -> Callable[[], torch.Tensor]:
     """The same with the transformers class of the same shape."""
-    model = peer_model(config).to(bench.device).train()
+    with torch.device(bench.device):
+        model = peer_model(config).train()
     if how == "liger":
         from liger_kernel.transformers import apply_liger_kernel_to_llama
 
