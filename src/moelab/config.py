@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from moelab.errors import InputError
 from moelab.files import read_text, write_text
 from moelab.notebook import html_table, short_repr
-from moelab.printable import short
+from moelab.printable import cut, short
 from moelab.quantities import (
     MOST_CONTEXT,
     MOST_DEVICES,
@@ -33,7 +33,7 @@ def read_by(parse: Callable[[str | float], float]) -> BeforeValidator:
 
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(f"expected a number, got {value!r}")
+            raise ValueError(f"expected a number, got {short(value)}")
         with _as_value_error():
             return parse(value)
 
@@ -218,7 +218,7 @@ def _complaint(problem: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _field(problem: ErrorDetails) -> str:
-    return ".".join(str(part) for part in problem["loc"])
+    return ".".join(cut(str(part)) for part in problem["loc"])
 
 
 def _unknown_key(key: str, model: type[BaseModel], parents: tuple[int | str, ...]) -> str:

@@ -50,7 +50,7 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: 
 
 
 def interval_text(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """`2.103 [2.09, 2.12]`, without the brackets where nothing says how sure the value is; `-` for None and NaN."""
+    """`2.103 [2.09, 2.12]`, without the brackets where the interval is not known; `-` for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
     if low is None or high is None or math.isnan(low) or math.isnan(high):

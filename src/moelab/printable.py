@@ -39,8 +39,12 @@ def short(value: object) -> str:
     """The value as Python writes it, cut after 60 characters: for messages."""
     if isinstance(value, int) and abs(value) >= 10**_LONGEST:
         return f"one of {math.floor(math.log10(abs(value))) + 1} digits"
-    text = repr(value) if isinstance(value, int | float | str | bytes) else reprlib.repr(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return cut(repr(value) if isinstance(value, int | float | str | bytes) else reprlib.repr(value))
+
+
+def cut(text: str, most: int = _LONGEST) -> str:
+    """The text, with dots in the place of what is beyond `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def warn(text: str) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from moelab.errors import InputError
 from moelab.files import MOST_DIGITS, MOST_NESTED
+from moelab.printable import cut, short
 
 MOST_EXPANDED = 100_000
 """Values that aliases may stand for, written out; where the text itself holds more, ten times what it holds."""
@@ -40,9 +41,14 @@ def parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where} is not valid YAML ({what})") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"{where} is not valid YAML ({line}{' '.join(str(error.problem).split())})") from None
+        problem = cut(" ".join(str(error.problem).split()), 200)
+        raise InputError(f"{where} is not valid YAML ({line}{problem})") from None
     except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{where} is not valid YAML") from None
+
+
+def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, problem, mark)
 
 
 class _Reader(yaml.SafeLoader):
@@ -77,7 +83,7 @@ class _Reader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                raise _fault(f"the key {short(key.value)} stands twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return self._sized(node, [part for pair in node.value for part in pair], 1)
 
@@ -98,16 +104,16 @@ class _Reader(yaml.SafeLoader):
         return node
 
     def _refuse(self, problem: str) -> yaml.MarkedYAMLError:
-        return yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        return _fault(problem, self.get_mark())
 
     def construct_whole(self, node: Any) -> int:
         text = str(self.construct_scalar(node))
         if not _INT.match(text):
-            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is not a whole number", node.start_mark)
+            raise _fault(f"{short(text)} is not a whole number", node.start_mark)
         digits = text.replace("_", "")
         if len(digits) > MOST_DIGITS:
             problem = f"a whole number of more than {MOST_DIGITS} digits"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            raise _fault(problem, node.start_mark)
         return int(digits, 16 if "x" in digits else 10)
 
     def construct_real(self, node: Any) -> float:
@@ -115,7 +121,7 @@ class _Reader(yaml.SafeLoader):
         try:
             return float(text.replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
-            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no number", node.start_mark) from None
+            raise _fault(f"{short(text)} is no number", node.start_mark) from None
 
 
 for _name, _pattern, _first in _PLAIN:

@@ -87,7 +87,7 @@ def test_progress_shows_text(capsys: pytest.CaptureFixture[str], monkeypatch: py
         report(name, 1, 2)
     display = Display()
     display.stage(f"Stage {name}")
-    display.say(name)
+    display.line(name)
     display.console.print(display._draw(board_of(config)))
     err = capsys.readouterr().err
     assert not acts(err)

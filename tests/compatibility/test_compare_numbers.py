@@ -53,7 +53,7 @@ def test_names_are_left_out_at_every_depth(script: ModuleType) -> None:
 
 
 def test_folders_and_tables(script: ModuleType, tmp_path: Path) -> None:
-    """Files are matched by their path, cells are read as numbers; the exit code says whether anything differs."""
+    """Files are matched by their path, cells are read as numbers; the exit code shows whether anything differs."""
     for name, loss in (("old", "1.5"), ("new", "1.50"), ("other", "1.6")):
         (tmp_path / name / "runs").mkdir(parents=True)
         (tmp_path / name / "runs.csv").write_text(

@@ -45,6 +45,15 @@ def test_runs_are_listed(v0_1: Path, printed: Callable[..., Any], answer: Answer
         assert {key: row[key] for key in shown} == shown
 
 
+@pytest.mark.parametrize(("study", "ended"), [("finished", 11), ("interrupted", 4)])
+def test_the_runs_of_studies_are_listed(study: str, ended: int, v0_1: Path, printed: Callable[..., Any]) -> None:
+    rows = printed("runs", str(v0_1 / "studies" / study), "--json")
+    assert {row["run_id"] for row in rows} == {
+        path.parent.name for path in v0_1.glob(f"studies/{study}/runs/*/record.json")
+    }
+    assert len(rows) == ended
+
+
 def test_folders_hash_to_their_names(v0_1: Path) -> None:
     roots = [v0_1 / "runs", *v0_1.glob("studies/*/runs")]
     folders = [folder for root in roots for folder in find_runs(root)]

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 import polars as pl
 
 from moelab.errors import InputError
-from moelab.printable import short
+from moelab.printable import cut, short
 from moelab.runs.operations import (
     ARITHMETIC,
     FUNCTIONS,
@@ -259,8 +259,4 @@ class _Reader:
             raise InputError(one_table(name))
         near = get_close_matches(name, self.table.columns, n=4, cutoff=0.4) or self.table.columns[:12]
         text = "; text stands in 'single quotes'" if quoted else ""
-        raise InputError(f"unable to find column {_named(name)}; valid columns: {', '.join(near)}{text}")
-
-
-def _named(name: str) -> str:
-    return f'"{name}"' if len(name) <= 60 else f'"{name[:57]}..."'
+        raise InputError(f'unable to find column "{cut(name)}"; valid columns: {", ".join(map(cut, near))}{text}')

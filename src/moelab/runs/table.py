@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.files import MOST_NESTED, read_json, write_with
-from moelab.printable import short, warn
+from moelab.printable import cut, short, warn
 from moelab.runs.cells import has_separators, neutralise, restore
 from moelab.runs.expressions import evaluate, holds
 from moelab.runs.folder import RECORD, find_runs
@@ -223,5 +223,4 @@ def _keep(table: pl.DataFrame, condition: str) -> pl.DataFrame:
 
 def _first_line(error: BaseException) -> str:
     """What went wrong, cut where a file's own content makes it long."""
-    line = str(error).strip().split("\n")[0].rstrip(".")
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
+    return cut(str(error).strip().split("\n")[0].rstrip("."), _LONGEST_LINE)

@@ -32,7 +32,7 @@ _NUMBERS = (
 class ServedModel:
     """The cheapest way to serve one model that meets the limits.
 
-    Times in seconds, prices in US dollars (`gpu_price` per device and hour, prompt and output tokens alike in
+    Times in seconds, prices in US dollars (`gpu_price` per device and hour, prompt and output tokens together in
     `cost_per_million_tokens`), `memory_bytes` and `tokens_per_second` (output) of all devices together, `batch` is
     requests in flight. `parallel` is one device, tensor or expert; None where measured latencies (`tables`) decide.
     """

@@ -34,8 +34,11 @@ class Optimizer:
             fused=True,
         )
 
-    def step(self, learning_rate: float) -> float:
-        """Clip the gradients' global norm, take one step, clear the gradients; returns the norm before clipping."""
+    def step(self, learning_rate: float) -> Tensor:
+        """Clip the gradients' global norm, take one step, clear the gradients; returns the norm before clipping.
+
+        It stays where the gradients are: the host does not wait for it.
+        """
         parameters = list(self.named.values())
         limit = self.config.grad_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
@@ -46,7 +49,7 @@ class Optimizer:
             self.muon.step(learning_rate)
         for parameter in parameters:
             parameter.grad = None
-        return float(norm)
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """Every optimiser tensor as `NAME.momentum`, `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`."""
