@@ -53,7 +53,6 @@ def test_the_example_of_a_study(here: None) -> None:
 
 @pytest.mark.slow
 def test_the_example_of_an_export(here: None) -> None:
-    pytest.importorskip("transformers")
     for name in (*CHAIN, "export_run"):
         run_example(name)
 
