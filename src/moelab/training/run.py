@@ -52,6 +52,8 @@ def train_run(
     with holds, freed_memory_kept():
         if everyone.agree(folder.finished, config.train.device):
             return folder.load_record()
+        if everyone.main:
+            dataset.verify(always=config.train.verify_data == "always")
         reset_peak_memory()
         trainer = Trainer(config, folder, dataset, watch if everyone.main else None)
         trainer.restore()
