@@ -150,10 +150,10 @@ def test_places_that_cannot_be_written(config: PrepareConfig, tmp_path: Path) ->
     with pytest.raises(InputError, match="is not a folder"):
         prepare(config, tmp_path / "file")
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
         prepare(config, tmp_path / "mine", force=True)
-    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "mine"
 
 
 def damage(dataset: Dataset, tmp_path: Path) -> Path:
@@ -243,7 +243,7 @@ def test_a_missing_tokenizer_is_named(dataset: Dataset, tmp_path: Path) -> None:
 
 def program(config: PrepareConfig, out: Path, before: str = "") -> list[str]:
     code = (
-        f"{before}\nfrom moelab.data import PrepareConfig, prepare\n"
+        f"{before}\nfrom moelab.data.prepare import PrepareConfig, prepare\n"
         f"result = prepare(PrepareConfig.parse({config.to_dict()!r}), {str(out)!r})\n"
         "print(result.reused, result.dataset.manifest_hash)"
     )

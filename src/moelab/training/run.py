@@ -38,7 +38,7 @@ def train_run(
     is recorded as `diverged` with no loss. A run of several `processes` is trained by those that torchrun started,
     else they are started here. `log` also writes the numbers for TensorBoard or W&B, in the run's folder. Raises
     InputError for a config that cannot be trained, Busy while another process trains the run: it holds a lease on it,
-    on `terms`.
+    on `terms`. Before the first step the data's files are hashed, where they changed since that was last done.
     """
     if config.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
