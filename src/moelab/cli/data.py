@@ -193,8 +193,5 @@ def _print(dataset: Any) -> None:
     )
     for line in left_out:
         print_line(line)
-    if manifest.lossy is not None:
-        print_line(
-            f"Warning: the tokenizer changes the text ({manifest.lossy.texts:,} documents or parts; "
-            f"{manifest.lossy.example}), so bits per byte cannot be compared with those of other tokenizers."
-        )
+    for note in dataset.notes():
+        print_line(f"Warning: {note}")

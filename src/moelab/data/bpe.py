@@ -16,10 +16,17 @@ LONGEST_WORD = 1000
 """Characters; a longer run without a break is learnt from in pieces of this length."""
 MOST_LONG = 1 << 20
 """Characters of such runs that are learnt from: each merge goes through all of the pieces that hold its pair."""
-MOST_DISTINCT = 4 << 20
-"""Bytes of different words in the sample: learning takes about a hundred bytes of memory for each."""
+MOST_DISTINCT = 3 << 20
+"""Bytes of different words in the sample: learning takes up to 130 bytes of memory for each."""
 _WORD = re.compile(r"[^\W\d_]+|\d+|(?:[^\w\s]|_)+")
-_LONG_RUN = re.compile("|".join(f"{kind}{{{LONGEST_WORD},}}" for kind in (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s")))
+
+
+def long_runs(longest: int) -> re.Pattern[str]:
+    """Runs of at least so many characters of one kind, which the pre-tokenizer does not break."""
+    return re.compile("|".join(f"{kind}{{{longest},}}+" for kind in (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s")))
+
+
+_LONG_RUN = long_runs(LONGEST_WORD + 1)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, report: Report = no_report, total: int = 0) -> "Tokenizer":
@@ -59,17 +66,20 @@ def capped(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         chunks = text.split()
         spaces = len(text) - sum(map(len, chunks)) - len(chunks)
-        if len(text) <= LONGEST_WORD or (spaces < LONGEST_WORD and max(map(len, chunks), default=0) < LONGEST_WORD):
+        if len(text) <= LONGEST_WORD or (spaces < LONGEST_WORD and max(map(len, chunks), default=0) <= LONGEST_WORD):
             yield text
             words.add(chunks)
         else:
-            for part in _LONG_RUN.split(text):
-                yield part
-                words.add(part.split())
+            done = 0
             for run in _LONG_RUN.finditer(text):
-                piece = run.group()[:left]
+                yield text[done : run.start()]
+                piece, done = run.group()[:left], run.end()
                 left -= len(piece)
                 yield from (piece[start : start + LONGEST_WORD] for start in range(0, len(piece), LONGEST_WORD))
+            yield text[done:]
+            words.add([chunk for chunk in chunks if len(chunk) <= LONGEST_WORD])
+            for chunk in (chunk for chunk in chunks if len(chunk) > LONGEST_WORD):
+                words.add([word for word in _WORD.findall(chunk) if len(word) <= LONGEST_WORD])
         if words.full:
             return
 

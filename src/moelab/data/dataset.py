@@ -10,6 +10,7 @@ from pydantic import Field
 
 from moelab.config import Config
 from moelab.data.integrity import Stamp, check_hashes
+from moelab.data.lossless import change_of_probe
 from moelab.data.shards import TokenStream
 from moelab.data.tokenizer import load_prepared, token_bytes
 from moelab.errors import InputError
@@ -62,10 +63,10 @@ class Shard(Config):
 
 
 class Lossy(Config):
-    """A tokenizer that did not keep the text: how many documents (or parts of long ones) it changed, the first one."""
+    """How many documents (or parts of long ones) a given tokenizer changed, and the first of them."""
 
     texts: int
-    example: str
+    example: str | None = None
 
 
 class Manifest(Config):
@@ -174,6 +175,23 @@ class Dataset:
     def load_tokenizer(self) -> "Tokenizer":
         """The tokenizer that made the tokens; `manifest.end_of_text` is the id that ends a text."""
         return load_prepared(self.tokenizer_path)
+
+    def notes(self) -> list[str]:
+        """What a reader of bits per byte has to know: whether the tokenizer changed the text, or may have.
+
+        Version 0.1 did not look; of its folders with a given tokenizer a short text is tried.
+        """
+        lossy = self.manifest.lossy
+        if lossy is None and self.manifest.tokenizer_origin == "given":
+            difference = change_of_probe(self.load_tokenizer())
+            if difference is not None:
+                return [f"data: the tokenizer may have changed the text ({difference}): bits per byte may be too low"]
+        if lossy is None or not lossy.texts:
+            return []
+        return [
+            f"data: the tokenizer changed {lossy.texts} texts ({lossy.example}): bits per byte cannot be compared with "
+            "those of other tokenizers"
+        ]
 
     @property
     def vocab_size(self) -> int:

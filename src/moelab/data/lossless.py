@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.data.tokenizer import spelled_tokens
+from moelab.data.tokenizer import encode, spelled_tokens
 from moelab.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,6 +61,17 @@ class LosslessCheck:
         """Add the bytes that these tokens spell to those of their source."""
         if not self._trained:
             self.spelled_bytes[source] += int(self.lengths[ids].sum())
+
+
+PROBE = " The  Café\tCAFE\u0301 \ufb01 \u212b\r\n two\u00a0THREE "
+"""Capitals, accents in one and in two characters, ligatures, doubled and odd spaces."""
+
+
+def change_of_probe(tokenizer: "Tokenizer") -> str | None:
+    """What the tokenizer changes in a short difficult text; None where it keeps it."""
+    spelled = spelled_tokens(tokenizer)
+    found = b"".join(spelled[index] for index in next(encode(tokenizer, [PROBE])))
+    return None if found == PROBE.encode() else _difference(PROBE.encode(), found)
 
 
 def _difference(content: bytes, spelled: bytes) -> str:

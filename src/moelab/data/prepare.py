@@ -277,8 +277,9 @@ def _write(
         "shards": shards,
         "sources": _source_infos(sources, spool, train_tally, tally, check),
     }
+    if not trained:
+        value["lossy"] = {"texts": check.changed} | ({"example": check.example} if check.example else {})
     if check.changed:
-        value["lossy"] = {"texts": check.changed, "example": check.example}
         warn(
             f"the tokenizer changes the text of {check.changed} documents or parts of them ({check.example}); bits per "
             "byte cannot be compared with those of other tokenizers"
