@@ -88,6 +88,7 @@ DAMAGED_JSON = {
     "deep mappings": '{"a":' * 500 + "1" + "}" * 500,
     "an endless whole number": '{"a": ' + "1" * 9000 + "}",
     "a whole number beyond floats": '{"a": -' + "1" * 400 + "}",
+    "a key that stands twice": '{"a": 1, "b": {"c": 1, "c": 2}}',
     "cut": '{"a": ',
     "empty": "",
 }

@@ -6,12 +6,14 @@ import math
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError, MoelabError
+from moelab.printable import short
 
 MOST_NESTED = 64
 """Lists and mappings of a JSON file inside one another; what moelab and its peers write has ten at most."""
@@ -130,17 +132,17 @@ def read_json(path: Path, field: str = "file") -> Any:
 def parse_json(text: str, where: str) -> Any:
     """JSON text as plain data. Raises InputError naming `where`.
 
-    Refused are also values nested deeper than `MOST_NESTED` and whole numbers that no 64-bit float can hold: other
-    code fails on them later, with other errors.
+    Refused are also a key that stands twice, of which Python takes the last, and values nested deeper than
+    `MOST_NESTED` or whole numbers that no 64-bit float can hold: other code fails on them later, with other errors.
     """
     try:
-        value = json.loads(text, parse_int=_whole)
+        value = json.loads(text, parse_int=_whole, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not valid JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
         raise InputError(f"{where} is nested deeper than {MOST_NESTED} levels") from None
-    except ValueError:
-        raise InputError(f"{where} holds a whole number of more than {MOST_DIGITS} digits") from None
+    except ValueError as error:
+        raise InputError(f"{where} {error}") from None
     if nested_deeper(value, MOST_NESTED):
         raise InputError(f"{where} is nested deeper than {MOST_NESTED} levels")
     return value
@@ -157,8 +159,16 @@ def expect_content(complaint: str) -> Iterator[None]:
 
 def _whole(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
-        raise ValueError
+        raise ValueError(f"holds a whole number of more than {MOST_DIGITS} digits")
     return int(digits)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"names the key {short(twice)} twice")
+    return value
 
 
 def nested_deeper(value: Any, levels: int) -> bool:

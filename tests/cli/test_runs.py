@@ -50,6 +50,7 @@ DAMAGED = {
     "deep": "[" * 100_000,
     "deep, but not for Python's reader": '{"labels": ' + '{"a":' * 400 + "1" + "}" * 401,
     "an endless whole number": '{"seed": ' + "1" * 9000 + "}",
+    "a key that stands twice": '{"loss": 1.0, "loss": 2.0}',
     "not UTF-8": "\udcff",
 }
 CHANGED = {

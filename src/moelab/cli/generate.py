@@ -28,8 +28,7 @@ def command(
     import time
 
     from moelab.cli.output import print_json
-    from moelab.data import load_tokenizer
-    from moelab.data.tokenizer import encode, end_of_text_id
+    from moelab.data.tokenizer import encode
     from moelab.errors import InputError
     from moelab.model.generate import generate
     from moelab.model.moe import decodes_as_trained
@@ -41,7 +40,7 @@ def command(
     if any("\ud800" <= letter <= "\udfff" for text in prompt for letter in text):
         raise InputError("--prompt: is not UTF-8 text")
     _, _, model, dataset = open_run(run, data)
-    tokenizer = load_tokenizer(dataset.tokenizer_path)
+    tokenizer = dataset.load_tokenizer()
     prompts = list(encode(tokenizer, prompt))
     started = time.monotonic()
     new = generate(
@@ -52,7 +51,7 @@ def command(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
-        eos=end_of_text_id(tokenizer),
+        eos=dataset.manifest.end_of_text,
         mixing=mixing,
         use_cache=not mixing or decodes_as_trained(model.config),
     )

@@ -1,4 +1,4 @@
-"""How long work tells what it is doing: a callable, silent by default, drawn with rich on the command line."""
+"""How long work reports what it is doing: a callable, none by default, drawn with rich on the command line."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ Report = Callable[[str, int, int], None]
 """Called as `report(stage, done, total)`; total 0 means unknown. Called often: keep it cheap."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def no_report(stage: str, done: int, total: int) -> None:
     """Report nothing."""
 
 

@@ -136,9 +136,7 @@ def check_tokenizer(folder: Path, dataset: Dataset, tokens: Tensor, **options: A
     """Raises MoelabError where transformers' tokenizer gives other ids than ours for held-out text."""
     from transformers import AutoTokenizer
 
-    from moelab.data.tokenizer import load_tokenizer
-
-    ours = load_tokenizer(dataset.tokenizer_path)
+    ours = dataset.load_tokenizer()
     with _quiet():
         theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
         for row in tokens.tolist():

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
-from moelab.data.tokenizer import end_of_text_id, load_tokenizer
 from moelab.errors import InputError, MoelabError
 from moelab.export.canonical import DTYPES, canonical, check_dtype
 from moelab.export.card import model_card
@@ -199,8 +198,7 @@ def hugging_face_config(
 
 def _write_tokenizer(place: Path, source: Source) -> None:
     shutil.copyfile(source.dataset.tokenizer_path, place / "tokenizer.json")
-    tokenizer = load_tokenizer(source.dataset.tokenizer_path)
-    end = tokenizer.id_to_token(end_of_text_id(tokenizer))
+    end = source.dataset.load_tokenizer().id_to_token(source.dataset.manifest.end_of_text)
     names = {"bos_token": end, "eos_token": end}
     write_text(place / "special_tokens_map.json", json.dumps(names, indent=1) + "\n")
     write_json(

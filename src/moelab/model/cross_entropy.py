@@ -37,10 +37,12 @@ def linear_cross_entropy(
     """(cross-entropy, squared log Z) of logits = hidden weight^T, both fp32 and reduced alike.
 
     hidden (N, D), weight (V, D), targets (N,) with `IGNORED` left out. `none` returns a value per token,
-    0 where ignored, and its gradient goes through the reference. Raises InputError for an unknown reduction.
+    0 where ignored, and its gradient goes through the reference. Raises InputError for an unknown
+    reduction or a target out of range.
     """
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction: must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    check_targets(targets, weight.shape[0])
     wants_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     if reduction == "none":
         if wants_gradient:
@@ -62,6 +64,19 @@ def cross_entropy_reference(
         return losses, squares
     count = (targets != IGNORED).sum() if reduction == "mean" else 1
     return losses.sum() / count, squares.sum() / count
+
+
+def check_targets(targets: Tensor, vocab_size: int) -> None:
+    """Raises InputError for a target that is neither a token nor IGNORED: kernels would read and write outside.
+
+    On a GPU this would make the host wait for every step; there `TrainBatches` and `ValidationBatches` look at ids.
+    """
+    if targets.device.type != "cpu" or not targets.numel():
+        return
+    low, high = (int(bound) for bound in targets.aminmax())
+    if high >= vocab_size or (low < 0 and bool(((targets < 0) & (targets != IGNORED)).any())):
+        wrong = int(targets[((targets < 0) & (targets != IGNORED)) | (targets >= vocab_size)][0])
+        raise InputError(f"targets: must be 0 to {vocab_size - 1}, or {IGNORED} to be ignored; got {wrong}")
 
 
 def chunk_elements(device: torch.device) -> int:

@@ -11,7 +11,7 @@ from moelab.errors import InputError
 from moelab.files import sha256_json
 
 AUTO = "auto"
-_NOT_IDENTITY = ("keep_checkpoints", "keep_steps")
+_NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
 
 
@@ -50,6 +50,7 @@ class TrainConfig(Config):
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `processes` train as one, each on its share of every batch.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
+    Before the first step the data's files are hashed: where they `changed` since that was last done, or `always`.
     """
 
     tokens: TokenCount
@@ -86,6 +87,7 @@ class TrainConfig(Config):
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     keep_checkpoints: Count = 2
     keep_steps: tuple[TokenCount, ...] = ()
+    verify_data: Literal["changed", "always"] = "changed"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from moelab.data.progress import rich_report, silent
+from moelab.data.progress import no_report, rich_report
 from moelab.errors import InputError, MoelabError
 from moelab.executors import session
 from moelab.executors.display import Display
@@ -198,4 +198,4 @@ def _command(study: StudyConfig, folder: StudyFolder) -> str:
 def _no_progress() -> Any:
     from contextlib import nullcontext
 
-    return nullcontext(silent)
+    return nullcontext(no_report)

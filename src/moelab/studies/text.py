@@ -6,7 +6,7 @@ from pathlib import Path
 from moelab.data import Dataset
 from moelab.data.archives import default_cache
 from moelab.data.sources import open_sources
-from moelab.data.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, tokenizer_bytes
+from moelab.data.tokenizer import SMALLEST_VOCABULARY, tokenizer_bytes
 from moelab.errors import InputError
 from moelab.laws import get_law
 from moelab.planning import Space
@@ -23,9 +23,14 @@ def check_text(study: StudyConfig, *, prepare: bool) -> None:
     Streamed data sets need a package of their own; they are checked only where the text is to be prepared here.
     """
     data = study.data
-    names = [name for name in data.sources if prepare or not name.startswith("hf:")]
+    here = [place for place, name in enumerate(data.sources) if prepare or not name.startswith("hf:")]
+    names = [data.sources[place] for place in here]
+    if data.names is not None and len(data.names) == len(data.sources):
+        labels = [data.names[place] for place in here]
+    else:
+        labels = list(data.names or ())
     try:
-        open_sources(names, data.text_field, default_cache())
+        open_sources(names, data.text_field, default_cache(), labels)
         vocabulary = _vocabulary(study)
     except InputError as error:
         raise InputError(f"study {study.name}, data: {error}") from None
@@ -66,7 +71,7 @@ def _vocabulary(study: StudyConfig) -> int:
     """Size of the vocabulary: the study's, or that of its tokenizer."""
     if study.data.tokenizer is None:
         return study.data.vocab_size
-    return len(tokenizer_bytes(load_tokenizer(study.data.tokenizer)))
+    return len(tokenizer_bytes(study.data.load_tokenizer()))
 
 
 def _too_much(config: RunConfig, there: int | None) -> str | None:

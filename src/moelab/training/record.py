@@ -1,6 +1,7 @@
 """The record of a run that has just ended."""
 
 import platform
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from moelab.training.memory import peak_memory_bytes
 from moelab.version import __version__
 
 
-def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float) -> RunRecord:
-    """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time."""
+def make_record(
+    config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float, notes: Sequence[str] = ()
+) -> RunRecord:
+    """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time, `notes` are the
+    data's."""
     train = config.train
     start = config.parent.step if config.parent else 0
     return RunRecord(
@@ -41,7 +45,7 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
-        notes=[*progress.notes, *_notes(train)],
+        notes=[*progress.notes, *_notes(train), *notes],
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,

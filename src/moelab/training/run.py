@@ -38,7 +38,7 @@ def train_run(
     is recorded as `diverged` with no loss. A run of several `processes` is trained by those that torchrun started,
     else they are started here. `log` also writes the numbers for TensorBoard or W&B, in the run's folder. Raises
     InputError for a config that cannot be trained, Busy while another process trains the run: it holds a lease on it,
-    on `terms`.
+    on `terms`. Before the first step the data's files are hashed, where they changed since that was last done.
     """
     if config.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
@@ -52,6 +52,8 @@ def train_run(
     with holds, freed_memory_kept():
         if everyone.agree(folder.finished, config.train.device):
             return folder.load_record()
+        if everyone.main:
+            dataset.verify(always=config.train.verify_data == "always")
         reset_peak_memory()
         trainer = Trainer(config, folder, dataset, watch if everyone.main else None)
         trainer.restore()
@@ -60,7 +62,7 @@ def train_run(
         if everyone.main:
             folder.check()
             save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-            folder.save_record(make_record(config, trainer.progress, evaluation, seconds))
+            folder.save_record(make_record(config, trainer.progress, evaluation, seconds, dataset.notes()))
             drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)
         everyone.agree(True, config.train.device)
     return folder.load_record()
