@@ -9,7 +9,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Data": (
         "let", "where", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size", "tokenizer",
         "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group", "weight", "batch",
-        "trials", "verify",
+        "trials", "verify", "name", "end_of_text", "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (
         "law", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",
