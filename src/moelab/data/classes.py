@@ -1,6 +1,5 @@
 """What a token is, by its text: its spelling for people and one of a few classes."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 
