@@ -18,7 +18,9 @@ def command(
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Compare designs: parameters, FLOPs, tokens, epochs, memory, serving, and the loss by each law.
+    """Compare designs at equal resources.
+
+    The table has parameters, FLOPs, tokens, epochs, memory, serving, and the loss by each law.
 
     One MoE design is compared with its dense baseline of equal parameters and FLOPs. The MoE is given the baseline's
     tokens only (strict reuse), or two epochs of its own (loose), as in arXiv 2506.12119. --equal unique_tokens keeps

@@ -12,7 +12,9 @@ def command(
     precision: Annotated[str, typer.Option(help="Of weights and KV cache: fp32, bf16, fp8, int4.")] = "bf16",
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Count parameters, FLOPs per token and memory of an architecture, exactly, by part.
+    """Count parameters, FLOPs and memory of an architecture.
+
+    Counts are exact, per token and by part.
 
     Example: moelab count mixtral-8x7b --seq-len 8k
     """

@@ -18,7 +18,9 @@ def command(
     data: Annotated[Path | None, typer.Option(help="Prepared data, if it moved since training.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Write a trained model in another engine's format, with its tokenizer, and check that it is the same model.
+    """Write a trained model in another engine's format.
+
+    The tokenizer goes with it, and the two models are compared.
 
     Example: moelab export runs/3f2a... --to hf --out my-model
     """

@@ -24,7 +24,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Find where along one axis the loss is lowest, from runs of one compute.
+    """Find the lowest loss along one axis at one compute.
 
     Example: moelab isoflop runs/ --x activation_rate --log --where 'train_flops < 1.1e15'
     """

@@ -27,7 +27,9 @@ def command(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole catalogue as docs/laws.md.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """List the scaling laws, show one in full, or solve its compute-optimal point in its own convention.
+    """List the scaling laws, show one, or solve for its optimum.
+
+    The compute-optimal point is solved in the law's own convention.
 
     Example: moelab laws krajewski2024 --optimum --flops 1.93e20 --set expansion=64
     """

@@ -13,7 +13,9 @@ def command(
     seed: Annotated[int, typer.Option(help="Of the weights and the tokens.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Certify that an architecture leaks nothing, or measure how much it does: in fp64, on the reference path.
+    """Certify that an architecture leaks nothing, or measure it.
+
+    Measured in fp64, on the reference path.
 
     A finished run is measured with its trained weights, everything else with fresh ones. The tokens are random, and
     then one token repeated, which overfills an expert with a capacity. The rows of layers change one vector of that

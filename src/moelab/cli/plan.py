@@ -57,7 +57,9 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Find the best architectures under a budget, with every law's prediction and the uncertainty.
+    """Find the best architectures under a budget.
+
+    Every law's prediction and the uncertainty stand beside each other.
 
     Example: moelab plan --flops 1e21 --max-params 10B --unique-tokens 300B --hardware h100 --tpot 50ms
     """

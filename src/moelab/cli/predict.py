@@ -17,7 +17,9 @@ def command(
     noise: Annotated[bool, typer.Option("--noise", help="Interval of one more measured run, not of the law.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Predict a loss with its 80 % interval and its distance from the fitted range.
+    """Predict a loss with its 80 % interval.
+
+    The distance from the fitted range stands beside it.
 
     Example: moelab predict fit.json --set params_total=1e9 --set tokens=20B
     """

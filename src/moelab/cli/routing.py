@@ -19,7 +19,9 @@ def command(
     out: Annotated[str | None, typer.Option(help="Figure: .svg, .png, .pdf, .html or .json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Which tokens, kinds of token and sources each expert takes on held-out text, and which experts work together.
+    """Measure which tokens and sources each expert takes.
+
+    Measured on held-out text, with the kinds of token and the experts that work together.
 
     A number after an x is the frequency over that of a random choice.
 

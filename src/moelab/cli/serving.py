@@ -26,7 +26,9 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Estimate devices, batch, throughput, latency and price of serving a model that need not be trained yet.
+    """Estimate throughput, latency and price of serving a model.
+
+    The model need not be trained yet.
 
     Example: moelab serving mixtral-8x7b --hardware h100 --precision fp8 --tpot 50ms
     """

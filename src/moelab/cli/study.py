@@ -28,7 +28,9 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:
-    """Prepare the text, train the runs, fit the laws, plan, train the recommendation, and write report.html.
+    """Train runs, fit laws, plan, and verify the recommendation.
+
+    A study prepares its text first and writes report.html at the end.
 
     A repeated call continues where the last one stopped. A second call beside a running one shares its work. A finished
     study is only read.
