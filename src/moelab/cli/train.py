@@ -1,5 +1,6 @@
 """`moelab train`: one run, from a YAML file to a run folder."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,12 @@ def command(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Data-parallel processes on this machine (sets train.processes).")
     ] = None,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Go on from an unfinished run in --out that differs in threads, precision or the like."
+        ),
+    ] = None,
     log: Annotated[str | None, typer.Option(help="Also log to `tensorboard` or `wandb`, in the run's folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON.")] = False,
 ) -> None:
@@ -30,6 +37,7 @@ def command(
     from moelab.config import load_yaml, override
     from moelab.data import Dataset
     from moelab.runs import RunConfig
+    from moelab.training import adopt as adopting
     from moelab.training import resolve_run, train_run
     from moelab.training.display import follow
     from moelab.training.log import check_log
@@ -40,7 +48,12 @@ def command(
     assign = [*(assign or []), *([f"train.processes={processes or started}"] if processes or started else [])]
     run = RunConfig.parse(override(load_yaml(config), assign), str(config))
     dataset = Dataset.open(run.data.path)
-    run = resolve_run(run, dataset)
+    run = resolve_run(run, dataset, root=out)
+    if adopt is not None:
+        run = adopting.adopt(run, out, adopt)
+    elif started is None:
+        for kin in adopting.find_kin(run, out):
+            print(f"note: {kin}; continue it with moelab train {config} --adopt {kin.run_id}", file=sys.stderr)
     main = True if started is None else join(run.train.device).main
     try:
         with follow(run, quiet=as_json or not main) as watch:

@@ -13,6 +13,8 @@ from moelab.files import sha256_json
 AUTO = "auto"
 _NOT_IDENTITY = ("keep_checkpoints", "keep_steps")
 """Training fields that change no number of the run."""
+MACHINE = ("device", "precision", "threads", "dispatch", "kernels")
+"""Training fields that the machine decides where the config leaves them open."""
 
 
 class DataConfig(Config):
@@ -38,6 +40,7 @@ class Parent(Config):
 
     run: str = Field(pattern=r"^[0-9a-f]{16}$", description="a run id: sixteen hexadecimal digits")
     step: TokenCount
+    adopted: bool = Field(default=False, description="whether the machine's part of the parent's training may differ")
 
 
 class TrainConfig(Config):
@@ -50,6 +53,7 @@ class TrainConfig(Config):
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `processes` train as one, each on its share of every batch.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
+    A resolved config without `kernels` is one of 0.1, which took what the machine had.
     """
 
     tokens: TokenCount
@@ -82,6 +86,9 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: CountOrZero = Field(default=0, le=1024, description="CPU threads; 0 lets the machine decide")
     dispatch: str = AUTO
+    kernels: Literal["auto", "native", "torch"] = Field(
+        default="auto", description="what computes fp32 on a CPU: the compiled kernels or PyTorch's"
+    )
     compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     keep_checkpoints: Count = 2
@@ -206,6 +213,23 @@ class RunConfig(Config):
         """The plain data that `run_id` hashes. Defaults are left out, so a new optional field renames no old run."""
         content = self.model_dump(mode="json", exclude_defaults=True, include={"model", "data", "train", "parent"})
         content["data"].pop("path", None)
+        train = content["train"]
         for field in _NOT_IDENTITY:
-            content["train"].pop(field, None)
+            train.pop(field, None)
+        # Runs of 0.1 on native kernels keep their names; kernels decide nothing on a GPU or in bf16.
+        if train.get("kernels") != "torch" or (self.train.device, self.train.precision) != ("cpu", "fp32"):
+            train.pop("kernels", None)
         return content
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Dotted names of what two resolved runs do not have in common, of all that decides their outcomes."""
+        mine, its = _flat(self.identity()), _flat(other.identity())
+        return sorted(name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name))
+
+
+def _flat(value: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{a: {b: 1}} -> {a.b: 1}."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{before}{key}.") if isinstance(inner, dict) else {before + key: inner}
+    return found

@@ -61,7 +61,7 @@ class StudyContext:
 
     def resolve(self, config: RunConfig, dataset: Dataset) -> RunConfig:
         """A run with nothing left to decide, before it is named."""
-        return resolve_run(config, dataset, elsewhere=self.executor.kind != "local")
+        return resolve_run(config, dataset, elsewhere=self.executor.kind != "local", root=self.folder.runs)
 
     def train(self, configs: list[RunConfig], dataset: Dataset) -> list[Trained]:
         """Resolve and train; a run that is already there is only read. Runs that failed are missing in the answer.

@@ -6,14 +6,16 @@ import numpy as np
 import torch
 
 from moelab.evaluation import Evaluation
-from moelab.model import native
 from moelab.runs import RunConfig, RunRecord, TrainConfig, run_columns
 from moelab.training.checkpoint import Progress
+from moelab.training.kernels import kernels_of
 from moelab.training.memory import peak_memory_bytes
 from moelab.version import __version__
 
 
-def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float) -> RunRecord:
+def make_record(
+    config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float, weights_sha256: str
+) -> RunRecord:
     """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time."""
     train = config.train
     start = config.parent.step if config.parent else 0
@@ -47,8 +49,9 @@ def make_record(config: RunConfig, progress: Progress, evaluation: Evaluation | 
             "moelab": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "kernels": "torch" if native.load()[0] is None else "native",
+            "kernels": kernels_of(train),
         },
+        weights_sha256=weights_sha256,
     )
 
 

@@ -22,6 +22,7 @@ from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, Progress, load_newest, save_checkpoint
+from moelab.training.kernels import check_kernels, kernels_of
 from moelab.training.log import Log, evaluation_numbers, logs_step
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
@@ -64,7 +65,7 @@ class Trainer:
             trained_rows=train.micro_batch or train.local_batch_size,
             max_tokens=train.eval_tokens,
         )
-        self.progress = Progress()
+        self.progress = Progress(run_id=config.run_id, kernels=kernels_of(train))
         self.choices: list[Tensor] = []
         self.log: Log | None = None
         self.grad_norm = 0.0
@@ -72,9 +73,10 @@ class Trainer:
     def restore(self) -> None:
         """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's.
 
-        Damaged checkpoints are told on stderr and in the record's notes.
+        Damaged checkpoints are reported on stderr and in the record's notes. Raises InputError for another run's
+        checkpoint, and for one of this run that other kernels computed.
         """
-        found, notes = load_newest(self.folder.path / CHECKPOINTS)
+        found, notes = load_newest(self.folder.path / CHECKPOINTS, self.config.run_id)
         for note in notes if self.world.main else []:
             print(f"warning: run {self.config.run_id}: {note}", file=sys.stderr)
         if found is None and self.config.parent is not None:
@@ -84,7 +86,12 @@ class Trainer:
         self.progress.notes += notes
 
     def _continue(self, found: Checkpoint) -> None:
+        kernels = self.progress.kernels
         self.progress, weights, state, routing = found
+        adopted = self.config.parent is not None and self.config.parent.adopted
+        if not (adopted and self.progress.run_id != self.config.run_id):
+            check_kernels(self.progress.kernels, self.config.train)
+        self.progress.run_id, self.progress.kernels = self.config.run_id, kernels
         switch = self.config.train.switch_step
         if switch is not None and self.progress.step > switch:
             self._turn()
