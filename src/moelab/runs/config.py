@@ -53,7 +53,8 @@ class TrainConfig(Config):
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `processes` train as one, each on its share of every batch.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
-    A resolved config without `kernels` is one of 0.1, which took what the machine had.
+    A resolved config without `kernels` is one of 0.1, which took what the machine had; without `muon_split` Muon takes
+    gate and up projections as the one matrix they are stored as, as 0.1 did.
     """
 
     tokens: TokenCount
@@ -70,10 +71,16 @@ class TrainConfig(Config):
     warmup_steps: CountOrZero | None = Field(default=None, le=10**18)
     decay_steps: CountOrZero | None = Field(default=None, le=10**18)
     weight_decay: NonNegative = Field(default=0.1, le=1000)
+    weight_decay_on: Literal["matrices", "hidden", "all"] = Field(
+        default="matrices", description="matrices; those without embeddings, head and routers; or norms and biases too"
+    )
     beta1: Fraction = Field(default=0.9, lt=1)
     beta2: Fraction = Field(default=0.95, lt=1)
     epsilon: Positive = Field(default=1e-8, le=1)
     muon_momentum: Fraction = Field(default=0.95, lt=1)
+    muon_split: bool | None = Field(
+        default=None, description="whether the gate's and the up projection's half are matrices of their own"
+    )
     grad_clip: NonNegative = 1.0
     logit_z_loss: NonNegative = Field(default=0.0, le=1000)
     balance_over: Literal["batch", "sequence", "micro_batch"] = "batch"
@@ -216,6 +223,8 @@ class RunConfig(Config):
         train = content["train"]
         for field in _NOT_IDENTITY:
             train.pop(field, None)
+        if not self.train.muon_split or self.train.optimizer != "muon":
+            train.pop("muon_split", None)
         # Runs of 0.1 on native kernels keep their names; kernels decide nothing on a GPU or in bf16.
         if train.get("kernels") != "torch" or (self.train.device, self.train.precision) != ("cpu", "fp32"):
             train.pop("kernels", None)

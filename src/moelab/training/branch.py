@@ -92,8 +92,10 @@ def check_branch(config: RunConfig, parent: RunConfig, dataset: Dataset) -> None
 
 
 def _same(name: str, ours: TrainConfig, theirs: TrainConfig) -> bool:
-    """Whether a field means the same in both; a config of 0.1 leaves the kernels open."""
+    """Whether a field means the same in both; a config of 0.1 leaves the kernels open, and split no matrices."""
     mine, its = getattr(ours, name), getattr(theirs, name)
+    if name == "muon_split":
+        return bool(mine) == bool(its)
     return bool(mine == its or (name == "kernels" and "auto" in (mine, its)))
 
 

@@ -13,6 +13,8 @@ from moelab.model.group_routing import GROUP_ROUTERS
 from moelab.runs import RunConfig, RunFolder, TrainConfig
 from moelab.runs.config import AUTO
 
+MUON_SPLIT = False
+"""`train.muon_split` of new runs."""
 _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 64
 
@@ -76,8 +78,8 @@ def _settle(config: RunConfig, decided: dict[str, Any], root: str | Path | None)
 
 
 def new_defaults(train: TrainConfig) -> dict[str, Any]:
-    """What fields that came after 0.1 are in a new run that leaves them open, where the default is not 0.1's."""
-    return {}
+    """What fields that came after 0.1 are in a new run that leaves them open."""
+    return {"muon_split": MUON_SPLIT} if train.optimizer == "muon" else {}
 
 
 def _before(config: RunConfig, root: Path) -> TrainConfig | None:
