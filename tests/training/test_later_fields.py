@@ -1,4 +1,4 @@
-"""Fields that came after 0.1 are written into new runs; runs that 0.1 began, and branches of them, go on as they were."""
+"""Fields that came after 0.1 are written into new runs; runs that 0.1 began, and their branches, go on as they were."""
 
 from pathlib import Path
 from typing import Any

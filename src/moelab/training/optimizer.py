@@ -49,6 +49,14 @@ class Optimizer:
             parameter.grad = None
         return float(norm)
 
+    def take_expert_steps(self) -> tuple[int, int]:
+        """Muon's steps on single experts since the last call, and how many of these had no token in the batch."""
+        if self.muon is None:
+            return 0, 0
+        counted = self.muon.expert_steps, int(self.muon.idle_steps)
+        self.muon.expert_steps, self.muon.idle_steps = 0, torch.zeros((), dtype=torch.int64)
+        return counted
+
     def state(self) -> dict[str, Tensor]:
         """Every optimiser tensor as `NAME.momentum`, `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`."""
         tensors = {}

@@ -62,7 +62,7 @@ def train_run(
         if everyone.main:
             folder.check()
             digest = save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-            folder.save_record(make_record(config, trainer.progress, evaluation, seconds, digest))
+            folder.save_record(make_record(config, trainer.progress, evaluation, seconds, trainer.model, digest))
             drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)
         everyone.agree(True, config.train.device)
     return folder.load_record()

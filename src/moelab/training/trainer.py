@@ -34,6 +34,8 @@ Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
 
 _RECENT = 50
+_LARGEST = 1e30
+"""Stands for a gradient norm beyond it, infinite or not a number: JSON has none of these."""
 
 
 class Trainer:
@@ -106,6 +108,7 @@ class Trainer:
     def save(self, seconds: float) -> None:
         """Write a checkpoint of this moment."""
         self.progress.seconds = seconds
+        self._count_expert_steps()
         train = self.config.train
         save_checkpoint(
             self.folder.path / CHECKPOINTS,
@@ -127,6 +130,7 @@ class Trainer:
 
     def _turn(self) -> None:
         """The transition: the same weights and optimiser state, as token choice from the next step on."""
+        self._count_expert_steps()
         state, self.choices = self.optimizer.state(), []
         self._take(to_token_choice(self.model, self.config.train.dispatch))
         if state:
@@ -197,6 +201,7 @@ class Trainer:
             whole = self._advance()
             self._log_step(time.monotonic() - started)
             if not whole:
+                self._count_expert_steps()
                 return None, time.monotonic() - started
             if not self.world.main:
                 continue
@@ -210,6 +215,7 @@ class Trainer:
             if now - shown > 1:
                 self._show(now - started)
                 shown = now
+        self._count_expert_steps()
         last = Evaluation(**progress.evaluation) if progress.evaluation else None
         return last, time.monotonic() - started
 
@@ -219,7 +225,17 @@ class Trainer:
         if is_spike(loss, progress.recent_losses):
             progress.spikes.append(progress.step)
         progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
+        norm = self.grad_norm if self.grad_norm < _LARGEST else _LARGEST
+        progress.recent_norms = [*progress.recent_norms[1 - _RECENT :], norm]
+        if len(progress.first_norms) < _RECENT:
+            progress.first_norms.append(norm)
         return math.isfinite(loss)
+
+    def _count_expert_steps(self) -> None:
+        """Move what the optimiser has counted since the last time into the progress."""
+        steps, idle = self.optimizer.take_expert_steps()
+        self.progress.expert_steps += steps
+        self.progress.idle_expert_steps += idle
 
     def _log_step(self, seconds: float) -> None:
         train, done = self.config.train, self.progress.step
