@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent; a damaged one gives way to the one before it, and says so."""
+"""A checkpoint is whole or absent; a damaged one gives way to the one before it, with a note."""
 
 import json
 import os

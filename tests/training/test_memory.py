@@ -24,7 +24,7 @@ print(fewest, inside, resident())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be set to keep memory")
 def test_a_freed_buffer_is_used_again_and_given_back_at_the_end() -> None:
     (fresh, *_), (kept, inside, after) = (
         map(

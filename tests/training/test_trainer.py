@@ -74,7 +74,7 @@ def test_a_damaged_newest_checkpoint_changes_nothing(
     assert "is damaged (model.safetensors does not match its checksum); using the one before it" in record.notes[0]
 
 
-def test_where_no_checkpoint_is_whole_a_run_starts_again_and_says_so(
+def test_where_no_checkpoint_is_whole_a_run_starts_again_with_a_note(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make_run(MOE, tokens=10 * 64)
@@ -87,11 +87,11 @@ def test_where_no_checkpoint_is_whole_a_run_starts_again_and_says_so(
     assert (record.loss, record.resumed) == (straight.loss, 0)
     assert len(record.notes) == 2
     assert all(note.endswith("no other is left: starting again") for note in record.notes)
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"warning: run {config.run_id}: {note}" for note in record.notes]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"warning: run {config.run_id}: {note}" for note in record.notes]
 
 
-def test_more_evaluations_than_steps_are_one_per_step_and_said(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+def test_more_evaluations_than_steps_are_one_each(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
     record = train_run(make_run(tokens=3 * 64, evaluations=8), tmp_path, dataset)
     assert [row["step"] for row in record.loss_curve] == [1, 2, 3]
     assert record.notes == ["train.evaluations: 8 were asked for, but a run of 3 steps has one per step"]

@@ -8,7 +8,7 @@ import typer
 from moelab.cli.outputs import FIGURES, check_output
 
 _WORTH = 1.1
-"""Kinds and sources that are taken less often than this, against at random, are not worth a word."""
+"""Kinds and sources that are taken less often than this, against at random, are left out."""
 
 
 def command(
@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Which tokens, kinds of token and sources each expert takes on held-out text, and which experts work together.
 
-    Numbers after an x say how many times more often than at random.
+    Numbers after an x are how many times more often than at random.
 
     Example: moelab routing runs/3f2a... --out experts.svg
     """

@@ -50,7 +50,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def score_tokens(x: Tensor, weight: Tensor) -> Tensor:
-    """Logits (..., E) = x weight^T, never below fp32 whatever autocast says."""
+    """Logits (..., E) = x weight^T, never below fp32, under autocast too."""
     with torch.autocast(x.device.type, enabled=False):
         x = full_precision(x)
         return F.linear(x, weight.to(x.dtype))
@@ -104,7 +104,7 @@ class TopKRouter(nn.Module):
 def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tensor | None = None) -> Tensor:
     """Which choices (T, K) fit when an expert takes at most ceil(factor T K / E): first come, first served.
 
-    Tokens whose mask is False take no place and count in no capacity; what is said of them means nothing.
+    Tokens whose mask is False take no place and count in no capacity; their entries mean nothing.
     """
     if mask_T is None:
         tokens = chosen.shape[0]

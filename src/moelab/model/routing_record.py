@@ -54,7 +54,7 @@ class RoutingRecord:
 
 @torch.no_grad()
 def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tensor | None = None) -> RoutingRecord:
-    """Measure a token-choice routing; `kept` says which choices fit into capacity."""
+    """Measure a token-choice routing; `kept` marks the choices that fit into capacity."""
     n_experts, top_k = routing.scores.shape[1], routing.chosen.shape[1]
     counts = expert_counts(routing.chosen, n_experts, mask_T)
     probabilities = routing.probabilities()

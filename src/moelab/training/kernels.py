@@ -9,7 +9,7 @@ from moelab.runs import TrainConfig
 
 
 def kernels_of(train: TrainConfig) -> str:
-    """`native` or `torch`. A config of 0.1 does not say: then the compiled ones where they can run and are there."""
+    """`native` or `torch`. A config of 0.1 leaves it open: the compiled ones where they can run and are there."""
     if train.kernels != "auto":
         return train.kernels
     computes = train.device == "cpu" and train.precision == "fp32"

@@ -51,12 +51,12 @@ class World:
         return tensor
 
     def agree(self, value: bool, device: str) -> bool:
-        """What the first process says; all wait for it."""
+        """The value of the first process; all wait for it."""
         if self.size == 1:
             return value
-        said = torch.tensor(int(value), device=device)
-        dist.broadcast(said, 0)
-        return bool(said)
+        agreed = torch.tensor(int(value), device=device)
+        dist.broadcast(agreed, 0)
+        return bool(agreed)
 
     def share(self, rows: int) -> slice:
         """This process's part of a batch of `rows` sequences."""
@@ -109,7 +109,7 @@ def wrap(model: LanguageModel, everyone: World) -> nn.Module:
     module = LossModule(model)
     if everyone.size == 1:
         return module
-    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option that says so.
+    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option for that.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {option: False}
@@ -131,47 +131,47 @@ def launch(processes: int, device: str, work: Callable[..., None], arguments: tu
     context = get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()
-        started, ears = [], []
+        started, receivers = [], []
         for rank in range(processes):
-            ear, mouth = context.Pipe(duplex=False)
+            receiver, sender = context.Pipe(duplex=False)
             process = context.Process(
-                target=_join_and_work, args=(mouth, os.getpid(), rank, processes, device, rendezvous, work, arguments)
+                target=_join_and_work, args=(sender, os.getpid(), rank, processes, device, rendezvous, work, arguments)
             )
             process.start()
-            mouth.close()
+            sender.close()
             started.append(process)
-            ears.append(ear)
+            receivers.append(receiver)
         try:
             while any(process.is_alive() for process in started):
                 if any(process.exitcode for process in started):
                     break
                 tick()
                 time.sleep(_POLL_SECONDS)
-            _raise_failure(ears, [process.exitcode for process in started])
+            _raise_failure(receivers, [process.exitcode for process in started])
         finally:
             for process in started:
                 process.terminate()
                 process.join()
 
 
-def _raise_failure(ears: list[Connection], codes: list[int | None]) -> None:
-    """The failure that a process told, or that one died without a word."""
-    told = []
-    for ear in ears:
+def _raise_failure(receivers: list[Connection], codes: list[int | None]) -> None:
+    """The failure that a process reported, or that one died without a report."""
+    reported = []
+    for receiver in receivers:
         try:
-            told += [ear.recv()] if ear.poll() else []
+            reported += [receiver.recv()] if receiver.poll() else []
         except EOFError:
             continue
-    if told:
+    if reported:
         # A process that lost its partner complains too: the one that knows what was wrong comes first.
-        wrong, message = min(told, key=lambda each: not each[0])
+        wrong, message = min(reported, key=lambda each: not each[0])
         raise (InputError if wrong == "input" else MoelabError)(message)
     if any(codes):
         raise MoelabError(f"train.processes: a process died with exit code {next(code for code in codes if code)}")
 
 
 def _join_and_work(
-    mouth: Connection,
+    sender: Connection,
     parent: int,
     rank: int,
     size: int,
@@ -185,12 +185,12 @@ def _join_and_work(
         join(device, rendezvous, rank, size)
         work(*arguments)
     except MoelabError as error:
-        mouth.send(("input" if isinstance(error, InputError) else "work", str(error)))
-        mouth.close()
+        sender.send(("input" if isinstance(error, InputError) else "work", str(error)))
+        sender.close()
         os._exit(1)
     except Exception as error:
-        mouth.send(("", f"process {rank}: {type(error).__name__}: {str(error).splitlines()[0]}"))
-        mouth.close()
+        sender.send(("", f"process {rank}: {type(error).__name__}: {str(error).splitlines()[0]}"))
+        sender.close()
         os._exit(1)
     leave()
 

@@ -1,4 +1,4 @@
-"""Native fp32 kernels for the CPU: `usable(x)` says whether they may run, `ops` holds the functions that call them."""
+"""Native fp32 kernels for the CPU: `usable(x)` is whether they may run, `ops` holds the functions that call them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
