@@ -7,7 +7,8 @@ import pytest
 
 from moelab.data import Dataset
 from moelab.runs import RunConfig, RunFolder
-from moelab.training import resolve, resolve_run
+from moelab.training import resolve, resolve_run, train_run
+from moelab.training.adopt import adopt, find_kin
 
 LATER = ("kernels", "muon_split")
 
@@ -51,3 +52,14 @@ def test_a_branch_has_its_parents(make_run: Any, dataset: Dataset, tmp_path: Pat
     branch = asked(make_run, dataset, schedule="wsd").replace(parent={"run": trunk.run_id, "step": 5})
     assert resolve_run(branch, dataset, root=tmp_path).train.muon_split is None
     assert resolve_run(branch, dataset).train.muon_split is True
+
+
+def test_a_run_of_0_1_is_adopted_as_it_was(make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path) -> None:
+    old = by_0_1(resolve_run(asked(make_run, dataset, threads=2), dataset))
+    train_until(old, tmp_path, dataset, 5)
+    here = resolve_run(asked(make_run, dataset), dataset, root=tmp_path)
+    assert here.train.muon_split is True
+    assert [kin.run_id for kin in find_kin(here, tmp_path)] == [old.run_id]
+    child = adopt(here, tmp_path, old.run_id)
+    assert child.train.muon_split is None
+    assert train_run(child, tmp_path, dataset).notes[0].endswith("train.threads 2 to 1")

@@ -1,5 +1,6 @@
 """`moelab train`: one run, from a YAML file to a run folder."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,13 +45,13 @@ def command(
     from moelab.training.parallel import join, leave, started_by_torchrun
 
     tracker = check_log(log) if log else None
-    started = started_by_torchrun()
+    started, rank = started_by_torchrun(), int(os.environ.get("RANK", "0"))
     assign = [*(assign or []), *([f"train.processes={processes or started}"] if processes or started else [])]
     run = RunConfig.parse(override(load_yaml(config), assign), str(config))
     dataset = Dataset.open(run.data.path)
     run = resolve_run(run, dataset, root=out)
     if adopt is not None:
-        run = adopting.adopt(run, out, adopt)
+        run = adopting.adopt(run, out, adopt, hold=rank == 0)
     elif started is None:
         for kin in adopting.find_kin(run, out):
             print(f"note: {kin}; continue it with moelab train {config} --adopt {kin.run_id}", file=sys.stderr)

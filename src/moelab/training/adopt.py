@@ -3,12 +3,13 @@
 A run is named by its threads, precision, dispatch and kernels too, so another machine would begin it again from step 0.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder, find_runs
-from moelab.runs.config import MACHINE
+from moelab.runs.config import AUTO, MACHINE
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.checkpoint import newest_step
 
@@ -41,23 +42,25 @@ def find_kin(config: RunConfig, root: Path) -> list[Kin]:
             step = newest_step(folder.path / CHECKPOINTS, folder.path.name, config.train.steps)
         except MoelabError:
             continue
-        fields = _differences(config, theirs)
+        fields = _differences(_as_in(theirs, config), theirs)
         if step is not None and fields and fields <= _MACHINE:
             values = {name: (_value(theirs, name), _value(config, name)) for name in sorted(fields)}
             found.append(Kin(run_id=folder.path.name, step=step, fields=values))
     return sorted(found, key=lambda kin: -kin.step)
 
 
-def adopt(config: RunConfig, root: Path, run: str) -> RunConfig:
+def adopt(config: RunConfig, root: Path, run: str, *, hold: bool = True) -> RunConfig:
     """The run that goes on from the newest checkpoint of another, which differs in what the machine decided.
 
-    `run` is its id or its folder in `root`. Where that was done before, it is the same child again. Raises InputError
-    where there is nothing to go on from or something else differs, Busy while another process trains the run.
+    `run` is its id or its folder in `root`. Where that was done before, it is the same child again. Of several
+    processes that train together one asks with `hold`. Raises InputError where there is nothing to go on from or
+    something else differs, Busy while another process trains the run.
     """
     folder = RunFolder.open(root / Path(run).name)
     if folder.finished:
         raise InputError(f"--adopt: run {folder.path.name} is finished; there is nothing to go on with")
     theirs = folder.load_config()
+    config = _as_in(theirs, config)
     before = _children(config, root, folder.path.name)
     if before:
         return before[0]
@@ -69,11 +72,18 @@ def adopt(config: RunConfig, root: Path, run: str) -> RunConfig:
         raise InputError(
             f"--adopt: run {folder.path.name} differs in {', '.join(beyond)}; allowed: {', '.join(MACHINE)}"
         )
-    with folder.hold():
+    with folder.hold() if hold else nullcontext():
         step = newest_step(folder.path / CHECKPOINTS, folder.path.name, config.train.steps)
     if step is None:
         raise InputError(f"--adopt: run {folder.path.name} holds no whole checkpoint")
     return config.replace(parent={"run": folder.path.name, "step": step, "adopted": True})
+
+
+def _as_in(theirs: RunConfig, config: RunConfig) -> RunConfig:
+    """The run as 0.1 would have it, where the other is of 0.1: without what was written into it as a later default."""
+    if theirs.train.kernels != AUTO:
+        return config
+    return config.replace(train={**config.train.to_dict(), "muon_split": None})
 
 
 def _differences(config: RunConfig, theirs: RunConfig) -> set[str]:
