@@ -14,6 +14,12 @@ LATER = ("kernels", "muon_split")
 
 
 @pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads are part of a run's name; that several compute is not what these tests are about, and busy cores wait."""
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+
+
+@pytest.fixture(autouse=True)
 def split_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "MUON_SPLIT", True)
 

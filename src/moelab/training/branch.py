@@ -58,7 +58,7 @@ def load_parent(config: RunConfig, root: Path, dataset: Dataset) -> Checkpoint:
 
 def _adopted_note(config: RunConfig, parent: RunConfig) -> str:
     assert config.parent is not None
-    names = [name for name in MACHINE if getattr(config.train, name) != getattr(parent.train, name)]
+    names = [name for name in MACHINE if not _same(name, config.train, parent.train)]
     changes = [f"train.{name} {getattr(parent.train, name)} to {getattr(config.train, name)}" for name in names]
     return (
         f"goes on from step {config.parent.step} of run {config.parent.run}: {', '.join(changes) or 'nothing changed'}"
