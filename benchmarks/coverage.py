@@ -1,9 +1,9 @@
-"""Whether 80 % intervals cover 80 %: for every law, fits of synthetic runs at known coefficients, .5 % noise.
+"""Whether 80 % intervals cover 80 %: for every law, fits of synthetic runs at known coefficients, 0.5 % noise.
 
-For each draw: `--runs` random designs, losses from the law times exp(.005 z); a fit with `--replicates` bootstrap
+For each draw: `--runs` random designs, losses from the law times exp(0.005 z); a fit with `--replicates` bootstrap
 replicates; ten fixed designs predicted with their 80 % intervals. Prints the share of intervals that hold the truth and
 its standard error: draws are independent, the ten designs of one draw are not, so it is that of the draws' own shares.
-200 draws of 200 replicates take one to several CPU-minutes a law. Expected: .75 to .85, give or take that error.
+200 draws of 200 replicates take one to several CPU-minutes a law. Expected: 0.75 to 0.85, give or take that error.
 
     python benchmarks/coverage.py --law abnar2025 --runs 160
 """
@@ -57,7 +57,7 @@ def main() -> None:
         share, error, seconds = coverage(law_id, options.runs, options.draws, options.replicates)
         found[law_id] = {"coverage": share, "standard_error": error, "draws": options.draws}
         off = max(LEVELS[0] - share, share - LEVELS[1], 0.0)
-        verdict = f"  outside .75 to .85 by {off / max(error, 1e-9):.1f} standard errors" if off else ""
+        verdict = f"  outside 0.75 to 0.85 by {off / max(error, 1e-9):.1f} standard errors" if off else ""
         counts = f"{options.runs} runs, {options.draws} draws"
         print(f"{law_id:<22} {counts}  coverage {share:.3f} +- {error:.3f}  {seconds:.0f} CPU-s{verdict}", flush=True)
     if options.json:

@@ -1,9 +1,9 @@
-"""How fast and how well moelab fits, against SciPy's BFGS from a grid and the `chinchilla` package, in one run.
+"""Speed and objective of moelab's fits, against SciPy's BFGS from a grid and the `chinchilla` package, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/fit.py [--chinchilla PYTHON] [--out result.json]
 
 The same data and the same objective for all: the sum of Huber(1e-3) on log loss. Dense: 240 points of Besiroglu's law
-(arXiv 2404.10102) with .5 % noise. MoE: 200 runs of Abnar's law (arXiv 2501.12370), ten coefficients. CPU seconds of
+(arXiv 2404.10102) with 0.5 % noise. MoE: 200 runs of Abnar's law (arXiv 2501.12370), ten coefficients. CPU seconds of
 this process and its children. `chinchilla` (PyPI) is run by the interpreter given, which must have it installed; its
 gradients are numerical and in long double, so it gets 32 starts, not 4,500. About three minutes in all.
 """
@@ -48,7 +48,7 @@ print(json.dumps([float(v) for v in (cc.E, cc.A, cc.B, cc.alpha, cc.beta)]))
 
 
 def dense_points(n: int = 240, seed: int = 1) -> dict[str, Any]:
-    """Sizes of 44M to 16B, 5 to 200 tokens per parameter, .5 % noise."""
+    """Sizes of 44M to 16B, 5 to 200 tokens per parameter, 0.5 % noise."""
     rng = np.random.default_rng(seed)
     params = np.exp(rng.uniform(np.log(44e6), np.log(16e9), n))
     tokens = params * np.exp(rng.uniform(np.log(5), np.log(200), n))
@@ -57,7 +57,7 @@ def dense_points(n: int = 240, seed: int = 1) -> dict[str, Any]:
 
 
 def moe_runs(n: int = 200, seed: int = 2) -> dict[str, Any]:
-    """Total sizes of 100M to 20B, sparsity 0 to .95, .5 % noise."""
+    """Total sizes of 100M to 20B, sparsity 0 to 0.95, 0.5 % noise."""
     rng = np.random.default_rng(seed)
     params = np.exp(rng.uniform(np.log(1e8), np.log(2e10), n))
     sparsity = rng.choice([0.0, 0.25, 0.5, 0.75, 0.9, 0.95], n)
@@ -67,7 +67,7 @@ def moe_runs(n: int = 200, seed: int = 2) -> dict[str, Any]:
 
 
 def huber_sum(r: np.ndarray) -> float:
-    """The objective everyone is held to."""
+    """The objective of moelab and of every peer."""
     size = np.abs(r)
     return float(np.sum(np.where(size <= DELTA, 0.5 * r * r, DELTA * (size - 0.5 * DELTA))))
 

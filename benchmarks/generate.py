@@ -4,8 +4,8 @@
 
 The models of `train_step.py`: dense in transformers' Llama class, MoE in its OLMoE class with each of its expert back
 ends, with keys and values cached; the fastest counts. Without transformers only moelab's own columns are
-printed. On one thread it is the processor's time that counts. Tokens are compared; where two differ, the two
-likeliest tokens must lie within 1e-4 of each other, and it is said how many sequences did.
+printed. On one thread the processor's time is measured. Tokens are compared; where two differ, the two likeliest
+tokens must lie within 1e-4 of each other, and the number of such sequences is printed.
 """
 
 import argparse

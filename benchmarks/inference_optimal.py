@@ -45,7 +45,7 @@ def main() -> None:
     best = {e: float(ranking.score[ranking.best]) for e, ranking in found.items()}
     rows = []
     for e, ranking in found.items():
-        size, price, top = ranking.field.lattice, prices(ranking), ranking.best
+        size, price, top = ranking.feasible.lattice, prices(ranking), ranking.best
         needed = compute_for(groups[e], best[16], flops, predictors)
         equal = search(groups[e], Budget(flops=needed, serving=serving), predictors)
         rows.append(
@@ -76,7 +76,7 @@ def cheapest(ranking: Ranking, loss: float) -> str:
     if not len(reach):
         return "-"
     at = reach[np.argmin(prices(ranking)[reach])]
-    active = ranking.field.lattice.params_active
+    active = ranking.feasible.lattice.params_active
     return f"${prices(ranking)[at]:.4f}, {active[at] / active[ranking.best]:.0%} of its size"
 
 

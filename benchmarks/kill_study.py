@@ -32,7 +32,7 @@ EXPERTS = {"n_experts": 4, "top_k": 2, "d_expert": 24}
 
 
 def write_study(folder: Path, tokens: int, lengths: tuple[int, ...] = (1, 2), checkpoint_seconds: float = 0.3) -> Path:
-    """Runs with two seeds, dense ones of `lengths` times the tokens and a MoE, on a made-up text of 100 documents."""
+    """Runs with two seeds, dense ones of `lengths` times the tokens and a MoE, on a generated text of 100 documents."""
     texts = folder / "texts"
     texts.mkdir()
     vocabulary = TEXT.split()
@@ -60,7 +60,7 @@ def write_study(folder: Path, tokens: int, lengths: tuple[int, ...] = (1, 2), ch
 
 
 class Killing:
-    """One study in one folder, and what is done to it."""
+    """One study in one folder, started and killed."""
 
     def __init__(self, study: Path, out: Path, options: list[str], log: "Log") -> None:
         self.study, self.out, self.options, self.log = study, out, options, log
@@ -108,7 +108,7 @@ class Killing:
         return False
 
     def wait_for_progress(self, controller: subprocess.Popen[bytes]) -> None:
-        """Until a checkpoint or a record is written, so that most kills hit runs that have got on."""
+        """Until a checkpoint or a record is written, so that most kills hit runs with progress."""
         before = self.written()
         while controller.poll() is None and self.written() == before:
             time.sleep(0.02)

@@ -117,7 +117,7 @@ def cases(arguments: argparse.Namespace, d: int, f: int, skewed: bool) -> dict[s
 
 
 def measure(steps: dict[str, Step], rounds: int, device: str, threads: int) -> dict[str, float]:
-    """Best seconds of each, timed in turn so that a slow moment hits all alike; processor time on one thread."""
+    """Best seconds of each, timed in turn so that a slow moment affects all of them; processor time on one thread."""
     clock = time.process_time if threads == 1 and device == "cpu" else time.perf_counter
     best = dict.fromkeys(steps, float("inf"))
     for turn in range(rounds + 1):

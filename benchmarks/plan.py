@@ -1,10 +1,10 @@
-"""How fast planning is, against its limits.
+"""Speed of planning against its limits.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py [--json FILE]
 
 Four measurements in one run, one thread: a million candidates under four budgets with one law (CPU seconds), the start
 of `moelab plan --help` and a default `moelab plan --flops 1e21` (wall and CPU seconds, best of several), and
-serving one shape (CPU microseconds). Expected on one quiet core of a 2023 server: about 2 s, .2 s, 2 s, 2 us.
+serving one shape (CPU microseconds). Expected on one quiet core of a 2023 server: about 2 s, 0.2 s, 2 s, 2 us.
 """
 
 import argparse

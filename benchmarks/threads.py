@@ -14,6 +14,7 @@ import time
 import torch
 
 from moelab.architecture import ModelConfig
+from moelab.machine import usable_cores
 from moelab.model import build_model
 from moelab.runs import TrainConfig
 from moelab.training import Optimizer
@@ -26,7 +27,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--widths", default="32,64,128,256")
     options.add_argument("--seconds", type=float, default=5.0, help="time of each measurement")
-    options.add_argument("--cores", type=int, default=min(2, len(os.sched_getaffinity(0))))
+    options.add_argument("--cores", type=int, default=min(2, usable_cores()))
     chosen = options.parse_args()
     load = os.getloadavg()[0]
     if load > 0.5:

@@ -6,8 +6,8 @@ Dense: Llama class, about 6M parameters. MoE: OLMoE class, 64 experts top-8 of w
 with experts of width 64, about 16M. All 4 layers, width 256, vocabulary 4,096, batch 16 x 256, AdamW with gradient
 clipping. Both run in fp32, and in bf16 autocast where the processor has bf16 instructions; transformers' MoE with
 `grouped_mm` and `eager` experts (`batched_mm` copies the weights for every routed row: over 10 GB here). The fastest
-of each counts. Every measurement has a process of its own, so that each peak of memory is its own. moelab tells the C
-library to keep freed memory, as `moelab train` does; transformers is measured as it comes and ("kept") with the same.
+of each counts. Every measurement has a process of its own, so that each peak of memory is its own. moelab makes the C
+library keep freed memory, as `moelab train` does; transformers is measured as it comes and ("kept") with the same.
 Needs `pip install transformers`.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters
+from moelab.machine import usable_cores
 from moelab.model import build_model, resolve_dispatch
 from moelab.runs import TrainConfig
 from moelab.training import Optimizer
@@ -52,7 +52,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=3, help="steps per measurement")
     options.add_argument("--rounds", type=int, default=3, help="measurements of each variant, taken in turn")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=usable_cores())
     options.add_argument("--models", default=",".join(MODELS), help=f"some of {', '.join(MODELS)}")
     options.add_argument("--compile", action="store_true", help="also the peer's dense model through torch.compile")
     options.add_argument("--out", type=Path, help="also write the figures as JSON")

@@ -1,7 +1,9 @@
 """Fixtures for several rooms: designs and coefficients for every law, published tables, a tiny text and runs on it."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +55,12 @@ def some_variables(n: int = 60, seed: int = 0) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def coefficients_of() -> Callable[[Law], dict[str, float]]:
     return some_coefficients
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def variables_of() -> Callable[..., dict[str, Any]]:
     return some_variables
 
@@ -118,3 +120,51 @@ def make_run(tiny_dataset: Any) -> Callable[..., Any]:
         return resolve_run(RunConfig.parse(config), tiny_dataset)
 
     return make
+
+
+class Threads:
+    """A pool of threads; `act` is what a worker does, its exception is the worker's death."""
+
+    def __init__(self, order: Any, act: Callable[[Any, str], dict[str, str]]) -> None:
+        self.order, self.act = order, act
+        self.ends: list[Any] = []
+        self.started: list[str] = []
+        self.at_work: set[str] = set()
+
+    def start(self, worker: str) -> None:
+        self.started.append(worker)
+        self.at_work.add(worker)
+        threading.Thread(target=self._run, args=(worker,)).start()
+
+    def _run(self, worker: str) -> None:
+        from moelab.executors import End
+
+        try:
+            end = End(worker=worker, failures=self.act(self.order, worker))
+        except Exception as error:
+            end = End(worker=worker, failures={}, death=str(error))
+        self.ends.append(end)
+
+    def ended(self) -> list[Any]:
+        gone, self.ends = self.ends, []
+        self.at_work -= {end.worker for end in gone}
+        return gone
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """From the call on, the executor `local` has threads as workers, which do `act` in place of real work."""
+    from moelab.executors import collect, work
+
+    def use(act: Callable[[Any, str], dict[str, str]] = work) -> None:
+        @contextmanager
+        def open_pool(order: Any, options: Any) -> Iterator[Threads]:
+            yield Threads(order, act)
+
+        monkeypatch.setattr(collect, "POLL_SECONDS", 0.02)
+        monkeypatch.setitem(collect._OPEN, "local", open_pool)
+
+    return use

@@ -1,21 +1,36 @@
 """Files are whole or absent."""
 
+import math
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, read_json, sha256_json, write_json, write_with
+from moelab.files import MOST_NESTED, finite, make_folder, read_json, sha256_json, write_json, write_with
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "b.json", {"x": [1, 2.5, None]})
     assert read_json(tmp_path / "a" / "b.json") == {"x": [1, 2.5, None]}
     assert os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
+    value = {
+        1: (math.nan, math.inf, -math.inf, 2),
+        "a": np.array([[1.5, np.nan]]),
+        "n": np.int64(3),
+        "f": np.float32(0.5),
+    }
+    write_json(tmp_path / "a.json", finite(value))
+    assert read_json(tmp_path / "a.json") == {"1": [None, None, None, 2], "a": [[1.5, None]], "n": 3, "f": 0.5}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", {"x": math.inf})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -65,3 +80,40 @@ def test_nan_is_not_json(tmp_path: Path) -> None:
 def test_the_hash_ignores_key_order() -> None:
     assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1})
     assert sha256_json({"a": 1}) != sha256_json({"a": 1.5})
+
+
+DAMAGED_JSON = {
+    "deep": "[" * 100_000 + "]" * 100_000,
+    "deep, but not for Python's reader": "[" * 300 + "]" * 300,
+    "deep mappings": '{"a":' * 500 + "1" + "}" * 500,
+    "an endless whole number": '{"a": ' + "1" * 9000 + "}",
+    "a whole number beyond floats": '{"a": -' + "1" * 400 + "}",
+    "a key that stands twice": '{"a": 1, "b": {"c": 1, "c": 2}}',
+    "cut": '{"a": ',
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED_JSON.values(), ids=DAMAGED_JSON.keys())
+def test_json_that_cannot_be_used_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_json(tmp_path / "x.json", "record")
+    message = str(caught.value)
+    assert message.startswith(f"record: {tmp_path / 'x.json'} ")
+    assert len(message.splitlines()) == 1
+    assert len(message) < 200 + len(str(tmp_path))
+
+
+def test_json_of_usual_depth_and_numbers_is_read(tmp_path: Path) -> None:
+    for value in ([[[[[[1]]]]]], {"a": 10**299, "b": 2**63, "c": -5}, 3, "x", None, [], {}):
+        write_json(tmp_path / "x.json", value)
+        assert read_json(tmp_path / "x.json") == value
+    nested: object = 1
+    for _ in range(MOST_NESTED):
+        nested = [nested]
+    write_json(tmp_path / "x.json", nested)
+    assert read_json(tmp_path / "x.json") == nested
+    write_json(tmp_path / "x.json", [nested])
+    with pytest.raises(InputError, match="nested deeper than 64 levels"):
+        read_json(tmp_path / "x.json")

@@ -100,7 +100,7 @@ def test_a_killed_holder_of_this_machine_is_seen_at_once(place: Path, other_proc
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_silent_holder_elsewhere_expires_and_a_living_one_never(
+def test_a_still_holder_elsewhere_expires_and_a_living_one_never(
     place: Path, other_process: subprocess.Popen[str]
 ) -> None:
     watch = Watch(QUICK.patience)

@@ -105,3 +105,34 @@ def test_formats() -> None:
     assert format_bytes(999.4e6) == "999 MB"
     assert format_seconds(245) == "4 min 05 s"
     assert format_seconds(0.035) == "35 ms"
+
+
+@pytest.mark.parametrize("text", ["010", "040", "-007", "00.5", "00", "0_1", "+01e3"])
+def test_a_leading_zero_is_refused(text: str) -> None:
+    """YAML 1.1, C and Python 2 read `010` as eight, people as ten."""
+    for parse in (parse_number, parse_count, parse_bytes, parse_seconds):
+        with pytest.raises(InputError, match=r"seed: write '.*' without its leading zero"):
+            parse(text, "seed")
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("0.5", 0.5), ("-0.25", -0.25), ("0e3", 0), ("1e-05", 1e-5)])
+def test_a_zero_alone_or_before_the_point_is_read(text: str, value: float) -> None:
+    assert parse_number(text) == value
+
+
+def test_hours_minutes_seconds() -> None:
+    assert parse_seconds("1:30:00") == 5400
+    assert parse_seconds("100:00:01") == 360_001
+    for text in ("5:20", "1:99:00", "1:2:3", "-1:00:00", "1:00:00s", "1:00"):
+        with pytest.raises(InputError, match="time: expected a number such as 50ms"):
+            parse_seconds(text, "time")
+    with pytest.raises(InputError, match="tokens: expected a number"):
+        parse_number("1:30:00", "tokens")
+
+
+@pytest.mark.parametrize("value", [None, [], {}, [1], b"1", True, "x" * 10_000, 10**5000], ids=range(8))
+def test_other_kinds_are_one_short_line(value: object) -> None:
+    for parse in (parse_number, parse_count, parse_bytes, parse_seconds, parse_bandwidth, parse_flop_rate, parse_price):
+        with pytest.raises(InputError, match=r"^field: expected") as caught:
+            parse(value, "field")  # type: ignore[arg-type]
+        assert len(str(caught.value)) < 250

@@ -7,17 +7,22 @@ import socket
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from moelab.errors import InputError, MoelabError
+from moelab.files import parse_json
 
 RELEASED = "released"
 _WIDTH = 20
+_WHO = {
+    "holder": (str,), "host": (str,), "pid": (int,), "nonce": (str,), "machine": (str,), "started": (str,),
+    "beat": (int, float),
+}  # fmt: skip
+"""What a claim's file holds beside its counter, and of which types."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What the newest file of a lease says. `counter` moves while the holder lives."""
+    """What stands in the newest file of a lease. `counter` moves while the holder lives."""
 
     place: Path
     generation: int
@@ -113,7 +118,7 @@ def generations(place: Path) -> list[int]:
 
 def content(claim: Claim) -> bytes:
     """What stands in a claim's file: the counter, and who moves it."""
-    who = {name: getattr(claim, name) for name in ("holder", "host", "pid", "nonce", "machine", "started", "beat")}
+    who = {name: getattr(claim, name) for name in _WHO}
     return f"{claim.counter:<{_WIDTH}}\n{json.dumps(who)}\n".encode()
 
 
@@ -121,9 +126,10 @@ def _read(place: Path, number: int) -> Claim:
     """A claim as it stands in its file; one that is half written is somebody's, nobody knows whose."""
     try:
         counter, _, rest = claim_path(place, number).read_text(encoding="utf-8").partition("\n")
-        who: dict[str, Any] = json.loads(rest)
-        return Claim(place=place, generation=number, counter=counter.strip(), **who)
-    except (OSError, ValueError, TypeError):
+        who = parse_json(rest, place.name)
+        known = {name: who[name] for name, kind in _WHO.items() if type(who.get(name)) in kind}
+        return Claim(place=place, generation=number, counter=counter.strip(), **known)
+    except (OSError, ValueError, AttributeError, InputError):
         return Claim(place=place, generation=number)
 
 

@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from moelab.errors import InputError
 from moelab.files import read_text, write_text
+from moelab.notebook import html_table, short_repr
+from moelab.printable import cut, short
 from moelab.quantities import (
     MOST_CONTEXT,
     MOST_DEVICES,
@@ -23,6 +25,7 @@ from moelab.quantities import (
     parse_number,
     parse_seconds,
 )
+from moelab.yaml_reader import parse_yaml
 
 
 def read_by(parse: Callable[[str | float], float]) -> BeforeValidator:
@@ -30,7 +33,7 @@ def read_by(parse: Callable[[str | float], float]) -> BeforeValidator:
 
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(f"expected a number, got {value!r}")
+            raise ValueError(f"expected a number, got {short(value)}")
         with _as_value_error():
             return parse(value)
 
@@ -116,6 +119,21 @@ class Config(BaseModel):
         """Write YAML atomically."""
         write_text(Path(path), dump_yaml(self.to_dict()))
 
+    def __repr__(self) -> str:
+        return short_repr(self, **self._given())
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        rows = [(name, repr(value)) for name, value in self._given().items()]
+        return html_table(["field", "value"], rows, title=type(self).__name__)
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        fields = {name: (getattr(self, name), field.default) for name, field in type(self).model_fields.items()}
+        return {name: value for name, (value, default) in fields.items() if value != default}
+
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         return type(self).parse({**self.to_dict(), **changes})
@@ -123,36 +141,27 @@ class Config(BaseModel):
 
 def load_yaml(path: str | Path, what: str = "config") -> dict[str, Any]:
     """Read a YAML mapping. Raises InputError naming `what` the file is, the file and the line."""
-    text = read_text(Path(path), what)
-    try:
-        value = yaml.load(text, _NoDuplicates)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date, a huge number
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
-        raise InputError(f"{what}: {path} is not valid YAML{line}") from None
+    value = parse_yaml(read_text(Path(path), what), f"{what}: {path}")
     if not isinstance(value, dict):
         raise InputError(f"{what}: {path} must hold keys and values, not {type(value).__name__}")
     return value
 
 
-class _NoDuplicates(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key if isinstance(key, str) else id(key_node))
-        return super().construct_mapping(node, deep)
-
-
 def dump_yaml(value: dict[str, Any]) -> str:
-    """YAML text with keys in their given order."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+    """YAML text with keys in their given order; `parse_yaml` and PyYAML's own reader give the same value back."""
+    return str(yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110))
+
+
+class _Writer(yaml.SafeDumper):
+    """Quotes text with the rarer line breaks, which PyYAML else writes as they are and reads as spaces."""
+
+
+def _text(writer: _Writer, text: str) -> yaml.ScalarNode:
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Writer.add_representer(str, _text)
 
 
 def override(value: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -163,9 +172,9 @@ def override(value: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set: expected KEY=VALUE, got {assignment!r}")
         try:
-            parsed = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise InputError(f"--set {key}: cannot read the value {_short(text)}") from None
+            parsed = parse_yaml(text, "value")
+        except InputError:
+            raise InputError(f"--set {short(key)[1:-1]}: cannot read the value {short(text)}") from None
         _assign(result, key.strip().split("."), parsed)
     return result
 
@@ -190,12 +199,12 @@ def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str
     absent = [_field(problem) for problem in problems if problem["type"] == "missing"]
     wrong = [problem for problem in problems if problem["type"] != "missing"]
     wrong.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-    told = [_complaint(problem, model) for problem in wrong[:SHOWN]]
+    complaints = [_complaint(problem, model) for problem in wrong[:SHOWN]]
     if len(wrong) > SHOWN:
-        told.append(f"also wrong: {', '.join(dict.fromkeys(_field(problem) for problem in wrong[SHOWN:]))}")
+        complaints.append(f"also wrong: {', '.join(dict.fromkeys(_field(problem) for problem in wrong[SHOWN:]))}")
     if absent:
-        told.append(f"{', '.join(absent)}: {'is' if len(absent) == 1 else 'are'} required")
-    return f"{where + ': ' if where else ''}{'; '.join(told)}"
+        complaints.append(f"{', '.join(absent)}: {'is' if len(absent) == 1 else 'are'} required")
+    return f"{where + ': ' if where else ''}{'; '.join(complaints)}"
 
 
 def _complaint(problem: ErrorDetails, model: type[BaseModel]) -> str:
@@ -204,17 +213,12 @@ def _complaint(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         message = _unknown_key(str(where[-1]), model, where[:-1])
     elif problem["type"] not in ("value_error", "assertion_error"):
-        message = f"{message[0].lower()}{message[1:]}, got {_short(problem['input'])}"
+        message = f"{message[0].lower()}{message[1:]}, got {short(problem['input'])}"
     return f"{field + ': ' if field else ''}{message}"
 
 
 def _field(problem: ErrorDetails) -> str:
-    return ".".join(str(part) for part in problem["loc"])
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return ".".join(cut(str(part)) for part in problem["loc"])
 
 
 def _unknown_key(key: str, model: type[BaseModel], parents: tuple[int | str, ...]) -> str:

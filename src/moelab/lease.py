@@ -1,4 +1,4 @@
-"""Leases: at most one living process works on a thing, on any file system, whatever the clocks say.
+"""Leases: at most one living process works on a thing, on any file system, whatever the clocks show.
 
 A lease on PLACE is the file `PLACE.NUMBER` with the highest number. The holder created it exclusively (the one atomic
 step that every network file system offers; advisory locks are not) and moves a counter in it while it lives. Nobody

@@ -4,6 +4,7 @@ import math
 import re
 
 from moelab.errors import InputError
+from moelab.printable import short
 
 _COUNT = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 _BYTES = {
@@ -29,12 +30,14 @@ MOST_CONTEXT = 10**9
 MOST_DEVICES = 10**6
 MOST_PRICE = 1e6
 """Dollars per device-hour beyond which a price is a slip."""
+_CLOCK = re.compile(r"\s*(\d{1,6}):([0-5]\d):([0-5]\d)\s*\Z", re.ASCII)
+_OCTAL = re.compile(r"\s*[+-]?0[\d_]")
 _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*\Z")
 
 
 def _parse(text: str | float, field: str, units: dict[str, float], example: str) -> float:
-    if isinstance(text, bool):
-        raise InputError(f"{field}: expected a number such as {example}, got {text}")
+    if isinstance(text, bool) or not isinstance(text, int | float | str):
+        raise InputError(f"{field}: expected a number such as {example}, got {short(text)}")
     if isinstance(text, int | float):
         value = float(text) if abs(text) < 1e308 else math.inf
     else:
@@ -43,19 +46,13 @@ def _parse(text: str | float, field: str, units: dict[str, float], example: str)
         if match is None or unit not in units:
             known = ", ".join(u for u in units if u)
             suffixes = f" (suffixes: {known})" if known else ""
-            raise InputError(f"{field}: expected a number such as {example}{suffixes}, got {text!r}")
+            raise InputError(f"{field}: expected a number such as {example}{suffixes}, got {short(text)}")
+        if _OCTAL.match(text):
+            raise InputError(f"{field}: write {short(text)} without its leading zero, which some read as octal")
         value = float(match.group(1)) * units[unit]
     if not math.isfinite(value):
-        raise InputError(f"{field}: expected a finite number such as {example}, got {_short(text)}")
+        raise InputError(f"{field}: expected a finite number such as {example}, got {short(text)}")
     return value
-
-
-def _short(text: str | float) -> str:
-    """The input, cut where it is a huge number written out."""
-    if isinstance(text, int) and abs(text) >= 10**60:
-        return f"one of {math.floor(math.log10(abs(text))) + 1} digits"
-    shown = repr(text)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def parse_number(text: str | float, field: str = "value") -> float:
@@ -67,7 +64,7 @@ def parse_count(text: str | float, field: str = "value") -> int:
     """A whole number, written as in `parse_number`."""
     value = parse_number(text, field)
     if value != math.floor(value):
-        raise InputError(f"{field}: expected a whole number, got {text!r}")
+        raise InputError(f"{field}: expected a whole number, got {short(text)}")
     # Plain digits are taken exactly: a float holds only 53 bits.
     if isinstance(text, int):
         return text
@@ -82,7 +79,14 @@ def parse_bytes(text: str | float, field: str = "value") -> float:
 
 
 def parse_seconds(text: str | float, field: str = "value") -> float:
-    """Seconds: 50ms, 2s, 5min; a number that is no text is seconds, a text needs its unit: "50" would be doubtful."""
+    """Seconds: 50ms, 2s, 5min, 1:30:00 (hours, minutes, seconds); a number that is no text is seconds.
+
+    A text needs its unit: "50" would be doubtful, and so would "5:20".
+    """
+    clock = _CLOCK.match(text) if isinstance(text, str) else None
+    if clock:
+        hours, minutes, seconds = (int(part) for part in clock.groups())
+        return 3600.0 * hours + 60 * minutes + seconds
     value = _parse(text, field, _SECONDS, "50ms")
     if isinstance(text, str) and text.strip()[-1].isdigit() and value:
         raise InputError(f"{field}: expected a time with its unit, such as {text.strip()}ms or {text.strip()}s")

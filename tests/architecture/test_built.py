@@ -65,7 +65,7 @@ def addmm_in_place(out: torch.Size, left: torch.Size, right: torch.Size, **_: An
 
 
 def measured_flops(config: ModelConfig, seq_len: int, backward: bool) -> int:
-    """FLOPs of 2 sequences, with balanced or unbalanced routing alike: the count does not depend on it."""
+    """FLOPs of 2 sequences, with balanced or unbalanced routing: the count does not depend on it."""
     model = build_model(config, seed=0, dispatch="loop")
     tokens = torch.randint(0, config.vocab_size, (2, seq_len), generator=torch.Generator().manual_seed(0))
     in_place = {torch.ops.aten.addmm_: addmm_in_place}

@@ -44,5 +44,7 @@ def test_the_solver_meets_size_rate_and_compute(params: float, rate: float) -> N
 def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="activation_rate: must lie between 0 and 1"):
         li_solve(1e9, 1.2, 1e21)
+    with pytest.raises(InputError, match="params: must be above 0 and at most"):
+        li_solve(1e30, 0.2, 1e21)
     with pytest.raises(InputError, match="full multi-head attention"):
         li_size(ROW.replace(n_heads=12, n_kv_heads=4, d_model=1536), 2048)

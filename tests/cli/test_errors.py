@@ -190,7 +190,7 @@ def test_an_unexpected_failure_is_one_line_and_debug_shows_it(
     def fail(_: object) -> None:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr("moelab.architecture.load_model", fail)
+    monkeypatch.setattr("moelab.architecture.count.load_model", fail)
     code, text = invoke(capsys, "count", "mixtral-8x7b")
     assert code == 1
     assert "surprise" in text

@@ -189,7 +189,7 @@ def test_isoflop_surface(run, tmp_path) -> None:
         (["fit", "absent.csv", "--law", "all"], "no such file"),
         (["predict", "absent.json", "--set", "tokens=1e9"], "no such file"),
         (["predict", "hoffmann2022"], "give either --set"),
-        (["predict", "hoffmann2022", "--config", "llama3-8b"], "--tokens"),
+        (["predict", "hoffmann2022", "--config", "llama3-8b"], "tokens: a config needs"),
         (["predict", "hoffmann2022", "--config", "mixtral-8x7b", "--tokens", "1T"], "dense models only"),
         (["predict", "hoffmann2022", "--set", "tokens"], "expected NAME=VALUE"),
         (["predict", "hoffmann2022", "--set", "params_total=1e9", "--set", "token=1e9"], "did you mean 'tokens'?"),

@@ -43,16 +43,67 @@ def test_both_losses_are_columns(runs: Path, capsys: pytest.CaptureFixture[str])
     assert "6.2500" in out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("content", ['{"run_id": ', '{"run_id": "x"}', "[]"])
-def test_a_damaged_record_is_left_out_and_named(runs: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
-    damaged = sorted(runs.iterdir())[1]
-    (damaged / "record.json").write_text(content)
+DAMAGED = {
+    "cut": '{"run_id": ',
+    "incomplete": '{"run_id": "x"}',
+    "a list": "[]",
+    "deep": "[" * 100_000,
+    "deep, but not for Python's reader": '{"labels": ' + '{"a":' * 400 + "1" + "}" * 401,
+    "an endless whole number": '{"seed": ' + "1" * 9000 + "}",
+    "a key that stands twice": '{"loss": 1.0, "loss": 2.0}',
+    "not UTF-8": "\udcff",
+}
+CHANGED = {
+    "a whole number beyond 64 bits": {"params_total": 2**64},
+    "one of 200 digits": {"tokens": 10**200},
+    "no number": {"loss": "x" * 10_000},
+    "an infinite number": {"loss": float("inf")},
+    "layers with other numbers": {"routing": [{"load_entropy": 1.0}, {"dead_experts": 2.0}]},
+    "a deep label": {"labels": {"a": [[[[1]]]]}},
+}
+
+
+def check_left_out(runs: Path, damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = invoke(capsys, str(runs), "--columns", "loss")
     assert code == 0
     assert len(out.splitlines()) == 3
-    assert err.startswith("warning: left out: ")
-    assert damaged.name in err
-    assert invoke(capsys, str(damaged))[0] == 2
+    first, second = err.splitlines()
+    assert first.startswith("warning: left out: ")
+    assert damaged.name in first
+    assert len(first) < 700 + len(str(damaged))
+    assert second == "warning: 1 of 3 records are damaged and left out"
+    code, _, err = invoke(capsys, str(damaged))
+    assert (code, len(err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_record_is_left_out_and_named(runs: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    damaged = sorted(runs.iterdir())[1]
+    (damaged / "record.json").write_text(content, errors="surrogateescape")
+    check_left_out(runs, damaged, capsys)
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED.keys())
+def test_a_changed_record_is_left_out_and_named(
+    runs: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object]
+) -> None:
+    damaged = sorted(runs.iterdir())[1]
+    record = json.loads((damaged / "record.json").read_text())
+    (damaged / "record.json").write_text(json.dumps({**record, **change}))
+    check_left_out(runs, damaged, capsys)
+
+
+def test_many_damaged_records_are_counted_and_all_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sorted(runs.iterdir())[0]
+    for number in range(20):
+        copy = runs / f"{number:016x}"
+        copy.mkdir()
+        (copy / "config.yaml").write_text((first / "config.yaml").read_text())
+        (copy / "record.json").write_text("{")
+    code, out, err = invoke(capsys, str(runs), "--columns", "loss")
+    assert (code, len(out.splitlines()), len(err.splitlines())) == (0, 4, 11)
+    assert err.splitlines()[-1].startswith("warning: 20 of 23 records are damaged and left out: 0000000000000000, ")
+    assert all(f"{number:016x}" in err for number in range(20))
 
 
 def test_wrong_columns_are_answered_with_close_ones(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,16 @@
-"""`moelab data prepare` and `moelab data show`, as a person or a program calls them."""
+"""`moelab data prepare`, `show` and `verify`, as a person or a program calls them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, normalizers
 
 from moelab.cli import main
 from moelab.data import Dataset
+
+from .conftest import make_documents, write_folder
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -101,3 +105,47 @@ def test_bad_input_is_one_line_and_exit_2(
     assert err.startswith(complaint)
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verify(capsys: pytest.CaptureFixture[str], dataset: Dataset, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(dataset.folder, tmp_path / "copy"))
+    code, out, _ = run(capsys, "data", "verify", copy)
+    assert (code, out.startswith(f"{copy}: every file has the hash")) == (0, True)
+    assert json.loads(run(capsys, "data", "verify", copy, "--json")[1])["verified"] is True
+    content = (copy / "validation_00000.bin").read_bytes()
+    (copy / "validation_00000.bin").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, out, err = run(capsys, "data", "verify", copy)
+    assert (code, out) == (2, "")
+    assert err.endswith("validation_00000.bin was changed: its hash is not the manifest's\n")
+
+
+def test_names_text_column_and_bad_rows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words: list[object] = ["data", "prepare", "--vocab-size", 300, "--out", tmp_path / "o", "--text-column", "body"]
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        rows = [{"body": text} for text in make_documents(40, seed=ord(folder))]
+        (tmp_path / folder / "train.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{}\n")
+        words += ["--source", tmp_path / folder / "train.ndjson", "--name", f"the {folder}"]
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert err.endswith("train.ndjson line 41 has no text in the field 'body'\n")
+    code, out, err = run(capsys, *words, "--skip-bad")
+    assert code == 0
+    assert "warning: source the a: left out 1 bad row: " in err
+    assert "the b: 1 bad rows left out" in out
+
+
+def test_a_lossy_tokenizer_needs_a_flag(capsys: pytest.CaptureFixture[str], dataset: Dataset, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(dataset.tokenizer_path))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(tmp_path / "t.json"))
+    texts = write_folder(tmp_path / "texts", make_documents(40))
+    words = ("data", "prepare", "--source", texts, "--tokenizer", tmp_path / "t.json", "--out", tmp_path / "o")
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "error: tokenizer: it does not keep the text (texts: " in err
+    assert err.endswith("give another, or allow_lossy\n")
+    code, out, err = run(capsys, *words, "--allow-lossy")
+    assert code == 0
+    assert "Warning: data: the tokenizer changed" in out
+    assert json.loads(run(capsys, "data", "show", tmp_path / "o", "--json")[1])["lossy"]["texts"] > 0

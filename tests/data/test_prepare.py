@@ -17,6 +17,8 @@ from moelab.data.dataset import MANIFEST
 from moelab.data.prepare import OtherData, prepare
 from moelab.errors import InputError
 
+from .conftest import make_documents, write_folder
+
 
 def decoded(dataset: Dataset, split: str) -> list[str]:
     """The documents of a split, back as text."""
@@ -150,10 +152,10 @@ def test_places_that_cannot_be_written(config: PrepareConfig, tmp_path: Path) ->
     with pytest.raises(InputError, match="is not a folder"):
         prepare(config, tmp_path / "file")
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
         prepare(config, tmp_path / "mine", force=True)
-    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "mine"
 
 
 def damage(dataset: Dataset, tmp_path: Path) -> Path:
@@ -243,7 +245,7 @@ def test_a_missing_tokenizer_is_named(dataset: Dataset, tmp_path: Path) -> None:
 
 def program(config: PrepareConfig, out: Path, before: str = "") -> list[str]:
     code = (
-        f"{before}\nfrom moelab.data import PrepareConfig, prepare\n"
+        f"{before}\nfrom moelab.data.prepare import PrepareConfig, prepare\n"
         f"result = prepare(PrepareConfig.parse({config.to_dict()!r}), {str(out)!r})\n"
         "print(result.reused, result.dataset.manifest_hash)"
     )
@@ -281,3 +283,96 @@ def test_calls_at_the_same_time_make_one_folder(config: PrepareConfig, dataset: 
     lines = sorted(process.communicate()[0].split()[0] for process in processes)
     assert lines == ["False", "True", "True", "True"]
     assert Dataset.open(tmp_path / "out", verify=True).manifest_hash == dataset.manifest_hash
+
+
+def test_tokens_and_recipe_are_those_of_version_0_1(
+    dataset: Dataset, corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The token files that 0.1 wrote for the same text, so that its folders are reused and its run ids stand."""
+    assert [shard.sha256[:16] for shard in dataset.manifest.shards] == ["22dbb0efd3263d1d", "521e34c2a302ba2a"]
+    assert set(dataset.manifest.recipe) == {"sources", "vocab_size", "seed", "validation_share", "text_field"}
+    (tmp_path / "one.txt").write_text("\n\n".join(make_documents(300, seed=5)))
+    sources = (str(corpus[0]), str(tmp_path / "one.txt"))
+    config = PrepareConfig(sources=sources, vocab_size=300, max_tokens=5000, seed=3)
+    other = prepare(config, tmp_path / "out").dataset
+    assert [shard.sha256[:16] for shard in other.manifest.shards] == ["f50ede849b2b03b4", "573996ed6dae10d5"]
+
+
+def test_what_was_left_out_is_reported_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in make_documents(50))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(rows + '{"text": "bad \\ud83d here"}\n' + "no json\n")
+    for number in range(6):
+        (folder / f"{number}.pdf").touch()
+    config = PrepareConfig(sources=(str(folder),), vocab_size=300)
+    with pytest.raises(InputError, match=r"a\.jsonl line 51 has a text with a lone surrogate"):
+        prepare(config, tmp_path / "out")
+    capsys.readouterr()
+    dataset = prepare(config.replace(skip_bad=True), tmp_path / "out").dataset
+    first, second = capsys.readouterr().err.splitlines()
+    left_out = "0.pdf, 1.pdf, 2.pdf, 3.pdf, 4.pdf, ..."
+    assert first == f"warning: source texts: left out 6 files of no known kind of text: {left_out}"
+    assert re.fullmatch(
+        r"warning: source texts: left out 2 bad rows: .*line 51 has a .*; .*line 52 is not JSON.*", second
+    )
+    (source,) = dataset.manifest.sources
+    assert (source.files_left_out, source.rows_left_out) == (6, 2)
+    assert prepare(config.replace(skip_bad=True), tmp_path / "out").reused
+    (folder / "a.jsonl").write_text("no json\n" * 3)
+    with pytest.raises(InputError, match=r"texts holds no text \(3 rows cannot be used: .*a\.jsonl line 1 is not JSON"):
+        prepare(config.replace(skip_bad=True), tmp_path / "other")
+
+
+def test_a_long_text_file_is_read_and_encoded_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same data however small the parts: a text longer than them, among documents."""
+    folder = write_folder(tmp_path / "texts", [*make_documents(30), "\n".join(make_documents(100, seed=9))])
+    config = PrepareConfig(sources=(str(folder),), vocab_size=300)
+    whole = prepare(config, tmp_path / "whole").dataset
+    monkeypatch.setattr("moelab.data.readers._PART", 1000)
+    monkeypatch.setattr("moelab.data.documents._WINDOW", 700)
+    given = config.replace(tokenizer=str(whole.tokenizer_path))
+    assert prepare(config, tmp_path / "read").dataset.manifest_hash == whole.manifest_hash
+    monkeypatch.setattr("moelab.data.encode.LONGEST", 1500)
+    parts = prepare(given, tmp_path / "parts").dataset
+    assert parts.manifest.total("train").bytes == whole.manifest.total("train").bytes
+    assert parts.manifest.total("train").documents == whole.manifest.total("train").documents
+    assert sorted(decoded(parts, "train")) == sorted(decoded(whole, "train"))
+    cut = prepare(given.replace(max_tokens=8000), tmp_path / "cut").dataset
+    assert len(cut.train) == 8000
+    assert cut.train.read(0, 8000).tolist() == parts.train.read(0, 8000).tolist()
+    assert cut.manifest.total("train").bytes == int(cut.token_bytes[cut.train.read(0, 8000)].sum())
+
+
+MEASURED = """
+import resource, sys
+from moelab.data import PrepareConfig
+from moelab.data.prepare import prepare
+prepare(PrepareConfig.parse({"sources": [sys.argv[1]], "tokenizer": sys.argv[2]}), sys.argv[3])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_text(dataset: Dataset, tmp_path: Path) -> None:
+    """Peak memory at 15 and at 90 megabytes, half of it in documents of 300 bytes, half in one long text."""
+    peaks = []
+    pieces = make_documents(200, seed=4, words=100)
+    for megabytes in (15, 90):
+        folder = tmp_path / str(megabytes)
+        folder.mkdir()
+        with open(folder / "rows.jsonl", "w") as rows, open(folder / "long.txt", "w") as long:
+            size = number = 0
+            while size < megabytes * 1e6:
+                number += 1
+                text = f"{number} {pieces[number % 200]}"
+                size += len(text)
+                if number % 2:
+                    rows.write(json.dumps({"text": text}) + "\n")
+                else:
+                    long.write(text + "\n")
+        command = [sys.executable, "-c", MEASURED, str(folder), str(dataset.tokenizer_path), str(folder / "out")]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout))
+    assert max(peaks) < 600e6
+    assert peaks[1] - peaks[0] < 0.4 * (90 - 15) * 1e6

@@ -13,14 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from moelab.data.tokenizer import (
-    END_OF_TEXT,
-    encode,
-    end_of_text_id,
-    load_tokenizer,
-    tokenizer_bytes,
-    train_tokenizer,
-)
+from moelab.data.bpe import train_tokenizer
+from moelab.data.tokenizer import END_OF_TEXT, encode, end_of_text_id, load_tokenizer, tokenizer_bytes
 from moelab.errors import InputError
 
 TEXTS = [path.read_text() for path in sorted((Path(__file__).parent / "texts").iterdir())]

@@ -1,9 +1,10 @@
-"""Model cards say what the record, the manifest and the study say, and nothing of what was not measured."""
+"""Model cards state what the record, the manifest and the study hold, and nothing that was not measured."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_numbers_are_the_records(make_source: MakeSource, make_model: MakeModel)
         assert each.licence in text
 
 
-def test_the_check_is_told(make_source: MakeSource, make_model: MakeModel) -> None:
+def test_the_check_is_reported(make_source: MakeSource, make_model: MakeModel) -> None:
     source = make_source(make_model("llama"))
     text = card_of(source)
     assert "on 1,000 of 1,024 held-out tokens" in text
@@ -55,11 +56,9 @@ def test_the_check_is_told(make_source: MakeSource, make_model: MakeModel) -> No
     assert "- folded." in card_of(source, notes=("folded",))
 
 
-def test_leaks_in_training_are_told_and_so_is_that_the_export_has_none(
-    make_source: MakeSource, make_model: MakeModel
-) -> None:
+def test_leaks_in_training_and_a_leak_free_export_are_reported(make_source: MakeSource, make_model: MakeModel) -> None:
     clean = make_source(make_model("mixtral"))
-    assert "So it was in training." in card_of(clean)
+    assert "The same holds for training." in card_of(clean)
     leaky = make_source(make_model("mixtral-capacity"))
     leaky = replace(leaky, record=leaky.record.replace(loss_leak_free=2.25))
     text = card_of(leaky)
@@ -86,6 +85,27 @@ def test_the_study_and_its_prediction_stand_in_the_card(
     assert "| hoffmann2022 | 2.4000 | 2.3000 to 2.6000 |" in text
     (tmp_path / "verify.json").write_text("[")
     assert find_study(placed) is None
+
+
+def test_names_and_licences_are_text(make_source: MakeSource, make_model: MakeModel, tmp_path: Path) -> None:
+    """No link, no HTML, no column and no line of theirs stands in the card."""
+    name = "[a](http://evil.example)<script>|\n## b `c`\u202e\x1b[2J"
+    shown = r"\[a\](http://evil.example)\<script\>\|\\n## b \`c\`\\u202e\\x1b\[2J"
+    source = make_source(make_model("llama"))
+    manifest = source.dataset.manifest
+    sources = [each.to_dict() | {"name": name, "licence": name, "version": name} for each in manifest.sources]
+    dataset = SimpleNamespace(manifest=manifest.replace(sources=sources))
+    named = {"config": source.config.replace(name=name, labels={name: name}), "dataset": dataset}
+    named["record"] = source.record.replace(loss_by_source={name: 2.0})
+    study = load_study("quickstart").replace(title=name, about=name)
+    study.to_yaml(tmp_path / "study.yaml")
+    placed = replace(source, folder=tmp_path / "runs" / source.run_id, **named)
+    text = card_of(placed)
+    assert text.count(shown) == 3 * len(sources) + 5  # title, loss by source, study, label and its value
+    assert not {"\u202e", "\x1b"} & set(text)
+    assert "<script>" not in text
+    assert len([line for line in text.splitlines() if line.startswith("## ")]) == 9
+    assert not {"\u202e", "\x1b", "\n"} & set(card.description(placed))
 
 
 @pytest.mark.parametrize("name", ["qwen2_moe-gated", "glm-bias-scaled-dense", "ernie-shared-dense"])

@@ -22,7 +22,7 @@ def compare_with(model: LanguageModel, change: torch.Tensor) -> Check:
     return compare("a library", same(TOKENS) + change, same, model, (TOKENS, TARGETS), exact=True)
 
 
-def test_equal_logits_pass_and_losses_are_told(make_model: MakeModel) -> None:
+def test_equal_logits_pass_and_losses_are_reported(make_model: MakeModel) -> None:
     found = compare_with(make_model("qwen3_moe"), torch.zeros(300))
     assert found.difference == 0
     assert found.compared == found.tokens == 48
@@ -34,7 +34,7 @@ def test_equal_logits_pass_and_losses_are_told(make_model: MakeModel) -> None:
 def test_other_logits_fail(change: float, make_model: MakeModel) -> None:
     wrong = torch.zeros(2, 24, 300)
     wrong[1, 3, 7] = change
-    with pytest.raises(MoelabError, match="is not the trained one: by a library"):
+    with pytest.raises(MoelabError, match="differs from the trained one: by a library"):
         compare_with(make_model("qwen3_moe"), wrong)
 
 

@@ -46,7 +46,7 @@ def test_a_run_becomes_a_folder(run_folder: Callable[..., Path], tmp_path: Path,
     assert "--force replaces it" in capsys.readouterr().err
 
 
-def test_json_says_what_was_written(
+def test_json_lists_what_was_written(
     run_folder: Callable[..., Path], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run_folder({})
@@ -85,7 +85,7 @@ def test_mixtures_export_after_their_transition_only(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--to", "onnx"], "--to: expected hf or gguf, got 'onnx'"),
+        (["--to", "onnx"], "to: expected hf or gguf, got 'onnx'"),
         (["--to", "hf", "--dtype", "int4"], "--dtype: expected one of fp32, bf16, f16, got 'int4'"),
         (["--to", "gguf", "--out", "model.bin"], "ends in .gguf"),
         ([], "Missing option"),

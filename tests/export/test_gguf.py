@@ -134,7 +134,7 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metadata_say_what_the_model_is(make_source: MakeSource, make_model: MakeModel, tmp_path: Path) -> None:
+def test_metadata_describe_the_model(make_source: MakeSource, make_model: MakeModel, tmp_path: Path) -> None:
     source = make_source(make_model("glm-bias-scaled-dense"))
     export_gguf(source, tmp_path / "out.gguf", check=False)
     fields = {name: field.contents() for name, field in gguf.GGUFReader(tmp_path / "out.gguf").fields.items()}

@@ -98,7 +98,7 @@ def test_a_wrong_export_is_noticed_and_nothing_stays(
         return tensors
 
     monkeypatch.setattr(huggingface, "hugging_face_tensors", swapped)
-    with pytest.raises(MoelabError, match=r"is not the trained one: by transformers .* nothing was kept"):
+    with pytest.raises(MoelabError, match=r"differs from the trained one: by transformers .* nothing was kept"):
         export_hugging_face(make_source(make_model("qwen3_moe")), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -118,7 +118,7 @@ def test_a_missing_tensor_is_noticed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_transformers_it_says_that_nothing_was_checked(
+def test_without_transformers_it_reports_that_nothing_was_checked(
     make_source: MakeSource, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface, "transformers_version", lambda: None)
@@ -198,6 +198,6 @@ def test_a_rewriting_that_changes_the_function_is_noticed(
         return model
 
     monkeypatch.setattr(huggingface, "canonical", wrong)
-    with pytest.raises(MoelabError, match="is not the trained one"):
+    with pytest.raises(MoelabError, match="differs from the trained one"):
         export_hugging_face(make_source(make_model("mixtral-scaled-head")), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,7 @@ def next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
     params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.no_extra_bufts, params.fit_params = True, False
-    # The likeliest token may be half a letter, for which the server tells no probabilities: it is made to take an `A`.
+    # The likeliest token may be half a letter, for which the server gives no probabilities: it is made to take an `A`.
     wanted = {"prompt": text, "n_predict": 1, "n_probs": 300, "temperature": 0, "logit_bias": [["A", 1000.0]]}
     found = llama.Server(params).handle_completions({**wanted, "cache_prompt": False})
     found = json.loads(found) if isinstance(found, str) else found

@@ -9,7 +9,7 @@ import pytest
 from moelab.laws import Law
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def synthetic(variables_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, np.ndarray]]:
     """(law, coefficients, n, noise, seed) -> a table of n runs, their losses off by `noise` (relative)."""
 

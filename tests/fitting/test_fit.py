@@ -107,11 +107,11 @@ def test_groups_are_resampled_whole(synthetic) -> None:
     assert width[1] > 1.3 * width[0]
 
 
-def test_small_tables_hold_published_coefficients_and_say_so(synthetic) -> None:
+def test_small_tables_hold_published_coefficients_and_list_them(synthetic) -> None:
     law = get_law("abnar2025")
     found = fit(synthetic(law, law.published, 16, 0.005), law, bootstrap=20)
     assert found.held == {"lambda": law.published["lambda"], "delta": law.published["delta"]}
-    assert found.notes[0] == "only 16 rows: held at published values: lambda, delta"
+    assert found.notes[0] == "only 16 rows: lambda, delta stay at published values"
     wang = get_law("wang2024")
     truth = {"A": 100.0, "alpha": 0.25, "gamma": 0.1, "B": 400.0, "beta": 0.28, "E_0": 1.7}
     table = synthetic(wang, truth, 9)
@@ -140,7 +140,7 @@ def test_tiny_models_fit_too() -> None:
     for law_id in ("abnar2025", "ludziejewski2025", "wang2024", "krajewski2024"):
         found = fit(table, law_id, bootstrap=30, starts=128)
         assert np.all(np.isfinite(found.draws))
-        # Krajewski's form cannot tell these experts from width: it must fit, not fit well.
+        # Krajewski's form does not distinguish these experts from width: it must fit, not fit well.
         assert found.in_sample["mean_abs_rel"] < (0.05 if law_id == "krajewski2024" else 0.005)
     assert any("granularity takes one value only" in note for note in found.notes)
 
@@ -201,7 +201,7 @@ def test_copies_and_few_draws_are_noted(synthetic) -> None:
     twice = {name: np.concatenate([values, values[:4]]) for name, values in table.items()}
     notes = fit(twice, law, bootstrap=5, starts=16).notes
     assert "4 of 34 rows repeat another one exactly, loss included: are they copies?" in notes
-    assert "only 5 bootstrap draws: the intervals say little below 20" in notes
+    assert "only 5 bootstrap draws: the intervals are unreliable below 20" in notes
     assert fit(table, law, bootstrap=20, starts=16).notes == ()
 
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from moelab.errors import InputError
-from moelab.fitting import compare_laws, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting import FittedLaw, Holdout, compare_laws, group_holdout, masked_holdout, ordered_holdout
 from moelab.fitting.compare import supported_laws
 from moelab.fitting.fit import fit
 from moelab.fitting.fitted import fit_rows, holdout_rows
@@ -14,7 +14,7 @@ from moelab.laws import get_law
 FEW = {"bootstrap": 12, "starts": 8}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sweep(variables_of) -> pl.DataFrame:
     """Sixty runs of the joint law with .5 % noise."""
     designs = variables_of(60, 4)
@@ -26,7 +26,20 @@ def sweep(variables_of) -> pl.DataFrame:
     return pl.DataFrame({**table, "loss": loss * noise, "sweep": np.arange(60) % 3})
 
 
-def test_the_dearest_runs_are_held_out(sweep) -> None:
+@pytest.fixture(scope="module")
+def ordered(sweep) -> tuple[FittedLaw, Holdout]:
+    """A fifth of the sweep held out in the order of its FLOPs."""
+    return ordered_holdout(sweep, "wang2024", 0.2, **FEW)
+
+
+@pytest.fixture(scope="module")
+def by_family(sweep) -> tuple[pl.DataFrame, Holdout]:
+    """The sweep in two families, and the score of each predicted from the other."""
+    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
+    return halves, group_holdout(halves, "wang2024", "family", **FEW)
+
+
+def test_the_most_expensive_runs_are_held_out(sweep) -> None:
     fitted, score = ordered_holdout(sweep, "ludziejewski2025", 0.2, **FEW)
     assert (fitted.n_runs, score.n_runs) == (48, 12)
     flops = np.sort(sweep["train_flops"].to_numpy())
@@ -46,8 +59,8 @@ def test_runs_of_one_budget_stay_together(sweep) -> None:
         ordered_holdout(same, "wang2024", 0.2, **FEW)
 
 
-def test_without_flops_the_order_is_parameters_times_tokens(sweep) -> None:
-    with_flops = ordered_holdout(sweep, "wang2024", 0.2, **FEW)[1]
+def test_without_flops_the_order_is_parameters_times_tokens(sweep, ordered) -> None:
+    with_flops = ordered[1]
     without = ordered_holdout(sweep.drop("train_flops"), "wang2024", 0.2, **FEW)[1]
     assert without.rows == [pytest.approx(row) for row in with_flops.rows]
 
@@ -66,19 +79,15 @@ def test_leave_one_group_out(sweep) -> None:
         group_holdout(sweep, "wang2024", "params_active")
 
 
-def test_two_groups_can_be_held_out_with_a_bootstrap(sweep) -> None:
-    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
-    score = group_holdout(halves, "wang2024", "family", **FEW)
+def test_two_groups_can_be_held_out_with_a_bootstrap(by_family) -> None:
+    _, score = by_family
     assert score.n_runs == 60
     assert score.coverage_80 is not None
 
 
-def test_the_users_groups_are_what_the_bootstrap_resamples(sweep) -> None:
-    halves = sweep.with_columns(family=pl.Series(["a", "b"] * 30))
-    assert (
-        group_holdout(halves, "wang2024", "family", group="sweep", **FEW).rows
-        != group_holdout(halves, "wang2024", "family", **FEW).rows
-    )
+def test_the_users_groups_are_what_the_bootstrap_resamples(by_family) -> None:
+    halves, score = by_family
+    assert group_holdout(halves, "wang2024", "family", group="sweep", **FEW).rows != score.rows
 
 
 def test_too_few_draws_claim_no_coverage(sweep) -> None:
@@ -115,7 +124,7 @@ def test_a_share_that_is_none_is_refused_before_anything_is_fitted(sweep, share)
         compare_laws(sweep, holdout=share)
 
 
-def test_too_few_rows_left_is_said(sweep) -> None:
+def test_too_few_rows_left_are_refused(sweep) -> None:
     with pytest.raises(InputError, match="too few for"):
         ordered_holdout(sweep, "wang2024", 0.9, **FEW)
 
@@ -149,21 +158,21 @@ def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
         "expert_ratio": 8,
         "n_experts": 8,
     }
-    votes = [float(fitted.predict(**at).value[0]) for fitted in result.fits.values()]
-    assert min(votes) <= float(result.predict(**at)[0]) <= max(votes)
+    members = [float(fitted.predict(**at).value[0]) for fitted in result.fits.values()]
+    assert min(members) <= float(result.predict(**at)[0]) <= max(members)
 
 
-def test_blind_spots_are_said(sweep) -> None:
+def test_what_a_table_does_not_identify_is_noted(sweep) -> None:
     mixed = sweep.with_columns(params_non_embedding=pl.col("params_total"), expansion=pl.col("expert_ratio"))
     notes = fit(mixed, "krajewski2024", **FEW).notes
     assert any("runs are dense, which this law does not describe" in note for note in notes)
     assert any("the runs differ in expansion" in note for note in notes)
     dense_too = mixed.with_columns(params_active_non_embedding=pl.col("params_active"))
-    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "does not see the tokens, in which the runs differ"
+    assert supported_laws(dense_too)[1]["clark2022-sbase"] == "has no variable for tokens, in which the runs differ"
     assert supported_laws(mixed)[1]["krajewski2024"].startswith("does not describe the dense runs")
 
 
-def test_all_says_why_when_nothing_fits() -> None:
+def test_all_gives_reasons_when_nothing_fits() -> None:
     with pytest.raises(InputError, match="the table supports no law"):
         compare_laws({"loss": np.ones(5), "x": np.ones(5)})
     laws, skipped = supported_laws({"params_total": [1e9], "tokens": [1e9], "loss": [1.0]})
@@ -191,8 +200,8 @@ def test_small_tables_skip_the_hold_out_with_a_note(sweep) -> None:
     assert few.notes[-1].startswith("no hold-out: wang2024: 10 rows are too few")
 
 
-def test_rows_for_figures(sweep) -> None:
-    fitted, score = ordered_holdout(sweep, "wang2024", 0.2, **FEW)
+def test_rows_for_figures(sweep, ordered) -> None:
+    fitted, score = ordered
     whole = fit(sweep, "wang2024", **FEW).with_holdout(score)
     rows = fit_rows(whole)
     assert len(rows) == 60

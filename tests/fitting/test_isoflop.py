@@ -135,7 +135,7 @@ def test_a_surface_knows_its_curvature_and_an_edge_it_almost_touches() -> None:
     assert surface.at_edge() == ("sparsity",)
 
 
-def test_the_wrong_axis_is_told() -> None:
+def test_the_wrong_axis_is_noted() -> None:
     rate = np.geomspace(0.02, 1, 9)
     wrong = isoflop_slice(rate, parabola(rate, 0.3), name="activation_rate")
     assert wrong.r_squared < 0.99
@@ -145,7 +145,7 @@ def test_the_wrong_axis_is_told() -> None:
     assert right.notes == ()
 
 
-def test_runs_of_several_computes_are_told() -> None:
+def test_runs_of_several_computes_are_noted() -> None:
     assert compute_notes({"train_flops": np.array([1e18, 1.1e18])}) == []
     assert compute_notes({"loss": np.array([1.0])}) == []
     assert "a factor of 100" in compute_notes({"train_flops": np.array([1e18, 1e20])})[0]

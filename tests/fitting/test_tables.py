@@ -1,10 +1,11 @@
-"""Tables and designs at the fit's door: what is derived, what is read, and what is refused in words."""
+"""Tables and designs as a fit reads them: what is derived, what is read, and what is refused with a message."""
 
 import numpy as np
 import polars as pl
 import pytest
 
 from moelab.errors import InputError
+from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
 from moelab.laws import get_law
 
@@ -32,7 +33,7 @@ def broken(name: str, value: object, row: int = 3) -> dict[str, object]:
         (broken("tokens", np.inf), "tokens: must be finite"),
         (broken("tokens", "many"), "tokens: expected numbers, row 4 holds 'many'"),
         ({k: v[:0] for k, v in GOOD.items()}, "the table has no rows"),
-        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5: that identifies nothing"),
+        ({**GOOD, "loss": np.full(20, 2.5)}, "loss: all 20 rows hold 2.5, which identifies no coefficient"),
         ({k: v[:4] for k, v in GOOD.items()}, "4 rows are too few"),
         (3, "expected a data frame"),
     ],
@@ -82,6 +83,12 @@ def test_a_path_is_a_table_too(tmp_path, synthetic) -> None:
     assert by_path.objective == fit(table, law, bootstrap=0).objective
 
 
+@pytest.fixture(scope="module")
+def abnar(synthetic) -> FittedLaw:
+    law = get_law("abnar2025")
+    return fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=16)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -94,11 +101,9 @@ def test_a_path_is_a_table_too(tmp_path, synthetic) -> None:
         ({"tokens": [1e9, 2e9], "sparsity": [0.1, 0.2, 0.3]}, "differ in length: params_total 1, tokens 2, sparsity 3"),
     ],
 )
-def test_designs_that_cannot_be_are_refused(values, message, synthetic) -> None:
-    law = get_law("abnar2025")
-    found = fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=16)
+def test_designs_that_cannot_be_are_refused(values, message, abnar) -> None:
     with pytest.raises(InputError, match=message):
-        found.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
+        abnar.predict(**{"params_total": 1e9, "tokens": 2e10, "sparsity": 0.5, **values})
 
 
 def test_no_prediction_is_infinite(synthetic) -> None:

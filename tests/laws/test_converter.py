@@ -1,4 +1,4 @@
-"""The convention converter: each law receives its own N, experts, granularity and compute, or says why it cannot."""
+"""The converter: each law receives its own N, experts, granularity and compute, or the reason why it does not apply."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def test_each_law_counts_its_own_parameters() -> None:
     assert read("abnar2025", config)["params_total"] == counts.params_total
     assert read("krajewski2024", config)["params_non_embedding"] == counts.params_non_embedding - counts.router
     assert read("ludziejewski2025", config)["params_active"] == counts.params_active
-    twin = read("yun2024", model(n_experts=8, top_k=2, d_expert=512))["params_dense"]
-    assert twin == count_parameters(model()).params_non_embedding
+    dense = read("yun2024", model(n_experts=8, top_k=2, d_expert=512))["params_dense"]
+    assert dense == count_parameters(model()).params_non_embedding
 
 
 def test_each_law_reads_its_own_axes() -> None:
@@ -57,7 +57,7 @@ def test_dense_models_are_the_limit() -> None:
     assert read("yun2024", model())["params_dense"] == count_parameters(model()).params_non_embedding
 
 
-def test_a_law_that_cannot_speak_says_why() -> None:
+def test_a_law_that_does_not_apply_gives_the_reason() -> None:
     why = {
         name: law.variables_of(model(n_experts=8, top_k=1, d_expert=512), 1e9).why() for name, law in all_laws().items()
     }
@@ -70,7 +70,7 @@ def test_a_law_that_cannot_speak_says_why() -> None:
     assert dense["hoffmann2022"] is dense["clark2022-hash"] is dense["krajewski2024-dense"] is None
 
 
-def test_krajewski_speaks_at_its_expansion_and_layout() -> None:
+def test_krajewski_applies_at_its_expansion_and_layout() -> None:
     law = get_law("krajewski2024")
     assert law.variables_of(model(n_experts=512, top_k=8, d_expert=64), 1e10).covered
     assert get_law("krajewski2024-x16").variables_of(model(n_experts=16, top_k=1, d_expert=512), 1e10).covered

@@ -1,4 +1,4 @@
-"""docs/laws.md is what the code says."""
+"""docs/laws.md is what the code generates."""
 
 from pathlib import Path
 

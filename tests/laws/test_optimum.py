@@ -62,7 +62,7 @@ def test_dense_optimum_equals_the_closed_form(law_id) -> None:
     assert optimum(law, 1e21).values["params_total"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_optimum_at_the_end_of_the_sizes_says_so() -> None:
+def test_an_optimum_at_the_end_of_the_sizes_is_marked() -> None:
     assert optimum(get_law("hoffmann2022"), 1e6).decided_by == ("params_total at the smallest considered (10K)",)
     assert optimum(get_law("hoffmann2022"), 1e24).decided_by == ()
 
@@ -110,7 +110,7 @@ def test_bad_settings_are_refused(law_id, settings, message) -> None:
 def test_no_compute_and_too_little_memory_are_refused() -> None:
     with pytest.raises(InputError, match=r"flops: must be above 0 and at most 1e\+30"):
         optimum(get_law("hoffmann2022"), 0)
-    with pytest.raises(InputError, match="says nothing about memory"):
+    with pytest.raises(InputError, match="has no variable for memory"):
         optimum(get_law("hoffmann2022"), 1e20, max_memory=1e9)
     with pytest.raises(InputError, match="no size fits"):
         optimum(get_law("ludziejewski2025"), 1e20, max_memory=1.0)

@@ -68,3 +68,13 @@ def test_autocast_keeps_the_loss_in_fp32() -> None:
 def test_unknown_reduction() -> None:
     with pytest.raises(InputError, match="reduction: must be one of mean, sum, none"):
         linear_cross_entropy(*problem(), reduction="average")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("wrong", [16, 10**9, -1, -99])
+def test_a_target_out_of_range_is_one_line(reduction: str, wrong: int) -> None:
+    """The compiled kernel would write beyond its row, and take any negative target for an ignored one."""
+    hidden, weight, targets = problem()
+    targets[20] = wrong
+    with pytest.raises(InputError, match=f"targets: must be 0 to 15, or -100 to be ignored; got {wrong}"):
+        linear_cross_entropy(hidden.requires_grad_(), weight, targets, reduction=reduction)

@@ -167,3 +167,15 @@ def test_dispatch_is_resolved_to_a_name() -> None:
     narrow = config({**MOE, "d_expert": 12})
     assert resolve_dispatch(narrow, "cuda", torch.bfloat16) == "padded"
     assert isinstance(build_model(config()), LanguageModel)
+
+
+@pytest.mark.parametrize("moe", [None, {"n_experts": 4, "top_k": 1, "d_expert": 8, "router": "hash"}])
+@pytest.mark.parametrize("wrong", [64, -1])
+def test_an_id_beyond_the_vocabulary_is_one_line(moe: dict[str, Any] | None, wrong: int) -> None:
+    shape = {"vocab_size": 64, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
+    model = build_model(ModelConfig.parse({**shape, "moe": moe} if moe else shape), seed=0)
+    tokens = torch.tensor([[1, 2, wrong, 3]])
+    with pytest.raises(InputError, match=f"tokens: must be 0 to 63, got {wrong}"):
+        model(tokens)
+    with pytest.raises(InputError, match="targets: must be 0 to 63, or -100 to be ignored; got 64"):
+        model.loss(torch.zeros_like(tokens), torch.tensor([[1, 2, 64, 3]]))

@@ -1,4 +1,4 @@
-"""Dense rivals of equal size, comparisons, and the runs to train next."""
+"""Dense baselines of equal size, comparisons, and the runs to train next."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ JOINT = get_law("ludziejewski2025")
 
 
 @pytest.mark.parametrize("preset", ["mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "gpt-oss-120b"])
-def test_the_rival_is_dense_and_as_large(preset: str) -> None:
+def test_the_baseline_is_dense_and_as_large(preset: str) -> None:
     moe = load_preset(preset)
     dense = dense_baseline(moe)
     assert dense.moe is None
@@ -26,7 +26,7 @@ def test_the_rival_is_dense_and_as_large(preset: str) -> None:
     assert 0.4 < (dense.d_model / dense.n_layers) / (moe.d_model / moe.n_layers) < 2.5
 
 
-def test_tiny_rivals_too(tiny: Space) -> None:
+def test_tiny_baselines_too(tiny: Space) -> None:
     result = plan(Budget(flops=5e12), [JOINT], tiny, top=5)
     designs = [design for design in result.candidates if design.is_moe]
     assert designs
@@ -54,7 +54,7 @@ def test_a_comparison_adds_up(tiny: Space, fits: list[FittedLaw]) -> None:
     dense, moe = strict_pair(design, tiny.seq_len)
     result = compare_designs([("moe", moe), ("dense", dense)], fits, seq_len=tiny.seq_len, extrapolate=True)
     check_equal(result.sides, ["params", "flops", "unique_tokens"], tolerance=0.02)
-    with pytest.raises(InputError, match="--equal tokens: the designs differ"):
+    with pytest.raises(InputError, match="equal tokens: the designs differ"):
         check_equal(result.sides, ["tokens"])
     gap = result.differences[0]["ludziejewski2025"]
     values = [side.loss["ludziejewski2025"].value for side in result.sides]
@@ -75,7 +75,7 @@ def test_the_next_runs_lower_the_regret(tiny: Space, fits: list[FittedLaw]) -> N
     assert len({str(run.candidate.config) for run in chosen.runs}) == 3
 
 
-def test_the_next_run_is_one_that_tells_the_truths_apart() -> None:
+def test_the_next_run_distinguishes_the_possible_truths() -> None:
     """Two possible truths, two decisions: only a run on which the truths differ is worth training."""
     truth = np.array([[1.0, 2.0]] * 50 + [[2.0, 1.0]] * 50)
     runs = np.log(np.stack([np.full(100, 3.0), np.repeat([3.0, 3.3], 50), np.full(100, 2.5)], axis=1))
@@ -85,16 +85,16 @@ def test_the_next_run_is_one_that_tells_the_truths_apart() -> None:
     assert left[0] < 0.01
 
 
-def test_runs_dearer_than_the_plan_are_refused(tiny: Space, fits: list[FittedLaw]) -> None:
+def test_runs_of_more_compute_than_the_plan_are_refused(tiny: Space, fits: list[FittedLaw]) -> None:
     budget = Budget(flops=5e12)
     for each in (5.1e12, 1e300, 0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="flops_each: must be above 0 and at most the plan's own compute, 5T, got"):
             next_runs(budget, fits, tiny, count=2, flops_each=each)
     assert next_runs(budget, fits, tiny, count=1, flops_each=5e12).warnings == ()
-    told = next_runs(budget, fits, tiny, count=2, flops_each=3e12)
-    assert len(told.warnings) == 1
-    assert told.warnings[0].startswith("these runs together cost 6T FLOPs, more than the plan's own compute (5T)")
-    assert told.to_dict()["warnings"] == list(told.warnings)
+    found = next_runs(budget, fits, tiny, count=2, flops_each=3e12)
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith("these runs together cost 6T FLOPs, more than the plan's own compute (5T)")
+    assert found.to_dict()["warnings"] == list(found.warnings)
     with pytest.raises(InputError, match="next_runs: must be 1 to 100, got 101"):
         next_runs(budget, fits, tiny, count=101)
 
@@ -104,9 +104,9 @@ def test_next_runs_need_a_fit(tiny: Space) -> None:
         next_runs(Budget(flops=5e12), [JOINT], tiny)
 
 
-def test_a_dense_model_has_no_rival_to_derive() -> None:
+def test_the_baseline_of_a_dense_model_is_as_large() -> None:
     model = ModelConfig(
         vocab_size=512, d_model=64, n_layers=2, n_heads=4, n_kv_heads=4, head_dim=16, d_ff=192, tie_embeddings=True
     )
-    twin = dense_baseline(model)
-    assert count_parameters(twin).params_total == pytest.approx(count_parameters(model).params_total, rel=0.02)
+    baseline = dense_baseline(model)
+    assert count_parameters(baseline).params_total == pytest.approx(count_parameters(model).params_total, rel=0.02)

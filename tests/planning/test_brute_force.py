@@ -1,4 +1,4 @@
-"""The planner against loops: every design built, counted and judged one at a time."""
+"""The planner against loops: every design built, counted and evaluated one at a time."""
 
 import itertools
 import math
@@ -53,7 +53,7 @@ def all_configs(space: Space) -> list[ModelConfig]:
     return found
 
 
-def judged(space: Space, budget: Budget, law: Any) -> list[tuple[float, str]]:
+def evaluated(space: Space, budget: Budget, law: Any) -> list[tuple[float, str]]:
     """(loss, config) of every design that fits, best first."""
     rows = []
     for config in all_configs(space):
@@ -89,7 +89,7 @@ def test_the_ranking_equals_brute_force(tiny: Space, limits: dict[str, float]) -
     budget = Budget.parse({"flops": 3e12, **limits})
     lattice = enumerate_designs(tiny)
     ranking = search(lattice, budget, predictors_of([JOINT]))
-    expected = judged(tiny, budget, JOINT)
+    expected = evaluated(tiny, budget, JOINT)
     assert len(lattice) == len(all_configs(tiny))
     found = [(float(ranking.score[i]), str(ranking.feasible.lattice.config(i).to_dict())) for i in ranking.order]
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-12)
@@ -98,7 +98,7 @@ def test_the_ranking_equals_brute_force(tiny: Space, limits: dict[str, float]) -
 
 def test_the_plan_recommends_the_brute_force_optimum(tiny: Space) -> None:
     budget = Budget(flops=3e12, max_params=400_000)
-    expected = judged(tiny, budget, JOINT)
+    expected = evaluated(tiny, budget, JOINT)
     result = plan(budget, [JOINT], tiny)
     best = result.best.loss["ludziejewski2025"].value
     # The recommendation may be another of the designs that are one to the law, half a per cent apart in its inputs.

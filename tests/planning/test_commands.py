@@ -57,9 +57,9 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "requests in flight" in run(capsys, "serving", "llama3-8b", "--hardware", "l40s")[1]
     words = ("serving", "llama3-8b", "--hardware", "h100", "--gpus")
     assert json.loads(run(capsys, *words, "8", "--json")[1])["warnings"] == []
-    told = json.loads(run(capsys, *words, "1024", "--json")[1])["warnings"]
-    assert len(told) == 1
-    assert told[0].startswith("tensor parallel over 1,024 devices but 8 KV heads")
+    warnings = json.loads(run(capsys, *words, "1024", "--json")[1])["warnings"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("tensor parallel over 1,024 devices but 8 KV heads")
     assert "note: tensor parallel over" in run(capsys, *words, "1024")[1]
     tables = tmp_path / "t.yaml"
     tables.write_text("prefill: {1: {1: 0.1, 2: 0.2}}\ndecode: {1: {1: 0.02, 64: 0.03}}\n")
@@ -74,7 +74,7 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "note: decode at a batch of" in run(capsys, *words)[1]
     for flag in (("--tpot", "5ms"), ("--ttft", "1s"), ("--batch", "3"), ("--imbalance", "2")):
         code, _, err = run(capsys, *words, *flag)
-        assert (code, err.startswith(f"error: {flag[0]}: is for the roofline")) == (2, True)
+        assert (code, err.startswith(f"error: {flag[0][2:]}: is for the roofline")) == (2, True)
 
 
 def test_serving_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_plan_with_a_fit(capsys: pytest.CaptureFixture[str], space_file: str, fi
     assert len(value["candidates"]) == 3
     assert value["candidates"][0]["regret_compute"]["high"] >= 0
     text = run(capsys, *words, "--top", "3")[1]
-    assert "cannot be told apart" in text
+    assert "this one included, are near-equal" in " ".join(text.split())
     assert "probability that the best MoE beats the best dense" in " ".join(text.split())
     code, out, _ = run(capsys, *words, "--next-runs", "2", "--flops-each", "1e12", "--json")
     assert code == 0
@@ -116,26 +116,26 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21", "--json")
     sides = json.loads(out)["designs"]
     assert code == 0
-    assert [side["name"] for side in sides] == ["olmoe-1b-7b", "strict reuse", "loose reuse", "dense rival"]
+    assert [side["name"] for side in sides] == ["olmoe-1b-7b", "strict reuse", "loose reuse", "dense baseline"]
     assert sides[1]["unique_tokens"] == sides[3]["tokens"]
     assert sides[2]["epochs"] == pytest.approx(2, rel=1e-3)
-    assert "dense rival" in run(capsys, "compare", "olmoe-1b-7b")[1]
+    assert "dense baseline" in run(capsys, "compare", "olmoe-1b-7b")[1]
     code, out, _ = run(capsys, "compare", "olmoe-1b-7b", "--equal", "params,flops,unique_tokens", "--json")
     sides = json.loads(out)["designs"]
     assert code == 0
-    assert [side["name"] for side in sides] == ["strict reuse", "dense rival"]
+    assert [side["name"] for side in sides] == ["strict reuse", "dense baseline"]
     assert sides[0]["unique_tokens"] == sides[1]["unique_tokens"]
 
 
-def test_compare_says_where_a_prediction_means_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_warns_of_meaningless_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("compare", "mixtral-8x7b", "llama3-8b", "--unique-tokens", "10")
-    told = json.loads(run(capsys, *words, "--json")[1])["warnings"]
-    assert told[0].startswith("mixtral-8x7b: meaningless by ")
-    assert "worse than guessing" in told[0]
-    assert "note: mixtral-8x7b: meaningless by" in run(capsys, *words)[1]
+    warnings = json.loads(run(capsys, *words, "--json")[1])["warnings"]
+    assert warnings[0].startswith("mixtral-8x7b: meaningless by ")
+    assert "worse than guessing" in warnings[0]
+    assert "Warning: mixtral-8x7b: meaningless by" in run(capsys, *words)[1]
     fine = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21")[1]
     assert "meaningless" not in fine
-    assert "* so many times outside the range" in fine
+    assert "* factor outside the range" in fine
 
 
 def test_the_price_of_training_is_shown(capsys: pytest.CaptureFixture[str], space_file: str) -> None:
@@ -186,26 +186,26 @@ BAD = [
     (["serving", "llama3-8b", "--hardware", "h100", "--tables", "missing.yaml"], "latency table: no such file"),
     (["serving", "llama3-8b", "--hardware", "h100", "--prompt", "1e300"], "prompt: input should be less than or equal"),
     (["serving", "llama3-8b", "--hardware", "h100", "--gpus", "1e300"], "gpus: must be above 0 and at most 1e+06"),
-    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "1e300"], "--gpu-price: must be 0 to 1,000,000"),
-    (["compare", "olmoe-1b-7b", "--flops", "1e300"], "--flops: must be above 0 and at most 1e+30"),
-    (["compare", "olmoe-1b-7b", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
-    (["compare", "olmoe-1b-7b", "--unique-tokens", "0"], "--unique-tokens: must be above 0 and at most 1e+18"),
-    (["count", "llama3-8b", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "1e300"], "gpu_price: must be 0 to 1,000,000"),
+    (["compare", "olmoe-1b-7b", "--flops", "1e300"], "flops: must be above 0 and at most 1e+30"),
+    (["compare", "olmoe-1b-7b", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
+    (["compare", "olmoe-1b-7b", "--unique-tokens", "0"], "unique_tokens: must be above 0 and at most 1e+18"),
+    (["count", "llama3-8b", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
     (["laws", "abnar2025", "--optimum", "--flops", "1e300"], "flops: must be above 0 and at most 1e+30"),
     (["laws", "deepseek2024", "--optimum", "--flops", "-1"], "--flops: must be above 0 and at most 1e+30"),
     (
         ["predict", "hoffmann2022", "--config", "llama3-8b", "--tokens", "1e300"],
-        "--tokens: must be above 0 and at most",
+        "tokens: must be above 0 and at most",
     ),
     (["serving", "llama3-8b", "--hardware", "h100", "--tpot", "1us"], "tpot: 0.001 ms cannot be met"),
     (["serving", "llama3-8b", "--hardware", "h100", "--batch", "0"], "batch"),
-    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "--gpu-price"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "gpu_price"),
     (["compare", "llama3-8b"], "is dense; give a second design"),
-    (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "--equal params: the designs differ"),
-    (["compare", "olmoe-1b-7b", "--equal", "tokens"], "the rival derived for one design can equal it in params, flops"),
+    (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "equal params: the designs differ"),
+    (["compare", "olmoe-1b-7b", "--equal", "tokens"], "the dense baseline of one design can equal it in params, flops"),
     (["compare", "olmoe-1b-7b", "--equal", "colour"], "no such quantity 'colour'"),
     (["count", "gpt-5"], "no file, folder or preset"),
-    (["count", "llama3-8b", "--seq-len", "0"], "--seq-len: must be above 0 and at most 1e+09, got 0"),
+    (["count", "llama3-8b", "--seq-len", "0"], "seq_len: must be above 0 and at most 1e+09, got 0"),
 ]
 
 

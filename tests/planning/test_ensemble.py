@@ -1,4 +1,4 @@
-"""Designs that more of the voting laws speak about come first, and fewer votes are said."""
+"""Designs that more members of the ensemble cover come first; missing members are reported."""
 
 from dataclasses import replace
 
@@ -10,46 +10,50 @@ from moelab.fitting import FittedLaw
 from moelab.fitting.fitted import Holdout
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
-from moelab.planning.plan import plan, published_laws
+from moelab.planning.chosen_laws import published_laws
+from moelab.planning.plan import plan
 from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Coverage
 
 SPACE = Space(d_model=(512, 1024), n_layers=(16,), n_experts=(16, 512), top_k=(1, 2), n_shared_experts=(0,))
 
 
-def test_a_design_with_fewer_votes_of_its_kind_never_comes_before_one_with_more() -> None:
+def test_a_design_covered_by_fewer_members_never_precedes_one_of_its_kind_with_more() -> None:
     nan = np.nan
-    lost = np.array([[0.3, 0.1, 0.2, nan], [0.3, nan, 0.2, nan], [0.3, 0.1, nan, 0.0]])
+    excess = np.array([[0.3, 0.1, 0.2, nan], [0.3, nan, 0.2, nan], [0.3, 0.1, nan, 0.0]])
     moe = np.array([True, True, False, True])
-    coverage = Coverage.of(lost, moe)
+    coverage = Coverage.of(excess, moe)
     assert (coverage.needed, coverage.dense, coverage.moe) == (2, 2, 3)
-    score = coverage.score(lost, moe)
+    score = coverage.score(excess, moe)
     assert list(np.argsort(score)) == [2, 0, 1, 3]
     assert score[0] == 0.3
     assert np.isinf(score[3])
-    assert coverage.score(lost[:, 2:3], moe[2:3])[0] == score[2]
+    assert coverage.score(excess[:, 2:3], moe[2:3])[0] == score[2]
 
 
-def test_predictions_that_mean_nothing_are_said_or_refused() -> None:
+def test_meaningless_predictions_are_reported_or_refused() -> None:
     with pytest.raises(InputError, match=r"flops: predictions are meaningless here: .* worse than guessing, ln"):
         plan(Budget(flops=1e12), published_laws(), Space())
     result = plan(Budget(flops=1e27), [get_law("abnar2025")], SPACE)
-    assert any(line.startswith("predictions are meaningless here: every voting law") for line in result.warnings)
+    assert any(
+        line.startswith("predictions are meaningless here: every law of the ensemble") for line in result.warnings
+    )
     fine = plan(Budget(flops=1e20), published_laws(), SPACE)
     assert not any("meaningless" in line for line in fine.warnings)
 
 
-def test_the_winner_has_all_votes_where_a_design_can_have_them() -> None:
+def test_the_best_design_is_covered_by_all_members_where_one_can_be() -> None:
     result = plan(Budget(flops=1e20), published_laws(), SPACE, top=30)
-    assert len(result.voting) == 3
-    votes = [sum(c.loss[law].value is not None for law in result.voting) for c in result.candidates if c.is_moe]
-    assert votes[0] == 3
-    assert votes == sorted(votes, reverse=True)
-    assert not any(line.startswith("the winner has") for line in result.warnings)
-    assert any(line.startswith("the best dense design has 2 of 3 votes (fivefactor2025: ") for line in result.warnings)
+    assert len(result.ensemble) == 3
+    covering = [sum(c.loss[law].value is not None for law in result.ensemble) for c in result.candidates if c.is_moe]
+    assert covering[0] == 3
+    assert covering == sorted(covering, reverse=True)
+    assert not any(line.startswith("the best design is covered by") for line in result.warnings)
+    dense = "the best dense design is covered by 2 of the 3 members of the ensemble (fivefactor2025: "
+    assert any(line.startswith(dense) for line in result.warnings)
 
 
-def test_a_winner_without_all_votes_names_who_is_silent() -> None:
+def test_the_members_that_do_not_cover_the_best_design_are_named() -> None:
     joint, abnar, five = predictors_of([get_law(law) for law in ("ludziejewski2025", "abnar2025", "fivefactor2025")])
     predictors = [
         replace(joint, ranges={**joint.ranges, "expert_ratio": (1.0, 8.0)}),
@@ -58,13 +62,13 @@ def test_a_winner_without_all_votes_names_who_is_silent() -> None:
     ]
     space = SPACE.replace(n_experts=[8, 32], top_k=[1], kinds=["moe"])
     result = plan(Budget(flops=1e20), predictors, space)
-    silent = [law for law in result.voting if result.best.loss[law].value is None]
-    said = [line for line in result.warnings if line.startswith("the winner has 2 of 3 votes")]
-    assert len(result.voting) == 3
-    assert len(silent) == len(said) == 1
-    assert f"({silent[0]}: " in said[0]
-    assert said[0].endswith("no design that fits has all")
-    assert not any(silent[0] in line for line in result.warnings if "held inside" in line)
+    missing = [law for law in result.ensemble if result.best.loss[law].value is None]
+    lines = [line for line in result.warnings if line.startswith("the best design is covered by 2 of the 3 members")]
+    assert len(result.ensemble) == 3
+    assert len(missing) == len(lines) == 1
+    assert f"({missing[0]}: " in lines[0]
+    assert lines[0].endswith("; none is covered by all")
+    assert not any(missing[0] in line for line in result.warnings if "clipped to the fitted range" in line)
 
 
 def test_a_fit_without_a_hold_out_weighs_nothing_beside_one_that_has(tiny: Space, fits: list[FittedLaw]) -> None:
@@ -83,7 +87,7 @@ def test_one_law_needs_no_list(fits: list[FittedLaw]) -> None:
         assert len(predictors_of(law)) == 1  # type: ignore[arg-type]
 
 
-def test_a_law_named_twice_speaks_once(tiny: Space, fits: list[FittedLaw]) -> None:
+def test_a_law_named_twice_is_one_predictor(tiny: Space, fits: list[FittedLaw]) -> None:
     assert [
         predictor.id for predictor in predictors_of([get_law("abnar2025"), "abnar2025", get_law("ludziejewski2025")])
     ] == [
@@ -96,19 +100,19 @@ def test_a_law_named_twice_speaks_once(tiny: Space, fits: list[FittedLaw]) -> No
         "ludziejewski2025",
         "ludziejewski2025#2",
     ]
-    with pytest.raises(InputError, match="no such law 'nobody2020'"):
-        predictors_of(["nobody2020"])
+    with pytest.raises(InputError, match="no such law 'unknown2020'"):
+        predictors_of(["unknown2020"])
 
 
-def test_a_law_that_does_not_see_tokens_is_silent_about_repeated_data() -> None:
+def test_a_law_without_tokens_does_not_apply_to_repeated_data() -> None:
     space = Space(d_model=(1024, 1536, 2048), n_layers=(16, 24), n_experts=(16, 64), top_k=(1,), n_shared_experts=(0,))
     laws = ["clark2022-hash", "ludziejewski2025"]
     fresh = plan(Budget(flops=1e21), laws, space)
-    told = fresh.choices["clark2022-hash"].loss["clark2022-hash"]
-    assert told.value is not None
+    prediction = fresh.choices["clark2022-hash"].loss["clark2022-hash"]
+    assert prediction.value is not None
     again = plan(Budget(flops=1e21, unique_tokens=1e9, max_epochs=300), laws, space)
     assert "clark2022-hash" not in again.choices
-    with pytest.raises(InputError, match="repeated data looks to it like new data"):
+    with pytest.raises(InputError, match="it cannot distinguish repeated data from new data"):
         plan(Budget(flops=1e21, unique_tokens=1e9, max_epochs=125), laws[:1], space)
 
 
@@ -125,7 +129,7 @@ def test_a_law_that_does_not_see_tokens_is_silent_about_repeated_data() -> None:
         ({"flops": 2e13}, "flops: predictions are meaningless here"),
     ],
 )
-def test_a_refusal_blames_what_is_scarce_and_names_a_value_that_works(limits: dict[str, float], message: str) -> None:
+def test_a_refusal_names_the_scarce_limit_and_a_value_that_works(limits: dict[str, float], message: str) -> None:
     with pytest.raises(InputError) as error:
         plan(Budget(**limits), ["ludziejewski2025"], SPACE)
     assert message in str(error.value)

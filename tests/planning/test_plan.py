@@ -1,4 +1,4 @@
-"""What a plan says: uncertainty, limits that bind, several laws, the JSON contract, input that cannot be met."""
+"""The contents of a plan: uncertainty, binding limits, several laws, the JSON contract, input that cannot be met."""
 
 import json
 from typing import Any
@@ -22,21 +22,21 @@ from moelab.planning.search import search
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 
 
-def test_published_laws_rank_by_wasted_compute(tiny: Space) -> None:
+def test_published_laws_rank_by_excess_compute(tiny: Space) -> None:
     space = Space(d_model=(512, 1024, 2048), n_layers=(8, 16, 24), n_experts=(8, 32), top_k=(1, 2))
     result = plan(Budget(flops=1e20), [JOINT, ABNAR], space)
     assert result.p_moe_beats_dense is None
     assert result.best.regret_loss.low is None
     assert result.best.mean_loss is None
-    wasted = [result.best.loss[law].behind_compute for law in result.voting]
+    excess = [result.best.loss[law].behind_compute for law in result.ensemble]
     assert result.best.regret_compute.value == pytest.approx(
-        1 - np.exp(np.mean([np.log1p(-w) for w in wasted])), abs=1e-6
+        1 - np.exp(np.mean([np.log1p(-e) for e in excess])), abs=1e-6
     )
-    for law in result.voting:
+    for law in result.ensemble:
         assert result.choices[law].loss[law].behind_compute == pytest.approx(0, abs=1e-9)
 
 
-def test_wasted_compute_is_the_compute_that_a_laws_optimum_saves() -> None:
+def test_excess_compute_is_the_compute_that_a_laws_optimum_saves() -> None:
     space = Space(d_model=(512, 768, 1024, 1536, 2048), n_layers=tuple(range(8, 33, 2)), n_experts=(8,), top_k=(2,))
     result = plan(Budget(flops=1e20), [JOINT], space)
     dense = result.best_dense
@@ -46,13 +46,13 @@ def test_wasted_compute_is_the_compute_that_a_laws_optimum_saves() -> None:
     assert cheaper.best.loss[JOINT.id].value == pytest.approx(dense.loss[JOINT.id].value, rel=1e-3)
 
 
-def test_a_law_that_cannot_speak_says_so(tiny: Space) -> None:
+def test_a_law_that_does_not_apply_gives_its_reason(tiny: Space) -> None:
     space = Space(d_model=(1024,), n_layers=(16,), n_experts=(16,), top_k=(2,))
     result = plan(Budget(flops=1e20), [JOINT, get_law("krajewski2024"), get_law("hoffmann2022")], space)
     assert result.best.is_moe
     assert "expansion of 64 only" in (result.best.loss["krajewski2024"].not_covered or "")
     assert result.best.loss["hoffmann2022"].value is None
-    assert result.voting == ["ludziejewski2025"]
+    assert result.ensemble == ["ludziejewski2025"]
     with pytest.raises(InputError, match="hoffmann2022: this law describes dense models only"):
         plan(Budget(flops=1e20), [get_law("hoffmann2022")], space.replace(kinds=["moe"]))
     with pytest.raises(InputError, match="predicts leverage"):
@@ -61,7 +61,7 @@ def test_a_law_that_cannot_speak_says_so(tiny: Space) -> None:
         plan(Budget(flops=1e20), [get_law("yun2024")], space)
 
 
-def test_what_binds_and_what_relaxing_buys(tiny: Space) -> None:
+def test_binding_limits_and_the_gain_from_raising_them(tiny: Space) -> None:
     result = plan(Budget(flops=5e13, unique_tokens=1e6, max_epochs=1, max_params=2e5), [JOINT], tiny)
     assert "data" in result.binding
     assert "compute" not in result.binding
@@ -69,16 +69,16 @@ def test_what_binds_and_what_relaxing_buys(tiny: Space) -> None:
     assert result.best.train_flops < 5e13
     freed = plan(Budget(flops=5e13, unique_tokens=1.1e6, max_epochs=1, max_params=2e5), [JOINT], tiny)
     saved = result.best.loss[JOINT.id].value - freed.best.loss[JOINT.id].value
-    assert result.relaxed["data"]["gain_loss"] == pytest.approx(saved, rel=0.05)
+    assert result.sensitivity["data"]["gain_loss"] == pytest.approx(saved, rel=0.05)
 
 
-def test_a_law_of_one_number_of_tokens_says_that_its_window_decides() -> None:
+def test_a_law_of_one_number_of_tokens_reports_that_its_window_binds() -> None:
     law = get_law("clark2022-hash")
     space = Space(d_model=(1024, 1536, 2048), n_layers=(16, 24), n_experts=(16, 64), top_k=(1,), n_shared_experts=(0,))
     result = plan(Budget(flops=1e21), [law], space)
     assert 104e9 <= result.best.tokens <= 162.5e9
     assert "range.clark2022-hash" in result.binding
-    assert any(line.startswith("clark2022-hash would go beyond the fitted range") for line in result.warnings)
+    assert any(line.startswith("clark2022-hash: the optimum lies beyond the fitted range") for line in result.warnings)
 
 
 @settings(max_examples=20, deadline=None)
@@ -106,15 +106,15 @@ def test_the_pareto_front_is_not_beaten(tiny: Space) -> None:
 
 def test_the_recommendation_is_marked_in_the_trade_off(tiny: Space) -> None:
     served = {"hardware": "cpu", "tokens": 1e9, "traffic": {"prompt": 64, "output": 16}}
-    money = {"serving": served, "objective": "lifetime-cost", "target_loss": 8.0}
-    for limits in ({}, {"max_params": 2e5}, {"serving": served}, money):
+    lifetime = {"serving": served, "objective": "lifetime-cost", "target_loss": 8.0}
+    for limits in ({}, {"max_params": 2e5}, {"serving": served}, lifetime):
         result = plan(Budget.parse({"flops": 5e12, **limits}), [JOINT], tiny, top=3)
         rows = pareto_rows(result)
         marked = [row for row in rows if row["recommended"]]
         assert [row["label"] for row in marked] == [result.best.label]
         assert len(rows) - len(result.pareto) in (0, 1)
         assert "ring: recommended" in json.dumps(result.plot("pareto").to_dict())
-    # All train to the same loss, so what is traded is the lifetime's price: the cheapest design is the recommended one.
+    # All train to the same loss, so what is traded is the lifetime cost: the cheapest design is the recommended one.
     assert marked[0]["loss"] == pytest.approx(result.best.cost["lifetime"])
     assert marked[0]["loss"] <= min(row["loss"] for row in rows) * 1.001
 
@@ -145,7 +145,7 @@ def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
     assert 0 <= value["p_moe_beats_dense"] <= 1
     assert isinstance(value["binding"], list)
     assert isinstance(value["warnings"], list)
-    assert result.sentence.startswith("Of ")
+    assert result.sentence.startswith("Train ")
 
 
 def test_utilisation_by_expert_width_can_change_the_choice() -> None:
@@ -161,7 +161,7 @@ def test_utilisation_by_expert_width_can_change_the_choice() -> None:
     assert slow.best.top_k == 1
 
 
-def test_the_dense_rival_has_no_place_among_the_ranked() -> None:
+def test_the_best_dense_design_has_no_rank_in_the_figure() -> None:
     result = plan(Budget(flops=1e20), [JOINT], Space(d_model=(1024,), n_layers=(16,)), top=1)
     assert result.best.is_moe
     labels = [row["label"] for row in candidate_rows(result)]

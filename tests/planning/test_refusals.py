@@ -1,4 +1,4 @@
-"""What cannot be met or means nothing is refused in one line with the limit to blame and a value that works."""
+"""Budgets without a feasible or meaningful plan are refused in one line with the limit and a value that works."""
 
 from time import process_time
 from typing import Any
@@ -66,7 +66,7 @@ def test_the_nearest_value_is_feasible(tiny: Space, field: str) -> None:
         ({"flops": 1e21, "mfu": {"dense": 0.4}}, "mfu: experts: is required"),
     ],
 )
-def test_contradictions_and_absurd_numbers(values: dict[str, Any], message: str) -> None:
+def test_contradictions_and_numbers_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         Budget.parse(values)
     assert message in str(error.value)

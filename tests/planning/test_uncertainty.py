@@ -1,4 +1,4 @@
-"""How sure a choice is: the draws' verdict, what counts as equal, and intervals that hold their values."""
+"""The uncertainty of a choice: statistics of the draws, near-equal designs, and intervals that hold their values."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_an_ensemble_averages_fits_to_the_same_runs(tiny: Space, fits: list[Fitt
     assert mean.value == pytest.approx((3 * values[0] + values[1]) / 4)
     assert mean.low < mean.value < mean.high
     assert set(result.optimum) == {"params_total", "params_active", "n_experts", "granularity", "tokens"}
-    assert result.voting == ["ludziejewski2025", "abnar2025"]
+    assert result.ensemble == ["ludziejewski2025", "abnar2025"]
 
 
 def test_draws_that_give_no_number_are_dropped_and_counted(tiny: Space, fits: list[FittedLaw]) -> None:
@@ -66,7 +66,7 @@ DOCS = {
 
 @pytest.mark.parametrize("flops", [1e14, 1e15])
 def test_no_design_is_listed_twice(flops: float) -> None:
-    """Within half a per cent is not transitive: two of the best may be built as the same twin."""
+    """Equality within half a per cent is not transitive: two of the best may lead to the same design."""
     result = plan(Budget(flops=flops), [JOINT], Space.parse(DOCS), top=20)
     inputs = [JOINT.variables_of(design.config, design.tokens, 128).variables for design in result.candidates]
     for i, first in enumerate(inputs):

@@ -1,4 +1,4 @@
-"""Every figure draws from the tables it documents, says what a table lacks, and keeps the house's hues and shapes."""
+"""Every figure draws from the tables it documents, names what a table lacks, and keeps the house's hues and shapes."""
 
 import functools
 import json
@@ -47,7 +47,7 @@ WORDS = {
     "learning_curves": ["training tokens", "loss (nats per token)", "300K", "dense d64 1.6M", "MoE"],
     "loss_by_size": ["active parameters", "training tokens", "lines: equal tokens", "43K · 8e"],
     "predicted_measured": ["hoffmann2022", "abnar2025", "measured loss", "error", "hollow: fitted · solid: held out"],
-    "holdout_error": ["times the dearest fitted run", "abnar2025", "+1%", "inside the predicted interval"],
+    "holdout_error": ["times the largest fitted run", "abnar2025", "+1%", "inside the predicted interval"],
     "candidates": ["32 experts top-4", "d72", "predicted loss (nats per token)", "abnar2025"],
     "verification": ["recommended", "best dense", "3.060", "3.150"],
     "isoflop": ["1e12 FLOPs", "active parameters", "diamond: optimum"],

@@ -1,5 +1,6 @@
 """The page: whole, escaped, small enough, and without a single address to fetch."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -172,3 +173,35 @@ def test_write_page(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     with pytest.raises(MoelabError, match="cannot"):
         write_page(page, path / "below-a-file" / "report.html")
+
+
+ACTING, SHOWN = "a\u202eb\x1b[31m", r"a\u202eb\x1b[31m"
+"""A mark that reorders text and a terminal's escape sequence, and how they are shown."""
+
+
+def test_control_characters_are_shown_on_the_page() -> None:
+    x = ACTING
+    section = Section(x, [x], [Figure(None, x, x)], [Table([x, "loss"], [[x, 3.0]], x)], [x])
+    page = render_page(Page(x, [x, x], [Fact(x, x, x)], [section, section], [x], {x: x}, [x]))
+    assert not {"\u202e", "\x1b"} & set(page)
+    assert page.count(SHOWN) == 29
+
+
+def test_control_characters_are_shown_in_figures(demo: SimpleNamespace, tmp_path: Path) -> None:
+    chart = figures.verification([{**row, "label": ACTING} for row in demo.FINAL])
+    svg = figures.save_figure(chart, tmp_path / "x.svg").read_text()
+    assert not {"\u202e", "\x1b"} & set(svg)
+    assert SHOWN in svg
+    spec = figures.save_figure(chart, tmp_path / "x.json").read_text()
+    assert not {"\\u202e", "\\u001b"} & set(re.findall(r"(?<!\\)\\u....", spec))
+    assert (
+        json.loads(spec)
+        == json.loads(_specs(render_page(Page("x", ["x"], sections=[Section("x", [], [Figure(chart)])]))))[0]
+    )
+
+
+def _specs(page: str) -> str:
+    """What the page's script reads."""
+    found = re.search(r'<script id="charts" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return found[1]

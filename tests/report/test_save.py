@@ -1,4 +1,4 @@
-"""Figures as files: whole, of the kind their name says, refused by name otherwise."""
+"""Figures as files: whole, of the kind their name asks for, refused by name otherwise."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A run is named by what decides its outcome; its folder is never changed unnoticed; its record is a flat row."""
+"""A run is named by what decides its outcome; its folder never changes unnoticed; its record is a flat row."""
 
 from pathlib import Path
 

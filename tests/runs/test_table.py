@@ -94,10 +94,10 @@ def test_rows_by_condition(table) -> None:
         ("tokens", None, "expected NAME = EXPRESSION, got 'tokens'"),
         ("tokens = ", None, "expected NAME = EXPRESSION"),
         ("2x = k", None, "expected NAME = EXPRESSION"),
-        ("tokens = k +", None, "--let tokens: sql parser error"),
+        ("tokens = k +", None, "--let tokens: the expression breaks off"),
         ("tokens = k; drop", None, "one expression only"),
         (None, "missing > 5", "--where 'missing > 5': unable to find column"),
-        (None, "k ==", "sql parser error"),
+        (None, "k ==", "the expression breaks off"),
         (None, "k > 5", "no rows left by --where"),
         (None, "k > 5B", "write '5B' as a plain number"),
     ],
@@ -107,7 +107,7 @@ def test_bad_expressions_are_refused(let, where, message, table) -> None:
         load_table(table, [let] if let else [], [where] if where else [])
 
 
-def test_the_place_in_the_query_around_a_condition_is_not_told(table) -> None:
+def test_the_place_in_the_query_around_a_condition_is_not_named(table) -> None:
     with pytest.raises(InputError) as caught:
         load_table(table, where=["k <"])
     assert "Column" not in str(caught.value)

@@ -93,7 +93,7 @@ def test_the_batch_is_the_largest_within_the_limit() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(PRESETS[:4]), st.floats(0.02, 0.5), st.floats(1.0, 4.0))
-def test_a_looser_limit_is_never_dearer(preset: str, tpot: float, looser: float) -> None:
+def test_a_looser_limit_is_never_more_expensive(preset: str, tpot: float, looser: float) -> None:
     shape = Shape.of(load_preset(preset))
     tight, loose = (serve(shape, Traffic(tpot=limit, precision="fp8"), H100) for limit in (tpot, tpot * looser))
     assume(tight.feasible[0])

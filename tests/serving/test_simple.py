@@ -77,7 +77,7 @@ def test_a_table_that_falls_by_noise_stays_level_beyond_its_end() -> None:
     assert latency(1e6, 1) == pytest.approx(0.0098)
 
 
-def test_the_answer_says_where_it_lies_beyond_the_table() -> None:
+def test_the_cost_marks_where_it_lies_beyond_the_table() -> None:
     latency = table({1: {1: 0.01, 64: 0.02}})
     cost = serve_simple(
         params_total=10e9, d_model=4096, n_layers=32, prompt=1000, output=200, memory_elements=80e9,

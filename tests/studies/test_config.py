@@ -1,4 +1,4 @@
-"""Grids cross and zip as they say, every run is a valid config, and a bad study is named."""
+"""Grids cross and zip, every run is a valid config, and a bad study is named."""
 
 from typing import Any
 
@@ -97,9 +97,9 @@ def test_empty_lists_are_named(changes: dict[str, Any], message: str) -> None:
         ({"name": ".."}, "name: must name a folder"),
         ({"stages": [{"name": " ", "runs": [{"name": "s"}]}]}, "stages.0.name: must not be empty"),
         ({"base": {**BASE, "parent": {"run": "0123456789abcdef", "step": 3}}}, "base: parent: a study's runs start"),
-        ({"sweep": {"values": [0.1, 0.2, 0.1], "runs": [{"name": "s"}]}}, "sweep: values: 0.1 stands twice"),
-        ({"verify": {"seeds": [0, 0]}}, "verify.seeds: 0 stands twice"),
-        ({"fit": {"laws": ["hoffmann2022", "hoffmann2022"]}}, "fit.laws: hoffmann2022 stands twice"),
+        ({"sweep": {"values": [0.1, 0.2, 0.1], "runs": [{"name": "s"}]}}, "sweep: values: 0.1 appears twice"),
+        ({"verify": {"seeds": [0, 0]}}, "verify.seeds: 0 appears twice"),
+        ({"fit": {"laws": ["hoffmann2022", "hoffmann2022"]}}, "fit.laws: hoffmann2022 appears twice"),
     ],
 )
 def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -115,7 +115,7 @@ def test_a_run_with_a_text_of_its_own_is_refused() -> None:
 
 def test_two_stages_of_one_name_are_refused() -> None:
     stages = [{"name": "first", "runs": [{"name": name}]} for name in "ab"]
-    with pytest.raises(InputError, match="stages: the name 'first' stands twice"):
+    with pytest.raises(InputError, match="stages: the name 'first' appears twice"):
         study({"name": "g"}, stages=stages)
 
 

@@ -1,4 +1,4 @@
-"""Runs that diverge: the others make the study, and where none is left a report says what was tried."""
+"""Runs that diverge: the study continues with the others, and where none is left a report lists what was tried."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,11 +34,11 @@ def text_of(report: Path) -> str:
     return report.read_text(encoding="utf-8")
 
 
-def test_where_all_diverge_a_report_says_where_and_what_to_change(
+def test_where_all_diverge_a_report_shows_where_and_what_to_change(
     study: Callable[..., StudyConfig], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(MoelabError, match=r"study: every run diverged; .*report\.html says where") as error:
+    with pytest.raises(MoelabError, match=r"study: every run diverged; .*report\.html shows where") as error:
         run_study(study(WILD), out, quiet=True)
     assert "\n" not in str(error.value)
     page = text_of(out / "report.html")

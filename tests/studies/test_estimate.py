@@ -1,4 +1,4 @@
-"""A dry run counts exactly, times what it can, says what it guesses, and writes nothing."""
+"""A dry run counts exactly, times what it can, marks what it estimates, and writes nothing."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def test_flops_runs_and_hours_are_counted(plain: dict[str, Any], tmp_path: Path)
 
 
 @pytest.mark.usefixtures("thousand")
-def test_steps_that_wait_for_an_outcome_say_so(plain: dict[str, Any], tmp_path: Path) -> None:
+def test_steps_that_wait_for_an_outcome_are_marked(plain: dict[str, Any], tmp_path: Path) -> None:
     sweep = {"values": [0.01, 0.02, 0.04], "runs": [{"name": "sweep"}]}
     plan = {"fit": {"laws": ["hoffmann2022"]}, "plan": {"flops_times": 4}, "verify": {"strict": True, "seeds": [0, 1]}}
     found = estimate(StudyConfig.parse({**plain, "sweep": sweep, **plan}), tmp_path / "out")
@@ -80,8 +80,8 @@ def test_steps_that_wait_for_an_outcome_say_so(plain: dict[str, Any], tmp_path: 
     assert (first.step.name, first.step.n_runs, first.step.note) == ("sweep", 3, "")
     assert "as if the middle value or first design of sweep had won" in runs.step.note
     assert last.step.n_runs == 8
-    dearest = max(run.flops for run in found.runs)
-    assert last.step.train_flops == pytest.approx(8 * 4 * dearest)
+    largest = max(run.flops for run in found.runs)
+    assert last.step.train_flops == pytest.approx(8 * 4 * largest)
     assert last.seconds is not None
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_several_entries_plan_is_counted_once(plain: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("thousand")
-def test_a_dry_run_says_when_its_disk_lacks_the_text_and_tells_rates_apart(
+def test_a_dry_run_reports_a_disk_without_the_text_and_tells_rates_apart(
     plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limited = estimate(StudyConfig.parse(plain), tmp_path / "out")
@@ -144,7 +144,7 @@ def test_what_this_machine_cannot_train_is_unknown(plain: dict[str, Any], tmp_pa
     assert found.train_flops > 0
 
 
-def test_finished_runs_cost_nothing_and_tell_their_speed(plain: dict[str, Any], tmp_path: Path) -> None:
+def test_finished_runs_cost_nothing_and_give_their_speed(plain: dict[str, Any], tmp_path: Path) -> None:
     study, out = StudyConfig.parse(plain), tmp_path / "out"
     dataset = prepare(PrepareConfig.parse(plain["data"]), out / "data").dataset
     configs = [resolve_run(config, dataset) for config in build_runs(study, list(study.runs), str(out / "data"), {})]

@@ -13,7 +13,8 @@ from moelab.studies import StudyConfig, build_runs
 from moelab.studies.findings import Finding, find_all
 from moelab.studies.findings.mixtures import reached
 from moelab.studies.page_designs import matching_section, stage_section
-from moelab.studies.stages import Trained, choose, seed_noise
+from moelab.studies.seeds import Trained, seed_noise
+from moelab.studies.stages import choose
 
 BASE: dict[str, Any] = {
     "model": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 96},
@@ -88,16 +89,16 @@ def test_the_best_granularity_comes_out_with_its_verdicts() -> None:
     assert "lowest at a granularity of 3" in finding.sentences[0]
     assert "coarse experts (G = 1) lose 0.0" in finding.sentences[0]
     assert "more than seeds explain" in finding.sentences[0]
-    assert "MoE is ahead by 0.196 nats, more than seeds explain" in finding.sentences[1]
+    assert "the best MoE beats its dense baseline by 0.196 nats, more than seeds explain" in finding.sentences[1]
 
 
-def test_an_optimum_beyond_the_runs_is_said() -> None:
+def test_an_optimum_beyond_the_runs_is_reported() -> None:
     finding = find(study(GRANULARITY), lambda c, _: 3 + 0.1 * math.log(c["granularity"]))
     assert "no optimum can be fitted" in finding.sentences[0]
     assert finding.data["4e11 FLOPs"]["optimum"] is None
 
 
-def test_runs_that_diverged_are_left_out_and_told() -> None:
+def test_runs_that_diverged_are_left_out_and_reported() -> None:
     finding = find(study(GRANULARITY), lambda c, r: None if c["granularity"] == 16 else bowl(c, r))
     assert finding.section.warnings == ["2 runs of g diverged and are left out."]
 
@@ -192,7 +193,7 @@ def test_overtraining_compares_serving_at_equal_loss() -> None:
     assert any("do not reach that loss" in sentence for sentence in finding.sentences)
 
 
-def test_mixtures_say_when_dense_is_reached_and_what_leaks() -> None:
+def test_mixtures_report_when_dense_is_reached_and_what_leaks() -> None:
     entry = {"name": "m", "design": "mixture_of_tokens", "group_size": 8, "transition": 0.9, "tokens": 1_000_000}
     value = study(entry)
     losses = {"dense": 3.5, "token choice": 3.3, "mixture": 3.0, "transition": 3.2}
@@ -224,7 +225,7 @@ def test_learning_rates_stand_beside_the_rules() -> None:
     assert "Step Law" in finding.sentences[0]
 
 
-def test_a_ladder_says_what_branching_saved() -> None:
+def test_a_ladder_reports_what_branching_saved() -> None:
     value = study({"name": "l", "design": "ladder", "tokens": [400_000, 800_000, 1_600_000]})
     configs = build_runs(value, value.runs, "data", {})
     branches = [

@@ -1,4 +1,4 @@
-"""Every ready study parses, can be planned, matches its FLOPs within one per cent, and says how it is run."""
+"""Every ready study parses, can be planned, matches its FLOPs within one per cent, and states how it is run."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def test_a_ready_study_is_whole(name: str) -> None:
         assert unique <= (study.data.max_tokens or 0), f"{config.name} would repeat text: {unique:,}"
     for match in match_runs([config for part_name, part in parts.items() if part_name != "sweep" for config in part]):
         if match.group.startswith("iso") and match.column in ("params_total", "tokens_per_param"):
-            continue  # of the nearest real shape; the report says how near
+            continue  # of the nearest real shape; the report shows how near
         bounds = {"train_flops": 0.01, "params_total": 0.02, "activation_rate": 0.07, "params_dense": 0.1}
         assert abs(match.miss) <= bounds[match.column], match
 
@@ -65,7 +65,7 @@ def test_models_for_the_gpu_fit_one_of_80_gb(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_a_ready_study_says_how_it_is_run(name: str) -> None:
+def test_a_ready_study_states_how_it_is_run(name: str) -> None:
     paper, size = name.rsplit("-", 1)
     text = (ROOT / "configs" / "studies" / paper / f"{size}.yaml").read_text(encoding="utf-8")
     head = "\n".join(line for line in text.splitlines() if line.startswith("#"))

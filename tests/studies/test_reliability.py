@@ -74,7 +74,7 @@ def undisturbed(tiny: Tiny) -> dict[str, Any]:
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What is said of a failure: the last line, and no traceback."""
+    """The message of a failure: the last line, and no traceback."""
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
@@ -104,8 +104,8 @@ def test_a_second_call_helps_the_first(tiny: Tiny, undisturbed: dict[str, Any], 
         for record in out.glob("runs/*/record.json"):
             written.setdefault(record, set()).add(record.stat().st_ino)
         time.sleep(0.02)
-    said = [helper.communicate()[1] for helper in helpers]
-    assert [helper.returncode for helper in helpers] == [0, 0], said
+    errors = [helper.communicate()[1] for helper in helpers]
+    assert [helper.returncode for helper in helpers] == [0, 0], errors
     assert kills.outcome(out) == undisturbed
     assert [len(inodes) for inodes in written.values()] == [1] * 4
     assert not list(out.rglob(".*lease*"))
@@ -119,9 +119,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny: Tiny, undisturbed: dict
     code = f"{limit}\nfrom moelab.cli import main\nmain({tiny.command(out)[3:]!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    said = one_line(done)
-    assert "all 4 runs failed" in said
-    assert "cannot write" in said
+    message = one_line(done)
+    assert "all 4 runs failed" in message
+    assert "cannot write" in message
     done = tiny.run(out)
     assert done.returncode == 0, done.stderr
     assert kills.outcome(out) == undisturbed
@@ -135,7 +135,7 @@ def test_an_unwritable_folder_is_one_line(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_damaged_checkpoints_and_edited_configs(tiny: Tiny, undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    """A kill, then the newest checkpoint of every run cut short: the one before it serves, and it is said."""
+    """A kill, then the newest checkpoint of every run cut short: the one before it serves, and a note reports it."""
     out = tmp_path / "out"
     first = tiny.start(out)
     while first.poll() is None and not cut(out, only_look=True):

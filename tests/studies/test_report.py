@@ -1,4 +1,4 @@
-"""The report and the terminal of a study: one row per run, told apart, counted as fitted; a fit that failed is said."""
+"""The report and the terminal of a study: one row per run, told apart, counted as fitted; a failed fit is reported."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,8 +45,8 @@ def test_a_run_of_two_entries_has_one_row_and_runs_of_one_name_are_told_apart(
         ("d8 L1 ff16 0.00256M", "0.02", "0.5"),
         ("d8 L1 ff16 0.00512M", "0.02", "0.02"),
     ]
-    alike = runs_table([pair for pair in outcome.trained if pair[0].labels["group"] == "same"])
-    assert alike.columns[:2] == ["run", "parameters"]
+    same = runs_table([pair for pair in outcome.trained if pair[0].labels["group"] == "same"])
+    assert same.columns[:2] == ["run", "parameters"]
     assert pl.read_csv(tmp_path / "out" / "runs.csv").height == 4
 
 

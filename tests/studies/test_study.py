@@ -123,7 +123,7 @@ def test_the_whole_loop_then_again_then_another_study(write_study: Write, tmp_pa
         run_study(other, out, quiet=True)
 
 
-def test_wrong_names_are_told_before_anything_is_trained(write_study: Write, tmp_path: Path) -> None:
+def test_wrong_names_are_refused_before_anything_is_trained(write_study: Write, tmp_path: Path) -> None:
     study = load_study(str(write_study(1280)))
     wrong = {
         "fit.laws: law: no such law 'bogus'": study.replace(fit={"laws": ["bogus"]}),

@@ -1,4 +1,4 @@
-"""A study whose text cannot be had, or is too short for what its runs are said to see, is refused in one line."""
+"""A study whose text cannot be read, or is too short for its runs, is refused in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_enough_text_is_enough_and_other_runs_may_repeat_it(make: Make) -> None:
         ({"tokenizer": "nosuch.json"}, "study two, data: tokenizer: .*nosuch.json"),
     ],
 )
-def test_text_that_cannot_be_had_is_told_at_once(
+def test_text_that_cannot_be_read_is_refused_at_once(
     make: Make, tmp_path: Path, data: dict[str, Any], message: str
 ) -> None:
     study = make(data)

@@ -1,5 +1,6 @@
 """A tiny run that is killed at a step; the data set and the runs are those of tests/conftest.py."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from moelab.data import Dataset
 from moelab.runs import RunConfig, RunFolder
-from moelab.training import Trainer
+from moelab.training import Trainer, train_run
 from moelab.training.kernels import computed_by
 from moelab.training.log import Tracker, open_log
 
@@ -16,6 +17,20 @@ from moelab.training.log import Tracker, open_log
 def dataset(tiny_dataset: Dataset) -> Dataset:
     """The tiny data set, which `make_run` trains on."""
     return tiny_dataset
+
+
+@pytest.fixture(scope="session")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunConfig], Path]:
+    """A function that trains a run without a break, once for all tests, and returns its folder. Read only."""
+    root = tmp_path_factory.mktemp("undisturbed")
+
+    def train(config: RunConfig) -> Path:
+        folder = root / config.run_id
+        if not (folder / "record.json").exists():
+            train_run(config, root, dataset)
+        return folder
+
+    return train
 
 
 class Killed(Exception):

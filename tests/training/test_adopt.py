@@ -119,6 +119,6 @@ def test_the_command_names_the_run_and_adopts_it(
     with pytest.raises(SystemExit):
         main(["train", str(file), "--out", str(tmp_path / "runs"), "--json"])
     streams = capsys.readouterr()
-    assert f"continue it with moelab train {file} --adopt {parent.run_id}" in streams.err
+    assert f"continue it with moelab train CONFIG --adopt {parent.run_id}" in streams.err
     whole = json.loads(streams.out)
     assert whole["parent_run"] is None

@@ -1,5 +1,6 @@
 """A branched decay equals the same schedule trained from scratch; trunks keep what branches need; misfits are named."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,20 @@ def branch_of(trunk: RunConfig, step: int, **train: Any) -> RunConfig:
 @pytest.mark.parametrize("step", [6, 9])
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
 def test_a_branch_equals_its_schedule_from_scratch(
-    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, step: int, optimizer: str
+    make_run: Any,
+    undisturbed: Any,
+    train_until: Any,
+    dataset: Dataset,
+    tmp_path: Path,
+    model: Any,
+    step: int,
+    optimizer: str,
 ) -> None:
     trunk = make_run(model, optimizer=optimizer, **TRUNK)
     branch = branch_of(trunk, step)
     whole = branch.replace(parent=None)
     assert len({config.run_id for config in (trunk, branch, whole)}) == 3
-    train_run(trunk, tmp_path, dataset)
+    shutil.copytree(undisturbed(trunk), tmp_path / trunk.run_id)
     if step == 9:
         train_until(branch, tmp_path, dataset, 11)
     branched = train_run(branch, tmp_path, dataset)
@@ -98,10 +106,10 @@ def test_the_last_k_are_kept_while_training(make_run: Any, train_until: Any, dat
     ],
 )
 def test_a_branch_that_does_not_continue_is_refused(
-    make_run: Any, dataset: Dataset, tmp_path: Path, change: dict[str, Any], message: str
+    make_run: Any, undisturbed: Any, dataset: Dataset, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     trunk = make_run(**TRUNK)
-    train_run(trunk, tmp_path, dataset)
+    shutil.copytree(undisturbed(trunk), tmp_path / trunk.run_id)
     with pytest.raises(InputError, match=message):
         train_run(branch_of(trunk, 6, **change), tmp_path, dataset)
 

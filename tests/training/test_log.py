@@ -11,8 +11,9 @@ import pytest
 
 from moelab.data import Dataset
 from moelab.errors import InputError
+from moelab.runs import RunFolder
 from moelab.training import train_run
-from moelab.training.log import check_log, logs_step
+from moelab.training.log import check_log, logs_step, open_log
 
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16, "capacity_factor": 1.0}}
 NAMES = {
@@ -59,6 +60,23 @@ def test_wandb_gets_every_number_by_its_name(
     losses = [(step, numbers["eval/loss"]) for step, numbers in rows if "eval/loss" in numbers]
     assert losses == [(row["step"], row["loss"]) for row in record.loss_curve]
     assert [step for step, numbers in rows if "train/loss" in numbers] == [1, 2, 3, 4, 5, 6]
+
+
+def test_names_are_text_in_the_logs(
+    make_run: Any, dataset: Dataset, tmp_path: Path, fake_wandb: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: dict[str, str] = {}
+    writer = SimpleNamespace(add_text=texts.__setitem__, close=lambda: None)
+    fake = SimpleNamespace(SummaryWriter=lambda *_, **__: writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)  # type: ignore[arg-type]
+    config = make_run(tokens=64).replace(name="a\x1b[2J\u202e ``` <b>")
+    folder = RunFolder.create(tmp_path, config)
+    open_log("wandb", folder, config)
+    assert fake_wandb["init"]["name"] == r"a\x1b[2J\u202e ``` <b>"
+    open_log("tensorboard", folder, config)
+    lines = texts["config"].splitlines()
+    assert lines[0] == lines[-1] == "````"
+    assert not {"\u202e", "\x1b"} & set(texts["config"])
 
 
 def test_logging_changes_no_number(make_run: Any, dataset: Dataset, tmp_path: Path, fake_wandb: dict[str, Any]) -> None:

@@ -219,7 +219,7 @@ def test_clipping_limits_the_global_norm() -> None:
     for p in model.parameters():
         p.grad = torch.full_like(p, 3.0)
     count = sum(p.numel() for p in model.parameters())
-    assert optimizer.step(0.0) == pytest.approx(3 * math.sqrt(count), rel=1e-5)
+    assert float(optimizer.step(0.0)) == pytest.approx(3 * math.sqrt(count), rel=1e-5)
 
 
 class TestSchedule:

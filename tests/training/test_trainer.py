@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from moelab.config import load_yaml
-from moelab.data import Dataset, ValidationBatches
+from moelab.data import Dataset, PrepareConfig, ValidationBatches
+from moelab.data.prepare import prepare
 from moelab.errors import InputError, MoelabError
 from moelab.evaluation import evaluate
 from moelab.model import build_model
@@ -47,17 +50,18 @@ def test_the_loss_falls(make_run: Any, dataset: Dataset, tmp_path: Path, model: 
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
 @pytest.mark.parametrize("kills", [[0], [1], [6], [11], [3, 3, 8]])
 def test_killed_and_resumed_equals_undisturbed(
-    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
+    make_run: Any, undisturbed: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
 ) -> None:
     config = make_run(model, optimizer="muon", schedule="wsd", tokens=12 * 64)
-    straight = train_run(config, tmp_path / "a", dataset)
+    whole = undisturbed(config)
+    straight = RunFolder.open(whole).load_record()
     for step in kills:
-        train_until(config, tmp_path / "b", dataset, step)
-    resumed = train_run(config, tmp_path / "b", dataset)
+        train_until(config, tmp_path, dataset, step)
+    resumed = train_run(config, tmp_path, dataset)
     assert resumed.loss == straight.loss
     assert resumed.loss_curve == straight.loss_curve
     assert resumed.train_loss == straight.train_loss
-    one, other = (load_file(tmp_path / x / config.run_id / "model.safetensors") for x in "ab")
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / config.run_id))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -264,3 +268,40 @@ def test_churn_is_logged_from_the_second_evaluation_on(make_run: Any, dataset: D
     assert all({"churn", "churn_top"} <= row.keys() for row in record.routing)
     assert 0 < record.loss_curve[1]["churn"] <= 1
     assert record.row()["routing_churn"] == pytest.approx(record.loss_curve[-1]["churn"])
+
+
+def test_a_flipped_bit_in_the_data_is_refused_before_training(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dataset.folder, tmp_path / "data"))
+    copy, config = Dataset.open(folder), make_run(tokens=2 * 64)
+    path = folder / "train_00000.bin"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"train_00000\.bin was changed: its hash is not the manifest's"):
+        train_run(config, tmp_path / "runs", copy)
+    content[100] ^= 1
+    path.write_bytes(content)
+    assert train_run(config, tmp_path / "runs", copy).status == "finished"
+    assert not copy.verify(always=False)
+
+
+def test_hashing_the_data_anyway_is_no_part_of_the_run(make_run: Any) -> None:
+    assert make_run(verify_data="always").run_id == make_run().run_id
+
+
+def test_a_lossy_tokenizer_is_noted_in_the_record(make_run: Any, tmp_path: Path, write_texts: Any) -> None:
+    from tokenizers import Tokenizer, normalizers
+
+    given = Dataset.open(make_run().data.path)
+    tokenizer = Tokenizer.from_file(str(given.tokenizer_path))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(tmp_path / "lower.json"))
+    texts = write_texts(tmp_path / "texts")
+    for path in texts.iterdir():
+        path.write_text(path.read_text().title())
+    recipe = {"sources": [str(texts)], "tokenizer": str(tmp_path / "lower.json"), "allow_lossy": True}
+    lossy = prepare(PrepareConfig.parse({**recipe, "validation_share": 0.2}), tmp_path / "data").dataset
+    plain = make_run(tokens=2 * 64)
+    config = resolve_run(plain.replace(data={"path": str(lossy.folder)}), lossy)
+    (note,) = train_run(config, tmp_path / "runs", lossy).notes
+    assert re.match(r"data: the tokenizer changed \d+ texts \(texts: .* becomes ", note)

@@ -12,7 +12,7 @@ from moelab.data import Dataset
 from moelab.errors import InputError
 from moelab.evaluation import evaluate, validation_batches
 from moelab.model import leaks
-from moelab.runs import RunConfig
+from moelab.runs import RunConfig, RunFolder
 from moelab.training import load_trained, train_run
 
 MOT = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16, "router": "mixture_of_tokens", "group_size": 2}}
@@ -23,20 +23,27 @@ SWITCH = {"transition": {"at": 0.75}, "tokens": 12 * 64}
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("kills", [[3], [8], [9], [10], [2, 9, 9, 11]])
 def test_resumed_around_the_switch_equals_undisturbed(
-    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, kills: list[int], optimizer: str
+    make_run: Any,
+    undisturbed: Any,
+    train_until: Any,
+    dataset: Dataset,
+    tmp_path: Path,
+    kills: list[int],
+    optimizer: str,
 ) -> None:
     config = make_run(EMIT, optimizer=optimizer, **SWITCH)
     assert config.train.switch_step == 9
-    straight = train_run(config, tmp_path / "a", dataset)
+    whole = undisturbed(config)
+    straight = RunFolder.open(whole).load_record()
     for step in kills:
-        train_until(config, tmp_path / "b", dataset, step)
-    resumed = train_run(config, tmp_path / "b", dataset)
+        train_until(config, tmp_path, dataset, step)
+    resumed = train_run(config, tmp_path, dataset)
     assert (resumed.loss, resumed.train_loss, resumed.loss_curve) == (
         straight.loss,
         straight.train_loss,
         straight.loss_curve,
     )
-    one, other = (load_file(tmp_path / x / config.run_id / "model.safetensors") for x in "ab")
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / config.run_id))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from moelab.architecture.config import ModelConfig
 from moelab.architecture.shape import Shape
+from moelab.notebook import Shown, html_table, short_repr
 
 Numbers = Any
 """An int or float for one model, a NumPy array for a lattice."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParameterCount:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ParameterCount(Shown):
     """Parameters by part. `experts` are the routed ones, `active_experts` those of them that one token uses."""
 
     embedding: Numbers
@@ -73,9 +74,17 @@ class ParameterCount:
             "norm": self.norm,
         }
 
+    def __repr__(self) -> str:
+        sums = ("params_total", "params_active", "params_non_embedding", "params_active_non_embedding")
+        return short_repr(self, **{name: getattr(self, name) for name in sums}, activation_rate=self.activation_rate)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlopCount:
+    def _repr_html_(self) -> str:
+        sums = [("total", self.params_total), ("active", self.params_active)]
+        return html_table(["parameters", ""], [*self.parts.items(), *sums])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FlopCount(Shown):
     """Forward FLOPs per token by part, at one sequence length."""
 
     attention_projections: Numbers
@@ -108,6 +117,13 @@ class FlopCount:
     def train(self) -> Numbers:
         """Training FLOPs per token: forward plus a backward that costs twice as much."""
         return 3 * self.forward
+
+    def __repr__(self) -> str:
+        return short_repr(self, forward=self.forward, train=self.train)
+
+    def _repr_html_(self) -> str:
+        sums = [("forward", self.forward), ("training", self.train)]
+        return html_table(["forward FLOPs per token", ""], [*self.parts.items(), *sums])
 
 
 def count_parameters(model: ModelConfig | Shape) -> ParameterCount:

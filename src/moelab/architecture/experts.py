@@ -150,7 +150,7 @@ class MoEConfig(Config):
 
     @property
     def reference_width(self) -> int:
-        """Width of the dense FFN with the same active size, unless `d_ff_reference` says otherwise."""
+        """`d_ff_reference`, else the width of the dense FFN with the same active size."""
         return self.d_ff_reference or self.top_k * self.d_expert + self.d_shared
 
     @property

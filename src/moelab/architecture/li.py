@@ -6,15 +6,24 @@ SwiGLU and full multi-head attention; N_a has beta for mu; training FLOPs a toke
 M = 3 (2 N_a + 4 d seq n_layers) and C = M D. Our exact counts add norms, routers and the head.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moelab.architecture.config import ModelConfig
-from moelab.architecture.experts import MoEConfig
+from moelab.architecture.shape import Shape
 from moelab.errors import InputError
+from moelab.quantities import check_at_most
+
+Array = NDArray[Any]
+MAX_DEPTH = 160
+MOST_PARAMS = 1e18
+"""More parameters would overflow a whole number of 64 bits."""
 
 ALPHA, ZETA, MU = 8 / 3, 88.0, 22.0
-"""A usual SwiGLU width, and the ratios that won there."""
+"""The usual SwiGLU width, and the best ratios in that paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,22 +50,27 @@ def li_size(model: ModelConfig, seq_len: int) -> LiSize:
         raise InputError("li: the formulas hold for SwiGLU and full multi-head attention only")
     if model.n_heads * model.head_dim != model.d_model:
         raise InputError("li: the formulas hold where n_heads x head_dim = d_model")
-    d, moe, dense_layers = model.d_model, model.moe, model.n_layers - model.n_moe_layers
-    active = moe.d_shared + moe.top_k * moe.d_expert if moe else 0
-    total = moe.d_shared + moe.n_experts * moe.d_expert if moe else 0
-    common = 4 * d * d * model.n_layers + 3 * d * model.d_ff * dense_layers
-    params = common + 3 * d * total * model.n_moe_layers
-    params_active = common + 3 * d * active * model.n_moe_layers
+    params, params_active, beta, mu = _counts(Shape.of(model))
     return LiSize(
-        alpha=model.d_ff / d,
-        beta=active / d,
-        mu=total / d,
-        zeta=d / model.n_layers,
+        alpha=model.d_ff / model.d_model,
+        beta=beta,
+        mu=mu,
+        zeta=model.d_model / model.n_layers,
         params=params,
         params_active=params_active,
         activation_rate=params_active / params,
-        flops_per_token=3 * (2 * params_active + 4 * d * seq_len * model.n_layers),
+        flops_per_token=3 * (2 * params_active + 4 * model.d_model * seq_len * model.n_layers),
     )
+
+
+def _counts(shape: Shape) -> tuple[Any, Any, Any, Any]:
+    """N, N_a, beta and mu of one shape, or of many as arrays."""
+    d, layers, moe_layers = shape.d_model, shape.n_layers, shape.n_moe_layers
+    active = shape.d_shared + shape.top_k * shape.d_expert
+    total = shape.d_shared + shape.n_experts * shape.d_expert
+    common = 4 * d * d * layers + 3 * d * shape.d_ff * (layers - moe_layers)
+    params, params_active = (common + 3 * d * width * moe_layers for width in (total, active))
+    return params, params_active, active / d, total / d
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,86 +98,81 @@ def li_solve(
 ) -> LiSolution:
     """Given N (without vocabulary), r_a and C, the architecture and D by the paper's rules.
 
-    For every depth, the width follows from zeta (in multiples of `head_dim`); the active part then fixes K d_expert,
-    with d_shared = K d_expert and leading dense layers ("1dense+SE"), and experts fill up N. Of all depths the nearest
-    to N and r_a with zeta and mu (22) near theirs is taken. Raises InputError where none comes within 5 %.
+    For every depth, the width follows from zeta (in multiples of `head_dim`). The active part then fixes K d_expert,
+    with d_shared = K d_expert and leading dense layers ("1dense+SE"), and the number of experts follows from N. The
+    result is the nearest to N and r_a, with zeta and mu (22) near theirs. Raises InputError where none is within 5 %.
     """
     if not 0 < activation_rate < 1:
         raise InputError(f"activation_rate: must lie between 0 and 1, got {activation_rate}")
-    if params <= 0 or flops <= 0 or top_k < 1:
-        raise InputError("params, flops, top_k: must be positive")
-    rules = _Rules(params, activation_rate, top_k, n_dense_layers, alpha, head_dim, d_expert_step, vocab_size)
-    best: tuple[float, ModelConfig] | None = None
-    for depth in range(n_dense_layers + 1, 161):
-        for heads in _heads_near(zeta * depth, head_dim):
-            config = rules.build(depth, heads * head_dim)
-            if config is None:
-                continue
-            size = li_size(config, seq_len)
-            off = abs(math.log(size.params / params)) + abs(math.log(size.activation_rate / activation_rate))
-            off += 0.1 * abs(math.log(size.zeta / zeta)) + 0.1 * abs(math.log(size.mu / MU))
-            if best is None or off < best[0]:
-                best = off, config
-    if best is None:
+    check_at_most(params, MOST_PARAMS, "params")
+    if flops <= 0 or top_k < 1:
+        raise InputError("flops, top_k: must be positive")
+    depth = np.arange(n_dense_layers + 1, MAX_DEPTH + 1)[:, None]
+    heads = np.maximum(np.round(zeta * depth / head_dim).astype(np.int64) + np.arange(-1, 2), 1)
+    shape, exists = _shapes(
+        depth,
+        heads * head_dim,
+        params,
+        activation_rate,
+        top_k=top_k,
+        n_dense=n_dense_layers,
+        alpha=alpha,
+        step=d_expert_step,
+        head_dim=head_dim,
+        vocab_size=vocab_size,
+    )
+    if not exists.any():
         raise InputError(
             f"li: no architecture has {params:.4g} parameters at an activation rate of {activation_rate:g}"
         )
-    size = li_size(best[1], seq_len)
+    total, active, _, mu = _counts(shape)
+    with np.errstate(all="ignore"):
+        off = np.abs(np.log(total / params)) + np.abs(np.log(active / total / activation_rate))
+        off += 0.1 * np.abs(np.log(shape.d_model / depth / zeta)) + 0.1 * np.abs(np.log(mu / MU))
+    best = np.unravel_index(np.argmin(np.where(exists, off, np.inf)), off.shape)
+    config = shape.take(best).config(normalize_gates=False)
+    size = li_size(config, seq_len)
     if abs(size.params / params - 1) > 0.05 or abs(size.activation_rate / activation_rate - 1) > 0.05:
         raise InputError(
             f"li: the nearest architecture has {size.params:.4g} parameters at a rate of {size.activation_rate:.3f}; "
             "change top_k, alpha or zeta"
         )
-    return LiSolution(config=best[1], size=size, tokens=size.tokens(flops))
+    return LiSolution(config=config, size=size, tokens=size.tokens(flops))
 
 
-def _heads_near(width: float, head_dim: int) -> range:
-    near = max(1, round(width / head_dim))
-    return range(max(1, near - 1), near + 2)
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """What every depth and width has in common."""
-
-    params: float
-    rate: float
-    top_k: int
-    leading: int
-    alpha: float
-    head_dim: int
-    step: int
-    vocab_size: int
-
-    def build(self, depth: int, d: int) -> ModelConfig | None:
-        """The architecture of this depth and width with about these parameters; None where its experts would vanish."""
-        d_ff = round(self.alpha * d / self.step) * self.step
-        common = 4 * d * d * depth + 3 * d * d_ff * self.leading
-        per_width = 3 * d * (depth - self.leading)
-        active, total = (self.rate * self.params - common) / per_width, (self.params - common) / per_width
-        d_expert = int(active / (2 * self.top_k) / self.step + 0.5) * self.step
-        if d_expert < self.step:
-            return None
-        shared = self.top_k * d_expert
-        experts = round((total - shared) / d_expert)
-        if experts <= self.top_k:
-            return None
-        heads = d // self.head_dim
-        return ModelConfig(
-            vocab_size=self.vocab_size,
-            d_model=d,
-            n_layers=depth,
-            n_heads=heads,
-            n_kv_heads=heads,
-            head_dim=self.head_dim,
-            d_ff=d_ff if self.leading else 0,
-            n_dense_layers=self.leading,
-            moe=MoEConfig(
-                n_experts=experts,
-                top_k=self.top_k,
-                d_expert=d_expert,
-                n_shared_experts=1,
-                d_shared=shared,
-                normalize_gates=False,
-            ),
-        )
+def _shapes(
+    depth: Array,
+    d: Array,
+    params: float,
+    rate: float,
+    *,
+    top_k: int,
+    n_dense: int,
+    alpha: float,
+    step: int,
+    head_dim: int,
+    vocab_size: int,
+) -> tuple[Shape, Array]:
+    """Shapes of these depths (L, 1) and widths (L, 3) with about these parameters, and which have enough experts."""
+    depth = np.broadcast_to(depth, d.shape)
+    d_ff = np.round(alpha * d / step).astype(np.int64) * step
+    common = 4 * d * d * depth + 3 * d * d_ff * n_dense
+    per_width = 3 * d * (depth - n_dense)
+    active, total = (rate * params - common) / per_width, (params - common) / per_width
+    d_expert = np.floor(active / (2 * top_k) / step + 0.5).astype(np.int64) * step
+    exists = d_expert >= step
+    n_experts = np.round((total - top_k * d_expert) / np.where(exists, d_expert, 1)).astype(np.int64)
+    exists &= n_experts > top_k
+    return Shape.of_widths(
+        d,
+        depth,
+        d_ff,
+        vocab_size=vocab_size,
+        head_dim=head_dim,
+        n_dense_layers=n_dense,
+        n_experts=np.where(exists, n_experts, 0),
+        top_k=top_k,
+        d_expert=d_expert,
+        n_shared_experts=1,
+        d_shared=top_k * d_expert,
+    ), exists

@@ -6,6 +6,7 @@ from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import Numbers, count_parameters
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
+from moelab.notebook import Shown
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 """Bytes of one number, without the scales that low precisions store beside it (about 1-6 % more)."""
@@ -14,8 +15,8 @@ OPTIMIZER_STATES = {"adamw": 2, "muon": 1, "sgd": 0}
 """Numbers kept per parameter; Muon keeps one for hidden matrices (AdamW's two for the rest are ignored here)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingMemory:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TrainingMemory(Shown):
     """Bytes of training state over all devices; activations depend on the batch and are left out."""
 
     weights: Numbers

@@ -4,12 +4,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moelab.architecture.config import ModelConfig
 from moelab.architecture.transition import token_choice_config
 from moelab.config import load_yaml
 from moelab.errors import InputError
+from moelab.yaml_reader import parse_yaml
 
 PRESETS = ("mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-120b", "llama3-8b")
 
@@ -21,7 +20,7 @@ def load_preset(name: str) -> ModelConfig:
     if name not in PRESETS:
         raise InputError(f"preset: no such preset {name!r}; known: {', '.join(PRESETS)}")
     text = files("moelab.architecture").joinpath(f"presets/{name}.yaml").read_text(encoding="utf-8")
-    return ModelConfig.parse(yaml.safe_load(text), name)
+    return ModelConfig.parse(parse_yaml(text, name), name)
 
 
 def load_model(config: str | Path) -> ModelConfig:

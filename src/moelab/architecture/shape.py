@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture.config import ModelConfig
+from moelab.architecture.config import Activation, ModelConfig
 from moelab.architecture.experts import UNLEARNED, MoEConfig
 
 Integers = int | NDArray[np.int64]
@@ -85,19 +85,95 @@ class Shape:
             n_kv_heads=config.n_kv_heads,
             head_dim=config.head_dim,
             d_ff=config.d_ff,
-            ffn_matrices=3 if config.activation == "swiglu" else 2,
-            tied=int(config.tie_embeddings),
-            qk_norm_head=int(config.qk_norm == "head"),
-            qk_norm_full=int(config.qk_norm == "full"),
-            attention_bias=int(config.attention_bias),
             attention_sinks=int(config.attention_sinks),
             **sizes,
+            **_flags(config.activation, config.qk_norm, config.tie_embeddings, config.attention_bias),
+        )
+
+    @classmethod
+    def of_widths(
+        cls,
+        d_model: Integers,
+        n_layers: Integers,
+        d_ff: Integers,
+        *,
+        vocab_size: int,
+        head_dim: Integers,
+        heads_per_kv: Integers = 1,
+        activation: str = "swiglu",
+        qk_norm: str = "head",
+        tie_embeddings: bool = True,
+        attention_bias: bool = False,
+        n_dense_layers: Integers | None = None,
+        **experts: Integers,
+    ) -> "Shape":
+        """Shapes from widths and depths that broadcast; `heads_per_kv` must divide d_model / head_dim.
+
+        With `n_dense_layers` given, all further layers are MoE, with `experts`: n_experts, top_k, d_expert,
+        n_shared_experts, d_shared. Where n_experts is 0 there are no MoE layers.
+        """
+        n_heads = d_model // head_dim
+        if n_dense_layers is not None:
+            experts["n_moe_layers"] = (experts["n_experts"] > 0) * (n_layers - n_dense_layers)
+        return cls(
+            vocab_size=vocab_size,
+            d_model=d_model,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            n_kv_heads=n_heads // heads_per_kv,
+            head_dim=head_dim,
+            d_ff=d_ff,
+            **experts,
+            **_flags(activation, qk_norm, tie_embeddings, attention_bias),
+        )
+
+    def config(self, *, activation: Activation = "swiglu", normalize_gates: bool | None = None) -> ModelConfig:
+        """The architecture of one row of `of_widths`, with token-choice routing.
+
+        `normalize_gates` None: yes, except with top_k 1. Raises InputError where the sizes do not fit together.
+        """
+        moe, n_dense = None, 0
+        if self.n_moe_layers:
+            n_dense = int(self.n_layers - self.n_moe_layers)
+            moe = MoEConfig(
+                n_experts=int(self.n_experts),
+                top_k=int(self.top_k),
+                d_expert=int(self.d_expert),
+                n_shared_experts=int(self.n_shared_experts),
+                d_shared=int(self.d_shared),
+                normalize_gates=bool(self.top_k > 1) if normalize_gates is None else normalize_gates,
+            )
+        return ModelConfig(
+            vocab_size=int(self.vocab_size),
+            d_model=int(self.d_model),
+            n_layers=int(self.n_layers),
+            n_heads=int(self.n_heads),
+            n_kv_heads=int(self.n_kv_heads),
+            head_dim=int(self.head_dim),
+            d_ff=int(self.d_ff) if moe is None or n_dense else 0,
+            n_dense_layers=n_dense,
+            moe=moe,
+            activation=activation,
+            qk_norm="head" if self.qk_norm_head else "full" if self.qk_norm_full else "none",
+            tie_embeddings=bool(self.tied),
+            attention_bias=bool(self.attention_bias),
         )
 
     def take(self, index: Any) -> "Shape":
         """The rows `index` of a lattice (fields that are plain integers stay as they are)."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Shape(**{name: value[index] if np.ndim(value) else value for name, value in values.items()})
+
+
+def _flags(activation: str, qk_norm: str, tie_embeddings: bool, attention_bias: bool) -> dict[str, int]:
+    """What the options of a backbone add to its parameters, as numbers."""
+    return {
+        "ffn_matrices": 3 if activation == "swiglu" else 2,
+        "tied": int(tie_embeddings),
+        "qk_norm_head": int(qk_norm == "head"),
+        "qk_norm_full": int(qk_norm == "full"),
+        "attention_bias": int(attention_bias),
+    }
 
 
 def _router_sizes(moe: MoEConfig) -> dict[str, int]:

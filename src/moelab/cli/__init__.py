@@ -6,12 +6,14 @@ A command's file imports typer alone and loads the rest when it runs, so `moelab
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from moelab.cli.help import Command, Group, settings
+from moelab.cli.interrupt import CODE, Interrupted
 from moelab.errors import InputError, MoelabError
+from moelab.printable import printable
 
 # typer carries its own copy of click in some versions; its exceptions are reached through what typer exports.
 _UsageError: Any = typer.BadParameter.__base__
@@ -37,7 +39,7 @@ COMMANDS = (
 """Sub-commands in the order `moelab --help` lists them; `count` lives in `moelab.cli.count:command`."""
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(Group):
     """Imports a command's file when that command is first asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -50,19 +52,31 @@ class _LazyGroup(TyperGroup):
         if hasattr(module, "app"):
             return typer.main.get_command(module.app)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name=cmd_name)(module.command)
+        single.command(name=cmd_name, cls=Command)(module.command)
         return typer.main.get_command(single)
 
 
-# Plain help: rich would double the time that --help takes.
-app = typer.Typer(cls=_LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from moelab.version import __version__
+
+        print(__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure; goes anywhere.")] = False,
+) -> None:
     """moelab: which Mixture-of-Experts model should we train?
 
-    Every command takes --help and --json; --debug shows the traceback of a failure.
+    Every command takes -h or --help, and --json for machines.
     """
 
 
@@ -70,33 +84,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 fine, 1 failure, 2 bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    if words == ["--version"]:
-        from moelab.version import __version__
-
-        print(__version__)
-        raise SystemExit(0)
     raise SystemExit(_run([word for word in words if word != "--debug"], debug))
 
 
 def _run(words: list[str], debug: bool) -> int:
     try:
-        result = app(args=words, prog_name="moelab", standalone_mode=False)
+        result = app(args=words, prog_name="moelab", standalone_mode=False, **settings())
+        if result == CODE:  # typer's answer to Ctrl-C outside of a command's own work
+            raise Interrupted
         return result if isinstance(result, int) else 0
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.ctx.get_help(), file=sys.stderr)
             return 2
-        return _complain(error.format_message(), 2)
+        return _complain(_usage(error), 2)
     except typer.Exit as error:
         return error.exit_code
-    except typer.Abort:
-        return _complain("interrupted", 1)
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
+        what = f"interrupted: {stopped}" if str(stopped) else "interrupted"
+        print(" ".join(what.split()), file=sys.stderr)
+        return CODE
     except (InputError, MoelabError) as error:
         if debug:
             raise
         return _complain(str(error), 2 if isinstance(error, InputError) else 1)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 1)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -107,5 +118,11 @@ def _run(words: list[str], debug: bool) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return code
+
+
+def _usage(error: Any) -> str:
+    """Typer's message, with the nearest option for an unknown one."""
+    near = getattr(error, "possibilities", None)
+    return f"{error.message}; did you mean {near[0]}?" if near else str(error.format_message())

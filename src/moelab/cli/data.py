@@ -5,16 +5,26 @@ from typing import Annotated, Any
 
 import typer
 
+from moelab.cli.help import Command, Group
+
 app = typer.Typer(
-    name="data", no_args_is_help=True, add_completion=False, help="Prepare text for training, and look at it."
+    name="data",
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Prepare text for training, and look at it.",
 )
 
 
-@app.command("prepare")
+@app.command("prepare", cls=Command)
 def prepare_command(
     source: Annotated[
         list[str] | None,
-        typer.Option(help="default, wheels, a folder, a .txt/.jsonl/.parquet file, or hf:NAME; repeat to mix."),
+        typer.Option(help="default, wheels, a folder, a .txt/.jsonl/.json/.parquet file, or hf:NAME; repeat to mix."),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name of a source, once for each --source; by default the file's.")
     ] = None,
     vocab_size: Annotated[
         str | None, typer.Option(help="Tokens in the trained tokenizer, at least 257; default 4096.")
@@ -22,13 +32,26 @@ def prepare_command(
     tokenizer: Annotated[
         str | None, typer.Option(help="A byte-level tokenizer.json or tiktoken rank file to use instead.")
     ] = None,
+    end_of_text: Annotated[
+        str | None, typer.Option(help="Token of --tokenizer that ends a document, where it has a name of its own.")
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="How a rank file splits text: gpt2, cl100k, o200k or a regular expression; by size."),
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Folder to write; data/SOURCE-VOCABULARY by default.")] = None,
     max_tokens: Annotated[
         str | None, typer.Option(help="Most training tokens, such as 8M; the mixture stays the same.")
     ] = None,
     validation_share: Annotated[float, typer.Option(help="Share of each source held out, by document.")] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the held-out documents and the order.")] = 0,
-    text_field: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
+    text_field: Annotated[
+        str, typer.Option("--text-field", "--text-column", help="Field or column that holds the text.")
+    ] = "text",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and count rows that cannot be used.")] = False,
+    allow_lossy: Annotated[
+        bool, typer.Option("--allow-lossy", help="Take a --tokenizer that changes the text; recorded.")
+    ] = False,
     cache: Annotated[str | None, typer.Option(help="Folder for downloaded archives.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace data prepared otherwise.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
@@ -43,7 +66,7 @@ def prepare_command(
     from moelab.cli.output import print_json, print_line
     from moelab.data import PrepareConfig
     from moelab.data.prepare import OtherData, prepare
-    from moelab.data.progress import rich_report, silent
+    from moelab.data.progress import no_report, rich_report
     from moelab.errors import InputError
 
     if tokenizer is not None and vocab_size is not None:
@@ -56,13 +79,18 @@ def prepare_command(
         "seed": seed,
         "validation_share": validation_share,
         "text_field": text_field,
+        "names": name,
+        "end_of_text": end_of_text,
+        "pattern": pattern,
+        "skip_bad": skip_bad,
+        "allow_lossy": allow_lossy,
     }
     config = PrepareConfig.parse({key: value for key, value in fields.items() if value is not None})
     folder = out or _default_folder(config.sources[0], tokenizer, config.vocab_size)
     began = time.perf_counter()
     options: dict[str, Any] = {"cache": Path(cache) if cache else None, "force": force}
     try:
-        with nullcontext(silent) if as_json else rich_report() as report:
+        with nullcontext(no_report) if as_json else rich_report() as report:
             result = prepare(config, folder, report=report, **options)
     except OtherData as error:
         raise InputError(f"{error}, or --force to replace it") from None
@@ -74,7 +102,7 @@ def prepare_command(
     print_line(f"{'Reused' if result.reused else 'Prepared'} {result.dataset.folder} in {seconds:.1f} s")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show_command(
     folder: Annotated[str, typer.Argument(help="A prepared folder.")],
     verify: Annotated[bool, typer.Option("--verify", help="Check the hash of every file.")] = False,
@@ -94,6 +122,26 @@ def show_command(
     _print(dataset)
     if verify:
         print_line("Every file has the hash in the manifest.")
+
+
+@app.command("verify")
+def verify_command(
+    folder: Annotated[str, typer.Argument(help="A prepared folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Hash every file of a prepared folder and look for token ids beyond its vocabulary. Training does so by itself,
+    once for each change of the files; this does it anyway.
+
+    Example: moelab data verify data/quickstart
+    """
+    from moelab.cli.output import print_json, print_line
+    from moelab.data import Dataset
+
+    dataset = Dataset.open(folder, verify=True)
+    if as_json:
+        print_json({**_summary(dataset), "verified": True})
+        return
+    print_line(f"{dataset.folder}: every file has the hash in the manifest, every token id is within the vocabulary.")
 
 
 def _default_folder(source: str, tokenizer: str | None, vocab_size: int) -> str:
@@ -117,6 +165,7 @@ def _summary(dataset: Any) -> dict[str, Any]:
         "duplicates_dropped": manifest.duplicates_dropped,
         "bytes_on_disk": sum(path.stat().st_size for path in files),
         "sources": [source.to_dict() for source in manifest.sources],
+        "lossy": None if manifest.lossy is None else manifest.lossy.to_dict(),
     }
 
 
@@ -125,6 +174,7 @@ def _print(dataset: Any) -> None:
     from moelab.quantities import format_bytes, format_number
 
     manifest = dataset.manifest
+    left_out: list[str] = []
     columns = ("source", "tokens", "text", "held out", "licence of the text")
     rows = [
         (
@@ -136,6 +186,10 @@ def _print(dataset: Any) -> None:
         )
         for source in manifest.sources
     ]
+    for source in manifest.sources:
+        for count, what in ((source.files_left_out, "files"), (source.rows_left_out, "bad rows")):
+            if count:
+                left_out.append(f"{source.name}: {count:,} {what} left out")
     whole = manifest.total("train")
     held = format_number(manifest.total("validation").tokens)
     rows.append(("all", format_number(whole.tokens), format_bytes(whole.bytes), held, ""))
@@ -144,3 +198,7 @@ def _print(dataset: Any) -> None:
         f"{whole.documents:,} documents, vocabulary {manifest.vocab_size:,}, {manifest.bytes_per_token:.2f} bytes per "
         f"token, {format_bytes(_summary(dataset)['bytes_on_disk'])} on disk, manifest {manifest.manifest_hash[:12]}"
     )
+    for line in left_out:
+        print_line(line)
+    for note in dataset.notes():
+        print_line(f"Warning: {note}")

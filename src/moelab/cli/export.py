@@ -22,20 +22,11 @@ def command(
 
     Example: moelab export runs/3f2a... --to hf --out my-model
     """
-    from moelab.errors import InputError
-
-    if to not in ("hf", "gguf"):
-        raise InputError(f"--to: expected hf or gguf, got {to!r}")
-    from moelab.cli.inputs import open_run
     from moelab.cli.output import print_json, print_line
-    from moelab.export import export_gguf, export_hugging_face, open_source
     from moelab.export.card import check_text
+    from moelab.export.export_run import export_run
 
-    source = open_source(run, *open_run(run, data))
-    default = f"{source.run_id}-hf" if to == "hf" else f"{source.run_id}-{dtype}.gguf"
-    target = out or Path("exports") / default
-    export = export_hugging_face if to == "hf" else export_gguf
-    done = export(source, target, dtype=dtype, force=force, check=check)
+    done = export_run(run, to, out, dtype=dtype, check=check, force=force, data=data)
     if as_json:
         print_json(done.to_dict())
         return

@@ -12,15 +12,15 @@ def command(
     runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
     law: Annotated[list[str], typer.Option("--law", help="A law's id, or all; repeatable.")],
     let: Annotated[
-        list[str] | None, typer.Option(help="Add a column: NAME = SQL expression; names with spaces in double quotes.")
+        list[str] | None, typer.Option(help="Add a column: NAME = expression; names with spaces in double quotes.")
     ] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this SQL condition holds.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this condition holds.")] = None,
     loss: Annotated[str | None, typer.Option(help="Column to fit; default: loss.")] = None,
     fix: Annotated[list[str] | None, typer.Option(help="Hold a coefficient: NAME=VALUE.")] = None,
-    share: Annotated[list[str] | None, typer.Option(help="Make coefficients one number: NAME,NAME.")] = None,
+    share: Annotated[list[str] | None, typer.Option(help="Fit coefficients as one number: NAME,NAME.")] = None,
     holdout: Annotated[
         float | None,
-        typer.Option(help="Share of the dearest runs to hold out; 0 for none; default 0.2 where possible."),
+        typer.Option(help="Share of the largest-compute runs to hold out; 0 for none; default 0.2 where possible."),
     ] = None,
     holdout_by: Annotated[str | None, typer.Option(help="Leave out each value of this column in turn.")] = None,
     holdout_where: Annotated[str | None, typer.Option(help="Hold out the rows for which this holds.")] = None,
@@ -41,7 +41,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Fit laws to a table of runs and say how far to trust them.
+    """Fit laws to a table of runs, with intervals and held-out error.
 
     Example: moelab fit runs.csv --law all --let 'tokens = "Training FLOP" / (6 * "Model Size")' --out fit.json
     """
@@ -112,19 +112,10 @@ def _known(name: str) -> str:
 
 def _print(result: "Comparison", table: Any) -> None:
     from moelab.cli.output import print_line, print_table
+    from moelab.fitting.compare import SCORES
 
     for fitted in result.fits.values():
-        rows = []
-        for name in fitted.law.coefficients:
-            value = fitted.interval(name)
-            marks = [
-                word
-                for word, holds in (("held", name in fitted.held), ("at a bound", name in fitted.at_bound))
-                if holds
-            ]
-            rows.append(
-                (name, _number(value["value"]), _number(value["low"]), _number(value["high"]), ", ".join(marks))
-            )
+        rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
         print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
         if fitted.interval_rel is not None:
             print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
@@ -135,10 +126,7 @@ def _print(result: "Comparison", table: Any) -> None:
         for note in fitted.notes:
             print_line(f"note: {note}")
         print_line()
-    print_table(
-        ["law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "reach", "weight"],
-        [_score(name, result) for name in result.fits],
-    )
+    print_table(SCORES, result.rows())
     noise = next(iter(result.fits.values())).seed_noise
     if noise is not None:
         print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")
@@ -148,19 +136,8 @@ def _print(result: "Comparison", table: Any) -> None:
         _print_disagreement(result, table)
 
 
-def _score(name: str, result: "Comparison") -> tuple[str, ...]:
-    fitted = result.fits[name]
-    head = (name, f"{fitted.in_sample['mean_abs_rel']:.2%}")
-    held = fitted.holdout
-    if held is None:
-        return (*head, "-", "-", "-", "-", f"{result.weights[name]:.2f}")
-    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
-    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
-    return (*head, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach, f"{result.weights[name]:.2f}")
-
-
 def _print_disagreement(result: "Comparison", table: Any) -> None:
-    """Where the laws differ most, among the table's own runs and ten times beyond them."""
+    """The designs for which the laws differ most, among the table's runs and at ten times their size and data."""
     from moelab.cli.output import print_line, print_table
 
     for where, rows in (("among these runs", table), ("ten times beyond in size and data", beyond(table))):
@@ -174,7 +151,7 @@ def _print_disagreement(result: "Comparison", table: Any) -> None:
 
 
 def beyond(table: Any, factor: float = 10.0) -> Any:
-    """The table with parameters and tokens multiplied, everything else as it is."""
+    """The table with parameters and tokens multiplied by `factor`, all other columns unchanged."""
     import polars as pl
 
     grown = [name for name in table.columns if name.startswith("params_") or name in ("tokens", "unique_tokens")]

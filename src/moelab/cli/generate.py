@@ -32,23 +32,24 @@ def command(
 
     Example: moelab generate runs/3f2a... --prompt "Fellow citizens" --max-new-tokens 50
     """
+    import sys
     import time
 
-    from moelab.cli.inputs import open_run
     from moelab.cli.output import print_json
-    from moelab.data import load_tokenizer
     from moelab.data.tokenizer import encode
     from moelab.errors import InputError
     from moelab.model.generate import generate
     from moelab.model.moe import decodes_as_trained
+    from moelab.printable import printable
+    from moelab.training.open import open_run
 
     prompt = prompt or ([""] if from_start else [])
     if not prompt:
         raise InputError("--prompt: is required, or --from-start")
     if any("\ud800" <= letter <= "\udfff" for text in prompt for letter in text):
         raise InputError("--prompt: is not UTF-8 text")
-    _, model, dataset = open_run(run, data)
-    tokenizer = load_tokenizer(dataset.tokenizer_path)
+    _, _, model, dataset = open_run(run, data)
+    tokenizer = dataset.load_tokenizer()
     end = dataset.manifest.end_of_text
     prompts = [
         [end, *ids] if from_start or not text else list(ids)
@@ -77,4 +78,5 @@ def command(
         print_json({"texts": rows, "seconds": seconds, "seed": seed, "temperature": temperature})
         return
     for text, more in zip(prompt, texts, strict=True):
-        print(text + more)
+        # A terminal obeys what a file keeps: there, control characters are shown.
+        print(printable(text + more, keep="\n\t") if sys.stdout.isatty() else text + more)

@@ -10,8 +10,8 @@ def command(
     x: Annotated[str, typer.Option("--x", help="Axis, such as activation_rate, params_total or granularity.")],
     log: Annotated[bool, typer.Option("--log", help="Parabola in the logarithm of the axis.")] = False,
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
-    let: Annotated[list[str] | None, typer.Option(help="Add a column: NAME = SQL expression.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this SQL condition holds.")] = None,
+    let: Annotated[list[str] | None, typer.Option(help="Add a column: NAME = expression.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this condition holds.")] = None,
     draws: Annotated[
         int | None, typer.Option(help="Draws for the interval; default: 1000 parabolas, 100 surfaces.")
     ] = None,

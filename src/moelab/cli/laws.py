@@ -96,7 +96,7 @@ def _rule_json(rule: "Rule") -> dict[str, Any]:
 
 
 def _covers(law: "Law") -> str:
-    return " + ".join(word for word, holds in (("dense", law.covers_dense), ("MoE", law.covers_moe)) if holds)
+    return " + ".join(kind for kind, covered in (("dense", law.covers_dense), ("MoE", law.covers_moe)) if covered)
 
 
 def _print_catalogue(laws: "list[Law]", rules: "list[Rule]") -> None:
@@ -225,7 +225,7 @@ def _print_optimum(law: "Law", flops: float, best: "Optimum") -> None:
     print_table([f"{law.id} at {flops:.4g} FLOPs", ""], [*rows, (law.kind, f"{best.loss:.4f}")])
     print_line(f"compute in the law's own convention: {law.flops}")
     for bound in best.decided_by:
-        print_line(f"decided by a bound: {bound}")
+        print_line(f"limited by: {bound}")
     if best.extrapolation is None:
         print_line("the fitted range is not known")
     elif best.extrapolation > 0:

@@ -28,8 +28,10 @@ def command(
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
     from moelab.evaluation.leaks import Leak, certify
+    from moelab.runs.find import find_design
     from moelab.runs.folder import WEIGHTS
 
+    config = find_design(config)
     model = load_model(config)
     if count_parameters(model).params_total > 2e8:
         raise InputError(

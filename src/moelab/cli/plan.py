@@ -1,4 +1,4 @@
-"""`moelab plan`: the best architectures under compute, memory, data and serving, and how sure that is."""
+"""`moelab plan`: the best architectures under limits of compute, memory, data and serving, with the uncertainty."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ def command(
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
     context: Annotated[str | None, typer.Option(help="Tokens in the KV cache of --max-memory.")] = None,
     max_tokens: Annotated[str | None, typer.Option(help="Limit on training tokens.")] = None,
-    unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens there are.")] = None,
+    unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens available.")] = None,
     max_epochs: Annotated[str | None, typer.Option(help="How often they may be repeated (4).")] = None,
     serve_tokens: Annotated[str | None, typer.Option(help="Tokens to serve in all, prompt + output.")] = None,
     pay_serving: Annotated[bool, typer.Option(help="--flops also pays for serving --serve-tokens.")] = False,
@@ -35,7 +35,8 @@ def command(
     gpu_price: Annotated[str | None, typer.Option(help="US dollars per serving device and hour.")] = None,
     max_price: Annotated[float | None, typer.Option(help="Limit in dollars per million tokens served.")] = None,
     price_like_experts: Annotated[
-        int | None, typer.Option(help="Serve no dearer than the best design with this many experts (1: dense).")
+        int | None,
+        typer.Option(help="Serve at no more than the price of the best design of so many experts (1: dense)."),
     ] = None,
     objective: Annotated[str, typer.Option(help="loss, serving-cost or lifetime-cost.")] = "loss",
     target_loss: Annotated[str | None, typer.Option(help="For the costs: the loss to reach.")] = None,
@@ -46,7 +47,7 @@ def command(
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     space: Annotated[str | None, typer.Option(help="YAML describing the architectures to search.")] = None,
     seq_len: Annotated[str | None, typer.Option(help="Context at which FLOPs are counted (4096).")] = None,
-    next_runs: Annotated[int | None, typer.Option(help="Name this many runs that would settle the choice.")] = None,
+    next_runs: Annotated[int | None, typer.Option(help="Print this many runs to train next instead.")] = None,
     flops_each: Annotated[
         str | None, typer.Option(help="Compute of each such run (a hundredth of the plan's).")
     ] = None,
@@ -56,7 +57,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Find the best architectures under a budget, with every law's word and the uncertainty.
+    """Find the best architectures under a budget, with every law's prediction and the uncertainty.
 
     Example: moelab plan --flops 1e21 --max-params 10B --unique-tokens 300B --hardware h100 --tpot 50ms
     """
@@ -64,6 +65,7 @@ def command(
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
+    from moelab.planning.chosen_laws import laws_of
     from moelab.planning.plan import plan
 
     serving = {
@@ -118,7 +120,7 @@ def command(
     if not 1 <= top <= 1000:
         raise InputError(f"--top: must be 1 to 1000, got {top}")
     check_output(plot, "--plot", FIGURES)
-    laws, where = laws_named(law or ["all"]), _space(space, seq_len)
+    laws, where = laws_of(law or None), _space(space, seq_len)
     if next_runs is not None:
         _next(budget, laws, where, next_runs, flops_each, json)
         return
@@ -159,24 +161,6 @@ def _mfu(text: str) -> Any:
     return load_yaml(text, "mfu") if Path(text).suffix in (".yaml", ".yml") else text
 
 
-def laws_named(names: list[str]) -> list[Any]:
-    from pathlib import Path
-
-    from moelab.fitting import load_fits
-    from moelab.laws import get_law
-    from moelab.planning.plan import published_laws
-
-    found: list[Any] = []
-    for name in names:
-        if name == "all":
-            found += published_laws()
-        elif Path(name).suffix == ".json" or Path(name).is_file():
-            found += load_fits(name).values()
-        else:
-            found.append(get_law(name))
-    return found
-
-
 def _space(path: str | None, seq_len: str | None) -> Any:
     from moelab.planning import Space
 
@@ -197,4 +181,4 @@ def _next(budget: "Budget", laws: list[Any], space: Any, count: int, flops_each:
         return
     print_next_runs(chosen)
     if each is None:
-        print_line("Each at a hundredth of the plan's compute; --flops-each sets another.")
+        print_line("Each run has a hundredth of the plan's compute; --flops-each sets another.")

@@ -1,4 +1,4 @@
-"""How `moelab plan` prints: the answer with its tables, and the runs to train next."""
+"""The tables of `moelab plan`: the plan, and the runs to train next."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,91 +8,74 @@ if TYPE_CHECKING:
 
 
 def print_plan(result: "Plan") -> None:
-    """The answer in words, its candidates, every law's word about the first, and what to beware of."""
+    """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
     from moelab.quantities import format_number
 
     print_line(result.sentence)
     print_line()
-    shown = [(f"{rank}", design) for rank, design in enumerate(result.candidates, 1)]
-    if result.best_dense is not None and all(design.is_moe for design in result.candidates):
-        shown.append(("dense", result.best_dense))
-    columns = _columns(result)
-    print_table(["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown])
+    print_table(*result.table())
     print_line()
-    rows = [
-        (law, *_words(result.best.loss[law]), _choice(result.choices.get(law)))
-        for law in sorted(result.best.loss, key=lambda name: name not in result.voting)
-    ]
-    print_table(["law (voting first)", "loss of 1.", "behind its optimum", "outside its range", "its own choice"], rows)
+    _print_laws(result)
     print_line()
     if result.optimum:
-        ends = [
-            (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
-            if interval.low is not None
-            else (name, format_number(interval.value), "undetermined", "by the law")
-            for name, interval in result.optimum.items()
-        ]
-        print_table(["where the optimum lies", "chosen", "p10", "p90"], ends)
+        _print_optimum(result)
         print_line()
-    for name, gain in result.relaxed.items():
-        worth = gain.get("gain_cost", gain.get("gain_compute"))
-        what = "of the money" if "gain_cost" in gain else "more compute"
-        if worth is not None and (name != "compute" or "gain_cost" in gain):
-            print_line(f"10 % more {name} is worth {worth:.1%} {what}")
-    if result.best.learning_rate:
-        best = result.best
+    for name, gain in result.sensitivity.items():
+        saving = gain.get("gain_cost", gain.get("gain_compute"))
+        what = "of the cost" if "gain_cost" in gain else "more compute"
+        if saving is not None and (name != "compute" or "gain_cost" in gain):
+            print_line(f"10 % more {name} is worth {saving:.1%} {what}")
+    best = result.best
+    if best.learning_rate:
         print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
     for line in result.warnings:
-        print_line(f"note: {line}")
+        print_line(f"Warning: {line}")
 
 
-def _columns(result: "Plan") -> dict[str, Any]:
-    """Column title -> how a candidate fills it."""
-    from moelab.quantities import format_bytes, format_number
+def _print_laws(result: "Plan") -> None:
+    """Every law's prediction for the recommended design, and its own optimum; laws of the ensemble first."""
+    from moelab.cli.output import print_table
 
-    columns: dict[str, Any] = {
-        "active / total": lambda c: f"{format_number(c.params_active)} / {format_number(c.params_total)}",
-        "experts": lambda c: c.experts,
-        "layers x width": lambda c: f"{c.config.n_layers} x {c.config.d_model}",
-        "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
-    }
-    if result.best.mean_loss is not None:
-        columns["loss"] = lambda c: f"{c.mean_loss.value:.3f}{_range(c.mean_loss)}" if c.mean_loss else "-"
-    wasted = "money wasted" if result.budget.objective != "loss" else "compute wasted"
-    columns[wasted] = lambda c: f"{c.regret_compute.value:.1%}{_range(c.regret_compute, 100)}"
-    columns["memory"] = lambda c: format_bytes(c.memory_bytes)
-    if result.best.serving is not None:
-        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
-    if result.best.cost is not None and result.budget.train_hardware is not None:
-        columns["$ training"] = lambda c: format_number(c.cost["train"])
-    if result.best.cost is not None and "lifetime" in result.best.cost:
-        columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"])
-    return columns
+    rows = [
+        (law, *_law_cells(result.best.loss[law]), _own_optimum(result.choices.get(law)))
+        for law in sorted(result.best.loss, key=lambda name: name not in result.ensemble)
+    ]
+    columns = ("loss of design 1", "excess over own optimum", "outside fitted range", "own optimum")
+    print_table(["law (ensemble first)", *columns], rows)
 
 
-def _words(prediction: Any) -> tuple[str, str, str]:
+def _print_optimum(result: "Plan") -> None:
+    """The location of the optimum by property, with its interval."""
+    from moelab.cli.output import print_table
+    from moelab.quantities import format_number
+
+    rows = [
+        (name, *(format_number(end) for end in (interval.value, interval.low, interval.high)))
+        if interval.low is not None
+        else (name, format_number(interval.value), "undetermined", "by these laws")
+        for name, interval in result.optimum.items()
+    ]
+    print_table(["location of the optimum", "design 1", "p10", "p90"], rows)
+
+
+def _law_cells(prediction: Any) -> tuple[str, str, str]:
+    """A law's loss of a design, its excess compute over the law's own optimum, and the distance from its range."""
+    from moelab.planning.plan_table import range_text
+
     if prediction.value is None:
         return "not covered", prediction.not_covered, ""
     far = prediction.extrapolation
     outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.3g} times"
-    return f"{prediction.value:.3f}{_range(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
+    return f"{prediction.value:.3f}{range_text(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
 
 
-def _choice(design: Any) -> str:
-    return "-" if design is None else f"{design.label}"
-
-
-def _range(interval: Any, scale: int = 1) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    if scale == 100:
-        return f" [{interval.low:.0%}, {interval.high:.0%}]"
-    return f" [{interval.low:.3f}, {interval.high:.3f}]"
+def _own_optimum(design: Any) -> str:
+    return "-" if design is None else str(design.label)
 
 
 def print_next_runs(chosen: "NextRuns") -> None:
-    """Runs in the order they should be trained, with the regret that each leaves."""
+    """Runs in the order of training, with the expected regret after each."""
     from moelab.cli.output import print_line, print_table
     from moelab.quantities import format_number
 
@@ -111,4 +94,4 @@ def print_next_runs(chosen: "NextRuns") -> None:
         ],
     )
     for line in chosen.warnings:
-        print_line(f"note: {line}")
+        print_line(f"Warning: {line}")

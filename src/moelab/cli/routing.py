@@ -8,7 +8,7 @@ import typer
 from moelab.cli.outputs import FIGURES, check_output
 
 _WORTH = 1.1
-"""Kinds and sources that are taken less often than this, against at random, are left out."""
+"""Kinds and sources that are taken less often than this, against at random, are not listed."""
 
 
 def command(
@@ -21,16 +21,16 @@ def command(
 ) -> None:
     """Which tokens, kinds of token and sources each expert takes on held-out text, and which experts work together.
 
-    Numbers after an x are how many times more often than at random.
+    A number after an x is the frequency over that of a random choice.
 
     Example: moelab routing runs/3f2a... --out experts.svg
     """
     check_output(out, "--out", FIGURES)
-    from moelab.cli.inputs import open_run
     from moelab.cli.output import print_json
     from moelab.evaluation.specialisation import measure
+    from moelab.training.open import open_run
 
-    config, model, dataset = open_run(run, data)
+    _, config, model, dataset = open_run(run, data)
     train = config.train
     rows = train.micro_batch or train.local_batch_size
     found = measure(model, dataset, seq_len=train.seq_len, max_tokens=max(tokens, train.seq_len), trained_rows=rows)

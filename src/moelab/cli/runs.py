@@ -8,6 +8,7 @@ import typer
 from moelab.quantities import format_number
 
 SHOWN = (
+    "run_id",
     "name",
     "status",
     "kind",
@@ -35,7 +36,7 @@ def command(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Columns, separated by commas, or `all`; --json and --out give all unless told otherwise."),
+        typer.Option(help="Columns, separated by commas, or `all`; without it, --json and --out give all."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table: .csv, .parquet or .jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,

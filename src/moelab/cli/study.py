@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moelab.printable import printable, warn
+
 if TYPE_CHECKING:
     from moelab.studies.estimate import Estimate
     from moelab.studies.outcome import StudyOutcome
@@ -13,9 +15,9 @@ if TYPE_CHECKING:
 def command(
     study: Annotated[str, typer.Argument(help="A study YAML, or the name of a ready study.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The study's folder; default studies/NAME.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: as many as there are cores for.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: as many as the cores allow.")] = 0,
     executor: Annotated[
-        str | None, typer.Option(help="Who trains: local, ray or slurm; default: what the study says, else local.")
+        str | None, typer.Option(help="Executor: local, ray or slurm; default: the study's, else local.")
     ] = None,
     executor_option: Annotated[
         list[str] | None,
@@ -24,11 +26,12 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, FLOPs, hours and disk; train nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:
     """Prepare the text, train the runs, fit the laws, plan, train the recommendation, and write report.html.
 
-    Called again it goes on where it stopped, and a call beside a running one helps it; a finished study is only read.
+    A repeated call continues where the last one stopped. A second call beside a running one shares its work. A finished
+    study is only read.
 
     Example: moelab study quickstart --out studies/quickstart --dry-run
     """
@@ -41,7 +44,7 @@ def command(
     if dry_run:
         from moelab.studies.estimate import estimate
 
-        found = estimate(config, folder, workers=workers, say=None if as_json else _say)
+        found = estimate(config, folder, workers=workers, report=None if as_json else _print_progress)
         if as_json:
             print_json(found.to_dict())
         else:
@@ -53,15 +56,15 @@ def command(
     else:
         _print_outcome(outcome)
     for reason in outcome.unfitted:
-        typer.echo(f"warning: {reason}", err=True)
+        warn(reason)
     if outcome.failed:
         from moelab.errors import MoelabError
 
         raise MoelabError(f"study: {len(outcome.failed)} runs failed and were left out; call again to retry them")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def _print_progress(text: str) -> None:
+    typer.echo(printable(text), err=True)
 
 
 def _print_outcome(outcome: "StudyOutcome") -> None:
@@ -73,7 +76,7 @@ def _print_outcome(outcome: "StudyOutcome") -> None:
         print_line(sentence)
     print_line()
     for warning in outcome.warnings:
-        print_line(f"Mind: {warning}")
+        print_line(f"Warning: {warning}")
     print_line(f"Report: {outcome.folder.report} ({format_seconds(outcome.seconds)})")
 
 

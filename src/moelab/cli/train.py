@@ -1,7 +1,5 @@
 """`moelab train`: one run, from a YAML file to a run folder."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,32 +33,21 @@ def command(
     Several processes: --processes 2, or torchrun --nproc-per-node 8 -m moelab train CONFIG on one or more machines.
     """
     from moelab.cli.output import print_json, print_line
-    from moelab.config import load_yaml, override
-    from moelab.data import Dataset
-    from moelab.runs import RunConfig
-    from moelab.training import adopt as adopting
-    from moelab.training import resolve_run, train_run
-    from moelab.training.display import follow
-    from moelab.training.log import check_log
-    from moelab.training.parallel import join, leave, started_by_torchrun
+    from moelab.runs.load_run import read_run_config
 
-    tracker = check_log(log) if log else None
-    started, rank = started_by_torchrun(), int(os.environ.get("RANK", "0"))
-    assign = [*(assign or []), *([f"train.processes={processes or started}"] if processes or started else [])]
-    run = RunConfig.parse(override(load_yaml(config), assign), str(config))
-    dataset = Dataset.open(run.data.path)
-    run = resolve_run(run, dataset, root=out)
-    if adopt is not None:
-        run = adopting.adopt(run, out, adopt, hold=rank == 0)
-    elif started is None:
-        for kin in adopting.find_kin(run, out):
-            print(f"note: {kin}; continue it with moelab train {config} --adopt {kin.run_id}", file=sys.stderr)
-    main = True if started is None else join(run.train.device).main
-    try:
-        with follow(run, quiet=as_json or not main) as watch:
-            record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch, log=tracker)
-    finally:
-        leave()
+    changes = [*(assign or []), *([] if processes is None else [f"train.processes={processes}"])]
+    run = read_run_config(config, changes, out)  # what is wrong with it is reported before torch is imported
+    from moelab.training.train import train_here
+
+    run, record, main = train_here(
+        run,
+        out,
+        processes=processes,
+        checkpoint_seconds=checkpoint_seconds,
+        log=log,
+        quiet=as_json,
+        adopt=adopt,
+    )
     if not main:
         return
     diverged = record.status == "diverged"

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from moelab.data.progress import Report, silent
+from moelab.data.progress import Report, no_report
 from moelab.errors import MoelabError
 from moelab.files import make_folder, sha256_file
 
@@ -91,7 +91,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moelab" / "archives"
 
 
-def fetch_all(packages: Sequence[Package], cache: Path, report: Report = silent) -> dict[str, Path]:
+def fetch_all(packages: Sequence[Package], cache: Path, report: Report = no_report) -> dict[str, Path]:
     """Paths of the archives by package name, downloading those that the cache lacks.
 
     Raises MoelabError naming the package where the download fails or the hash is wrong, InputError where the cache

@@ -44,7 +44,7 @@ class TrainBatches:
         self.seq_len = seq_len
         self.batch_size = batch_size
         self.seed = seed
-        self._stream = dataset.train
+        self._dataset, self._stream = dataset, dataset.train
         self._whole = unique_tokens // seq_len
         self._blocks: dict[tuple[int, int], NDArray[np.int64]] = {}
 
@@ -69,6 +69,7 @@ class TrainBatches:
                 inputs[row, filled:end] = tokens[:-1]
                 targets[row, filled:end] = tokens[1:]
                 filled = end
+        check_ids(self._dataset, inputs, targets[:, -1])
         return inputs, targets
 
     def _stretch(self, position: int) -> tuple[int, int]:
@@ -100,8 +101,9 @@ def _epoch_key(seed: int, epoch: int) -> int:
 class ValidationBatch:
     """Windows of held-out text: inputs and targets (rows, seq_len), and for each row its source and bytes of text.
 
-    `bytes` counts the text of the row's targets; an end-of-text token is a target without bytes. Bits per byte =
-    summed nats of all targets / (ln 2 x summed bytes).
+    `bytes` counts the text of the row's targets; an end-of-text token is a target without bytes. Where the tokenizer
+    changed the text, they are scaled to the documents' own bytes. Bits per byte = summed nats of all targets /
+    (ln 2 x summed bytes).
     """
 
     inputs: NDArray[np.int64]
@@ -135,7 +137,8 @@ class ValidationBatches:
         starts = [own * seq_len + info.validation_start for own, info in zip(slots, infos, strict=True)]
         self._starts = np.concatenate(starts)
         self._source = np.repeat(np.arange(len(infos)), counts)
-        self._stream, self._token_bytes = dataset.validation, dataset.token_bytes
+        self._dataset, self._stream, self._token_bytes = dataset, dataset.validation, dataset.token_bytes
+        self._scale = np.array([info.bytes_per_spelled_byte for info in infos])
         self.seq_len, self.batch_size = seq_len, batch_size
 
     @property
@@ -150,13 +153,24 @@ class ValidationBatches:
         for begin in range(0, len(self._starts), self.batch_size):
             rows = slice(begin, begin + self.batch_size)
             windows = self._stream.windows(self._starts[rows], self.seq_len + 1)
+            check_ids(self._dataset, windows)
             targets = windows[:, 1:]
+            spelled = self._token_bytes[targets].sum(axis=1)
             yield ValidationBatch(
                 np.ascontiguousarray(windows[:, :-1]),
                 np.ascontiguousarray(targets),
                 self._source[rows],
-                self._token_bytes[targets].sum(axis=1),
+                np.rint(spelled * self._scale[self._source[rows]]).astype(np.int64),
             )
+
+
+def check_ids(dataset: Dataset, *tokens: NDArray[np.int64]) -> None:
+    """Raises InputError for an id beyond the vocabulary: a model has no row for it."""
+    largest = max(int(part.max()) for part in tokens)
+    if largest >= dataset.vocab_size:
+        raise InputError(
+            f"data: {dataset.folder} holds the token id {largest}; its vocabulary ends at {dataset.vocab_size - 1}"
+        )
 
 
 def spread(count: int, available: int) -> NDArray[np.int64]:

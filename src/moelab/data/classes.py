@@ -1,14 +1,11 @@
 """What a token is, by its text: its spelling for people and one of a few classes."""
 
-import json
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.data.dataset import Dataset
-from moelab.data.tokenizer import byte_letters
-from moelab.files import read_text
+from moelab.data.tokenizer import spelled_by
+from moelab.files import expect_content, read_json
 
 CLASSES = ("word", "capitalised word", "word piece", "number", "punctuation", "space", "not ASCII", "end of text")
 """A `word` begins with a space; a `word piece` is letters that go on with what stood before."""
@@ -45,11 +42,6 @@ def class_of(raw: bytes) -> str:
 
 def _token_bytes(dataset: Dataset) -> list[bytes]:
     """The bytes that each token of a byte-level vocabulary spells; ids that the tokenizer lacks spell none."""
-    state: dict[str, Any] = json.loads(read_text(dataset.tokenizer_path, "data"))
-    values = {letter: value for value, letter in enumerate(byte_letters())}
-    spelled = [b""] * dataset.vocab_size
-    for token, index in state["model"]["vocab"].items():
-        spelled[index] = bytes(values[letter] for letter in token) if set(token) <= set(values) else token.encode()
-    for added in state.get("added_tokens") or ():
-        spelled[added["id"]] = added["content"].encode()
-    return spelled
+    state = read_json(dataset.tokenizer_path, "data")
+    with expect_content(f"data: {dataset.tokenizer_path} is not the tokenizer of this data"):
+        return spelled_by(state, dataset.vocab_size, specials=True)

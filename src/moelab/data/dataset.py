@@ -1,23 +1,29 @@
 """A prepared folder: its manifest (what is in it, whose it is, what it hashes to) and the tokens behind it."""
 
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from moelab.config import Config
+from moelab.data.integrity import Stamp, check_hashes
+from moelab.data.lossless import change_of_probe
 from moelab.data.shards import TokenStream
-from moelab.data.tokenizer import token_bytes
+from moelab.data.tokenizer import load_prepared, token_bytes
 from moelab.errors import InputError
-from moelab.files import read_json, read_text, sha256_file, sha256_json
+from moelab.files import expect_content, read_json, sha256_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 FORMAT = 1
+_CHECKED = 1 << 24
+"""Tokens whose ids are looked at together."""
 
 
 class Part(Config):
@@ -29,12 +35,19 @@ class Part(Config):
 
 
 class SourceInfo(Config):
-    """A source and its parts; its validation tokens are one stretch of the validation shard from `validation_start`."""
+    """A source and its parts; its validation tokens are one stretch of the validation shard from `validation_start`.
+
+    `files_left_out` and `rows_left_out` were not read. `bytes_per_spelled_byte` stands where the tokenizer changed the
+    held-out text: its own bytes over the bytes that its tokens spell.
+    """
 
     name: str
     licence: str
     version: str | None = None
     sha256: str | None = None
+    files_left_out: int = 0
+    rows_left_out: int = 0
+    bytes_per_spelled_byte: float = 1.0
     train: Part
     validation: Part
     validation_start: int
@@ -47,6 +60,13 @@ class Shard(Config):
     split: Literal["train", "validation"]
     tokens: int
     sha256: str
+
+
+class Lossy(Config):
+    """How many documents (or parts of long ones) a given tokenizer changed, and the first of them."""
+
+    texts: int
+    example: str | None = None
 
 
 class Manifest(Config):
@@ -63,20 +83,23 @@ class Manifest(Config):
     duplicates_dropped: int
     shards: tuple[Shard, ...]
     sources: tuple[SourceInfo, ...]
+    lossy: Lossy | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
 
     def content_hash(self) -> str:
         """The hash of what a training run can see: tokens, tokenizer, and which validation tokens are whose."""
-        return sha256_json(
-            {
-                "format": self.format,
-                "vocab_size": self.vocab_size,
-                "end_of_text": self.end_of_text,
-                "tokenizer": self.tokenizer_sha256,
-                "shards": [[shard.split, shard.tokens, shard.sha256] for shard in self.shards],
-                "validation": [[source.validation_start, source.validation.tokens] for source in self.sources],
-            }
-        )
+        content: dict[str, Any] = {
+            "format": self.format,
+            "vocab_size": self.vocab_size,
+            "end_of_text": self.end_of_text,
+            "tokenizer": self.tokenizer_sha256,
+            "shards": [[shard.split, shard.tokens, shard.sha256] for shard in self.shards],
+            "validation": [[source.validation_start, source.validation.tokens] for source in self.sources],
+        }
+        scales = [source.bytes_per_spelled_byte for source in self.sources]
+        if any(scale != 1 for scale in scales):
+            content["bytes_per_spelled_byte"] = scales
+        return sha256_json(content)
 
     def total(self, split: Literal["train", "validation"]) -> Part:
         """Documents, tokens and bytes of all sources in one split."""
@@ -122,12 +145,53 @@ class Dataset:
             dataset.verify()
         return dataset
 
-    def verify(self) -> None:
-        """Hash every file. Raises InputError naming the one that differs from the manifest."""
-        expected = {shard.file: shard.sha256 for shard in self.manifest.shards}
-        for name, sha256 in {**expected, TOKENIZER: self.manifest.tokenizer_sha256}.items():
-            if sha256_file(self.folder / name) != sha256:
-                raise InputError(f"data: {self.folder / name} was changed: its hash is not the manifest's")
+    def verify(self, always: bool = True) -> bool:
+        """Hash every file and look for ids beyond the vocabulary; whether that was done now.
+
+        Without `always` a folder is passed that was verified and not changed since. Raises InputError naming the file
+        that differs from the manifest, or the token.
+        """
+        files = {shard.file: shard.sha256 for shard in self.manifest.shards}
+        files[TOKENIZER] = self.manifest.tokenizer_sha256
+        stamp = Stamp(self.folder, self.manifest.manifest_hash, files)
+        if not always and stamp.holds():
+            return False
+        check_hashes(self.folder, files)
+        self._check_ids()
+        stamp.put()
+        return True
+
+    def _check_ids(self) -> None:
+        """Raises InputError where a token's id is beyond the vocabulary: models would read outside their tables."""
+        for name, stream in (("training", self.train), ("validation", self.validation)):
+            for start in range(0, len(stream), _CHECKED):
+                largest = int(stream.read(start, min(_CHECKED, len(stream) - start)).max())
+                if largest >= self.vocab_size:
+                    raise InputError(
+                        f"data: {self.folder}: the {name} tokens hold the id {largest}; the manifest's vocab_size "
+                        f"allows 0 to {self.vocab_size - 1}"
+                    )
+
+    def load_tokenizer(self) -> "Tokenizer":
+        """The tokenizer that made the tokens; `manifest.end_of_text` is the id that ends a text."""
+        return load_prepared(self.tokenizer_path)
+
+    def notes(self) -> list[str]:
+        """What a reader of bits per byte has to know: whether the tokenizer changed the text, or may have.
+
+        Version 0.1 did not look; of its folders with a given tokenizer a short text is tried.
+        """
+        lossy = self.manifest.lossy
+        if lossy is None and self.manifest.tokenizer_origin == "given":
+            difference = change_of_probe(self.load_tokenizer())
+            if difference is not None:
+                return [f"data: the tokenizer may have changed the text ({difference}): bits per byte may be too low"]
+        if lossy is None or not lossy.texts:
+            return []
+        return [
+            f"data: the tokenizer changed {lossy.texts} texts ({lossy.example}): bits per byte cannot be compared with "
+            "those of other tokenizers"
+        ]
 
     @property
     def vocab_size(self) -> int:
@@ -145,10 +209,10 @@ class Dataset:
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
         """Bytes of text in each token, shape (vocab_size,); the end-of-text token has none."""
-        try:
-            return token_bytes(json.loads(read_text(self.tokenizer_path, "data")), self.vocab_size)
-        except (ValueError, KeyError, IndexError):
-            raise InputError(f"data: {self.tokenizer_path} is not the tokenizer of this data") from None
+        with expect_content(f"data: {self.tokenizer_path} is not the tokenizer of this data"):
+            lengths = token_bytes(read_json(self.tokenizer_path, "data"), self.vocab_size)
+        lengths[self.manifest.end_of_text] = 0
+        return lengths
 
     def _stream(self, split: str) -> TokenStream:
         shards = [shard for shard in self.manifest.shards if shard.split == split]

@@ -1,18 +1,34 @@
 """From sources to documents: exact de-duplication, a validation split by document, and one order for everything.
 
-Texts are spooled to one temporary file, so memory holds a few dozen bytes per document and not the text itself. Every
-choice (what to hold out, what a capped source keeps, which document comes first) follows a seeded hash of the
-document's content: it depends neither on the order of files nor on the machine.
+Texts are spooled to one temporary file and the documents' places to others, so memory grows neither with the text nor
+with the number of documents. Every choice (what to hold out, what a capped source keeps, which document comes first)
+follows a seeded hash of the document's content: it depends neither on the order of files nor on the machine.
 """
 
+import codecs
 import hashlib
-import mmap
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
-from moelab.data.progress import Report, silent
+import numpy as np
+
+from moelab.data.ledger import (
+    RECORD,
+    Document,
+    Ledger,
+    Records,
+    by_rank,
+    digest_of,
+    documents_of,
+    first_of_each,
+    in_order,
+)
+from moelab.data.progress import Report, no_report
+from moelab.data.readers import BadText, Skips, Text
 from moelab.data.sources import Source
 from moelab.errors import InputError
 
@@ -20,58 +36,123 @@ FEWEST_DOCUMENTS = 20
 """A source with fewer documents is cut at blank lines, so that some of it can be held out."""
 MOST_VALIDATION_BYTES = 8 << 20
 """No source holds out more than this: beyond it a loss is known precisely enough."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A stretch of the spool file: the source's index, first byte, length in bytes, digest of the content."""
-
-    source: int
-    start: int
-    length: int
-    digest: bytes
-
-    def rank(self, seed: int, purpose: str) -> bytes:
-        """A number, as bytes, that shuffles documents: different for each seed and purpose."""
-        key = f"{purpose}:{seed}".encode()
-        return hashlib.blake2b(self.digest, digest_size=8, key=hashlib.sha256(key).digest()).digest()
+MOST_SEEN = 1 << 20
+"""Digests of documents that are held in memory; duplicates of later ones are found by sorting."""
+_WINDOW = 1 << 20
 
 
 @dataclass
 class Spool:
-    """The de-duplicated documents of all sources; `text(document)` reads one back."""
+    """The texts of all sources in one file, and where each de-duplicated document lies in it.
 
-    path: Path
-    documents: list[Document] = field(default_factory=list)
+    `folder` is where temporary files go. `skips` are the rows of each source that were left out.
+    """
+
+    folder: Path
+    documents: Ledger
     duplicates: int = 0
+    skips: list[Skips] = field(default_factory=list)
+    _file: int = -1
 
-    def texts(self, documents: list[Document]) -> Iterator[str]:
+    @property
+    def path(self) -> Path:
+        return self.folder / "spool"
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes of the spool file. (Through a memory map they would count as this process' memory.)"""
+        if self._file < 0:
+            self._file = os.open(self.path, os.O_RDONLY)
+        return os.pread(self._file, length, start)
+
+    def texts(self, documents: Iterable[Document]) -> Iterator[str]:
         """The text of each document, in the given order."""
-        if documents:
-            with open(self.path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                for document in documents:
-                    yield content[document.start : document.start + document.length].decode()
+        for document in documents:
+            yield self.read(document.start, document.length).decode()
+
+    def parts(self, document: Document, longest: int) -> Iterator[str]:
+        """A document's text in parts of at most `longest` characters, cut before the end of a line where there is one.
+
+        Only a document of more than `longest` bytes is cut.
+        """
+        if document.length <= longest:
+            yield self.read(document.start, document.length).decode()
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        text = ""
+        for begin in range(0, document.length, _WINDOW):
+            text += decoder.decode(self.read(document.start + begin, min(_WINDOW, document.length - begin)))
+            while len(text) > longest:
+                end = text.rfind("\n", 1, longest)
+                end = end if end > 0 else longest
+                yield text[:end]
+                text = text[end:]
+        yield text
+
+    def new_ledger(self, name: str) -> Ledger:
+        """An empty list of documents in a file of its own."""
+        return Ledger(self.folder / name, len(self.documents.count))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class _Seen:
+    """The digests of the documents so far, up to MOST_SEEN of them."""
+
+    def __init__(self) -> None:
+        self._digests: set[bytes] = set()
+        self.overflowed = False
+
+    def add(self, digest: bytes) -> bool:
+        """Whether this digest came before; remembers it."""
+        if digest in self._digests:
+            return True
+        if len(self._digests) < MOST_SEEN:
+            self._digests.add(digest)
+        else:
+            self.overflowed = True
+        return False
 
 
 def collect(
-    sources: list[Source], path: Path, seed: int, report: Report = silent, enough_bytes: int | None = None
+    sources: list[Source],
+    folder: Path,
+    seed: int,
+    report: Report = no_report,
+    enough_bytes: int | None = None,
+    skip_bad: bool = False,
 ) -> Spool:
-    """Read every source into the spool at `path`, dropping empty documents and exact duplicates.
+    """Read every source into a spool in `folder`, dropping exact duplicates.
 
-    `enough_bytes`: where to stop reading a streamed source. Raises InputError for a source without text.
+    `enough_bytes`: where to stop reading a streamed source. `skip_bad`: leave out and count what cannot be used.
+    Raises InputError for a source without text.
     """
-    spool = Spool(path)
-    seen: set[bytes] = set()
-    with open(path, "wb") as stream:
+    spool = Spool(folder, Ledger(folder / "read", len(sources)))
+    seen = _Seen()
+    with open(spool.path, "wb") as stream:
         for index, source in enumerate(sources):
-            found = _read_source(source, index, stream, spool, seen, report, enough_bytes)
-            if not found:
-                earlier = " that is not in an earlier source" if spool.documents else ""
-                raise InputError(f"source: {source.name} holds no text{earlier}")
-            spool.documents.extend(found)
-    if any(len(_of(spool, index)) < FEWEST_DOCUMENTS for index in range(len(sources))):
-        spool.documents = _cut_scarce(spool, len(sources))
-    spool.documents = _cap(spool.documents, sources, seed)
+            skips = Skips(skip_bad)
+            spool.skips.append(skips)
+            spool.duplicates += _read_source(source, index, stream, spool.documents, seen, skips, report, enough_bytes)
+            if not spool.documents.count[index]:
+                earlier = " that is not in an earlier source" if len(spool.documents) else ""
+                bad = f" ({skips.count} rows cannot be used: {skips.examples[0]})" if skips.count else ""
+                raise InputError(f"source: {source.name} holds no text{earlier}{bad}")
+    if seen.overflowed:
+        everything = spool.documents
+        spool.documents = spool.new_ledger("fresh")
+        spool.duplicates += first_of_each(everything, spool.documents, folder)
+    if any(count < FEWEST_DOCUMENTS for count in spool.documents.count):
+        spool.documents = _cut_scarce(spool)
+    if any(source.max_share is not None for source in sources):
+        spool.documents = _cap(spool, sources, seed)
     return spool
 
 
@@ -79,148 +160,207 @@ def _read_source(
     source: Source,
     index: int,
     stream: BinaryIO,
-    spool: Spool,
-    seen: set[bytes],
+    ledger: Ledger,
+    seen: _Seen,
+    skips: Skips,
     report: Report,
     enough_bytes: int | None,
-) -> list[Document]:
-    found: list[Document] = []
+) -> int:
+    """Append a source's documents to the spool and the ledger. Returns the number of duplicates."""
     begin = stream.tell()
-    for text in source.read():
-        if not text.strip():
+    place = begin
+    duplicates = 0
+    for number, text in enumerate(source.read(skips), 1):
+        if isinstance(text, bytes):
+            length, digest = len(text), digest_of(text)
+        else:
+            found = _write_long(text, stream, skips)
+            if found is None:
+                continue
+            length, digest = found
+        if seen.add(digest):
+            duplicates += 1
+            if not isinstance(text, bytes):  # it has been written already
+                stream.seek(place)
             continue
-        try:
-            content = text.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"source: {source.name} has a text that is not valid Unicode: {text[:40]!r}") from None
-        digest = hashlib.blake2b(content, digest_size=16).digest()
-        if digest in seen:
-            spool.duplicates += 1
-            continue
-        seen.add(digest)
-        found.append(Document(index, stream.tell(), len(content), digest))
-        stream.write(content)
-        if len(found) % 1000 == 0:
-            report(f"read {source.name}", stream.tell() - begin, 0)
-        if source.streamed and enough_bytes is not None and stream.tell() - begin >= enough_bytes:
+        ledger.append(Document(index, place, length, digest))
+        if isinstance(text, bytes):
+            stream.write(text)
+        place += length
+        if number % 1000 == 0:
+            report(f"read {source.name}", place - begin, 0)
+        if source.streamed and enough_bytes is not None and place - begin >= enough_bytes:
             break
-    done = max(stream.tell() - begin, 1)
+    stream.truncate(place)
+    done = max(place - begin, 1)
     report(f"read {source.name}", done, done)
-    return found
+    return duplicates
 
 
-def _of(spool: Spool, source: int) -> list[Document]:
-    return [document for document in spool.documents if document.source == source]
+def _write_long(parts: Text, stream: BinaryIO, skips: Skips) -> tuple[int, bytes] | None:
+    """Append a text that comes in parts: its length and digest; None where it is blank or cannot be used."""
+    place = stream.tell()
+    digest = hashlib.blake2b(digest_size=16)
+    length, blank = 0, True
+    try:
+        for part in parts:
+            assert isinstance(part, bytes)
+            stream.write(part)
+            digest.update(part)
+            length += len(part)
+            blank = blank and not part.decode().strip()
+    except BadText as error:
+        if not skips.allowed:
+            raise
+        skips.refuse(str(error).removeprefix("source: "))
+        blank = True
+    if blank:
+        stream.seek(place)
+        return None
+    return length, digest.digest()
 
 
-def _cut_scarce(spool: Spool, n_sources: int) -> list[Document]:
+def _cut_scarce(spool: Spool) -> Ledger:
     """Cut the documents of sources that have few into pieces of 1-64 KiB, preferably at blank lines."""
-    result: list[Document] = []
-    for index in range(n_sources):
-        own = _of(spool, index)
-        if len(own) < FEWEST_DOCUMENTS:
-            size = min(max(sum(document.length for document in own) // 100, 1 << 10), 1 << 16)
-            texts = spool.texts(own)
-            own = [part for document, text in zip(own, texts, strict=True) for part in _pieces(document, text, size)]
-            own = list({document.digest: document for document in own}.values())
-        result.extend(own)
+    old, result = spool.documents, spool.new_ledger("cut")
+    scarce = [source for source, count in enumerate(old.count) if count < FEWEST_DOCUMENTS]
+    few: list[Document] = []
+    for block in old.blocks():
+        of_few = np.isin(block["source"], scarce)
+        result.extend(block[~of_few])
+        few.extend(documents_of(block[of_few]))
+    for source in scarce:
+        size = min(max(old.bytes[source] // 100, 1 << 10), 1 << 16)
+        seen = _Seen()
+        for document in few:
+            if document.source == source:
+                for piece in _pieces(spool, document, size):
+                    if not seen.add(piece.digest):
+                        result.append(piece)
     return result
 
 
-def _pieces(document: Document, text: str, size: int) -> Iterator[Document]:
-    content = text.encode()
+def _pieces(spool: Spool, document: Document, size: int) -> Iterator[Document]:
     start = 0
-    while start < len(content):
-        end = _cut_point(content, start, size)
-        piece = content[start:end]
-        if piece.strip():
-            digest = hashlib.blake2b(piece, digest_size=16).digest()
-            yield Document(document.source, document.start + start, end - start, digest)
-        start = end
+    while start < document.length:
+        content = spool.read(document.start + start, min(2 * size + 4, document.length - start))
+        end = _cut_point(content, size)
+        if content[:end].strip():
+            yield Document(document.source, document.start + start, end, digest_of(content[:end]))
+        start += end
 
 
-def _cut_point(content: bytes, start: int, size: int) -> int:
-    """Where the piece that begins at `start` ends: after a blank line, else a line, else between characters."""
-    if start + size >= len(content):
+def _cut_point(content: bytes, size: int) -> int:
+    """Where the first piece of this text ends: after a blank line, else a line, else between characters."""
+    if size >= len(content):
         return len(content)
     for mark in (b"\n\n", b"\n", b" "):
-        found = content.find(mark, start + size, start + 2 * size)
+        found = content.find(mark, size, 2 * size)
         if found >= 0:
             return found + len(mark)
-    end = min(start + 2 * size, len(content))
+    end = min(2 * size, len(content))
     while end < len(content) and content[end] & 0xC0 == 0x80:
         end += 1
     return end
 
 
-def _cap(documents: list[Document], sources: list[Source], seed: int) -> list[Document]:
+def _cap(spool: Spool, sources: list[Source], seed: int) -> Ledger:
     """Hold sources with a `max_share` to that share of the bytes of all (uncapped and capped) text."""
+    old, result = spool.documents, spool.new_ledger("capped")
     capped = {index: source.max_share for index, source in enumerate(sources) if source.max_share is not None}
-    if not capped:
-        return documents
-    free_bytes = sum(document.length for document in documents if document.source not in capped)
+    free_bytes = sum(size for index, size in enumerate(old.bytes) if index not in capped)
     total = free_bytes / (1 - sum(capped.values()))
-    result = [document for document in documents if document.source not in capped]
-    for index, share in capped.items():
-        left = share * total
-        own = [document for document in documents if document.source == index]
-        for document in sorted(own, key=lambda document: document.rank(seed, "cap")):
-            if document.length <= left:
-                left -= document.length
-                result.append(document)
+    left = {index: share * total for index, share in capped.items()}
+    for block in old.blocks():
+        result.extend(block[~np.isin(block["source"], list(capped))])
+    limited = (block[np.isin(block["source"], list(capped))] for block in old.blocks())
+    count = sum(old.count[index] for index in capped)
+    for block in in_order(limited, count, by_rank(seed, "cap"), 2.0**64, spool.folder):
+        keep = np.zeros(len(block), dtype=bool)
+        for row, (index, length) in enumerate(zip(block["source"].tolist(), block["length"].tolist(), strict=True)):
+            if length <= left[index]:
+                left[index] -= length
+                keep[row] = True
+        result.extend(block[keep])
     return result
 
 
-def split(documents: list[Document], share: float, seed: int) -> tuple[list[Document], list[Document]]:
+def split(spool: Spool, share: float, seed: int) -> tuple[Ledger, list[Document]]:
     """Training and validation documents: of every source, those of lowest rank up to `share` of its bytes.
 
     At least one document of each source is held out, and at least one is kept to train on. Raises InputError where a
     source has a single document.
     """
-    training: list[Document] = []
-    validation: list[Document] = []
-    for source in sorted({document.source for document in documents}):
-        own = sorted(
-            (document for document in documents if document.source == source),
-            key=lambda document: document.rank(seed, "validation"),
-        )
-        target = min(share * sum(document.length for document in own), MOST_VALIDATION_BYTES)
-        held = _lowest(own, target)
-        chosen = {document.start for document in held}
-        kept = [document for document in own if document.start not in chosen]
-        if not kept:
-            raise InputError("source: too little text to hold some out; give at least two kilobytes")
-        training.extend(kept)
-        validation.extend(held)
+    old = spool.documents
+    chosen = [_Held(min(share * size, MOST_VALIDATION_BYTES)) for size in old.bytes]
+    for block in in_order(old.blocks(), len(old), by_rank(seed, "validation"), 2.0**64, spool.folder):
+        for begin in range(0, len(block), 1024):
+            open_ones = [index for index, held in enumerate(chosen) if not held.full]
+            part = block[begin : begin + 1024]
+            for document in documents_of(part[np.isin(part["source"], open_ones)]):
+                chosen[document.source].offer(document)
+    validation = [document for held in chosen for document in held.documents()]
+    starts = np.array([document.start for document in validation], dtype=np.uint64)
+    training = spool.new_ledger("training")
+    for block in old.blocks():
+        training.extend(block[~np.isin(block["start"], starts)])
+    if any(before and not after for before, after in zip(old.count, training.count, strict=True)):
+        raise InputError("source: too little text to hold some out; give at least two kilobytes")
     return training, validation
 
 
-def _lowest(ranked: list[Document], target: float) -> list[Document]:
-    """Documents from the front whose lengths add up to about `target`; one that would overshoot far is skipped."""
-    held: list[Document] = []
-    total = 0
-    for document in ranked:
-        if total >= target:
-            break
-        if total + document.length <= 1.5 * target:
-            held.append(document)
-            total += document.length
-    return held or [min(ranked, key=lambda document: document.length)]
+class _Held:
+    """Documents of one source, offered in order, whose lengths add up to about `target`; one that would overshoot far
+    is left to training, unless there is no other: then it is the shortest."""
+
+    def __init__(self, target: float) -> None:
+        self._target = target
+        self._total = 0
+        self._held: list[Document] = []
+        self._shortest: Document | None = None
+
+    @property
+    def full(self) -> bool:
+        return self._total >= self._target
+
+    def offer(self, document: Document) -> None:
+        if self.full:
+            return
+        if self._shortest is None or document.length < self._shortest.length:
+            self._shortest = document
+        if self._total + document.length <= 1.5 * self._target:
+            self._held.append(document)
+            self._total += document.length
+
+    def documents(self) -> list[Document]:
+        return self._held or ([self._shortest] if self._shortest else [])
 
 
-def mix(documents: list[Document], seed: int) -> list[Document]:
+def mix(spool: Spool, documents: Ledger, seed: int) -> Ledger:
     """The one order: shuffled within each source, and sources woven so that every prefix has the same mixture.
 
     So the first U tokens are a fair sample of the corpus for every U, and a smaller subset is part of a larger one.
     """
-    totals: dict[int, int] = {}
-    for document in documents:
-        totals[document.source] = totals.get(document.source, 0) + document.length
-    placed: list[tuple[float, int, Document]] = []
-    before = dict.fromkeys(totals, 0)
-    for document in sorted(documents, key=lambda document: document.rank(seed, "order")):
-        middle = (before[document.source] + document.length / 2) / totals[document.source]
-        before[document.source] += document.length
-        placed.append((middle, document.source, document))
-    placed.sort(key=lambda entry: entry[:2])
-    return [document for _, _, document in placed]
+    shuffled = in_order(documents.blocks(), len(documents), by_rank(seed, "order"), 2.0**64, spool.folder)
+    placed = _placed(shuffled, documents.bytes)
+    result = spool.new_ledger("mixed")
+    for block in in_order(placed, len(documents), lambda records: records["middle"], 1.0, spool.folder):
+        result.extend(block[list(RECORD.names or ())].astype(RECORD))
+    return result
+
+
+def _placed(blocks: Iterable[Records], totals: list[int]) -> Iterator[Records]:
+    """The records with the `middle` of each in its source's text, as a share of the whole."""
+    kind = np.dtype([*((name, RECORD[name]) for name in RECORD.names or ()), ("middle", "<f8")])
+    before = [0] * len(totals)
+    for block in blocks:
+        result = np.empty(len(block), dtype=kind)
+        for name in RECORD.names or ():
+            result[name] = block[name]
+        for source in np.unique(block["source"]).tolist():
+            own = block["source"] == source
+            lengths = block["length"][own].astype(np.int64)
+            ends = before[source] + np.cumsum(lengths)
+            result["middle"][own] = (ends - lengths + lengths / 2) / totals[source]
+            before[source] = int(ends[-1])
+        yield result

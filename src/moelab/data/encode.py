@@ -1,64 +1,85 @@
 """Documents -> token files: texts are tokenized in parallel and appended in order, an end-of-text token after each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moelab.data.documents import Document, Spool
+from moelab.data.documents import Spool
+from moelab.data.ledger import Document
+from moelab.data.lossless import LosslessCheck
 from moelab.data.progress import Report
-from moelab.data.shards import ShardWriter
-from moelab.data.tokenizer import encode, end_of_text_id, tokenizer_bytes
+from moelab.data.shards import ShardWriter, token_dtype
+from moelab.data.tokenizer import encode
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _GROUP_BYTES = 1 << 20
 """Text tokenized together: enough to keep the cores busy, little enough to keep memory small."""
-_LONGEST = 1 << 18
+LONGEST = 1 << 18
 """Longer documents are tokenized in pieces cut before a line end, so that one document occupies several cores."""
 
 
 @dataclass
 class Tally:
-    """Documents, tokens and bytes written for one source."""
+    """Documents, tokens and bytes written for one source. `bytes` are those of the documents themselves."""
 
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A document's text or a stretch of it; `last` ends the document."""
+
+    document: Document
+    text: str
+    last: bool
+
+
 def write_tokens(
     spool: Spool,
-    documents: list[Document],
+    documents: Iterable[Document],
+    total: int,
     tokenizer: "Tokenizer",
+    end: int,
+    check: LosslessCheck,
     writer: ShardWriter,
-    n_sources: int,
     max_tokens: int | None,
     report: Report,
     stage: str,
 ) -> list[Tally]:
-    """Append the documents' tokens to the writer, up to exactly `max_tokens`. Returns a tally for each source."""
-    tallies = [Tally() for _ in range(n_sources)]
-    end = end_of_text_id(tokenizer)
-    total = sum(document.length for document in documents)
+    """Append the documents' tokens to the writer, up to exactly `max_tokens`. Returns a tally for each source.
+
+    `total` is their size in bytes, `end` the id of the token after each. Raises InputError where `check` does.
+    """
+    tallies = [Tally() for _ in spool.documents.count]
+    dtype = token_dtype(len(check.lengths))
     done = 0
     report(stage, 0, max_tokens or total)
-    for group, texts in _groups(documents, spool.texts(documents)):
-        for document, ids in zip(group, _encode(tokenizer, texts), strict=True):
-            tally = tallies[document.source]
-            ids.append(end)
-            room = len(ids) if max_tokens is None else max_tokens - writer.tokens
-            length = document.length
-            if room < len(ids):
-                ids = ids[:room]
-                length = int(tokenizer_bytes(tokenizer)[np.asarray(ids, dtype=np.int64)].sum())
-            writer.append(ids)
-            tally.documents += 1
-            tally.tokens += len(ids)
-            tally.bytes += length
-            done += document.length
+    for group in _groups(spool, documents):
+        for piece, ids in zip(group, encode(tokenizer, [piece.text for piece in group]), strict=True):
+            check.compare(piece.document.source, piece.text, ids)
+            tally = tallies[piece.document.source]
+            if piece.last:
+                ids.append(end)
+            values = np.asarray(ids, dtype=dtype)
+            room = len(values) if max_tokens is None else max_tokens - writer.tokens
+            if room < len(values):
+                values = values[:room]
+                tally.bytes += int(check.lengths[values].sum())
+            elif piece.document.length <= LONGEST:
+                tally.bytes += piece.document.length
+            else:
+                tally.bytes += len(piece.text.encode())
+            writer.append(values)
+            check.count(piece.document.source, values)
+            tally.documents += piece.last or writer.tokens == max_tokens
+            tally.tokens += len(values)
+            done += len(piece.text)
             if writer.tokens == max_tokens:
                 report(stage, max_tokens, max_tokens)
                 return tallies
@@ -67,34 +88,23 @@ def write_tokens(
     return tallies
 
 
-def _groups(documents: list[Document], texts: Iterator[str]) -> Iterator[tuple[list[Document], list[str]]]:
-    group: list[Document] = []
-    held: list[str] = []
+def _groups(spool: Spool, documents: Iterable[Document]) -> Iterator[list[_Piece]]:
+    group: list[_Piece] = []
     size = 0
-    for document, text in zip(documents, texts, strict=True):
-        group.append(document)
-        held.append(text)
-        size += document.length
+    for document in documents:
+        held: str | None = None
+        for text in spool.parts(document, LONGEST):
+            if held is not None:
+                group.append(_Piece(document, held, False))
+                size += len(held)
+            if size >= _GROUP_BYTES:
+                yield group
+                group, size = [], 0
+            held = text
+        group.append(_Piece(document, held or "", True))
+        size += document.length if document.length <= LONGEST else len(held or "")
         if size >= _GROUP_BYTES:
-            yield group, held
-            group, held, size = [], [], 0
+            yield group
+            group, size = [], 0
     if group:
-        yield group, held
-
-
-def _encode(tokenizer: "Tokenizer", texts: list[str]) -> Iterator[list[int]]:
-    """Token ids of each text; long texts go through in pieces."""
-    pieces = [list(_pieces(text)) for text in texts]
-    encoded = encode(tokenizer, [piece for parts in pieces for piece in parts])
-    for parts in pieces:
-        yield [index for _ in parts for index in next(encoded)]
-
-
-def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while len(text) - start > _LONGEST:
-        end = text.rfind("\n", start + 1, start + _LONGEST)
-        end = end if end > 0 else start + _LONGEST
-        yield text[start:end]
-        start = end
-    yield text[start:]
+        yield group

@@ -7,8 +7,8 @@ leaves either the old state or the new one. The same call on a valid folder reus
 import json
 import os
 import re
-import sys
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from moelab.config import Config, Count, CountOrZero, Fraction, TokenCount, at_most
 from moelab.data.archives import default_cache, fetch_all
+from moelab.data.bpe import train_tokenizer
 from moelab.data.dataset import FORMAT, MANIFEST, TOKENIZER, Dataset, Manifest
-from moelab.data.documents import Document, Spool, collect, mix, split
+from moelab.data.documents import Spool, collect, mix, split
 from moelab.data.encode import Tally, write_tokens
-from moelab.data.progress import Report, silent
+from moelab.data.integrity import STAMP
+from moelab.data.ledger import Document, Ledger
+from moelab.data.lossless import LosslessCheck
+from moelab.data.progress import Report, no_report
 from moelab.data.shards import ShardWriter, token_dtype
 from moelab.data.sources import Source, open_sources
 from moelab.data.tokenizer import (
@@ -28,11 +32,12 @@ from moelab.data.tokenizer import (
     end_of_text_id,
     load_tokenizer,
     tokenizer_bytes,
-    train_tokenizer,
 )
 from moelab.errors import InputError, MoelabError
 from moelab.files import drop_parts, make_folder, part_folder, put_folder, sha256_file, write_json
 from moelab.lease import Terms, acquire
+from moelab.notebook import Shown, html_table, short_repr
+from moelab.printable import warn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 DEFAULT_VOCABULARY = 4096
 LEAST_VALIDATION_TOKENS = 50_000
 """`max_tokens` shortens the held-out text in proportion, but not below this."""
+_WHOLE = 8 << 20
+"""A tokenizer learns from a document of no more bytes in one piece."""
 _TOKENS = re.compile(r"(train|validation)_\d{5,}\.bin\Z")
 
 
@@ -48,7 +55,12 @@ class OtherData(InputError):
 
 
 class PrepareConfig(Config):
-    """What to prepare. `tokenizer` is a file that replaces training one; then `vocab_size` is its own."""
+    """What to prepare. `tokenizer` is a file that replaces training one; then `vocab_size` is its own.
+
+    `names` are the sources' names, one for each. `end_of_text` is the token of a given tokenizer that ends documents,
+    `pattern` how a rank file splits text (`ranks.PATTERNS` or a regular expression). `skip_bad` leaves out and counts
+    rows that cannot be used. `allow_lossy` takes a tokenizer that changes the text; the manifest then names that.
+    """
 
     sources: tuple[str, ...] = ("default",)
     vocab_size: Annotated[Count, at_most(LARGEST_VOCABULARY)] = DEFAULT_VOCABULARY
@@ -57,33 +69,83 @@ class PrepareConfig(Config):
     seed: CountOrZero = 0
     validation_share: Fraction = 0.05
     text_field: str = "text"
+    names: tuple[str, ...] | None = None
+    end_of_text: str | None = None
+    pattern: str | None = None
+    skip_bad: bool = False
+    allow_lossy: bool = False
+
+    def load_tokenizer(self) -> "Tokenizer":
+        """The given tokenizer. Raises InputError where it cannot be used."""
+        assert self.tokenizer is not None
+        return load_tokenizer(self.tokenizer, self.end_of_text, self.pattern)
+
+    def open_sources(self, cache: Path) -> list[Source]:
+        """The sources, named. Raises InputError naming the first that cannot be used."""
+        return open_sources(self.sources, self.text_field, cache, self.names or ())
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, repr=False)
+class Prepared(Shown):
     """The opened data set, and whether it was there already."""
 
     dataset: Dataset
     reused: bool
 
+    def __repr__(self) -> str:
+        tokens, size = self.dataset.manifest.total("train").tokens, self.dataset.vocab_size
+        return short_repr(self, folder=str(self.dataset.folder), tokens=tokens, vocab_size=size, reused=self.reused)
+
+    def _repr_html_(self) -> str:
+        sources = self.dataset.manifest.sources
+        rows = [
+            (each.name, each.train.tokens, each.train.bytes, each.validation.tokens, each.licence) for each in sources
+        ]
+        columns = ("source", "tokens", "bytes of text", "tokens held out", "licence of the text")
+        return html_table(columns, rows, title=str(self.dataset.folder))
+
 
 def prepare(
-    config: PrepareConfig,
+    config: PrepareConfig | Mapping[str, Any],
     out: str | Path,
     *,
     cache: Path | None = None,
     force: bool = False,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> Prepared:
-    """Make (or reuse) the prepared folder `out`. `max_tokens` limits training tokens, exactly.
+    """Turn text into a tokenizer and token files; a whole folder of the same recipe is reused.
 
-    Raises InputError for text, tokenizer or folder that cannot be used; MoelabError where a download or a write fails.
-    `force` replaces other data; without it, OtherData is raised. A folder that holds files of others is never touched.
+    Args:
+        config: A PrepareConfig or its fields: `sources` (default, wheels, folders, files, hf:NAME), `vocab_size` or a
+            `tokenizer` file, `max_tokens` (of training text, exactly), `seed`, `validation_share`, `text_field`.
+        out: The folder to make.
+        cache: Folder for downloaded archives; None: the user's cache.
+        force: Replace data of another recipe; a folder that holds files of others is never touched.
+        report: Called as report(stage, done, total) while the work goes on.
+
+    Returns:
+        A Prepared: the opened `dataset`, and whether it was `reused`.
+
+    Raises:
+        InputError: Text, a tokenizer or a folder that cannot be used; OtherData where the folder holds other data.
+        MoelabError: A download or a write that failed.
+
+    >>> import moelab
+    >>> from pathlib import Path
+    >>> Path("texts").mkdir()
+    >>> for i in range(60):
+    ...     words = " ".join(f"{i * j % 97} sheep" for j in range(120))
+    ...     _ = Path(f"texts/{i}.txt").write_text(words)
+    >>> fields = {"sources": ["texts"], "vocab_size": 300, "validation_share": 0.2}
+    >>> prepared = moelab.prepare(fields, "data/tiny")
+    >>> prepared.dataset.vocab_size, prepared.reused
+    (300, False)
     """
+    config = config if isinstance(config, PrepareConfig) else PrepareConfig.parse(dict(config))
     _check(config)
     out = Path(os.path.abspath(out))
     cache = cache or default_cache()
-    sources = open_sources(config.sources, config.text_field, cache)
+    sources = config.open_sources(cache)
     recipe = _recipe(config, sources)
     make_folder(out.parent, "out")
     with _locked(out):
@@ -109,13 +171,21 @@ def _check(config: PrepareConfig) -> None:
         raise InputError(f"validation_share: must be above 0 and at most 0.5, got {config.validation_share:g}")
     if not config.sources:
         raise InputError("source: name at least one")
+    given = {"end_of_text": config.end_of_text, "pattern": config.pattern}
+    for name, value in given.items():
+        if value is not None and config.tokenizer is None:
+            raise InputError(f"{name}: only a given tokenizer needs it; leave it out, or name a tokenizer")
 
 
 def _recipe(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
     """What the result depends on; equal recipes mean that a folder can be reused."""
     recipe = config.to_dict() | {"sources": [source.identity for source in sources]}
+    recipe.pop("names", None)  # the sources' identities hold them
+    for name in ("skip_bad", "allow_lossy"):  # recipes of 0.1 have neither
+        if not recipe[name]:
+            del recipe[name]
     if config.tokenizer is not None:
-        own = len(tokenizer_bytes(load_tokenizer(config.tokenizer)))
+        own = len(tokenizer_bytes(config.load_tokenizer()))
         if config.vocab_size not in (own, DEFAULT_VOCABULARY):
             raise InputError(f"vocab_size: {config.tokenizer} has {own} tokens, got {config.vocab_size}; leave it out")
         recipe |= {"tokenizer": sha256_file(Path(config.tokenizer)), "vocab_size": None}
@@ -125,7 +195,8 @@ def _recipe(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
 def _reusable(out: Path, recipe: dict[str, Any], force: bool) -> Dataset | None:
     """The data set at `out` where it is whole and of this recipe; None where a new one may take the folder's place.
 
-    Damaged data is told on stderr. Raises InputError where something else is there: no file but ours is ever removed.
+    Damaged data is reported on stderr. Raises InputError where something else is there: only
+    files that `prepare` writes are ever removed.
     """
     if not out.exists() and not out.is_symlink():
         return None
@@ -144,7 +215,7 @@ def _reusable(out: Path, recipe: dict[str, Any], force: bool) -> Dataset | None:
         raise OtherData(f"out: {out} holds data prepared otherwise; choose another folder")
     _check_ours(out)
     if found is None or found == recipe:
-        print(f"warning: {damage}; preparing the data again", file=sys.stderr)
+        warn(f"{damage}; preparing the data again")
     return None
 
 
@@ -162,34 +233,74 @@ def _recipe_at(out: Path) -> dict[str, Any] | None:
 def _check_ours(out: Path) -> None:
     """Raises InputError unless the folder holds token files, and nothing that `prepare` does not write."""
     names = sorted(path.name for path in out.iterdir())
-    foreign = [name for name in names if name not in (MANIFEST, TOKENIZER) and not _TOKENS.match(name)]
+    foreign = [name for name in names if name not in (MANIFEST, TOKENIZER, STAMP) and not _TOKENS.match(name)]
     if foreign or not any(_TOKENS.match(name) for name in names):
         raise InputError(f"out: {out} holds other files ({(foreign or names)[0]}); choose another folder")
 
 
 def _build(place: Path, config: PrepareConfig, sources: list[Source], recipe: dict[str, Any], report: Report) -> None:
     """Write tokenizer, shards and manifest into the empty folder `place`."""
-    spool_path = place / "spool"
+    work = place / "work"
+    work.mkdir()
     enough = None if config.max_tokens is None else 16 * config.max_tokens + (1 << 20)
-    spool = collect(sources, spool_path, config.seed, report, enough)
-    train, validation = split(spool.documents, config.validation_share, config.seed)
-    train = mix(train, config.seed)
-    tokenizer = _tokenizer(config, spool, train, report)
+    with collect(sources, work, config.seed, report, enough, config.skip_bad) as spool:
+        _warn(sources, spool)
+        training, validation = split(spool, config.validation_share, config.seed)
+        training = mix(spool, training, config.seed)
+        tokenizer = _tokenizer(config, spool, training, report)
+        value = _write(place, config, sources, spool, (training, validation), tokenizer, report)
+    shutil.rmtree(work)
+    value["recipe"] = recipe
+    value["manifest_hash"] = Manifest.parse(value).content_hash()
+    write_json(place / MANIFEST, value)
+
+
+def _warn(sources: list[Source], spool: Spool) -> None:
+    """Report on stderr which files and rows were left out."""
+    for source, skips in zip(sources, spool.skips, strict=True):
+        if source.left_out:
+            shown = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
+            files = "1 file" if len(source.left_out) == 1 else f"{len(source.left_out)} files"
+            warn(f"source {source.name}: left out {files} of no known kind of text: {shown}")
+        if skips.count:
+            shown = "; ".join(skips.examples) + ("; ..." if skips.count > len(skips.examples) else "")
+            rows = "1 bad row" if skips.count == 1 else f"{skips.count} bad rows"
+            warn(f"source {source.name}: left out {rows}: {shown}")
+
+
+def _write(
+    place: Path,
+    config: PrepareConfig,
+    sources: list[Source],
+    spool: Spool,
+    splits: tuple[Ledger, list[Document]],
+    tokenizer: "Tokenizer",
+    report: Report,
+) -> dict[str, Any]:
+    """Write tokenizer and shards. Returns the manifest, without recipe and hash."""
+    training, validation = splits
     tokenizer.save(str(place / TOKENIZER))
-    vocab_size, end = len(tokenizer_bytes(tokenizer)), end_of_text_id(tokenizer)
+    end = end_of_text_id(tokenizer, config.end_of_text)
+    trained = config.tokenizer is None
+    check = LosslessCheck(
+        tokenizer, [source.name for source in sources], trained=trained, allow_lossy=config.allow_lossy
+    )
+    vocab_size = len(check.lengths)
     dtype = token_dtype(vocab_size)
-    with ShardWriter(place, "train", dtype) as train_writer:
+    whole = sum(training.bytes)
+    with ShardWriter(place, "train", dtype) as writer:
+        stage = "encode training text"
         train_tally = write_tokens(
-            spool, train, tokenizer, train_writer, len(sources), config.max_tokens, report, "encode training text"
+            spool, training, whole, tokenizer, end, check, writer, config.max_tokens, report, stage
         )
-    validation = _shorten(validation, train, train_tally, config, len(sources))
-    with ShardWriter(place, "validation", dtype) as validation_writer:
-        validation_tally = write_tokens(
-            spool, validation, tokenizer, validation_writer, len(sources), None, report, "encode held-out text"
-        )
-    spool_path.unlink()
-    shards = [{**asdict(file), "split": "train"} for file in train_writer.files]
-    shards += [{**asdict(file), "split": "validation"} for file in validation_writer.files]
+    shards = [{**asdict(file), "split": "train"} for file in writer.files]
+    check.spelled_bytes = [0] * len(sources)
+    validation = _shorten(validation, whole, train_tally, config, len(sources))
+    held = sum(document.length for document in validation)
+    with ShardWriter(place, "validation", dtype) as writer:
+        stage = "encode held-out text"
+        tally = write_tokens(spool, validation, held, tokenizer, end, check, writer, None, report, stage)
+    shards += [{**asdict(file), "split": "validation"} for file in writer.files]
     value: dict[str, Any] = {
         "format": FORMAT,
         "manifest_hash": "",
@@ -197,43 +308,53 @@ def _build(place: Path, config: PrepareConfig, sources: list[Source], recipe: di
         "token_dtype": dtype.str,
         "end_of_text": end,
         "tokenizer_sha256": sha256_file(place / TOKENIZER),
-        "tokenizer_origin": "trained" if config.tokenizer is None else "given",
+        "tokenizer_origin": "trained" if trained else "given",
         "seed": config.seed,
         "duplicates_dropped": spool.duplicates,
         "shards": shards,
-        "sources": _source_infos(sources, train_tally, validation_tally),
-        "recipe": recipe,
+        "sources": _source_infos(sources, spool, train_tally, tally, check),
     }
-    value["manifest_hash"] = Manifest.parse(value).content_hash()
-    write_json(place / MANIFEST, value)
+    if not trained:
+        value["lossy"] = {"texts": check.changed} | ({"example": check.example} if check.example else {})
+    if check.changed:
+        warn(
+            f"the tokenizer changes the text of {check.changed} documents or parts of them ({check.example}); bits per "
+            "byte cannot be compared with those of other tokenizers"
+        )
+    return value
 
 
-def _tokenizer(config: PrepareConfig, spool: Spool, train: list[Document], report: Report) -> "Tokenizer":
+def _tokenizer(config: PrepareConfig, spool: Spool, train: Ledger, report: Report) -> "Tokenizer":
     """The given tokenizer, or one trained on a sample: the first 4-64 MiB of the mixed training text."""
     if config.tokenizer is not None:
-        return load_tokenizer(config.tokenizer)
+        return config.load_tokenizer()
     most = min(max(config.vocab_size << 13, 4 << 20), 64 << 20)
-    sample: list[Document] = []
+    return train_tokenizer(_sample(spool, train, most), config.vocab_size, report, min(most, sum(train.bytes)))
+
+
+def _sample(spool: Spool, documents: Ledger, most: int) -> Iterator[str]:
+    """The first documents, until they have `most` bytes; the last one is whole unless it is very long."""
     total = 0
-    for document in train:
+    for document in documents:
         if total >= most:
-            break
-        sample.append(document)
+            return
         total += document.length
-    report("train tokenizer", 0, 0)
-    tokenizer = train_tokenizer(spool.texts(sample), config.vocab_size)
-    report("train tokenizer", total, total)
-    return tokenizer
+        read = 0
+        for part in spool.parts(document, _WHOLE):
+            yield part
+            read += len(part)
+            if read >= most:
+                return
 
 
 def _shorten(
-    validation: list[Document], train: list[Document], tally: list[Tally], config: PrepareConfig, n_sources: int
+    validation: list[Document], train_bytes: int, tally: list[Tally], config: PrepareConfig, n_sources: int
 ) -> list[Document]:
     """Held-out documents source by source; shortened as much as `max_tokens` shortened the training text."""
     used = sum(part.bytes for part in tally)
     bytes_per_token = used / max(sum(part.tokens for part in tally), 1)
     whole = sum(document.length for document in validation)
-    share = used / max(sum(document.length for document in train), 1)
+    share = used / max(train_bytes, 1)
     share = max(share, LEAST_VALIDATION_TOKENS * bytes_per_token / max(whole, 1))
     result: list[Document] = []
     for source in range(n_sources):
@@ -247,14 +368,23 @@ def _shorten(
     return result
 
 
-def _source_infos(sources: list[Source], train: list[Tally], validation: list[Tally]) -> list[dict[str, Any]]:
+def _source_infos(
+    sources: list[Source], spool: Spool, train: list[Tally], validation: list[Tally], check: LosslessCheck
+) -> list[dict[str, Any]]:
     infos: list[dict[str, Any]] = []
     start = 0
-    for source, seen, held in zip(sources, train, validation, strict=True):
+    for index, source in enumerate(sources):
+        held, spelled = validation[index], check.spelled_bytes[index]
         info: dict[str, Any] = {"name": source.name, "licence": source.licence}
         if source.package is not None:
             info |= {"version": source.package.version, "sha256": source.package.sha256}
-        infos.append(info | {"train": asdict(seen), "validation": asdict(held), "validation_start": start})
+        if source.left_out:
+            info["files_left_out"] = len(source.left_out)
+        if spool.skips[index].count:
+            info["rows_left_out"] = spool.skips[index].count
+        if spelled and spelled != held.bytes:
+            info["bytes_per_spelled_byte"] = held.bytes / spelled
+        infos.append(info | {"train": asdict(train[index]), "validation": asdict(held), "validation_start": start})
         start += held.tokens
     return infos
 

@@ -1,19 +1,18 @@
-"""Byte-level BPE: train one on the corpus, or take a given tokenizer.json or tiktoken-style rank file.
+"""Byte-level tokenizers: a given tokenizer.json or tiktoken-style rank file is read, checked and used.
 
-Byte-level means that every text is tokenized without loss and that a token has an exact length in bytes, which is what
-bits per byte need. The library `tokenizers` is imported only inside functions.
+Byte-level means that a token has an exact length in bytes, which is what bits per byte need. (`bpe` trains one,
+`lossless` holds that it keeps the text.) The library `tokenizers` is imported only inside functions.
 """
 
-import base64
-import binascii
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.data.ranks import byte_letters, read_ranks, tokenizer_of_ranks
 from moelab.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,48 +26,46 @@ SMALLEST_VOCABULARY = 257
 LARGEST_VOCABULARY = 10_000_000
 """Beyond this a vocabulary, or a token's id, is a slip: every id below it costs a row of the embedding."""
 
-_CL100K = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
+def load_tokenizer(path: str | Path, end_of_text: str | None = None, pattern: str | None = None) -> "Tokenizer":
+    """Read a byte-level tokenizer.json, or a tiktoken-style rank file. Raises InputError where it is neither.
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-    """Train byte-level BPE with exactly `vocab_size` tokens, the end-of-text token among them. Deterministic.
-
-    Raises InputError for a vocabulary below 257, or larger than the text can fill.
+    `end_of_text` names the token after every document, by default one of KNOWN_ENDS. `pattern` says how a rank file
+    splits text: one of `ranks.PATTERNS`, or a regular expression.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise InputError(f"vocab_size: must be at least {SMALLEST_VOCABULARY} (256 bytes + 1), got {vocab_size}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    found = tokenizer.get_vocab_size()
-    if found < vocab_size:
-        raise InputError(f"vocab_size: the text fills only {found} tokens, {vocab_size} asked; give more text")
+    content = _content(path)
+    if _is_ranks(content):
+        ranks = read_ranks(content, path, LARGEST_VOCABULARY)
+        return tokenizer_of_ranks(ranks, end_of_text or END_OF_TEXT, pattern)
+    if pattern is not None:
+        raise InputError(f"pattern: {path} has its own; only rank files need one")
+    tokenizer = _from_json(content, path)
+    if end_of_text is None:
+        end_of_text_id(tokenizer)
+    else:
+        _make_special(tokenizer, end_of_text, path)
     return tokenizer
 
 
-def load_tokenizer(path: str | Path) -> "Tokenizer":
-    """Read a byte-level tokenizer.json, or a tiktoken-style rank file. Raises InputError where it is neither."""
-    from tokenizers import Tokenizer
+def load_prepared(path: Path) -> "Tokenizer":
+    """The tokenizer.json of a prepared folder, whose manifest names the end of text."""
+    return _from_json(_content(path), path)
 
+
+def _content(path: str | Path) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"tokenizer: cannot read {path}: {error.strerror}") from error
-    if not content.lstrip().startswith(b"{"):
-        return _from_ranks(_read_ranks(content, path))
+
+
+def _is_ranks(content: bytes) -> bool:
+    return not content.lstrip().startswith(b"{")
+
+
+def _from_json(content: bytes, path: str | Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
     try:
         tokenizer = Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises bare Exception
@@ -79,12 +76,27 @@ def load_tokenizer(path: str | Path) -> "Tokenizer":
     _check_ids(json.loads(content), path)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    end_of_text_id(tokenizer)
     return tokenizer
 
 
+def _make_special(tokenizer: "Tokenizer", name: str, path: str | Path) -> None:
+    """Let the named token stand for nothing but the end of a text. Raises InputError where the tokenizer lacks it."""
+    from tokenizers import AddedToken
+
+    index = tokenizer.token_to_id(name)
+    added = tokenizer.get_added_tokens_decoder()
+    if index is None:
+        known = ", ".join(token.content for token in list(added.values())[:12] if token.special) or "none"
+        raise InputError(f"end_of_text: {path} has no token {name!r} (its special tokens: {known})")
+    if index not in added or not added[index].special:
+        tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False)])
+        now = tokenizer.get_added_tokens_decoder().get(index)
+        if now is None or not now.special:
+            raise InputError(f"end_of_text: {name!r} of {path} is ordinary text; name a special token")
+
+
 def _check_ids(state: dict[str, Any], path: str | Path) -> None:
-    """Raises InputError where two tokens of the file share an id (the library drops one), or one is absurdly large."""
+    """Raises InputError where two tokens of the file share an id (the library drops one), or one is out of range."""
     tokens = state["model"]["vocab"] | {added["content"]: added["id"] for added in state.get("added_tokens") or ()}
     by_id: dict[int, str] = {}
     for token, index in tokens.items():
@@ -96,13 +108,16 @@ def _check_ids(state: dict[str, Any], path: str | Path) -> None:
             raise InputError(f"tokenizer: {path}: {by_id[index]!r} and {token!r} share the id {index}")
 
 
-def end_of_text_id(tokenizer: "Tokenizer") -> int:
-    """The id of the token after a document. Raises InputError where the tokenizer has none of the known names."""
-    for name in KNOWN_ENDS:
+def end_of_text_id(tokenizer: "Tokenizer", end_of_text: str | None = None) -> int:
+    """The id of the token after a document: the named one. Raises InputError where the tokenizer has none of them."""
+    names = KNOWN_ENDS if end_of_text is None else (end_of_text,)
+    for name in names:
         found = tokenizer.token_to_id(name)
         if found is not None:
             return int(found)
-    raise InputError(f"tokenizer: it has no end-of-text token (looked for {', '.join(KNOWN_ENDS)})")
+    raise InputError(
+        f"tokenizer: it has no end-of-text token (looked for {', '.join(names)}); name its own with end_of_text"
+    )
 
 
 def encode(tokenizer: "Tokenizer", texts: list[str]) -> Iterator[list[int]]:
@@ -123,6 +138,24 @@ def token_bytes(state: dict[str, Any], vocab_size: int) -> NDArray[np.int64]:
     for added in state.get("added_tokens") or ():
         lengths[added["id"]] = 0 if added["special"] else len(added["content"].encode())
     return lengths
+
+
+def spelled_tokens(tokenizer: "Tokenizer") -> list[bytes]:
+    """The bytes that each token spells, by id; special tokens and unused ids spell none."""
+    state = json.loads(tokenizer.to_str())
+    return spelled_by(state, vocabulary_size(state), specials=False)
+
+
+def spelled_by(state: dict[str, Any], vocab_size: int, specials: bool) -> list[bytes]:
+    """The bytes that each token of a byte-level vocabulary spells; `specials` too by their names, or not at all."""
+    values = {letter: value for value, letter in enumerate(byte_letters())}
+    spelled = [b""] * vocab_size
+    for token, index in state["model"]["vocab"].items():
+        known = set(token) <= values.keys()
+        spelled[index] = bytes([values[letter] for letter in token]) if known else token.encode()
+    for added in state.get("added_tokens") or ():
+        spelled[added["id"]] = added["content"].encode() if specials or not added["special"] else b""
+    return spelled
 
 
 def word_parts(state: dict[str, Any], vocab_size: int) -> NDArray[np.uint8]:
@@ -159,75 +192,3 @@ def _mentions(value: Any, kind: str) -> bool:
     if isinstance(value, dict):
         return value.get("type") == kind or any(_mentions(inner, kind) for inner in value.values())
     return isinstance(value, list) and any(_mentions(inner, kind) for inner in value)
-
-
-def _read_ranks(content: bytes, path: str | Path) -> dict[bytes, int]:
-    """Lines of `base64-token rank`. Raises InputError naming the line that is something else or says it again."""
-    ranks: dict[bytes, int] = {}
-    lines: dict[bytes | int, int] = {}
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"tokenizer: {path} line {number}"
-        try:
-            encoded, digits = line.split()
-            token, rank = base64.b64decode(encoded, validate=True), int(digits)
-        except (ValueError, binascii.Error):
-            raise InputError(f"{where} is no `base64-token rank` (nor is it JSON)") from None
-        if not 0 <= rank < LARGEST_VOCABULARY:
-            raise InputError(f"{where}: a rank must be 0 to {LARGEST_VOCABULARY - 1}, got {digits.decode()[:20]}")
-        if not token:
-            raise InputError(f"{where}: the token is empty")
-        for what, seen in (("token", token), ("rank", rank)):
-            if seen in lines:
-                raise InputError(f"{where}: the {what} stands on line {lines[seen]} already; each is allowed once")
-            lines[seen] = number
-        ranks[token] = rank
-    missing = sum(bytes([value]) not in ranks for value in range(256))
-    if missing:
-        raise InputError(f"tokenizer: {path} lacks {missing} of the 256 single bytes")
-    return ranks
-
-
-def _from_ranks(ranks: dict[bytes, int]) -> "Tokenizer":
-    """A tokenizer that merges as tiktoken does: the pair whose joined bytes rank lowest first.
-
-    Rank files do not name their splitting pattern: above 60,000 tokens cl100k's is used, below GPT-2's. The end-of-text
-    token gets the first free rank.
-    """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    letters = byte_letters()
-
-    def spell(token: bytes) -> str:
-        return "".join(letters[value] for value in token)
-
-    merges: list[tuple[str, str]] = []
-    for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
-        pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        known = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
-        known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges.extend((spell(left), spell(right)) for left, right in known)
-    vocabulary = {spell(token): rank for token, rank in ranks.items()}
-    taken = set(ranks.values())
-    vocabulary.setdefault(END_OF_TEXT, next(rank for rank in range(len(taken) + 1) if rank not in taken))
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
-    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if len(ranks) > 60_000:
-        pieces = pre_tokenizers.Sequence(  # type: ignore[assignment]
-            [
-                pre_tokenizers.Split(Regex(_CL100K), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-    tokenizer.pre_tokenizer = pieces
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    return tokenizer
-
-
-def byte_letters() -> list[str]:
-    """GPT-2's way to write the 256 bytes as 256 printable characters."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(value) if value in printable else chr(next(others)) for value in range(256)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
 from moelab.model import LanguageModel, MoELayer, build_model, leak_free, leaks
+from moelab.notebook import Shown
 
 ZERO = 1e-9
 """Changes of a logit below this count as none."""
@@ -45,8 +46,8 @@ class Leak:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeakCertificate(Leak):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LeakCertificate(Leak, Shown):
     """The leak of the logits when a token changes, and of each kind of layer alone when its input does.
 
     The rates are those of a random batch, `crowded` those of a batch of one token repeated; the kinds saw both.

@@ -11,10 +11,11 @@ from torch import Tensor
 from moelab.architecture import ModelConfig
 from moelab.data import Dataset, ValidationBatches
 from moelab.model import LanguageModel, churn, leak_free, leaks
+from moelab.notebook import Shown
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evaluation(Shown):
     """Means over the evaluated tokens; `routing` has a row of statistics per MoE layer, `expert_load` its shares.
 
     `loss_leak_free` is the loss with capacity lifted and mixing off; None where the model leaks nothing. `choices`

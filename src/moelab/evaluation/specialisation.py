@@ -21,13 +21,14 @@ from moelab.evaluation.loss import validation_batches
 from moelab.model import LanguageModel, MoELayer
 from moelab.model.group_routing import GroupRouter, GroupRouting, ungroup_tokens
 from moelab.model.router import Routing
+from moelab.notebook import Shown
 
 Array = NDArray[np.float64]
 _ROWS = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerUse:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LayerUse(Shown):
     """One MoE layer: uses by token id (V, E) and by source (S, E), and how often two experts took one token (E, E).
 
     `own_entropy` is the mean entropy (nats) of one token's uses, ln K where it takes K experts: no look-up can know
@@ -46,8 +47,8 @@ class LayerUse:
         return self.by_source.sum(0) / self.by_source.sum()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Specialisation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Specialisation(Shown):
     """What `measure` found. `texts` spell the tokens; `classes` (V,) index CLASSES."""
 
     tokens: int

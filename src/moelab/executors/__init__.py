@@ -1,4 +1,4 @@
-"""Executors: who trains a study's runs. Three siblings start workers; what the workers do, and how they are watched,
+"""Executors train a study's runs. Three siblings start workers; what the workers do, and how they are monitored,
 is the same for all of them, so all give the same numbers."""
 
 from moelab.executors.board import Board, Observer, RunMonitor

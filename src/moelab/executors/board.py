@@ -1,6 +1,6 @@
-"""What stands in a folder of runs: who is finished, who is at work and how fast, who failed, whose worker died.
+"""The state of a folder of runs: which are finished, running (and how fast) or failed, and whose worker died.
 
-Whoever works on the runs, here or elsewhere, leaves the same traces, so one board serves every executor.
+Every worker, on this machine or another, writes the same files, so one board serves every executor.
 """
 
 import os
@@ -16,7 +16,7 @@ from moelab.runs.folder import CHECKPOINTS, LEASE
 
 @dataclass(kw_only=True)
 class Board:
-    """What a live display needs: how many runs stand where, and the live numbers of those at work."""
+    """What a live display needs: the number of runs in each state, and the live numbers of those running."""
 
     total: int
     finished: list[RunRecord] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Board:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all runs at work together."""
+        """The sum over all running runs."""
         return sum(numbers.get("tokens_per_second", 0.0) for numbers in self.running.values())
 
 
@@ -37,14 +37,14 @@ Observer = Callable[[Board], None]
 
 
 class RunMonitor:
-    """Looks at the runs again and again, and takes from the dead what they hold."""
+    """Polls the runs' folders and revokes the leases of dead workers."""
 
     def __init__(self, configs: list[RunConfig], root: Path, patience: float) -> None:
         self.folders = {config.run_id: RunFolder(root / config.run_id) for config in configs}
         self.costs = {config.run_id: float(run_columns(config)["train_flops"]) for config in configs}
         self.names = {config.run_id: config.name or config.run_id for config in configs}
         self.open = sorted(self.folders, key=self.costs.__getitem__, reverse=True)
-        """Runs that are neither finished nor failed, dearest first."""
+        """Runs that are neither finished nor failed, most expensive first."""
         self.failed: dict[str, str] = {}
         self._records: dict[str, RunRecord] = {}
         self._claims: dict[str, Claim] = {}
@@ -69,15 +69,15 @@ class RunMonitor:
         return self._board()
 
     def free(self) -> int:
-        """Open runs that nobody works on."""
+        """The number of open runs without a worker."""
         return len(self.open) - len(self._claims)
 
     def holds(self, worker: str) -> bool:
-        """Whether a worker had a run when they were last looked at."""
+        """Whether a worker held a run at the last look."""
         return any(claim.holder == worker for claim in self._claims.values())
 
     def held_by(self, worker: str) -> str | None:
-        """The run that a worker held when it was last looked at, or holds now."""
+        """The open run that a worker holds."""
         for run_id in self.open:
             claim = self.folders[run_id].claim
             if claim is not None and claim.holder == worker:
@@ -91,7 +91,7 @@ class RunMonitor:
             revoke(claim)
 
     def fail(self, run_id: str, reason: str) -> None:
-        """A run that cannot be trained, as far as this study is concerned."""
+        """Count a run as failed in this study."""
         if not self.folders[run_id].finished:
             self.failed[run_id] = reason
 
@@ -101,7 +101,7 @@ class RunMonitor:
             folder.clear_failure()
 
     def newest_checkpoint(self, run_id: str) -> str:
-        """The name of a run's newest checkpoint, empty without one: it changes where a run gets on."""
+        """The name of a run's newest checkpoint, empty without one. It changes when a run makes progress."""
         try:
             names = os.listdir(self.folders[run_id].path / CHECKPOINTS)
         except OSError:

@@ -1,6 +1,6 @@
-"""Many runs, trained by whichever workers an executor starts, watched and collected from the folder they write in.
+"""Many runs, trained by the workers of an executor, monitored and collected from the folder they write to.
 
-Several studies may be at work on the same runs: a run belongs to whoever holds its lease, and all wait for all.
+Several studies may train the same runs: a run belongs to the worker that holds its lease; every study waits for all.
 """
 
 import socket
@@ -18,13 +18,14 @@ from moelab.executors.options import ExecutorConfig
 from moelab.executors.order import Needs, Order, Pool
 from moelab.executors.ray import cluster, open_ray, ray_workers
 from moelab.executors.slurm import check_slurm, open_slurm, slurm_workers
+from moelab.notebook import Shown
 from moelab.runs import RunConfig, RunFolder, RunRecord
 
 POLL_SECONDS = 0.3
 _POLL_PER_RUN = 0.002
-_LEAVE_SECONDS = 20.0
+_EXIT_SECONDS = 20.0
 MOST_DEATHS = 5
-"""A run whose worker died this often without getting on is given up, and so is a study whose workers die at once."""
+"""A run is given up after this many deaths of its workers without progress, a study after as many early deaths."""
 
 _OPEN: dict[str, Callable[[Order, ExecutorConfig], AbstractContextManager[Pool]]] = {
     "local": open_local,
@@ -40,7 +41,7 @@ _WORKERS: dict[str, Callable[[Needs, ExecutorConfig, int], int]] = {
 
 @contextmanager
 def session(executor: ExecutorConfig) -> Iterator[None]:
-    """What an executor keeps open over all steps of a study. Raises InputError where it is not to be had here."""
+    """What an executor keeps open over all steps of a study. Raises InputError where it is not available here."""
     if executor.kind == "slurm":
         check_slurm(executor)
     if executor.kind != "ray":
@@ -50,9 +51,9 @@ def session(executor: ExecutorConfig) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of many runs: (config, record) of those that ended, in the order asked, and why the others did not."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Outcome(Shown):
+    """(config, record) of the runs that finished, in the order given, and the reason for each run that failed."""
 
     trained: list[tuple[RunConfig, RunRecord]]
     failed: dict[str, str]
@@ -83,7 +84,7 @@ def run_all(
         order = _order(configs, monitor, root, data, executor, name)
         with _OPEN[executor.kind](order, executor) as pool:
             most = _WORKERS[executor.kind](order.needs, executor, workers)
-            board = _Shift(monitor=monitor, pool=pool, most=most).until_done(observe)
+            board = _Supervisor(monitor=monitor, pool=pool, most=most).until_done(observe)
     return Outcome(
         trained=[(c, RunFolder(root / c.run_id).load_record()) for c in configs if c.run_id not in board.failed],
         failed=board.failed,
@@ -91,7 +92,7 @@ def run_all(
 
 
 @dataclass(kw_only=True)
-class _Shift:
+class _Supervisor:
     """Keeps workers at work until every run is finished or failed."""
 
     monitor: RunMonitor
@@ -108,20 +109,20 @@ class _Shift:
             if observe is not None:
                 observe(board)
             if not self.monitor.open:
-                self._let_leave()
+                self._wait_for_exits()
                 return board
-            self._staff()
+            self._start_workers()
             time.sleep(max(POLL_SECONDS, _POLL_PER_RUN * len(self.monitor.open)))
 
-    def _let_leave(self) -> None:
-        """Nothing is left to claim, so the workers leave by themselves; a moment for that."""
-        until = time.monotonic() + _LEAVE_SECONDS
+    def _wait_for_exits(self) -> None:
+        """Nothing is left to claim, so the workers exit by themselves: wait for that, up to a limit."""
+        until = time.monotonic() + _EXIT_SECONDS
         while self.pool.at_work and time.monotonic() < until:
             self.pool.ended()
             time.sleep(0.05)
 
-    def _staff(self) -> None:
-        """Start as many workers as there are runs to be had for them."""
+    def _start_workers(self) -> None:
+        """Start a worker for every free run that no idle worker will take, up to the limit."""
         idle = sum(1 for worker in self.pool.at_work if not self.monitor.holds(worker))
         for _ in range(min(self.most - len(self.pool.at_work), self.monitor.free() - idle)):
             self.pool.start(f"{socket.gethostname()}-{token_hex(4)}")

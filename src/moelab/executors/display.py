@@ -1,4 +1,4 @@
-"""What a study shows while it works: a bar over all runs, a line per running one, and plain lines of what was found."""
+"""A study's terminal output while it works: a bar over all runs, a line per running one, plain lines for results."""
 
 import time
 
@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from moelab.executors import Board
+from moelab.printable import printable
 from moelab.quantities import format_seconds
 
 _MOST_ROWS = 16
 """Runs that are shown one by one; a cluster may run hundreds."""
 _SUM_UP_SECONDS = 60.0
-"""Where there is no terminal, how often a line says where the study stands."""
+"""Interval of the summary line where there is no terminal."""
 
 
 class Display:
@@ -29,21 +30,21 @@ class Display:
         self._stage_started = self._summed_up = time.monotonic()
 
     def stage(self, title: str) -> None:
-        """Say what begins now."""
+        """Print the title of the stage that begins."""
         self.close()
         self._printed.clear()
         self._flops_before = -1.0
         self._stage_started = self._summed_up = time.monotonic()
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         clock = f"{minutes:02d}:{seconds:02d}"
-        self.console.print(f"[bold]{clock}  {title}[/bold]")
+        self.console.print(Text(f"{clock}  {printable(title)}", style="bold"))
 
-    def say(self, text: str) -> None:
-        """A plain line."""
-        self.console.print(Text(f"       {text}"), soft_wrap=True)
+    def line(self, text: str) -> None:
+        """Print a plain line."""
+        self.console.print(Text(f"       {printable(text)}"), soft_wrap=True)
 
     def board(self, board: Board) -> None:
-        """Show where the runs of a stage stand; called about twice a second."""
+        """Show the state of a stage's runs; called about twice a second."""
         if self._flops_before < 0:
             self._flops_before = board.done_flops
         if self.console.is_terminal:
@@ -53,7 +54,7 @@ class Display:
             self._live.update(self._draw(board))
         elif time.monotonic() - self._summed_up > _SUM_UP_SECONDS:
             self._summed_up = time.monotonic()
-            self.say(self.summary(board))
+            self.line(self.summary(board))
         self._print_finished(board)
 
     def close(self) -> None:
@@ -68,15 +69,17 @@ class Display:
                 self._printed.add(record.run_id)
                 loss = "diverged" if record.loss is None else f"loss {record.loss:.3f}"
                 speed = f"{record.tokens_per_second / 1e3:.1f}k tokens/s, {format_seconds(record.seconds)}"
-                self.say(f"{self._place(board):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
+                self.line(f"{self._place(board):>3}/{board.total}  {board.names[record.run_id]:<30} {loss}  {speed}")
                 for note in record.notes:
-                    self.say(f"         {note}")
+                    self.line(f"         {note}")
         for run_id in board.failed.keys() - self._printed:
             self._printed.add(run_id)
-            self.say(f"{self._place(board):>3}/{board.total}  {board.names[run_id]:<30} failed: {board.failed[run_id]}")
+            self.line(
+                f"{self._place(board):>3}/{board.total}  {board.names[run_id]:<30} failed: {board.failed[run_id]}"
+            )
 
     def _place(self, board: Board) -> int:
-        """How many of this board's runs were told; a stage may have several boards, branches after trunks."""
+        """How many of this board's runs were printed; a stage may have several boards, branches after trunks."""
         return len(self._printed & board.names.keys())
 
     def _draw(self, board: Board) -> Group:
@@ -84,7 +87,7 @@ class Display:
         shown = [(run_id, numbers) for run_id, numbers in board.running.items() if numbers]
         for run_id, numbers in shown[:_MOST_ROWS]:
             rows.add_row(
-                Text(f"       {board.names[run_id]}"),
+                Text(f"       {printable(board.names[run_id])}"),
                 ProgressBar(total=1.0, completed=numbers["step"] / numbers["steps"], width=24),
                 f"loss {numbers['loss']:.3f}",
                 f"{numbers['tokens_per_second'] / 1e3:.1f}k tokens/s",

@@ -15,7 +15,9 @@ from moelab.errors import MoelabError
 from moelab.executors.memory import free_memory
 from moelab.executors.options import ExecutorConfig
 from moelab.executors.order import End, Needs, Order, work
+from moelab.machine import usable_cores
 from moelab.quantities import format_bytes
+from moelab.signals import interrupts_held
 
 
 class LocalPool:
@@ -32,10 +34,10 @@ class LocalPool:
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(self.order, worker, slot, os.getpid(), sender), name=worker)
-        with _environment(self.order.needs.cores):
+        with _environment(self.order.needs.cores), interrupts_held():
             process.start()
-        sender.close()
-        self._workers[worker] = (process, receiver, slot)
+            sender.close()
+            self._workers[worker] = (process, receiver, slot)  # known before an interrupt is answered: `close` ends it
 
     @property
     def at_work(self) -> set[str]:
@@ -60,15 +62,15 @@ class LocalPool:
     def _revoke_dead(self, name: str) -> End:
         process, receiver, _ = self._workers.pop(name)
         process.join()
-        word: Any = None
+        result: Any = None
         with suppress(EOFError, OSError):
-            word = receiver.recv() if receiver.poll() else None
+            result = receiver.recv() if receiver.poll() else None
         receiver.close()
         code = process.exitcode
         process.close()
-        if isinstance(word, dict):
-            return End(worker=name, failures=word)
-        return End(worker=name, failures={}, death=word or f"exit code {code}")
+        if isinstance(result, dict):
+            return End(worker=name, failures=result)
+        return End(worker=name, failures={}, death=result or f"exit code {code}")
 
 
 @contextmanager
@@ -96,13 +98,9 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     if fitting == 0:
         raise MoelabError(
             f"study: the largest run needs about {format_bytes(needs.memory)}, {format_bytes(free)} are free; "
-            "take smaller models or micro batches, or say --executor-option memory=..."
+            "take smaller models or micro batches, or set --executor-option memory=..."
         )
     return fitting
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices() -> int:
@@ -128,10 +126,10 @@ def _environment(cores: int) -> Iterator[None]:
 
 
 def _main(order: Order, worker: str, slot: int, parent: int, sender: Connection) -> None:
-    """In a new process: take cores of one's own, die when the study dies, work, and tell how it went."""
+    """The main function of a worker process: pin its cores, exit with the study, work, and send the failures."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGTERM, _exit)
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     if order.pin:
         _pin(slot, order.needs.cores)
     if order.needs.cuda and _devices() > 1:
@@ -140,7 +138,7 @@ def _main(order: Order, worker: str, slot: int, parent: int, sender: Connection)
         sender.send(work(order, worker))
     except MoelabError as error:
         sender.send(str(error))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is leaving
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is exiting
 
 
 def _pin(slot: int, cores: int) -> None:
@@ -149,11 +147,11 @@ def _pin(slot: int, cores: int) -> None:
         os.sched_setaffinity(0, {there[(slot * cores + i) % len(there)] for i in range(cores)})
 
 
-def _leave(*_: object) -> None:
+def _exit(*_: object) -> None:
     raise SystemExit(1)
 
 
-def _leave_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)

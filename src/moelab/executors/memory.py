@@ -1,4 +1,4 @@
-"""What a run needs and what a machine has left: an estimate from the counts, held against measured peaks in tests."""
+"""The memory that a run needs, estimated from the counts and tested against measured peaks; a machine's free memory."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def _hidden_width(model: ModelConfig) -> int:
 
 
 def free_memory() -> float | None:
-    """Bytes that new processes may take: the system's, or less where a control group says so; None if unknown."""
+    """Bytes that new processes may take: the system's, or a control group's limit if lower; None if unknown."""
     found = [value for value in (_system(), control_group_memory()) if value is not None]
     return min(found) if found else None
 

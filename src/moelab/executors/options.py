@@ -1,14 +1,14 @@
-"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and what each of them may be told."""
+"""Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and the options of each."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import model_validator
 
-from moelab.config import Config, Count, NonNegative
+from moelab.config import Bytes, Config, Count, NonNegative, Seconds
 from moelab.errors import InputError
 from moelab.lease import PATIENCE_SECONDS
-from moelab.quantities import parse_bytes, parse_seconds
+from moelab.printable import short
+from moelab.yaml_reader import parse_yaml
 
 _ONLY = {
     "address": ("ray",),
@@ -24,26 +24,12 @@ _ONLY = {
 """Options that only some executors take."""
 
 
-def _with_unit(parse: Any) -> BeforeValidator:
-    def read(value: Any) -> Any:
-        try:
-            return parse(value)
-        except InputError as error:
-            raise ValueError(str(error).removeprefix("value: ")) from None
-
-    return BeforeValidator(read)
-
-
-Seconds = Annotated[float, _with_unit(parse_seconds), Field(gt=0)]
-Bytes = Annotated[float, _with_unit(parse_bytes), Field(gt=0)]
-
-
 class ExecutorConfig(Config):
     """How a study's runs are trained; nothing here changes a result.
 
-    `patience` is how long a worker elsewhere may be silent before its run is given to another (seconds; keep it above
-    the minute for which network file systems may show an old state). `memory` is what a run needs, or what may be used
-    on this machine, where the estimate does not serve. Slurm takes `partition`, `account`, `qos`, `time` per job,
+    `patience` is how long a remote worker's lease may show no heartbeat before its run is given to another (seconds;
+    keep it above the minute for which network file systems may show an old state). `memory` replaces the estimate of
+    what a run needs, or of what is free on this machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
     `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
     a cluster; without, it starts one on this machine.
     """
@@ -79,7 +65,7 @@ class ExecutorConfig(Config):
             if not equals or not key.strip():
                 raise InputError(f"--executor-option: expected KEY=VALUE, got {assignment!r}")
             try:
-                value[key.strip()] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise InputError(f"--executor-option {key.strip()}: cannot read the value {text!r}") from None
+                value[key.strip()] = parse_yaml(text, "value")
+            except InputError:
+                raise InputError(f"--executor-option {key.strip()}: cannot read the value {short(text)}") from None
         return ExecutorConfig.parse(value, "--executor")

@@ -1,4 +1,4 @@
-"""What workers are given and do: train whatever of an order is free, dearest run first, each under a lease."""
+"""What a worker receives and does: it trains the free runs of an order, most expensive first, each under a lease."""
 
 import traceback
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from moelab.runs import RunConfig, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a worker has to have for any of its runs: cores (threads x processes), bytes of memory, a CUDA device."""
+    """What a worker needs for any of its runs: cores (threads x processes), bytes of memory, a CUDA device."""
 
     n_runs: int
     cores: int
@@ -35,7 +35,7 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Runs to train, as plain data that travels to any machine which shares the folder. All paths are absolute."""
+    """Runs to train, as plain data that can be sent to any machine which shares the folder. All paths are absolute."""
 
     name: str
     configs: list[dict[str, Any]]
@@ -45,12 +45,12 @@ class Order:
     patience: float
     needs: Needs
     pin: bool = False
-    """Whether workers of one machine keep to cores of their own: not where others are at work there already."""
+    """Whether the workers of one machine are pinned to their own cores; not where other studies already work there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a worker ended: runs it could not train, with the reasons; `death` says why it did not come to its end."""
+    """How a worker ended: the runs it could not train, with reasons; `death` is the reason of an early end."""
 
     worker: str
     failures: dict[str, str]

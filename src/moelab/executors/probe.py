@@ -21,7 +21,7 @@ _WORDS = 60_000
 
 @contextmanager
 def probe_text() -> Iterator[Dataset]:
-    """A few hundred kilobytes of made-up text, prepared: for speeds it is as good as any."""
+    """A few hundred kilobytes of generated text, prepared: speed does not depend on the text."""
     with tempfile.TemporaryDirectory(prefix="moelab-probe-") as folder:
         words = [f"w{(index * index) % 997:x}" for index in range(_WORDS)]
         pieces = [" ".join(words[at : at + 500]) for at in range(0, _WORDS, 500)]

@@ -9,6 +9,7 @@ from typing import Any
 from moelab.errors import InputError, MoelabError
 from moelab.executors.options import ExecutorConfig
 from moelab.executors.order import End, Needs, Order, work
+from moelab.machine import usable_cores
 from moelab.quantities import format_bytes
 
 
@@ -71,7 +72,7 @@ def open_ray(order: Order, options: ExecutorConfig) -> Iterator[RayPool]:
 def ray_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     """As many as asked for, or as the cluster has cores (or GPUs) for. Needs the connection that `open_ray` makes.
 
-    Raises MoelabError where a run would wait for ever for a place.
+    Raises MoelabError where no node could ever run one.
     """
     import ray
 
@@ -84,7 +85,7 @@ def ray_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     if memory > there.get("memory", memory):
         raise MoelabError(
             f"executor: the largest run needs about {format_bytes(memory)}, the Ray cluster has "
-            f"{format_bytes(there['memory'])}; take smaller models, or say --executor-option memory=..."
+            f"{format_bytes(there['memory'])}; take smaller models, or set --executor-option memory=..."
         )
     return wanted or int(most)
 
@@ -118,8 +119,7 @@ def _connect(options: ExecutorConfig) -> bool:
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if options.address is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        quiet |= {"num_cpus": cores, "object_store_memory": 80 << 20}
+        quiet |= {"num_cpus": usable_cores(), "object_store_memory": 80 << 20}
     else:
         quiet.pop("include_dashboard")
     try:

@@ -1,4 +1,4 @@
-"""What every design has: a name, what it starts from, a budget, and the runs it plans with what they were aimed at."""
+"""What every experiment design has: a name, a template, a budget, and the runs it plans with their aims."""
 
 import math
 from abc import abstractmethod
@@ -14,7 +14,7 @@ from moelab.errors import InputError
 from moelab.quantities import format_number, parse_count
 
 MIN_STEPS = 50
-"""A run of fewer optimiser steps says nothing about an architecture."""
+"""Fewest optimiser steps of a run that can compare architectures."""
 
 
 def _listed(value: Any) -> Any:
@@ -27,19 +27,19 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_listed)]
 
 
 def check_once(name: str, values: Sequence[Any]) -> None:
-    """Raises ValueError where a value stands twice: its runs would be the same. The field's `name` may be empty."""
+    """Raises ValueError where a value appears twice: its runs would be the same. The field's `name` may be empty."""
     for place, value in enumerate(values):
         if any(value == other and type(value) is type(other) for other in values[:place]):
             shown = value if isinstance(value, str) else f"{value:.12g}" if isinstance(value, float) else repr(value)
-            raise ValueError(f"{name}{': ' if name else ''}{shown} stands twice")
+            raise ValueError(f"{name}{': ' if name else ''}{shown} appears twice")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """One run of a design: dotted fields laid over the study's base, and what the report has to know of it.
+    """One run of an experiment design: dotted fields that override the study's base, and what the report needs.
 
-    `model`, where given, replaces the base's. `match` names the runs of one budget; `aims` are the columns the design
-    aimed at, in which they have to match; `labels` are for its analysis.
+    `model`, where given, replaces the base's. `match` names the runs of one budget; `aims` are the target values of
+    the columns in which these have to match; `labels` are for the analysis.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -59,9 +59,9 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What designs start from: the study's base with everything chosen so far, and the entries planned before.
+    """What experiment designs start from: the study's base with the choices so far, and the entries planned before.
 
-    `replicates` holds how many seeds each earlier entry's runs have, from their own on.
+    `replicates` holds how many seeds each earlier entry's runs have, counted from their own seed.
     """
 
     base: dict[str, Any]
@@ -82,7 +82,7 @@ class Template:
         try:
             return self.base["train"][name]
         except (KeyError, TypeError):
-            raise InputError(f"base.train.{name}: is required by this design") from None
+            raise InputError(f"base.train.{name}: is required by this experiment design") from None
 
     def model(self, changes: dict[str, Any] | None = None) -> ModelConfig:
         """The base's model with some of its fields changed."""
@@ -95,10 +95,12 @@ class Template:
         return ModelConfig.parse(value, "base.model")
 
     def backbone(self, changes: dict[str, Any] | None = None) -> ModelConfig:
-        """The base's model, dense: without experts. Raises InputError where the base does not say `d_ff`."""
+        """The base's model, dense: without experts. Raises InputError where the base does not set `d_ff`."""
         value = {key: v for key, v in {**self.base.get("model", {}), **(changes or {})}.items() if key not in EXPERTS}
         if not value.get("d_ff"):
-            raise InputError("base.model.d_ff: is required by this design: the dense width that the experts replace")
+            raise InputError(
+                "base.model.d_ff: is required by this experiment design: the dense width that the experts replace"
+            )
         return ModelConfig.parse(value, "base.model")
 
     @property
@@ -117,19 +119,19 @@ class Template:
 
 
 EXPERTS = ("moe", "n_dense_layers", "moe_every")
-"""What makes a model a MoE; without these fields it is its dense twin."""
+"""The fields that make a model a MoE; without them it is its dense backbone."""
 
 _SIZES = ("n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared")
 
 
 _CROSSED = ("sizes", "sparsity", "mixtures", "reuse")
-"""Optional fields over which a design crosses its runs: without a value there would be none."""
+"""Optional fields over which an experiment design crosses its runs: without a value there would be none."""
 
 
-class RunSource(Config):
-    """An entry of `runs`: a grid or a design. `replicates` repeats each of its runs with that many seeds.
+class ExperimentDesign(Config):
+    """An entry of `runs`: a generator of run configs. `replicates` repeats each of its runs with that many seeds.
 
-    `owned` are the MoE fields that the design decides, which its option `moe` may not set.
+    `owned` are the MoE fields that the experiment design sets, which its option `moe` may not.
     """
 
     owned: ClassVar[tuple[str, ...]] = ("n_experts", "top_k", "d_expert")
@@ -159,7 +161,7 @@ class RunSource(Config):
     def _not_its_own(self) -> Self:
         for name in self.owned:
             if name in getattr(self, "moe", {}):
-                raise ValueError(f"moe.{name}: is decided by the design {self.design}; leave it out")
+                raise ValueError(f"moe.{name}: is set by the experiment design {self.design}; leave it out")
         return self
 
     @abstractmethod
@@ -176,7 +178,7 @@ class Amount:
 
     @property
     def label(self) -> str:
-        """For people: 3e12 FLOPs."""
+        """For display: 3e12 FLOPs."""
         if self.unit == "flops":
             return f"{self.value:.3g} FLOPs".replace("e+", "e")
         return f"{format_number(self.value)} {'tokens' if self.unit == 'tokens' else 'tokens per parameter'}"
@@ -199,7 +201,7 @@ class Amount:
         return steps * batch
 
     def planned(self, template: Template, model: ModelConfig, min_steps: int, name: str, **labels: str) -> Planned:
-        """A run of this budget: its tokens, and what has to match."""
+        """A run of this budget: its tokens, and the columns that have to match."""
         tokens = self.tokens(template, model, min_steps)
         aims = {"train_flops": self.value} if self.unit == "flops" else {}
         return Planned(
@@ -216,8 +218,8 @@ def _short(model: ModelConfig) -> str:
     return f"a model of width {model.d_model} and {model.n_layers} layers{experts}"
 
 
-class Budgeted(RunSource):
-    """A design with one kind of budget: `flops`, `tokens` or `tokens_per_param` (per active parameter), one or more."""
+class Budgeted(ExperimentDesign):
+    """One kind of budget: `flops`, `tokens` or `tokens_per_param` (per active parameter), one or more values."""
 
     flops: Amounts = ()
     tokens: Counts = ()

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from moelab.architecture import ModelConfig, count_parameters
 from moelab.config import Count, CountOrZero
 from moelab.errors import InputError
-from moelab.experiments.base import MIN_STEPS, Amount, Amounts, Planned, RunSource, Template, _listed
+from moelab.experiments.base import MIN_STEPS, Amount, Amounts, ExperimentDesign, Planned, Template, _listed
 from moelab.experiments.shapes import PARAMS_OFF, experts_at_rate
 from moelab.planning.baselines import dense_baseline
 
@@ -20,14 +20,14 @@ _FOR_RATES = ("top_k", "shared", "n_dense_layers", "d_expert_step", "moe", "reus
 """Options that shape the MoEs of given activation rates."""
 
 
-class EqualResources(RunSource):
+class EqualResources(ExperimentDesign):
     """Every model has N = `params_total` and costs C = `flops`; MoEs differ in their activation rate r_a.
 
     The MoEs stand on the base's backbone. `top_k`, `shared` (one shared expert as wide as the routed ones in use) and
     `n_dense_layers` are the base's MoE's where not given, else the paper's: 2, true, 1. Without
     `activation_rates` the base's own MoE is the only one (what an earlier step chose) and N is its size. Dense models
-    of N parameters are trained with C times each of `dense_flops`. Being cheaper per token a MoE sees more of them;
-    `reuse` says of what: `fresh` text; `strict`, only the tokens that the dense model saw with C; `loose`, half of its
+    of N parameters are trained with C times each of `dense_flops`. A MoE costs less per token and so sees more tokens;
+    `reuse` sets which: `fresh` text; `strict`, only the tokens that the dense model saw with C; `loose`, half of its
     own, twice. Each epoch has its own order.
     """
 

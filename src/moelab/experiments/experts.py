@@ -14,7 +14,7 @@ from moelab.experiments.shapes import with_experts
 
 
 class ExpertSweep(Budgeted):
-    """Shared by both sweeps: `sizes` are changes of the base's model, a backbone each; `dense` adds the dense twin."""
+    """Shared by both sweeps: `sizes` are changes of the base's model, a backbone each; `dense` adds it as baseline."""
 
     sizes: tuple[dict[str, Any], ...] = ({},)
     moe: dict[str, Any] = {}
@@ -26,11 +26,13 @@ class ExpertSweep(Budgeted):
         for place, size in enumerate(self.sizes):
             name = next((name for name in EXPERTS if name in size), None)
             if name is not None:
-                raise ValueError(f"sizes.{place}.{name}: the design {self.design} decides the experts; leave it out")
+                raise ValueError(
+                    f"sizes.{place}.{name}: the experiment design {self.design} sets the experts; leave it out"
+                )
         return self
 
     def plan(self, template: Template) -> list[Planned]:
-        """Backbone by backbone, budget by budget: the dense twin, then the experts."""
+        """Backbone by backbone, budget by budget: the dense baseline, then the experts."""
         planned = []
         for size in self.sizes:
             backbone = template.backbone(size)
@@ -83,7 +85,7 @@ class Expansion(ExpertSweep):
     @model_validator(mode="after")
     def _at_least_two(self) -> Self:
         if min(self.expansion) < 2:
-            raise ValueError("expansion: must be at least 2; the dense twin stands for 1")
+            raise ValueError("expansion: must be at least 2; the dense baseline is 1")
         return self
 
     def models(self, template: Template, backbone: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:

@@ -1,16 +1,16 @@
-"""A grid over any fields of a run config: for every experiment that no design describes."""
+"""A grid over any fields of a run config: for every experiment without an experiment design of its own."""
 
 import itertools
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from moelab.experiments.base import Planned, RunSource, Template, check_once
+from moelab.experiments.base import ExperimentDesign, Planned, Template, check_once
 
 NO_PARENT = "a study's runs start from nothing, but for the branches of a ladder (design: ladder); leave it out"
 
 
-class RunGrid(RunSource):
+class RunGrid(ExperimentDesign):
     """Some runs: dotted fields of a run config, each with a value or a list; lists are crossed.
 
     `zip` lists advance together instead: {"model.d_model": [32, 64], "model.d_ff": [88, 176]} is two runs. A field may

@@ -12,8 +12,8 @@ from moelab.experiments.base import (
     Amount,
     Amounts,
     Counts,
+    ExperimentDesign,
     Planned,
-    RunSource,
     Template,
     _listed,
 )
@@ -22,7 +22,7 @@ from moelab.experiments.shapes import Candidates, backbones, with_experts
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(_listed)]
 
 
-class IsoFlop(RunSource):
+class IsoFlop(ExperimentDesign):
     """For each of `flops`: sizes x sparsities, the tokens set so that every run costs the same.
 
     Sizes are `params_total` (embeddings included), or `tokens_per_param` (per active parameter), which spreads the

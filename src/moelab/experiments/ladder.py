@@ -21,7 +21,7 @@ class Ladder(Budgeted):
     """Every size with every number of tokens. `sizes` are changes of the base's model.
 
     With `branch` each size trains one trunk at a constant rate (arXiv 2405.18392, 2404.06395): from its checkpoints a
-    linear decay over the last `decay_fraction` of each run's steps (the base's where not given, else .2) makes the run
+    linear decay over the last `decay_fraction` of each run's steps (the base's where not given, else 0.2) makes the run
     of that length, so several lengths cost little more than the longest. All warm up over the base's `warmup_steps`,
     else its `warmup_fraction` of the longest. Trunks are in no fit. Without `branch` every run is trained from the
     start, by the base's schedule.

@@ -13,14 +13,14 @@ from moelab.runs import RunConfig, run_columns
 Published = Literal["steplaw2025", "deepseek2024", "tian2025-dense", "tian2025-moe"]
 _STEPLAW_SMALL = 10e6
 _HIGHEST = 10.0
-"""A rule that gives a higher learning rate than this was given a wrong factor."""
+"""Highest learning rate that is accepted; above it the factor is wrong."""
 
 
 class LearningRateRule(Config):
     """How a run gets its learning rate where its entry does not set one.
 
     `rule` sweep: what the study's `sweep` chose at its own (smallest) run, carried to other runs by the ratio of the
-    rule `carry` (DeepSeek's C^-.125 by default; `constant` leaves it). Any other rule gives the rate itself. Either is
+    rule `carry` (DeepSeek's C^-0.125 by default; `constant` leaves it). Any other rule gives the rate itself. Either is
     multiplied by `factor`. With `batch`, a published rule also sets the batch, rounded to whole sequences, and the
     steps to the whole number nearest to the run's FLOPs or tokens.
     """
@@ -31,7 +31,7 @@ class LearningRateRule(Config):
     batch: bool = False
 
     @model_validator(mode="after")
-    def _obeyed(self) -> Self:
+    def _no_unused_option(self) -> Self:
         if self.rule == "sweep" and self.batch:
             raise ValueError(f"batch: needs a rule that gives a batch ({', '.join(get_args(Published))}), not sweep")
         if self.rule != "sweep" and self.carry != type(self).model_fields["carry"].default:
@@ -39,7 +39,7 @@ class LearningRateRule(Config):
         return self
 
     def apply(self, config: RunConfig, swept_at: RunConfig | None) -> RunConfig:
-        """The run with its learning rate (and batch). Raises InputError for a rate out of reason.
+        """The run with its learning rate (and batch). Raises InputError for a rate out of range.
 
         Also without a sweep where the rule needs one.
         """
@@ -61,7 +61,7 @@ class LearningRateRule(Config):
         return _with(config, **changes)
 
     def _sane(self, config: RunConfig, rate: float) -> float:
-        """The rate. Raises InputError where the factor makes it higher than any rate, or nothing at all."""
+        """The rate. Raises InputError where the factor makes it too high, or zero."""
         if rate <= _HIGHEST and _rounded(rate) > 0:
             return rate
         raise InputError(
@@ -70,7 +70,7 @@ class LearningRateRule(Config):
         )
 
     def warnings(self, configs: list[RunConfig]) -> list[str]:
-        """What to beware of: runs outside the range a rule was found on."""
+        """Warnings about runs outside the range on which a rule was fitted."""
         name = self.carry if self.rule == "sweep" else self.rule
         if name == "constant" or self.rule == "sweep":
             return []
@@ -86,13 +86,13 @@ class LearningRateRule(Config):
                 )
         if name == "steplaw2025" and min(float(each["params_non_embedding"]) for each in columns) < _STEPLAW_SMALL:
             found.append(
-                "Step Law is about four times too high at a few hundred thousand parameters: sweep, or set factor .25"
+                "Step Law is about four times too high at a few hundred thousand parameters: sweep, or set factor 0.25"
             )
         return found
 
 
 def _tokens(config: RunConfig) -> float:
-    """The tokens that a run's budget buys, before they are whole steps."""
+    """The tokens of a run's budget, before rounding to whole steps."""
     aim = config.labels.get("aim_train_flops")
     return config.train.tokens if aim is None else float(aim) / float(run_columns(config)["flops_per_token"])
 
@@ -108,7 +108,7 @@ def _with(config: RunConfig, **changes: Any) -> RunConfig:
 
 
 def _rounded(value: float) -> float:
-    """Four digits: what a config shows is what is trained."""
+    """Rounded to four digits, so that a printed config equals the trained one."""
     return float(f"{value:.4g}")
 
 

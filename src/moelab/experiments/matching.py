@@ -1,4 +1,4 @@
-"""How well the runs of a design match: exact FLOPs and parameters against what was aimed at, group by group."""
+"""How well the runs of an experiment design match: exact FLOPs and parameters against their aims, group by group."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def match_runs(configs: Sequence[RunConfig]) -> list[Match]:
 
 
 def _params_dense(config: RunConfig) -> float:
-    """Parameters without embeddings of the dense twin, whose feed-forward the experts replaced."""
+    """Parameters without embeddings of the dense backbone, whose feed-forward the experts replaced."""
     dense = {key: value for key, value in config.model.to_dict().items() if key not in EXPERTS}
     return float(count_parameters(ModelConfig.parse(dense)).params_non_embedding)
 
@@ -66,7 +66,7 @@ _REACHED: dict[str, Callable[[RunConfig], float]] = {
     "params_dense": _params_dense,
     "tokens_per_param": _tokens_per_param,
 }
-"""What a run reaches of aims that are no columns of their own."""
+"""The reached value of each aim that is no column of a run."""
 
 
 def _match(group: str, column: str, pairs: list[tuple[float, float]]) -> Match:

@@ -14,8 +14,8 @@ from moelab.experiments.shapes import with_experts
 class MixtureOfTokens(Budgeted):
     """MoT sized to the FLOPs of the dense feed-forward: X = `group_size` times its parameters, Y = `mixtures`.
 
-    Beside each: the dense twin and, with `token_choice`, a MoE of the same experts routed by token. With `transition`
-    each MoT is trained once more, turning to token choice at that share of the steps, after which nothing leaks.
+    Beside each: the dense baseline and, with `token_choice`, a MoE of the same experts routed by token. With
+    `transition` each MoT is trained again and switches to token choice at that share of the steps; then nothing leaks.
     `n_dense_layers` counts the leading layers that stay dense (the paper's second version: half of them); default: the
     base's.
     """

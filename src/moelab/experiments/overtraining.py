@@ -8,10 +8,10 @@ from moelab.experiments.shapes import Candidates, backbones, with_experts
 
 
 class OverTraining(Budgeted):
-    """Sizes x experts at equal compute: each step down in size buys tokens.
+    """Sizes x experts at equal compute: a smaller size sees more tokens.
 
-    `params_dense` are the sizes of the dense twins, without embeddings (the paper's N); the backbones are the nearest
-    real ones in `shapes` and the same for every entry of `n_experts`, where 1 is dense. Experts are as wide as the
+    `params_dense` are the sizes of the dense backbones, without embeddings (the paper's N). The nearest real ones in
+    `shapes` are taken, the same for every entry of `n_experts`, where 1 is dense. Experts are as wide as the
     dense feed-forward they replace; a token uses `top_k` of them in every `moe_every`-th layer
     (default: the base's, else every second as in the paper).
     """

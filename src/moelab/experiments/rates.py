@@ -1,4 +1,4 @@
-"""Learning rate against batch, and repeats with other seeds: what a study has to know before it compares anything."""
+"""Learning rate against batch, and repeats with other seeds: what a study needs before it compares designs."""
 
 from typing import Any, Literal, Self
 
@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from moelab.config import Count
 from moelab.errors import InputError
-from moelab.experiments.base import Amounts, Budgeted, Counts, Planned, RunSource, Template
+from moelab.experiments.base import Amounts, Budgeted, Counts, ExperimentDesign, Planned, Template
 from moelab.experiments.ladder import BRANCH_OF, TRUNK
 from moelab.quantities import parse_count
 
@@ -35,8 +35,8 @@ class LearningRates(Budgeted):
         return planned
 
 
-class Repeats(RunSource):
-    """Runs of the entries `of`, planned before, again with other seeds: an estimate of the noise.
+class Repeats(ExperimentDesign):
+    """Runs of the entries `of`, planned before, repeated with other seeds: an estimate of the noise.
 
     `which`: all of them, the first or last of each entry, or the one in the middle of its list. Seeds go on after the
     entry's own. A branch of a ladder is repeated with a trunk of its seed, one for all branches that leave it.
@@ -50,7 +50,7 @@ class Repeats(RunSource):
     @model_validator(mode="after")
     def _once(self) -> Self:
         if self.replicates != 1:
-            raise ValueError("replicates: say how many with `seeds`")
+            raise ValueError("replicates: give the number of repeats as `seeds`")
         return self
 
     def plan(self, template: Template) -> list[Planned]:

@@ -15,7 +15,7 @@ _SMALL = 256
 PARAMS_OFF, _RATE_OFF, _MIN_D_EXPERT = 0.02, 0.06, 8
 """How far a MoE may be off its total parameters and its activation rate, relatively; the narrowest expert tried."""
 _ASPECT_COST = 0.03
-"""A shape off its usual width over depth by a factor e counts as much as three per cent of the parameters."""
+"""A shape whose width over depth is a factor e from the usual counts as 3 % off in parameters."""
 
 
 def space_of(template: Template, changes: dict[str, Any], where: str = "shapes") -> Space:
@@ -57,7 +57,7 @@ def backbones(template: Template, changes: dict[str, Any]) -> list[ModelConfig]:
 
 
 class Candidates:
-    """Models to choose from, with their exact counts and what an unusual width over depth costs each (n,)."""
+    """Models to choose from, with their exact counts and a penalty for an unusual width over depth (n,)."""
 
     def __init__(self, models: list[ModelConfig], seq_len: int) -> None:
         self.models = models

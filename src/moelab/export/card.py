@@ -1,4 +1,4 @@
-"""The model card: what the model is, what it was trained on, what was measured; nothing that was not."""
+"""The model card: the architecture, the training, the text and the measurements of an exported model."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,6 +6,7 @@ from moelab.evaluation.leaks import certify
 from moelab.export.check import Check
 from moelab.export.families import Family
 from moelab.export.source import Source, find_study
+from moelab.printable import markdown, printable
 from moelab.quantities import format_number
 from moelab.version import __version__
 
@@ -20,25 +21,25 @@ def model_card(
     """README.md of an exported folder."""
     parts = [
         _front(source),
-        f"# {source.title}\n\n{_summary(source, family, dtype)}",
+        f"# {markdown(source.title)}\n\n{_summary(source, family, dtype)}",
         "## Use\n\n" + _USE,
         "## Architecture\n\n" + _architecture(source) + _listed(notes),
         "## Training\n\n" + _training(source),
         "## Text\n\n" + _text(source),
         "## Measured\n\n" + _measured(source),
-        "## Does a token see what it should not?\n\n" + _leak(source),
+        "## Information leaks\n\n" + _leak(source),
         *_study(source),
-        "## Is this the trained model?\n\n" + check_text(check, unchecked, dtype),
-        "## Limits\n\nIt continues text. It was trained to predict the next token and nothing else; what is not listed "
-        f"here was not measured. Longer contexts than {source.record.seq_len:,} tokens were never seen in training.",
+        "## Equivalence with the trained model\n\n" + check_text(check, unchecked, dtype),
+        "## Limits\n\nThe model continues text: it was trained for next-token prediction only. Properties that are not "
+        f"listed here were not measured. Training used contexts of at most {source.record.seq_len:,} tokens.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def description(source: Source) -> str:
-    """Two sentences for formats that have no card: what it is and whose texts it was trained on."""
+    """Two sentences for formats without a card: the model, and the texts it was trained on."""
     record = source.record
-    texts = "; ".join(f"{each.name} ({each.licence})" for each in source.dataset.manifest.sources)
+    texts = "; ".join(printable(f"{each.name} ({each.licence})") for each in source.dataset.manifest.sources)
     return (
         f"Language model with {record.params_total:,} parameters ({record.params_active:,} active), trained on "
         f"{record.tokens:,} tokens with moelab. Texts and their licences: {texts}."
@@ -70,7 +71,7 @@ def _front(source: Source) -> str:
 def _summary(source: Source, family: Family, dtype: str) -> str:
     record = source.record
     kind = "Mixture-of-Experts" if record.kind == "moe" else "dense"
-    active = f", of which {record.params_active:,} work on each token" if record.kind == "moe" else ""
+    active = f", of which each token uses {record.params_active:,}" if record.kind == "moe" else ""
     return (
         f"A {kind} language model with {record.params_total:,} parameters{active}, trained from scratch on "
         f"{record.tokens:,} tokens with moelab {record.versions.get('moelab', '')}. It is written as "
@@ -128,7 +129,7 @@ def _training(source: Source) -> str:
     rows = [
         (
             "tokens",
-            f"{record.tokens:,} ({record.unique_tokens:,} different ones; {record.epochs:.3g} passes over them)",
+            f"{record.tokens:,} ({record.unique_tokens:,} unique; {record.epochs:.3g} passes over them)",
         ),
         ("FLOPs", f"{format_number(record.train_flops)} (an exact count, not a measurement)"),
         ("steps", f"{train.steps:,} of {train.batch_tokens:,} tokens, sequences of {train.seq_len:,}"),
@@ -145,7 +146,13 @@ def _training(source: Source) -> str:
 def _text(source: Source) -> str:
     manifest = source.dataset.manifest
     rows = [
-        (each.name, each.version or "", each.licence, f"{each.train.tokens:,}", f"{each.validation.tokens:,}")
+        (
+            markdown(each.name),
+            markdown(each.version or ""),
+            markdown(each.licence),
+            f"{each.train.tokens:,}",
+            f"{each.validation.tokens:,}",
+        )
         for each in manifest.sources
     ]
     limit = source.config.data.unique_tokens
@@ -164,7 +171,7 @@ def _measured(source: Source) -> str:
     if record.loss_leak_free is not None:
         rows.append(("loss leak-free (what is exported)", f"{record.loss_leak_free:.4f} nats per token"))
     rows.append(("bits per byte", f"{record.bits_per_byte:.4f}"))
-    rows += [(f"loss on {name}", f"{loss:.4f}") for name, loss in record.loss_by_source.items()]
+    rows += [(f"loss on {markdown(name)}", f"{loss:.4f}") for name, loss in record.loss_by_source.items()]
     return "On held-out documents of the same sources, at the end of training:\n\n" + _table(("", ""), rows)
 
 
@@ -174,16 +181,14 @@ def _leak(source: Source) -> str:
         "tokens or other sequences"
     )
     if source.record.params_total > _MOST_CERTIFIED:
-        return (
-            f"{promise}: so it follows from the architecture. The model is too large to have it measured in fp64 here."
-        )
+        return f"{promise}. This follows from the architecture; the model is too large for the measurement in fp64."
     found = certify(source.model, trials=_TRIALS)
     exported = (
         f"{promise}. Measured in fp64 with {found.trials} changed tokens: with capacity and mixing off the largest "
         f"change of a logit that should not change is {found.leak_free_change:.1g}."
     )
     if not found.can_leak:
-        return f"{exported} So it was in training."
+        return f"{exported} The same holds for training."
     return (
         f"{exported} In training it could leak: of the logits of earlier tokens {found.earlier_rate:.1%} and of other "
         f"sequences {found.others_rate:.1%} changed on a random batch."
@@ -194,25 +199,26 @@ def _study(source: Source) -> list[str]:
     study = find_study(source)
     if study is None:
         return []
-    text = f'It was trained in the study "{study.name}".' + (f" {study.about.strip()}" if study.about else "")
+    about = f" {markdown(' '.join(study.about.split()))}" if study.about else ""
+    text = f'It was trained in the study "{markdown(study.name)}".{about}'
     if source.config.labels:
-        text += " Labels: " + ", ".join(f"{key} {value}" for key, value in source.config.labels.items()) + "."
+        text += " Labels: " + ", ".join(markdown(f"{key} {value}") for key, value in source.config.labels.items()) + "."
     row = study.verified
     if row is None:
         return [f"## Study\n\n{text}"]
     laws = [
-        (law, f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
+        (markdown(law), f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
         for law, value in row.get("predicted", {}).items()
     ]
     text += (
-        f"\n\nRole in its verification: {row.get('role')}. Measured {row.get('measured'):.4f} nats per token; the laws "
-        "fitted to the study's other runs had predicted:\n\n"
+        f"\n\nRole in its verification: {markdown(row.get('role'))}. Measured {row.get('measured'):.4f} nats per "
+        "token; the laws fitted to the study's other runs predicted:\n\n"
     )
     return [f"## Study\n\n{text}" + _table(("law", "predicted", "80 % interval"), laws)]
 
 
 def check_text(check: Check | None, unchecked: str, dtype: str) -> str:
-    """In words: how the exported model was compared with the trained one."""
+    """The comparison of the exported model with the trained one, as text."""
     if check is None:
         return f"It was not compared with the trained model ({unchecked})."
     rounding = "" if dtype == "fp32" else f" (of the weights rounded to {dtype})"
@@ -234,4 +240,4 @@ def _compared(check: Check) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

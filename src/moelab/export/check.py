@@ -1,4 +1,4 @@
-"""Is the exported model the trained one? Its logits on held-out text, computed by another library, against ours."""
+"""The exported model against the trained one: logits on held-out text by another library, compared with ours."""
 
 import math
 import warnings
@@ -85,8 +85,8 @@ def compare(
         )
     if not math.isfinite(difference) or difference > tolerance:
         raise MoelabError(
-            f"export: the exported model is not the trained one: by {library} its logits differ by {difference:.2g} "
-            f"on held-out text (at most {tolerance:.2g} would pass); nothing was kept"
+            f"export: the exported model differs from the trained one: by {library} its logits are {difference:.2g} "
+            f"apart on held-out text (at most {tolerance:.2g} would pass); nothing was kept"
         )
     return Check(
         library=library,
@@ -136,15 +136,13 @@ def check_tokenizer(folder: Path, dataset: Dataset, tokens: Tensor, **options: A
     """Raises MoelabError where transformers' tokenizer gives other ids than ours for held-out text."""
     from transformers import AutoTokenizer
 
-    from moelab.data.tokenizer import load_tokenizer
-
-    ours = load_tokenizer(dataset.tokenizer_path)
+    ours = dataset.load_tokenizer()
     with _quiet():
         theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
         for row in tokens.tolist():
             text = ours.decode(row, skip_special_tokens=True)
             if theirs(text, add_special_tokens=False).input_ids != ours.encode(text, add_special_tokens=False).ids:
-                raise MoelabError("export: transformers tokenizes held-out text otherwise; nothing was kept")
+                raise MoelabError("export: transformers tokenizes held-out text differently; nothing was kept")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ Shared = Literal["none", "plain", "gated"]
 class Family:
     """One class of transformers: the architectures it represents exactly, and its names for settings and tensors.
 
-    `dense_layers` says which layers of a MoE model may be dense: `none`, the `first` ones, or `any`. `gates` lists the
+    `dense_layers` are those of a MoE model that may be dense: `none`, the `first` ones, or `any`. `gates` lists the
     values of normalize_gates, `whole_shared` holds shared experts to whole multiples of d_expert, `whole_heads` the
     heads to d_model. `scales` classes multiply gates by routed_scaling, others get it folded into the experts.
     `has_bias` classes have a balancing bias (zeros where none was trained). `ungated_as_gate` classes have no shared
@@ -50,7 +50,7 @@ class Family:
     settings: Callable[[ModelConfig], dict[str, Any]]
 
     def lacks(self, config: ModelConfig) -> list[str]:
-        """What of this architecture the class has not, as `field: what it has instead`; empty where it fits."""
+        """What the class lacks of this architecture, as `field: what it has instead`; empty where it fits."""
         missing = []
         if config.qk_norm not in self.qk_norm:
             missing.append(f"qk_norm {config.qk_norm} (it has {' or '.join(self.qk_norm)})")
@@ -112,7 +112,7 @@ _ROUTERS = {
     "expert_choice": "experts choose tokens of a whole group",
     "soft": "it mixes the tokens of a group",
     "mixture_of_tokens": "it mixes the tokens of a group; a run with train.transition ends as token choice and exports",
-    "hash": "experts go by a hash of the token id",
+    "hash": "a hash of the token id chooses the experts",
     "word": "experts go by the word",
     "random": "experts go by the position",
 }

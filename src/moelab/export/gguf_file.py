@@ -20,6 +20,7 @@ from moelab.export.huggingface import Exported, hugging_face_config, notes_on, s
 from moelab.export.names import hugging_face_tensors
 from moelab.export.source import Source
 from moelab.files import write_json, write_with
+from moelab.printable import printable
 
 RUN_KEY = "moelab.run_id"
 """In the metadata of every file that moelab wrote."""
@@ -141,7 +142,7 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
     from gguf import ExpertGatingFuncType
 
     writer.add_type("model")
-    writer.add_name(source.title)
+    writer.add_name(printable(source.title))
     writer.add_description(description(source))
     writer.add_string(RUN_KEY, source.run_id)
     writer.add_context_length(source.config.train.seq_len)

@@ -17,8 +17,8 @@ from moelab.export.names import interleave, uninterleave
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One of llama.cpp's graphs: `permutes` says that it rotates neighbouring pairs of q and k where the class does
-    not, `own_head` that it has no tied head. `refuse` says `field: why not` of an architecture it cannot run."""
+    """One of llama.cpp's graphs: `permutes` is true where it rotates neighbouring pairs of q and k and the class does
+    not, `own_head` where it has no tied head. `refuse` returns `field: reason` for an architecture it cannot run."""
 
     name: str
     permutes: bool = False
@@ -46,7 +46,7 @@ def _qwen2_moe(config: ModelConfig) -> str | None:
 
 def _gates(config: ModelConfig, *, normalised: bool) -> str | None:
     if config.moe is not None and config.moe.normalize_gates != normalised:
-        return f"normalize_gates: its graph has them {'on' if normalised else 'off'} whatever the file says"
+        return f"normalize_gates: its graph has them {'on' if normalised else 'off'} and ignores the file's setting"
     return None
 
 
@@ -96,7 +96,7 @@ def choose_graph(config: ModelConfig) -> tuple[Family, Graph]:
         field, why = reason.split(": ", 1)
         reasons.append(f"{field}: llama.cpp's {graph.name} cannot run this model: {why}")
     if not reasons:
-        choose_family(config)  # says what every class lacks
+        choose_family(config)  # its refusal names what every class lacks
     raise InputError(f"{reasons[0]}; export it with --to hf")
 
 

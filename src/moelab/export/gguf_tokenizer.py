@@ -1,12 +1,11 @@
 """A byte-level BPE tokenizer as GGUF keeps it: tokens, their types, merges; only what llama.cpp splits the same way."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.files import read_text
+from moelab.files import expect_content, read_json
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """llama.cpp's types of tokens."""
@@ -27,8 +26,13 @@ def gguf_tokenizer(path: Path, vocab_size: int) -> GGUFTokenizer:
 
     Raises InputError for a tokenizer that is not split by GPT-2's pattern alone: llama.cpp knows patterns by name.
     """
-    state: dict[str, Any] = json.loads(read_text(path, "data"))
-    _refuse_other_patterns(state)
+    state: dict[str, Any] = read_json(path, "data")
+    with expect_content(f"data: {path} is not a byte-level BPE tokenizer of {vocab_size} tokens"):
+        _refuse_other_patterns(state)
+        return _read_state(state, vocab_size)
+
+
+def _read_state(state: dict[str, Any], vocab_size: int) -> GGUFTokenizer:
     tokens = [f"[UNUSED_{index}]" for index in range(vocab_size)]
     types = [UNUSED] * vocab_size
     for token, index in state["model"]["vocab"].items():

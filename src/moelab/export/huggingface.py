@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
-from moelab.data.tokenizer import end_of_text_id, load_tokenizer
 from moelab.errors import InputError, MoelabError
 from moelab.export.canonical import DTYPES, canonical, check_dtype
 from moelab.export.card import model_card
@@ -29,13 +28,14 @@ from moelab.export.names import decides, hugging_face_tensors
 from moelab.export.place import NOTE, check_folder, new_folder
 from moelab.export.source import Source
 from moelab.files import write_json, write_text
+from moelab.notebook import Shown
 
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What was written. `check` is None where nothing was compared; then `unchecked` says why."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Exported(Shown):
+    """What was written. `check` is None where nothing was compared; then `unchecked` gives the reason."""
 
     path: Path
     form: str
@@ -112,7 +112,7 @@ def export_hugging_face(
 
 
 def _choose(config: ModelConfig) -> Family:
-    """`choose_family`, whose refusal also says where llama.cpp would do."""
+    """`choose_family`; its refusal also names the llama.cpp graph that can run the architecture."""
     try:
         return choose_family(config)
     except InputError as error:
@@ -198,8 +198,7 @@ def hugging_face_config(
 
 def _write_tokenizer(place: Path, source: Source) -> None:
     shutil.copyfile(source.dataset.tokenizer_path, place / "tokenizer.json")
-    tokenizer = load_tokenizer(source.dataset.tokenizer_path)
-    end = tokenizer.id_to_token(end_of_text_id(tokenizer))
+    end = source.dataset.load_tokenizer().id_to_token(source.dataset.manifest.end_of_text)
     names = {"bos_token": end, "eos_token": end}
     write_text(place / "special_tokens_map.json", json.dumps(names, indent=1) + "\n")
     write_json(

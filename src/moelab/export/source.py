@@ -47,7 +47,7 @@ def open_source(folder: Path, config: RunConfig, model: LanguageModel, dataset: 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlace:
-    """The study a run lies in, and what its verification said of this run (null where it was not verified)."""
+    """The study that contains a run, and the verification of this run (null where it was not verified)."""
 
     name: str
     about: str
@@ -62,8 +62,9 @@ def find_study(source: Source) -> StudyPlace | None:
     try:
         study = StudyConfig.from_yaml(folder / "study.yaml")
         path = folder / "verify.json"
-        rows = read_json(path) if path.is_file() else []
+        read = read_json(path) if path.is_file() else []
     except InputError:
         return None
+    rows = read if isinstance(read, list) else []
     found = [row for row in rows if isinstance(row, dict) and row.get("run_id") == source.run_id]
     return StudyPlace(name=study.title or study.name, about=study.about, verified=found[0] if found else None)

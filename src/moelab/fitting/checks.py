@@ -1,4 +1,4 @@
-"""What a number must be to enter a fit or a prediction: one word about it, the same at every door."""
+"""What a number must be to enter a fit or a prediction. Fits and predictions refuse it with the same message."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""From a table's columns to a law's variables: by name, by derivation, or a clear word about what is missing."""
+"""From a table's columns to a law's variables, by name or by derivation. A missing one is refused by its name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ Columns = Mapping[str, Array]
 Rule = tuple[tuple[str, ...], Callable[..., Array]]
 
 
-def _dense_twin(n_ne: Array, a_ne: Array, experts: Array, k: Array) -> Array:
+def _dense_params(n_ne: Array, a_ne: Array, experts: Array, k: Array) -> Array:
     one = (n_ne - a_ne) / np.maximum(experts - k, 1)
     return np.where(experts > k, a_ne - (k - 1) * one, a_ne)
 
@@ -31,7 +31,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         (("n_experts",), lambda e: e),
     ),
     "params_dense": (
-        (("params_non_embedding", "params_active_non_embedding", "n_experts", "top_k"), _dense_twin),
+        (("params_non_embedding", "params_active_non_embedding", "n_experts", "top_k"), _dense_params),
     ),
     "active_experts": (
         (("top_k", "d_expert", "d_shared"), lambda k, d, s: k + s / d),

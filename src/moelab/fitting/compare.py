@@ -13,17 +13,20 @@ from moelab.fitting.fit import check_options, fit
 from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
 from moelab.laws import Law, all_laws, get_law
+from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
 HOLDOUT = 0.2
+SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "reach", "weight")
+"""Columns of a comparison's `rows`."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """`fits` in the order of their rank; `weights` sum to 1; `skipped` says why a law was left out.
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """`fits` in the order of their rank; `weights` sum to 1; `skipped` gives the reason for each law left out.
 
-    Where some laws have a held-out error, one without (its rows were too few to hold any out) comes last and weighs 0:
-    its in-sample error, which more coefficients always lower, is no rival to theirs.
+    Where some laws have a held-out error, a law without one (too few rows to hold any out) comes last with weight 0.
+    Its in-sample error cannot be compared with theirs: more coefficients always lower it.
     """
 
     fits: dict[str, FittedLaw]
@@ -43,6 +46,18 @@ class Comparison:
         """Error of each held-out run by how far beyond the fitted ones it lies, a colour per law."""
         return plot_holdout(list(self.fits.values()))
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """Per law, as text and by rank: in-sample error, held-out error, bias, coverage of 80 %, reach, weight."""
+        return [(name, *_score(fitted), f"{self.weights[name]:.2f}") for name, fitted in self.fits.items()]
+
+    def __repr__(self) -> str:
+        weights = {name: f"{weight:.2f}" for name, weight in self.weights.items()}
+        return short_repr(self, weights=", ".join(f"{n} {w}" for n, w in weights.items()), skipped=len(self.skipped))
+
+    def _repr_html_(self) -> str:
+        left_out = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+        return html_table(SCORES, self.rows(), note=f"left out: {left_out}" if left_out else "")
+
     def disagreement(self, table: Any) -> list[dict[str, Any]]:
         """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
         columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}
@@ -52,6 +67,15 @@ class Comparison:
             {**{name: float(values[i]) for name, values in columns.items()}, "spread": float(spread[i])}
             for i in range(stacked.shape[1])
         ]
+
+
+def _score(fitted: FittedLaw) -> tuple[str, ...]:
+    held, seen = fitted.holdout, f"{fitted.in_sample['mean_abs_rel']:.2%}"
+    if held is None:
+        return (seen, "-", "-", "-", "-")
+    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
+    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
+    return (seen, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach)
 
 
 def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], dict[str, str]]:
@@ -66,7 +90,7 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
     skipped: dict[str, str] = {}
     for law in all_laws().values():
         missing = [name for name in law.variables if variable(columns, name) is None]
-        twin = next((other.id for other in found if other.form == law.form and other.variables == law.variables), None)
+        same = next((other.id for other in found if other.form == law.form and other.variables == law.variables), None)
         if law.kind != "loss" and target in (None, "loss"):
             skipped[law.id] = f"predicts {law.kind}, not loss"
         elif missing:
@@ -76,9 +100,9 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
         elif not law.covers_dense and moe is not None and np.any(moe == 1):
             skipped[law.id] = "does not describe the dense runs; leave them out with --where"
         elif "tokens" not in law.variables and data_differs:
-            skipped[law.id] = "does not see the tokens, in which the runs differ"
-        elif twin is not None:
-            skipped[law.id] = f"the same form as {twin}"
+            skipped[law.id] = "has no variable for tokens, in which the runs differ"
+        elif same is not None:
+            skipped[law.id] = f"the same form as {same}"
         else:
             found.append(law)
     return found, skipped
@@ -95,11 +119,32 @@ def compare_laws(
     skip_unfit: bool = False,
     **options: Any,
 ) -> Comparison:
-    """Fit laws (all that the table supports, unless named) and rank them by held-out, else in-sample, error.
+    """Fit laws to one table of runs and rank them by held-out error, else by in-sample error.
 
-    Named laws must fit, unless `skip_unfit`; those that cannot (too few rows) are listed in `skipped`. The weights are
-    inverse mean-square errors, held-out where any law has them. With `holdout_optional` and no hold-out named, a fifth
-    of the runs is held out where that leaves enough. Options as in `fit`.
+    Args:
+        table: The runs, as `moelab.fit` takes them.
+        laws: Laws or their ids; None: every law that the table supports.
+        holdout: Share of the largest-compute runs to hold out, above 0 and below 1.
+        holdout_optional: With no hold-out named, hold out a fifth of the runs where that leaves enough.
+        holdout_by: A column: leave out each of its values in turn.
+        holdout_rows: One true or false per run: which to hold out.
+        skip_unfit: List named laws that cannot be fitted in `skipped`, too, instead of refusing them.
+        **options: As in `moelab.fit`: loss, objective, fix, share, bootstrap, group, weight, seed, starts.
+
+    Returns:
+        A Comparison: `fits` by law in the order of their rank, `weights` (inverse mean-square errors, held-out
+        where any law has them), `skipped` laws with the reasons.
+
+    Raises:
+        InputError: Two hold-outs, a table that supports no law, a named law that cannot be fitted, bad columns.
+
+    >>> import moelab
+    >>> runs = {"params_total": [1e7, 2e7, 4e7, 8e7] * 3, "tokens": [1e8] * 4 + [4e8] * 4 + [2e9] * 4}
+    >>> law = moelab.get_law("besiroglu2024")
+    >>> runs["loss"] = [float(law.loss(None, {"params_total": n, "tokens": d})) for n, d in zip(*runs.values())]
+    >>> found = moelab.compare_laws(runs, ["besiroglu2024"], holdout=0.2, bootstrap=20, starts=32)
+    >>> list(found.fits), found.weights
+    (['besiroglu2024'], {'besiroglu2024': 1.0})
     """
     if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
         raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")

@@ -1,4 +1,4 @@
-"""Designs at a law's door: its variables checked, and what it says about them finite."""
+"""Designs as a law's variables: checked on the way in; the predictions must be finite."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,11 +36,11 @@ def design_variables(columns: Mapping[str, Array], law: Law, also: tuple[str, ..
 
 
 def predicted_value(law: Law, coefficients: Mapping[str, float] | None, given: Mapping[str, Array]) -> Array:
-    """(n,): what the law says at variables of shape (n,). Raises InputError where that is no finite number."""
+    """(n,): the law's prediction at variables of shape (n,). Raises InputError where it is not finite."""
     with np.errstate(all="ignore"):
         value = np.broadcast_to(law.loss(coefficients, given), next(iter(given.values())).shape)
     if not np.isfinite(value).all():
         row = int(np.flatnonzero(~np.isfinite(value))[0])
         at = ", ".join(f"{name}={given[name][row]:g}" for name in law.variables)
-        raise InputError(f"{law.id}: gives no finite number at {at}: too far from anything it describes")
+        raise InputError(f"{law.id}: gives no finite number at {at}, too far outside the range it describes")
     return value

@@ -21,8 +21,8 @@ from moelab.laws import Law, get_law
 Array = NDArray[Any]
 STARTS, REFINED = 512, 16
 _AGREE = 1e-6
-ABSURD = 100.0
-"""A factor between predicted and measured loss that no fit of this law to these runs can mean."""
+MOST_OFF = 100.0
+"""Largest factor between predicted and measured loss that a fit may start from."""
 
 
 def fit(
@@ -39,11 +39,37 @@ def fit(
     seed: int = 0,
     starts: int = STARTS,
 ) -> FittedLaw:
-    """Fit `law` to `table` (a data frame, columns by name, rows, or a path) whose columns are named as in the law.
+    """Fit one law to a table of runs: the robust optimum of many starts, with bootstrap draws.
 
-    `fix` holds coefficients, `share` makes groups of them one number, `group` resamples whole groups, `weight` names a
-    column of weights. Fewer rows than twice the free coefficients: those the law's file lists are held at their
-    published values and the fit says so. Raises InputError for missing or bad columns and for too few rows.
+    Args:
+        table: The runs: a data frame, columns by name, rows, or the path of a CSV, Parquet or JSON-lines file or of a
+            folder of runs. Columns are named as the law's variables (params_active, tokens, n_experts, ...) and loss.
+        law: A law's id, or a Law.
+        loss: The column to fit; None: loss, in nats per token.
+        objective: huber:DELTA or squared on the log of the loss, or floor:DELTA:WEIGHT.
+        fix: Coefficients to hold at a value.
+        share: Groups of coefficients that are to be one number.
+        bootstrap: Replicates for the intervals; 0 for none.
+        group: A column whose groups are resampled whole.
+        weight: A column of weights.
+        seed: Of starts and bootstrap.
+        starts: Random starts of the optimiser.
+
+    Returns:
+        A FittedLaw: coefficients with p10 and p90, the fitted range, errors, notes; `predict(...)` gives values with
+        intervals. With fewer rows than twice the free coefficients, those the law's file lists are held at their
+        published values, and `held` names them.
+
+    Raises:
+        InputError: Missing or bad columns, too few rows, an unknown law or coefficient.
+
+    >>> import moelab
+    >>> runs = {"params_total": [1e7, 2e7, 4e7, 8e7] * 3, "tokens": [1e8] * 4 + [4e8] * 4 + [2e9] * 4}
+    >>> law = moelab.get_law("besiroglu2024")
+    >>> runs["loss"] = [float(law.loss(None, {"params_total": n, "tokens": d})) for n, d in zip(*runs.values())]
+    >>> fitted = moelab.fit(runs, "besiroglu2024", bootstrap=20, starts=32)
+    >>> {name: round(value, 3) for name, value in fitted.coefficients.items() if name in ("alpha", "beta")}
+    {'alpha': 0.348, 'beta': 0.366}
     """
     if not isinstance(law, str | Law):
         raise InputError(f"law: expected one law or its id, got {law!r}; compare_laws takes several")
@@ -135,7 +161,7 @@ def _enough_rows(
         )
     if not held:
         return parameters, []
-    return parameters, [f"only {rows} rows: held at published values: {', '.join(held)}"]
+    return parameters, [f"only {rows} rows: {', '.join(held)} stay at published values"]
 
 
 def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
@@ -194,10 +220,12 @@ def _predicted(law: Law, coefficients: Mapping[str, float], data: Observations, 
     with np.errstate(all="ignore"):
         predicted = np.asarray(law.loss(coefficients, data.variables), float)
         off = np.abs(np.log(predicted / data.measured))
-    if not np.all(off < np.log(ABSURD)):
+    if not np.all(off < np.log(MOST_OFF)):
         named = ", ".join(f"{name}={value:g}" for name, value in fix.items())
         cause = f"fix: with {named}" if named else law.id
-        raise InputError(f"{cause}: predictions are more than {ABSURD:g} times off what was measured, or not finite")
+        raise InputError(
+            f"{cause}: predictions are more than {MOST_OFF:g} times off the measured losses, or not finite"
+        )
     return np.broadcast_to(predicted, data.measured.shape)
 
 
@@ -230,7 +258,7 @@ def _errors(measured: Array, predicted: Array) -> dict[str, float]:
 
 
 def _blind_spots(law: Law, data: Observations) -> list[str]:
-    """What this table cannot tell the law, or the law this table."""
+    """Coefficients that this table does not identify, and runs that this law does not describe."""
     same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
     found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
     rows = np.stack([*(data.variables[name] for name in law.variables), data.measured], axis=1)
@@ -240,11 +268,11 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     if not law.covers_dense and np.any(data.kinds == "dense"):
         found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
-        found.append("the runs differ in expansion, which this law does not see")
+        found.append("the runs differ in expansion, which is no variable of this law")
     return found
 
 
 def _thin(bootstrap: int) -> list[str]:
     if not 0 < bootstrap < FEWEST_DRAWS:
         return []
-    return [f"only {bootstrap} bootstrap draws: the intervals say little below {FEWEST_DRAWS}"]
+    return [f"only {bootstrap} bootstrap draws: the intervals are unreliable below {FEWEST_DRAWS}"]

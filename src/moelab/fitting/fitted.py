@@ -11,14 +11,17 @@ from moelab.errors import InputError
 from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.laws import Conversion, Law
+from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
 LEVEL = 0.8
 _BLOCK = 2_000_000
+MOST_ROWS = 20
+"""Designs that a notebook shows of many."""
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown):
     """One number per design. `low` and `high` are the 10th and 90th percentile (NaN without bootstrap draws);
     `extrapolation` is the largest log10 distance outside the fitted range."""
 
@@ -27,9 +30,22 @@ class Prediction:
     high: Array
     extrapolation: Array
 
+    def __repr__(self) -> str:
+        shown = [interval_text(*ends) for ends in self._ends(3)]
+        return short_repr(self, designs=len(self.value), value="; ".join(shown) + ("; ..." * (len(self.value) > 3)))
 
-@dataclass(frozen=True, kw_only=True)
-class Holdout:
+    def _repr_html_(self) -> str:
+        rows = [(*ends, far) for ends, far in zip(self._ends(), self.extrapolation[:MOST_ROWS].tolist(), strict=True)]
+        more = f"{len(self.value):,} designs; the first {MOST_ROWS} are shown" if len(self.value) > MOST_ROWS else ""
+        return html_table(["value", "p10", "p90", "log10 distance outside the fitted range"], rows, note=more)
+
+    def _ends(self, most: int = MOST_ROWS) -> list[tuple[float, float, float]]:
+        arrays = (self.value, self.low, self.high)
+        return list(zip(*(array[:most].tolist() for array in arrays), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Holdout(Shown):
     """How well runs that the fit did not see were predicted. `rows` has one entry per held-out run."""
 
     n_runs: int
@@ -41,8 +57,8 @@ class Holdout:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FittedLaw:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FittedLaw(Shown):
     """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's."""
 
     law: Law
@@ -141,6 +157,32 @@ class FittedLaw:
         low, high = self._spread(dict(numbers), noise=False)
         return float(np.mean((high - low) / 2 / self.law.loss(self.coefficients, numbers)))
 
+    def coefficient_rows(self) -> list[tuple[str, float | None, float | None, float | None, str]]:
+        """Per coefficient: name, value, p10, p90, and whether it was held or lies at a bound."""
+        rows = []
+        for name in self.law.coefficients:
+            ends = self.interval(name)
+            marks = {"held": name in self.held, "at a bound": name in self.at_bound}
+            mark = ", ".join(word for word, holds in marks.items() if holds)
+            rows.append((name, ends["value"], ends["low"], ends["high"], mark))
+        return rows
+
+    def __repr__(self) -> str:
+        held = "none" if self.holdout is None else f"{self.holdout.mean_abs_rel:.2%} of {self.holdout.n_runs} runs"
+        return short_repr(
+            self,
+            law=self.law.id,
+            n_runs=self.n_runs,
+            in_sample_error=f"{self.in_sample['mean_abs_rel']:.2%}",
+            held_out_error=held,
+            bootstrap=len(self.draws),
+            coefficients=", ".join(f"{name} {value:.4g}" for name, value in self.coefficients.items()),
+        )
+
+    def _repr_html_(self) -> str:
+        head = [f"{self.law.id}, {self.n_runs} runs", "value", "p10", "p90", ""]
+        return html_table(head, self.coefficient_rows(), title=self.law.form, note="; ".join(self.notes))
+
     def with_holdout(self, holdout: Holdout | None) -> "FittedLaw":
         """The same fit with its held-out score."""
         return replace(self, holdout=holdout)
@@ -159,7 +201,7 @@ def fit_rows(fitted: FittedLaw) -> list[dict[str, Any]]:
 
 
 def holdout_rows(fitted: FittedLaw) -> list[dict[str, Any]]:
-    """Error of each held-out run by how many times dearer it is than the dearest fitted one."""
+    """Error of each held-out run against its compute, as a multiple of the largest fitted run's."""
     held = fitted.holdout.rows if fitted.holdout else []
     return [
         {

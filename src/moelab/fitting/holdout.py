@@ -1,4 +1,4 @@
-"""Held-out error: fit the cheap runs and predict the dear ones, or leave out one group after another."""
+"""Held-out error: fit the small runs and predict the largest, or leave out one group after another."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ FIT_OPTIONS = ("objective", "fix", "share", "bootstrap", "seed", "starts")
 
 
 def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options: Any) -> tuple[FittedLaw, Holdout]:
-    """Fit without the dearest `fraction` of the runs (by train_flops, else parameters x tokens) and predict those.
+    """Fit without the most expensive `fraction` of the runs (train_flops, else parameters x tokens); predict those.
 
     Runs that cost the same stay together, on the held-out side. Options as in `fit`. Raises InputError where the runs
     cannot be ordered or too few remain.
@@ -32,11 +32,11 @@ def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options
     held = data.order >= first * (1 - 1e-6)
     if held.all():
         raise InputError("holdout: every run costs the same; hold out a group with --holdout-by COLUMN instead")
-    return _score(law, data, held, "the dearest runs", options)
+    return _score(law, data, held, "the most expensive runs", options)
 
 
 def check_fraction(fraction: float) -> None:
-    """Raises InputError for a share of the runs that is none."""
+    """Raises InputError for a share outside 0 to 1."""
     if not 0 < fraction < 1:
         raise InputError(f"holdout: expected a fraction between 0 and 1, got {fraction:g}")
 
@@ -61,7 +61,7 @@ def group_holdout(table: Any, law: str | Law, column: str, **options: Any) -> Ho
     """Leave out each value of `column` in turn and predict it from the others."""
     check_column(table, column)
     law, data, options = _prepare(table, law, options)
-    # The split says what is held out, the groups what a bootstrap resamples: one never stands for the other.
+    # The split defines what is held out; the groups define what a bootstrap resamples. They are independent.
     split = np.array([str(value) for value in columns_of(table)[column]])
     names = list(dict.fromkeys(split.tolist()))
     if not 2 <= len(names) <= 50:
@@ -82,15 +82,15 @@ def _score(law: Law, data: Observations, held: Array, by: str, options: dict[str
     fitted = fit_observations(seen, law, **options)
     predicted = fitted.predict(unseen.variables, noise=True)
     # A percentile of a handful of draws is one of them: with so few there is no interval, hence no coverage.
-    told = len(fitted.draws) >= FEWEST_IN_INTERVAL
+    enough = len(fitted.draws) >= FEWEST_IN_INTERVAL
     reference = float(seen.order.max()) if seen.order is not None else None
     rows = [
         {
             "row": int(unseen.row[i]),
             "measured": float(unseen.measured[i]),
             "predicted": float(predicted.value[i]),
-            "low": _maybe(predicted.low[i]) if told else None,
-            "high": _maybe(predicted.high[i]) if told else None,
+            "low": _maybe(predicted.low[i]) if enough else None,
+            "high": _maybe(predicted.high[i]) if enough else None,
             "extrapolation": _maybe(predicted.extrapolation[i]),
             "factor": None if unseen.order is None or reference is None else float(unseen.order[i] / reference),
         }

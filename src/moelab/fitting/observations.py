@@ -18,7 +18,7 @@ DROP = "; drop them with --where"
 @dataclass(frozen=True, eq=False)
 class Observations:
     """n runs ready for a fit: (n,) arrays, all finite; losses positive. `row` is the place in the table; `kinds` are
-    dense or moe, where the table tells."""
+    dense or moe, where the table has a column for it."""
 
     variables: dict[str, Array]
     measured: Array
@@ -68,7 +68,7 @@ def observations(
     found = variables(columns, law)
     check_numbers(target, measured, measured > 0, "must be positive", DROP)
     if len(measured) > 1 and np.ptp(measured) == 0:
-        raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}: that identifies nothing")
+        raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}, which identifies no coefficient")
     for name, values in found.items():
         check_variable(name, values, DROP)
     if group is not None and group not in columns:
@@ -133,9 +133,9 @@ MEASURED = ("loss", "routing_")
 
 
 def _replicates(columns: Columns, found: Columns, target: str) -> Array | None:
-    """A label per row, equal where runs differ in their seed and in nothing else that the table tells of them.
+    """A label per row, equal where runs differ in their seed and in no other column of the table.
 
-    None for a table without seeds. Runs of one seed alone are no replicates: something untold sets them apart.
+    None for a table without seeds. Equal rows of one seed are no replicates: they differ in something not recorded.
     """
     if "seed" not in columns:
         return None

@@ -10,23 +10,24 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL, check_effort, check_seed
 from moelab.fitting.columns import variable
+from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
 RANGE = (10, 90)
 ONE_COMPUTE = 1.2
-"""Factor between the dearest and the cheapest run up to which they count as runs of one compute."""
+"""Largest ratio of training FLOPs among runs that count as runs of one compute."""
 POOR = 0.8
-"""R^2 below which a parabola is said to miss the points."""
+"""R^2 below which a note reports that the parabola misses the points."""
 _FEWEST = 4
 
 
-@dataclass(frozen=True)
-class Slice:
+@dataclass(frozen=True, repr=False)
+class Slice(Shown):
     """The lowest point of a parabola, with the 10th and 90th percentile over draws of its coefficients.
 
     `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
     draws whose parabola had no minimum among the points and which the interval therefore leaves out. `r_squared` is the
-    share of the losses' variance that the parabola explains; `notes` say where it should not be believed.
+    share of the losses' variance that the parabola explains; `notes` list reasons not to trust it.
     """
 
     x: str
@@ -44,6 +45,14 @@ class Slice:
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
         return plot_slice(self)
+
+    def __repr__(self) -> str:
+        optimum, loss = interval_text(**self.optimum), interval_text(**self.loss_at_optimum)
+        return short_repr(self, x=self.x, optimum=optimum, loss=loss, n_points=self.n_points, r_squared=self.r_squared)
+
+    def _repr_html_(self) -> str:
+        rows = [(f"best {self.x}", *self.optimum.values()), ("loss there", *self.loss_at_optimum.values())]
+        return html_table([f"{self.n_points} points", "value", "p10", "p90"], rows, note="; ".join(self.notes))
 
     def loss(self, x: Any) -> Array:
         """The parabola at x, in the axis's own unit."""
@@ -74,7 +83,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     vertex = -c1 / (2 * c2) if c2 else np.inf
     if not (c2 > 0 and z.min() <= vertex <= z.max()) and _straight(z, loss, c2):
         raise InputError(
-            f"{name}: the points lie on a straight line (its curvature cannot be told from 0), so they show no "
+            f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
             f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
         )
     if not c2 > 0:

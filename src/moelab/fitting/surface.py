@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.slice import interval_of
+from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
 STEPS = 200
@@ -22,8 +23,8 @@ GRID = (60, 40)
 """Rectangles of a drawn surface along size and sparsity."""
 
 
-@dataclass(frozen=True, eq=False)
-class Surface:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surface(Shown):
     """L = sum a_i n^i + sum b_j s^j + sum c_k (n s)^k + d at one compute.
 
     `degrees` are (n, s, n s), `coefficients` (t,), `subsamples` (draws, t) of re-fits on 80 % of the runs;
@@ -47,6 +48,16 @@ class Surface:
     def plot(self) -> Any:
         """Loss over size and sparsity with the runs, the best size per sparsity and the optimum: an Altair chart."""
         return plot_surface(self)
+
+    def __repr__(self) -> str:
+        best = {name: interval_text(**ends) for name, ends in self.optimum().items()}
+        return short_repr(self, n_points=self.n_points, correlation=self.correlation, **best)
+
+    def _repr_html_(self) -> str:
+        edge = ", ".join(self.at_edge())
+        rows = [(name, *ends.values()) for name, ends in self.optimum().items()]
+        note = f"the best {edge} lies at the edge of the runs" if edge else ""
+        return html_table([f"{self.n_points} runs", "value", "p10", "p90"], rows, note=note)
 
     def loss(self, params: Any, sparsity: Any, coefficients: Array | None = None) -> Array:
         """The surface at total parameters and sparsity."""

@@ -1,7 +1,7 @@
 """Parameters against FLOPs (Abnar et al. 2025, arXiv 2501.12370): loss by total parameters, tokens and sparsity.
 
 L = a / N^alpha + b / D^beta + c / (1-S)^lambda + d / ((1-S)^delta N^gamma) + E_0, with lambda negative: alone it makes
-sparser models worse, while N grows under them. In the fit R^2 is 99 %; on the runs at S = .98, all held out, 68 %.
+sparser models worse, while N grows under them. In the fit R^2 is 99 %; on the runs at S = 0.98, all held out, 68 %.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ LAWS = (
             "d": 17.26, "delta": 0.1603, "gamma": 0.1595, "E_0": 0.94,
         },
         mark="second-hand",
-        note="confirmed in two places; R^2 99 % in the fit but 68 % on the held-out runs at S = .98",
+        note="confirmed in two places; R^2 99 % in the fit but 68 % on the held-out runs at S = 0.98",
         meaning={
             "params_total": "all parameters, embeddings included",
             "tokens": "tokens processed, each once",

@@ -1,7 +1,7 @@
 """Unified scaling laws for routed language models (Clark et al. 2022, arXiv 2202.01169): dense size times experts.
 
 log10 L = a log10 N + b log10 Ê + c log10 N log10 Ê + d, with Ê the saturated number of experts; three routers. All
-runs saw 130B tokens, so the laws speak near there only. Two simpler forms of the paper, without saturation, ship
+runs saw 130B tokens, so the laws apply near there only. Two simpler forms of the paper, without saturation, ship
 without coefficients. E_start and E_max are barely identified.
 """
 
@@ -95,7 +95,7 @@ def _law(**specific: Any) -> Law:
                 "expert_ratio": "E of top-1 routing (every second block); elsewhere a layer's width over that in use",
                 "tokens": "all runs saw as many",
             },
-            "flops": "forward FLOPs per token of the dense twin; C = 6 N x 130e9 for the optimum here",
+            "flops": "forward FLOPs per token of the dense backbone; C = 6 N x 130e9 for the optimum here",
             "log_linear": True,
             "at_compute": at_compute,
             "choices": {"n_experts": tuple(2.0**k for k in range(10))},
@@ -138,11 +138,11 @@ def _form(name: str, title: str, formula: Any, text: str, coefficients: tuple[st
 
 LAWS = (
     _router("sbase", "S-BASE", -0.082, -0.108, 0.009, 1.104, 1.847, 314.5,
-            "recomputed on the public runs (loss_validation): mean error .69 %, worst 2.0 %"),
+            "recomputed on the public runs (loss_validation): mean error 0.69 %, worst 2.0 %"),
     _router("rlr", "RL-R", -0.083, -0.126, 0.012, 1.111, 1.880, 470.0,
             "recomputed on the public runs (loss_validation): mean error 1.51 %, worst 3.6 %"),
     _router("hash", "Hash layers", -0.087, -0.136, 0.012, 1.157, 4.175, 477.7,
-            "recomputed on the public runs (loss_validation): mean error .92 %, worst 3.0 %"),
+            "recomputed on the public runs (loss_validation): mean error 0.92 %, worst 3.0 %"),
     _form("bilinear", "Routed language models, without saturation", bilinear,
           "log10 L = a log10 N + b log10 E + c log10 N log10 E + d", ("a", "b", "c", "d")),
     _form("separable", "Routed language models, separable", separable,

@@ -9,7 +9,7 @@ RULES = (
         citation="arXiv 2401.02954",
         mark="second-hand",
         needs=("train_flops",),
-        form="lr = .3118 C^-.125, batch tokens = .292 C^.3271, M* = .1715 C^.5243, D* = 5.8316 C^.4757",
+        form="lr = 0.3118 C^-0.125, batch tokens = 0.292 C^0.3271, M* = 0.1715 C^0.5243, D* = 5.8316 C^0.4757",
         meaning="C = M D with M = 72 n d^2 + 12 n d seq",
         ranges={"train_flops": None},
         learning_rate=lambda v: 0.3118 * v["train_flops"] ** -0.125,

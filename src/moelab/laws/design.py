@@ -8,23 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, ParameterCount, Shape, count_flops, count_parameters
+from moelab.notebook import Shown
 
 Array = NDArray[Any]
 IN_TABLES = ("params_non_embedding", "params_active_non_embedding", "params_dense", "train_flops")
 """Variables that a paper counts otherwise than the columns of a table do."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why a law cannot speak, and for which designs. `published_only`: a limit of the published coefficients."""
+@dataclass(frozen=True, repr=False)
+class Refusal(Shown):
+    """Why a law does not apply, and to which designs. `published_only`: a limit of the published coefficients."""
 
     reason: str
     where: Array
     published_only: bool = False
 
 
-@dataclass(frozen=True)
-class Conversion:
+@dataclass(frozen=True, repr=False)
+class Conversion(Shown):
     """Designs in one law's convention. `reason[i]` is 0 where covered, else 1 + the index into `reasons`."""
 
     variables: dict[str, Array]
@@ -49,8 +50,8 @@ class Conversion:
         return self.reasons[code - 1] if code else None
 
 
-@dataclass(frozen=True, eq=False)
-class Design:
+@dataclass(frozen=True, eq=False, repr=False)
+class Design(Shown):
     """n architectures and the tokens each is trained on. Every property is an array of floats; a dense model has one
     expert per layer, all of it in use."""
 
@@ -103,7 +104,7 @@ class Design:
 
     @cached_property
     def params_dense(self) -> Array:
-        """The dense twin of the same depth and width, without embeddings: each MoE layer keeps one routed expert."""
+        """The dense model of the same depth and width, without embeddings: each MoE layer keeps one routed expert."""
         one = _float(self.count.experts) / np.maximum(_float(self.shape.n_experts), 1)
         return self.params_without_router - _float(self.count.experts) + one
 

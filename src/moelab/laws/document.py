@@ -10,9 +10,9 @@ _HEAD = """# The law catalogue
 Written by `moelab laws --markdown > docs/laws.md`; edit the laws in `src/moelab/laws/`, not this page.
 
 A law predicts the loss in nats per token (one predicts compute leverage) from variables that are columns of a table of
-runs. Every paper counts in its own way; `Law.variables_of(model, tokens)` translates an architecture at the law's door
-and says where a law cannot speak. Marks: *read* in the paper or its authors' code, *second-hand* from another source,
-*recomputed* from public data. An unknown range is unknown: nothing is guessed.
+runs. Every paper counts in its own way; `Law.variables_of(model, tokens)` converts an architecture into the law's
+variables and reports where the law does not apply. Marks: *read* in the paper or its authors' code, *second-hand* from
+another source, *recomputed* from public data. An unknown range is unknown: nothing is guessed.
 
 `NAME+reuse` is any law in N and D with repeated tokens counted as Muennighoff's effective tokens (arXiv 2305.16264);
 for MoE that composition is our assumption.

@@ -1,7 +1,7 @@
 """A five-factor law (arXiv 2509.23678): data, total and active size, active experts, and the share of shared experts.
 
 L = (e G + f/G + m S^2 + n S)(1/N^alpha + k/N_a^alpha + h N_a/N) + a/N^alpha + b/D^beta + c/N_a^alpha + E_0. Here G
-counts active experts and S is the shared share of them: best at G = sqrt(f/e) = 6.8 and S = -n/(2m) = .31.
+counts active experts and S is the shared share of them: best at G = sqrt(f/e) = 6.8 and S = -n/(2m) = 0.31.
 """
 
 from typing import Any

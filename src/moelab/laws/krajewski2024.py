@@ -1,8 +1,8 @@
 """Fine-grained MoE (Krajewski et al. 2024, arXiv 2402.07871): the loss falls with granularity G, at a fixed expansion.
 
-L = E_0 + (g / G^gamma + a) / N^alpha + b / D^beta. The printed coefficients are .02 off in loss; the less rounded ones
-of the authors' code with E_0 = .470 (the printed constant; their code has .472) return the seven losses of the paper's
-table of optima within .0007, with .472 they are .0016 to .0027 high. So `krajewski2024` ships with .470.
+L = E_0 + (g / G^gamma + a) / N^alpha + b / D^beta. The printed coefficients are 0.02 off in loss; the less rounded ones
+of the authors' code with E_0 = 0.470 (the printed constant; their code has 0.472) return the seven losses of the
+paper's table of optima within 0.0007, with 0.472 they are 0.0016 to 0.0027 high. So `krajewski2024` ships with 0.470.
 """
 
 from typing import Any
@@ -147,7 +147,7 @@ LAWS = (
     ),
     Law(
         id="krajewski2024-dense",
-        title="Dense rival of the fine-grained MoE law",
+        title="Dense baseline of the fine-grained MoE law",
         citation="Krajewski et al. 2024, arXiv 2402.07871",
         form="L = E_0 + a/N^alpha + b/D^beta",
         variables=("params_non_embedding", "tokens"),

@@ -1,4 +1,4 @@
-"""What a scaling law is: a formula with its gradient, published coefficients, what variables mean, where it holds."""
+"""A scaling law: a formula with its gradient, published coefficients, the meaning of its variables, its range."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.laws.design import IN_TABLES, Conversion, Design, Refusal
+from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
 Values = Mapping[str, Any]
@@ -28,15 +29,15 @@ Compute = Callable[[Array, float, Values], dict[str, Array]]
 Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Law:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Law(Shown):
     """One law of one paper. `moelab laws ID` prints it; its file is the place to read it.
 
     `linear` names the coefficients that enter linearly (in the loss, or in its logarithm where `log_linear`); a fit
     solves for them. `positive` ones are fitted as logarithms. `search` gives the box from which starts of the other
     coefficients are drawn and `bounds` the limits of a fit. `hold` names what may be held at its published value when
     a table is too small; `aliases` are the paper's names for ours. `ranges` are the published fit's; None is unknown,
-    never guessed. `kind` says what the formula predicts: the loss in nats per token, or the compute leverage over a
+    never guessed. `kind` names what the formula predicts: the loss in nats per token, or the compute leverage over a
     dense model. `at_compute` places the law's variables on a compute budget, `choices` are the discrete values that
     its optimum considers, and `settings` what else may be set there.
     """
@@ -69,6 +70,15 @@ class Law:
     at_compute: Compute | None = None
     choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return short_repr(self, id=self.id, kind=self.kind, variables=self.variables, form=self.form, mark=self.mark)
+
+    def _repr_html_(self) -> str:
+        published = self.published or {}
+        rows = [(name, published.get(name)) for name in self.coefficients]
+        title = f"{self.title} ({self.citation}): {self.form}"
+        return html_table(["coefficient", "published"], rows, title=title, note=self.note or self.unpublished)
 
     def loss(self, coefficients: Values | None, variables: Values) -> Array:
         """The predicted loss (leverage for such a law). `coefficients` None means the published ones."""
@@ -105,10 +115,10 @@ class Law:
         unique_tokens: Any = None,
         published: bool = True,
     ) -> Conversion:
-        """Translate architectures into this law's own variables: its N, its experts, its granularity, its compute.
+        """Convert architectures into this law's own variables: its N, its experts, its granularity, its compute.
 
-        `model` may be a lattice of n shapes; `tokens` broadcasts against it. The answer says for each design whether
-        the law can speak about it and, where not, why. With `published` false only the form's limits count, not
+        `model` may be a lattice of n shapes; `tokens` broadcasts against it. The conversion holds for each design
+        whether the law applies and, where not, the reason. With `published` false only the form's limits count, not
         those of the published coefficients (a fit of one's own has its own range).
         """
         return self.read(Design.of(model, tokens, seq_len, unique_tokens), published)

@@ -138,7 +138,7 @@ RULES = (
         citation="Ludziejewski et al. 2025, arXiv 2502.05172",
         mark="read",
         needs=("params_active_non_embedding", "expert_ratio"),
-        form="lr = exp(8.39 - .81 ln N_a - .25 ln E)",
+        form="lr = exp(8.39 - 0.81 ln N_a - 0.25 ln E)",
         meaning="N_a the active parameters without embeddings, E the experts of top-1 routing",
         ranges={"params_active_non_embedding": None, "expert_ratio": (1.0, 32.0)},
         learning_rate=lambda v: np.exp(

@@ -8,13 +8,14 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.laws.law import COUNTS, RATES, SHARES, Array, Law, Values
+from moelab.notebook import Shown
 from moelab.quantities import MOST_FLOPS, check_at_most, format_bytes, format_number
 
 SMALLEST, LARGEST, GRID, ZOOMS = 1e4, 1e15, 161, 12
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Shown):
     """The best point at a compute: every variable by name, the loss (or leverage), and the bounds that decided it."""
 
     values: dict[str, float]
@@ -85,7 +86,7 @@ def _score(
     usable = np.isfinite(loss) & np.broadcast_to(values.get("tokens", 1.0) > 0, params.shape)
     if max_memory is not None:
         if "memory_bytes" not in values:
-            raise InputError(f"max_memory: {law.id} says nothing about memory")
+            raise InputError(f"max_memory: {law.id} has no variable for memory")
         usable &= np.broadcast_to(values["memory_bytes"] <= max_memory, params.shape)
     return np.where(usable, loss, np.inf)
 
@@ -125,7 +126,7 @@ def _size_bounds(log_size: float, chosen: Values) -> tuple[str, ...]:
 def _bounds(
     law: Law, choices: Mapping[str, Array], columns: Values, winner: int, chosen: Values, max_memory: float | None
 ) -> tuple[str, ...]:
-    """Which choices ended at an end of their range: there the law would go further if it were let."""
+    """The choices at an end of their range, beyond which the law's optimum may lie."""
     found = []
     for name, values in choices.items():
         value = columns[name][winner, 0]

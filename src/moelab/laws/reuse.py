@@ -28,7 +28,7 @@ def effective_tokens(tokens: Any, unique_tokens: Any, r_d: Any = R_D) -> Array:
 def with_data_reuse(law: Law) -> Law:
     """The same law with `unique_tokens` as a variable and the decay R_D as a coefficient (published: 15.39)."""
     if "tokens" not in law.variables or "unique_tokens" in law.variables:
-        raise InputError(f"{law.id}: has no tokens to repeat, or knows repetition already")
+        raise InputError(f"{law.id}: has no tokens to repeat, or models repetition already")
 
     def formula(c: Values, v: Values) -> tuple[Array, Any]:
         tokens, unique = v["tokens"], minimum(v["unique_tokens"], v["tokens"])

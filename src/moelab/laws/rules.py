@@ -8,12 +8,13 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.laws.law import Array, Mark, Values
+from moelab.notebook import Shown
 
 Form = Callable[[Values], Array]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Rule:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Rule(Shown):
     """One paper's rules. `needs` names the inputs; what a rule does not give is None."""
 
     id: str

@@ -47,7 +47,7 @@ def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
 
 
 def at_compute(params: Array, flops: float, settings: Values) -> dict[str, Array]:
-    """The paper's MoE rule for data: D = 5.2232 C^.4905 (C = M D, M non-embedding FLOPs per token)."""
+    """The paper's MoE rule for data: D = 5.2232 C^0.4905 (C = M D, M non-embedding FLOPs per token)."""
     same = 0 * params
     return {
         "expert_activation": settings["expert_activation"] + same,
@@ -102,7 +102,7 @@ def _rule(kind: str, title: str, per_token: tuple[float, float], data: tuple[flo
         citation="Tian et al. 2025, arXiv 2507.17702",
         mark="read",
         needs=("train_flops",),
-        form=f"lr = 1.1576 C^-.1529, batch tokens = .0694 C^.3644, M = {m} C^{m_power}, D = {d} C^{d_power}",
+        form=f"lr = 1.1576 C^-0.1529, batch tokens = 0.0694 C^0.3644, M = {m} C^{m_power}, D = {d} C^{d_power}",
         meaning="C = M D with M the non-embedding FLOPs per token, forward and backward",
         ranges={"train_flops": (3e18, 3e20)},
         learning_rate=lambda v: 1.1576 * v["train_flops"] ** -0.1529,

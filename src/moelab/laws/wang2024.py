@@ -42,7 +42,7 @@ LAWS = (
         coefficients=("A", "alpha", "gamma", "B", "beta", "E_0"),
         formula=formula,
         convert=convert,
-        unpublished="only the form and two exponents of N* were read: N* ~ C^.590 for MoE, C^.507 for dense",
+        unpublished="only the form and two exponents of N* were read: N* ~ C^0.590 for MoE, C^0.507 for dense",
         meaning={
             "params_active": "parameters one token uses, embeddings included (our reading of N)",
             "n_experts": "routed experts of a layer",

@@ -40,7 +40,7 @@ def formula(c: Values, v: Values) -> tuple[Array, Any]:
 
 
 def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
-    """N of the dense twin of the same depth and width, without embeddings."""
+    """N of the dense model of the same depth and width, without embeddings."""
     return {"params_dense": design.params_dense, "tokens": design.tokens, "n_experts": design.n_experts}, []
 
 
@@ -68,7 +68,7 @@ LAWS = (
         unpublished="the paper prints none",
         note="Clark's runs, at one D, identify E_0 + C / D^gamma together only",
         meaning={
-            "params_dense": "the dense twin (each MoE layer keeps one expert), without embeddings",
+            "params_dense": "the dense model of the same shape (each MoE layer keeps one expert), without embeddings",
             "tokens": "tokens processed, each once",
             "n_experts": "experts of a MoE layer; top-2, every second layer",
         },

@@ -1,26 +1,33 @@
 """Building a model and its initial weights: a pure function of the seed, drawn parameter by parameter."""
 
 import hashlib
+import os
 
 import torch
 from torch import Tensor
 
-from moelab.architecture import ModelConfig
+from moelab.architecture import ModelConfig, count_parameters
+from moelab.architecture.memory import weight_bytes
 from moelab.errors import InputError
 from moelab.model.dispatch import check_dispatch, resolve_dispatch
 from moelab.model.language_model import LanguageModel
+from moelab.quantities import format_bytes, format_number
 
 EMBEDDING_STD = 0.02
+MOST_OF_MEMORY = 4.0
+"""A model of so many times the memory is a slip; a smaller one may fit by swapping or sharing, and is tried."""
 
 
 def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -> LanguageModel:
     """The model a config describes, on the CPU in fp32, initialised from `seed` alone.
 
     `dispatch` is a back end's name or `auto` (resolved for fp32 on the CPU; resolve it yourself for another device).
-    Raises InputError for an architecture that is only counted and for an unknown back end.
+    Raises InputError for an architecture that is only counted, one far too large for this machine (by count, before
+    memory is asked for), and for an unknown back end.
     """
     if config.unbuildable:
         raise InputError(f"model: moelab counts but cannot build {config.unbuildable}")
+    check_memory(config)
     if check_dispatch(dispatch) == "auto":
         dispatch = resolve_dispatch(config, "cpu", torch.float32)
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
@@ -30,6 +37,25 @@ def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -
     for buffer in model.buffers():
         buffer.zero_()
     return model
+
+
+def check_memory(config: ModelConfig) -> None:
+    """Raises InputError for a model of more than `MOST_OF_MEMORY` times this machine's memory."""
+    there = machine_memory()
+    needed = float(weight_bytes(config, "fp32"))
+    if there is not None and needed > MOST_OF_MEMORY * there:
+        raise InputError(
+            f"model: its {format_number(count_parameters(config).params_total)} parameters take {format_bytes(needed)} "
+            f"in fp32; this machine has {format_bytes(there)}"
+        )
+
+
+def machine_memory() -> float | None:
+    """Bytes of memory of this machine; None where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 @torch.no_grad()

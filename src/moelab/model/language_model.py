@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.architecture.experts import UNLEARNED
+from moelab.errors import InputError
 from moelab.model.attention import Attention, RMSNorm, rotary_table
 from moelab.model.cache import KVCache, LayerCache
 from moelab.model.cross_entropy import linear_cross_entropy
@@ -126,8 +127,8 @@ class LanguageModel(nn.Module):
         rotary = rotary_table(start, length, self.config.head_dim, self.config.rope_theta, tokens.device)
         attention_mask = _attention_mask(start, length, mask, tokens.device)
         token_mask = None if mask is None else mask[:, start:]
+        x = self._embed(tokens)
         context = self._context(tokens, cache, mask)
-        x = self.model.embed_tokens(tokens)
         outputs = []
         for index, layer in enumerate(self.model.layers):
             layer_cache = None if cache is None else cache.layers[index]
@@ -135,6 +136,16 @@ class LanguageModel(nn.Module):
             if output is not None:
                 outputs.append(output)
         return self.model.norm(x), outputs
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Raises InputError for an id beyond the vocabulary (on the CPU; a GPU reports it later, and in its words)."""
+        try:
+            x: Tensor = self.model.embed_tokens(tokens)
+        except IndexError:
+            low, high = (int(bound) for bound in tokens.aminmax())
+            size = self.config.vocab_size
+            raise InputError(f"tokens: must be 0 to {size - 1}, got {high if high >= size else low}") from None
+        return x
 
     def _leak_free_already(self) -> bool:
         """A cache holds single tokens: routers that work on groups have to choose token by token."""

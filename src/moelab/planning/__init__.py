@@ -1,4 +1,4 @@
-"""From a budget, laws and serving to the best architectures, their trade-offs and how sure we are. No torch."""
+"""From a budget, laws and serving to the best architectures, their trade-offs and uncertainty. Needs no torch."""
 
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction

@@ -1,4 +1,4 @@
-"""Turns a ranking into a plan: representatives, predictions, regret, trade-off, what binds."""
+"""Builds a plan from a ranking: candidates with predictions, regret and costs, the Pareto front, binding limits."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,23 +21,26 @@ from moelab.planning.result import Plan
 from moelab.planning.sanity import refuse_meaningless
 from moelab.planning.sensitivity import binding, sensitivities
 from moelab.planning.uncertainty import Decision, decide
+from moelab.planning.warnings import warnings_of
 
 Array = NDArray[Any]
 
 LAW_CURVE_DESIGNS = 4_000
+"""Designs on which the curve of a single law is found."""
+
 PARETO = 12
-"""Designs shown of the trade-off between loss, size and price."""
+"""Most designs of the Pareto front that a plan holds."""
 
 NEAR_WITHOUT_DRAWS = 0.01
-"""Without bootstrap draws, designs that waste at most this share of the compute count as near-equal."""
+"""Share of excess compute up to which designs count as near-equal where there are no bootstrap draws."""
 
 
-class Answer:
-    """Turns a ranking into a plan; holds what several parts of the answer need."""
+class PlanBuilder:
+    """Builds a plan from a ranking; holds what several of its parts share."""
 
     def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
         self.budget, self.lattice, self.ranking = budget, lattice, ranking
-        self.feasible, self.made = ranking.feasible, dict[int, Candidate]()
+        self.feasible, self.built = ranking.feasible, dict[int, Candidate]()
         self.distinct = equivalence.distinct(ranking)
         moe = self.feasible.lattice.is_moe
         self.listed = equivalence.listing(ranking, self.distinct, top)
@@ -46,18 +49,19 @@ class Answer:
             None if best is None else self._representative(best)
             for best in (ranking.best_of(~moe), ranking.best_of(moe))
         )
-        covering = [v for v in ranking.predictors if ranking.law_results[v.id].best >= 0]
-        self.law_best = {v.id: ranking.law_results[v.id].best for v in covering}
-        self.curves = {v.id: self._law_curve(v) for v in covering}
+        covering = [law for law in ranking.predictors if ranking.law_results[law.id].best >= 0]
+        self.law_best = {law.id: ranking.law_results[law.id].best for law in covering}
+        self.curves = {law.id: self._law_curve(law) for law in covering}
         kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
         ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
         self.decision: Decision | None = decide(ranking, self.chosen, self.distinct, ranked)
 
     def _representative(self, index: int) -> int:
+        """The design to build of all those equivalent to `index`."""
         return equivalence.preferred(self.feasible.lattice, equivalence.equivalents(self.ranking, index))
 
     def _law_curve(self, predictor: Predictor) -> Curve:
-        """The law's own optimum against compute: the ensemble's where it is one, else over fewer designs."""
+        """The law's own optimum against compute: its member's curve where it is one, else over fewer designs."""
         ranking, alone = self.ranking, Member((predictor,))
         for member, curve in zip(ranking.ensemble, ranking.curves, strict=True):
             if member == alone:
@@ -67,20 +71,14 @@ class Answer:
         )
         if len(index) > LAW_CURVE_DESIGNS:
             index = index[np.sort(np.random.default_rng(0).choice(len(index), LAW_CURVE_DESIGNS, replace=False))]
-        law_result = ranking.law_results[predictor.id]
-        index = np.union1d(index, [law_result.best])
+        result = ranking.law_results[predictor.id]
+        index = np.union1d(index, [result.best])
         return curve_through(
-            alone,
-            self.feasible.take(index),
-            self.budget,
-            law_result.loss,
-            self.feasible.train_flops_at(law_result.best),
+            alone, self.feasible.take(index), self.budget, result.loss, self.feasible.train_flops_at(result.best)
         )
 
     def plan(self) -> Plan:
-        """Everything together. Raises InputError where the best design would be worse than guessing."""
-        from moelab.planning.warnings import warnings_of
-
+        """The plan. Raises InputError where the loss of the best design is worse than guessing's."""
         gains = sensitivities(self.ranking, self.lattice, self.budget)
         near, rule = self._near_equal()
         lifetime = self.budget.objective == "lifetime-cost"
@@ -97,9 +95,9 @@ class Answer:
             optimum={} if self.decision is None else self.decision.optimum,
             choices={law: self.candidate(i) for law, i in self.law_best.items()},
             binding=binding(self.ranking, gains),
-            relaxed=gains,
+            sensitivity=gains,
             warnings=[],
-            voting=[predictor.id for member in self.ranking.ensemble for predictor in member.predictors],
+            ensemble=[predictor.id for predictor in self.ranking.ensemble_laws],
             n_designs=len(self.lattice),
             n_feasible=len(self.feasible),
             slices=slice_rows(self.ranking),
@@ -109,25 +107,26 @@ class Answer:
         return result
 
     def _by_all(self) -> Candidate | None:
-        """The best design that every voting law covers."""
+        """The best design that every member of the ensemble covers."""
         best = self.ranking.best_of(self.ranking.covered_by == len(self.ranking.ensemble))
         return None if best is None else self.candidate(best)
 
     def _near_equal(self) -> tuple[int, str]:
+        """How many distinct designs are as good as the recommended one, and by which criterion."""
         if self.decision is not None:
             partly = "at least: only the shortlist was checked; " if self.decision.capped else ""
-            return self.decision.near_equal, f"{partly}a tenth of the draws or more rate the design no worse"
+            return self.decision.near_equal, f"{partly}by at least a tenth of the draws they are no worse"
         least = float(self.ranking.excess(np.array([self.ranking.best]))[0])
         near = self.ranking.comparable[self.distinct] & (
             self.ranking.excess(self.distinct) <= least + NEAR_WITHOUT_DRAWS
         )
-        return int(near.sum()), f"no draws: designs that waste at most {NEAR_WITHOUT_DRAWS:.0%} more than the best"
+        return int(near.sum()), f"no draws: at most {NEAR_WITHOUT_DRAWS:.0%} more excess compute than the best"
 
     def candidate(self, i: int) -> Candidate:
-        """Design `i` with every law's word about it, made once."""
-        if i not in self.made:
-            self.made[i] = self._candidate(i)
-        return self.made[i]
+        """Design `i` with every law's prediction, built once."""
+        if i not in self.built:
+            self.built[i] = self._candidate(i)
+        return self.built[i]
 
     def _candidate(self, i: int) -> Candidate:
         one = self.feasible.take(np.array([i]))
@@ -145,13 +144,13 @@ class Answer:
         )
 
     def _undetermined(self, i: int, same: Array) -> tuple[str, ...]:
-        """Axes that the laws leave open for design `i`, granularity among them where none of them sees it."""
+        """Axes that the laws do not determine for design `i`; granularity too where no law depends on it."""
         axes = equivalence.undetermined(self.feasible.lattice, same)
-        open_too = self.feasible.lattice.is_moe[i] and not self.ranking.sees_granularity
-        return (*axes, "granularity") if open_too else axes
+        granularity = self.feasible.lattice.is_moe[i] and not self.ranking.depends_on_granularity
+        return (*axes, "granularity") if granularity else axes
 
     def candidate_of(self, one: FeasibleSet, loss: dict[str, Prediction] | None = None) -> Candidate:
-        """A design by itself, of this feasible or another: counts, tokens, each law's word, learning rate and batch."""
+        """A feasible set of one design as a candidate: counts, tokens, predictions, learning rate and batch."""
         design, lattice = one.design, one.lattice
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
         rule = get_rule("steplaw2025").apply(params_non_embedding=lattice.params_non_embedding[0], tokens=tokens)
@@ -192,33 +191,33 @@ class Answer:
         return {"train": train, "serve": served, "lifetime": train + served}
 
     def _regret(self, i: int, loss: dict[str, Prediction]) -> tuple[Interval, Interval, Interval | None]:
-        """Extra loss, wasted compute, and the ensemble's loss, with intervals where there are draws."""
+        """Extra loss, excess compute, and the ensemble's loss, with intervals where there are draws."""
         ensemble = self.ranking.ensemble
         mean = float(self.ranking.mean(ensemble[0], i)) if len(ensemble) == 1 else None
-        waste = float(self.ranking.excess(np.array([i]))[0])
+        excess = float(self.ranking.excess(np.array([i]))[0])
         if len(ensemble) > 1 or mean is None or not np.isfinite(mean):
-            behind = [loss[predictor.id].behind_loss for member in ensemble for predictor in member.predictors]
+            behind = [loss[predictor.id].behind_loss for predictor in self.ranking.ensemble_laws]
             known = [value for value in behind if value is not None]
-            return Interval(float(np.median(known)) if known else float("nan")), Interval(waste), None
-        lost = max(0.0, mean - float(np.nanmin(self.ranking.mean(ensemble[0]))))
+            return Interval(float(np.median(known)) if known else float("nan")), Interval(excess), None
+        extra = max(0.0, mean - float(np.nanmin(self.ranking.mean(ensemble[0]))))
         if self.decision is None or not self.decision.holds(i):
-            return Interval(lost), Interval(waste), Interval(mean)
-        return *self.decision.regret(i, lost), self.decision.loss(i, mean)
+            return Interval(extra), Interval(excess), Interval(mean)
+        return *self.decision.regret(i, extra), self.decision.loss(i, mean)
 
     def _prediction(self, predictor: Predictor, design: Design) -> Prediction:
-        """One law about one design."""
+        """One law's prediction for one design."""
         one = predictor.read(design)
         loss = float(predictor.loss(one)[0])
         if not np.isfinite(loss):
-            return Prediction(not_covered=one.why(0) or "its formula gives no number here")
+            return Prediction(not_covered=one.why(0) or "its formula gives no finite loss")
         low, high = predictor.interval(one, loss)
-        stretched = float(np.atleast_1d(predictor.extrapolation(one))[0])
-        lost = float(self.curves[predictor.id].lost(loss))
+        distance = float(np.atleast_1d(predictor.extrapolation(one))[0])
+        excess = float(self.curves[predictor.id].log_excess(loss))
         return Prediction(
             value=loss,
             low=low,
             high=high,
-            extrapolation=None if np.isnan(stretched) else stretched,
+            extrapolation=None if np.isnan(distance) else distance,
             behind_loss=loss - self.ranking.law_results[predictor.id].loss,
-            behind_compute=float(-np.expm1(-max(lost, 0.0))),
+            behind_compute=float(-np.expm1(-max(excess, 0.0))),
         )

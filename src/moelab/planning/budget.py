@@ -1,4 +1,4 @@
-"""What may be spent: compute, parameters, memory, data, serving; and what is to be made small within it."""
+"""The limits of a plan (compute, parameters, memory, data, serving) and its objective."""
 
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -45,7 +45,7 @@ class MfuTable(Config):
 
 
 class Serving(Config):
-    """Traffic on given devices: limits on latency and price, and how many tokens will be served in all."""
+    """Traffic on given devices: limits on latency and price, and the tokens served in all."""
 
     hardware: str
     traffic: Traffic = Traffic()
@@ -53,7 +53,7 @@ class Serving(Config):
     gpu_price: Price | None = Field(default=None, description="dollars per device-hour; null: the catalogue's")
     max_price: Positive | None = Field(default=None, description="dollars per million tokens, prompt + output")
     price_like_experts: Count | None = Field(
-        default=None, description="serve no dearer than the best design with this many experts (1: dense)"
+        default=None, description="serve at most at the price of the best design with this many experts (1: dense)"
     )
 
     @cached_property
@@ -75,8 +75,8 @@ class Budget(Config):
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `max_memory` holds weights at `precision` and the KV cache of
     one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length.
 
-    `objective`: the least loss; or, at no more than `target_loss` (or the best loss of designs with
-    `target_experts` experts), the least price of serving, or of training and serving together.
+    `objective` is the least loss, or the least price of serving, or of training and serving together. The prices are
+    minimised at no more than `target_loss` (or the best loss of designs with `target_experts` experts).
     """
 
     flops: Flops | None = None
@@ -102,7 +102,7 @@ class Budget(Config):
     @field_validator("mfu", mode="before")
     @classmethod
     def _utilisation(cls, value: Any) -> Any:
-        """A share above 0, or a table; one line of its own, since a choice of two types would name both."""
+        """A share above 0, or a table. Pydantic's own message for a union would name both types."""
         if isinstance(value, MfuTable):
             return value
         if isinstance(value, dict):
@@ -164,7 +164,7 @@ class Budget(Config):
         return None if self.serving is None else self.serving.device
 
     def scaled(self, limit: str, factor: float) -> "Budget":
-        """The same budget with one limit relaxed."""
+        """The same budget with one limit multiplied by `factor`."""
         if limit == "serving":
             assert self.serving is not None
             traffic, scaled = self.serving.traffic, {}

@@ -1,15 +1,16 @@
-"""One proposed design with everything a decision needs: a real architecture, its tokens, each law's word, its costs."""
+"""One proposed design: an architecture, its tokens, each law's prediction, and its costs."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from moelab.architecture import ModelConfig
+from moelab.notebook import Shown, interval_text, short_repr
 from moelab.quantities import format_number
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with p10 and p90; both are None where nothing says how sure it is."""
+    """A value with p10 and p90; both are None where the uncertainty is unknown."""
 
     value: float
     low: float | None = None
@@ -17,7 +18,7 @@ class Interval:
 
     @classmethod
     def around(cls, value: float, low: float, high: float) -> "Interval":
-        """From p10 to p90 of the draws, widened to hold the value: the point estimate is a possible truth too."""
+        """From p10 to p90 of the draws, widened to hold the point estimate."""
         return cls(value, min(low, value), max(high, value))
 
     def to_dict(self) -> dict[str, float | None]:
@@ -25,13 +26,13 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """One law's loss for one design, in nats per token; `not_covered` says why it has none.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Prediction(Shown):
+    """One law's loss for one design, in nats per token; `not_covered` is the reason where there is none.
 
     `extrapolation` is the largest log10 distance outside the fitted range (None: range unknown). `behind_loss` and
-    `behind_compute` are the distance from this law's own optimum under the same limits: extra loss, and the share of
-    compute that it wastes.
+    `behind_compute` are the distance from this law's own optimum under the same limits: the extra loss, and the excess
+    compute as a share.
     """
 
     value: float | None = None
@@ -43,14 +44,14 @@ class Prediction:
     not_covered: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; `not_covered` only where it says something."""
+        """Plain data; `not_covered` only where there is a reason."""
         names = ("value", "low", "high", "extrapolation", "behind_loss", "behind_compute")
         plain: dict[str, Any] = {name: getattr(self, name) for name in names}
         return plain if self.not_covered is None else plain | {"not_covered": self.not_covered}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Candidate(Shown):
     """A design that fits the budget. `undetermined` names axes on which designs with equal law inputs differ."""
 
     config: ModelConfig
@@ -97,6 +98,14 @@ class Candidate:
         if self.config.moe is None:
             return f"{format_number(self.params_total)} dense"
         return f"{format_number(self.params_active)} of {format_number(self.params_total)}, {self.experts}"
+
+    def __repr__(self) -> str:
+        shape = f"{self.config.n_layers} x {self.config.d_model}"
+        loss = "-" if self.mean_loss is None else interval_text(**self.mean_loss.to_dict())
+        excess = f"{self.regret_compute.value:.1%}"
+        return short_repr(
+            self, label=self.label, shape=shape, tokens=self.tokens, epochs=self.epochs, loss=loss, excess=excess
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""

@@ -1,7 +1,7 @@
-"""Designs side by side: parameters, FLOPs, tokens, epochs, memory, serving, and the loss each law gives them."""
+"""Compares designs: parameters, FLOPs, tokens, epochs, memory, serving, and the loss predicted by each law."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,58 +12,94 @@ from moelab.errors import InputError
 from moelab.laws import Design
 from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
-from moelab.planning.candidate import Prediction
+from moelab.planning.candidate import Candidate, Prediction
+from moelab.planning.chosen_laws import laws_of
+from moelab.planning.matched import derived_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor, predictors_of
-from moelab.planning.sanity import HOPELESS
-from moelab.quantities import format_number
+from moelab.planning.sanity import MEANINGLESS
+from moelab.planning.sides import DesignComparison, Side
+from moelab.quantities import (
+    MOST_CONTEXT,
+    MOST_FLOPS,
+    MOST_TOKENS,
+    check_at_most,
+    format_number,
+    parse_count,
+    parse_number,
+)
+from moelab.runs import RunConfig
 from moelab.serving import serve_one
 
 EQUAL = ("params", "flops", "tokens", "unique_tokens")
+"""Quantities that `check_equal` compares."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One design of a comparison."""
+def compare(
+    *designs: str | Path | ModelConfig | RunConfig | Candidate,
+    flops: float | str = 1e21,
+    unique_tokens: float | str | None = None,
+    equal: Sequence[str] = (),
+    seq_len: int | str = 4096,
+    hardware: str | None = None,
+    precision: str = "bf16",
+    laws: Any = None,
+    extrapolate: bool = False,
+) -> DesignComparison:
+    """Put designs side by side at equal compute, as `moelab compare` does.
 
-    name: str
-    config: ModelConfig
-    params_total: int
-    params_active: int
-    activation_rate: float
-    tokens: int
-    unique_tokens: int
-    epochs: float
-    flops_per_token: float
-    train_flops: float
-    weight_bytes: float
-    kv_bytes: float
-    training_bytes: float
-    serving: dict[str, Any] | None
-    loss: dict[str, Prediction]
+    Args:
+        designs: Each a ModelConfig, a RunConfig, a planned Candidate, a model or run YAML, a run (folder, start of its
+            id, name) or a preset. One MoE design alone is set beside its dense baseline of equal parameters and FLOPs,
+            itself with only that baseline's tokens (strict reuse), and with two epochs (loose): arXiv 2506.12119.
+        flops: Training FLOPs of each design (1e21, "1e21").
+        unique_tokens: Distinct tokens there are for each design; None: as many as it processes.
+        equal: Of params, flops, tokens, unique_tokens: refuse designs that differ in them by more than 1 %. For one
+            design alone, unique_tokens keeps the strict pair.
+        seq_len: Context in tokens at which FLOPs and the KV cache are counted.
+        hardware: Devices that serve (h100, ..., or a YAML); None leaves serving out.
+        precision: Of the served weights: bf16, fp8, int4.
+        laws: Laws, ids, fitted laws, fit files or "all"; None: all published laws.
+        extrapolate: Use laws outside their range of experts and sparsity.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("config", "loss")}
-        losses = {law: prediction.to_dict() for law, prediction in self.loss.items()}
-        return plain | {"config": self.config.to_dict(), "loss": losses}
+    Returns:
+        A DesignComparison: `sides` with parameters, FLOPs, tokens, bytes, serving (seconds, US dollars) and loss
+        (nats per token) under each law; `differences` from the first; `warnings`.
 
+    Raises:
+        InputError: A design, quantity, device or law that is not known, designs that differ in `equal`, or a table of
+            runs (laws are compared by `moelab.compare_laws`).
 
-@dataclass(frozen=True, kw_only=True)
-class DesignComparison:
-    """Two or more designs. `differences` holds, by law, loss of each later side minus that of the first, with p10 and
-    p90 over the draws, and the probability that the first is better."""
-
-    sides: list[Side]
-    differences: list[dict[str, dict[str, float | None]]]
-    warnings: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for `moelab compare --json`."""
-        return {
-            "designs": [side.to_dict() for side in self.sides],
-            "loss_minus_first": self.differences,
-            "warnings": self.warnings,
-        }
+    >>> import moelab
+    >>> result = moelab.compare("olmoe-1b-7b", flops=1e22, equal=["params", "flops", "unique_tokens"])
+    >>> [side.name for side in result.sides]
+    ['strict reuse', 'dense baseline']
+    >>> result.sides[0].unique_tokens == result.sides[1].tokens
+    True
+    """
+    if not designs:
+        raise InputError("compare: needs a design: a ModelConfig, a YAML, a run or a preset")
+    models = [named_model(design, number) for number, design in enumerate(designs, 1)]
+    unknown = [name for name in equal if name not in EQUAL]
+    if unknown:
+        raise InputError(f"equal: no such quantity {unknown[0]!r}; known: {', '.join(EQUAL)}")
+    budget, context = parse_number(flops, "flops"), parse_count(seq_len, "seq_len")
+    check_at_most(budget, MOST_FLOPS, "flops")
+    check_at_most(context, MOST_CONTEXT, "seq_len")
+    unique = None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens")
+    if unique is not None:
+        check_at_most(unique, MOST_TOKENS, "unique_tokens")
+    if len(models) == 1:
+        parts = derived_parts(*models[0], budget, context, unique, strict="unique_tokens" in equal)
+    else:
+        parts = given_parts(models, budget, context, unique)
+    serving = None
+    if hardware is not None:
+        serving = Serving.parse({"hardware": hardware, "traffic": {"precision": precision}}, "compare")
+    result = compare_designs(
+        parts, laws_of(laws), seq_len=context, serving=serving, precision=precision, extrapolate=extrapolate
+    )
+    check_equal(result.sides, equal, given=len(models))
+    return result
 
 
 def compare_designs(
@@ -75,7 +111,7 @@ def compare_designs(
     precision: str = "bf16",
     extrapolate: bool = False,
 ) -> DesignComparison:
-    """Set named designs, each with its tokens and unique tokens, beside each other under every law."""
+    """Compare named designs, each with its tokens and unique tokens, under every law."""
     predictors = predictors_of(laws, extrapolate=extrapolate)
     designs = [Design.of(model, tokens, seq_len, min(unique, tokens)) for _, (model, tokens, unique) in parts]
     sides = [
@@ -83,25 +119,25 @@ def compare_designs(
         for (name, part), design in zip(parts, designs, strict=True)
     ]
     differences = [_differences(designs[0], other, predictors) for other in designs[1:]]
-    return DesignComparison(sides=sides, differences=differences, warnings=_doubts(sides, predictors))
+    return DesignComparison(sides=sides, differences=differences, warnings=_warnings(sides, predictors))
 
 
-def _doubts(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
-    """Where a predicted loss is worse than guessing's, or a factor of a thousand outside the law's runs."""
+def _warnings(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
+    """Predicted losses worse than guessing's, or a factor of a thousand outside the law's runs."""
     lines = []
     for side in sides:
         size = side.config.vocab_size
         guess = {predictor.id: predictor.guessing_loss(size) for predictor in predictors}
-        told = {law: said for law, said in side.loss.items() if said.value is not None}
-        worse = [law for law, said in told.items() if said.value is not None and said.value > guess[law]]
-        far = [law for law, said in told.items() if law not in worse and (said.extrapolation or 0.0) > HOPELESS]
+        covered = {law: p for law, p in side.loss.items() if p.value is not None}
+        worse = [law for law, p in covered.items() if p.value is not None and p.value > guess[law]]
+        far = [law for law, p in covered.items() if law not in worse and (p.extrapolation or 0.0) > MEANINGLESS]
         if worse:
             lines.append(
-                f"{side.name}: meaningless by {', '.join(worse)}: a loss worse than guessing, ln(vocab_size), on "
+                f"{side.name}: meaningless by {', '.join(worse)}: the loss is worse than guessing, ln(vocab_size), on "
                 f"{format_number(side.tokens)} tokens, {format_number(side.unique_tokens)} of them distinct"
             )
         if far:
-            lines.append(f"{side.name}: {', '.join(far)} a factor of {10**HOPELESS:,.0f} or more outside the runs")
+            lines.append(f"{side.name}: {', '.join(far)} a factor of {10**MEANINGLESS:,.0f} or more out of range")
     return lines
 
 
@@ -140,10 +176,10 @@ def _prediction(predictor: Predictor, design: Design) -> Prediction:
     reading = predictor.read(design)
     loss = float(np.atleast_1d(predictor.loss(reading))[0])
     if not np.isfinite(loss):
-        return Prediction(not_covered=reading.why() or "its formula gives no number here")
+        return Prediction(not_covered=reading.why() or "its formula gives no finite loss")
     low, high = predictor.interval(reading, loss)
-    stretched = float(np.atleast_1d(predictor.extrapolation(reading))[0])
-    return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(stretched) else stretched)
+    distance = float(np.atleast_1d(predictor.extrapolation(reading))[0])
+    return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(distance) else distance)
 
 
 def _differences(first: Design, other: Design, predictors: Sequence[Predictor]) -> dict[str, dict[str, float | None]]:
@@ -172,12 +208,12 @@ def _differences(first: Design, other: Design, predictors: Sequence[Predictor]) 
 def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float = 0.01, given: int = 2) -> None:
     """Raises InputError naming the first of the wanted quantities in which the designs differ by more than 1 %.
 
-    `given` designs were named by the user; of one, the others were derived.
+    `given` is the number of designs that the user named; the others were derived.
     """
     hint = (
-        "leave it out, or give one design to get a rival of equal size"
+        "leave it out, or give one design to get a dense baseline of equal size"
         if given > 1
-        else "leave it out; the rival derived for one design can equal it in params, flops and unique_tokens"
+        else "leave it out; the dense baseline of one design can equal it in params, flops and unique_tokens"
     )
     columns: dict[str, list[float]] = {
         "params": [side.params_total for side in sides],
@@ -189,5 +225,5 @@ def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float =
         low, high = min(columns[name]), max(columns[name])
         if high > low * (1 + tolerance):
             raise InputError(
-                f"--equal {name}: the designs differ, {format_number(low, 4)} against {format_number(high, 4)}; {hint}"
+                f"equal {name}: the designs differ, {format_number(low, 4)} against {format_number(high, 4)}; {hint}"
             )

@@ -1,4 +1,4 @@
-"""A law's own optimum against the compute it spends: what makes laws with different losses comparable."""
+"""A law's own optimum against compute, which makes laws with different losses comparable."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ CURVE = np.logspace(-1.5, 0.0, 7)
 """Fractions of the budget's compute at which a law's own optimum is found."""
 
 CURVE_DESIGNS = 8_000
-"""Designs that stand for the lattice below the budget itself: half the best at the budget, half drawn at random."""
+"""Designs that represent the lattice at less compute: half the best at the budget, half drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Curve:
 
     @classmethod
     def of(cls, compute: Array, loss: Array) -> "Curve":
-        """Keeps the points at which the optimum really gets better."""
+        """Keep the points at which the optimum improves."""
         kept_c: list[float] = []
         kept_l: list[float] = []
         for c, value in sorted(zip(np.log(compute), loss, strict=True)):
@@ -49,8 +49,8 @@ class Curve:
         below = ys[0] + (np.asarray(loss) - xs[0]) * best
         return np.asarray(np.where(loss > xs[-1], above, np.where(loss < xs[0], below, inside)))
 
-    def lost(self, loss: Any) -> Array:
-        """log(C/C'): 0 at the optimum, positive for designs that waste compute, negative beyond the optimum."""
+    def log_excess(self, loss: Any) -> Array:
+        """log(C/C'), the excess compute of a loss: 0 at the optimum, negative for a loss below the optimum's."""
         return np.asarray(self.log_compute[-1] - self.log_compute_at(loss))
 
 
@@ -59,7 +59,7 @@ def curve_of(
 ) -> Curve:
     """The member's own optimum at fractions of the compute; its last point is exact, over all designs.
 
-    `at_budget` is its loss for every design of the feasible, NaN where it is silent.
+    `at_budget` is its loss for every feasible design, NaN where it does not apply.
     """
     covered = np.flatnonzero(np.isfinite(at_budget))
     chosen, everything = covered, len(covered) <= designs
@@ -75,7 +75,7 @@ def curve_of(
 def curve_through(member: Member, some: FeasibleSet, budget: Budget, best_loss: float, best_spent: float) -> Curve:
     """The optimum over `some` designs at fractions of the compute that the known optimum spends, shifted onto it.
 
-    Where data is scarce, that is less compute than there is.
+    Where data is scarce, the known optimum spends less than the budget's compute.
     """
     seq_len, compute = some.lattice.space.seq_len, compute_of(some.lattice, budget)
     share = min(1.0, best_spent / float(np.max(compute)))

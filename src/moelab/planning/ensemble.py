@@ -1,4 +1,4 @@
-"""Who decides: laws that vote, alone or as the average of fits to the same runs."""
+"""The ensemble that ranks designs: published laws, and averages of fits to the same runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ from moelab.planning.predictors import Predictor, outside_range
 Array = NDArray[Any]
 
 SAMPLE = 20_000
-"""Designs on which it is decided who votes."""
+"""Designs on which the members of the ensemble are chosen."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One vote: a published law, or all fits to the same runs, whose losses may be averaged."""
+    """One member: a published law, or all fits to the same runs, whose losses may be averaged."""
 
     predictors: tuple[Predictor, ...]
 
     @property
     def fitted(self) -> bool:
-        """Whether this member has coefficients from runs of the user's own."""
+        """Whether the coefficients were fitted to the user's own runs."""
         return not self.predictors[0].published
 
     @cached_property
     def weights(self) -> Array:
-        """Weights of the laws, summing to 1; equal where none has a weight of its own."""
+        """Weights of the laws, summing to 1; equal where all are 0."""
         weights = np.array([predictor.weight for predictor in self.predictors])
         return np.asarray(weights / weights.sum() if weights.any() else np.full(len(weights), 1 / len(weights)))
 
     def mean(self, losses: dict[str, Array]) -> Array:
-        """The weighted mean over this member's laws, NaN where one that has a weight does not speak."""
+        """The weighted mean over this member's laws, NaN where a law of non-zero weight does not apply."""
         return np.asarray(sum(w * losses[v.id] for w, v in zip(self.weights, self.predictors, strict=True) if w))
 
     def loss(self, design: Design) -> Array:
@@ -47,17 +47,18 @@ class Member:
 
 
 def choose_ensemble(predictors: Sequence[Predictor], feasible: FeasibleSet) -> tuple[Member, ...]:
-    """Who votes: one's own fits before published laws, and only laws that can weigh what is being decided.
+    """The members of the ensemble: the user's own fits, else published laws.
 
-    That takes tokens among the variables (else size costs nothing) and, where the space holds MoE, words about most of
-    its MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as perfect. An average
-    over fits needs laws that hold both kinds on one surface. Laws that only fall short of this vote if no other can.
+    A member needs tokens among its variables, else size costs nothing. Where the space holds MoE, it must describe
+    most of the MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as optimal. An
+    average over fits needs laws that cover both kinds on one surface. Laws without these properties become members
+    only where no law has them. Raises InputError where no law applies to any design.
     """
     some = feasible if len(feasible) <= SAMPLE else feasible.take(draw(len(feasible), SAMPLE))
     readings = {predictor.id: predictor.read(some.design) for predictor in predictors}
     covering = [predictor for predictor in predictors if readings[predictor.id].covered.any()]
     if not covering:
-        raise InputError("law: none of the laws can speak about any design that fits: " + _reasons(readings))
+        raise InputError("law: none of the laws applies to any design that fits: " + _reasons(readings))
     moe = some.lattice.is_moe
     fitted = [predictor for predictor in covering if not predictor.published]
     able = fitted or covering
@@ -75,15 +76,15 @@ def choose_ensemble(predictors: Sequence[Predictor], feasible: FeasibleSet) -> t
 
 
 def _reasons(readings: dict[str, Conversion]) -> str:
-    """For each law, its commonest reason."""
+    """For each law, the most frequent reason for which it does not apply."""
     parts = []
     for name, reading in readings.items():
         codes, counts = np.unique(reading.reason, return_counts=True)
         code = int(codes[np.argmax(counts)])
-        parts.append(f"{name}: {reading.reasons[code - 1] if code else 'its formula gives no number'}")
+        parts.append(f"{name}: {reading.reasons[code - 1] if code else 'its formula gives no finite loss'}")
     return "; ".join(parts)
 
 
 def draw(n: int, count: int) -> Array:
-    """`count` of n positions, the same ones every time, ascending."""
+    """A fixed random sample of `count` of n positions, ascending."""
     return np.sort(np.random.default_rng(0).choice(n, count, replace=False))

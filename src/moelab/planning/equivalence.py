@@ -1,4 +1,4 @@
-"""Designs that the laws cannot tell apart, and which of them to build: Li et al.'s rules (arXiv 2506.12119) decide."""
+"""Equivalent designs, with equal law inputs, and the one of them to build, by Li et al.'s rules (arXiv 2506.12119)."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,19 +13,19 @@ from moelab.planning.ranking import Ranking
 Array = NDArray[Any]
 
 SAME = 0.005
-"""Relative difference in every law input below which two designs are one to the laws."""
+"""Relative difference in every law input below which two designs are equivalent."""
 
 AXES = ("d_model", "n_layers", "n_heads", "n_kv_heads", "n_experts", "top_k", "n_shared_experts", "d_expert")
 
 LI_ASPECT = 88.0
-"""d_model / n_layers (zeta) that won in arXiv 2506.12119."""
+"""The best d_model / n_layers (zeta) in arXiv 2506.12119."""
 
 
 def distinct(ranking: Ranking) -> Array:
     """The best design of each group with equal law inputs (positions, in no order), among the ranked ones."""
     order = ranking.order
     key = np.zeros(len(order), np.uint64)
-    for column in ranking.seen:
+    for column in ranking.criteria:
         logs = np.log(np.maximum(column[order], 1e-300))
         cell = np.floor(logs / SAME).astype(np.int64).astype(np.uint64)
         key = (key ^ cell) * np.uint64(0x9E3779B97F4A7C15)
@@ -37,7 +37,7 @@ def distinct(ranking: Ranking) -> Array:
 def equivalents(ranking: Ranking, index: int) -> Array:
     """Positions of the ranked designs whose law inputs equal those of `index`, itself among them."""
     same = ranking.order
-    for column in ranking.seen:
+    for column in ranking.criteria:
         same = same[np.abs(column[same] - column[index]) <= SAME * np.abs(column[index])]
     return np.sort(same) if len(same) else np.array([index])
 
@@ -48,16 +48,16 @@ def top(ranking: Ranking, positions: Array, count: int) -> list[int]:
 
 
 def listing(ranking: Ranking, positions: Array, count: int) -> list[int]:
-    """The `count` best designs as they should be built: for each of `top`, the twin that Li et al.'s rules prefer.
+    """The `count` best designs to build: for each of `top`, the equivalent design that Li et al.'s rules prefer.
 
-    Being one to the laws is not transitive, so two of the best may lead to the same twin, or to two that are one to the
-    laws: only the first is listed.
+    Equivalence within a tolerance is not transitive. Hence two of the best may lead to the same design, or to two
+    equivalent ones; only the first is listed.
     """
     listed: list[int] = []
     for index in _different(ranking, positions):
-        twin = preferred(ranking.feasible.lattice, equivalents(ranking, index))
-        if not any(_one(ranking, other, twin) for other in listed):
-            listed.append(twin)
+        design = preferred(ranking.feasible.lattice, equivalents(ranking, index))
+        if not any(_equivalent(ranking, other, design) for other in listed):
+            listed.append(design)
         if len(listed) == count:
             break
     return listed
@@ -66,7 +66,7 @@ def listing(ranking: Ranking, positions: Array, count: int) -> list[int]:
 def _different(ranking: Ranking, positions: Array) -> Iterator[int]:
     """Positions, best first, each different in some law input from all before it."""
     order = positions[np.argsort(ranking.score[positions], kind="stable")]
-    columns = [column[order] for column in ranking.seen]
+    columns = [column[order] for column in ranking.criteria]
     free = np.ones(len(order), bool)
     while free.any():
         first = int(np.argmax(free))
@@ -77,17 +77,17 @@ def _different(ranking: Ranking, positions: Array) -> Iterator[int]:
         free &= ~same
 
 
-def _one(ranking: Ranking, first: int, second: int) -> bool:
-    return all(abs(column[second] - column[first]) <= SAME * abs(column[first]) for column in ranking.seen)
+def _equivalent(ranking: Ranking, first: int, second: int) -> bool:
+    return all(abs(column[second] - column[first]) <= SAME * abs(column[first]) for column in ranking.criteria)
 
 
 def preferred(lattice: Lattice, positions: Array) -> int:
-    """Of designs that are one to the laws, the one that Li et al.'s rules pick; ties go to the first."""
-    return int(positions[np.argmin(_against_rules(lattice.take(positions)))])
+    """Of equivalent designs, the one that Li et al.'s rules prefer; the first of ties."""
+    return int(positions[np.argmin(_distance_from_rules(lattice.take(positions)))])
 
 
 def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
-    """Axes on which these designs differ although the laws see no difference."""
+    """Axes on which these equivalent designs differ."""
     some = lattice.take(positions)
     values = {name: np.asarray(getattr(some.shape, name)) for name in AXES} | {
         "n_dense_layers": some.n_dense_layers,
@@ -96,9 +96,9 @@ def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
     return tuple(name for name, column in values.items() if np.ndim(column) and len(np.unique(column)) > 1)
 
 
-def _against_rules(lattice: Lattice) -> Array:
-    """Distance from Li et al.: depth for width (zeta 88), one leading dense layer, shared experts, K neither 1 nor very
-    large. Widths of heads: 128 from d_model 2,048 on, else 64."""
+def _distance_from_rules(lattice: Lattice) -> Array:
+    """Distance from Li et al.'s rules (n,): zeta 88, one leading dense layer, shared experts, K from 2 to 8. Heads are
+    128 wide from d_model 2,048 on, else 64."""
     s = lattice.shape
     moe = lattice.is_moe
     aspect = np.abs(np.log(s.d_model / np.asarray(s.n_layers) / LI_ASPECT))

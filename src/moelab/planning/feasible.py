@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class FeasibleSet:
-    """n designs that fit, each with the tokens it trains on; `unique` of those are distinct."""
+    """n designs that fit, each with its training tokens and the distinct tokens among them."""
 
     lattice: Lattice
     tokens: Array
@@ -31,13 +31,13 @@ class FeasibleSet:
 
     @cached_property
     def design(self) -> Design:
-        """What the laws' convention converters read."""
+        """The designs as the laws' converters read them."""
         unique = None if self.unique_tokens is self.tokens else self.unique_tokens
         return Design.of(self.lattice.shape, self.tokens, self.lattice.space.seq_len, unique)
 
     @property
     def train_flops(self) -> Array:
-        """Training FLOPs really spent (n,)."""
+        """Training FLOPs spent (n,)."""
         return self.lattice.flops_train * self.tokens
 
     def take(self, index: Any) -> "FeasibleSet":
@@ -63,7 +63,7 @@ class FeasibleSet:
 
 
 def affordable_tokens(lattice: Lattice, budget: Budget, compute: Any = None) -> Array:
-    """Tokens each design can train on under compute and data (n,); not positive where serving eats the compute."""
+    """Tokens each design can train on under compute and data (n,); not positive where serving takes all compute."""
     flops = compute_of(lattice, budget) if compute is None else compute
     served = budget.serve_flops_tokens * lattice.flops_forward
     most = min(budget.max_data, budget.max_tokens or np.inf)
@@ -77,12 +77,12 @@ def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
 
 
 def fit_budget(lattice: Lattice, budget: Budget) -> FeasibleSet:
-    """The designs that fit. Raises InputError naming the limit that excludes all and its nearest feasible value."""
+    """The designs that fit. Raises InputError naming the limit that excludes all, with its nearest feasible value."""
     _check_data(lattice.space.seq_len, budget)
     tokens = affordable_tokens(lattice, budget)
     fitting = fits(lattice, budget, tokens)
     if not fitting.any():
-        raise InputError(_nothing_fits(_uses(lattice, budget, tokens), budget))
+        raise InputError(_infeasible(_uses(lattice, budget, tokens), budget))
     if fitting.all():
         return FeasibleSet(lattice, tokens, _unique(tokens, budget))
     index = np.flatnonzero(fitting)
@@ -90,7 +90,7 @@ def fit_budget(lattice: Lattice, budget: Budget) -> FeasibleSet:
 
 
 def _check_data(seq_len: int, budget: Budget) -> None:
-    """Raises InputError where the data is less than one sequence: no amount of compute helps."""
+    """Raises InputError where the data is less than one sequence, which no compute makes up for."""
     name, factor = scarce_data(budget)
     if name is None or seq_len <= getattr(budget, name) * factor:
         return
@@ -142,8 +142,8 @@ def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Ar
     return uses
 
 
-def _nothing_fits(uses: dict[str, tuple[Array, Any]], budget: Budget) -> str:
-    """Which single limit, moved least, would let a design through; where none would alone, what each needs."""
+def _infeasible(uses: dict[str, tuple[Array, Any]], budget: Budget) -> str:
+    """The message: the single limit whose least change admits a design, or else what each limit needs."""
     ratio = {name: used / limit for name, (used, limit) in uses.items()}
     moves: dict[str, float] = {}
     for name in ratio:
@@ -193,7 +193,7 @@ def compute_of(lattice: Lattice, budget: Budget) -> Any:
 
 
 def most_compute(budget: Budget) -> float:
-    """The compute at the best utilisation: what messages name."""
+    """The compute at the best utilisation, in FLOPs; error messages name it."""
     if budget.flops is not None:
         return budget.flops
     device = budget.training_device

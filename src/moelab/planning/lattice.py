@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture import ModelConfig, MoEConfig, Shape, count_flops, count_parameters
+from moelab.architecture import ModelConfig, Shape, count_flops, count_parameters
 from moelab.architecture.memory import kv_elements_per_token
 from moelab.errors import InputError
 from moelab.planning.space import Space, backbones_of, bands_of, check_counts, count_moe_options, moe_options
 
 MAX_DESIGNS = 20_000_000
 CHUNK = 32_768
-"""Designs handled together where all are visited: their columns stay in a core's cache."""
+"""Designs processed together, so that their columns stay in a core's cache."""
 
 _COLUMNS = (
     "backbone",
@@ -92,32 +92,8 @@ class Lattice:
 
     def config(self, i: int) -> ModelConfig:
         """Design number `i` as a validated architecture."""
-        space, s = self.space, self.take([i]).shape.take(0)
-        leading = int(self.options[self.option[i], 3])
-        moe = None
-        if s.n_experts:
-            moe = MoEConfig(
-                n_experts=int(s.n_experts),
-                top_k=int(s.top_k),
-                d_expert=int(s.d_expert),
-                n_shared_experts=int(s.n_shared_experts),
-                d_shared=int(s.d_shared),
-                normalize_gates=(s.top_k > 1) if space.normalize_gates is None else space.normalize_gates,
-            )
-        return ModelConfig(
-            vocab_size=space.vocab_size,
-            d_model=int(s.d_model),
-            n_layers=int(s.n_layers),
-            n_heads=int(s.n_heads),
-            n_kv_heads=int(s.n_kv_heads),
-            head_dim=int(s.head_dim),
-            d_ff=int(s.d_ff) if moe is None or leading else 0,
-            n_dense_layers=leading,
-            moe=moe,
-            activation=space.activation,
-            qk_norm=space.qk_norm,
-            tie_embeddings=space.tie_embeddings,
-        )
+        shape, space = self.take([i]).shape.take(0), self.space
+        return shape.config(activation=space.activation, normalize_gates=space.normalize_gates)
 
 
 def enumerate_designs(space: Space) -> Lattice:
@@ -153,29 +129,25 @@ def _shape(space: Space, backbone: Any, option: Any) -> Shape:
     """Designs from the five columns of backbones and the four of options, which broadcast."""
     d, depth, head, group, d_ff = backbone
     experts, top_k, shared, leading = option
-    moe = experts > 0
     slots = np.maximum(top_k + shared, 1)
     step = space.d_expert_step
-    d_expert = moe * np.maximum(step, (2 * d_ff + slots * step) // (2 * slots * step) * step)
-    heads = d // head
-    return Shape(
+    d_expert = (experts > 0) * np.maximum(step, (2 * d_ff + slots * step) // (2 * slots * step) * step)
+    return Shape.of_widths(
+        d,
+        depth,
+        d_ff,
         vocab_size=space.vocab_size,
-        d_model=d,
-        n_layers=depth,
-        n_heads=heads,
-        n_kv_heads=heads // group,
         head_dim=head,
-        d_ff=d_ff,
-        n_moe_layers=moe * (depth - leading),
+        heads_per_kv=group,
+        activation=space.activation,
+        qk_norm=space.qk_norm,
+        tie_embeddings=space.tie_embeddings,
+        n_dense_layers=leading,
         n_experts=experts,
         top_k=top_k,
         d_expert=d_expert,
         n_shared_experts=shared,
         d_shared=shared * d_expert,
-        ffn_matrices=3 if space.activation == "swiglu" else 2,
-        tied=int(space.tie_embeddings),
-        qk_norm_head=int(space.qk_norm == "head"),
-        qk_norm_full=int(space.qk_norm == "full"),
     )
 
 

@@ -1,8 +1,8 @@
-"""Which runs to train next: those that most reduce the expected regret of the decision per FLOP.
+"""The runs to train next: those that most reduce the expected regret of the decision per FLOP.
 
-The bootstrap draws of the fits stand for what may be true. A run of design x, were draw s the truth, would measure
-y_s(x) and noise; that reweights the draws by their likelihood, and the decision is taken anew. The expected regret that
-remains, averaged over s, is what counts; runs are chosen one after the other, each given those before it.
+The bootstrap draws of the fits are the possible truths. Under draw s, a run of design x measures y_s(x) plus noise. The
+measurement reweights the draws by their likelihood and may change the decision. Runs are chosen one after the other,
+each given those before it, by the remaining expected regret, averaged over s.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.notebook import Shown
 from moelab.planning import equivalence
-from moelab.planning.assemble import Answer
+from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.ensemble import Member
@@ -29,17 +30,17 @@ from moelab.quantities import format_number
 
 Array = NDArray[Any]
 OPTIONS, DECISIONS, TRUTHS = 150, 80, 200
-"""Runs considered, designs decided between, and draws that each in turn are taken as the truth."""
+"""Most runs considered, designs to decide between, and draws taken as the truth."""
 
 MOST = 100
-"""Runs that may be asked for; by default they then cost together as much as the plan."""
+"""Most runs per call; with the default compute of each, together they cost as much as the plan."""
 
-CHEAPER = 100.0
-"""A run costs this many times less than the budget unless `flops_each` says otherwise."""
+RATIO = 100.0
+"""Compute of the budget over that of one run, unless `flops_each` is given."""
 
 
-@dataclass(frozen=True)
-class NextRun:
+@dataclass(frozen=True, repr=False)
+class NextRun(Shown):
     """A run to train, the expected regret (nats) that it leaves, and what it saves per FLOP, given those before it."""
 
     candidate: Candidate
@@ -47,8 +48,8 @@ class NextRun:
     saved_per_flop: float
 
 
-@dataclass(frozen=True)
-class NextRuns:
+@dataclass(frozen=True, repr=False)
+class NextRuns(Shown):
     """Runs in the order they should be trained."""
 
     runs: list[NextRun]
@@ -58,11 +59,11 @@ class NextRuns:
 
     @property
     def sentence(self) -> str:
-        """The gist in words."""
+        """The result in one sentence."""
         after = self.runs[-1].regret_after if self.runs else self.regret_now
         return (
-            f"As the evidence stands, the decision is expected to cost {self.regret_now:.4f} nats; after these "
-            f"{len(self.runs)} runs {after:.4f} (run-to-run noise taken as {self.noise:.2%})."
+            f"The expected regret of the decision is {self.regret_now:.4f} nats now and {after:.4f} after these "
+            f"{len(self.runs)} runs (assumed run-to-run noise: {self.noise:.2%})."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,63 +88,60 @@ def next_runs(
     flops_each: float | None = None,
     weights: Sequence[float] | None = None,
 ) -> NextRuns:
-    """The `count` runs of `flops_each` (default: a hundredth of the budget) that would help the decision most.
+    """The `count` runs of `flops_each` (default: a hundredth of the budget) that most reduce the expected regret.
 
-    Raises InputError without a fitted law that has bootstrap draws, and for runs dearer than the plan itself; runs that
-    only together cost more carry a warning.
+    Raises InputError without a fitted law that has bootstrap draws, and for runs more expensive than the plan. Runs
+    that together cost more than the plan carry a warning.
     """
-    if not 1 <= count <= MOST:
-        raise InputError(f"next_runs: must be 1 to {MOST}, got {count}")
-    if flops_each is not None:
-        _check_price(flops_each, budget)
+    _check(count, flops_each, budget)
     predictors = predictors_of(laws, weights)
     lattice = enumerate_designs(space or Space())
     ranking = search(lattice, budget, predictors)
     member = ranking.ensemble[0]
     if len(ranking.ensemble) > 1 or not member.fitted or not any(predictor.n_draws for predictor in member.predictors):
         raise InputError("next_runs: needs laws fitted to one table of runs with bootstrap draws; give --law fit.json")
-    each = flops_each if flops_each is not None else float(np.max(ranking.feasible.train_flops)) / CHEAPER
+    each = flops_each if flops_each is not None else float(np.max(ranking.feasible.train_flops)) / RATIO
     small = Budget(flops=each, unique_tokens=budget.unique_tokens, max_epochs=budget.max_epochs)
     options = _options(fit_budget(lattice, small), member)
-    truth, weight, seen = _draws(ranking, member, options)
+    truth, weight, losses = _draws(ranking, member, options)
     noise = _noise(member)
-    chosen, regrets, now = choose_runs(truth, weight, np.log(seen), noise, count)
-    answer = Answer(small, lattice, search(lattice, small, predictors), 1)
+    chosen, regrets, now = choose_runs(truth, weight, np.log(losses), noise, count)
+    builder = PlanBuilder(small, lattice, search(lattice, small, predictors), 1)
     runs = []
-    before = now
-    for index, after in zip(chosen, regrets, strict=True):
-        candidate = answer.candidate_of(options.take(np.array([index])))
+    for index, before, after in zip(chosen, [now, *regrets], regrets, strict=False):
+        candidate = builder.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
-        before = after
-    return NextRuns(runs, now, noise, _costly(runs, budget))
+    return NextRuns(runs, now, noise, _cost_warning(runs, budget))
 
 
-def _check_price(flops_each: float, budget: Budget) -> None:
-    """Raises InputError for a run that costs more than training the plan's own recommendation."""
+def _check(count: int, flops_each: float | None, budget: Budget) -> None:
+    """Raises InputError for an impossible number of runs, or runs that cost more than the plan's recommendation."""
+    if not 1 <= count <= MOST:
+        raise InputError(f"next_runs: must be 1 to {MOST}, got {count}")
     whole = most_compute(budget)
-    if not 0 < flops_each <= whole:
+    if flops_each is not None and not 0 < flops_each <= whole:
         raise InputError(
             f"flops_each: must be above 0 and at most the plan's own compute, {format_number(whole, 4)}, got "
-            f"{format_number(flops_each, 4)}: a dearer run tells less than training the recommendation"
+            f"{format_number(flops_each, 4)}: training the recommendation costs no more"
         )
 
 
-def _costly(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
-    """A word where the runs together cost more than the plan."""
+def _cost_warning(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
+    """A warning where the runs together cost more than the plan."""
     spent, whole = sum(run.candidate.train_flops for run in runs), most_compute(budget)
     if spent <= whole * 1.0001:  # tokens are whole numbers, so a run may cost a little more than asked for
         return ()
     return (
         f"these runs together cost {format_number(spent)} FLOPs, more than the plan's own compute "
-        f"({format_number(whole)}): fewer or cheaper ones leave something to train with",
+        f"({format_number(whole)}); ask for fewer or smaller runs",
     )
 
 
 def _options(feasible: FeasibleSet, member: Member) -> FeasibleSet:
-    """Designs worth training at the small budget: every law covered, between 5 and 2,000 tokens an active parameter."""
+    """Designs to consider at the small budget: covered by every law, 5 to 2,000 tokens per active parameter."""
     share = feasible.tokens / feasible.lattice.params_active
-    sane = (share > 5) & (share < 2000)
-    feasible = feasible.take(np.flatnonzero(sane if sane.any() else np.ones(len(feasible), bool)))
+    usual = (share > 5) & (share < 2000)
+    feasible = feasible.take(np.flatnonzero(usual if usual.any() else np.ones(len(feasible), bool)))
     covered = np.flatnonzero(np.isfinite(member.loss(feasible.design)))
     if not len(covered):
         raise InputError("next_runs: the fitted laws cover no design at this budget; change --flops-each or the space")
@@ -166,7 +164,7 @@ def _draws(ranking: Ranking, member: Member, options: FeasibleSet) -> tuple[Arra
 
 
 def _noise(member: Member) -> float:
-    """Relative run-to-run noise: the smallest residual spread among the laws (a worse law's residuals are its own)."""
+    """Relative run-to-run noise: the least residual spread among the laws; the others' holds their own misfit."""
     return max(1e-3, min(predictor.noise for predictor in member.predictors))
 
 
@@ -186,7 +184,7 @@ def choose_runs(
         for x in range(logs.shape[1]):
             if x in chosen:
                 continue
-            # Rows: the outcome that draw s would give; columns: how well draw r explains it.
+            # Rows: the outcome under draw s; columns: the likelihood of that outcome under draw r.
             gap = (logs[:, x] + errors)[:, None] - logs[None, :, x]
             trial = evidence - 0.5 * (gap / noise) ** 2
             after = _expected_regret(trial, weight, regret)

@@ -1,6 +1,6 @@
-"""The trade-off: designs that no other beats in loss, total parameters and price of serving at once.
+"""The Pareto front: designs that no other beats in loss, total parameters and price of serving at once.
 
-With the lifetime's price as the objective every design trains to the same loss, so that price stands in its place.
+With the lifetime cost as the objective, every design trains to the same loss, and the cost takes the loss's place.
 """
 
 from typing import Any
@@ -14,18 +14,18 @@ Array = NDArray[Any]
 Row = dict[str, Any]
 SLICES = ("activation_rate", "sparsity", "granularity")
 BINS, FEWEST_BINS, PER_BIN = 24, 6, 200
-"""Bins of a slice; of activation rates fewer where there are few designs: the best of a handful shows which sizes
-exist, not what a law predicts."""
+"""Bins of a slice, the fewest of them, and designs per bin. The best of a few designs depends on which sizes exist, so
+few designs get fewer bins of activation rate."""
 
 CELLS = 40
-"""Bins of each quantity, on a logarithmic scale, of which only the best design is compared."""
+"""Bins of each quantity, on a logarithmic scale; only the best design of each is compared."""
 
 
 def pareto_front(ranking: Ranking, most: int = 40, *, lifetime: bool = False) -> list[int]:
-    """Positions of the designs on the front, smallest first; with serving, its price is the third quantity.
+    """Positions of the designs on the front, smallest first, at most `most`; with serving, price is a third quantity.
 
-    Designs are first thinned to the best of each cell of a logarithmic grid over parameters (and price), so the front
-    is resolved to a fortieth of its range, and at most `most` designs are returned.
+    Only the best design of each cell of a logarithmic grid over parameters (and price) is compared, so the front is
+    resolved to a fortieth of its range.
     """
     traded = _traded(ranking, lifetime)
     index = np.flatnonzero(ranking.comparable & np.isfinite(traded))
@@ -41,8 +41,8 @@ def pareto_front(ranking: Ranking, most: int = 40, *, lifetime: bool = False) ->
 
 
 def _traded(ranking: Ranking, lifetime: bool) -> Array:
-    """What is traded against size and price (n,): the lifetime's dollars; the loss of the only member; with several
-    members, the log of the excess compute."""
+    """The quantity traded against size and price (n,): the lifetime cost in dollars, or the loss of the only member.
+    With several members, it is the log of the excess compute."""
     if lifetime and ranking.cost is not None:
         return ranking.cost
     return ranking.mean(ranking.ensemble[0]) if len(ranking.ensemble) == 1 else ranking.score
@@ -83,7 +83,7 @@ def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
     """For activation rate, sparsity and granularity: the best loss at the budget among designs near each value, by law.
 
     Dense designs (rate 1, sparsity 0) are part of it; values are binned on the scale of the axis. A law that does not
-    see granularity has no curve over it: what would show is which sizes the lattice happens to have.
+    depend on granularity has no curve over it, which would only show the sizes of the lattice.
     """
     lattice = ranking.feasible.lattice
     options = lattice.options[lattice.option]
@@ -93,15 +93,12 @@ def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
         "sparsity": np.where(moe, 1 - options[:, 1] / np.maximum(options[:, 0], 1), 0.0),
         "granularity": np.where(moe, options[:, 1] + options[:, 2], 1).astype(float),
     }
-    voting = [predictor for member in ranking.ensemble for predictor in member.predictors]
-    covering = {
-        name: [predictor.id for predictor in voting if name != "granularity" or predictor.sees_granularity]
+    laws = {
+        name: [law.id for law in ranking.ensemble_laws if name != "granularity" or law.depends_on_granularity]
         for name in SLICES
     }
     return {
-        name: [
-            row for law in covering[name] for row in _slice(name, columns[name], ranking.law_results[law].losses, law)
-        ]
+        name: [row for law in laws[name] for row in _slice(name, columns[name], ranking.law_results[law].losses, law)]
         for name in SLICES
     }
 

@@ -1,11 +1,12 @@
-"""From a budget, laws and a space to the best architectures, with each law's word and how sure the choice is."""
+"""From a budget, laws and a space to the best architectures, with each law's prediction and the uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.planning.assemble import Answer
+from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
+from moelab.planning.chosen_laws import laws_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.predictors import predictors_of
 from moelab.planning.result import Plan
@@ -23,23 +24,36 @@ def plan(
     weights: Sequence[float] | None = None,
     extrapolate: bool = False,
 ) -> Plan:
-    """The best designs of `space` under `budget` by `laws` (each a Law, its id, or a FittedLaw; None: all published).
+    """Find the best designs under a budget, ranked by every law that applies, with how sure the choice is.
 
-    `weights` average fits to the same runs. Laws stay silent outside their fitted range of experts, sparsity and
-    granularity unless `extrapolate`. Raises InputError where nothing fits, naming the limit and its nearest value.
+    Args:
+        budget: The limits: training FLOPs, parameters, bytes of memory, tokens, serving (a Budget names each unit).
+        laws: Laws, ids, fitted laws, fit files or "all"; None: every published law. A law is not used outside its range
+            of experts, sparsity and granularity unless `extrapolate`.
+        space: The architectures to search; None: about a million designs of practice.
+        top: How many candidates to return, best first.
+        weights: One number per law: how much each fit to the same runs weighs in their mean; None: by held-out error.
+        extrapolate: Use laws outside their fitted range of experts, sparsity and granularity.
+
+    Returns:
+        A Plan: `best` and `candidates` (each a real ModelConfig with tokens, loss in nats per token under each law,
+        excess compute, bytes, US dollars), `best_dense`, `near_equal`, `optimum`, `pareto`, `warnings`.
+
+    Raises:
+        InputError: Nothing fits (the message names the limit and its nearest feasible value), or a law or budget that
+            cannot be used.
+
+    >>> import moelab
+    >>> space = moelab.Space(d_model=[512, 768, 1024], n_experts=[8, 32])
+    >>> found = moelab.plan(moelab.Budget(flops=1e19, max_params="1B"), ["ludziejewski2025"], space)
+    >>> found.best.params_total <= 1e9, found.best.is_moe
+    (True, True)
     """
     if not isinstance(budget, Budget):
         raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
     space = space or Space()
     check_target(budget, space.vocab_size)
-    predictors = predictors_of(published_laws() if laws is None else laws, weights, extrapolate)
+    predictors = predictors_of(laws_of(laws), weights, extrapolate)
     lattice = enumerate_designs(space)
     ranking = search(lattice, budget, predictors)
-    return Answer(budget, lattice, ranking, max(1, top)).plan()
-
-
-def published_laws() -> list[Any]:
-    """Every published law that predicts a loss and ships with coefficients."""
-    from moelab.laws import all_laws
-
-    return [law for law in all_laws().values() if law.kind == "loss" and law.published is not None]
+    return PlanBuilder(budget, lattice, ranking, max(1, top)).plan()

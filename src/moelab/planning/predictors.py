@@ -1,4 +1,4 @@
-"""A law as a plan hears it: published or fitted, with its draws, speaking in its own convention or not at all."""
+"""Predictors: laws, published or fitted, with their bootstrap draws, ranges and the designs to which they apply."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,44 +16,45 @@ from moelab.laws.design import Design
 Array = NDArray[Any]
 
 SCALE = ("tokens", "unique_tokens", "train_flops")
-"""Variables in which a law is meant to extrapolate (and every `params_*`); in the others it is not."""
+"""Variables, beside every `params_*`, in which a law may extrapolate."""
 
 RANGE_SLACK = 0.01
-"""log10 distance outside the fitted range that still counts as inside: widths are rounded."""
+"""log10 distance outside the fitted range that still counts as inside, since widths are rounded."""
 
 
 OUTSIDE = "outside the fitted range"
+"""Part of the reason for which a law does not apply to a design outside its fitted range."""
 
 
 def outside_range(conversion: Conversion) -> Array:
-    """Designs (n,) that the law could describe but that lie outside its fitted range."""
+    """Designs (n,) that the law can describe but that lie outside its fitted range."""
     codes = [code for code, text in enumerate(conversion.reasons, 1) if OUTSIDE in text]
     return np.isin(conversion.reason, codes)
 
 
-WINDOW = "hold near"
-"""In the reason of a law whose runs all saw as many tokens, and which therefore speaks near those only."""
+TOKEN_WINDOW = "hold near"
+"""Part of the reason for which a law, fitted to runs of equal tokens, does not apply far from that number."""
 
 
-def held_back(conversion: Conversion) -> Array:
-    """Designs (n,) that the law could describe but for its fitted range, or the window of tokens it speaks in."""
-    codes = [code for code, text in enumerate(conversion.reasons, 1) if WINDOW in text]
+def excluded_by_range(conversion: Conversion) -> Array:
+    """Designs (n,) that only the law's fitted range, or its window of tokens, excludes."""
+    codes = [code for code, text in enumerate(conversion.reasons, 1) if TOKEN_WINDOW in text]
     return outside_range(conversion) | np.isin(conversion.reason, codes)
 
 
-BLIND = "tokens are not among its variables, so repeated data looks to it like new data"
+IGNORES_REPEATS = "tokens are not among its variables, so it cannot distinguish repeated data from new data"
 
 VOCABULARY = 65_536
-"""Published laws hold for vocabularies of their own, of which the published ones of the time are no larger."""
+"""Entries of the largest vocabulary assumed for a published law, whose own vocabulary is not the space's."""
 
 ONE_EPOCH = 1.001
-"""Up to so many epochs the data counts as new."""
+"""Epochs up to which all data counts as new."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """One law with the coefficients it speaks with. Fits with equal `runs` have comparable losses; `noise` is the
-    spread of a fit's residuals, relative."""
+    """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
+    a fit's residuals."""
 
     id: str
     law: Law
@@ -73,24 +74,25 @@ class Predictor:
 
     @property
     def compares_dense_with_moe(self) -> bool:
-        """Whether one and the same loss surface holds both kinds."""
+        """Whether one loss surface covers dense and MoE designs."""
         return self.law.covers_dense and self.law.covers_moe
 
     @property
-    def sees_granularity(self) -> bool:
-        """Whether how finely the experts are cut changes what the law says."""
+    def depends_on_granularity(self) -> bool:
+        """Whether the law's prediction depends on the granularity of the experts."""
         return bool({"granularity", "active_experts"} & set(self.law.variables))
 
     def guessing_loss(self, vocab_size: int) -> float:
-        """The loss of guessing in nats: ln(vocab_size); a published law has a vocabulary of its own, so a large one."""
+        """The loss of guessing, ln(vocab_size), in nats; for a published law, whose vocabulary differs, a large one."""
         return float(np.log(max(vocab_size, VOCABULARY) if self.published else vocab_size))
 
     def read(self, design: Design) -> Conversion:
-        """The designs in the law's variables and which of them it covers.
+        """The designs in the law's variables, and those to which the law applies.
 
-        Not covered: what the law cannot describe, and, unless `extrapolate`, what lies outside its fitted range in
-        anything but size, data and compute (experts, sparsity, granularity). Where the law has no `unique_tokens`,
-        repeated tokens count as the fewer new ones they are worth; one without tokens says nothing about them.
+        A law does not apply to designs that it cannot describe. Unless `extrapolate` is set, nor does it apply outside
+        its fitted range in other variables than size, data and compute (experts, sparsity, granularity). For a law
+        without `unique_tokens`, repeated tokens count as their effective number of new ones; a law without tokens does
+        not apply to repeated data.
         """
         conversion = self.law.read(design, published=self.published)
         repeats = design.unique_tokens is not design.tokens
@@ -100,7 +102,7 @@ class Predictor:
                 tokens = np.broadcast_to(worth, conversion.covered.shape)
                 conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
             else:
-                conversion = _refused(conversion, BLIND, design.tokens > design.unique_tokens * ONE_EPOCH)
+                conversion = _refused(conversion, IGNORES_REPEATS, design.tokens > design.unique_tokens * ONE_EPOCH)
         return conversion if self.extrapolate else self._within(conversion)
 
     def _within(self, conversion: Conversion) -> Conversion:
@@ -116,7 +118,7 @@ class Predictor:
         return conversion
 
     def formula(self, conversion: Conversion, where: Array | None = None) -> Array:
-        """What the formula gives (n,), covered or not; NaN outside the mask `where`."""
+        """The formula's value (n,), covered or not; NaN outside the mask `where`."""
         variables = {name: conversion.variables[name] for name in self.law.variables}
         with np.errstate(all="ignore"):
             if where is None or where.mean() > 0.5:
@@ -128,19 +130,19 @@ class Predictor:
             return result
 
     def loss(self, conversion: Conversion) -> Array:
-        """Predicted loss (n,), NaN where the law does not speak."""
+        """Predicted loss (n,), NaN where the law does not apply."""
         loss = self.formula(conversion)
         return np.where(conversion.covered & np.isfinite(loss), loss, np.nan)
 
     def formula_draws(self, conversion: Conversion, most: int = 400) -> Array:
-        """What the formula gives under each bootstrap draw (R, n), covered or not."""
+        """The formula's value under each bootstrap draw (R, n), covered or not."""
         picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
             return np.asarray(self.law.loss(picked, variables), float)
 
     def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
-        """Predicted loss under each usable bootstrap draw (R, n); draws that give anything but numbers are dropped."""
+        """Predicted loss under each usable bootstrap draw (R, n); draws with values that are not finite are dropped."""
         covered = np.atleast_1d(conversion.covered)
         losses = np.where(covered, self.formula_draws(conversion, most), np.nan)
         return np.asarray(losses[np.isfinite(losses[:, covered]).all(axis=1)])
@@ -159,7 +161,7 @@ class Predictor:
 
 
 def _refused(conversion: Conversion, why: str, where: Any) -> Conversion:
-    """The designs of the mask not covered for this reason, unless they have one already."""
+    """Mark the designs of the mask as not covered for this reason, unless they have a reason already."""
     reasons = (*conversion.reasons, why)
     mask = (conversion.reason == 0) & np.broadcast_to(where, conversion.reason.shape)
     reason = np.where(mask, np.int8(len(reasons)), conversion.reason)
@@ -177,12 +179,10 @@ def _beyond(name: str, value: Array, low: float, high: float) -> Array:
 def predictors_of(
     laws: Sequence[Any], weights: Sequence[float] | None = None, extrapolate: bool = False
 ) -> list[Predictor]:
-    """Laws, ids of laws and fitted laws as predictors.
+    """Laws, ids of laws and fitted laws as predictors, each distinct one once.
 
-    Raises InputError for laws that predict no loss or have no coefficients.
-
-    A law given twice speaks once. Without `weights`, fits weigh the inverse square of their held-out error, and one
-    that has none nothing beside others that have; where none has, all weigh the same.
+    Without `weights`, a fit's weight is the inverse square of its held-out error, and 0 without such an error. Where
+    no fit has one, all weights are equal. Raises InputError for laws that predict no loss or have no coefficients.
     """
     if isinstance(laws, str | Law | FittedLaw | Predictor):
         laws = [laws]
@@ -194,7 +194,7 @@ def predictors_of(
     for index, (law, weight) in enumerate(zip(laws, weights or _held_out_weights(laws), strict=True)):
         predictor = _predictor(law)
         same = _identity(predictor)
-        if same in predictors:  # named twice, as by `--law all --law ID`: it speaks once
+        if same in predictors:  # named twice, as by `--law all --law ID`
             if weights is not None:
                 predictors[same] = replace(predictors[same], weight=predictors[same].weight + float(weight))
             continue
@@ -205,7 +205,7 @@ def predictors_of(
 
 
 def _identity(predictor: Predictor) -> tuple[Any, ...]:
-    """Equal for predictors that say the same about every design: law, coefficients (to ten digits), runs."""
+    """Equal for predictors with equal predictions: law, coefficients (to ten digits), runs."""
     values = tuple(f"{name}={value:.10g}" for name, value in sorted(predictor.coefficients.items()))
     return predictor.law.id, values, predictor.published, predictor.runs
 

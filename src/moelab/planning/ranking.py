@@ -1,8 +1,8 @@
-"""Orders the designs that fit a budget, by one fitted ensemble or by each law's distance from its own optimum.
+"""Ranks the designs that fit a budget, by a fitted ensemble's loss or by each law's distance from its own optimum.
 
-Losses of laws fitted to different text and tokenizers are not comparable. What is: C', the compute at which a law's own
-optimum (under the same limits) reaches the loss it predicts for a design. log(C'/C) is 0 at that law's optimum and
-falls with every FLOP a design wastes; designs are ranked by its median over the laws that vote.
+Losses of laws fitted to different text and tokenizers are not comparable; compute is. C' is the compute at which a
+law's own optimum (under the same limits) reaches the loss that the law predicts for a design. The excess log(C/C') is
+0 at that law's optimum. Designs are ranked by the median excess over the members of the ensemble.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,25 @@ from moelab.planning.budget import Budget
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
 from moelab.planning.feasible import FeasibleSet
-from moelab.planning.predictors import Predictor, held_back
+from moelab.planning.predictors import Predictor, excluded_by_range
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
-BEHIND = 1e6
-"""Added to the score of a design for every vote that others of its kind have and it lacks: more than any log(C/C')."""
+MISSING_MEMBER = 1e6
+"""Added to a design's score for every member that covers others of its kind but not it: above any log(C/C')."""
 
 KEPT = 100_000
-"""Best designs that are put in order; the rest only need to be known as worse."""
+"""Best designs that are sorted; of the rest it only matters that they are worse."""
 
 
 @dataclass(frozen=True)
 class LawResult:
-    """One law's best design (-1: it covers none) with its loss; `losses` (n,) of all designs, NaN where it is silent,
-    only for laws that vote; `outside` the least loss its formula gives a design that only its fitted range, or its
-    window of tokens, excludes."""
+    """One law's best design (-1 where it covers none) with its loss.
+
+    `losses` (n,) are those of all designs, NaN where the law does not apply; only laws of the ensemble keep them.
+    `outside` is the formula's least loss over designs that only the fitted range, or the window of tokens, excludes.
+    """
 
     best: int
     loss: float
@@ -44,10 +46,10 @@ class LawResult:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The feasible designs with every law's law_result. `score` (n,) is lower for better designs, infinite if unranked.
+    """The feasible designs with every law's result. `score` (n,) is lower for better designs, infinite if unranked.
 
-    `inputs` holds, by name, what the voting laws see of each design. `cost` is the score in dollars where money, not
-    loss, is made small; `target` the loss that must then be reached.
+    `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
+    the score in dollars and `target` the loss to reach.
     """
 
     feasible: FeasibleSet
@@ -71,25 +73,30 @@ class Ranking:
         order = kept[np.argsort(self.score[kept], kind="stable")]
         return np.asarray(order[np.isfinite(self.score[order])])
 
+    @property
+    def ensemble_laws(self) -> list[Predictor]:
+        """The predictors of all members."""
+        return [predictor for member in self.ensemble for predictor in member.predictors]
+
     @cached_property
-    def seen(self) -> list[Array]:
-        """What the voting laws see, and the price where money decides (each (n,)), on scales where ratios count."""
+    def criteria(self) -> list[Array]:
+        """The ensemble's inputs, and the cost where it is minimised (each (n,)), on scales where ratios matter."""
         columns = [1 / (1 - column) if name == "sparsity" else column for name, column in self.inputs.items()]
         return columns if self.cost is None else [*columns, self.cost]
 
     @property
-    def sees_granularity(self) -> bool:
-        """Whether some voting law's word depends on granularity."""
-        return any(predictor.sees_granularity for member in self.ensemble for predictor in member.predictors)
+    def depends_on_granularity(self) -> bool:
+        """Whether the prediction of some law of the ensemble depends on granularity."""
+        return any(predictor.depends_on_granularity for predictor in self.ensemble_laws)
 
     @cached_property
     def covered_by(self) -> Array:
-        """How many of the ensemble speak about each design (n,)."""
+        """How many members cover each design (n,)."""
         return np.asarray(sum(np.isfinite(self.mean(member)).astype(int) for member in self.ensemble))
 
     @cached_property
     def comparable(self) -> Array:
-        """Ranked designs (n,) that no fewer laws speak about than about others of their kind, dense or MoE."""
+        """Ranked designs (n,) that as many members cover as any design of their kind, dense or MoE."""
         if self.coverage is None:
             return np.isfinite(self.score)
         return np.asarray(
@@ -107,76 +114,80 @@ class Ranking:
         return int(where[np.argmin(self.score[where])]) if len(where) else None
 
     def mean(self, member: Member, index: Any = slice(None)) -> Array:
-        """A voting member's loss for designs `index`."""
+        """A member's loss for designs `index`."""
         losses = {predictor.id: self.law_results[predictor.id].losses for predictor in member.predictors}
         return member.mean({name: column[index] for name, column in losses.items() if column is not None})
 
     def excess(self, index: Any) -> Array:
-        """Excess compute of each design, as a share: 1 - C'/C by the median over the ensemble; excess cost, if ranked
-        by cost."""
+        """Excess compute of each design over the optimum, as a share: 1 - C'/C by the median over the ensemble. Where a
+        cost is minimised, the excess cost."""
         if self.cost is not None:
             return np.asarray(1 - self.score[self.best] / self.cost[index])
-        lost = [curve.lost(self.mean(member, index)) for curve, member in zip(self.curves, self.ensemble, strict=True)]
-        return np.asarray(-np.expm1(-np.maximum(_median(np.array(lost)), 0)))
+        parts = zip(self.curves, self.ensemble, strict=True)
+        excess = np.array([curve.log_excess(self.mean(member, index)) for curve, member in parts])
+        return np.asarray(-np.expm1(-np.maximum(_median(excess), 0)))
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many of several voters must speak: more than half (where nowhere so many do: as many as do), and, to come
-    first, as many as speak about any design of its kind: medians over different ensembles do not compare."""
+    """How many members must cover a design: more than half, or the most that cover any where that is fewer.
+
+    Medians over different members are not comparable. Hence designs that as many members cover as any design of their
+    kind come first.
+    """
 
     needed: int
     dense: int
     moe: int
 
     @classmethod
-    def of(cls, lost: Array, is_moe: Array) -> "Coverage":
-        """From log(C/C') of every voter (voters, n), NaN where it is silent."""
-        covering = np.isfinite(lost).sum(axis=0)
+    def of(cls, excess: Array, is_moe: Array) -> "Coverage":
+        """From log(C/C') by every member (members, n), NaN where a member does not apply."""
+        covering = np.isfinite(excess).sum(axis=0)
         dense, moe = (int(covering[kind].max(initial=0)) for kind in (~is_moe, is_moe))
-        return cls(min(len(lost) // 2 + 1, max(dense, moe, 1)), dense, moe)
+        return cls(min(len(excess) // 2 + 1, max(dense, moe, 1)), dense, moe)
 
     def most(self, is_moe: Array) -> Array:
-        """The most voters that speak about any design of each design's kind (n,)."""
+        """The most members that cover any design of each design's kind (n,)."""
         return np.where(is_moe, self.moe, self.dense)
 
-    def score(self, lost: Array, is_moe: Array) -> Array:
-        """The median (n,), `BEHIND` for every voter that is missing, infinite where too few speak."""
-        covering = np.isfinite(lost).sum(axis=0)
+    def score(self, excess: Array, is_moe: Array) -> Array:
+        """The median (n,), plus `MISSING_MEMBER` for every member that is missing; infinite where too few apply."""
+        covering = np.isfinite(excess).sum(axis=0)
         missing = np.maximum(self.most(is_moe) - covering, 0)
-        return np.where(covering >= self.needed, _median(lost) + BEHIND * missing, np.inf)
+        return np.where(covering >= self.needed, _median(excess) + MISSING_MEMBER * missing, np.inf)
 
 
 def rank(
     feasible: FeasibleSet, budget: Budget, predictors: Sequence[Predictor], serving: ServingCost | None = None
 ) -> Ranking:
-    """Every law's loss for every design, and one order. Raises InputError where no law speaks about any of them."""
+    """Every law's loss for every design, and one order. Raises InputError where no law applies to any of them."""
     ensemble = choose_ensemble(predictors, feasible)
-    law_results, inputs = consult(feasible, predictors, ensemble)
-    losses = {name: law_result.losses for name, law_result in law_results.items() if law_result.losses is not None}
+    law_results, inputs = evaluate_laws(feasible, predictors, ensemble)
+    losses = {name: result.losses for name, result in law_results.items() if result.losses is not None}
     means = [member.mean(losses) for member in ensemble]
     curves = tuple(curve_of(member, mean, feasible, budget) for member, mean in zip(ensemble, means, strict=True))
     if len(ensemble) == 1:
         score = np.where(np.isnan(means[0]), np.inf, means[0])
         coverage = None
     else:
-        lost = np.array([c.lost(mean) for c, mean in zip(curves, means, strict=True)])
-        coverage = Coverage.of(lost, feasible.lattice.is_moe)
-        score = coverage.score(lost, feasible.lattice.is_moe)
+        excess = np.array([curve.log_excess(mean) for curve, mean in zip(curves, means, strict=True)])
+        coverage = Coverage.of(excess, feasible.lattice.is_moe)
+        score = coverage.score(excess, feasible.lattice.is_moe)
     if not np.isfinite(score).any():
-        raise InputError("law: the voting laws cover no design that fits together; give one of them alone")
+        raise InputError("law: no design that fits is covered by enough of these laws; give one of them alone")
     return Ranking(
         feasible, law_results, inputs, tuple(predictors), ensemble, curves, score, serving, coverage=coverage
     )
 
 
-def consult(
+def evaluate_laws(
     feasible: FeasibleSet, predictors: Sequence[Predictor], ensemble: Sequence[Member]
 ) -> tuple[dict[str, LawResult], dict[str, Array]]:
-    """Every law's result for all designs, and the variables that the ensemble sees; a chunk of designs at a time."""
+    """Every law's result for all designs, and the ensemble's variables, computed a chunk of designs at a time."""
     n, moe = len(feasible), feasible.lattice.is_moe
-    voting = {predictor.id for member in ensemble for predictor in member.predictors}
-    losses = {name: np.full(n, np.nan) for name in voting}
+    members = {predictor.id for member in ensemble for predictor in member.predictors}
+    losses = {name: np.full(n, np.nan) for name in members}
     best = {predictor.id: (-1, np.inf) for predictor in predictors}
     outside = {predictor.id: np.inf for predictor in predictors}
     inputs: dict[str, Array] = {}
@@ -186,13 +197,13 @@ def consult(
             if not predictor.law.covers_moe and moe[chunk].all():
                 continue
             reading = predictor.read(part.design)
-            beyond = held_back(reading) if predictor.id in voting else np.zeros(len(part), bool)
+            beyond = excluded_by_range(reading) if predictor.id in members else np.zeros(len(part), bool)
             formula = np.where(reading.covered | beyond, predictor.formula(reading, reading.covered | beyond), np.nan)
             loss = np.where(reading.covered & np.isfinite(formula), formula, np.inf)
             lowest = int(loss.argmin())
             if loss[lowest] < best[predictor.id][1]:
                 best[predictor.id] = (chunk.start + lowest, float(loss[lowest]))
-            if predictor.id not in voting:
+            if predictor.id not in members:
                 continue
             losses[predictor.id][chunk] = np.where(np.isinf(loss), np.nan, loss)
             outside[predictor.id] = min(outside[predictor.id], float(np.min(formula, where=beyond, initial=np.inf)))
@@ -204,22 +215,22 @@ def consult(
     return law_results, inputs
 
 
-def score_of(ranking: Ranking, feasible: FeasibleSet) -> tuple[Array | None, Array]:
-    """Other designs judged by the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,).
+def score_designs(ranking: Ranking, feasible: FeasibleSet) -> tuple[Array | None, Array]:
+    """Other designs under the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,).
 
-    The logarithm is negative for designs better than the optimum under the old limits, infinite where too few members
-    cover a design.
+    The logarithm is negative for designs better than the optimum under the ranking's limits, infinite where too few
+    members cover a design.
     """
     means = [member.loss(feasible.design) for member in ranking.ensemble]
-    lost = np.array([curve.lost(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
+    excess = np.array([curve.log_excess(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
     if len(means) == 1:
-        return means[0], np.where(np.isnan(lost[0]), np.inf, lost[0])
+        return means[0], np.where(np.isnan(excess[0]), np.inf, excess[0])
     assert ranking.coverage is not None
-    return None, ranking.coverage.score(lost, feasible.lattice.is_moe)
+    return None, ranking.coverage.score(excess, feasible.lattice.is_moe)
 
 
 def _median(values: Array) -> Array:
-    """Median over axis 0, ignoring NaN; infinite where nobody covered. Few rows, so they sort by exchanges."""
+    """Median over axis 0, ignoring NaN; infinite where all are NaN. The few rows are sorted by exchanges."""
     count = np.isfinite(values).sum(axis=0)
     ordered = np.where(np.isnan(values), np.inf, values)
     for end in range(len(ordered) - 1, 0, -1):

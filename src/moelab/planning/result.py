@@ -1,33 +1,43 @@
-"""What a plan returns: ranked candidates, the best of each kind, how sure, what binds, and what to beware of."""
+"""A plan: ranked candidates, the best design of each kind, uncertainty, binding limits, warnings, figures."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from moelab.errors import InputError
+from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
+from moelab.planning.plan_table import candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
 
 Row = dict[str, Any]
 PLOTS = ("candidates", "pareto", "slices")
+"""Figures of a plan."""
 
-LIMIT_WORDS = {
+LIMIT_NAMES = {
     "compute": "compute",
-    "data": "the data there is",
+    "data": "data",
     "tokens": "the limit on tokens",
     "params": "the limit on parameters",
     "active": "the limit on active parameters",
     "memory": "memory",
-    "tokens_per_active": "the least tokens per active parameter",
+    "tokens_per_active": "the minimum of tokens per active parameter",
     "serving": "the limits on serving",
 }
+"""The limits of a budget in words, by their names in `binding`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The answer. `candidates` are distinct to the laws, best first; `near_equal` counts those not told apart from the
-    first, itself among them (1: it stands alone); `choices` holds each law's own optimum."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(Shown):
+    """The result of `plan`.
+
+    `candidates` differ in their law inputs, best first. `near_equal` counts the designs as good as the first, itself
+    included, by `near_equal_rule`. `p_moe_beats_dense` is None without bootstrap draws. `optimum` gives the location of
+    the optimum by property, and `choices` each law's own optimum. `binding` names the binding limits, and `sensitivity`
+    holds the gain from 10 % more of each. The laws of `ensemble` rank the designs; the others only predict. `slices`
+    holds the rows of the figure of that name.
+    """
 
     budget: Budget
     space: Space
@@ -41,9 +51,9 @@ class Plan:
     optimum: dict[str, Interval]
     choices: dict[str, Candidate]
     binding: list[str]
-    relaxed: dict[str, dict[str, float]]
+    sensitivity: dict[str, dict[str, Any]]
     warnings: list[str]
-    voting: list[str]
+    ensemble: list[str]
     n_designs: int
     n_feasible: int
     slices: dict[str, list[dict[str, Any]]]
@@ -55,22 +65,46 @@ class Plan:
 
     @property
     def sentence(self) -> str:
-        """The answer in plain words."""
-        return answer_of(self)
+        """The result in a few sentences."""
+        return summary(self)
 
     @property
     def loss_name(self) -> str:
-        """What a design's single number is: the loss of the fit or law that votes, or, of several, compute wasted;
-        where money is to be saved over the whole life, dollars."""
+        """The name of a design's single number: the loss of the only member of the ensemble, else the excess compute.
+        With the lifetime cost as the objective, dollars."""
         if self.budget.objective == "lifetime-cost":
-            return "$ over the whole life, all at the same loss"
+            return "lifetime cost in $, all at the same loss"
         if self.best.mean_loss is None:
-            return "compute wasted (median of the voting laws)"
-        return f"loss ({self.voting[0] if len(self.voting) == 1 else 'mean of the fitted laws'})"
+            return "excess compute (median of the ensemble)"
+        return f"loss ({self.ensemble[0] if len(self.ensemble) == 1 else 'mean of the fitted laws'})"
 
     def plot(self, kind: str = "candidates") -> Any:
-        """An Altair chart: `candidates` with intervals, the `pareto` front, or `slices` of the best loss."""
+        """An Altair chart: `candidates` with intervals, the `pareto` front, or `slices` of the best loss.
+
+        Raises InputError for another `kind`.
+        """
         return figure(self, kind)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows of the candidates, as text."""
+        priced = self.budget.train_hardware is not None
+        return candidate_table(self.candidates, self.best_dense, self.budget.objective, priced)
+
+    def __repr__(self) -> str:
+        return short_repr(
+            self,
+            best=self.best.label,
+            tokens=self.best.tokens,
+            candidates=len(self.candidates),
+            near_equal=self.near_equal,
+            feasible=self.n_feasible,
+            binding=", ".join(self.binding),
+            warnings=len(self.warnings),
+        )
+
+    def _repr_html_(self) -> str:
+        columns, rows = self.table()
+        return html_table(columns, rows, title=self.sentence, note=" ".join(self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""
@@ -86,30 +120,32 @@ class Plan:
             "optimum": {name: interval.to_dict() for name, interval in self.optimum.items()},
             "choices": {law: candidate.to_dict() for law, candidate in self.choices.items()},
             "binding": self.binding,
-            "relaxed": self.relaxed,
+            "relaxed": self.sensitivity,
             "warnings": self.warnings,
-            "voting": self.voting,
+            "voting": self.ensemble,
             "n_designs": self.n_designs,
             "n_feasible": self.n_feasible,
         }
 
 
-def answer_of(plan: Plan) -> str:
-    """Two to four sentences for the top of a report."""
+def summary(plan: Plan) -> str:
+    """A few sentences: the recommended design, its uncertainty, and the binding limits."""
     best = plan.best
     kind = "a MoE model" if best.is_moe else "a model"
     parts = [
-        f"Of {plan.n_feasible:,} designs that fit ({plan.n_designs:,} searched), train {kind} of {best.label}"
-        f" ({best.config.n_layers} layers of width {best.config.d_model}) on {format_number(best.tokens)} tokens"
-        f"{_epochs(best.epochs)}: {format_number(best.train_flops)} FLOPs, {format_bytes(best.memory_bytes)} to serve."
+        f"Train {kind} of {best.label} ({best.config.n_layers} layers of width {best.config.d_model}) on "
+        f"{format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
+        f"Training takes {format_number(best.train_flops)} FLOPs, serving {format_bytes(best.memory_bytes)} of memory.",
+        f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")
     if plan.near_equal > 1:
-        parts.append(f"{plan.near_equal:,} designs cannot be told apart from it ({plan.near_equal_rule}).")
-    limits = [LIMIT_WORDS[name] for name in plan.binding if name in LIMIT_WORDS]
+        parts.append(f"{plan.near_equal:,} designs, this one included, are near-equal ({plan.near_equal_rule}).")
+    limits = [LIMIT_NAMES[name] for name in plan.binding if name in LIMIT_NAMES]
     if limits:
-        parts.append(f"What decides: {' and '.join([', '.join(limits[:-1]), limits[-1]] if limits[1:] else limits)}.")
+        listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)
+        parts.append(f"Binding {'limits' if limits[1:] else 'limit'}: {listed}.")
     return " ".join(parts)
 
 
@@ -118,7 +154,7 @@ def _epochs(epochs: float) -> str:
 
 
 def figure(plan: Plan, kind: str) -> Any:
-    """An Altair chart: `candidates` with their intervals, the `pareto` front, or the `slices` through the optimum."""
+    """The chart `kind` of a plan, one of `PLOTS`. Raises InputError for another."""
     from moelab.report import figures
 
     if kind not in PLOTS:
@@ -127,7 +163,7 @@ def figure(plan: Plan, kind: str) -> Any:
         return figures.candidates(candidate_rows(plan))
     if kind == "slices":
         return figures.budget_slices(plan.slices)
-    traded = "lifetime price" if plan.budget.objective == "lifetime-cost" else "loss"
+    traded = "lifetime cost" if plan.budget.objective == "lifetime-cost" else "loss"
     counts = f"{traded} and size" if plan.best.serving is None else f"{traded}, size and price of serving"
     title = f"No other design is better in {counts} at once"
     rows = pareto_rows(plan)
@@ -135,13 +171,13 @@ def figure(plan: Plan, kind: str) -> Any:
 
 
 def candidate_rows(plan: Plan) -> list[Row]:
-    """A row per candidate and voting law: label, law, loss, low, high, kind, rank."""
+    """A row per candidate and law of the ensemble: label, law, loss, low, high, kind, rank."""
     shown = [*plan.candidates]
     if plan.best_dense is not None and all(design.is_moe for design in shown):
         shown.append(plan.best_dense)
     return [
         {
-            # The best dense design stands beside the ranked ones without a place among them.
+            # The best dense design is shown beside the ranked ones, without a rank of its own.
             "label": f"{rank}. {design.label}" if rank <= len(plan.candidates) else f"best dense: {design.label}",
             "law": law,
             "loss": design.loss[law].value,
@@ -151,7 +187,7 @@ def candidate_rows(plan: Plan) -> list[Row]:
             "rank": rank,
         }
         for rank, design in enumerate(shown, 1)
-        for law in plan.voting
+        for law in plan.ensemble
         if design.loss[law].value is not None
     ]
 
@@ -160,8 +196,8 @@ def pareto_rows(plan: Plan) -> list[Row]:
     """A row per design of the front, and the recommended one: label, kind, params_total, loss, on_front, recommended,
     dollars per million tokens served or None.
 
-    The recommended design need not lie on the front: of designs that are one to the laws it is the one that Li et al.'s
-    rules prefer, and with money as the objective another count decides.
+    The recommended design need not lie on the front. Of equivalent designs it is the one that Li et al.'s rules prefer,
+    and where a cost is minimised it is the cheapest.
     """
     best = next((design for design in plan.pareto if design.config == plan.best.config), None)
     return [
@@ -179,7 +215,7 @@ def pareto_rows(plan: Plan) -> list[Row]:
 
 
 def _loss(plan: Plan, design: Candidate) -> float:
-    """The ensemble's loss; of members that cannot be averaged, the excess compute; or the lifetime's dollars."""
+    """The number that `Plan.loss_name` names: a loss, a share of excess compute, or dollars."""
     if plan.budget.objective == "lifetime-cost" and design.cost is not None:
         return design.cost["lifetime"]
     return design.regret_compute.value if design.mean_loss is None else design.mean_loss.value

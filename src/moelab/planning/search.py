@@ -1,7 +1,7 @@
-"""The one optimisation: designs that fit every limit, served within theirs, ranked by loss or by money.
+"""The search: designs within every limit, those of serving included, ranked by loss or by cost.
 
-Yun et al.'s two algorithms (arXiv 2404.02852) are settings of it: the least price at bounded loss is the objective
-serving-cost with `target_experts`, the least loss at bounded price the objective loss with `price_like_experts`.
+Yun et al.'s two algorithms (arXiv 2404.02852) are settings of it. The least price at bounded loss is the objective
+serving-cost with `target_experts`; the least loss at bounded price is the objective loss with `price_like_experts`.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,17 @@ from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.lattice import Lattice
 from moelab.planning.predictors import Predictor
-from moelab.planning.ranking import Ranking, consult, rank
+from moelab.planning.ranking import Ranking, evaluate_laws, rank
 from moelab.quantities import format_number
 from moelab.serving import ServingCost, serve, serve_one
 
 Array = NDArray[Any]
 
 SHORTEST = 1e-4
-"""A training run for a target loss is sought down to this share of the tokens the budget allows."""
+"""Least share of the budget's tokens to which the bisection shortens a training run."""
 
 HALVINGS = 18
+"""Steps of that bisection."""
 
 
 def search(lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) -> Ranking:
@@ -36,12 +37,12 @@ def search(lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) ->
     feasible, serving = served(feasible, budget)
     ranking = rank(feasible, budget, predictors, serving)
     if budget.serving is not None and budget.serving.price_like_experts is not None:
-        ranking = _no_costlier_than(ranking, budget, budget.serving.price_like_experts, predictors)
+        ranking = _bounded_price(ranking, budget, budget.serving.price_like_experts, predictors)
     return ranking if budget.objective == "loss" else by_cost(ranking, budget)
 
 
 def served(feasible: FeasibleSet, budget: Budget) -> tuple[FeasibleSet, ServingCost | None]:
-    """The designs that can be served within the limits, and what that costs; None without serving."""
+    """The designs that can be served within the limits, with the cost of serving; None without serving."""
     wanted = budget.serving
     if wanted is None:
         return feasible, None
@@ -55,20 +56,20 @@ def served(feasible: FeasibleSet, budget: Budget) -> tuple[FeasibleSet, ServingC
     if not fits.any():
         raise InputError(f"serving: no design that fits the other limits can be served; {_slowest(feasible, wanted)}")
     if wanted.max_price is not None:
-        cheap = fits & (np.nan_to_num(cost.cost_per_million_tokens, nan=np.inf) <= wanted.max_price)
-        if not cheap.any():
+        affordable = fits & (np.nan_to_num(cost.cost_per_million_tokens, nan=np.inf) <= wanted.max_price)
+        if not affordable.any():
             least = float(np.nanmin(cost.cost_per_million_tokens))
             raise InputError(
-                f"max_price ${wanted.max_price:g} per million tokens: no design is that cheap to serve; the nearest "
-                f"feasible value is {least * 1.0005:.4g}"
+                f"max_price ${wanted.max_price:g} per million tokens: no design that fits is served at this price; "
+                f"the nearest feasible value is {least * 1.0005:.4g}"
             )
-        fits = cheap
+        fits = affordable
     index = np.flatnonzero(fits)
     return (feasible, cost) if fits.all() else (feasible.take(index), cost.take(index))
 
 
 def _slowest(feasible: FeasibleSet, wanted: Serving) -> str:
-    """Why not even the smallest design can be served."""
+    """The reason for which the smallest design cannot be served."""
     smallest = int(np.argmin(feasible.lattice.params_total))
     try:
         serve_one(feasible.lattice.config(smallest), wanted.traffic, wanted.device, wanted.price)
@@ -77,26 +78,26 @@ def _slowest(feasible: FeasibleSet, wanted: Serving) -> str:
     return "give more devices"
 
 
-def member_of(ranking: Ranking, why: str) -> Member:
-    """The single member. Raises InputError where several laws vote whose losses are not comparable."""
+def single_member(ranking: Ranking, field: str) -> Member:
+    """The ensemble's only member. Raises InputError naming `field` where several have losses that do not compare."""
     if len(ranking.ensemble) > 1:
-        names = ", ".join(predictor.id for member in ranking.ensemble for predictor in member.predictors)
-        raise InputError(f"{why}: losses of laws fitted to different runs are not comparable; give one of {names}")
+        names = ", ".join(predictor.id for predictor in ranking.ensemble_laws)
+        raise InputError(f"{field}: losses of laws fitted to different runs are not comparable; give one of {names}")
     return ranking.ensemble[0]
 
 
-def _best_with(ranking: Ranking, n_experts: int, feasible: str) -> int:
-    """The best design with this many experts (1: dense)."""
+def _best_with(ranking: Ranking, n_experts: int, field: str) -> int:
+    """The best design with this many experts (1: dense). Raises InputError naming `field` where there is none."""
     experts = np.maximum(ranking.feasible.lattice.n_experts, 1)
     best = ranking.best_of(experts == n_experts)
     if best is None:
         known = ", ".join(str(k) for k in np.unique(experts[np.isfinite(ranking.score)]))
-        raise InputError(f"{feasible}: no ranked design has {n_experts} experts; those with: {known}")
+        raise InputError(f"{field}: no ranked design has {n_experts} experts; those with: {known}")
     return best
 
 
-def _no_costlier_than(ranking: Ranking, budget: Budget, n_experts: int, predictors: Sequence[Predictor]) -> Ranking:
-    """Least loss at bounded price: only designs that serve at most as dear as the best one with `n_experts`."""
+def _bounded_price(ranking: Ranking, budget: Budget, n_experts: int, predictors: Sequence[Predictor]) -> Ranking:
+    """Least loss at bounded price: designs served at most at the price of the best one with `n_experts`."""
     assert ranking.serving is not None
     price = ranking.serving.cost_per_million_tokens
     index = np.flatnonzero(price <= price[_best_with(ranking, n_experts, "price_like_experts")])
@@ -104,8 +105,8 @@ def _no_costlier_than(ranking: Ranking, budget: Budget, n_experts: int, predicto
 
 
 def by_cost(ranking: Ranking, budget: Budget, target: float | None = None) -> Ranking:
-    """Least money at bounded loss. Raises InputError where no design reaches the target, with the best loss reached."""
-    member = member_of(ranking, "target_loss")
+    """Least cost at bounded loss. Raises InputError with the lowest loss where no design reaches the target."""
+    member = single_member(ranking, "target_loss")
     if target is None:
         target = budget.target_loss
     if target is None:
@@ -119,7 +120,7 @@ def by_cost(ranking: Ranking, budget: Budget, target: float | None = None) -> Ra
             f"{best * 1.00005:.4f}"
         )
     if feasible is not ranking.feasible:
-        law_results, inputs = consult(feasible, ranking.predictors, ranking.ensemble)
+        law_results, inputs = evaluate_laws(feasible, ranking.predictors, ranking.ensemble)
         ranking = replace(ranking, feasible=feasible, law_results=law_results, inputs=inputs)
     return replace(ranking, score=cost, cost=cost, target=target)
 
@@ -127,9 +128,9 @@ def by_cost(ranking: Ranking, budget: Budget, target: float | None = None) -> Ra
 def costs(
     member: Member, feasible: FeasibleSet, serving: ServingCost | None, budget: Budget, target: float
 ) -> tuple[FeasibleSet, Array]:
-    """Dollars per million tokens served, or over the whole life (n,); infinite where the loss stays above `target`.
+    """Dollars per million tokens served, or over the lifetime (n,); infinite where the loss stays above `target`.
 
-    For the lifetime, each design trains only until it reaches the target.
+    For the lifetime cost, each design trains only until it reaches the target.
     """
     assert serving is not None
     loss = member.loss(feasible.design)
@@ -148,7 +149,7 @@ def costs(
 
 
 def shortest_training(member: Member, feasible: FeasibleSet, budget: Budget, target: float) -> Array:
-    """The fewest tokens (n,) that reach `target`, by bisection; every design given reaches it with its most."""
+    """The fewest tokens (n,) that reach `target`, by bisection. Every design must reach it with its `tokens`."""
     if not len(feasible):
         return feasible.tokens
     seq_len = feasible.lattice.space.seq_len

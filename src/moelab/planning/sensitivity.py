@@ -1,4 +1,4 @@
-"""Which limits decide, and what ten per cent more of each would buy."""
+"""Binding limits, and the gain from ten per cent more of each limit."""
 
 from typing import Any
 
@@ -9,29 +9,32 @@ from moelab.errors import InputError
 from moelab.planning.budget import LIMITS, Budget
 from moelab.planning.feasible import FeasibleSet, affordable_tokens, fit_budget, fits
 from moelab.planning.lattice import Lattice
-from moelab.planning.ranking import Ranking, score_of
+from moelab.planning.ranking import Ranking, score_designs
 from moelab.planning.search import costs, served
 
 Array = NDArray[Any]
-RELAX = 1.1
+FACTOR = 1.1
+"""Factor by which each limit is raised."""
 NOTICEABLE = 1e-4
-"""A gain below one part in ten thousand is rounding, not a constraint that binds."""
+"""Least gain of a limit that binds; smaller ones are rounding."""
 
 BEST = 20_000
+"""Best ranked designs that are evaluated again under the raised limit."""
 
 
 def sensitivities(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[str, dict[str, Any]]:
-    """For every limit that is set, what ten per cent more of it buys.
+    """For every limit that is set, the gain from ten per cent more of it.
 
-    `gain_compute` is the saving in compute: .02 means the relaxed limit is worth 2 % more compute under the old ones.
-    `gain_loss` is null where laws fitted to different runs vote. Where money is the objective: `gain_cost`, a share.
+    `gain_compute` is a share of compute: 0.02 means that the raised limit is worth 2 % more compute under the budget's
+    limits. `gain_loss` is null where the ensemble has several members, whose losses do not compare. Where a cost is
+    minimised there is `gain_cost`, a share of it, instead.
     """
     gains: dict[str, dict[str, Any]] = {}
     for name in _limits(budget):
-        easier = budget.scaled(name, 1 / RELAX if name == "tokens_per_active" else RELAX)
+        raised = budget.scaled(name, 1 / FACTOR if name == "tokens_per_active" else FACTOR)
         try:
-            feasible = _touched(ranking, lattice, budget, easier, name)
-            gains[name] = {"factor": RELAX, **_gain(ranking, feasible, easier)}
+            feasible = _affected(ranking, lattice, budget, raised, name)
+            gains[name] = {"factor": FACTOR, **_gain(ranking, feasible, raised)}
         except InputError:
             continue
     return gains
@@ -45,47 +48,48 @@ def _limits(budget: Budget) -> list[str]:
     return ["compute", *named, *(["serving"] if limited else [])]
 
 
-def _gain(ranking: Ranking, feasible: FeasibleSet, easier: Budget) -> dict[str, float | None]:
-    feasible, serving = served(feasible, easier)
+def _gain(ranking: Ranking, feasible: FeasibleSet, raised: Budget) -> dict[str, float | None]:
+    """The gain of the best of these designs over the recommended one."""
+    feasible, serving = served(feasible, raised)
     if ranking.cost is not None:
         assert ranking.target is not None
-        _, cost = costs(ranking.ensemble[0], feasible, serving, easier, ranking.target)
+        _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
-    loss, lost = score_of(ranking, feasible)
-    _, now = score_of(ranking, ranking.feasible.take(np.array([ranking.best])))
-    gain = max(0.0, float(np.expm1(now[0] - np.min(lost))))
+    loss, excess = score_designs(ranking, feasible)
+    _, now = score_designs(ranking, ranking.feasible.take(np.array([ranking.best])))
+    gain = max(0.0, float(np.expm1(now[0] - np.min(excess))))
     if loss is None:
         return {"gain_loss": None, "gain_compute": gain}
     return {"gain_loss": max(0.0, float(ranking.score[ranking.best] - np.nanmin(loss))), "gain_compute": gain}
 
 
 def binding(ranking: Ranking, gains: dict[str, dict[str, Any]]) -> list[str]:
-    """Limits that decide: of the budget where relaxing helps, ends of the space's axes, laws' fitted ranges."""
+    """What binds: limits of the budget that have a gain, ends of the space's axes, and laws' fitted ranges."""
     names = [name for name, gain in gains.items() if gain.get("gain_cost", gain.get("gain_compute", 0)) > NOTICEABLE]
     return names + _space_ends(ranking) + _law_ranges(ranking)
 
 
-def _touched(ranking: Ranking, lattice: Lattice, budget: Budget, easier: Budget, name: str) -> FeasibleSet:
-    """The best designs so far under the easier budget, and all those that only it admits."""
-    best = fit_budget(ranking.feasible.lattice.take(ranking.order[:BEST]), easier)
+def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget, name: str) -> FeasibleSet:
+    """The best ranked designs under the raised limit, and all those that only it admits."""
+    best = fit_budget(ranking.feasible.lattice.take(ranking.order[:BEST]), raised)
     if name in ("compute", "data", "tokens"):
         return best
     if name == "serving":
-        return fit_budget(lattice.take(_sample(ranking, lattice, budget)), easier)
-    new = fits(lattice, easier, affordable_tokens(lattice, easier))
+        return fit_budget(lattice.take(_sample(ranking, lattice, budget)), raised)
+    new = fits(lattice, raised, affordable_tokens(lattice, raised))
     new &= ~fits(lattice, budget, affordable_tokens(lattice, budget))
-    return best.join(fit_budget(lattice.take(np.flatnonzero(new)), easier)) if new.any() else best
+    return best.join(fit_budget(lattice.take(np.flatnonzero(new)), raised)) if new.any() else best
 
 
 def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
-    """Positions in the lattice that relaxed serving limits may admit: active sizes near the best's."""
+    """Positions in the lattice that raised serving limits may admit: active sizes near the best's."""
     near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[ranking.best])) < 0.5
     index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))
     return index[:: max(1, len(index) // (5 * BEST))]
 
 
 def _space_ends(ranking: Ranking) -> list[str]:
-    """Axes of the space on whose end the best design lies, where the axis has more than one value."""
+    """Axes of the space, of more than one value, at whose end the best design lies."""
     space, best = ranking.feasible.lattice.space, ranking.best
     shape = ranking.feasible.lattice.take([best]).shape.take(0)
     ends = []
@@ -100,8 +104,8 @@ def _space_ends(ranking: Ranking) -> list[str]:
 
 
 def _law_ranges(ranking: Ranking) -> list[str]:
-    """Voting laws that would prefer a design outside their fitted range or window of tokens."""
+    """Laws of the ensemble with a better design outside their fitted range or window of tokens."""
     if ranking.cost is not None:
         return []
-    voting = [predictor.id for member in ranking.ensemble for predictor in member.predictors]
-    return [f"range.{name}" for name in voting if ranking.law_results[name].outside < ranking.law_results[name].loss]
+    results = {law.id: ranking.law_results[law.id] for law in ranking.ensemble_laws}
+    return [f"range.{name}" for name, result in results.items() if result.outside < result.loss]

@@ -14,7 +14,7 @@ from moelab.errors import InputError
 from moelab.quantities import parse_count
 
 MAX_AXIS = 100_000
-"""Values of one axis: more would take longer to count than to plan over."""
+"""Most values of one axis; counting more designs would take longer than planning."""
 
 
 def _axis(value: Any) -> Any:
@@ -46,7 +46,7 @@ Ratios = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_a
 
 
 def _default_widths() -> tuple[int, ...]:
-    """Multiples of 256, then of 512 and 1,024, so that heads come in fours."""
+    """Multiples of 256, then of 512 and 1,024, all of them whole numbers of heads."""
     bands = ((256, 6144, 256), (6144, 10240, 512), (10240, 16384, 1024))
     return tuple(sorted({d for first, last, step in bands for d in range(first, last + 1, step)}))
 
@@ -57,12 +57,12 @@ def _default_depths() -> tuple[int, ...]:
 
 
 class Space(Config):
-    """Which architectures exist. Every combination that fits together is a design; dense ones come first.
+    """The architectures to search. Every combination that fits together is a design; dense ones come first.
 
-    The feed-forward that a token uses has width `ffn_ratio` x `d_model`, in a dense layer as in a MoE layer: there it
-    is split over `top_k` routed and `n_shared_experts` shared experts of equal width, rounded to `d_expert_step`. So
+    The feed-forward that a token uses has width `ffn_ratio` x `d_model` in dense and MoE layers. In a MoE layer it
+    is split over `top_k` routed and `n_shared_experts` shared experts of equal width, rounded to `d_expert_step`. Hence
     the granularity G = top_k + n_shared_experts, as in fine-grained MoE (arXiv 2402.07871, 2401.06066).
-    `aspect` bounds d_model / n_layers, which no law sees. Every axis is a list or {from, to, step}.
+    `aspect` bounds d_model / n_layers, which is no variable of any law. Every axis is a list or {from, to, step}.
     """
 
     d_model: Axis = Field(default_factory=_default_widths)
@@ -109,7 +109,7 @@ def check_counts(space: Space) -> None:
 
 
 def bands_of(space: Space) -> list[Band]:
-    """The backbones by width: cheap to count before they are written out."""
+    """The backbones by width, which are counted before the arrays are built."""
     low, high = space.aspect
     bands = []
     for d in space.d_model:

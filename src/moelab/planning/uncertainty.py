@@ -1,7 +1,7 @@
-"""How sure a choice is: bootstrap draws of the fitted laws, each choosing its own design.
+"""The uncertainty of a choice, from bootstrap draws of the fitted laws, each with its own best design.
 
-A draw is one law with one replicate's coefficients; an ensemble pools the draws of its laws by their weights, so both
-the noise of the runs and the doubt about the law's form are in every interval (low and high are p10 and p90).
+A draw is one law with one replicate's coefficients. An ensemble pools the draws of its laws by their weights. So every
+interval (low and high are p10 and p90) holds the noise of the runs and the uncertainty of the law's form.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from moelab.planning.ranking import Ranking
 Array = NDArray[Any]
 
 SHORTLIST = 4000
-"""Best designs on which the draws are evaluated, beside a spread of the rest."""
+"""Best designs on which the draws are evaluated, beside a sample of the rest."""
 
 MAX_DRAWS = 300
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the draws say about m shortlisted designs. `rows` are (draws, m) losses, `weight` (draws,) sums to 1."""
+    """The draws' losses of m shortlisted designs. `rows` (draws, m) are losses, `weight` (draws,) sums to 1."""
 
     shortlist: Array
     rows: Array
@@ -40,19 +40,19 @@ class Decision:
     dropped: int
 
     def regret(self, index: int, value: float) -> tuple[Interval, Interval]:
-        """Extra loss of design `index` over each draw's own best, and the share of compute that it wastes.
+        """Extra loss of design `index` over each draw's own best, and the same as a share of excess compute.
 
-        One curve, the ensemble's own optimum against compute, turns extra loss into compute for value and draws.
+        The ensemble's own optimum against compute turns extra loss into compute, for the value and for the draws.
         """
         column = self.rows[:, np.flatnonzero(self.shortlist == index)[0]]
-        lost = Interval.around(value, *quantiles(column - self.rows.min(axis=1), self.weight))
-        assert lost.low is not None
-        assert lost.high is not None
-        return lost, Interval(self._excess(value), self._excess(lost.low), self._excess(lost.high))
+        extra = Interval.around(value, *quantiles(column - self.rows.min(axis=1), self.weight))
+        assert extra.low is not None
+        assert extra.high is not None
+        return extra, Interval(self._excess(value), self._excess(extra.low), self._excess(extra.high))
 
-    def _excess(self, lost: float) -> float:
-        """The share of compute that an extra loss of `lost` over the optimum wastes."""
-        return float(-np.expm1(-max(float(self.curve.lost(self.curve.loss[-1] + lost)), 0.0)))
+    def _excess(self, extra: float) -> float:
+        """The share of excess compute that an extra loss over the optimum amounts to."""
+        return float(-np.expm1(-max(float(self.curve.log_excess(self.curve.loss[-1] + extra)), 0.0)))
 
     def loss(self, index: int, value: float) -> Interval:
         """The ensemble's loss for design `index`."""
@@ -73,10 +73,10 @@ def quantiles(values: Array, weight: Array, at: tuple[float, float] = (0.1, 0.9)
 
 
 def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, Array, bool]:
-    """Designs to evaluate the draws on, which of them count as distinct, and whether only a part is there.
+    """Designs on which the draws are evaluated, which of them count as distinct, and whether some were left out.
 
-    Those are the best of the distinct ones, the best of each kind, every k-th of the rest, and `extra`: designs to be
-    shown, which may be twins of distinct ones and are then not counted again.
+    The shortlist holds the best of the distinct ones, the best of each kind, every k-th of the rest, and `extra`, the
+    designs to be shown. A shown design that is equivalent to a distinct one is not counted again.
     """
     order = distinct[np.argsort(ranking.score[distinct], kind="stable")]
     capped = len(order) > SHORTLIST + 1500
@@ -92,9 +92,9 @@ def shortlist(ranking: Ranking, distinct: Array, extra: Array) -> tuple[Array, A
 
 
 def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Decision | None:
-    """The draws' verdict, or None where no single set of runs was fitted with draws, or money is the objective.
+    """The draws' statistics, or None where no single set of runs was fitted with draws, or where a cost is minimised.
 
-    `distinct` are the designs that differ to the laws, `extra` those that will be shown beside them.
+    `distinct` are designs that differ in some law input, `extra` those that will be shown beside them.
     """
     ensemble = ranking.ensemble
     if (
@@ -109,19 +109,8 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
     rows, weight, dropped = draws_of(ensemble[0], some)
     if not len(rows):
         return None
-    behind = rows - rows[:, [int(np.flatnonzero(index == chosen)[0])]]
-    order = np.argsort(behind, axis=0)
-    below = np.cumsum(weight[order], axis=0)
-    # p10 of the difference is not positive: at least a tenth of the draws rate the design no worse than the chosen one.
-    at = np.argmax(below >= 0.1 - 1e-12, axis=0)
-    p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
-    near = (p10 <= 1e-12) & counted
+    near = _no_worse(rows, weight, int(np.flatnonzero(index == chosen)[0])) & counted
     beyond = ranking.score[index] > np.sort(ranking.score[distinct])[min(SHORTLIST, len(distinct)) - 1]
-    moe = some.lattice.is_moe
-    p_moe = None
-    if moe.any() and not moe.all():
-        won = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
-        p_moe = min(max(won, 0.0), 1.0)  # weights add up to 1 but for rounding
     return Decision(
         shortlist=index,
         rows=rows,
@@ -129,10 +118,28 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
         curve=ranking.curves[0],
         near_equal=max(1, int(near.sum())),
         capped=capped and bool((near & beyond).any()),
-        p_moe_beats_dense=p_moe,
+        p_moe_beats_dense=_p_moe_beats_dense(rows, weight, some.lattice.is_moe),
         optimum=_optimum(ranking, chosen, some, rows.argmin(axis=1), weight),
         dropped=dropped,
     )
+
+
+def _no_worse(rows: Array, weight: Array, chosen: int) -> Array:
+    """Designs (m,) that are no worse than column `chosen` by at least a tenth of the draws."""
+    behind = rows - rows[:, [chosen]]
+    order = np.argsort(behind, axis=0)
+    below = np.cumsum(weight[order], axis=0)
+    at = np.argmax(below >= 0.1 - 1e-12, axis=0)
+    p10 = np.take_along_axis(np.take_along_axis(behind, order, axis=0), at[None], axis=0)[0]
+    return np.asarray(p10 <= 1e-12)
+
+
+def _p_moe_beats_dense(rows: Array, weight: Array, moe: Array) -> float | None:
+    """The share of draws in which the best MoE beats the best dense design; None without designs of both kinds."""
+    if moe.all() or not moe.any():
+        return None
+    share = float(weight[rows[:, moe].min(axis=1) < rows[:, ~moe].min(axis=1)].sum())
+    return min(max(share, 0.0), 1.0)  # weights add up to 1 but for rounding
 
 
 def draws_of(member: Member, some: FeasibleSet) -> tuple[Array, Array, int]:
@@ -152,10 +159,10 @@ def draws_of(member: Member, some: FeasibleSet) -> tuple[Array, Array, int]:
     return np.concatenate(rows), weight / weight.sum(), dropped
 
 
-def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, winners: Array, weight: Array) -> dict[str, Interval]:
-    """Where the optimum lies: for each property, the chosen design's value, p10 and p90 of the draws' own choices.
+def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, optima: Array, weight: Array) -> dict[str, Interval]:
+    """Location of the optimum: for each property, the chosen design's value, with p10 and p90 of the draws' optima.
 
-    What the laws leave undetermined spans at least the designs that are one to them with the chosen one.
+    The interval of a property holds at least the values of all designs equivalent to the chosen one.
     """
     tied = ranking.feasible.take(equivalents(ranking, chosen))
     columns = {
@@ -167,11 +174,11 @@ def _optimum(ranking: Ranking, chosen: int, some: FeasibleSet, winners: Array, w
     }
     result = {}
     for name, column in columns.items():
-        low, high = quantiles(np.asarray(column(some), float)[winners], weight)
+        low, high = quantiles(np.asarray(column(some), float)[optima], weight)
         same = np.asarray(column(tied), float)
         value = float(column(ranking.feasible)[chosen])
-        if name == "granularity" and not ranking.sees_granularity:
-            result[name] = Interval(value)  # undetermined by these laws: no interval is theirs to give
+        if name == "granularity" and not ranking.depends_on_granularity:
+            result[name] = Interval(value)  # these laws do not determine granularity, so it has no interval
             continue
         result[name] = Interval.around(value, min(low, float(same.min())), max(high, float(same.max())))
     return result

@@ -102,7 +102,7 @@ def _marks(mine: list[Row], rows: list[Row], x: Any, y: Any) -> list[Any]:
 def holdout_error(points: Any, *, title: str = "") -> Any:
     """Error of the runs a fit had not seen, against how far beyond the fitted ones they lie.
 
-    Columns: law, extrapolation (a factor: 4 is four times the dearest fitted run), error_rel (predicted / measured
+    Columns: law, extrapolation (a factor: 4 is four times the largest fitted run), error_rel (predicted / measured
     - 1), covered (bool: the interval held the measured loss). Solid marks were covered, hollow ones missed.
     """
     rows, left_out = read_rows(
@@ -110,7 +110,7 @@ def holdout_error(points: Any, *, title: str = "") -> Any:
     )
     bound = max(abs(row["error_rel"]) for row in rows) * 1.12 or 0.01
     laws = unique(row["law"] for row in rows)
-    x = theme.quantity_x("extrapolation", rows, "times the dearest fitted run", log=True)
+    x = theme.quantity_x("extrapolation", rows, "times the largest fitted run", log=True)
     y = alt.Y(
         "error_rel:Q",
         scale={"domain": [-bound, bound], "nice": False},

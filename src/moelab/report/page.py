@@ -27,7 +27,7 @@ class Fact(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """An Altair chart and the sentence below it. A chart of None prints `note` in its place: say why there is none."""
+    """An Altair chart and the sentence below it. A chart of None prints `note` in its place: why there is none."""
 
     chart: Any
     caption: str = ""
@@ -77,11 +77,12 @@ def render_page(page: Page) -> str:
     """The page as HTML text, about 1 MB because it carries its drawing library; all text is escaped."""
     import jinja2
 
-    from moelab.report.words import column_alignment, column_cells, rich
+    from moelab.report.save import figure_spec
+    from moelab.report.words import column_alignment, column_cells, rich, shown
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("moelab.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.StrictUndefined, finalize=shown,
     )  # fmt: skip
     environment.filters |= {"rich": rich}
     charts = [
@@ -90,7 +91,7 @@ def render_page(page: Page) -> str:
         for figure in map(_figure, section.figures)
         if figure.chart is not None
     ]
-    specs = [chart.to_dict() for chart in charts]
+    specs = [figure_spec(chart) for chart in charts]
     script = _library() if specs else ""
     stills = _stills(charts, PAGE_BYTES - len(script) - sum(len(json.dumps(spec)) for spec in specs) - 60_000)
     return environment.get_template("page.html.j2").render(
@@ -107,7 +108,7 @@ def render_page(page: Page) -> str:
 
 @functools.cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, .9 MB."""
+    """Vega, Vega-Lite and Vega-Embed in one script, 0.9 MB."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))

@@ -8,15 +8,30 @@ from typing import Any
 
 from moelab.errors import InputError
 from moelab.files import write_bytes
+from moelab.printable import printable
 
 PNG_SCALE = 2.0
+
+
+def figure_spec(chart: Any) -> dict[str, Any]:
+    """The chart as a Vega-Lite specification; control characters in its names are shown, escaped."""
+    spec: dict[str, Any] = _printable_strings(chart.to_dict())
+    return spec
+
+
+def _printable_strings(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {key: _printable_strings(inner) for key, inner in value.items()}
+    return [_printable_strings(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def figure_svg(chart: Any) -> str:
     """The chart as SVG text."""
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(chart.to_json()))
+    return str(vl_convert.vegalite_to_svg(figure_spec(chart)))
 
 
 def slim_svg(chart: Any) -> str:
@@ -33,10 +48,10 @@ def save_figure(chart: Any, path: str | Path) -> Path:
 
     writers: dict[str, Callable[[], str | bytes]] = {
         ".svg": lambda: figure_svg(chart),
-        ".png": lambda: vl_convert.vegalite_to_png(chart.to_json(), scale=PNG_SCALE),
-        ".pdf": lambda: vl_convert.vegalite_to_pdf(chart.to_json()),
-        ".html": lambda: vl_convert.vegalite_to_html(chart.to_json(), bundle=True),
-        ".json": lambda: json.dumps(chart.to_dict(), indent=1, allow_nan=False) + "\n",
+        ".png": lambda: vl_convert.vegalite_to_png(figure_spec(chart), scale=PNG_SCALE),
+        ".pdf": lambda: vl_convert.vegalite_to_pdf(figure_spec(chart)),
+        ".html": lambda: vl_convert.vegalite_to_html(figure_spec(chart), bundle=True),
+        ".json": lambda: json.dumps(figure_spec(chart), indent=1, allow_nan=False) + "\n",
     }
     path = Path(path)
     if path.suffix.lower() not in writers:

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from moelab.printable import printable
 from moelab.quantities import format_number
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -15,8 +16,13 @@ _NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.][^A-Za-z]*(?:[A-Za-
 
 
 def rich(text: object) -> Markup:
-    """Escaped text in which `backticks` mark code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+    """Escaped text in which `backticks` mark code; control characters are shown."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(printable(text)))))
+
+
+def shown(value: Any) -> Any:
+    """What a template prints: text with its control characters shown; markup as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:

@@ -11,7 +11,7 @@ from moelab.errors import InputError
 from moelab.files import sha256_json
 
 AUTO = "auto"
-_NOT_IDENTITY = ("keep_checkpoints", "keep_steps")
+_NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
 MACHINE = ("device", "precision", "threads", "dispatch", "kernels")
 """Training fields that the machine decides where the config leaves them open."""
@@ -55,6 +55,7 @@ class TrainConfig(Config):
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
     A resolved config without `kernels` is one of 0.1, which took what the machine had; without `muon_split` Muon takes
     gate and up projections as the one matrix they are stored as, as 0.1 did.
+    Before the first step the data's files are hashed: where they `changed` since that was last done, or `always`.
     """
 
     tokens: TokenCount
@@ -100,6 +101,7 @@ class TrainConfig(Config):
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     keep_checkpoints: Count = 2
     keep_steps: tuple[TokenCount, ...] = ()
+    verify_data: Literal["changed", "always"] = "changed"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

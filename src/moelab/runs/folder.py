@@ -1,13 +1,12 @@
 """A run's folder: `config.yaml` first, `record.json` last. A folder with a record is finished and is never changed."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moelab.claim import Claim, find
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, read_json, sha256_file, write_json
+from moelab.files import make_folder, parse_json, read_json, sha256_file, write_json
 from moelab.lease import DEFAULT, Busy, Lease, Terms, hold
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
@@ -127,10 +126,11 @@ class RunFolder:
     def load_failure(self) -> str | None:
         """Why the run could not be trained; None where it did not fail."""
         try:
-            return str(json.loads((self.path / FAILURE).read_text(encoding="utf-8"))["reason"])
+            text = (self.path / FAILURE).read_text(encoding="utf-8")
+            return str(parse_json(text, FAILURE)["reason"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, InputError):
             return "unknown: its note cannot be read"
 
     def clear_failure(self) -> None:
@@ -146,8 +146,8 @@ class RunFolder:
     def load_progress(self) -> dict[str, float]:
         """The live numbers, empty when there are none."""
         try:
-            return dict(json.loads((self.path / PROGRESS).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            return dict(read_json(self.path / PROGRESS))
+        except (InputError, ValueError, TypeError):
             return {}
 
 

@@ -4,10 +4,26 @@ from typing import Any, Literal
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.config import Config
+from moelab.notebook import html_table, short_repr
 from moelab.runs.config import RunConfig
 
 _NESTED = {"labels", "loss_by_source", "loss_curve", "routing", "expert_load", "spike_steps", "versions", "notes"}
 _NO_COLUMN = {*_NESTED, "weights_sha256"}
+
+
+_SHOWN = (
+    "run_id",
+    "name",
+    "status",
+    "kind",
+    "loss",
+    "bits_per_byte",
+    "params_total",
+    "params_active",
+    "tokens",
+    "train_flops",
+)
+"""Columns of the text of a record."""
 
 
 class RunRecord(Config):
@@ -90,6 +106,13 @@ class RunRecord(Config):
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `parse` reads back; what was not measured or does not apply is null."""
         return self.model_dump(mode="json")
+
+    def __repr__(self) -> str:
+        return short_repr(self, **{name: getattr(self, name) for name in _SHOWN})
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name, value in self if isinstance(value, str | int | float) and value != ""]
+        return html_table(["column", "value"], rows, title=f"run {self.run_id}")
 
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""

@@ -1,7 +1,9 @@
 """Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
 
+import gzip
+import io
 import re
-import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,22 @@ import polars as pl
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.files import write_with
+from moelab.files import MOST_NESTED, read_json, write_with
+from moelab.printable import cut, short, warn
+from moelab.runs.cells import has_separators, neutralise, restore
+from moelab.runs.expressions import evaluate, holds
 from moelab.runs.folder import RECORD, find_runs
 from moelab.runs.record import RunRecord
 
-_QUOTED = re.compile(r"('[^']*'|\"[^\"]*\")")
-_NUMBER = re.compile(r"(?<![\w.])\d[\w.]*(?:(?<=[eE])[+-]\d+)?")
-_PLAIN = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?\Z")
-_LARGE_WHOLE = re.compile(r"(?<![\w.])\d{7,}(?![\w.])")
-_PLACE = re.compile(r" at Line: \d+, Column: \d+")
 _AGAIN = re.compile(r"_duplicated_\d+\Z")
 _MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
+MOST_WHOLE = 2**63 - 1
+"""The largest whole number that a record may hold."""
+_EXPLAINED = 10
+"""Damaged records of which the fault is printed; of more only the names."""
+_LONGEST_LINE = 200
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
@@ -30,10 +37,10 @@ def load_table(
 ) -> pl.DataFrame:
     """Read runs into one table, numbers as 64-bit floats.
 
-    `let` adds columns, or changes those of that name ('tokens = "Training FLOP" / (6 * "Model Size")': SQL, names with
-    spaces in double quotes, POW for powers) and `where` keeps the rows for which every condition holds. Runs that
-    diverged have no loss and are left out of a folder's table unless `diverged`. Raises InputError naming the file,
-    column or expression.
+    `let` adds columns, or changes those of that name ('tokens = "Training FLOP" / (6 * "Model Size")': the arithmetic
+    of SQL, names with spaces in double quotes, POW for powers, every number a float) and `where` keeps the rows for
+    which every condition holds. Runs that diverged have no loss and are left out of a folder's table unless
+    `diverged`. Raises InputError naming the file, column or expression.
     """
     table = source if isinstance(source, pl.DataFrame) else _read(Path(source), diverged)
     table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(pl.selectors.numeric().cast(pl.Float64))
@@ -47,16 +54,26 @@ def load_table(
 
 
 def save_table(table: pl.DataFrame, path: str | Path) -> None:
-    """Write a table as .csv, .parquet or .jsonl, whole or not at all. Raises InputError for any other ending."""
+    """Write a table as .csv, .parquet or .jsonl, whole or not at all. Raises InputError for any other ending.
+
+    Text in a CSV file that a spreadsheet would take for a formula begins with an apostrophe; `load_table` drops it.
+    """
     path = Path(path)
     writers: dict[str, Callable[[Path], None]] = {
-        ".csv": table.write_csv,
+        ".csv": lambda place: _write_csv(table, place),
         ".parquet": table.write_parquet,
         ".jsonl": table.write_ndjson,
     }
     if path.suffix not in writers:
         raise InputError(f"out: expected a name ending in {', '.join(writers)}, got {path.name!r}")
-    write_with(path, lambda temporary: writers[path.suffix](temporary))
+    try:
+        write_with(path, lambda temporary: writers[path.suffix](temporary))
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"out: cannot write {path}: {_first_line(error)}") from None
+
+
+def _write_csv(table: pl.DataFrame, path: Path) -> None:
+    neutralise(table).write_csv(path, quote_style="non_numeric" if has_separators(table) else "necessary")
 
 
 def sort_rows(table: pl.DataFrame, by: str, descending: bool = False) -> pl.DataFrame:
@@ -64,27 +81,26 @@ def sort_rows(table: pl.DataFrame, by: str, descending: bool = False) -> pl.Data
     missing = table[by].is_null()
     if table[by].dtype.is_float():
         missing |= table[by].is_nan().fill_null(True)
-    ordered = table.with_columns(missing.alias("moelab_missing")).sort(
-        "moelab_missing", by, descending=[False, descending], maintain_order=True
-    )
-    return ordered.drop("moelab_missing")
+    keys = pl.DataFrame({"missing": missing, "value": table[by]})
+    order = pl.arg_sort_by("missing", "value", descending=[False, descending], maintain_order=True)
+    return table[keys.select(order).to_series()]
 
 
 def runs_table(root: str | Path, diverged: bool = False) -> pl.DataFrame:
     """The finished runs of a folder as one table, with `diverged` those too.
 
-    The folder holds runs, or is one of a study, which keeps them in `runs`, or is that of one run. A damaged record
-    among others is left out, with a warning on stderr. Raises InputError where no run is left.
+    The folder holds runs, or is one of a study, which keeps them in `runs`, or is that of one run. Damaged records
+    among others are left out, named and counted on stderr. Raises InputError where no run is left.
     """
     path = Path(root)
     if (path / RECORD).exists():
-        records = [_record(path)]
+        rows = [_row(path)]
     else:
         folders = find_runs(path)
         if not folders and (path / "runs").is_dir():
             folders = find_runs(path / "runs")
-        records = [record for run in folders if run.finished and (record := _whole_record(run.path))]
-    rows = [record.row() for record in records if diverged or record.loss is not None]
+        rows = _whole_rows([run.path for run in folders if run.finished])
+    rows = [row for row in rows if diverged or row["loss"] is not None]
     if not rows:
         raise InputError(f"runs: {root} holds no finished run")
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -92,26 +108,37 @@ def runs_table(root: str | Path, diverged: bool = False) -> pl.DataFrame:
 
 def rows_where(table: pl.DataFrame, condition: str) -> NDArray[np.bool_]:
     """Which rows a condition holds for, (n,)."""
-    checked = _checked(condition, "condition")
-    held = _sql(table, f"SELECT ({checked}) AS held FROM self", f"condition {condition!r}")["held"]
-    if held.dtype != pl.Boolean or held.len() != table.height:
-        raise InputError(f"condition {condition!r}: expected true or false for each row")
-    return held.fill_null(False).to_numpy()
+    return holds(table, condition, f"condition {short(condition)}").to_numpy()
 
 
-def _record(folder: Path) -> RunRecord:
-    from moelab.files import read_json
-
-    return RunRecord.parse(read_json(folder / RECORD, "run"), str(folder / RECORD))
-
-
-def _whole_record(folder: Path) -> RunRecord | None:
-    """The record, or None after a warning that it is left out."""
+def _row(folder: Path) -> dict[str, Any]:
+    """A run's record as a row. Raises InputError where it is damaged in any way."""
+    path = folder / RECORD
+    record = RunRecord.parse(read_json(path, "run"), str(path))
     try:
-        return _record(folder)
-    except InputError as error:
-        print(f"warning: left out: {error}", file=sys.stderr)
-        return None
+        row = record.row()
+    except KeyError as error:
+        raise InputError(f"{path}: routing: a layer lacks {error}") from None
+    large = next((name for name, value in row.items() if isinstance(value, int) and abs(value) > MOST_WHOLE), None)
+    if large is not None:
+        raise InputError(f"{path}: {large}: expected at most {MOST_WHOLE}, got {short(row[large])}")
+    return row
+
+
+def _whole_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The rows of the records that can be read; the others are named and counted on stderr."""
+    rows, damaged = [], []
+    for folder in folders:
+        try:
+            rows.append(_row(folder))
+        except InputError as error:
+            damaged.append(folder.name)
+            if len(damaged) <= _EXPLAINED:
+                warn(f"left out: {error}")
+    if damaged:
+        more = f": {', '.join(damaged)}" if len(damaged) > _EXPLAINED else ""
+        warn(f"{len(damaged)} of {len(folders)} records are damaged and left out{more}")
+    return rows
 
 
 def _read(path: Path, diverged: bool) -> pl.DataFrame:
@@ -123,9 +150,9 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         ".csv": lambda: pl.read_csv(path, infer_schema_length=None),
         ".tsv": lambda: pl.read_csv(path, separator="\t", infer_schema_length=None),
         ".parquet": lambda: pl.read_parquet(path),
-        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
-        ".ndjson": lambda: pl.read_ndjson(path, infer_schema_length=None),
-        ".json": lambda: pl.read_json(path, infer_schema_length=None),
+        ".jsonl": lambda: pl.read_ndjson(_shallow_json(path), infer_schema_length=None),
+        ".ndjson": lambda: pl.read_ndjson(_shallow_json(path), infer_schema_length=None),
+        ".json": lambda: pl.read_json(_shallow_json(path), infer_schema_length=None),
     }
     name = path.name.removesuffix(".gz")
     suffix = Path(name).suffix.lower()
@@ -133,11 +160,21 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         raise InputError(f"runs: {path} is none of {', '.join(readers)} or a folder of runs")
     try:
         table: pl.DataFrame = readers[suffix]()
-        return _as_numbers(_each_once(table, path)) if suffix in (".csv", ".tsv") else table
+        return restore(_as_numbers(_each_once(table, path))) if suffix in (".csv", ".tsv") else table
     except pl.exceptions.NoDataError:
         raise InputError(f"runs: {path} is empty") from None
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"runs: cannot read {path}: {_first_line(error)}") from None
+
+
+def _shallow_json(path: Path) -> io.BytesIO:
+    """The bytes of a JSON table. Raises InputError for deep nesting: on hundreds of levels polars crashes."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    brackets = _JSON_TEXT.sub(b"", content).translate(None, _NO_BRACKETS)
+    steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), np.frombuffer(b"[{", np.uint8)), 1, -1)
+    if steps.size and np.cumsum(steps).max() > MOST_NESTED:
+        raise InputError(f"runs: {path} is nested deeper than {MOST_NESTED} levels")
+    return io.BytesIO(content)
 
 
 def _each_once(table: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -159,7 +196,7 @@ def _as_numbers(table: pl.DataFrame) -> pl.DataFrame:
         missing = bare.str.to_lowercase().is_in(_MISSING).fill_null(True)
         values = bare.cast(pl.Float64, strict=False)
         if ((values.is_not_null()) | missing).all() and values.is_finite().any():
-            # Missing becomes NaN, not null: a fit then says which rows to drop.
+            # Missing becomes NaN, not null: a fit then names the rows to drop.
             found.append(
                 pl.select(pl.when(missing & bare.is_not_null()).then(float("nan")).otherwise(values))
                 .to_series()
@@ -172,45 +209,18 @@ def _assign(table: pl.DataFrame, assignment: str) -> pl.DataFrame:
     left, equals, expression = assignment.partition("=")
     name = _NAME.match(left)
     if not equals or name is None or not expression.strip():
-        raise InputError(f"--let: expected NAME = EXPRESSION, got {assignment!r}")
+        raise InputError(f"--let: expected NAME = EXPRESSION, got {short(assignment)}")
     target = name.group(1) or name.group(2)
-    expression = _checked(expression, "--let")
-    result = _sql(table, f"SELECT ({expression}) AS moelab_let FROM self", f"--let {target}")
-    if result.height == 1:
-        result = pl.DataFrame({"moelab_let": [result.item()] * table.height})
-    column = result["moelab_let"]
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+    column = evaluate(table, expression, f"--let {short(target)[1:-1]}")
+    if column.dtype != pl.String:
         column = column.cast(pl.Float64)
     return table.with_columns(column.alias(target))
 
 
 def _keep(table: pl.DataFrame, condition: str) -> pl.DataFrame:
-    checked = _checked(condition, "--where")
-    return _sql(table, f"SELECT * FROM self WHERE ({checked})", f"--where {condition!r}")
-
-
-def _sql(table: pl.DataFrame, query: str, option: str) -> pl.DataFrame:
-    try:
-        return table.sql(query)
-    except pl.exceptions.PolarsError as error:
-        # The place is one in the query around the expression, which nobody wrote.
-        raise InputError(f"{option}: {_PLACE.sub('', _first_line(error))}") from None
-
-
-def _checked(expression: str, option: str) -> str:
-    """Refuse what SQL misreads (`300B` is 300 with an alias) and make large whole numbers floats: they overflow."""
-    bare = _QUOTED.sub("''", expression)
-    odd = next((number for number in _NUMBER.findall(bare) if not _PLAIN.match(number)), None)
-    if odd is not None:
-        raise InputError(f"{option}: write {odd!r} as a plain number such as 3e11 inside an expression")
-    if "^" in bare or "**" in bare:
-        raise InputError(f"{option}: write powers as POW(x, y), got {expression.strip()!r}")
-    if ";" in bare or "--" in bare:
-        raise InputError(f"{option}: one expression only, got {expression.strip()!r}")
-    parts = _QUOTED.split(expression)
-    parts[::2] = [_LARGE_WHOLE.sub(lambda whole: f"{float(whole.group()):.16e}", part) for part in parts[::2]]
-    return "".join(parts)
+    return table.filter(holds(table, condition, f"--where {short(condition)}"))
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
+    """What went wrong, cut where a file's own content makes it long."""
+    return cut(str(error).strip().split("\n")[0].rstrip("."), _LONGEST_LINE)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
+from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import largest_batch, least_gpus, memory_of
 from moelab.serving.hardware import Hardware
 from moelab.serving.refusal import why_not
@@ -28,12 +29,12 @@ CHEAP = 4
 limits are not met yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServingCost:
+@dataclass(frozen=True, slots=True, repr=False)
+class ServingCost(Shown):
     """The cheapest way found, for n shapes; NaN (0 devices) where none meets the limits.
 
     `tokens_per_second` counts output tokens of the whole group; prices are US dollars, `cost_per_million_tokens` counts
-    prompt and output tokens alike, as `--serve-tokens` does. `memory_bytes` is the group's, weights and KV cache.
+    both prompt and output tokens, as `--serve-tokens` does. `memory_bytes` is the group's, weights and KV cache.
     """
 
     gpus: Array
@@ -60,6 +61,18 @@ class ServingCost:
     def feasible(self) -> Array:
         """Where the limits can be met."""
         return self.gpus > 0
+
+    def __repr__(self) -> str:
+        return short_repr(self, models=len(self.gpus), feasible=int(self.feasible.sum()), **self._shown(3))
+
+    def _repr_html_(self) -> str:
+        columns = self._shown(20)
+        more = f"{len(self.gpus):,} models; the first 20 are shown" if len(self.gpus) > 20 else ""
+        return html_table(list(columns), list(zip(*columns.values(), strict=True)), note=more)
+
+    def _shown(self, most: int) -> dict[str, list[Any]]:
+        names = ("gpus", "batch", "tokens_per_second", "time_per_output_token", "cost_per_million_tokens")
+        return {name: [float(f"{value:.4g}") for value in getattr(self, name)[:most].tolist()] for name in names}
 
     def to_dict(self, index: int = 0) -> dict[str, Any] | None:
         """One shape in the JSON contract of `moelab serving --json`; None where nothing meets the limits."""

@@ -5,12 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from moelab.config import Bytes, Config, Count, Fraction, at_most, read_by
 from moelab.errors import InputError
 from moelab.quantities import MOST_PRICE, parse_bandwidth, parse_flop_rate, parse_price, parse_seconds
+from moelab.yaml_reader import parse_yaml
 
 Rate = Annotated[float, read_by(parse_flop_rate), Field(gt=0, le=1e20)]
 Bandwidth = Annotated[float, read_by(parse_bandwidth), Field(gt=0, le=1e18)]
@@ -86,5 +86,5 @@ def load_hardware(name: str) -> Hardware:
 def catalogue() -> dict[str, Hardware]:
     """Every device by its name."""
     text = files("moelab.serving").joinpath("hardware.yaml").read_text(encoding="utf-8")
-    entries: dict[str, Any] = yaml.safe_load(text)
+    entries: dict[str, Any] = parse_yaml(text, "hardware")
     return {name: Hardware.parse(value, f"hardware {name}") for name, value in entries.items()}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from moelab.config import load_yaml
 from moelab.errors import InputError
+from moelab.notebook import Shown
 
 FALL = 0.9
 """A larger batch may take this share of a smaller one's time before the table is refused: measurements scatter."""
@@ -83,8 +84,8 @@ def load_tables(path: str) -> tuple[Latency, Latency]:
     return table(measured["prefill"]), table(measured["decode"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimpleServing:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SimpleServing(Shown):
     """The cheapest number of devices: batch (real-valued), output tokens a second, times in seconds, dollars per
     million tokens (prompt and output) and per million of output, and the elements held in memory."""
 

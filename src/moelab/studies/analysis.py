@@ -1,4 +1,4 @@
-"""From a study's runs to its plan: every law fitted and scored, their ensemble asked for the best design."""
+"""From a study's runs to its plan: every law fitted and scored, the best design by their ensemble."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,18 @@ import polars as pl
 
 from moelab.errors import InputError
 from moelab.fitting import Comparison, compare_laws
+from moelab.notebook import Shown
 from moelab.planning import Budget, Plan, Space
 from moelab.planning.plan import plan
 from moelab.runs import RunRecord
 from moelab.studies.config import FitStep, PlanStep, StudyConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Analysis(Shown):
     """The runs as a table; the laws fitted to them, ranked by held-out error (with the others' reasons), and the plan.
 
-    `comparison` and `plan` are None where the study asks for none; `note` says why no law could be fitted.
+    `comparison` and `plan` are None where the study has none; `note` is the reason where no law could be fitted.
     """
 
     table: pl.DataFrame
@@ -57,8 +58,8 @@ def _fit(step: FitStep, table: pl.DataFrame) -> Comparison:
 
 
 def _plan(step: PlanStep, comparison: Comparison, records: list[RunRecord]) -> Plan:
-    """The best design for a multiple of the dearest run's compute, by the laws weighted by their held-out error."""
-    dearest = max(record.train_flops for record in records)
-    budget = Budget(flops=step.flops_times * dearest, max_params=step.max_params, max_tokens=step.max_tokens)
+    """The best design for a multiple of the largest run's compute, by the laws weighted by their held-out error."""
+    largest = max(record.train_flops for record in records)
+    budget = Budget(flops=step.flops_times * largest, max_params=step.max_params, max_tokens=step.max_tokens)
     weights = [comparison.weights[name] for name in comparison.fits]
     return plan(budget, list(comparison.fits.values()), Space.parse(step.space, "plan.space"), weights=weights)

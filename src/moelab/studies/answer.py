@@ -1,4 +1,4 @@
-"""The study's answer in plain sentences, with its uncertainty, and a word where the evidence does not decide."""
+"""The study's answer in sentences, with its uncertainty, stating where the evidence does not decide."""
 
 from moelab.architecture import ModelConfig
 from moelab.planning import Candidate, Plan
@@ -6,8 +6,9 @@ from moelab.quantities import format_number
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import PlanStep, StudyConfig
 from moelab.studies.findings import Finding
-from moelab.studies.findings.base import judge_margin, mean_designs
-from moelab.studies.stages import SeedNoise, StageOutcome, Trained
+from moelab.studies.findings.base import judge_margin
+from moelab.studies.seeds import SeedNoise, Trained, mean_designs
+from moelab.studies.stages import StageOutcome
 from moelab.studies.verify import ROLES, Verdict, Verified
 
 
@@ -20,9 +21,9 @@ def answer(
     verdict: Verdict | None,
     best: str,
 ) -> list[str]:
-    """What the designs found; then what to train, what it was predicted to reach and reached, and who is ahead.
+    """The findings; then the recommendation, its predicted and measured losses, and which kind is ahead.
 
-    `best` is the answer where nothing was asked but to train some runs.
+    `best` is the answer of a study that only trains runs.
     """
     sentences = [sentence for finding in findings for sentence in finding.sentences]
     sentences += [_stage(stage) for stage in stages]
@@ -35,7 +36,7 @@ def answer(
 
 
 def best_design(trained: list[Trained], noise: SeedNoise | None) -> str:
-    """Which design has the lowest loss, and how far the next is behind."""
+    """The design with the lowest loss, and the margin to the next."""
     designs = sorted(mean_designs(trained), key=lambda design: design.loss)
     first, seeds = designs[0], f", the mean of {designs[0].seeds} seeds" if designs[0].seeds > 1 else ""
     text = f"The lowest loss, {first.loss:.3f} nats per token{seeds}, is that of {first.config.name}"
@@ -53,7 +54,7 @@ def _stage(outcome: StageOutcome) -> str:
 
 
 def describe_model(model: ModelConfig) -> str:
-    """An architecture in words."""
+    """An architecture as text."""
     body = f"{model.n_layers} layers of width {model.d_model}, {model.n_heads} heads"
     moe = model.moe
     if moe is None:
@@ -76,20 +77,20 @@ def _headline(plan: Plan) -> str:
 def _recommendation(step: PlanStep, plan: Plan) -> str:
     best = plan.best
     return (
-        f"That spends {step.flops_times:g} times the compute of the dearest run fitted ({best.train_flops:.2g} "
+        f"This costs {step.flops_times:g} times the compute of the largest run fitted ({best.train_flops:.2g} "
         f"FLOPs) on {describe_model(best.config)}."
     )
 
 
 def _expectation(plan: Plan) -> str:
     best = plan.best
-    rival = plan.best_dense if best.is_moe else plan.best_moe
-    text = f"The fitted laws expect a loss of {_mean(best)} nats per token (80 % intervals)"
-    if rival is not None:
-        other = "dense" if best.is_moe else "MoE"
-        text += f"; the best {other} model of the same budget, {_mean(rival)}"
+    other = plan.best_dense if best.is_moe else plan.best_moe
+    text = f"The fitted laws predict a loss of {_mean(best)} nats per token (80 % intervals)"
+    if other is not None:
+        kind = "dense" if best.is_moe else "MoE"
+        text += f", and of {_mean(other)} for the best {kind} model of the same budget"
     if plan.p_moe_beats_dense is not None:
-        text += f"; MoE wins in {plan.p_moe_beats_dense:.0%} of the bootstrap draws"
+        text += f"; MoE beats dense in {plan.p_moe_beats_dense:.0%} of the bootstrap draws"
     if plan.near_equal > 1:
         text += f". {plan.near_equal - 1:,} other designs cannot be told apart from the recommended one"
     return text + "."
@@ -108,16 +109,16 @@ def _mean(design: Candidate) -> str:
 def _measurement(each: Verified, weights: dict[str, float]) -> str:
     name = ROLES[each.role]
     if each.record.loss is None:
-        return f"The {name}, trained, diverged."
-    values = {law: said["value"] for law, said in each.predicted.items()}
+        return f"The {name} was trained and diverged."
+    values = {law: predicted["value"] for law, predicted in each.predicted.items()}
     if not values:
-        return f"The {name}, trained, reached {each.record.loss:.3f}; none of the fitted laws speaks about it."
+        return f"The {name} was trained and reached {each.record.loss:.3f}; none of the fitted laws applies to it."
     ensemble = sum(weights[law] * value for law, value in values.items()) / sum(weights[law] for law in values)
     error = ensemble / each.record.loss - 1
-    verdict = "as" if abs(error) < 5e-4 else f"{abs(error):.1%} {'better' if error > 0 else 'worse'} than"
+    verdict = "equal to" if abs(error) < 5e-4 else f"{abs(error):.1%} {'better' if error > 0 else 'worse'} than"
     return (
-        f"The {name}, trained, reached {each.record.loss:.3f}: {verdict} the ensemble's {ensemble:.3f} "
-        f"(the laws said {min(values.values()):.3f} to {max(values.values()):.3f})."
+        f"The {name} was trained and reached {each.record.loss:.3f}, {verdict} the ensemble's {ensemble:.3f} "
+        f"(the laws predicted {min(values.values()):.3f} to {max(values.values()):.3f})."
     )
 
 
@@ -125,7 +126,7 @@ def _verdict(verdict: Verdict | None) -> str:
     if verdict is None:
         return "MoE and dense could not be compared: one of them is missing or diverged."
     winner = "MoE" if verdict.margin > 0 else "dense"
-    text = f"As measured, {winner} is ahead by {abs(verdict.margin):.3f} nats"
+    text = f"The measured loss of {winner} is lower by {abs(verdict.margin):.3f} nats"
     if verdict.noise is None:
         return text + "; no run was repeated, so it is unknown how much of that is chance."
     noise = verdict.noise
@@ -137,5 +138,5 @@ def _verdict(verdict: Verdict | None) -> str:
     wide = noise.spread(verdict.seeds, 0.95)
     at_95 = f"the 95 % interval, {abs(verdict.margin) - wide:+.3f} to {abs(verdict.margin) + wide:+.3f}"
     if verdict.decided:
-        return f"{text}; {at_95}, leaves out zero, which decides it."
-    return f"{text}; {at_95}, does not leave out zero: the evidence does not decide between them."
+        return f"{text}; {at_95}, excludes zero, so the difference is significant."
+    return f"{text}; {at_95}, includes zero: the evidence does not decide between them."

@@ -1,9 +1,9 @@
-"""The runs of a study from its entries: the base, what was chosen before, each design's own fields, then the rates."""
+"""The runs of a study from its entries: the base, the choices so far, each entry's own fields, then the rates."""
 
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.experiments import Planned, RunSource, Template
+from moelab.experiments import ExperimentDesign, Planned, Template
 from moelab.experiments.ladder import BRANCH_OF, TRUNK
 from moelab.runs import RunConfig
 from moelab.studies.config import OWN_TEXT, RATE, StudyConfig, check_base
@@ -11,9 +11,9 @@ from moelab.studies.stages import carried, competes
 
 
 def build_runs(
-    study: StudyConfig, sources: list[RunSource], data_path: str, common: dict[str, Any], *, rates: bool = True
+    study: StudyConfig, entries: list[ExperimentDesign], data_path: str, common: dict[str, Any], *, rates: bool = True
 ) -> list[RunConfig]:
-    """The run configs of `sources`: base, then `common`, then each entry's own fields. Replicates differ in the seed.
+    """The run configs of `entries`: base, then `common`, then each entry's own fields. Replicates differ in the seed.
 
     With `rates` the study's learning-rate rule is applied to every run that does not set its own. Raises InputError
     naming the study and the entry whose runs are not valid or whose budget cannot be met.
@@ -23,27 +23,27 @@ def build_runs(
         check_base(base, f"study {study.name}, base with {', '.join(common)} as chosen")
     configs = []
     earlier: dict[str, list[Planned]] = {}
-    replicates = {source.name: source.replicates for source in sources}
-    for source in sources:
+    replicates = {entry.name: entry.replicates for entry in entries}
+    for entry in entries:
         try:
-            planned = source.plan(Template(base=base, earlier=earlier, replicates=replicates))
+            planned = entry.plan(Template(base=base, earlier=earlier, replicates=replicates))
         except InputError as error:
-            raise InputError(f"study {study.name}, runs {source.name}: {error}") from None
-        earlier[source.name] = planned
+            raise InputError(f"study {study.name}, runs {entry.name}: {error}") from None
+        earlier[entry.name] = planned
         for run in planned:
             own = run.assignments()
             kept = {key: value for key, value in common.items() if "model" not in own or key.split(".")[0] != "model"}
-            for replicate in range(source.replicates):
-                configs.append(build_run(study, source.name, {**kept, **own}, replicate, data_path))
+            for replicate in range(entry.replicates):
+                configs.append(build_run(study, entry.name, {**kept, **own}, replicate, data_path))
     if not rates:
         return configs
     rated = with_rates(study, configs, data_path)
-    _check_steps(study, sources, configs, rated)
+    _check_steps(study, entries, configs, rated)
     return rated
 
 
 def merged_base(study: StudyConfig, common: dict[str, Any]) -> dict[str, Any]:
-    """The study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's."""
+    """The study's base overridden by flat {dotted field: value}; a whole `model` replaces the base's."""
     base = {key: value for key, value in study.base.items() if key != "model" or "model" not in common}
     for key, value in common.items():
         base = _merge(base, _nested(key, value))
@@ -51,7 +51,7 @@ def merged_base(study: StudyConfig, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def swept_run(study: StudyConfig, data_path: str) -> RunConfig | None:
-    """The cheapest run of the learning-rate sweep, where its choice holds; None without such a sweep."""
+    """The cheapest run of the learning-rate sweep, for which the swept rate was chosen; None without such a sweep."""
     sweep = study.sweep
     if sweep is None or sweep.field != RATE:
         return None
@@ -60,7 +60,7 @@ def swept_run(study: StudyConfig, data_path: str) -> RunConfig | None:
 
 
 def with_rates(study: StudyConfig, configs: list[RunConfig], data_path: str) -> list[RunConfig]:
-    """The study's rule for the learning rate applied; a branch has its trunk's, and a rate of one's own stays."""
+    """The study's rule for the learning rate applied; a branch has its trunk's rate, and a run's own rate stays."""
     rule = study.learning_rate
     if rule is None:
         return configs
@@ -81,10 +81,10 @@ def with_rates(study: StudyConfig, configs: list[RunConfig], data_path: str) -> 
 
 
 def _check_steps(
-    study: StudyConfig, sources: list[RunSource], planned: list[RunConfig], rated: list[RunConfig]
+    study: StudyConfig, entries: list[ExperimentDesign], planned: list[RunConfig], rated: list[RunConfig]
 ) -> None:
     """Raises InputError where the batch that a rule chose leaves a run fewer steps than its entry asks for."""
-    asked = {source.name: getattr(source, "min_steps", 1) for source in sources}
+    asked = {entry.name: getattr(entry, "min_steps", 1) for entry in entries}
     for before, run in zip(planned, rated, strict=True):
         group, train = run.labels["group"], run.train
         least = asked.get(group, 1)
@@ -96,7 +96,7 @@ def _check_steps(
 
 
 def build_run(study: StudyConfig, group: str, fields: dict[str, Any], replicate: int, data: str) -> RunConfig:
-    """One run: the study's base with flat {dotted field: value} laid over it; a whole `model` replaces the base's.
+    """One run: the study's base overridden by flat {dotted field: value}; a whole `model` replaces the base's.
 
     Raises InputError naming the study and the group when the result is not a valid run.
     """
@@ -116,7 +116,7 @@ def build_run(study: StudyConfig, group: str, fields: dict[str, Any], replicate:
 
 
 def describe(config: RunConfig) -> str:
-    """A short name for people: d48 8e2x32 .8M s1."""
+    """A short name for display: d48 L3 8e2x32 0.8M s1."""
     model, train = config.model, config.train
     moe = model.moe
     shared = f"+{moe.d_shared}" if moe and moe.d_shared else ""
@@ -135,7 +135,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy of `base` with `change` laid over it; a null removes a key."""
+    """A deep copy of `base` overridden by `change`; a null removes a key."""
     merged = {key: _merge(value, {}) if isinstance(value, dict) else value for key, value in base.items()}
     for key, value in change.items():
         if value is None:
@@ -150,8 +150,8 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 def preview(study: StudyConfig, data_path: str = "data") -> dict[str, list[RunConfig]]:
     """Part of the study (sweep, each stage, runs) -> its runs, nothing trained.
 
-    What training would choose is stood in for: the middle value of the sweep, the first design of a stage. So sizes and
-    costs of what follows a stage are those of that design. Raises InputError naming what cannot be met.
+    The choices of training are replaced by the middle value of the sweep and the first design of a stage. Sizes and
+    costs of what follows a stage are therefore those of that design. Raises InputError naming what cannot be met.
     """
     parts: dict[str, list[RunConfig]] = {}
     common: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a study is: the text, the runs, the laws fitted to them, what is planned, and what is trained to check it."""
+"""The config of a study: the text, the runs, the laws fitted to them, the plan, and its verification."""
 
 from functools import cache
 from types import UnionType
@@ -10,7 +10,7 @@ from moelab.config import Config, Count, CountOrZero, Fraction, Positive
 from moelab.data import PrepareConfig
 from moelab.errors import InputError
 from moelab.executors.options import ExecutorConfig
-from moelab.experiments import RunGrid, RunSource, parse_source
+from moelab.experiments import ExperimentDesign, RunGrid, parse_experiment
 from moelab.experiments.base import check_once
 from moelab.experiments.grid import NO_PARENT
 from moelab.experiments.ladder import Ladder
@@ -23,16 +23,16 @@ RATE = "train.learning_rate"
 OWN_TEXT = "every run reads the study's own text, prepared from its `data`; leave it out"
 
 
-def _source(value: Any) -> RunSource:
+def _entry(value: Any) -> ExperimentDesign:
     try:
-        return parse_source(value)
+        return parse_experiment(value)
     except InputError as error:
         name = value.get("name") if isinstance(value, dict) else None
         raise ValueError(f"{name}: {error}" if name else str(error)) from None
 
 
-Source = Annotated[SerializeAsAny[RunSource], BeforeValidator(_source)]
-"""An entry of `runs`: a design named by its key `design`, or a grid."""
+Entry = Annotated[SerializeAsAny[ExperimentDesign], BeforeValidator(_entry)]
+"""An entry of `runs`: an experiment design named by its key `design`, or a grid."""
 
 
 class Sweep(Config):
@@ -40,19 +40,19 @@ class Sweep(Config):
 
     field: str = RATE
     values: list[float] = Field(min_length=1)
-    runs: list[Source] = Field(min_length=1)
+    runs: list[Entry] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _leave_the_field(self) -> Self:
         check_once("values", self.values)
-        for source in self.runs:
-            if isinstance(source, RunGrid) and self.field in {*source.set, *source.zip}:
-                raise ValueError(f"runs: {source.name} sets {self.field} itself, which the sweep is to choose")
+        for entry in self.runs:
+            if isinstance(entry, RunGrid) and self.field in {*entry.set, *entry.zip}:
+                raise ValueError(f"runs: {entry.name} sets {self.field} itself, which the sweep is to choose")
         return self
 
 
 class FitStep(Config):
-    """The laws fitted to the runs, with how many bootstrap replicates, and the share of dearest runs held out."""
+    """The laws fitted to the runs, the number of bootstrap replicates, the share of most expensive runs held out."""
 
     laws: list[str] = Field(min_length=1)
     bootstrap: Count = 200
@@ -67,7 +67,7 @@ class FitStep(Config):
 
 
 class PlanStep(Config):
-    """What to plan: `flops_times` the dearest fitted run's training FLOPs, within limits, over a space of designs."""
+    """What to plan: `flops_times` the largest fitted run's training FLOPs, within limits, over a space of designs."""
 
     flops_times: Positive = 4.0
     max_params: Count | None = None
@@ -99,7 +99,7 @@ class Stage(Config):
     """
 
     name: str
-    runs: list[Source] = Field(min_length=1)
+    runs: list[Entry] = Field(min_length=1)
     carry: list[str] = Field(default=["model"], min_length=1)
 
     @field_validator("name")
@@ -111,7 +111,7 @@ class Stage(Config):
 
 
 class ServingStep(Config):
-    """For what serving the models would cost: hardware of the catalogue (or a file), traffic, the price of a GPU."""
+    """The setting of serving costs: hardware of the catalogue (or a file), traffic, the price of a GPU."""
 
     hardware: str = "h100"
     traffic: Traffic = Traffic()
@@ -121,8 +121,8 @@ class ServingStep(Config):
 class StudyConfig(Config):
     """A whole study. `base` holds the fields of a run config that every run shares.
 
-    Every design answers its own question. `stages` come before the runs and feed each winner to what follows. With
-    `fit`, laws are fitted to the runs; with `plan`, a design is planned from them and, with `verify`, trained.
+    `runs` are entries, each with its experiment design. `stages` come before the runs, and each winner sets fields of
+    what follows. With `fit`, laws are fitted to the runs; with `plan`, a design is planned and, with `verify`, trained.
     """
 
     name: str
@@ -133,7 +133,7 @@ class StudyConfig(Config):
     sweep: Sweep | None = None
     learning_rate: LearningRateRule | None = None
     stages: list[Stage] = []
-    runs: list[Source]
+    runs: list[Entry]
     fit: FitStep | None = None
     plan: PlanStep | None = None
     verify: VerifyStep | None = VerifyStep()
@@ -176,11 +176,11 @@ class StudyConfig(Config):
             raise ValueError("fit: is required by `plan`: it plans with the fitted laws")
         if self.plan is None and self.verify not in (None, VerifyStep()):
             raise ValueError("plan: is required by `verify`: it trains what was planned")
-        names = [source.name for stage in self.stages for source in stage.runs] + [source.name for source in self.runs]
+        names = [entry.name for stage in self.stages for entry in stage.runs] + [entry.name for entry in self.runs]
         for field, given in (("runs", names), ("stages", [stage.name for stage in self.stages])):
             twice = next((name for name in given if given.count(name) > 1), None)
             if twice is not None:
-                raise ValueError(f"{field}: the name {twice!r} stands twice")
+                raise ValueError(f"{field}: the name {twice!r} appears twice")
         rule = self.learning_rate
         if rule is not None and rule.rule == "sweep" and (self.sweep is None or self.sweep.field != RATE):
             raise ValueError(f"learning_rate.rule: sweep needs a `sweep` of {RATE}")
@@ -189,16 +189,16 @@ class StudyConfig(Config):
         return self
 
     def _check_batch(self) -> None:
-        for source in [source for stage in self.stages for source in stage.runs] + self.runs:
-            if isinstance(source, MixtureOfTokens) or (isinstance(source, Ladder) and source.branch):
-                kind = "mixture_of_tokens" if isinstance(source, MixtureOfTokens) else "a branched ladder"
-                raise ValueError(f"learning_rate.batch: {source.name} is {kind}, planned for one batch; leave it out")
+        for entry in [entry for stage in self.stages for entry in stage.runs] + self.runs:
+            if isinstance(entry, MixtureOfTokens) or (isinstance(entry, Ladder) and entry.branch):
+                kind = "mixture_of_tokens" if isinstance(entry, MixtureOfTokens) else "a branched ladder"
+                raise ValueError(f"learning_rate.batch: {entry.name} is {kind}, planned for one batch; leave it out")
 
 
 def check_base(base: dict[str, Any], where: str = "base") -> None:
-    """Check the values there are; what is missing may still come from a stage, a sweep or an entry.
+    """Check the given values; missing ones may still come from a stage, a sweep or an entry.
 
-    What holds between fields (a batch of whole sequences) is checked when the run is built. Raises InputError naming
+    Rules between fields (a batch of whole sequences) are checked when the run is built. Raises InputError naming
     the field and what it allows.
     """
     _partial(RunConfig).parse(base, where)

@@ -1,4 +1,4 @@
-"""What a study would cost before it is started: runs, FLOPs, hours from measured speed, disk and memory."""
+"""The cost of a study before it is started: runs, FLOPs, hours from measured speed, disk and memory."""
 
 import heapq
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from moelab.executors.memory import run_memory
 from moelab.executors.order import Needs
 from moelab.executors.slurm import slurm_workers
 from moelab.experiments import Match, match_runs
+from moelab.notebook import Shown
 from moelab.runs import RunConfig, RunFolder, run_columns
 from moelab.studies.config import StudyConfig
 from moelab.studies.folder import StudyFolder
@@ -21,12 +22,12 @@ from moelab.studies.speeds import Speeds, measure
 from moelab.studies.steps import Step, own_flops, study_steps
 
 _STATES = {"adamw": 3, "muon": 2}
-"""Numbers of a checkpoint per parameter: the weight and what the optimiser keeps."""
+"""Numbers of a checkpoint per parameter: the weight and the optimiser's state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """What one run costs. `seconds` is None where no speed is known, 0 where the run is finished."""
+    """The cost of one run. `seconds` is None where no speed is known, 0 where the run is finished."""
 
     step: str
     config: RunConfig
@@ -35,7 +36,7 @@ class RunCost:
     done: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """A row for people's tables and for machines."""
+        """A row for the printed table and for JSON."""
         columns = run_columns(self.config)
         named = {name: columns[name] for name in ("name", "kind", "params_active", "params_total", "tokens")}
         named |= {"learning_rate": self.config.train.learning_rate, "batch_tokens": self.config.train.batch_tokens}
@@ -44,23 +45,23 @@ class RunCost:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """What one step costs: wall-clock seconds with the study's workers side by side."""
+    """The cost of one step: wall-clock seconds with the study's workers in parallel."""
 
     step: Step
     seconds: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """A row for people's tables and for machines."""
+        """A row for the printed table and for JSON."""
         hours = None if self.seconds is None else self.seconds / 3600
         own = {"runs": self.step.n_runs, "train_flops": self.step.train_flops, "hours": hours}
         return {"step": self.step.name} | own | {"note": self.step.note}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a study would cost, each run counted once. `hours` is None where no speed is known (`speeds.missing`).
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Estimate(Shown):
+    """The cost of a study, each run counted once. `hours` is None where no speed is known (`speeds.missing`).
 
-    `disk_bytes` holds the text but where that is neither prepared nor limited: then `text_bytes` is None.
+    `disk_bytes` includes the text, except where it is neither prepared nor limited: then `text_bytes` is None.
     """
 
     study: StudyConfig
@@ -74,18 +75,18 @@ class Estimate:
 
     @property
     def hours(self) -> float | None:
-        """Wall-clock hours of what is still to be done."""
+        """Wall-clock hours of the remaining runs."""
         seconds = [each.seconds for each in self.steps if each.seconds is not None]
         return sum(seconds) / 3600 if len(seconds) == len(self.steps) else None
 
     @property
     def matches(self) -> list[Match]:
-        """How well the runs that are meant to cost the same do."""
+        """How well the runs of equal aims match."""
         return match_runs([config for each in self.steps if each.step.name != "sweep" for config in each.step.planned])
 
     @property
     def train_flops(self) -> float:
-        """Of all steps, finished runs among them."""
+        """FLOPs of all steps, finished runs included."""
         return sum(each.step.train_flops for each in self.steps)
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,18 +111,18 @@ class Estimate:
 
 
 def estimate(
-    study: StudyConfig, out: str | Path, *, workers: int = 0, say: Callable[[str], None] | None = None
+    study: StudyConfig, out: str | Path, *, workers: int = 0, report: Callable[[str], None] | None = None
 ) -> Estimate:
     """Count a study and time a few steps of its shapes, writing nothing.
 
-    Runs of the sweep and of stages are exact; later steps are guesses where they wait for an outcome, and say so.
-    Raises InputError for a study whose runs are not valid, MoelabError where memory does not hold the largest.
+    Runs of the sweep and of stages are exact. Later steps are estimates where they wait for an outcome, as their notes
+    state. Raises InputError for a study whose runs are not valid, MoelabError where memory does not hold the largest.
     """
     folder = StudyFolder(out)
     steps = study_steps(study, str(folder.data))
     configs = [config for step in steps for config in step.configs]
     dataset = _data(folder)
-    speeds = measure(configs, folder.runs, dataset, say)
+    speeds = measure(configs, folder.runs, dataset, report)
     done = _done(configs, folder, dataset)
     runs = [
         RunCost(
@@ -168,7 +169,7 @@ def _done(configs: list[RunConfig], folder: StudyFolder, dataset: Dataset | None
 
 
 def _workers(study: StudyConfig, configs: list[RunConfig], wanted: int) -> int:
-    """As many as the executor would take; for a cluster that is not asked, as many as this machine."""
+    """As many as the executor would start; for a Ray cluster, which is not contacted, as many as this machine."""
     needs = Needs.of(configs)
     if study.executor.kind == "slurm":
         return slurm_workers(needs, study.executor, wanted)
@@ -176,11 +177,11 @@ def _workers(study: StudyConfig, configs: list[RunConfig], wanted: int) -> int:
 
 
 def _wall(step: Step, runs: list[RunCost], speeds: Speeds, workers: int) -> float | None:
-    """Seconds of a step: its runs handed to workers, dearest first, as they become free."""
+    """Seconds of a step: its runs assigned to free workers, most expensive first."""
     own = [run.seconds for run in runs if run.step == step.name]
     if step.unknown_runs:
-        dearest = max(runs, key=lambda run: run.flops)
-        own += [speeds.seconds(dearest.config, step.unknown_flops / step.unknown_runs)] * step.unknown_runs
+        largest = max(runs, key=lambda run: run.flops)
+        own += [speeds.seconds(largest.config, step.unknown_flops / step.unknown_runs)] * step.unknown_runs
     times = [seconds for seconds in own if seconds is not None]
     if len(times) < len(own):
         return None
@@ -191,7 +192,7 @@ def _wall(step: Step, runs: list[RunCost], speeds: Speeds, workers: int) -> floa
 
 
 def _disk(configs: list[RunConfig], steps: list[Step], workers: int) -> float:
-    """Bytes at the peak: the weights of every run, and the checkpoints of those at work (one being written)."""
+    """Bytes at the peak: the weights of every run, and the checkpoints of running ones (one being written)."""
     weights = [4.0 * count_parameters(config.final_model).params_total for config in configs]
     checkpoints = [
         _STATES[config.train.optimizer] * size * (config.train.keep_checkpoints + 1)
@@ -206,7 +207,7 @@ def _disk(configs: list[RunConfig], steps: list[Step], workers: int) -> float:
 
 
 def _text(study: StudyConfig, folder: StudyFolder) -> float | None:
-    """Bytes of the prepared text, as it is or as it is limited to; None for unlimited text that is not there."""
+    """Bytes of the prepared text, or of its limit; None for unlimited text that is not prepared yet."""
     if folder.data.is_dir():
         return float(sum(path.stat().st_size for path in folder.data.iterdir() if path.is_file()))
     return None if study.data.max_tokens is None else 2.0 * 1.05 * study.data.max_tokens

@@ -1,11 +1,11 @@
-"""A study's folder: one study, however many work on it, every step's outcome in a file of its own."""
+"""A study's folder: one study, any number of processes working on it, one file per step's outcome."""
 
 from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError
 from moelab.executors.options import ExecutorConfig
-from moelab.files import make_folder, write_json
+from moelab.files import finite, make_folder, write_json
 from moelab.lease import Terms, hold
 from moelab.studies.config import StudyConfig
 
@@ -13,7 +13,7 @@ _STUDY = "study.yaml"
 
 
 class StudyFolder:
-    """Where a study keeps its data, runs, fits, plan and report."""
+    """The folder of a study's data, runs, fits, plan and report."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -22,7 +22,7 @@ class StudyFolder:
         self.report = self.path / "report.html"
 
     def claim(self, config: StudyConfig) -> None:
-        """Take the folder for a study; others who ask for the same study share it.
+        """Take the folder for a study; other processes with the same study share it.
 
         Before its first run a study may still change. Raises InputError for another study.
         """
@@ -35,10 +35,10 @@ class StudyFolder:
             config.to_yaml(path)
 
     def save(self, name: str, value: Any) -> None:
-        """Keep a step's outcome as NAME.json."""
-        write_json(self.path / f"{name}.json", value)
+        """Write a step's outcome to NAME.json; NaN and infinity become null."""
+        write_json(self.path / f"{name}.json", finite(value))
 
 
 def _decisive(config: StudyConfig) -> StudyConfig:
-    """The study without what does not decide its outcome: the words that describe it, and who works on it."""
+    """The study without the fields that do not change its outcome: title, description, workers, executor."""
     return config.model_copy(update={"title": "", "about": "", "workers": 0, "executor": ExecutorConfig()})

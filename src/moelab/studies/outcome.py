@@ -1,23 +1,25 @@
-"""Everything a finished study found, for the report, for JSON and for Python."""
+"""The results of a finished study, for the report, for JSON and for Python."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moelab.experiments import Match, match_runs
 from moelab.fitting.fit_file import fit_to_json
+from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning import Plan
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import StudyConfig
 from moelab.studies.findings import Finding
 from moelab.studies.folder import StudyFolder
-from moelab.studies.stages import SeedNoise, StageOutcome, Trained, each_once
+from moelab.studies.seeds import SeedNoise, Trained, each_once
+from moelab.studies.stages import StageOutcome
 from moelab.studies.training import SweepOutcome
 from moelab.studies.verify import Verdict, Verified
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyOutcome:
-    """Everything a study found."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyOutcome(Shown):
+    """The results of a study."""
 
     study: StudyConfig
     folder: StudyFolder
@@ -36,7 +38,7 @@ class StudyOutcome:
 
     @property
     def plan(self) -> Plan | None:
-        """What the fitted laws recommend; None where the study plans nothing."""
+        """The plan of the fitted laws; None where the study plans nothing."""
         return self.analysis.plan
 
     @property
@@ -74,8 +76,18 @@ class StudyOutcome:
 
     @property
     def matches(self) -> list[Match]:
-        """How well the runs that were meant to cost the same do."""
+        """How well the runs of equal aims match."""
         return match_runs([config for config, _ in self.every])
+
+    def __repr__(self) -> str:
+        answer = self.answer[0] if self.answer else ""
+        runs = len(each_once(self.trained))
+        return short_repr(self, study=self.study.name, runs=runs, failed=len(self.failed), answer=answer)
+
+    def _repr_html_(self) -> str:
+        columns = ("name", "kind", "params_active", "params_total", "tokens", "train_flops", "loss")
+        rows = [[getattr(record, name) for name in columns] for _, record in self.trained]
+        return html_table(columns, rows, title=self.study.title, note=" ".join(self.answer))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab study --json` prints."""

@@ -1,4 +1,4 @@
-"""The study's report: one self-contained page that opens with the answer and shows what it rests on."""
+"""The study's report: one self-contained page with the answer first and the evidence after it."""
 
 import polars as pl
 
@@ -9,7 +9,7 @@ from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.page_plan import laws_section, plan_section, verified_section
 from moelab.studies.page_runs import method_section, run_notes, runs_section, runs_table
-from moelab.studies.stages import Trained, each_once
+from moelab.studies.seeds import Trained, each_once
 from moelab.studies.training import StudyContext
 
 
@@ -47,7 +47,7 @@ def headline_facts(outcome: StudyOutcome) -> list[Fact]:
     if plan is not None and step is not None:
         best = plan.best
         facts = [
-            Fact("Training compute", _power(best.train_flops), f"FLOPs, {step.flops_times:g} x the dearest run"),
+            Fact("Training compute", _power(best.train_flops), f"FLOPs, {step.flops_times:g} x the largest run fitted"),
             Fact("Recommended", "MoE" if best.is_moe else "dense", best.label),
             Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
         ]
@@ -56,7 +56,9 @@ def headline_facts(outcome: StudyOutcome) -> list[Fact]:
         ahead = "MoE ahead by" if verdict.margin > 0 else "Dense ahead by"
         facts.append(Fact(ahead, f"{abs(verdict.margin):.3f}", f"nats per token, measured{noise}"))
     if plan is not None and plan.p_moe_beats_dense is not None:
-        facts.append(Fact("MoE wins", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, before training it"))
+        facts.append(
+            Fact("MoE beats dense in", f"{plan.p_moe_beats_dense:.0%}", "of the bootstrap draws, as predicted")
+        )
     if outcome.noise is not None and verdict is None:
         facts.append(Fact("Seed noise", f"{outcome.noise.deviation:.3f}", "nats, one standard deviation"))
     fitted = outcome.analysis.comparison is not None
@@ -82,8 +84,8 @@ def report_diverged(context: StudyContext, why: str, repeat: str) -> None:
             Section(
                 "The runs",
                 text=[
-                    f"{len(diverged)} of {len(once)} runs diverged: at the step given, their training loss was no "
-                    "finite number any more. What depends on them was not trained."
+                    f"{len(diverged)} of {len(once)} runs diverged: their training loss was not finite from the "
+                    "step given. Runs that depend on them were not trained."
                 ],
                 tables=[runs_table(once)],
                 warnings=[
@@ -103,12 +105,12 @@ def advice(diverged: list[Trained]) -> list[str]:
     trains = [config.train for config, _ in diverged]
     rates = [train.learning_rate for train in trains]
     span = f"{min(rates):g}" if min(rates) == max(rates) else f"{min(rates):g} to {max(rates):g}"
-    said = [f"Their learning rates were {span}: try lower ones, such as {min(rates) / 10:.2g}."]
+    found = [f"Their learning rates were {span}: try lower ones, such as {min(rates) / 10:.2g}."]
     if any(train.grad_clip == 0 for train in trains):
-        said.append("Gradients were not clipped: set `train.grad_clip` to 1.")
+        found.append("Gradients were not clipped: set `train.grad_clip` to 1.")
     after = sum((record.stopped_at or 0) > config.train.warmup for config, record in diverged)
     if after:
-        said.append(f"{after} got past their warm-up: a longer one (`train.warmup_fraction`) may help as well.")
+        found.append(f"{after} diverged after their warm-up: a longer one (`train.warmup_fraction`) may help as well.")
     if any(train.precision == "bf16" for train in trains):
-        said.append("Some were trained in bf16: `train.precision: fp32` tells whether that is why.")
-    return [*said, "A study that has been changed needs a folder of its own (`--out`)."]
+        found.append("Some were trained in bf16: `train.precision: fp32` shows whether that is the cause.")
+    return [*found, "A changed study needs its own folder (`--out`)."]

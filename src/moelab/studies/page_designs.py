@@ -1,4 +1,4 @@
-"""Sections of a study's report that belong to its designs: what was matched, and what each stage chose."""
+"""Sections of a study's report on its experiment designs: what was matched, and what each stage chose."""
 
 from moelab.experiments import Match
 from moelab.report import Section, Table
@@ -8,12 +8,12 @@ from moelab.studies.findings.base import power
 from moelab.studies.stages import StageOutcome
 
 _SHOWN = 12
-_TELL = 0.01
-"""Misses above one per cent are told in words."""
+_REPORTED = 0.01
+"""Relative misses above this are reported in a sentence."""
 
 
 def matching_section(matches: list[Match]) -> Section:
-    """The table of exact counts against what was aimed at."""
+    """The table of exact counts against their aims."""
     worst = max((each for each in matches if each.column == "train_flops"), key=lambda m: abs(m.miss), default=None)
     text = ["Exact counts of the trained models: attention scores, router and head included; tokens are whole steps."]
     if worst is not None:
@@ -22,9 +22,9 @@ def matching_section(matches: list[Match]) -> Section:
             + ("." if worst.within else f": the worst is {worst.group}, more than one per cent off.")
         )
     text += [
-        f"`{column}` is that of the nearest real shape, up to {abs(miss):.1%} off its aim."
+        f"`{column}` is the nearest real shape's, up to {abs(miss):.1%} off its aim."
         for column, miss in _worst(matches).items()
-        if column != "train_flops" and abs(miss) > _TELL
+        if column != "train_flops" and abs(miss) > _REPORTED
     ]
     rows = [
         [each.group, each.column, each.n_runs, *_values(each), _spread(each), f"{each.miss:+.2%}"] for each in matches
@@ -51,24 +51,24 @@ def _values(match: Match) -> list[str | None]:
 
 
 def _spread(match: Match) -> str | None:
-    """Only where all runs aim at the same."""
+    """None where the runs have different aims."""
     return None if match.aim is None else f"{match.spread:.2%}"
 
 
 def stage_section(outcome: StageOutcome) -> Section:
     """A stage's designs, best first."""
     rows = []
-    for config, record, loss, seeds in outcome.ranked[:_SHOWN]:
-        columns = run_columns(config)
+    for design in outcome.ranked[:_SHOWN]:
+        columns = run_columns(design.config)
         rows.append(
             [
-                describe_model(config.model),
+                describe_model(design.config.model),
                 columns["params_total"],
                 f"{columns['activation_rate']:.3f}",
                 columns["tokens"],
-                power(record.train_flops),
-                loss,
-                seeds,
+                power(design.record.train_flops),
+                design.loss,
+                design.seeds,
             ]
         )
     names = ["design", "parameters", "activation rate", "tokens", "FLOPs", "loss", "seeds"]

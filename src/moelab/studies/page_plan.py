@@ -1,4 +1,4 @@
-"""Sections of a study's report on its laws: how well they fit, what they recommend, and what that measured."""
+"""Sections of a study's report on its laws: their errors, their recommendation, and its measured loss."""
 
 from moelab.fitting import Comparison
 from moelab.fitting.fitted import fit_rows
@@ -12,32 +12,32 @@ _SHOWN_CANDIDATES = 6
 
 
 def verified_section(outcome: StudyOutcome) -> Section:
-    """What the laws predicted of the final runs against what was measured."""
+    """The laws' predictions for the final runs against the measured losses."""
     rows = [
         {
             "label": f"{ROLES[each.role]}: {each.label}",
             "kind": each.kind,
             "law": law,
-            "predicted": said["value"],
-            "low": said["low"],
-            "high": said["high"],
+            "predicted": predicted["value"],
+            "low": predicted["low"],
+            "high": predicted["high"],
             "measured": each.record.loss,
             "seed_noise": None if outcome.noise is None else outcome.noise.deviation,
         }
         for each in outcome.verified
         if each.record.loss is not None
-        for law, said in each.predicted.items()
+        for law, predicted in each.predicted.items()
     ]
     table = [
-        [ROLES[each.role], each.label, each.record.loss, law, said["value"], _error(said["value"], each.record.loss)]
+        [ROLES[each.role], each.label, each.record.loss, law, value, _error(value, each.record.loss)]
         for each in outcome.verified
-        for law, said in each.predicted.items()
+        for law, value in ((law, predicted["value"]) for law, predicted in each.predicted.items())
     ]
     return Section(
         "Predicted against measured",
         text=[
-            "The recommendation and its best rival were trained with the settings of the fitted runs, at a budget "
-            "above all of them. The intervals (80 %) are those of one more run: uncertainty of the fit plus scatter."
+            "The recommendation and its baseline were trained with the settings of the fitted runs, at a budget above "
+            "all of them. The intervals (80 %) are those of one more run: uncertainty of the fit plus scatter."
         ],
         figures=[
             Figure(
@@ -50,24 +50,24 @@ def verified_section(outcome: StudyOutcome) -> Section:
 
 
 def plan_section(outcome: StudyOutcome, plan: Plan) -> Section:
-    """The best designs as each law sees them, the rival of the other kind among them."""
+    """The best designs with each law's prediction, and the best design of the other kind."""
     shown: list[Candidate] = plan.candidates[:_SHOWN_CANDIDATES]
-    rival = plan.best_dense if plan.best.is_moe else plan.best_moe
-    if rival is not None and rival not in shown:
-        shown = [*shown, rival]
+    other = plan.best_dense if plan.best.is_moe else plan.best_moe
+    if other is not None and other not in shown:
+        shown = [*shown, other]
     rows = [
         {
             "label": f"{_rank(plan.candidates, design)} {design.label}",
             "law": law,
-            "loss": said.value,
-            "low": said.low,
-            "high": said.high,
+            "loss": predicted.value,
+            "low": predicted.low,
+            "high": predicted.high,
             "kind": "moe" if design.is_moe else "dense",
             "rank": place,
         }
         for place, design in enumerate(shown, 1)
-        for law, said in design.loss.items()
-        if said.value is not None
+        for law, predicted in design.loss.items()
+        if predicted.value is not None
     ]
     table = [
         [
@@ -84,11 +84,11 @@ def plan_section(outcome: StudyOutcome, plan: Plan) -> Section:
     return Section(
         "What to train",
         text=[
-            f"{plan.n_designs:,} real architectures were enumerated, {plan.n_feasible:,} fit the budget, and "
+            f"{plan.n_designs:,} architectures were enumerated, {plan.n_feasible:,} fit the budget, and "
             f"{plan.near_equal - 1:,} others cannot be told apart from the best ({plan.near_equal_rule}). "
             f"Binding: {', '.join(plan.binding) or 'nothing'}."
         ],
-        figures=[Figure(figures.candidates(rows), "Planned designs, best first, as each law sees them.")],
+        figures=[Figure(figures.candidates(rows), "Planned designs, best first, with each law's prediction.")],
         tables=[Table(["rank", "design", "parameters", "active", "tokens", "loss", "regret, nats"], table)],
         warnings=outcome.warnings,
     )
@@ -114,9 +114,9 @@ def laws_section(comparison: Comparison) -> Section:
     return Section(
         "The laws",
         text=[
-            "Each law was fitted to all runs, and once more without the dearest ones, which it then had to predict. "
-            "The weights of the ensemble are the inverse mean-square errors on those held-out runs; reach says how "
-            "much dearer the dearest of them is than the dearest run fitted.",
+            "Each law was fitted to all runs, and once more without the most expensive ones, which it then predicted. "
+            "The weights of the ensemble are the inverse mean-square errors on those held-out runs. The reach is the "
+            "training compute of the largest held-out run over that of the largest fitted run.",
         ],
         figures=[Figure(figures.predicted_measured(points), "Predicted against measured loss of the runs.")],
         tables=[Table(columns, table)],
@@ -125,7 +125,7 @@ def laws_section(comparison: Comparison) -> Section:
 
 
 def _rank(candidates: list[Candidate], design: Candidate) -> str:
-    return f"{candidates.index(design) + 1}." if design in candidates else "rival"
+    return f"{candidates.index(design) + 1}." if design in candidates else "baseline"
 
 
 def _error(predicted: float, measured: float | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Sections of a study's report on its runs: each with its loss or where it diverged, and how they were trained."""
+"""Sections of a study's report on its runs: each run's loss or step of divergence, and the training settings."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ from moelab.report import Figure, Section, Table, figures
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.findings.base import power
 from moelab.studies.outcome import StudyOutcome
-from moelab.studies.stages import Trained, each_once
+from moelab.studies.seeds import Trained, each_once
 
 _TITLES = {"train.learning_rate": "learning rate", "train.batch_tokens": "batch"}
-"""Fields with a column wherever runs differ in them; any other field, where runs of one name do."""
+"""Fields that get a column wherever runs differ in them. Other fields get one where runs of one name differ."""
 
 
 def runs_table(trained: list[Trained]) -> Table:
-    """A row per run, cheapest first; in place of its loss, where a run diverged. What tells runs apart has a column.
+    """A row per run, cheapest first, with its loss or step of divergence, and a column per field in which runs differ.
 
-    So have epochs, where a text was repeated.
+    Epochs have one where a text was repeated.
     """
     once = each_once(trained)
-    apart = _apart(once)
+    apart = _distinguishing(once)
     columns = ["run", *(_TITLES.get(name, name) for name in apart)]
     repeated = any(record.epochs > 1 for _, record in once)
     columns += [
@@ -62,15 +62,15 @@ def run_notes(trained: list[Trained]) -> list[str]:
     return found[:MOST_NOTES] + more
 
 
-def _apart(trained: list[Trained]) -> dict[str, dict[str, Any]]:
-    """Dotted field -> its value by run id, of the fields of `_TITLES` that differ and of those that names hide."""
+def _distinguishing(trained: list[Trained]) -> dict[str, dict[str, Any]]:
+    """Dotted field -> its value by run id: fields of `_TITLES` that differ, and fields that differ at one name."""
     fields = {config.run_id: _flat(config.model_dump(mode="json", include={"model", "train"})) for config, _ in trained}
     names: dict[str, list[dict[str, Any]]] = {}
     for config, record in trained:
         names.setdefault(config.name or record.run_id, []).append(fields[config.run_id])
     differ = [name for name in _TITLES if _several(list(fields.values()), name)]
-    for alike in names.values():
-        differ += [name for name in dict.fromkeys(key for own in alike for key in own) if _several(alike, name)]
+    for same in names.values():
+        differ += [name for name in dict.fromkeys(key for own in same for key in own) if _several(same, name)]
     return {name: {run: own.get(name) for run, own in fields.items()} for name in dict.fromkeys(differ)}
 
 
@@ -87,7 +87,7 @@ def _flat(value: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """A value as a table shows it: rates with the digits they are set with."""
+    """A value as a table shows it: floats with four digits."""
     if value is None or isinstance(value, bool | int | str):
         return value
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -109,19 +109,19 @@ def runs_section(outcome: StudyOutcome) -> Section:
     return Section(
         "The runs",
         text=text,
-        figures=[Figure(figures.loss_by_size(kept), "Loss falls with size and with tokens.")] if drawn else [],
+        figures=[Figure(figures.loss_by_size(kept), "Loss against size and tokens.")] if drawn else [],
         tables=[runs_table(outcome.trained)],
         warnings=run_notes(outcome.every),
     )
 
 
 def method_section(outcome: StudyOutcome) -> Section:
-    """How the runs were trained: the sweep, the device, the rule for the learning rate."""
+    """The training settings: the sweep, the device, the rule for the learning rate."""
     text = []
     if outcome.sweep is not None:
         sweep = outcome.sweep
         tried = ", ".join(f"{value:g} ({loss:.3f})" for value, loss in sweep.losses.items())
-        edge = " It is the end of what was tried." if sweep.at_edge else ""
+        edge = " This is the edge of the values tried." if sweep.at_edge else ""
         text.append(
             f"A sweep over one small model set `{sweep.field}` to {sweep.chosen:g}{_reach(outcome)}; "
             f"tried: {tried}.{edge}"
@@ -134,12 +134,12 @@ def method_section(outcome: StudyOutcome) -> Section:
     )
     rule = outcome.study.learning_rate
     if rule is not None and rule.rule != "sweep":
-        text.append(f"Every run's learning rate is that of the rule `{rule.rule}`, times {rule.factor:g}.")
+        text.append(f"Every run's learning rate comes from the rule `{rule.rule}`, times {rule.factor:g}.")
     return Section("How", text=text, warnings=[] if outcome.plan is not None else outcome.warnings)
 
 
 def _reach(outcome: StudyOutcome) -> str:
-    """Which runs have the swept value."""
+    """Which runs use the swept value."""
     rule = outcome.study.learning_rate
     if rule is None or rule.carry == "constant":
         times = "" if rule is None or rule.factor == 1 else f", times {rule.factor:g},"

@@ -1,4 +1,4 @@
-"""Training speeds of a study's shapes: from runs that are finished, else from a short probe on this machine."""
+"""Training speeds of a study's shapes: from finished runs, else from a short probe on this machine."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from moelab.runs.folder import find_runs
 from moelab.studies.steps import shape
 
 _MOST_PROBES = 6
-"""Shapes of one kind (dense or MoE) that are probed; between them FLOPs per second are interpolated."""
+"""Number of probed shapes per kind (dense or MoE); FLOPs per second are interpolated between them."""
 
 Points = list[tuple[float, float]]
 """(log FLOPs per token, log FLOPs per second) of the shapes measured."""
@@ -24,14 +24,14 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Measured speeds, FLOPs per second by kind. `missing` says why there is none."""
+    """Measured speeds, FLOPs per second by kind. `missing` is the reason where there is none."""
 
     points: dict[str, Points]
     origin: str
     missing: str | None = None
 
     def seconds(self, config: RunConfig, flops: float) -> float | None:
-        """Seconds for so many training FLOPs of a run, its evaluations included; None where nothing is known."""
+        """Seconds for the given training FLOPs of a run, with its evaluations; None where no speed is known."""
         columns = run_columns(config)
         points = self.points.get(columns["kind"]) or next(iter(self.points.values()), None)
         if not points:
@@ -44,9 +44,9 @@ class Speeds:
 
 
 def measure(
-    configs: list[RunConfig], runs: Path, dataset: Dataset | None, say: Callable[[str], None] | None = None
+    configs: list[RunConfig], runs: Path, dataset: Dataset | None, report: Callable[[str], None] | None = None
 ) -> Speeds:
-    """The speeds of these runs' shapes. `say` hears of every probe."""
+    """The speeds of these runs' shapes. `report` receives a line per probe."""
     shapes = {shape(config): config for config in configs}
     known = _finished(runs, shapes) if runs.is_dir() else {}
     chosen = _spread({key: config for key, config in shapes.items() if key not in known})
@@ -63,8 +63,8 @@ def measure(
                 missing = f"{config.name}: {error}"
                 continue
             _add(points, config, rate)
-            if say is not None:
-                say(f"probe {number}/{len(chosen)}: {config.name}: {rate:,.0f} tokens/s")
+            if report is not None:
+                report(f"probe {number}/{len(chosen)}: {config.name}: {rate:,.0f} tokens/s")
     sources = [f"{len(known)} shapes of finished runs"] if known else []
     probes = sum(len(each) for each in points.values()) - len(known)
     sources += [f"{probes} of {len(shapes)} shapes probed on this machine, one at a time"] if probes else []
@@ -72,7 +72,7 @@ def measure(
 
 
 def _finished(runs: Path, shapes: dict[str, RunConfig]) -> dict[str, float]:
-    """Mean tokens per second of finished runs by shape, of those shapes that are asked for."""
+    """Mean tokens per second of finished runs by shape, for the shapes in `shapes`."""
     found: dict[str, list[float]] = {}
     wanted = {_bare(config): key for key, config in shapes.items()}
     for folder in find_runs(runs):
@@ -84,13 +84,13 @@ def _finished(runs: Path, shapes: dict[str, RunConfig]) -> dict[str, float]:
 
 
 def _bare(config: RunConfig) -> str:
-    """A shape without what is only decided when a run is resolved."""
+    """A shape without the settings that are chosen when a run is resolved."""
     loose = {**config.train.to_dict(), "device": "auto", "precision": "auto", "threads": 0, "dispatch": "auto"}
     return shape(config.replace(train=loose))
 
 
 def _spread(shapes: dict[str, RunConfig]) -> list[RunConfig]:
-    """At most so many of each kind, evenly spread over FLOPs per token, the ends among them."""
+    """At most `_MOST_PROBES` of each kind, evenly spread over FLOPs per token, with the smallest and the largest."""
     chosen: list[RunConfig] = []
     for kind in ("dense", "moe"):
         own = [config for config in shapes.values() if run_columns(config)["kind"] == kind]

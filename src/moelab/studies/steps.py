@@ -1,4 +1,4 @@
-"""The runs of a study, step by step, before anything is trained; where a step waits for another's outcome, a guess."""
+"""The runs of a study, step by step, before training; estimated where a step waits for another's outcome."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,10 @@ from moelab.studies.text import check_names, check_plan, check_text, tokens_ther
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Runs that may be trained side by side, each once: not those of an earlier step. `planned` are all, repeats too.
+    """Runs that may be trained in parallel, without those of an earlier step. `planned` are all, repeats included.
 
-    `note` says what of them is a guess. The runs of the last step, which trains what the laws will recommend, are known
-    by number and FLOPs alone.
+    `note` states what is estimated. Of the last step, which trains the laws' recommendation, only the number of runs
+    and their FLOPs are known.
     """
 
     name: str
@@ -36,16 +36,16 @@ class Step:
 
 
 def own_flops(config: RunConfig) -> float:
-    """A run's training FLOPs; for a branch, without what its trunk has paid for."""
+    """A run's training FLOPs; for a branch, without the steps of its trunk."""
     whole = float(run_columns(config)["train_flops"])
     branched = config.parent.step if config.parent is not None else int(config.labels.get(BRANCH_STEP, 0))
     return whole * (1 - branched / config.train.steps)
 
 
 def study_steps(study: StudyConfig, data: str) -> list[Step]:
-    """All steps that train. What a sweep or a stage would choose is stood in for, as in `preview`.
+    """All steps that train. The choices of a sweep or a stage are replaced as in `preview`.
 
-    Raises InputError for what cannot be used or met, the text in the folder `data` and its length included.
+    Raises InputError for what cannot be used or met, including the text in the folder `data` and its length.
     """
     check_names(study)
     check_text(study, prepare=False)
@@ -67,7 +67,7 @@ def study_steps(study: StudyConfig, data: str) -> list[Step]:
 
 
 def _new(planned: list[RunConfig], seen: set[str]) -> list[RunConfig]:
-    """The runs that are not in `seen`, each once; `seen` learns of them. A branch is known by its trunk and step."""
+    """The runs that are not in `seen`, each once, added to `seen`. A branch is identified by its trunk and step."""
     trunks = {config.labels[TRUNK]: config.identity() for config in planned if TRUNK in config.labels}
     found = []
     for config in planned:
@@ -82,19 +82,19 @@ def _new(planned: list[RunConfig], seen: set[str]) -> list[RunConfig]:
 def _verify(study: StudyConfig, runs: Step) -> Step:
     assert study.plan is not None
     assert study.verify is not None
-    dearest = max(float(run_columns(config)["train_flops"]) for config in runs.planned)
+    largest = max(float(run_columns(config)["train_flops"]) for config in runs.planned)
     number = (4 if study.verify.strict else 2) * len(study.verify.seeds)
-    note = f"{study.plan.flops_times:g} times the dearest run's FLOPs each, at most; which designs, the fit will say"
-    flops = number * study.plan.flops_times * dearest
+    note = f"each at most {study.plan.flops_times:g} times the largest run's FLOPs; the fit decides the designs"
+    flops = number * study.plan.flops_times * largest
     return Step(name="verify", configs=[], planned=[], note=note, unknown_runs=number, unknown_flops=flops)
 
 
 def shape(config: RunConfig) -> str:
-    """What runs of equal speed have in common."""
+    """A key that is equal for runs of equal speed."""
     train = config.train
-    alike: dict[str, Any] = {
+    key: dict[str, Any] = {
         "model": config.model.to_dict(),
         "train": [train.seq_len, train.batch_tokens, train.micro_batch, train.optimizer, train.precision],
         "where": [train.device, train.threads, train.dispatch, train.processes],
     }
-    return str(alike)
+    return str(key)

@@ -1,6 +1,6 @@
-"""The whole loop: text -> runs -> laws -> plan -> the recommendation trained and checked -> a report.
+"""The whole loop: text -> runs -> laws -> plan -> the trained and verified recommendation -> a report.
 
-Every step looks first for what is already there, so a study killed at any moment goes on where it stopped.
+Every step reuses what is already in the folder, so a study killed at any moment continues where it stopped.
 """
 
 import time
@@ -8,13 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from moelab.data.progress import rich_report, silent
+from moelab.data.progress import no_report, rich_report
 from moelab.errors import InputError, MoelabError
 from moelab.executors import session
 from moelab.executors.display import Display
 from moelab.fitting import save_fits
+from moelab.runs import find_runs
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
 from moelab.studies.answer import answer, best_design
@@ -24,10 +23,12 @@ from moelab.studies.findings import find_all
 from moelab.studies.folder import StudyFolder
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page import report_diverged, write_report
-from moelab.studies.stages import AllDiverged, seed_noise
+from moelab.studies.seeds import seed_noise
+from moelab.studies.stages import AllDiverged
 from moelab.studies.text import check_plan, check_study
 from moelab.studies.training import StudyContext
 from moelab.studies.verify import judge, verify
+from moelab.yaml_reader import parse_yaml
 
 READY = (
     "quickstart",
@@ -45,18 +46,42 @@ def load_study(name: str) -> StudyConfig:
     if name in READY and not Path(name).is_file():
         place = f"ready/{name.replace('-', '/', 1)}.yaml"
         text = files("moelab.studies").joinpath(place).read_text(encoding="utf-8")
-        return StudyConfig.parse(yaml.safe_load(text), name)
+        return StudyConfig.parse(parse_yaml(text, name), name)
     if not Path(name).exists():
         raise InputError(f"study: no file and no ready study {name!r}; ready: {', '.join(READY)}")
     return StudyConfig.from_yaml(name)
 
 
 def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: bool = False) -> StudyOutcome:
-    """Run a study in its folder, finish one that was interrupted, or help one that is at work there.
+    """Run a study in its folder, finish one that was interrupted, or join one that is running there.
 
-    `workers` 0 takes the study's own number, or lets its executor choose. Runs that fail are left out and told in the
-    outcome. Raises InputError when the folder holds another study or the executor is not there; MoelabError where so
-    much failed, or diverged, that the study cannot go on (where all diverged, a report says what was tried).
+    Args:
+        study: A StudyConfig, as `moelab.load_study` reads it from a YAML or by the name of a ready study.
+        out: The study's folder: text, runs, fits, plan and report.
+        workers: Runs at a time; 0: the study's own number, or what its executor chooses.
+        quiet: Show no progress on stderr.
+
+    Returns:
+        A StudyOutcome: the runs, findings, fitted laws, the plan, what was verified, the answer in words, and the runs
+        that failed and were left out.
+
+    Raises:
+        InputError: A folder that holds another study, an executor that is not there, text that is too short.
+        MoelabError: So much failed, or diverged, that the study cannot go on (where all diverged, a report names what
+            was tried).
+
+    After the example of `moelab.prepare`:
+
+    >>> import moelab
+    >>> model = {"vocab_size": 300, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
+    >>> train = {"tokens": 2048, "seq_len": 32, "batch_tokens": 256, "eval_tokens": 512}
+    >>> text = {"sources": ["texts"], "vocab_size": 300, "validation_share": 0.2}
+    >>> runs = [{"name": "rates", "set": {"train.learning_rate": [0.003, 0.01]}}]
+    >>> fields = {"name": "tiny", "title": "Two rates", "data": text, "base": {"model": model, "train": train}}
+    >>> study = moelab.StudyConfig(**fields, runs=runs)
+    >>> outcome = moelab.run_study(study, "studies/tiny", workers=1, quiet=True)
+    >>> len(outcome.trained), outcome.failed
+    (2, {})
     """
     folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
     context = StudyContext(
@@ -69,7 +94,9 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
             return _run(context, started, quiet)
         except AllDiverged as error:
             report_diverged(context, str(error), _command(study, folder))
-            raise MoelabError(f"{error}; {folder.report} says where, and what to change") from None
+            raise MoelabError(f"{error}; {folder.report} shows where, and what to change") from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_continues(folder)) from None
         finally:
             display.close()
 
@@ -77,7 +104,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
 def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
     study, folder, display = context.study, context.folder, context.display
     display.stage("Preparing the text")
-    with rich_report() if not quiet else _silent() as report:
+    with rich_report() if not quiet else _no_progress() as report:
         dataset = context.prepare_data(report)
     check_plan(study, preview(study), len(dataset.train) - 1)
     common: dict[str, Any] = {}
@@ -87,7 +114,7 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
         sweep = context.sweep(study.sweep, dataset)
         common = {sweep.field: sweep.chosen}
         tried = ", ".join(f"{value:g}: {loss:.3f}" for value, loss in sweep.losses.items())
-        display.say(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
+        display.line(f"{sweep.field} = {sweep.chosen:g} (loss by value: {tried})")
     stages = []
     for stage in study.stages:
         display.stage(f"Stage {stage.name}: its winner sets {', '.join(stage.carry)}")
@@ -103,7 +130,7 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
     _keep(folder, display, analysis)
     verified, verdict = [], None
     if analysis.plan is not None and analysis.comparison is not None and study.verify is not None:
-        display.stage("Training the recommendation and its rival")
+        display.stage("Training the recommendation and its baseline")
         verified = verify(context, analysis.plan, analysis.comparison, common, dataset)
         verdict = judge(verified, noise)
     outcome = StudyOutcome(
@@ -126,50 +153,49 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
 
 
 def _keep(folder: StudyFolder, display: Display, analysis: Analysis) -> None:
-    """Save and say what was fitted and planned, before anything is trained for it."""
+    """Save and print the fits and the plan, before the recommendation is trained."""
     if analysis.comparison is None:
         return
     save_fits(analysis.comparison.fits, folder.path / "fits.json")
     if analysis.plan is not None:
-        folder.save("plan", _jsonable(analysis.plan.to_dict()))
+        folder.save("plan", analysis.plan.to_dict())
     for name, fitted in analysis.comparison.fits.items():
         held = fitted.holdout
         score = f", held out {held.mean_abs_rel:.1%} on {held.n_runs} runs" if held else ""
-        display.say(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
+        display.line(f"{name}: in-sample {fitted.in_sample['mean_abs_rel']:.1%}{score}")
     for name, reason in analysis.comparison.skipped.items():
-        display.say(f"{name}: left out ({reason})")
+        display.line(f"{name}: left out ({reason})")
     if analysis.plan is not None:
-        display.say(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
+        display.line(f"recommended: {analysis.plan.best.label} on {analysis.plan.best.tokens / 1e6:.2f}M tokens")
 
 
 def _write(outcome: StudyOutcome) -> None:
     folder = outcome.folder
     if outcome.findings:
-        folder.save("findings", _jsonable({each.name: each.data for each in outcome.findings}))
+        folder.save("findings", {each.name: each.data for each in outcome.findings})
     if outcome.plan is not None:
-        folder.save("verify", _jsonable([each.to_dict() for each in outcome.verified]))
+        folder.save("verify", [each.to_dict() for each in outcome.verified])
     save_table(outcome.analysis.table, folder.path / "runs.csv")
     write_report(outcome, _command(outcome.study, folder))
 
 
+def _continues(folder: StudyFolder) -> str:
+    """What the same call continues with after an interruption."""
+    runs = find_runs(folder.runs) if folder.runs.is_dir() else []
+    finished = sum(run.finished for run in runs)
+    return (
+        f"the same command keeps the {finished} finished runs of {folder.path} and continues with the rest, "
+        "each from its newest checkpoint"
+    )
+
+
 def _command(study: StudyConfig, folder: StudyFolder) -> str:
-    """The command that makes the report again."""
+    """The command that writes the report again."""
     again = study.name if study.name in READY else f"{folder.path / 'study.yaml'} --out {folder.path}"
     return f"moelab study {again}"
 
 
-def _jsonable(value: Any) -> Any:
-    """JSON has no NaN: null stands for what is not known."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(inner) for inner in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and value != value else value
-
-
-def _silent() -> Any:
+def _no_progress() -> Any:
     from contextlib import nullcontext
 
-    return nullcontext(silent)
+    return nullcontext(no_report)

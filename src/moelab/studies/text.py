@@ -1,4 +1,4 @@
-"""Whether a study's text can be had, and whether there is enough of it for what its runs are said to see."""
+"""Checks of a study's text: whether it can be read, and whether it has enough tokens for the runs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from moelab.data import Dataset
 from moelab.data.archives import default_cache
 from moelab.data.sources import open_sources
-from moelab.data.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, tokenizer_bytes
+from moelab.data.tokenizer import SMALLEST_VOCABULARY, tokenizer_bytes
 from moelab.errors import InputError
 from moelab.laws import get_law
 from moelab.planning import Space
@@ -20,12 +20,17 @@ from moelab.studies.folder import StudyFolder
 def check_text(study: StudyConfig, *, prepare: bool) -> None:
     """Raises InputError naming the first source or tokenizer that cannot be read, or a vocabulary that is too small.
 
-    Streamed data sets, which need a package of their own, are looked at only where the text is to be prepared here.
+    Streamed data sets need a package of their own; they are checked only where the text is to be prepared here.
     """
     data = study.data
-    names = [name for name in data.sources if prepare or not name.startswith("hf:")]
+    here = [place for place, name in enumerate(data.sources) if prepare or not name.startswith("hf:")]
+    names = [data.sources[place] for place in here]
+    if data.names is not None and len(data.names) == len(data.sources):
+        labels = [data.names[place] for place in here]
+    else:
+        labels = list(data.names or ())
     try:
-        open_sources(names, data.text_field, default_cache())
+        open_sources(names, data.text_field, default_cache(), labels)
         vocabulary = _vocabulary(study)
     except InputError as error:
         raise InputError(f"study {study.name}, data: {error}") from None
@@ -34,7 +39,7 @@ def check_text(study: StudyConfig, *, prepare: bool) -> None:
 
 
 def tokens_there(study: StudyConfig, data: str | Path) -> int | None:
-    """Training tokens that a run can see: of the prepared text, else at most `data.max_tokens`; None: unknown yet."""
+    """Training tokens that a run can see: of the prepared text, else at most `data.max_tokens`; None if unknown."""
     try:
         return len(Dataset.open(data).train) - 1
     except InputError:
@@ -44,8 +49,8 @@ def tokens_there(study: StudyConfig, data: str | Path) -> int | None:
 def check_runs(study: StudyConfig, configs: Iterable[RunConfig], there: int | None) -> None:
     """Raises InputError naming the entry whose model lacks tokens of the vocabulary, or whose runs lack text.
 
-    `there` are the training tokens, None where they are not known. Only runs that compare fresh text with repeated
-    text (`equal_resources`) are refused where theirs would repeat; others may repeat all they like.
+    `there` is the number of training tokens, None if unknown. Only runs that compare fresh text with repeated text
+    (`equal_resources`) are refused where theirs would repeat; others may repeat it.
     """
     configs = sorted(configs, key=lambda config: "times" in config.labels)
     vocabulary = _vocabulary(study)
@@ -57,20 +62,20 @@ def check_runs(study: StudyConfig, configs: Iterable[RunConfig], there: int | No
             )
     for find in (_too_much, _repeats):
         for config in configs:
-            complaint = find(config, there)
-            if complaint is not None:
-                raise InputError(f"study {study.name}, runs {config.labels['group']}: {complaint}")
+            problem = find(config, there)
+            if problem is not None:
+                raise InputError(f"study {study.name}, runs {config.labels['group']}: {problem}")
 
 
 def _vocabulary(study: StudyConfig) -> int:
-    """Tokens of the vocabulary: as asked for, or of the tokenizer given."""
+    """Size of the vocabulary: the study's, or that of its tokenizer."""
     if study.data.tokenizer is None:
         return study.data.vocab_size
-    return len(tokenizer_bytes(load_tokenizer(study.data.tokenizer)))
+    return len(tokenizer_bytes(study.data.load_tokenizer()))
 
 
 def _too_much(config: RunConfig, there: int | None) -> str | None:
-    """Why a run cannot have as many different tokens as it is given."""
+    """The reason why a run cannot have its number of unique tokens; None if it can."""
     unique = config.data.unique_tokens
     if there is None or unique is None or unique <= there:
         return None
@@ -85,14 +90,14 @@ def _too_much(config: RunConfig, there: int | None) -> str | None:
 
 
 def _repeats(config: RunConfig, there: int | None) -> str | None:
-    """Why a run that is meant to see every token once would repeat some."""
+    """The reason why a run that has to see every token once would repeat some; None if it would not."""
     fresh, dense = config.labels.get("reuse") == "fresh", config.labels.get("times")
     limits = [limit for limit in (there, config.data.unique_tokens) if limit is not None]
     tokens = config.train.steps * config.train.batch_tokens
     if not limits or tokens <= min(limits) or not (fresh or dense):
         return None
     what = "reuse: fresh text for" if fresh else f"dense_flops: at {dense}, fresh text for"
-    instead = "less FLOPs, more text (data), or no `fresh` in reuse" if fresh else "less FLOPs or more text (data)"
+    instead = "fewer FLOPs, more text (data), or no `fresh` in reuse" if fresh else "fewer FLOPs or more text (data)"
     return f"{what} {config.name} is {tokens:,} tokens, there are {min(limits):,}; give {instead}"
 
 

@@ -1,4 +1,4 @@
-"""The runs of a study: the data they share, the sweep that sets one field, the designs, in that order."""
+"""Training the runs of a study: the shared data, the sweep that sets one field, the stages, the entries."""
 
 import math
 import statistics
@@ -11,20 +11,21 @@ from moelab.data.progress import Report
 from moelab.errors import MoelabError
 from moelab.executors import ExecutorConfig, run_all
 from moelab.executors.display import Display
-from moelab.experiments import RunSource
+from moelab.experiments import ExperimentDesign
 from moelab.experiments.ladder import BRANCH_OF, BRANCH_STEP, TRUNK
 from moelab.runs import RunConfig
 from moelab.studies.build import build_runs
 from moelab.studies.config import Stage, StudyConfig, Sweep
 from moelab.studies.folder import StudyFolder
-from moelab.studies.stages import AllDiverged, StageOutcome, Trained, choose
+from moelab.studies.seeds import Trained
+from moelab.studies.stages import AllDiverged, StageOutcome, choose
 from moelab.studies.text import check_runs
 from moelab.training import resolve_run
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOutcome:
-    """Mean loss by value, the winner, and whether it stands at the edge of the values tried."""
+    """Mean loss by value, and the chosen value."""
 
     field: str
     losses: dict[float, float]
@@ -32,13 +33,13 @@ class SweepOutcome:
 
     @property
     def at_edge(self) -> bool:
-        """Whether a value outside those tried might be better still."""
+        """Whether the chosen value is at an edge of the values tried, so that one beyond may be better."""
         return self.chosen in (min(self.losses), max(self.losses)) and len(self.losses) > 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyContext:
-    """What every step that trains needs. `seen` gathers all runs that ended, `failed` why others did not."""
+    """What every training step needs. `seen` collects the runs that ended, `failed` the reasons of the others."""
 
     study: StudyConfig
     folder: StudyFolder
@@ -53,18 +54,18 @@ class StudyContext:
         prepared = prepare(self.study.data, self.folder.data, report=report)
         manifest = prepared.dataset.manifest
         tokens = manifest.total("train").tokens
-        self.display.say(
+        self.display.line(
             f"{tokens / 1e6:.1f}M training tokens, vocabulary {manifest.vocab_size}, "
             f"{manifest.bytes_per_token:.2f} bytes per token{' (reused)' if prepared.reused else ''}"
         )
         return prepared.dataset
 
     def resolve(self, config: RunConfig, dataset: Dataset) -> RunConfig:
-        """A run with nothing left to decide, before it is named."""
+        """A run with every automatic setting resolved."""
         return resolve_run(config, dataset, elsewhere=self.executor.kind != "local", root=self.folder.runs)
 
     def train(self, configs: list[RunConfig], dataset: Dataset) -> list[Trained]:
-        """Resolve and train; a run that is already there is only read. Runs that failed are missing in the answer.
+        """Resolve and train; a finished run is only read. The result leaves out runs that failed.
 
         Raises MoelabError where all of them failed.
         """
@@ -107,7 +108,7 @@ class StudyContext:
         return SweepOutcome(field=sweep.field, losses=losses, chosen=min(losses, key=losses.__getitem__))
 
     def designs(self, common: dict[str, Any], dataset: Dataset) -> list[Trained]:
-        """The study's own runs, without the trunks that branches leave. Raises AllDiverged where no run is left."""
+        """The study's own runs, without the trunks of branches. Raises AllDiverged where no run is left."""
         found = self.trained(self.study.runs, common, dataset)
         if all(record.loss is None for _, record in found):
             raise AllDiverged(f"study: every run {'diverged or failed' if self.failed else 'diverged'}")
@@ -120,14 +121,14 @@ class StudyContext:
         return choose(stage, trained)
 
     def _need_all(self, choice: str) -> None:
-        """Raises MoelabError where a run failed: without it the choice, and all that follows, might be another."""
+        """Raises MoelabError where a run failed: the choice could be another with it."""
         if self.failed:
             name, reason = next(iter(self.failed.items()))
             raise MoelabError(f"study: {choice} cannot be chosen, a run failed: {name}: {reason}")
 
-    def trained(self, sources: list[RunSource], common: dict[str, Any], dataset: Dataset) -> list[Trained]:
+    def trained(self, entries: list[ExperimentDesign], common: dict[str, Any], dataset: Dataset) -> list[Trained]:
         """Entries trained: trunks and independent runs first, then the branches, each with its parent filled in."""
-        configs = build_runs(self.study, sources, str(self.folder.data), common)
+        configs = build_runs(self.study, entries, str(self.folder.data), common)
         check_runs(self.study, configs, len(dataset.train) - 1)
         first = [config for config in configs if BRANCH_OF not in config.labels]
         done = self.train(first, dataset)

@@ -1,4 +1,4 @@
-"""The last word of a study: train what the plan recommends and its rival, above every budget that was fitted."""
+"""The last step of a study: train the plan's recommendation and its baseline, above every budget that was fitted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +11,21 @@ from moelab.planning.baselines import strict_pair
 from moelab.runs import RunConfig, RunRecord
 from moelab.studies.build import build_run, with_rates
 from moelab.studies.config import StudyConfig, VerifyStep
-from moelab.studies.stages import SeedNoise
+from moelab.studies.seeds import SeedNoise, mean_designs
 from moelab.studies.training import StudyContext
 
 ROLES = {
     "recommended": "recommended model",
-    "best_dense": "best dense rival",
-    "best_moe": "best MoE rival",
-    "strict_dense": "strict dense rival",
-    "strict_moe": "recommended, on the strict rival's data",
+    "best_dense": "best dense baseline",
+    "best_moe": "best MoE design",
+    "strict_dense": "strict dense baseline",
+    "strict_moe": "recommended model on the strict baseline's data",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """One trained design: what each law predicted for one more run (value, low, high), and what was measured."""
+    """One trained design: each law's prediction for one more run (value, low, high), and the measured record."""
 
     role: str
     label: str
@@ -55,7 +55,7 @@ class Verified:
 class Verdict:
     """MoE against dense as measured: `margin` = dense loss - MoE loss, each a mean over `seeds` runs.
 
-    The evidence decides when the 95 % interval of the margin, from the seed noise by Student's t, leaves out zero.
+    The evidence decides when the 95 % interval of the margin, from the seed noise by Student's t, excludes zero.
     """
 
     moe_loss: float
@@ -72,38 +72,38 @@ class Verdict:
         return self.noise is not None and abs(self.margin) > self.noise.spread(self.seeds, 0.95)
 
 
-def contestants(plan: Plan) -> dict[str, Candidate]:
+def compared_designs(plan: Plan) -> dict[str, Candidate]:
     """Role -> design: the recommendation, and the best design of the other kind."""
     if plan.best.is_moe:
-        rival, role = plan.best_dense, "best_dense"
+        other, role = plan.best_dense, "best_dense"
     else:
-        rival, role = plan.best_moe, "best_moe"
-    return {"recommended": plan.best} | ({role: rival} if rival is not None else {})
+        other, role = plan.best_moe, "best_moe"
+    return {"recommended": plan.best} | ({role: other} if other is not None else {})
 
 
 def verify(
     context: StudyContext, plan: Plan, comparison: Comparison, common: dict[str, Any], dataset: Dataset
 ) -> list[Verified]:
-    """Train the contestants with every seed asked for; set each law's prediction beside the measured loss."""
+    """Train the compared designs with every seed of the study; pair each law's prediction with the measured loss."""
     study, step = context.study, context.study.verify
     if step is None:
         return []
     jobs = [(job, seed) for job in _jobs(step, plan, len(dataset.train) - 1) for seed in step.seeds]
-    configs = [contestant_run(study, job, seed, str(context.folder.data), common) for job, seed in jobs]
+    configs = [design_run(study, job, seed, str(context.folder.data), common) for job, seed in jobs]
     resolved = [context.resolve(config, dataset) for config in configs]
     trained = {config.run_id: (config, record) for config, record in context.train(resolved, dataset)}
     found = []
     for (job, _), wanted in zip(jobs, resolved, strict=True):
         if wanted.run_id in trained:
             config, record = trained[wanted.run_id]
-            said = predictions(comparison, config)
-            found.append(Verified(role=job.role, label=job.label, config=config, record=record, predicted=said))
+            predicted = predictions(comparison, config)
+            found.append(Verified(role=job.role, label=job.label, config=config, record=record, predicted=predicted))
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One design to train: its role in the comparison, its tokens, and how many of them are different."""
+    """One design to train: its role in the comparison, its tokens, and how many of them are unique."""
 
     role: str
     label: str
@@ -113,10 +113,10 @@ class Job:
 
 
 def _jobs(step: VerifyStep, plan: Plan, text_tokens: int) -> list[Job]:
-    """The contestants and, if asked for, the strict pair; where the text is shorter than its tokens, both repeat it."""
+    """The compared designs and, with `strict`, the strict pair, which repeats a text shorter than its tokens."""
     jobs = [
         Job(role=role, label=design.label, model=design.config, tokens=design.tokens)
-        for role, design in contestants(plan).items()
+        for role, design in compared_designs(plan).items()
     ]
     if step.strict and plan.best.is_moe:
         seq_len = int(plan.space.seq_len)
@@ -128,8 +128,8 @@ def _jobs(step: VerifyStep, plan: Plan, text_tokens: int) -> list[Job]:
     return jobs
 
 
-def contestant_run(study: StudyConfig, job: Job, seed: int, data: str, common: dict[str, Any]) -> RunConfig:
-    """The run of a planned design: the study's own settings, nothing tuned again."""
+def design_run(study: StudyConfig, job: Job, seed: int, data: str, common: dict[str, Any]) -> RunConfig:
+    """The run of a planned design, with the study's own settings and no further tuning."""
     fields = {**common, "model": job.model.to_dict(), "train.tokens": job.tokens, "train.seed": seed}
     if job.unique_tokens is not None and job.unique_tokens < job.tokens:
         fields["data.unique_tokens"] = job.unique_tokens
@@ -138,14 +138,14 @@ def contestant_run(study: StudyConfig, job: Job, seed: int, data: str, common: d
 
 
 def predictions(comparison: Comparison, config: RunConfig) -> dict[str, dict[str, float]]:
-    """What every law that covers the design says of a run, with the interval of one more measured run (80 %)."""
+    """The prediction of every law that covers the design, with the interval of one more measured run (80 %)."""
     tokens = config.train.steps * config.train.batch_tokens
     found = {}
     for name, fitted in comparison.fits.items():
         if not fitted.variables_of(config.model, tokens, config.train.seq_len).covered.all():
             continue
-        said = fitted.predict_model(config.model, tokens, config.train.seq_len, noise=True)
-        values = (said.value, said.low, said.high)
+        predicted = fitted.predict_model(config.model, tokens, config.train.seq_len, noise=True)
+        values = (predicted.value, predicted.low, predicted.high)
         value, low, high = (float(each.reshape(-1)[0]) for each in values)
         found[name] = {"value": value, "low": low, "high": high}
     return found
@@ -153,12 +153,9 @@ def predictions(comparison: Comparison, config: RunConfig) -> dict[str, dict[str
 
 def judge(verified: list[Verified], noise: SeedNoise | None) -> Verdict | None:
     """MoE against dense over the seeds trained; None where one of them is missing or diverged."""
-    by_kind: dict[str, list[float]] = {"moe": [], "dense": []}
-    for each in verified:
-        if each.record.loss is not None and not each.role.startswith("strict"):
-            by_kind[each.kind].append(each.record.loss)
-    if not by_kind["moe"] or not by_kind["dense"]:
+    runs = [(each.config, each.record) for each in verified if not each.role.startswith("strict")]
+    by_kind = {design.record.kind: design for design in mean_designs(runs)}
+    moe, dense = by_kind.get("moe"), by_kind.get("dense")
+    if moe is None or dense is None:
         return None
-    moe, dense = (sum(by_kind[kind]) / len(by_kind[kind]) for kind in ("moe", "dense"))
-    seeds = min(len(losses) for losses in by_kind.values())
-    return Verdict(moe_loss=moe, dense_loss=dense, noise=noise, seeds=seeds)
+    return Verdict(moe_loss=moe.loss, dense_loss=dense.loss, noise=noise, seeds=min(moe.seeds, dense.seeds))

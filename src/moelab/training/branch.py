@@ -26,6 +26,7 @@ _FREE = (
     "eval_tokens",
     "keep_checkpoints",
     "keep_steps",
+    "verify_data",
 )
 """Training fields in which a branch may differ from its parent: what they decide before the branch is compared."""
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from moelab.printable import printable
 from moelab.runs import RunConfig
 from moelab.training.trainer import Watcher
 
@@ -28,12 +29,12 @@ class _Bar:
     """A progress bar that appears with the first numbers, so that a run refused at once draws none."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.name, self.steps = config.name or config.run_id, config.train.steps
+        self.name, self.steps = printable(config.name or config.run_id), config.train.steps
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(),
         )
         self.progress = Progress(*columns, console=Console(stderr=True))

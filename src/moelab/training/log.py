@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from moelab.config import dump_yaml
 from moelab.errors import InputError
 from moelab.evaluation import Evaluation
+from moelab.printable import fenced, printable
 from moelab.runs import RunConfig, RunFolder
 
 Tracker = Literal["tensorboard", "wandb"]
@@ -37,7 +38,7 @@ class _TensorBoard:
         writer = _package("torch.utils.tensorboard", "tensorboard").SummaryWriter
         # Entries of a step beyond the checkpoint, written before a kill, are purged.
         self.writer = writer(str(folder.path / FOLDER), purge_step=resumed_at + 1)
-        self.writer.add_text("config", "```\n" + dump_yaml(config.to_dict()) + "```")
+        self.writer.add_text("config", fenced(dump_yaml(config.to_dict())))
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
@@ -53,7 +54,7 @@ class _WandB:
         self.run = wandb.init(
             project="moelab",
             id=config.run_id,
-            name=config.name or config.run_id,
+            name=printable(config.name or config.run_id),
             dir=str(folder.path),
             config=config.to_dict(),
             resume="allow",

@@ -35,8 +35,11 @@ class Optimizer:
             fused=True,
         )
 
-    def step(self, learning_rate: float) -> float:
-        """Clip the gradients' global norm, take one step, clear the gradients; returns the norm before clipping."""
+    def step(self, learning_rate: float) -> Tensor:
+        """Clip the gradients' global norm, take one step, clear the gradients; returns the norm before clipping.
+
+        It stays where the gradients are: the host does not wait for it.
+        """
         parameters = list(self.named.values())
         limit = self.config.grad_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
@@ -47,7 +50,7 @@ class Optimizer:
             self.muon.step(learning_rate)
         for parameter in parameters:
             parameter.grad = None
-        return float(norm)
+        return norm
 
     def take_expert_steps(self) -> tuple[int, int]:
         """Muon's steps on single experts since the last call, and how many of these had no token in the batch."""

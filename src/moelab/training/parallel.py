@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moelab.errors import InputError, MoelabError
 from moelab.model import LanguageModel, LossOutput
+from moelab.signals import interrupts_held
 
 _TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others, evaluations of the first one included."""
@@ -109,7 +110,7 @@ def wrap(model: LanguageModel, everyone: World) -> nn.Module:
     module = LossModule(model)
     if everyone.size == 1:
         return module
-    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option for that.
+    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option that says so.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {option: False}
@@ -131,17 +132,18 @@ def launch(processes: int, device: str, work: Callable[..., None], arguments: tu
     context = get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()
-        started, receivers = [], []
-        for rank in range(processes):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_join_and_work, args=(sender, os.getpid(), rank, processes, device, rendezvous, work, arguments)
-            )
-            process.start()
-            sender.close()
-            started.append(process)
-            receivers.append(receiver)
+        started: list[Any] = []
+        receivers: list[Connection] = []
         try:
+            with interrupts_held():  # all of them are known before an interrupt is answered
+                for rank in range(processes):
+                    receiver, sender = context.Pipe(duplex=False)
+                    joined = (sender, os.getpid(), rank, processes, device, rendezvous, work, arguments)
+                    process = context.Process(target=_join_and_work, args=joined)
+                    process.start()
+                    sender.close()
+                    started.append(process)
+                    receivers.append(receiver)
             while any(process.is_alive() for process in started):
                 if any(process.exitcode for process in started):
                     break
@@ -155,7 +157,7 @@ def launch(processes: int, device: str, work: Callable[..., None], arguments: tu
 
 
 def _raise_failure(receivers: list[Connection], codes: list[int | None]) -> None:
-    """The failure that a process reported, or that one died without a report."""
+    """The failure that a process reported, or that one died without a word."""
     reported = []
     for receiver in receivers:
         try:

@@ -1,6 +1,7 @@
 """The record of a run that has just ended."""
 
 import platform
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ def make_record(
     progress: Progress,
     evaluation: Evaluation | None,
     seconds: float,
+    *,
     model: LanguageModel,
     weights_sha256: str,
+    notes: Sequence[str] = (),
 ) -> RunRecord:
-    """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time."""
+    """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time, `notes` are the
+    data's."""
     train = config.train
     start = config.parent.step if config.parent else 0
     return RunRecord(
@@ -50,7 +54,7 @@ def make_record(
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
-        notes=[*progress.notes, *_notes(train), *health_notes(config, progress, model)],
+        notes=[*progress.notes, *_notes(train), *notes, *health_notes(config, progress, model)],
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,

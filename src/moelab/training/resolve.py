@@ -1,6 +1,5 @@
 """Decide once, before a run is named, what its config left open: device, precision, threads, dispatch, kernels."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from moelab.data import Dataset
 from moelab.errors import InputError
+from moelab.machine import usable_cores
 from moelab.model import DISPATCHES, native, resolve_dispatch
 from moelab.model.group_routing import GROUP_ROUTERS
 from moelab.runs import RunConfig, RunFolder, TrainConfig
@@ -45,7 +45,8 @@ def resolve_run(
     _check_groups(config)
     device = train.device if elsewhere and train.device != AUTO else _device(train.device)
     precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
-    threads = train.threads or (_cores(train.processes) if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1)
+    most = max(1, usable_cores() // train.processes) if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1
+    threads = train.threads or most
     kernels = _kernels(train.kernels, device, precision, elsewhere)
     dispatch = _dispatch(config, device, precision, kernels)
     if train.compile == "blocks" and config.model.moe and (dispatch, precision) != ("grouped", "bf16"):
@@ -133,12 +134,6 @@ def _precision(d_model: int, device: str) -> str:
         return "bf16"
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if has_bf16 and d_model >= _WIDE_ENOUGH_FOR_BF16 else "fp32"
-
-
-def _cores(processes: int) -> int:
-    """This machine's cores for each of the processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes)
 
 
 def _check_groups(config: RunConfig) -> None:

@@ -40,7 +40,7 @@ def train_run(
     is recorded as `diverged` with no loss. A run of several `processes` is trained by those that torchrun started,
     else they are started here. `log` also writes the numbers for TensorBoard or W&B, in the run's folder. Raises
     InputError for a config that cannot be trained, Busy while another process trains the run: it holds a lease on it,
-    on `terms`.
+    on `terms`. Before the first step the data's files are hashed, where they changed since that was last done.
     """
     if config.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
@@ -54,6 +54,8 @@ def train_run(
     with holds, freed_memory_kept(), computed_by(config.train):
         if everyone.agree(folder.finished, config.train.device):
             return folder.load_record()
+        if everyone.main:
+            dataset.verify(always=config.train.verify_data == "always")
         reset_peak_memory()
         trainer = Trainer(config, folder, dataset, watch if everyone.main else None)
         trainer.restore()
@@ -62,7 +64,16 @@ def train_run(
         if everyone.main:
             folder.check()
             digest = save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-            folder.save_record(make_record(config, trainer.progress, evaluation, seconds, trainer.model, digest))
+            record = make_record(
+                config,
+                trainer.progress,
+                evaluation,
+                seconds,
+                model=trainer.model,
+                weights_sha256=digest,
+                notes=dataset.notes(),
+            )
+            folder.save_record(record)
             drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)
         everyone.agree(True, config.train.device)
     return folder.load_record()

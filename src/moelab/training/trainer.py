@@ -5,24 +5,26 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moelab.data import Dataset, TrainBatches
 from moelab.errors import MoelabError
 from moelab.evaluation import Evaluation, evaluate, validation_batches
 from moelab.model import LanguageModel, build_model, to_token_choice
+from moelab.printable import warn
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, Progress, load_newest, save_checkpoint
 from moelab.training.kernels import check_kernels, kernels_of
+from moelab.training.late import LateLosses
 from moelab.training.log import Log, evaluation_numbers, logs_step
 from moelab.training.optimizer import Optimizer
 from moelab.training.parallel import hold_back, world, wrap
@@ -70,7 +72,8 @@ class Trainer:
         self.progress = Progress(run_id=config.run_id, kernels=kernels_of(train))
         self.choices: list[Tensor] = []
         self.log: Log | None = None
-        self.grad_norm = 0.0
+        self.losses, self.norms = LateLosses(self.world.size), LateLosses(self.world.size)
+        self.grad_norm = torch.zeros(())
 
     def restore(self) -> None:
         """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's.
@@ -80,7 +83,7 @@ class Trainer:
         """
         found, notes = load_newest(self.folder.path / CHECKPOINTS, self.config.run_id)
         for note in notes if self.world.main else []:
-            print(f"warning: run {self.config.run_id}: {note}", file=sys.stderr)
+            warn(f"run {self.config.run_id}: {note}")
         if found is None and self.config.parent is not None:
             found = load_parent(self.config, self.folder.path.parent, self.dataset)
         if found is not None:
@@ -136,8 +139,8 @@ class Trainer:
         if state:
             self.optimizer.load_state(state)
 
-    def step(self) -> float:
-        """One optimiser step; returns the mean cross-entropy of its batch, nats per token."""
+    def step(self) -> Tensor:
+        """One optimiser step; returns the mean cross-entropy of its batch, nats per token, where the model lies."""
         train = self.config.train
         if self.progress.step == train.switch_step:
             self._turn()
@@ -161,15 +164,22 @@ class Trainer:
         sum_loads(self.model, self.world)
         self.model.update_routers()
         self.progress.step += 1
-        return float(self.world.sum(loss)) / self.world.size
+        return self.world.sum(loss) / self.world.size
 
     def _pieces(self) -> list[tuple[Tensor, Tensor]]:
         """This process's share of the step's batch, cut into forward passes: inputs and targets."""
         train = self.config.train
         share = self.world.share(train.batch_size)
-        both = [torch.from_numpy(part[share]).to(train.device) for part in self.batches.batch(self.progress.step)]
+        both = [self._to_device(part[share]) for part in self.batches.batch(self.progress.step)]
         size = train.micro_batch or train.local_batch_size
         return list(zip(*(part.split(size) for part in both), strict=True))
+
+    def _to_device(self, tokens: NDArray[np.int64]) -> Tensor:
+        """The tokens where the model lies; a CUDA device fetches them while the host goes on."""
+        tensor = torch.from_numpy(tokens)
+        if self.config.train.device != "cuda":
+            return tensor.to(self.config.train.device)
+        return tensor.pin_memory().to("cuda", non_blocking=True)
 
     def _precision(self) -> torch.autocast:
         train = self.config.train
@@ -198,17 +208,19 @@ class Trainer:
         marks = evaluation_steps(train.steps, train.evaluations)
         while progress.step < train.steps:
             self.folder.check()
-            whole = self._advance()
-            self._log_step(time.monotonic() - started)
-            if not whole:
+            self.losses.put(progress.step + 1, self.step())
+            self.norms.put(progress.step, self.grad_norm)
+            due = time.monotonic() - saved > checkpoint_seconds and progress.step < train.steps
+            writes = due or progress.step in marks or progress.step in train.keep_steps
+            if not self._note_losses(writes or self._logs() or progress.step == train.steps):
                 self._count_expert_steps()
                 return None, time.monotonic() - started
+            self._log_step(time.monotonic() - started)
             if not self.world.main:
                 continue
             if progress.step in marks:
                 self.evaluate()
             now = time.monotonic()
-            due = now - saved > checkpoint_seconds and progress.step < train.steps
             if due or progress.step in train.keep_steps:
                 self.save(now - started)
                 saved = time.monotonic()
@@ -219,17 +231,24 @@ class Trainer:
         last = Evaluation(**progress.evaluation) if progress.evaluation else None
         return last, time.monotonic() - started
 
-    def _advance(self) -> bool:
-        """One step, its loss noted; False where that is not finite."""
-        progress, loss = self.progress, self.step()
-        if is_spike(loss, progress.recent_losses):
-            progress.spikes.append(progress.step)
-        progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
-        norm = self.grad_norm if self.grad_norm < _LARGEST else _LARGEST
-        progress.recent_norms = [*progress.recent_norms[1 - _RECENT :], norm]
-        if len(progress.first_norms) < _RECENT:
-            progress.first_norms.append(norm)
-        return math.isfinite(loss)
+    def _note_losses(self, all_of_them: bool) -> bool:
+        """Take note of the losses and gradient norms that are there, or of all; False where a loss is not finite: the
+        run ends with it."""
+        progress = self.progress
+        for (step, loss), (_, norm) in zip(self.losses.take(all_of_them), self.norms.take(all_of_them), strict=True):
+            if is_spike(loss, progress.recent_losses):
+                progress.spikes.append(step)
+            progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
+            progress.recent_norms = [*progress.recent_norms[1 - _RECENT :], norm if norm < _LARGEST else _LARGEST]
+            if len(progress.first_norms) < _RECENT:
+                progress.first_norms.append(progress.recent_norms[-1])
+            if not math.isfinite(loss):
+                progress.step = step
+                return False
+        return True
+
+    def _logs(self) -> bool:
+        return self.log is not None and logs_step(self.progress.step, self.config.train.steps)
 
     def _count_expert_steps(self) -> None:
         """Move what the optimiser has counted since the last time into the progress."""
@@ -239,11 +258,11 @@ class Trainer:
 
     def _log_step(self, seconds: float) -> None:
         train, done = self.config.train, self.progress.step
-        if self.log is not None and logs_step(done, train.steps):
+        if self.log is not None and self._logs():
             numbers = {
                 "train/loss": self.progress.recent_losses[-1],
                 "train/learning_rate": learning_rate_at(done - 1, train),
-                "train/grad_norm": self.grad_norm,
+                "train/grad_norm": float(self.grad_norm),
                 "train/tokens_per_second": self._rate(seconds),
             }
             self.log.write(done, numbers)
@@ -266,7 +285,7 @@ class Trainer:
         numbers = {
             "step": float(done),
             "steps": float(train.steps),
-            "loss": float(np.mean(self.progress.recent_losses)),
+            "loss": float(np.mean(self.progress.recent_losses or [math.nan])),
             "tokens_per_second": self._rate(seconds),
         }
         self.folder.save_progress(**numbers)

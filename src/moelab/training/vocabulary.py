@@ -7,7 +7,7 @@ from torch import Tensor
 
 from moelab.data import Dataset
 from moelab.data.tokenizer import word_parts
-from moelab.files import read_json
+from moelab.files import expect_content, read_json
 from moelab.model import LanguageModel
 from moelab.model.routing_vocabulary import fill_routing_tables
 
@@ -24,7 +24,8 @@ def count_vocabulary(model: LanguageModel, dataset: Dataset, unique_tokens: int 
     size = min(unique_tokens or len(dataset.train), len(dataset.train), COUNTED)
     parts = None
     if model.routes_by_words:
-        found = word_parts(read_json(dataset.tokenizer_path, "data"), model.config.vocab_size)
+        with expect_content(f"data: {dataset.tokenizer_path} is not the tokenizer of this data"):
+            found = word_parts(read_json(dataset.tokenizer_path, "data"), model.config.vocab_size)
         parts = torch.from_numpy(found)
     fill_routing_tables(model, _chunks(dataset, size), parts)
 

@@ -1,12 +1,21 @@
-"""The library's grouped matrix product: one kernel for all experts, token counts stay on the device."""
+"""The library's grouped matrix product: one kernel for all experts, token counts stay on the device.
+
+One autograd function for the whole layer keeps the tokens and the experts' hidden rows: T D + 2 T K F numbers, which
+do not grow with granularity (K F is constant). Sorted copies of the tokens and what follows the activation are made
+again in the backward pass (as in SonicMoE, arXiv 2512.14080).
+"""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
-from moelab.model.dispatch.permutation import sort_by_expert
-from moelab.model.feed_forward import activate
+from moelab.model import kernels
+from moelab.model.dispatch.permutation import combine_rows, places, sort_by_expert, spread_rows
+from moelab.model.feed_forward import activate, activation_backward
+from moelab.model.kernels import ops
 
 _ALIGNMENT = 16
 """Bytes that every row stride must be a multiple of."""
@@ -25,7 +34,57 @@ def dispatch_grouped(
     """sum_k gate_k expert_k(x), (T, D). The last offset is always R, so no row is left uninitialised."""
     order, token, counts = sort_by_expert(chosen_TK, first.shape[0])
     offsets = counts.cumsum(0).to(torch.int32)
-    h = activate(F.grouped_mm(x_TD.index_select(0, token), first.mT, offs=offsets), activation)
-    h = h * gates_TK.flatten()[order, None].to(h.dtype)
-    y = F.grouped_mm(h, down.mT, offs=offsets)
-    return torch.zeros_like(x_TD).index_add(0, token, y)
+    place_TK = places(order, chosen_TK.shape[1])
+    y: Tensor = _GroupedExperts.apply(x_TD, first, down, gates_TK, token, place_TK, offsets, activation)
+    return y
+
+
+class _GroupedExperts(torch.autograd.Function):
+    """Gates multiply the hidden rows, which are narrower than the output; their gradient needs no output row."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TD: Tensor,
+        first: Tensor,
+        down: Tensor,
+        gates_TK: Tensor,
+        token: Tensor,
+        place_TK: Tensor,
+        offsets: Tensor,
+        activation: str,
+    ) -> Tensor:
+        gates_R = torch.empty_like(gates_TK.flatten()).scatter_(0, place_TK.flatten(), gates_TK.flatten())
+        h = F.grouped_mm(spread_rows(x_TD, token, place_TK), first.mT, offs=offsets)
+        y_RD = F.grouped_mm(_gated(h, gates_R, activation), down.mT, offs=offsets)
+        ctx.save_for_backward(x_TD, first, down, h, gates_R, token, place_TK, offsets)
+        ctx.activation = activation
+        return combine_rows(y_RD, place_TK)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_TD, first, down, h, gates_R, token, place_TK, offsets = ctx.saved_tensors
+        dy_RD = spread_rows(grads[0], token, place_TK)
+        d_gated = F.grouped_mm(dy_RD, down, offs=offsets)
+        d_h, gated, d_gates_R = _gated_backward(d_gated, h, gates_R, ctx.activation)
+        d_down = F.grouped_mm(dy_RD.mT, gated, offs=offsets)
+        d_first = F.grouped_mm(d_h.mT, spread_rows(x_TD, token, place_TK), offs=offsets)
+        d_x = combine_rows(F.grouped_mm(d_h, first, offs=offsets), place_TK)
+        d_gates = d_gates_R.index_select(0, place_TK.flatten()).view_as(place_TK)
+        return d_x, d_first, d_down, d_gates, None, None, None, None
+
+
+def _gated(h: Tensor, gates_R: Tensor, activation: str) -> Tensor:
+    """activation(h) x gate, (R, F)."""
+    if activation == "swiglu" and kernels.usable(h):
+        return ops.gate_rows(h, gates_R)
+    return activate(h, activation) * gates_R[:, None].to(h.dtype)
+
+
+def _gated_backward(d_gated: Tensor, h: Tensor, gates_R: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor]:
+    """d_h (R, 2F or F), the gated activations once more (R, F), and d_gates (R,)."""
+    if activation == "swiglu" and kernels.usable(h):
+        return ops.gate_rows_backward(d_gated, h, gates_R)
+    act, gate = activate(h, activation), gates_R[:, None].to(h.dtype)
+    d_gates = (d_gated.to(gates_R.dtype) * act.to(gates_R.dtype)).sum(1)
+    return activation_backward(d_gated * gate, h, activation), act * gate, d_gates

@@ -1,4 +1,4 @@
-"""What each design of a study found: an analysis by its name, each in words, figures, tables and plain data."""
+"""The findings of a study: one analysis per experiment design, with sentences, figures, tables and plain data."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from moelab.studies.findings.isoflop import isoflop_finding
 from moelab.studies.findings.mixtures import mixture_of_tokens_finding
 from moelab.studies.findings.overtraining import overtraining_finding
 from moelab.studies.findings.rates import ladder_finding, learning_rate_finding
-from moelab.studies.stages import SeedNoise, Trained
+from moelab.studies.seeds import SeedNoise, Trained
 
 ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
     "isoflop": isoflop_finding,
@@ -22,17 +22,17 @@ ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
     "learning_rate": learning_rate_finding,
     "mixture_of_tokens": mixture_of_tokens_finding,
 }
-"""Grids and repeats have no question of their own: laws and noise read them."""
+"""The analysis of each experiment design. Grids and repeats have none: the laws and the noise read their runs."""
 
 
 def find_all(study: StudyConfig, trained: list[Trained], noise: SeedNoise | None) -> list[Finding]:
-    """The finding of every entry whose design has an analysis and a run that did not diverge; stages after the runs."""
+    """The finding of every entry with an analysis and a run that did not diverge; stages after the runs."""
     found = []
-    for source in [*study.runs, *(source for stage in study.stages for source in stage.runs)]:
-        analysis = ANALYSES.get(source.design)
+    for entry in [*study.runs, *(entry for stage in study.stages for entry in stage.runs)]:
+        analysis = ANALYSES.get(entry.design)
         if analysis is None:
             continue
-        seen = evidence(study, source, trained, noise)
+        seen = evidence(study, entry, trained, noise)
         if seen.designs:
             found.append(analysis(seen))
     return found

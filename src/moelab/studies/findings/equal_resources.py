@@ -1,11 +1,12 @@
-"""Mixture-of-Experts against dense at equal resources (arXiv 2506.12119): the best activation rate, and who wins."""
+"""Mixture-of-Experts against dense at equal resources (arXiv 2506.12119): the best activation rate, and the margin."""
 
 from typing import Any
 
 from moelab.fitting import Slice
 from moelab.report import Fact, Figure, Section, Table
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
-from moelab.studies.findings.slices import Curves, said
+from moelab.studies.findings.base import Evidence, Finding, diverged_warning, power
+from moelab.studies.findings.slices import Curves, format_optimum
+from moelab.studies.seeds import Design
 
 _NAMES = {"fresh": "MoE, fresh text", "strict": "MoE, strict reuse", "loose": "MoE, loose reuse"}
 
@@ -41,13 +42,14 @@ def equal_resources_finding(found: Evidence) -> Finding:
                 r: each.optimum if isinstance(each, Slice) else {"why_none": each} for r, each in fitted.items()
             },
         }
-    rivals = any(d.label("role") == "dense" for d in found.designs)
+    has_dense = any(d.label("role") == "dense" for d in found.designs)
     section = Section(
-        "Equal parameters, compute and data" if rivals else "Activation rate at equal parameters and compute",
+        "Equal parameters, compute and data" if has_dense else "Activation rate at equal parameters and compute",
         text=[
-            "All models have the same total parameters and the same training cost (one dense model twice as much). A "
-            "MoE is cheaper per token and so processes more of them: fresh text, or with strict reuse only the tokens "
-            "that the dense model sees, with loose reuse half of its own, twice; each epoch in a new order."
+            "All models have the same total parameters and the same training compute (one dense model has twice as "
+            "much). A MoE costs less compute per token and so processes more tokens. They are fresh text; with strict "
+            "reuse only the tokens that the dense model sees; with loose reuse half of its own, twice. Each epoch has "
+            "a new order."
         ],
         figures=figures,
         tables=[
@@ -57,7 +59,7 @@ def equal_resources_finding(found: Evidence) -> Finding:
         ],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
 
 
 def _rate(design: Design) -> float:
@@ -78,7 +80,9 @@ def _best_rate(
         best, slice_ = min(group, key=lambda d: d.loss), fitted[reuse]
         name = _NAMES[reuse].split(", ")[1]
         if isinstance(slice_, Slice):
-            text = f"With {budget} and {name} the loss is lowest at an activation rate of {said(slice_.optimum)}"
+            text = (
+                f"With {budget} and {name} the loss is lowest at an activation rate of {format_optimum(slice_.optimum)}"
+            )
         else:
             text = f"With {budget} and {name} the best rate tried is {_rate(best):.2g}"
             text += f", but no optimum can be fitted: {slice_}"
@@ -93,8 +97,8 @@ def _verdicts(found: Evidence, budget: str, moes: dict[str, list[Design]], dense
         best = min(group, key=lambda d: d.loss)
         who = f"the MoE (rate {_rate(best):.2g}, {_NAMES[reuse].split(', ')[1]})"
         parts = []
-        for times, rival in dense.items():
-            ahead, behind = (best, rival) if best.loss < rival.loss else (rival, best)
+        for times, baseline in dense.items():
+            ahead, behind = (best, baseline) if best.loss < baseline.loss else (baseline, best)
             verb = "beats" if ahead is best else "loses to"
             parts.append(f"{verb} dense trained with {_cost(times)} by {found.judged(ahead, behind)}")
         if parts:

@@ -1,4 +1,4 @@
-"""Granularity (arXiv 2402.07871) and expansion (2202.01169): the loss along the sweep, and against the dense twin."""
+"""Granularity (arXiv 2402.07871) and expansion (2202.01169): the loss along the sweep and of the dense baseline."""
 
 import math
 from typing import Any
@@ -7,12 +7,13 @@ import numpy as np
 
 from moelab.fitting import Slice
 from moelab.report import Fact, Figure, Section, Table
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
-from moelab.studies.findings.slices import Curves, said
+from moelab.studies.findings.base import Evidence, Finding, diverged_warning, power
+from moelab.studies.findings.slices import Curves, format_optimum
+from moelab.studies.seeds import Design
 
 
 def granularity_finding(found: Evidence) -> Finding:
-    """The best G at each budget, what G = 1 loses, and the dense twin."""
+    """The best G at each budget, the loss of G = 1 against it, and the dense baseline."""
     curves, sentences, facts, rows, data = Curves(), [], [], [], {}
     optima: dict[str, float] = {}
     for (size, budget), designs in found.by(lambda d: (d.label("size"), d.label("budget"))).items():
@@ -38,23 +39,23 @@ def granularity_finding(found: Evidence) -> Finding:
     section = Section(
         "Granularity",
         text=[
-            "Experts are cut finer at fixed active parameters: a token uses G experts of width d_ff / G. A parabola in "
-            "ln G through the runs of one budget; the interval is that of its lowest point."
+            "Active parameters are fixed: a token uses G experts of width d_ff / G. A parabola in ln G is fitted to "
+            "the runs of one budget; the interval is that of its lowest point."
         ],
         figures=[
             Figure(
                 curves.figure("granularity G"),
-                "Loss against granularity, a curve per budget; level lines: the dense twins.",
+                "Loss against granularity, a curve per budget; level lines: the dense baselines.",
             )
         ],
         tables=[Table(_COLUMNS, rows)],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
 
 
 def expansion_finding(found: Evidence) -> Finding:
-    """What each doubling of the experts gains at each size, and whether the gain shrinks as models grow."""
+    """The gain of each doubling of the experts at each size, and whether the gain shrinks as models grow."""
     curves, sentences, rows, data = Curves(), [], [], {}
     slopes: list[tuple[float, float]] = []
     for (size, budget), designs in found.by(lambda d: (d.label("size"), d.label("budget"))).items():
@@ -76,18 +77,18 @@ def expansion_finding(found: Evidence) -> Finding:
         if dense is not None and best is not dense:
             text += f"; {best.label('value')} times the experts beat dense by {found.judged(best, dense)}"
         elif dense is not None:
-            text += "; no number of experts beats the dense twin"
+            text += "; no number of experts beats the dense baseline"
         sentences.append(text + ".")
     if len(slopes) > 1:
         sentences.append(_trend(slopes))
     section = Section(
         "Expansion",
-        text=["The experts of a layer are multiplied while a token's share stays the same; X = 1 is the dense twin."],
+        text=["A layer has X times the experts while each token uses the same number; X = 1 is the dense baseline."],
         figures=[Figure(curves.figure("expansion X"), "Loss against expansion, a line per size and budget.")],
         tables=[Table(["", "X", *_COLUMNS[2:]], rows)],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, data=data)
 
 
 _COLUMNS = ["", "G", "experts", "width", "parameters", "active", "tokens", "FLOPs", "loss", "seeds"]
@@ -116,7 +117,7 @@ def _best_g(found: Evidence, name: str, fitted: Slice | str, best: Design, moes:
             f"With {name} the best granularity tried is {best.label('value')}, but no optimum can be fitted: {fitted}"
         )
     else:
-        text = f"With {name} the loss is lowest at a granularity of {said(fitted.optimum)}"
+        text = f"With {name} the loss is lowest at a granularity of {format_optimum(fitted.optimum)}"
         text += f"; the best run has G = {best.label('value')}"
     if coarse is not best:
         text += f", and coarse experts (G = {coarse.label('value')}) lose {found.judged(best, coarse)}"
@@ -125,8 +126,8 @@ def _best_g(found: Evidence, name: str, fitted: Slice | str, best: Design, moes:
 
 def _against_dense(found: Evidence, best: Design, dense: Design, name: str) -> str:
     ahead, behind = (best, dense) if best.loss < dense.loss else (dense, best)
-    who = "MoE" if ahead is best else "dense"
-    return f"Of the best MoE and its dense twin of {name}, {who} is ahead by {found.judged(ahead, behind)}."
+    verb = "beats" if ahead is best else "loses to"
+    return f"At {name} the best MoE {verb} its dense baseline by {found.judged(ahead, behind)}."
 
 
 def _trend(slopes: list[tuple[float, float]]) -> str:

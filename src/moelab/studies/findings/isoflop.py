@@ -8,8 +8,9 @@ from moelab.errors import InputError
 from moelab.fitting import Slice, Surface, isoflop_surface
 from moelab.quantities import format_number
 from moelab.report import Fact, Figure, Section, Table
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning
-from moelab.studies.findings.slices import Curves, said
+from moelab.studies.findings.base import Evidence, Finding, diverged_warning
+from moelab.studies.findings.slices import Curves, format_optimum
+from moelab.studies.seeds import Design
 
 
 def isoflop_finding(found: Evidence) -> Finding:
@@ -31,7 +32,7 @@ def isoflop_finding(found: Evidence) -> Finding:
         surface = _surface(designs)
         if not isinstance(surface, str):
             figures.append(Figure(surface.plot(), f"{budget}: the surface fitted to these runs, and its lowest point."))
-        sentences += _said(found, budget, designs, slices, surface)
+        sentences += _sentences(found, budget, designs, slices, surface)
         facts.append(_fact(budget, designs))
         data[budget] = {
             "slices": {_named(s): _plain(fitted) for s, fitted in slices.items()},
@@ -42,15 +43,15 @@ def isoflop_finding(found: Evidence) -> Finding:
     section = Section(
         "Size and sparsity at equal compute",
         text=[
-            "All runs of a budget cost the same; what a model saves by being smaller or sparser it spends on tokens. A "
-            "parabola in the logarithm of the size for each sparsity S = 1 - K/E, and a polynomial surface over both "
-            "with its degrees by cross-validation."
+            "All runs of a budget have the same training FLOPs: a smaller or sparser model sees more tokens. A "
+            "parabola in the logarithm of the size is fitted for each sparsity S = 1 - K/E, and a polynomial surface "
+            "over both, with its degrees chosen by cross-validation."
         ],
         figures=figures,
         tables=[Table(["budget", "S", "sizes", "best size", "active there", "loss there", "best run"], rows)],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, facts=facts[-1:], data=data)
 
 
 def _sorted(designs: list[Design]) -> dict[float, list[Design]]:
@@ -85,7 +86,7 @@ def _plain_surface(surface: Surface | str) -> dict[str, Any]:
     }
 
 
-def _said(
+def _sentences(
     found: Evidence, budget: str, designs: list[Design], slices: dict[float, Slice | str], surface: Surface | str
 ) -> list[str]:
     best = min(designs, key=lambda d: d.loss)
@@ -95,15 +96,16 @@ def _said(
     )
     text += f"parameters ({format_number(best.record.params_active)} active) at a loss of {best.loss:.3f}"
     if dense and best.record.sparsity > 0:
-        rival = min(dense, key=lambda d: d.loss)
-        text += f"; the best dense run is behind by {found.judged(best, rival)}"
+        baseline = min(dense, key=lambda d: d.loss)
+        text += f"; the best dense run is behind by {found.judged(best, baseline)}"
     sentences = [text + "."]
     fitted = {s: each for s, each in slices.items() if isinstance(each, Slice)}
     if len(fitted) > 1:
         sentences.insert(0, _trend(budget, designs, fitted))
     if not isinstance(surface, str):
         at = surface.optimum()
-        where = f"The surface is lowest at S = {said(at['sparsity'])} and {said(at['params_total'])} parameters"
+        sparsity, size = format_optimum(at["sparsity"]), format_optimum(at["params_total"])
+        where = f"The surface is lowest at S = {sparsity} and {size} parameters"
         edge = [name.replace("params_total", "size") for name in surface.at_edge()]
         sentences.append(
             where + (f", at the edge of the runs in {' and '.join(edge)}: the best may lie beyond." if edge else ".")
@@ -117,10 +119,11 @@ def _trend(budget: str, designs: list[Design], fitted: dict[float, Slice]) -> st
     first, last = fitted[low], fitted[high]
     losses = [float(each.loss_at_optimum["value"] or 0) for each in (first, last)]
     active = [float(fitted[s].optimum["value"] or 0) * _share(designs, s) for s in (low, high)]
+    sizes = [format_optimum(each.optimum) for each in (first, last)]
     way = "falls" if losses[1] < losses[0] else "rises"
     return (
         f"At each sparsity's best size of {budget} the loss {way} from {losses[0]:.3f} ({_named(low)}) to "
-        f"{losses[1]:.3f} ({_named(high)}), the total size moves from {said(first.optimum)} to {said(last.optimum)} "
+        f"{losses[1]:.3f} ({_named(high)}), the total size moves from {sizes[0]} to {sizes[1]} "
         f"parameters and the active one from about {format_number(active[0])} to {format_number(active[1])}."
     )
 
@@ -153,7 +156,7 @@ def _row(budget: str, sparsity: float, group: list[Design], fitted: Slice | str)
     if isinstance(fitted, Slice):
         value = float(fitted.optimum["value"] or 0)
         at = [
-            said(fitted.optimum),
+            format_optimum(fitted.optimum),
             format_number(value * _share(group, sparsity)),
             f"{fitted.loss_at_optimum['value']:.3f}",
         ]

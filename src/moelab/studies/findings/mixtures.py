@@ -1,11 +1,12 @@
-"""Mixture of Tokens (arXiv 2310.15961): how soon it reaches the dense loss, and what is left once nothing leaks."""
+"""Mixture of Tokens (arXiv 2310.15961): how soon it reaches the dense loss, and its loss without leaks."""
 
 from typing import Any
 
 import numpy as np
 
 from moelab.report import Fact, Figure, Section, Table, figures
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, judge_margin, power
+from moelab.studies.findings.base import Evidence, Finding, diverged_warning, judge_margin, power
+from moelab.studies.seeds import Design
 
 _NAMES = {"dense": "dense", "token choice": "token choice", "mixture": "MoT", "transition": "MoT, then token choice"}
 
@@ -25,18 +26,18 @@ def mixture_of_tokens_finding(found: Evidence) -> Finding:
                 {"design": _named(design), "loss": design.loss, "leak_free": _leak_free(design), "share": share}
             )
             if dense is not None and design.label("role") == "mixture":
-                sentences += _said(found, budget, design, dense, share)
+                sentences += _sentences(found, budget, design, dense, share)
                 if share is not None:
                     facts.append(Fact(f"{_named(design)} needs", f"{share:.0%}", "of the steps to the dense loss"))
             if dense is not None and design.label("role") == "transition":
-                sentences.append(_turned(found, design, dense, designs))
+                sentences.append(_after_transition(found, design, dense, designs))
         data[budget] = numbers
     section = Section(
         "Mixture of Tokens",
         text=[
             "Experts see mixtures of the tokens at one position of several sequences, at the FLOPs of the dense "
-            "feed-forward (plus what mixing costs). Its loss as trained leaks between sequences, so what counts is the "
-            "loss without leaks: with mixing off, or after the last steps have been trained as token choice."
+            "feed-forward (plus the mixing). The loss as trained leaks between sequences. The loss to compare is the "
+            "one without leaks: with mixing off, or after the last steps were trained as token choice."
         ],
         figures=charts,
         tables=[
@@ -56,7 +57,7 @@ def mixture_of_tokens_finding(found: Evidence) -> Finding:
         ],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, facts=facts[:1], data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, facts=facts[:1], data=data)
 
 
 def reached(curve: list[dict[str, float]], loss: float) -> float | None:
@@ -89,7 +90,7 @@ def _leak_free(design: Design) -> float:
     return design.loss if found is None else found
 
 
-def _said(found: Evidence, budget: str, design: Design, dense: Design, share: float | None) -> list[str]:
+def _sentences(found: Evidence, budget: str, design: Design, dense: Design, share: float | None) -> list[str]:
     name = _named(design)
     aim = f"the dense model's final loss of {dense.loss:.3f}"
     if share is None:
@@ -100,10 +101,10 @@ def _said(found: Evidence, budget: str, design: Design, dense: Design, share: fl
     leak_free = design.record.loss_leak_free
     if leak_free is None:
         return [text + "."]
-    return [f"{text}.", f"Its loss leaks, however: with mixing off the same weights have {leak_free:.3f}."]
+    return [f"{text}.", f"Its loss as trained leaks; with mixing off the same weights have a loss of {leak_free:.3f}."]
 
 
-def _turned(found: Evidence, design: Design, dense: Design, designs: list[Design]) -> str:
+def _after_transition(found: Evidence, design: Design, dense: Design, designs: list[Design]) -> str:
     final = _leak_free(design)
     who = "ahead of" if final < dense.loss else "behind"
     margin = judge_margin(dense.loss - final, found.noise, design.seeds, dense.seeds)

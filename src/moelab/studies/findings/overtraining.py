@@ -1,4 +1,4 @@
-"""Smaller models trained longer (Yun et al., arXiv 2404.02852): what they cost to serve at equal loss."""
+"""Smaller models trained longer (Yun et al., arXiv 2404.02852): their serving cost at equal loss."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,9 @@ from moelab.fitting import Slice, isoflop_slice
 from moelab.quantities import format_number
 from moelab.report import Fact, Figure, Section, Table
 from moelab.serving import load_hardware, serve_one
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning
+from moelab.studies.findings.base import Evidence, Finding, diverged_warning
 from moelab.studies.findings.slices import Curves
+from moelab.studies.seeds import Design
 
 _GRID = 400
 
@@ -20,7 +21,7 @@ _GRID = 400
 class Ladder:
     """The sizes of one number of experts at one budget, small to large, with the cost of serving each.
 
-    `sizes` are the dense twins' parameters, `costs` dollars per million tokens of both directions.
+    `sizes` are the dense backbones' parameters, `costs` dollars per million tokens of both directions.
     """
 
     experts: int
@@ -69,12 +70,13 @@ def overtraining_finding(found: Evidence) -> Finding:
             by_cost.lines += [{"x": c, "loss": v, "group": name} for c, v in zip(ladder.costs, losses, strict=True)]
         figures += [
             Figure(
-                by_size.figure("parameters of the dense twin"), f"{budget}: loss against size, a curve per experts."
+                by_size.figure("parameters of the dense backbone"),
+                f"{budget}: loss against size, a curve per number of experts.",
             ),
             Figure(by_cost.figure("serving cost, dollars per million tokens"), f"{budget}: loss against serving cost."),
         ]
-        said, table, numbers = _compare(found, budget, ladders)
-        sentences += said
+        texts, table, numbers = _compare(found, budget, ladders)
+        sentences += texts
         rows += table
         data[budget] = numbers
         for ladder in ladders[1:]:
@@ -95,16 +97,16 @@ def overtraining_finding(found: Evidence) -> Finding:
     section = Section(
         "Over-training for cheaper serving",
         text=[
-            "Every run of a budget costs the same to train; sizes are those of the dense twin, without embeddings. A "
-            "model smaller than its loss-optimal size is trained on more tokens, loses little and serves cheaper. "
+            "Every run of a budget has the same training FLOPs; sizes are the dense backbone's, without embeddings. A "
+            "model below its loss-optimal size sees more tokens, loses little and costs less to serve. "
             f"Serving is moelab's roofline on {step.hardware} ({step.traffic.prompt} prompt and {step.traffic.output} "
-            "output tokens): for models this small its ratios say more than its dollars."
+            "output tokens): for models this small its ratios are more reliable than its dollars."
         ],
         figures=figures,
         tables=[Table(columns, rows)],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, facts=facts[-2:], data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, facts=facts[-2:], data=data)
 
 
 def _named(experts: int) -> str:
@@ -117,11 +119,11 @@ def _ladders(found: Evidence, designs: list[Design]) -> list[Ladder]:
     groups: dict[int, list[Design]] = {}
     for design in designs:
         groups.setdefault(int(design.label("experts")), []).append(design)
-    twins = {d.label("size"): float(d.record.params_non_embedding) for d in groups.get(1, [])}
+    dense = {d.label("size"): float(d.record.params_non_embedding) for d in groups.get(1, [])}
     ladders = []
     for experts in sorted(groups):
-        group = sorted(groups[experts], key=lambda d: _twin(d, twins))
-        sizes = [_twin(d, twins) for d in group]
+        group = sorted(groups[experts], key=lambda d: _dense_size(d, dense))
+        sizes = [_dense_size(d, dense) for d in group]
         costs = [
             float(serve_one(d.config.model, step.traffic, hardware, step.gpu_price)["cost_per_million_tokens"])
             for d in group
@@ -134,10 +136,10 @@ def _ladders(found: Evidence, designs: list[Design]) -> list[Ladder]:
     return ladders
 
 
-def _twin(design: Design, twins: dict[str, float]) -> float:
-    """The dense twin's parameters: its run's, or this model's with one expert per layer."""
+def _dense_size(design: Design, dense: dict[str, float]) -> float:
+    """The dense backbone's parameters: its run's, or this model's with one expert per layer."""
     r = design.record
-    known = twins.get(design.label("size"))
+    known = dense.get(design.label("size"))
     if known is not None:
         return known
     extra = (r.n_experts - 1) * r.d_expert * 3 * r.d_model * design.config.model.n_moe_layers
@@ -173,7 +175,7 @@ def _compare(found: Evidence, budget: str, ladders: list[Ladder]) -> tuple[list[
         elif at is None or ratio is None:
             name = _named(ladder.experts).capitalize()
             sentences.append(
-                f"{name} do not reach that loss at any size tried; {_apart(found, ladder.best, reference.best)}."
+                f"{name} do not reach that loss at any size tried; {_margin(found, ladder.best, reference.best)}."
             )
         else:
             sentences.append(_equal_loss(found, ladder, reference, at, ratio))
@@ -181,7 +183,7 @@ def _compare(found: Evidence, budget: str, ladders: list[Ladder]) -> tuple[list[
 
 
 def _equal_loss(found: Evidence, ladder: Ladder, reference: Ladder, at: float, ratio: float) -> str:
-    """What a number of experts needs for the reference's loss, and how far it is ahead at its own best size."""
+    """The size and cost of a number of experts at the reference's loss, and its margin at its own best size."""
     name, (best_size, _) = _named(ladder.experts).capitalize(), ladder.least
     if at <= min(ladder.sizes) * 1.001:
         also = ", also their best: smaller ones were not tried" if best_size <= at * 1.001 else ""
@@ -189,11 +191,11 @@ def _equal_loss(found: Evidence, ladder: Ladder, reference: Ladder, at: float, r
     else:
         sizes = f"{format_number(at)} against {format_number(best_size)}"
         text = f"{name} reach it at {at / best_size:.0%} of their own best size ({sizes})"
-    return f"{text} and serve at {ratio:.0%} of the cost; {_apart(found, ladder.best, reference.best)}."
+    return f"{text} and serve at {ratio:.0%} of the cost; {_margin(found, ladder.best, reference.best)}."
 
 
-def _apart(found: Evidence, design: Design, reference: Design) -> str:
-    """How far the best runs are apart."""
+def _margin(found: Evidence, design: Design, reference: Design) -> str:
+    """The margin between the best runs."""
     ahead, behind = (design, reference) if design.loss < reference.loss else (reference, design)
     way = "ahead of" if ahead is design else "behind"
     losses = f"their best run ({design.loss:.3f}) is {way} the reference's ({reference.loss:.3f})"

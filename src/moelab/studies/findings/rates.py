@@ -8,8 +8,9 @@ from moelab.laws.catalogue import all_rules
 from moelab.quantities import format_number
 from moelab.report import Figure, Section, Table, figures
 from moelab.runs import run_columns
-from moelab.studies.findings.base import Design, Evidence, Finding, diverged_warning, power
-from moelab.studies.findings.slices import Curves, said
+from moelab.studies.findings.base import Evidence, Finding, diverged_warning, power
+from moelab.studies.findings.slices import Curves, format_optimum
+from moelab.studies.seeds import Design
 
 
 def learning_rate_finding(found: Evidence) -> Finding:
@@ -28,23 +29,21 @@ def learning_rate_finding(found: Evidence) -> Finding:
         best = min(designs, key=lambda d: d.loss)
         at = float(fitted.optimum["value"] or 0) if isinstance(fitted, Slice) else best.config.train.learning_rate
         rules = _rules(best)
-        text = f"{name}: the best learning rate is {said(fitted.optimum)}" if isinstance(fitted, Slice) else (
+        text = f"{name}: the best learning rate is {format_optimum(fitted.optimum)}" if isinstance(fitted, Slice) else (
             f"{name}: the best learning rate tried is {at:.3g} (no optimum can be fitted: {fitted})"
         )  # fmt: skip
         off = ", ".join(f"{all_rules()[rule].title} {value / at:.2g} times that" for rule, value in rules.items())
-        sentences.append(f"{text}; the rules say {off}.")
+        sentences.append(f"{text}; the rules give: {off}.")
         data[name] = {"best": at, "losses": {f"{r:g}": d.loss for r, d in zip(x, designs, strict=True)}, "rules": rules}
         rows += [[name, d.config.train.learning_rate, d.record.tokens, d.loss, d.seeds] for d in designs]
     section = Section(
         "Learning rate and batch",
-        text=[
-            "A parabola in the logarithm of the rate for each batch; each rule's rate for the same run stands beside."
-        ],
+        text=["A parabola in the logarithm of the rate is fitted for each batch and compared with each rule's rate."],
         figures=[Figure(curves.figure("learning rate"), "Loss against learning rate.")],
         tables=[Table(["", "learning rate", "tokens", "loss", "seeds"], rows)],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, data=data)
 
 
 def _rules(design: Design) -> dict[str, float]:
@@ -58,7 +57,7 @@ def _rules(design: Design) -> dict[str, float]:
 
 
 def ladder_finding(found: Evidence) -> Finding:
-    """What each doubling of the tokens gains at each size, and what branching the shorter runs off a trunk saved."""
+    """The gain of each doubling of the tokens at each size, and the compute saved by branching shorter runs."""
     sentences, rows, data = [], [], {}
     for name, designs in found.by(_model).items():
         designs = sorted(designs, key=lambda d: d.record.tokens)
@@ -81,7 +80,7 @@ def ladder_finding(found: Evidence) -> Finding:
         tables=[Table(["model", "tokens", "FLOPs", "loss", "seeds"], rows)],
         warnings=diverged_warning(found),
     )
-    return Finding(name=found.source.name, sentences=sentences, section=section, data=data)
+    return Finding(name=found.experiment.name, sentences=sentences, section=section, data=data)
 
 
 def _model(design: Design) -> str:

@@ -21,7 +21,7 @@ class Curves:
     best: list[Row] = field(default_factory=list)
 
     def add(self, x: list[float], loss: list[float], group: str, name: str) -> Slice | str:
-        """One group on a logarithmic axis: its slice, or why there is none (then its points are joined)."""
+        """One group on a logarithmic axis: its slice, or the reason why there is none (then its points are joined)."""
         self.points += [{"x": a, "loss": b, "group": group} for a, b in zip(x, loss, strict=True)]
         try:
             found = isoflop_slice(x, loss, name=name, log=True)
@@ -44,7 +44,7 @@ class Curves:
         return found
 
     def level(self, loss: float, low: float, high: float, group: str, x: float) -> None:
-        """A horizontal line from low to high, such as a dense rival's loss, with its own point at `x`."""
+        """A horizontal line from low to high, such as a dense baseline's loss, with its own point at `x`."""
         self.points.append({"x": x, "loss": loss, "group": group})
         self.lines += [{"x": end, "loss": loss, "group": group} for end in (low, high)]
 
@@ -57,8 +57,8 @@ class Curves:
         return figures.isoflop(self.points, self.lines, self.best or None, x_title=x_title)
 
 
-def said(optimum: dict[str, float | None], form: str = ".3g") -> str:
-    """`3.9 (80 %: 2.5 to 6.2)`."""
+def format_optimum(optimum: dict[str, float | None], form: str = ".3g") -> str:
+    """An optimum with its interval as text: `3.9 (80 %: 2.5 to 6.2)`."""
     from moelab.quantities import format_number
 
     def short(value: float) -> str:

@@ -1,0 +1,1 @@
+"""The sections of benchmarks/gpu.py: each module's `run(bench, ...)` emits rows."""

@@ -1,0 +1,59 @@
+"""In which group of `--help` an option stands: one name, one group, in every command."""
+
+PANELS: dict[str, tuple[str, ...]] = {
+    "Budget": (
+        "flops", "gpus", "days", "train_hardware", "mfu", "max_params", "max_active", "max_memory", "context",
+        "max_tokens", "unique_tokens", "max_epochs", "objective", "target_loss", "target_experts", "space", "seq_len",
+        "equal", "optimum",
+    ),
+    "Data": (
+        "let", "where", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size", "tokenizer",
+        "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group", "weight", "batch",
+        "trials", "verify",
+    ),
+    "Laws": (
+        "law", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",
+        "starts", "draws", "noise",
+    ),
+    "Serving": (
+        "hardware", "precision", "kv_precision", "serve_tokens", "pay_serving", "prompt", "output", "tpot", "ttft",
+        "serve_gpus", "gpu_price", "max_price", "price_like_experts", "imbalance", "tables",
+    ),
+    "Training": ("assign", "processes", "checkpoint_seconds", "adopt", "workers", "executor", "executor_option"),
+    "Text": ("max_new_tokens", "temperature", "top_k", "top_p", "mixing", "from_start"),
+    "Output": (
+        "top", "next_runs", "flops_each", "out", "plot", "plot_holdout", "markdown", "to", "dtype", "check", "force",
+        "dry_run", "seed", "json", "as_json",
+    ),
+}  # fmt: skip
+"""Groups in the order of `--help`, with the names of their parameters in the commands' functions."""
+
+OTHERS = "Options"
+
+_ELSEWHERE = {
+    ("train", "log"): "Training",
+    ("serving", "gpus"): "Serving",
+    ("serving", "batch"): "Serving",
+    ("prepare", "max_tokens"): "Data",
+    ("prepare", "seed"): "Data",
+    ("fit", "seed"): "Laws",
+    ("isoflop", "seed"): "Laws",
+    ("leaks", "seed"): "Data",
+    ("leaks", "seq_len"): "Data",
+    ("generate", "seed"): "Text",
+    ("generate", "prompt"): "Text",
+    ("predict", "seq_len"): "Data",
+    ("count", "seq_len"): OTHERS,
+    ("count", "causal"): OTHERS,
+    ("count", "precision"): OTHERS,
+    ("fit", "objective"): "Laws",
+    ("laws", "settings"): "Budget",
+}
+"""(command, parameter) of those that mean something else in one command."""
+
+
+def panel_of(command: str, parameter: str) -> str:
+    """The group of a command's option; `Options` for one that has none, as those that every command has."""
+    if (command, parameter) in _ELSEWHERE:
+        return _ELSEWHERE[command, parameter]
+    return next((panel for panel, names in PANELS.items() if parameter in names), OTHERS)

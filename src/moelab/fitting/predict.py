@@ -1,0 +1,202 @@
+"""The loss of one design by fitted or published laws, each with its interval and its distance outside its range."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moelab.architecture import ModelConfig, load_model
+from moelab.errors import InputError
+from moelab.fitting.columns import check_names, columns_of
+from moelab.fitting.compare import Comparison
+from moelab.fitting.designs import design_variables, predicted_value
+from moelab.fitting.fit_file import load_fits
+from moelab.fitting.fitted import FittedLaw
+from moelab.laws import Law, all_laws, get_law
+from moelab.notebook import html_table, interval_text, short_repr
+from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, parse_count, parse_number
+
+Source = FittedLaw | Law
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawPrediction:
+    """What one law predicts for one design: its `kind` (loss in nats per token, for most), value, p10 and p90 (None
+    without draws), and the largest log10 distance outside the fitted range (None: unknown; 0 or less: inside)."""
+
+    kind: str
+    value: float
+    low: float | None
+    high: float | None
+    extrapolation: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: an entry of `moelab predict --json`."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {"kind": self.kind, self.kind: ends, "extrapolation": self.extrapolation}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """The predictions by law, and why the other laws give none."""
+
+    laws: dict[str, LawPrediction]
+    failed: dict[str, str]
+
+    def __getitem__(self, law: str) -> LawPrediction:
+        if law not in self.laws:
+            reason = self.failed.get(law, f"known: {', '.join(self.laws)}")
+            raise InputError(f"predict: no prediction of {law}: {reason}")
+        return self.laws[law]
+
+    @property
+    def only(self) -> LawPrediction:
+        """The prediction where one law was asked. Raises InputError where there are several."""
+        if len(self.laws) != 1:
+            raise InputError(f"predict: there are {len(self.laws)} laws, take one: {', '.join(self.laws)}")
+        return next(iter(self.laws.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what `moelab predict --json` prints."""
+        return {"predictions": {name: each.to_dict() for name, each in self.laws.items()}, "failed": self.failed}
+
+    def __repr__(self) -> str:
+        shown = {name: interval_text(each.value, each.low, each.high) for name, each in self.laws.items()}
+        return short_repr(self, **{name.replace("+", "_"): text for name, text in shown.items()})
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            ["law", "predicts", "value", "p10", "p90", "outside the fitted range"],
+            [
+                (name, each.kind, each.value, each.low, each.high, outside_text(each.extrapolation))
+                for name, each in self.laws.items()
+            ],
+            note="; ".join(f"{name}: {reason}" for name, reason in self.failed.items()),
+        )
+
+
+def outside_text(distance: float | None) -> str:
+    """A log10 distance outside the fitted range in words: inside, 3.2x, unknown."""
+    if distance is None or distance != distance:
+        return "unknown"
+    return "inside" if distance <= 0 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"
+
+
+def predict(
+    fit: FittedLaw | Law | Comparison | Mapping[str, FittedLaw] | str | Path,
+    config: ModelConfig | str | Path | None = None,
+    *,
+    tokens: float | str | None = None,
+    seq_len: int | str = 4096,
+    laws: Sequence[str] = (),
+    noise: bool = False,
+    **values: float | str,
+) -> Predictions:
+    """Predict the loss of one design, as `moelab predict` does.
+
+    Args:
+        fit: What predicts: a FittedLaw, a Comparison, a mapping of fits, a fit file (all its fits), a Law or
+            the id of a published law.
+        config: The design (a ModelConfig, a YAML, a run's folder, a preset), converted to each law's own variables.
+        tokens: Training tokens (20e9, "20B"); needed with `config`.
+        seq_len: Context in tokens at which FLOPs are counted, with `config`.
+        laws: Only these of several fits; none: all of them.
+        noise: The interval of one more measured run, instead of the law's own.
+        **values: Instead of `config`, the law's variables by name (params_active=1e9, tokens="20B").
+
+    Returns:
+        Predictions: by law the value (loss in nats per token), p10, p90 and `extrapolation` (log10); `.only` is the one
+        of a single law. Laws that cannot predict this design are in `failed`, with the reason.
+
+    Raises:
+        InputError: Nothing can be predicted: an unknown law, file or variable, a missing variable, a design that no law
+            describes.
+
+    >>> import moelab
+    >>> found = moelab.predict("hoffmann2022", params_total="70B", tokens="1.4T")
+    >>> round(found.only.value, 3)
+    1.921
+    >>> moelab.predict("ludziejewski2025", "olmoe-1b-7b", tokens="5T")["ludziejewski2025"].kind
+    'loss'
+    """
+    given = {name: parse_number(value, name) for name, value in values.items()}
+    if config is None and tokens is not None:
+        given["tokens"] = parse_number(tokens, "tokens")
+    if (config is None) == (not given):
+        raise InputError("predict: give either the law's variables by name, or a config with tokens")
+    model = None if config is None else config if isinstance(config, ModelConfig) else load_model(config)
+    trained, context = _size(tokens, seq_len) if model is not None else (0.0, 0)
+    found: dict[str, LawPrediction] = {}
+    failed: dict[str, str] = {}
+    for name, law in _sources(fit, laws).items():
+        try:
+            found[name] = _predicted(law, given, model, trained, context, noise)
+        except InputError as error:
+            failed[name] = str(error)
+    if not found:
+        raise InputError(next(iter(failed.values())))
+    return Predictions(laws=found, failed=failed)
+
+
+def _size(tokens: float | str | None, seq_len: int | str) -> tuple[float, int]:
+    if tokens is None:
+        raise InputError("tokens: a config needs the training tokens, such as 300B")
+    trained, context = parse_number(tokens, "tokens"), parse_count(seq_len, "seq_len")
+    check_at_most(trained, MOST_TOKENS, "tokens")
+    check_at_most(context, MOST_CONTEXT, "seq_len")
+    return trained, context
+
+
+def _sources(fit: Any, chosen: Sequence[str]) -> dict[str, Source]:
+    """Law id -> what predicts, of those that are chosen."""
+    if isinstance(fit, str | Path):
+        name = str(fit)
+        if not Path(fit).exists() and name.removesuffix("+reuse") in all_laws():
+            fit = get_law(name)
+    if isinstance(fit, Law):
+        if any(name != fit.id for name in chosen):
+            raise InputError(f"law: chooses among the fits of a file; {fit.id} is one published law")
+        return {fit.id: fit}
+    if isinstance(fit, FittedLaw):
+        fits: Mapping[str, FittedLaw] = {fit.law.id: fit}
+    elif isinstance(fit, Comparison):
+        fits = fit.fits
+    elif isinstance(fit, Mapping):
+        fits = fit
+    elif isinstance(fit, str | Path):
+        fits = load_fits(fit)
+    else:
+        raise InputError(f"fit: expected a FittedLaw, a fit file or a law's id, got {type(fit).__name__}")
+    for name in chosen:
+        if name not in fits:
+            where = fit if isinstance(fit, str | Path) else "the given fits"
+            raise InputError(f"law: no fit of {name} in {where}; there are {', '.join(fits)}")
+    return {name: fitted for name, fitted in fits.items() if not chosen or name in chosen}
+
+
+def _predicted(
+    source: Source, values: dict[str, float], model: ModelConfig | None, tokens: float, seq_len: int, noise: bool
+) -> LawPrediction:
+    fitted = source if isinstance(source, FittedLaw) else None
+    law: Law = source.law if isinstance(source, FittedLaw) else source
+    if model is not None:
+        design = law.variables_of(model, tokens, seq_len, published=fitted is None)
+        if not design.covered:
+            raise InputError(f"{law.id}: {design.why()}")
+        given: Any = dict(design.variables)
+    else:
+        check_names([name for name in values if fitted is None or name not in fitted.ranges], law)
+        given = values
+    if fitted is not None:
+        p = fitted.predict(given, noise=noise)
+        return _prediction(law.kind, p.value[0], p.low[0], p.high[0], p.extrapolation[0])
+    numbers = design_variables(columns_of(given), law, tuple(law.ranges))
+    value = predicted_value(law, None, numbers)[0]
+    return _prediction(law.kind, value, None, None, law.extrapolation(numbers)[0])
+
+
+def _prediction(kind: str, value: Any, low: Any, high: Any, extrapolation: Any) -> LawPrediction:
+    value, low, high, extrapolation = (
+        None if number is None or number != number else float(number) for number in (value, low, high, extrapolation)
+    )
+    return LawPrediction(kind=kind, value=value, low=low, high=high, extrapolation=extrapolation)

@@ -1,0 +1,38 @@
+"""The laws that a plan or a comparison is to use: laws themselves, their ids, fit files, `all`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from moelab.fitting import load_fits
+from moelab.laws import Law, all_laws, get_law
+
+ALL = "all"
+
+
+def laws_of(chosen: Any) -> list[Any]:
+    """Each law of `chosen`: a Law, a FittedLaw, a law's id, the path of a fit file (all its fits), or `all`.
+
+    One of these alone will do; None is `all`: every published law of the loss. Raises InputError for an unknown id and
+    for a file that is no fit file.
+    """
+    if chosen is None:
+        return published_laws()
+    if isinstance(chosen, str | Path) or not isinstance(chosen, Iterable):
+        chosen = [chosen]
+    found: list[Any] = []
+    for law in chosen:
+        if not isinstance(law, str | Path):
+            found.append(law)
+        elif str(law) == ALL:
+            found += published_laws()
+        elif Path(law).suffix == ".json" or Path(law).is_file():
+            found += load_fits(law).values()
+        else:
+            found.append(get_law(str(law)))
+    return found
+
+
+def published_laws() -> list[Law]:
+    """Every published law that predicts a loss and ships with coefficients."""
+    return [law for law in all_laws().values() if law.kind == "loss" and law.published is not None]

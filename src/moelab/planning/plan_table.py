@@ -1,0 +1,54 @@
+"""The table of a plan's candidates, for the terminal and for a notebook."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from moelab.planning.candidate import Candidate
+from moelab.quantities import format_bytes, format_number
+
+Cell = Callable[[Candidate], str]
+
+
+def candidate_table(
+    candidates: Sequence[Candidate], best_dense: Candidate | None, objective: str, priced_training: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows, as text: the ranked designs, then the best dense one where none of them is dense.
+
+    With an `objective` of cost the excess is in dollars; `priced_training` adds what training costs.
+    """
+    shown = [(f"{rank}", design) for rank, design in enumerate(candidates, 1)]
+    if best_dense is not None and all(design.is_moe for design in candidates):
+        shown.append(("dense", best_dense))
+    columns = _columns(candidates[0], objective, priced_training)
+    return ["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown]
+
+
+def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str, Cell]:
+    """Column title -> a function from a candidate to its cell."""
+    columns: dict[str, Cell] = {
+        "active / total": lambda c: f"{format_number(c.params_active)} / {format_number(c.params_total)}",
+        "experts": lambda c: c.experts,
+        "layers x width": lambda c: f"{c.config.n_layers} x {c.config.d_model}",
+        "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
+    }
+    if best.mean_loss is not None:
+        columns["loss"] = lambda c: f"{c.mean_loss.value:.3f}{range_text(c.mean_loss)}" if c.mean_loss else "-"
+    excess = "excess compute" if objective == "loss" else "excess cost"
+    columns[excess] = lambda c: f"{c.regret_compute.value:.1%}{range_text(c.regret_compute, 100)}"
+    columns["memory"] = lambda c: format_bytes(c.memory_bytes)
+    if best.serving is not None:
+        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
+    if best.cost is not None and priced_training:
+        columns["$ training"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
+    if best.cost is not None and "lifetime" in best.cost:
+        columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"
+    return columns
+
+
+def range_text(interval: Any, scale: int = 1) -> str:
+    """` [2.090, 2.120]`, in per cent with a `scale` of 100; nothing where p10 and p90 are not known."""
+    if interval.low is None or interval.high is None:
+        return ""
+    if scale == 100:
+        return f" [{interval.low:.0%}, {interval.high:.0%}]"
+    return f" [{interval.low:.3f}, {interval.high:.3f}]"

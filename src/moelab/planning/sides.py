@@ -1,0 +1,115 @@
+"""What a comparison of designs returns: each side with its resources and losses, and the differences between them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from moelab.architecture import ModelConfig
+from moelab.notebook import html_table, short_repr
+from moelab.planning.candidate import Prediction
+from moelab.quantities import format_bytes, format_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One design of a comparison."""
+
+    name: str
+    config: ModelConfig
+    params_total: int
+    params_active: int
+    activation_rate: float
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    flops_per_token: float
+    train_flops: float
+    weight_bytes: float
+    kv_bytes: float
+    training_bytes: float
+    serving: dict[str, Any] | None
+    loss: dict[str, Prediction]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("config", "loss")}
+        losses = {law: prediction.to_dict() for law, prediction in self.loss.items()}
+        return plain | {"config": self.config.to_dict(), "loss": losses}
+
+    def __repr__(self) -> str:
+        size = f"{format_number(self.params_active)} of {format_number(self.params_total)}"
+        return short_repr(self, name=self.name, params=size, tokens=self.tokens, train_flops=self.train_flops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignComparison:
+    """Two or more designs. `differences` holds, by law, loss of each later side minus that of the first, with p10 and
+    p90 over the draws, and the probability that the first is better."""
+
+    sides: list[Side]
+    differences: list[dict[str, dict[str, float | None]]]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `moelab compare --json`."""
+        return {
+            "designs": [side.to_dict() for side in self.sides],
+            "loss_minus_first": self.differences,
+            "warnings": self.warnings,
+        }
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """What a table for people shows: a quantity and its value for every side, as text."""
+        sides = self.sides
+        rows: list[tuple[str, ...]] = [
+            ("parameters", *(format_number(side.params_total, 4) for side in sides)),
+            ("active", *(format_number(side.params_active, 4) for side in sides)),
+            ("training FLOPs per token", *(format_number(side.flops_per_token, 4) for side in sides)),
+            ("training FLOPs", *(format_number(side.train_flops, 3) for side in sides)),
+            ("tokens", *(format_number(side.tokens) for side in sides)),
+            ("unique tokens", *(format_number(side.unique_tokens) for side in sides)),
+            ("epochs", *(f"{side.epochs:.2f}" for side in sides)),
+            ("weights", *(format_bytes(side.weight_bytes) for side in sides)),
+            ("KV cache of one context", *(format_bytes(side.kv_bytes) for side in sides)),
+            ("training state", *(format_bytes(side.training_bytes) for side in sides)),
+        ]
+        if all(side.serving for side in sides):
+            served = [side.serving or {} for side in sides]
+            rows += [
+                ("devices to serve", *(str(cost["gpus"]) for cost in served)),
+                ("output tokens per second", *(format_number(cost["tokens_per_second"]) for cost in served)),
+                ("$ per million tokens", *(f"{cost['cost_per_million_tokens']:.3g}" for cost in served)),
+            ]
+        for law in sides[0].loss:
+            if any(side.loss[law].value is not None for side in sides):
+                rows.append((f"loss, {law}", *(_loss_text(side.loss[law]) for side in sides)))
+        return rows
+
+    def notes(self) -> list[str]:
+        """Lines below the table: what a star means, the warnings, and the differences that have an interval."""
+        starred = any("*" in cell for row in self.rows() if row[0].startswith("loss, ") for cell in row[1:])
+        lines = ["* factor outside the range that the law was fitted on"] if starred else []
+        lines += [f"Warning: {line}" for line in self.warnings]
+        return lines + [
+            f"{law}: the loss of {side.name} minus that of {self.sides[0].name} is {gap['value']:+.4f} "
+            f"[{gap['low']:+.4f}, {gap['high']:+.4f}]; {self.sides[0].name} is better with probability "
+            f"{gap['p_first_better']:.0%}"
+            for side, gaps in zip(self.sides[1:], self.differences, strict=True)
+            for law, gap in gaps.items()
+            if gap["p_first_better"] is not None
+        ]
+
+    def __repr__(self) -> str:
+        return short_repr(self, designs=[side.name for side in self.sides], laws=list(self.sides[0].loss))
+
+    def _repr_html_(self) -> str:
+        return html_table(["", *(side.name for side in self.sides)], self.rows(), note=" ".join(self.notes()))
+
+
+def _loss_text(prediction: Prediction) -> str:
+    if prediction.value is None:
+        return "not covered"
+    beyond = prediction.extrapolation or 0.0
+    far = f" ({10**beyond:.2g}*)" if beyond >= 0.005 else ""
+    if prediction.low is None:
+        return f"{prediction.value:.3f}{far}"
+    return f"{prediction.value:.3f} [{prediction.low:.3f}, {prediction.high:.3f}]{far}"

@@ -1,0 +1,133 @@
+"""The form of the command line: grouped help in one style, widths, completion, suggestions, what a wrong word gets."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import moelab
+from moelab.cli import COMMANDS, app, main
+from moelab.cli.panels import OTHERS, PANELS, panel_of
+
+EVERY = [(name,) for name in COMMANDS] + [("data", "prepare"), ("data", "show")]
+COMMON = {"help"}
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("words", [(), *EVERY], ids=" ".join)
+def test_help_of_every_command_has_one_style(
+    words: tuple[str, ...], flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = answer(capsys, *words, flag)
+    assert code == 0
+    assert out.startswith(f"Usage: {' '.join(('moelab', *words))} ")
+    assert "-h, --help" in out
+    assert not set(out) & set("─│╭╮╰╯"), "boxes"
+    assert max(len(line) for line in out.splitlines()) <= 80
+    headings = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert set(headings) <= {"Arguments", *PANELS, OTHERS, "Commands"}
+
+
+def test_the_groups_of_plan_and_its_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = answer(capsys, "plan", "-h")
+    order = [out.index(f"\n{name}:\n") for name in ("Budget", "Laws", "Serving", "Output", "Options")]
+    assert order == sorted(order)
+    assert out.index("--flops") < out.index("\nLaws:") < out.index("--law ") < out.index("\nServing:")
+    assert "[default: 10]" in " ".join(out.split())
+
+
+def test_every_option_stands_in_a_named_group() -> None:
+    root = typer.main.get_command(app)
+    context = root.make_context("moelab", ["count", "x"])  # type: ignore[attr-defined]
+    for name in COMMANDS:
+        command = root.get_command(context, name)  # type: ignore[attr-defined]
+        for each in getattr(command, "commands", {name: command}).values():
+            options = [param for param in each.params if param.param_type_name == "option" and param.name not in COMMON]
+            if name != "count":
+                assert not [p.name for p in options if panel_of(each.name, p.name) == OTHERS], name
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("140", 140)])
+def test_help_and_tables_are_as_wide_as_columns(
+    columns: str, widest: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (("plan", "-h"), ("laws",)):
+        longest = max(len(line) for line in answer(capsys, *words)[1].splitlines())
+        assert 0.7 * widest < longest <= widest
+
+
+def test_a_pipe_without_columns_does_not_wrap_tables(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert max(len(line) for line in answer(capsys, "laws")[1].splitlines()) > 120
+
+
+def test_version_and_completion_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = answer(capsys, "-h")
+    for option in ("--version", "--debug", "--install-completion", "--show-completion"):
+        assert option in out
+    assert answer(capsys, "--version")[:2] == (0, f"{moelab.__version__}\n")
+
+
+def test_commands_and_options_complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MOELAB_COMPLETE", "complete_bash")
+    for typed, number, wanted in (("moelab pl", "1", "plan"), ("moelab plan --max-p", "2", "--max-params")):
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", number)
+        code, out, _ = answer(capsys)
+        assert (code, out.split()[0]) == (0, wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plam",), "No such command 'plam'; did you mean 'plan'?"),
+        (("data", "pepare"), "No such command 'pepare'; did you mean 'prepare'?"),
+        (("zzz",), "No such command 'zzz'; known: count, data"),
+        (("plan", "--flop", "1"), "No such option: --flop; did you mean --flops?"),
+    ],
+)
+def test_what_is_near_is_suggested(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = answer(capsys, *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_help_of_a_command_imports_typer_alone() -> None:
+    code = (
+        "import sys; from moelab.cli import main, COMMANDS\n"
+        "for name in COMMANDS:\n"
+        "    try: main([name, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "heavy = {'numpy', 'polars', 'scipy', 'torch', 'altair', 'pydantic', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_wrong_config_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "model: {d_modle: 16}\ndata: {path: nowhere}\ntrain: {tokens: 640, seq_len: 16, batch_tokens: 64}\n"
+    )
+    code = (
+        "import sys; sys.modules['torch'] = None; from moelab.cli import main\n"
+        f"main(['train', {str(path)!r}, '--out', {str(tmp_path / 'runs')!r}])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert found.returncode == 2, found.stderr
+    assert "model.d_modle: unknown key; did you mean 'd_model'?" in found.stderr
+    assert "torch" not in found.stderr

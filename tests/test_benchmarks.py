@@ -1,0 +1,33 @@
+"""The benchmark of CUDA devices runs whole on a CPU, small; its figures mean nothing there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+
+
+def test_an_unknown_section_is_refused() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--sections", "machine,speed"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--sections: must be some of machine" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("got speed")
+
+
+@pytest.mark.slow
+def test_every_section_of_the_gpu_benchmark_runs(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, str(SCRIPT), "--dry", "--minutes", "20", "--out", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    errors = (tmp_path / "errors.log").read_text(encoding="utf-8")
+    assert done.returncode == 0, errors[-4000:]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len([row for row in rows if row["what"] == "section" and row["status"] == "ended"]) == 11
+    assert [row for row in rows if row.get("failed") and "not installed" not in row["failed"]] == []
+    resumed = [row for row in rows if row["what"] == "resume"]
+    assert [row["model"] for row in resumed] == ["dense", "moe"]
+    assert all(row["curve_equal"] and row["weights_equal"] for row in resumed)
