@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from moelab.cli import main
-from moelab.data import Dataset, PrepareConfig
+from moelab.data import Dataset, PrepareConfig, load_tokenizer
 from moelab.data.prepare import prepare
+from moelab.model.generate import generate
 from moelab.runs import RunConfig
-from moelab.training import resolve_run, train_run
+from moelab.training import load_trained, resolve_run, train_run
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_json_and_text_agree(run: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--prompt", ""), "error: --prompt: must not be empty"),
+        ((), "error: --prompt: is required, or --from-start"),
         (("--prompt", "a", "--temperature", "-1"), "error: temperature: must be at least 0"),
         (("--prompt", "a", "--data", "nowhere"), "error: data"),
     ],
@@ -66,6 +67,35 @@ def test_bad_input(run: Path, capsys: pytest.CaptureFixture[str], words: tuple[s
     assert out == ""
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_a_document_from_its_start(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty prompt is the token that ends the document before, and so is --from-start with none."""
+    words = (str(run), "--max-new-tokens", "12", "--temperature", "0", "--json")
+    texts = []
+    for more in (("--prompt", ""), ("--from-start",), ("--from-start", "--prompt", "")):
+        code, out, _ = call(capsys, *words, *more)
+        assert code == 0
+        texts.append(json.loads(out)["texts"])
+    assert texts[0] == texts[1] == texts[2]
+    config, model = load_trained(run)
+    end = Dataset.open(config.data.path).manifest.end_of_text
+    (expected,) = generate(model, [[end]], max_new_tokens=12, temperature=0, eos=end)
+    assert texts[0][0]["tokens"] == len(expected)
+    decoded = load_tokenizer(Dataset.open(config.data.path).tokenizer_path).decode(expected)
+    assert texts[0][0]["continuation"] == decoded
+
+
+def test_a_prompt_from_the_start_follows_the_end_of_the_document_before(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("moelab.model.generate.generate", lambda model, prompts, **how: seen.append(prompts) or [[5]])
+    for more in ((), ("--from-start",)):
+        assert call(capsys, str(run), "--prompt", "The tide", *more)[0] == 0
+    (inside,), (start,) = seen
+    config, _ = load_trained(run)
+    assert start == [Dataset.open(config.data.path).manifest.end_of_text, *inside]
 
 
 def test_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

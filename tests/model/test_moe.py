@@ -27,7 +27,7 @@ def layer(dispatch: str = "loop", **moe: Any) -> MoELayer:
     return found
 
 
-def dense_twin(moe: MoELayer, expert: int = 0) -> FeedForward:
+def dense_equal(moe: MoELayer, expert: int = 0) -> FeedForward:
     """A dense feed-forward with the weights of one expert."""
     _, _, width = moe.experts.down_proj.shape
     dense = FeedForward(D, width, moe.activation)
@@ -44,7 +44,7 @@ def tokens(n: int = 12) -> Tensor:
 @pytest.mark.parametrize("name", DISPATCHES)
 def test_one_expert_is_a_dense_feed_forward(name: str) -> None:
     moe = layer(name, n_experts=1, top_k=1)
-    torch.testing.assert_close(moe(tokens())[0], dense_twin(moe)(tokens()), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(moe(tokens())[0], dense_equal(moe)(tokens()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DISPATCHES)
@@ -53,7 +53,7 @@ def test_identical_experts_are_a_dense_feed_forward(name: str) -> None:
     with torch.no_grad():
         for stacked in (moe.experts.first, moe.experts.down_proj):
             stacked.copy_(stacked[:1].expand_as(stacked))
-    torch.testing.assert_close(moe(tokens())[0], dense_twin(moe)(tokens()), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(moe(tokens())[0], dense_equal(moe)(tokens()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DISPATCHES)
@@ -61,7 +61,7 @@ def test_all_experts_chosen_is_their_weighted_sum(name: str) -> None:
     moe = layer(name, n_experts=3, top_k=3, normalize_gates=False)
     x = tokens()
     gates = F.linear(x, moe.router.weight).softmax(-1)
-    expected = sum(gates[..., e, None] * dense_twin(moe, e)(x) for e in range(3))
+    expected = sum(gates[..., e, None] * dense_equal(moe, e)(x) for e in range(3))
     torch.testing.assert_close(moe(x)[0], expected, rtol=1e-5, atol=1e-6)
 
 

@@ -45,7 +45,7 @@ def test_the_active_size_stays() -> None:
 
 
 @pytest.mark.parametrize("moe", [{"router": "soft"}, {"router": "mixture_of_tokens", "mixing": "uniform"}], ids=str)
-def test_what_cannot_turn_says_so(moe: dict[str, Any]) -> None:
+def test_what_cannot_turn_is_refused(moe: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="transition: the router"):
         token_choice_config(config(**moe))
     with pytest.raises(InputError, match="transition: only a model with"):

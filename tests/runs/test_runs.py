@@ -74,6 +74,36 @@ def test_writing_a_default_out_does_not_change_the_id() -> None:
     assert run().run_id == run(train=spelled).run_id
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernels": "native"},
+        {"muon_split": False},
+        {"muon_split": True},
+        {"weight_decay_on": "matrices"},
+        {"optimizer": "muon", "muon_split": False},
+        {"precision": "bf16", "kernels": "torch"},
+    ],
+)
+def test_fields_that_change_nothing_0_1_did_rename_no_run(change: dict) -> None:
+    old = {name: value for name, value in change.items() if name in ("optimizer", "precision")}
+    assert run(train={**RUN["train"], **change}).run_id == run(train={**RUN["train"], **old}).run_id
+
+
+@pytest.mark.parametrize(
+    "change", [{"kernels": "torch"}, {"weight_decay_on": "all"}, {"optimizer": "muon", "muon_split": True}]
+)
+def test_fields_that_change_numbers_rename_the_run(change: dict) -> None:
+    old = {name: value for name, value in change.items() if name == "optimizer"}
+    assert run(train={**RUN["train"], **change}).run_id != run(train={**RUN["train"], **old}).run_id
+
+
+def test_runs_keep_the_names_that_0_1_gave_them() -> None:
+    muon = {**RUN["train"], "optimizer": "muon", "precision": "bf16"}
+    assert (run().run_id, run(train=muon).run_id) == ("0d5e6a6d10432800", "2d71558951da6543")
+    assert run(model={**RUN["model"], "moe": MOE}).run_id == "8a7c6f39670740f4"
+
+
 def test_an_unresolved_run_has_no_id() -> None:
     with pytest.raises(InputError, match="resolved first"):
         _ = run(train={**RUN["train"], "threads": 0}).run_id

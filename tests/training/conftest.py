@@ -9,6 +9,7 @@ import pytest
 from moelab.data import Dataset
 from moelab.runs import RunConfig, RunFolder
 from moelab.training import Trainer, train_run
+from moelab.training.kernels import computed_by
 from moelab.training.log import Tracker, open_log
 
 
@@ -52,7 +53,7 @@ def train_until() -> Any:
             return inner()
 
         trainer.step = step_or_die  # type: ignore[method-assign]
-        with pytest.raises(Killed):
+        with pytest.raises(Killed), computed_by(config.train):
             trainer.run(checkpoint_seconds=0)
         if trainer.log is not None:
             trainer.log.close()

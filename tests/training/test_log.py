@@ -32,19 +32,19 @@ NAMES = {
 
 @pytest.fixture
 def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A module in the place of wandb that notes what it is told."""
-    told: dict[str, Any] = {"rows": [], "finished": 0}
+    """A module in the place of wandb that notes what it is given."""
+    given: dict[str, Any] = {"rows": [], "finished": 0}
 
     def init(**options: Any) -> SimpleNamespace:
-        told["init"] = options
+        given["init"] = options
 
         def finish() -> None:
-            told["finished"] += 1
+            given["finished"] += 1
 
-        return SimpleNamespace(log=lambda numbers, step: told["rows"].append((step, numbers)), finish=finish)
+        return SimpleNamespace(log=lambda numbers, step: given["rows"].append((step, numbers)), finish=finish)
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))  # type: ignore[arg-type]
-    return told
+    return given
 
 
 def test_wandb_gets_every_number_by_its_name(

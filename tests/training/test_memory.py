@@ -24,7 +24,7 @@ print(fresh, kept, inside, resident())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be set to keep memory")
 def test_a_freed_buffer_is_used_again_and_given_back_at_the_end() -> None:
     shown = subprocess.run([sys.executable, "-c", STEPS], check=True, capture_output=True, text=True).stdout
     fresh, kept, inside, after = map(int, shown.split())

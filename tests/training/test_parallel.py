@@ -1,4 +1,4 @@
-"""Two processes train the same run as one, up to the order of additions; their failures are told in one line."""
+"""Two processes train the same run as one, up to the order of additions; their failures are reported in one line."""
 
 import os
 import subprocess

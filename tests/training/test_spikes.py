@@ -47,7 +47,7 @@ def test_spikes_are_counted_and_survive_a_kill(
     assert "spike_steps" not in record.row()
 
 
-def test_divergence_says_where(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+def test_divergence_is_recorded_with_its_step(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
     record = train_run(make_run(learning_rate=1e30, grad_clip=0), tmp_path, dataset)
     assert record.status == "diverged"
     assert record.stopped_at is not None

@@ -1,5 +1,6 @@
 """A run learns, is evaluated right, resumes to the same bits after a kill at any step, and is never done twice."""
 
+import json
 import math
 import re
 import shutil
@@ -23,6 +24,13 @@ from moelab.training.checkpoint import save_weights
 from moelab.training.schedule import evaluation_steps
 
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
+
+
+def without_digest(folder: Path) -> None:
+    """Make a finished run's record one of 0.1."""
+    record = json.loads((folder / "record.json").read_text())
+    del record["weights_sha256"]
+    (folder / "record.json").write_text(json.dumps(record))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -70,7 +78,7 @@ def test_a_damaged_newest_checkpoint_changes_nothing(
     assert "is damaged (model.safetensors does not match its checksum); using the one before it" in record.notes[0]
 
 
-def test_where_no_checkpoint_is_whole_a_run_starts_again_and_says_so(
+def test_where_no_checkpoint_is_whole_a_run_starts_again_with_a_note(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make_run(MOE, tokens=10 * 64)
@@ -83,11 +91,11 @@ def test_where_no_checkpoint_is_whole_a_run_starts_again_and_says_so(
     assert (record.loss, record.resumed) == (straight.loss, 0)
     assert len(record.notes) == 2
     assert all(note.endswith("no other is left: starting again") for note in record.notes)
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"warning: run {config.run_id}: {note}" for note in record.notes]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"warning: run {config.run_id}: {note}" for note in record.notes]
 
 
-def test_more_evaluations_than_steps_are_one_per_step_and_said(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+def test_more_evaluations_than_steps_are_one_each(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
     record = train_run(make_run(tokens=3 * 64, evaluations=8), tmp_path, dataset)
     assert [row["step"] for row in record.loss_curve] == [1, 2, 3]
     assert record.notes == ["train.evaluations: 8 were asked for, but a run of 3 steps has one per step"]
@@ -103,11 +111,12 @@ def test_a_finished_run_is_only_read(make_run: Any, dataset: Dataset, tmp_path: 
     assert not (tmp_path / config.run_id / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("digest", [True, False], ids=["digest", "record of 0.1"])
 @pytest.mark.parametrize(
     ("kept", "complaint"), [(0, "is damaged"), (100, "is damaged"), (None, "holds the weights of another model")]
 )
 def test_damaged_weights_are_named(
-    make_run: Any, dataset: Dataset, tmp_path: Path, kept: int | None, complaint: str
+    make_run: Any, dataset: Dataset, tmp_path: Path, kept: int | None, complaint: str, digest: bool
 ) -> None:
     config = make_run(tokens=2 * 64)
     train_run(config, tmp_path, dataset)
@@ -116,10 +125,34 @@ def test_damaged_weights_are_named(
         save_weights(weights, {"w": torch.zeros(2)})
     else:
         weights.write_bytes(weights.read_bytes()[:kept])
+    if digest:
+        complaint = r"is damaged or was replaced: its SHA-256 is not that in record\.json"
+    else:
+        without_digest(weights.parent)
     with pytest.raises(InputError, match=complaint) as caught:
         load_trained(weights.parent)
     assert str(weights) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_flipped_bytes_of_the_weights_are_refused(
+    make_run: Any, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_run(MOE, tokens=2 * 64)
+    train_run(config, tmp_path, dataset)
+    weights = tmp_path / config.run_id / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 0xFF
+    content[-9] ^= 0xFF
+    weights.write_bytes(content)
+    load_file(weights)
+    with pytest.raises(InputError, match=f"{weights} is damaged or was replaced"):
+        load_trained(weights.parent)
+    capsys.readouterr()
+    without_digest(weights.parent)
+    load_trained(weights.parent)
+    note = f"note: {weights.parent / 'record.json'} holds no SHA-256 of the weights (moelab 0.1): they are not checked"
+    assert capsys.readouterr().err.splitlines() == [note]
 
 
 def test_two_processes_do_not_train_one_run(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:

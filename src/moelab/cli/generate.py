@@ -8,7 +8,13 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
-    prompt: Annotated[list[str], typer.Option(help="Text to continue; may be given several times.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help='Text to continue; may be given several times. "" begins a document.', show_default=False),
+    ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="The prompts are the beginnings of documents; without any, write one.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Keep only the K likeliest tokens.")] = None,
@@ -20,7 +26,9 @@ def command(
     data: Annotated[Path | None, typer.Option(help="Prepared data, if it moved since training.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Continue one or more prompts with a trained model.
+    """Continue one or more prompts with a trained model, or write a document from its start.
+
+    Documents begin after the token that ends the one before; without --from-start a prompt stands anywhere in a text.
 
     Example: moelab generate runs/3f2a... --prompt "Fellow citizens" --max-new-tokens 50
     """
@@ -35,13 +43,18 @@ def command(
     from moelab.printable import printable
     from moelab.training.open import open_run
 
-    if not all(prompt):
-        raise InputError("--prompt: must not be empty")
+    prompt = prompt or ([""] if from_start else [])
+    if not prompt:
+        raise InputError("--prompt: is required, or --from-start")
     if any("\ud800" <= letter <= "\udfff" for text in prompt for letter in text):
         raise InputError("--prompt: is not UTF-8 text")
     _, _, model, dataset = open_run(run, data)
     tokenizer = dataset.load_tokenizer()
-    prompts = list(encode(tokenizer, prompt))
+    end = dataset.manifest.end_of_text
+    prompts = [
+        [end, *ids] if from_start or not text else list(ids)
+        for text, ids in zip(prompt, encode(tokenizer, prompt), strict=True)
+    ]
     started = time.monotonic()
     new = generate(
         model,
@@ -51,7 +64,7 @@ def command(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
-        eos=dataset.manifest.end_of_text,
+        eos=end,
         mixing=mixing,
         use_cache=not mixing or decodes_as_trained(model.config),
     )

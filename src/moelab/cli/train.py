@@ -16,6 +16,12 @@ def command(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Data-parallel processes on this machine (sets train.processes).")
     ] = None,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Go on from an unfinished run in --out that differs in threads, precision or the like."
+        ),
+    ] = None,
     log: Annotated[str | None, typer.Option(help="Also log to `tensorboard` or `wandb`, in the run's folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON.")] = False,
 ) -> None:
@@ -34,7 +40,13 @@ def command(
     from moelab.training.train import train_here
 
     run, record, main = train_here(
-        run, out, processes=processes, checkpoint_seconds=checkpoint_seconds, log=log, quiet=as_json
+        run,
+        out,
+        processes=processes,
+        checkpoint_seconds=checkpoint_seconds,
+        log=log,
+        quiet=as_json,
+        adopt=adopt,
     )
     if not main:
         return

@@ -1,7 +1,7 @@
 """The leak certificate: change one token and measure which earlier tokens and which other sequences notice.
 
 A causal language model's output at a position must depend on that position and those before it in the same sequence.
-Expert Choice, capacity drops and mixing break that; the certificate says how much. Measured in fp64 on the reference
+Expert Choice, capacity drops and mixing break that; the certificate measures how much, in fp64 on the reference
 path, so that zero means below 1e-9 and rounding cannot pass for a leak. A random batch may overflow no expert, so a
 batch of one token repeated, which overflows any that can, is tried as well.
 """

@@ -19,7 +19,7 @@ class Evaluation(Shown):
     """Means over the evaluated tokens; `routing` has a row of statistics per MoE layer, `expert_load` its shares.
 
     `loss_leak_free` is the loss with capacity lifted and mixing off; None where the model leaks nothing. `choices`
-    (2, T) of every MoE layer say which experts the tokens of the first batch took, for the churn since then.
+    (2, T) of every MoE layer hold which experts the tokens of the first batch took, for the churn since then.
     """
 
     loss: float

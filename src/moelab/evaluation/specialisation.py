@@ -127,7 +127,7 @@ def typical(uses: Array, expert: int, top: int) -> list[tuple[int, float, float]
 
 
 def known_from(uses: Array, own_entropy: float = 0.0) -> float:
-    """The share of what can be known of a use's expert that its row says: 0 nothing, 1 all.
+    """The share of what can be known of a use's expert that its row predicts: 0 nothing, 1 all.
 
     Mutual information over the entropy of the load less `own_entropy`, with Miller and Madow's correction for counts
     that are few.
@@ -186,11 +186,11 @@ def measure(
     }
     own = dict.fromkeys(layers, 0.0)
     model.eval()
-    with _listening(layers) as heard:
+    with _listening(layers) as noted:
         for batch in batches:
             model.hidden(torch.from_numpy(batch.inputs).to(device))
             ids, sources = batch.inputs.ravel(), np.repeat(batch.source, seq_len)
-            for index, uses_TE in heard.items():
+            for index, uses_TE in noted.items():
                 uses = uses_TE.double().cpu().numpy()
                 by_token, by_source, together = counts[index]
                 np.add.at(by_token, ids, uses)
@@ -213,11 +213,11 @@ def measure(
 @contextmanager
 def _listening(layers: dict[int, MoELayer]) -> Iterator[dict[int, Tensor]]:
     """Within this block every forward pass leaves each layer's uses (T, E) in the dictionary."""
-    heard: dict[int, Tensor] = {}
+    noted: dict[int, Tensor] = {}
 
     def listener(index: int, n_experts: int) -> Any:
         def listen(router: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            heard[index] = _uses(router, inputs, output, n_experts)
+            noted[index] = _uses(router, inputs, output, n_experts)
 
         return listen
 
@@ -225,7 +225,7 @@ def _listening(layers: dict[int, MoELayer]) -> Iterator[dict[int, Tensor]]:
         layer.router.register_forward_hook(listener(index, layer.config.n_experts)) for index, layer in layers.items()
     ]
     try:
-        yield heard
+        yield noted
     finally:
         for handle in handles:
             handle.remove()

@@ -39,6 +39,7 @@ def tokens_per_second(config: RunConfig, text: Dataset, seconds: float = PROBE_S
     Nothing is kept. Raises MoelabError where this machine cannot train it.
     """
     from moelab.training import Trainer, resolve_run
+    from moelab.training.kernels import computed_by
     from moelab.training.memory import freed_memory_kept
 
     free, needed = free_memory(), run_memory(config)
@@ -50,7 +51,11 @@ def tokens_per_second(config: RunConfig, text: Dataset, seconds: float = PROBE_S
     plain = {**config.to_dict(), "train": train, "data": {"path": str(text.folder)}}
     plain.pop("parent", None)
     resolved = resolve_run(RunConfig.parse(plain), text)
-    with tempfile.TemporaryDirectory(prefix="moelab-probe-") as folder, freed_memory_kept():
+    with (
+        tempfile.TemporaryDirectory(prefix="moelab-probe-") as folder,
+        freed_memory_kept(),
+        computed_by(resolved.train),
+    ):
         trainer = Trainer(resolved, RunFolder(Path(folder)), text)
         for _ in range(_WARM_STEPS):
             trainer.step()

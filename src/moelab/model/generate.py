@@ -86,7 +86,7 @@ def _generate(
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     fresh, new = tokens, list[Tensor]()
     for _ in range(how.max_new_tokens):
-        # A mask of ones alone says nothing: leave it out and take the fast causal path.
+        # A mask of ones alone changes nothing: leave it out and take the fast causal path.
         shown = None if all(len(p) == len(prompts[0]) for p in prompts) else mask
         if new and step is not None:
             logits = step(fresh)

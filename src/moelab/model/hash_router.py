@@ -103,7 +103,7 @@ def balanced_experts(counts: Sequence[int], n_experts: int, top_k: int) -> list[
 def word_keys(ids: Tensor, begins: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """A key per token, (B, T), of its word up to and including it; and what `before` a continuation should be, (B, 2).
 
-    `begins` (B, T) says which tokens begin a word. The key sums a hash of (id, place in the word) over the word's
+    `begins` (B, T) marks the tokens that begin a word. The key sums a hash of (id, place in the word) over the word's
     tokens so far; `before` is the key and the length of the word that the first token may continue.
     """
     batch, length = ids.shape

@@ -59,7 +59,7 @@ class DecoderLayer(nn.Module):
         cache: LayerCache | None = None,
         **routing: Any,
     ) -> tuple[Tensor, RoutingOutput | None]:
-        """x (B, T, D) -> (B, T, D), and what a MoE layer says of its routing; `routing` goes to it."""
+        """x (B, T, D) -> (B, T, D), and what a MoE layer returns of its routing; `routing` goes to it."""
         x = x + self.self_attn(self.input_layernorm(x), rotary, attention_mask, cache)
         h = self.post_attention_layernorm(x)
         if not self.is_moe:
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
 class LanguageModel(nn.Module):
     """model(tokens) -> logits; model.loss(tokens, targets) -> LossOutput. Build it with `build_model`.
 
-    `word_parts` (V,), where experts go by words, says how tokens join: bit 1 where they begin with a letter or digit,
+    `word_parts` (V,), where experts go by words, holds how tokens join: bit 1 where they begin with a letter or digit,
     bit 2 where they end with one (`fill_routing_tables`).
     """
 
@@ -253,7 +253,7 @@ class LanguageModel(nn.Module):
 
 
 def _attention_mask(start: int, length: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """True where a query may look, (1 or B, 1, T, start + T); None where plain causal attention says it all.
+    """True where a query may look, (1 or B, 1, T, start + T); None where plain causal attention is the same.
 
     A padding token sees itself, so that no query is left without a key.
     """

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from moelab.architecture import MoEConfig
 
+TINY = 1e-20
+"""Joins every sum that scores are divided by (DeepSeek-V3's constant): scores that vanish give gates of 0, not NaN."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
@@ -29,8 +32,16 @@ class Routing:
     by_score: bool = True
 
     def probabilities(self) -> Tensor:
-        """Scores (T, E) that sum to 1 for each token."""
-        return self.scores / self.scores.sum(-1, keepdim=True)
+        """Scores (T, E) that sum to 1 for each token; all 0 where the scores vanish."""
+        return shares(self.scores)
+
+
+def shares(scores: Tensor) -> Tensor:
+    """Scores (..., n) divided by their sum over the last dimension; 0 where that sum vanishes.
+
+    `TINY` changes no digit in fp32 of a sum above 1e-13, and the gradient stays finite where all scores underflow.
+    """
+    return scores / (scores.sum(-1, keepdim=True) + TINY)
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -39,7 +50,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def score_tokens(x: Tensor, weight: Tensor) -> Tensor:
-    """Logits (..., E) = x weight^T, never below fp32 whatever autocast says."""
+    """Logits (..., E) = x weight^T, never below fp32, under autocast too."""
     with torch.autocast(x.device.type, enabled=False):
         x = full_precision(x)
         return F.linear(x, weight.to(x.dtype))
@@ -67,7 +78,7 @@ class TopKRouter(nn.Module):
         logits = score_tokens(x_TD, self.weight)
         scores = logits.softmax(-1) if self.config.score == "softmax" else logits.sigmoid()
         if self.config.normalize_scores:
-            scores = scores / scores.sum(-1, keepdim=True)
+            scores = shares(scores)
         if self.config.bias_update:
             choosing = scores + self.balance_bias
             chosen = choosing.topk(self.config.top_k, dim=-1).indices
@@ -76,7 +87,7 @@ class TopKRouter(nn.Module):
             choosing = None
             gates, chosen = scores.topk(self.config.top_k, dim=-1)
         if self.config.normalize_gates:
-            gates = gates / gates.sum(-1, keepdim=True)
+            gates = shares(gates)
         if self.config.routed_scaling != 1:
             gates = gates * self.config.routed_scaling
         return Routing(logits=logits, scores=scores, chosen=chosen, gates=gates, choosing=choosing)
@@ -93,7 +104,7 @@ class TopKRouter(nn.Module):
 def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tensor | None = None) -> Tensor:
     """Which choices (T, K) fit when an expert takes at most ceil(factor T K / E): first come, first served.
 
-    Tokens whose mask is False take no place and count in no capacity; what is said of them means nothing.
+    Tokens whose mask is False take no place and count in no capacity; their entries mean nothing.
     """
     if mask_T is None:
         tokens = chosen.shape[0]

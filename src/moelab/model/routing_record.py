@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moelab.model.group_routing import GroupRouting
-from moelab.model.router import Routing, balance_loss, expert_counts
+from moelab.model.router import TINY, Routing, balance_loss, expert_counts
 
 NEAR_TIE = 1e-3
 """Two probabilities closer than this at the edge of the choice count as a near tie."""
@@ -54,7 +54,7 @@ class RoutingRecord:
 
 @torch.no_grad()
 def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tensor | None = None) -> RoutingRecord:
-    """Measure a token-choice routing; `kept` says which choices fit into capacity."""
+    """Measure a token-choice routing; `kept` marks the choices that fit into capacity."""
     n_experts, top_k = routing.scores.shape[1], routing.chosen.shape[1]
     counts = expert_counts(routing.chosen, n_experts, mask_T)
     probabilities = routing.probabilities()
@@ -64,7 +64,7 @@ def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tens
     near = torch.zeros(())
     if top_k < n_experts and routing.by_score:
         choosing = routing.scores if routing.choosing is None else routing.choosing
-        edge = choosing.topk(top_k + 1, dim=-1).values[:, -2:] / routing.scores.sum(-1, keepdim=True)
+        edge = choosing.topk(top_k + 1, dim=-1).values[:, -2:] / (routing.scores.sum(-1, keepdim=True) + TINY)
         edge = edge if mask_T is None else edge[mask_T]
         near = (edge[:, 0] - edge[:, 1] < NEAR_TIE).float().mean()
     return RoutingRecord(

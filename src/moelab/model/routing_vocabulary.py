@@ -13,7 +13,7 @@ from moelab.model.language_model import LanguageModel
 def fill_routing_tables(model: LanguageModel, chunks: Iterable[Tensor], word_parts: Tensor | None = None) -> None:
     """Give the commonest keys of some text, chunks (T,) of token ids, their experts in every layer with a table.
 
-    `word_parts` (V,) uint8 says how tokens join to words, see `LanguageModel`; token ids alone need none. A model
+    `word_parts` (V,) uint8 holds how tokens join to words, see `LanguageModel`; token ids alone need none. A model
     without tables is left alone.
     """
     routers = [module for module in model.modules() if isinstance(module, HashRouter) and module.config.routing_vocab]

@@ -13,12 +13,14 @@ from moelab.files import sha256_json
 AUTO = "auto"
 _NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
+MACHINE = ("device", "precision", "threads", "dispatch", "kernels")
+"""Training fields that the machine decides where the config leaves them open."""
 
 
 class DataConfig(Config):
     """Prepared data: a folder that `moelab data prepare` wrote, and how many of its training tokens may be seen.
 
-    `path` says where the data lies and is not part of the run's identity; `manifest_hash` is.
+    `path` is where the data lies and is not part of the run's identity; `manifest_hash` is.
     """
 
     path: str
@@ -38,6 +40,7 @@ class Parent(Config):
 
     run: str = Field(pattern=r"^[0-9a-f]{16}$", description="a run id: sixteen hexadecimal digits")
     step: TokenCount
+    adopted: bool = Field(default=False, description="whether the machine's part of the parent's training may differ")
 
 
 class TrainConfig(Config):
@@ -46,10 +49,12 @@ class TrainConfig(Config):
     `tokens` is rounded down to whole optimiser steps of `batch_tokens`. With `muon`, hidden matrices (each expert by
     itself) are orthogonalised and their step is scaled to AdamW's size, so one `learning_rate` serves both.
     `decay_fraction` is the share of steps in which `wsd` decays; `final_lr_fraction` the rate at the end;
-    `warmup_steps` and `decay_steps` say the same in steps and stand above the fractions.
+    `warmup_steps` and `decay_steps` are the same in steps and stand above the fractions.
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `processes` train as one, each on its share of every batch.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
+    A resolved config without `kernels` is one of 0.1, which took what the machine had; without `muon_split` Muon takes
+    gate and up projections as the one matrix they are stored as, as 0.1 did.
     Before the first step the data's files are hashed: where they `changed` since that was last done, or `always`.
     """
 
@@ -67,10 +72,16 @@ class TrainConfig(Config):
     warmup_steps: CountOrZero | None = Field(default=None, le=10**18)
     decay_steps: CountOrZero | None = Field(default=None, le=10**18)
     weight_decay: NonNegative = Field(default=0.1, le=1000)
+    weight_decay_on: Literal["matrices", "hidden", "all"] = Field(
+        default="matrices", description="matrices; those without embeddings, head and routers; or norms and biases too"
+    )
     beta1: Fraction = Field(default=0.9, lt=1)
     beta2: Fraction = Field(default=0.95, lt=1)
     epsilon: Positive = Field(default=1e-8, le=1)
     muon_momentum: Fraction = Field(default=0.95, lt=1)
+    muon_split: bool | None = Field(
+        default=None, description="whether the gate's and the up projection's half are matrices of their own"
+    )
     grad_clip: NonNegative = 1.0
     logit_z_loss: NonNegative = Field(default=0.0, le=1000)
     balance_over: Literal["batch", "sequence", "micro_batch"] = "batch"
@@ -83,6 +94,9 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: CountOrZero = Field(default=0, le=1024, description="CPU threads; 0 lets the machine decide")
     dispatch: str = AUTO
+    kernels: Literal["auto", "native", "torch"] = Field(
+        default="auto", description="what computes fp32 on a CPU: the compiled kernels or PyTorch's"
+    )
     compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     keep_checkpoints: Count = 2
@@ -208,6 +222,25 @@ class RunConfig(Config):
         """The plain data that `run_id` hashes. Defaults are left out, so a new optional field renames no old run."""
         content = self.model_dump(mode="json", exclude_defaults=True, include={"model", "data", "train", "parent"})
         content["data"].pop("path", None)
+        train = content["train"]
         for field in _NOT_IDENTITY:
-            content["train"].pop(field, None)
+            train.pop(field, None)
+        if not self.train.muon_split or self.train.optimizer != "muon":
+            train.pop("muon_split", None)
+        # Runs of 0.1 on native kernels keep their names; kernels decide nothing on a GPU or in bf16.
+        if train.get("kernels") != "torch" or (self.train.device, self.train.precision) != ("cpu", "fp32"):
+            train.pop("kernels", None)
         return content
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Dotted names of what two resolved runs do not have in common, of all that decides their outcomes."""
+        mine, its = _flat(self.identity()), _flat(other.identity())
+        return sorted(name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name))
+
+
+def _flat(value: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{a: {b: 1}} -> {a.b: 1}."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{before}{key}.") if isinstance(inner, dict) else {before + key: inner}
+    return found

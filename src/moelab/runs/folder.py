@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moelab.claim import Claim, find
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, parse_json, read_json, write_json
+from moelab.files import make_folder, parse_json, read_json, sha256_file, write_json
 from moelab.lease import DEFAULT, Busy, Lease, Terms, hold
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
@@ -44,7 +44,7 @@ class RunFolder:
     def open(cls, path: str | Path) -> "RunFolder":
         """An existing run folder. Raises InputError when it is none."""
         folder = cls(Path(path))
-        if not (folder.path / CONFIG).exists():
+        if not folder.exists:
             raise InputError(f"run: {path} is not a run folder (it holds no {CONFIG})")
         return folder
 
@@ -57,6 +57,11 @@ class RunFolder:
                 "restore it, or train the new config under its own name"
             )
         return config
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run here, finished or not."""
+        return (self.path / CONFIG).exists()
 
     @property
     def finished(self) -> bool:
@@ -72,6 +77,21 @@ class RunFolder:
         if record.run_id != self.path.name:
             raise InputError(f"run: {self.path / RECORD} is the record of another run ({record.run_id})")
         return record
+
+    def check_weights(self) -> tuple[Path, str | None]:
+        """The file of a finished run's weights, and a note where no digest holds it (records of 0.1 have none).
+
+        Raises InputError where the run is not finished, or its weights are missing or not those that were recorded.
+        """
+        weights = self.path / WEIGHTS
+        if not weights.exists():
+            raise InputError(f"run: {self.path} holds no {WEIGHTS}; is it finished?")
+        recorded = self.load_record().weights_sha256
+        if recorded is None:
+            return weights, f"{self.path / RECORD} holds no SHA-256 of the weights (moelab 0.1): they are not checked"
+        if sha256_file(weights) != recorded:
+            raise InputError(f"run: {weights} is damaged or was replaced: its SHA-256 is not that in {RECORD}")
+        return weights, None
 
     def save_record(self, record: RunRecord) -> None:
         """Write the outcome; from then on the run is finished."""

@@ -8,6 +8,7 @@ from moelab.notebook import html_table, short_repr
 from moelab.runs.config import RunConfig
 
 _NESTED = {"labels", "loss_by_source", "loss_curve", "routing", "expert_load", "spike_steps", "versions", "notes"}
+_NO_COLUMN = {*_NESTED, "weights_sha256"}
 
 
 _SHOWN = (
@@ -34,7 +35,8 @@ class RunRecord(Config):
     layer, `expert_load` each expert's share of its choices. After a transition (`transition_step` steps) the
     architecture's columns describe what the model has become, `train_flops` adds up both parts and
     `flops_per_token` is their mean. `spikes` counts the steps (`spike_steps`, the first hundred) whose training
-    loss jumped; a run that diverged `stopped_at` a step.
+    loss jumped; a run that diverged `stopped_at` a step. `weights_sha256` is that of the file of trained weights; null
+    in records of 0.1.
     """
 
     run_id: str
@@ -94,6 +96,7 @@ class RunRecord(Config):
     stopped_at: int | None = None
     processes: int = 1
     data_hash: str
+    weights_sha256: str | None = None
     loss_curve: list[dict[str, float]] = []
     routing: list[dict[str, float]] = []
     expert_load: list[list[float]] = []
@@ -113,7 +116,7 @@ class RunRecord(Config):
 
     def row(self) -> dict[str, Any]:
         """The record as one row of a table: scalars only, labels as columns of their own."""
-        row = {key: value for key, value in self.model_dump(mode="json").items() if key not in _NESTED}
+        row = {key: value for key, value in self.model_dump(mode="json").items() if key not in _NO_COLUMN}
         return {**self.labels, **row, **_routing_columns(self.routing)}
 
 

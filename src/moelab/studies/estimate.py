@@ -162,7 +162,10 @@ def _done(configs: list[RunConfig], folder: StudyFolder, dataset: Dataset | None
 
     if dataset is None or not folder.runs.is_dir():
         return dict.fromkeys(map(id, configs), False)
-    return {id(c): RunFolder(folder.runs / resolve_run(c, dataset, elsewhere=True).run_id).finished for c in configs}
+    return {
+        id(c): RunFolder(folder.runs / resolve_run(c, dataset, elsewhere=True, root=folder.runs).run_id).finished
+        for c in configs
+    }
 
 
 def _workers(study: StudyConfig, configs: list[RunConfig], wanted: int) -> int:

@@ -8,7 +8,7 @@ from moelab.runs.table import save_table
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.page_plan import laws_section, plan_section, verified_section
-from moelab.studies.page_runs import method_section, runs_section, runs_table
+from moelab.studies.page_runs import method_section, run_notes, runs_section, runs_table
 from moelab.studies.seeds import Trained, each_once
 from moelab.studies.training import StudyContext
 
@@ -88,7 +88,10 @@ def report_diverged(context: StudyContext, why: str, repeat: str) -> None:
                     "step given. Runs that depend on them were not trained."
                 ],
                 tables=[runs_table(once)],
-                warnings=[f"run {name} failed: {reason}" for name, reason in context.failed.items()],
+                warnings=[
+                    *(f"run {name} failed: {reason}" for name, reason in context.failed.items()),
+                    *run_notes(once),
+                ],
             )
         ],
         versions=once[0][1].versions,

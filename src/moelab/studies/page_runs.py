@@ -49,6 +49,19 @@ def runs_table(trained: list[Trained]) -> Table:
     return Table(columns, rows)
 
 
+MOST_NOTES = 20
+"""Notes of runs that a report shows one by one."""
+
+
+def run_notes(trained: list[Trained]) -> list[str]:
+    """What the runs' records note of their health, for people: a line each, the rest as a number."""
+    found = [
+        f"run {config.name or record.run_id}: {note}." for config, record in each_once(trained) for note in record.notes
+    ]
+    more = [f"{len(found) - MOST_NOTES} more notes stand in the runs' record.json."] if len(found) > MOST_NOTES else []
+    return found[:MOST_NOTES] + more
+
+
 def _distinguishing(trained: list[Trained]) -> dict[str, dict[str, Any]]:
     """Dotted field -> its value by run id: fields of `_TITLES` that differ, and fields that differ at one name."""
     fields = {config.run_id: _flat(config.model_dump(mode="json", include={"model", "train"})) for config, _ in trained}
@@ -98,6 +111,7 @@ def runs_section(outcome: StudyOutcome) -> Section:
         text=text,
         figures=[Figure(figures.loss_by_size(kept), "Loss against size and tokens.")] if drawn else [],
         tables=[runs_table(outcome.trained)],
+        warnings=run_notes(outcome.every),
     )
 
 

@@ -62,7 +62,7 @@ class StudyContext:
 
     def resolve(self, config: RunConfig, dataset: Dataset) -> RunConfig:
         """A run with every automatic setting resolved."""
-        return resolve_run(config, dataset, elsewhere=self.executor.kind != "local")
+        return resolve_run(config, dataset, elsewhere=self.executor.kind != "local", root=self.folder.runs)
 
     def train(self, configs: list[RunConfig], dataset: Dataset) -> list[Trained]:
         """Resolve and train; a finished run is only read. The result leaves out runs that failed.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
-from moelab.runs import RunConfig, RunFolder
+from moelab.runs import RunConfig, RunFolder, TrainConfig
+from moelab.runs.config import MACHINE
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.checkpoint import Checkpoint, load_step
 from moelab.training.schedule import learning_rate_at
@@ -44,14 +45,25 @@ def load_parent(config: RunConfig, root: Path, dataset: Dataset) -> Checkpoint:
     except InputError as error:
         raise InputError(f"parent.run: {error}") from None
     check_branch(config, parent, dataset)
-    found = load_step(folder.path / CHECKPOINTS, step)
+    found = load_step(folder.path / CHECKPOINTS, step, run)
     if found is None:
         raise MoelabError(
             f"parent: run {run} holds no checkpoint of step {step}; train it with train.keep_steps naming {step} "
             "(that changes no run's name; remove the record of a finished run to train it again)"
         )
     found.progress.seconds, found.progress.resumed = 0.0, -1
+    if config.parent.adopted:
+        found.progress.notes.append(_adopted_note(config, parent))
     return found
+
+
+def _adopted_note(config: RunConfig, parent: RunConfig) -> str:
+    assert config.parent is not None
+    names = [name for name in MACHINE if not _same(name, config.train, parent.train)]
+    changes = [f"train.{name} {getattr(parent.train, name)} to {getattr(config.train, name)}" for name in names]
+    return (
+        f"goes on from step {config.parent.step} of run {config.parent.run}: {', '.join(changes) or 'nothing changed'}"
+    )
 
 
 def check_branch(config: RunConfig, parent: RunConfig, dataset: Dataset) -> None:
@@ -63,7 +75,8 @@ def check_branch(config: RunConfig, parent: RunConfig, dataset: Dataset) -> None
     if _text(config, dataset) != _text(parent, dataset):
         raise InputError(f"parent: data differs from that of run {config.parent.run} (manifest_hash, unique_tokens)")
     for name in type(ours).model_fields:
-        if name not in _FREE and getattr(ours, name) != getattr(theirs, name):
+        free = name in _FREE or (config.parent.adopted and name in MACHINE)
+        if not free and not _same(name, ours, theirs):
             raise InputError(f"parent: train.{name} is {getattr(ours, name)}, the parent's is {getattr(theirs, name)}")
     if step > theirs.steps:
         raise InputError(f"parent.step: must be at most the parent's {theirs.steps} steps, got {step}")
@@ -77,6 +90,14 @@ def check_branch(config: RunConfig, parent: RunConfig, dataset: Dataset) -> None
             )
     if _switch_before(config) != _switch_before(parent, step):
         raise InputError(f"parent: the transitions differ before step {step}")
+
+
+def _same(name: str, ours: TrainConfig, theirs: TrainConfig) -> bool:
+    """Whether a field means the same in both; a config of 0.1 leaves the kernels open, and split no matrices."""
+    mine, its = getattr(ours, name), getattr(theirs, name)
+    if name == "muon_split":
+        return bool(mine) == bool(its)
+    return bool(mine == its or (name == "kernels" and "auto" in (mine, its)))
 
 
 def _text(config: RunConfig, dataset: Dataset) -> tuple[str | None, int]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moelab.errors import MoelabError
+from moelab.errors import InputError, MoelabError
 from moelab.files import make_folder, sha256_file, sha256_json, write_json, write_with
 
 _MODEL, _OPTIMIZER, _ROUTING, _STATE = "model.safetensors", "optimizer.safetensors", "routing.safetensors", "state.json"
@@ -28,15 +29,23 @@ _OWN_SUM = "state_sha256"
 class Progress:
     """Where a run stands, besides its tensors.
 
-    `spikes` are the steps whose loss jumped; `evaluation` the last one; `notes` what people should know of the run.
+    `run_id` names the run and `kernels` what computed it, both empty in checkpoints of 0.1. `spikes` are the steps
+    whose loss jumped; `evaluation` the last one; `notes` what people should know of the run. Gradient norms are those
+    before clipping; `idle_expert_steps` counts Muon's steps on experts without a token, of all `expert_steps`.
     """
 
+    run_id: str = ""
+    kernels: str = ""
     step: int = 0
     seconds: float = 0.0
     resumed: int = 0
     recent_losses: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
     spikes: list[int] = field(default_factory=list)
+    first_norms: list[float] = field(default_factory=list)
+    recent_norms: list[float] = field(default_factory=list)
+    expert_steps: int = 0
+    idle_expert_steps: int = 0
     evaluation: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -98,48 +107,77 @@ def drop_checkpoints(folder: Path, keep_steps: Collection[int] = ()) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load_step(folder: Path, step: int) -> Checkpoint | None:
-    """The checkpoint of that step, None where there is none. Raises MoelabError where it is damaged."""
+def load_step(folder: Path, step: int, run_id: str) -> Checkpoint | None:
+    """The run's checkpoint of that step, None where there is none.
+
+    Raises MoelabError where it is damaged, InputError where it is another run's.
+    """
     path = folder / f"{step:08d}"
     if not path.is_dir():
         return None
     try:
-        return _load(path)
+        return _load(path, run_id)
     except _DAMAGE as error:
         raise MoelabError(f"checkpoint: {path} is damaged ({error})") from None
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, or None; and for each damaged one that is newer, what people should know of it."""
+def load_newest(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
+    """The run's newest whole checkpoint, or None; and notes for people: on each damaged one that is newer, and on one
+    that names no run (moelab 0.1).
+
+    Raises InputError where a checkpoint is another run's.
+    """
     damaged: list[str] = []
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for path in reversed(_steps(folder)):
         try:
-            return _load(path), [f"{each}; using the one before it" for each in damaged]
+            found = _load(path, run_id)
         except _DAMAGE as error:
             damaged.append(f"checkpoint {path.name} is damaged ({error})")
+            continue
+        notes = [f"{each}; using the one before it" for each in damaged]
+        if not found.progress.run_id:
+            notes.append(f"checkpoint {path.name} names no run (moelab 0.1): whether it is this run's is not checked")
+        return found, notes
     return None, [f"{each}; no other is left: starting again" for each in damaged]
 
 
-def save_weights(path: Path, model: dict[str, Tensor]) -> None:
-    """Write a model's weights atomically as safetensors. Raises MoelabError naming the file that cannot be written."""
+def save_weights(path: Path, model: dict[str, Tensor]) -> str:
+    """Write a model's weights atomically as safetensors; returns the file's SHA-256.
+
+    Raises MoelabError naming the file that cannot be written.
+    """
     try:
         write_with(path, lambda temporary: save_file(_contiguous(model), temporary))
     except SafetensorError as error:  # a full disk, among others
         raise MoelabError(f"cannot write {path}: {error}") from error
+    return sha256_file(path)
+
+
+def newest_step(folder: Path, run_id: str, below: int) -> int | None:
+    """The step of the run's newest whole checkpoint before step `below`; None without one.
+
+    Raises InputError where a checkpoint is another run's.
+    """
+    for path in reversed(_steps(folder)):
+        with suppress(*_DAMAGE):
+            if int(path.name) < below:
+                _checked_state(path, run_id)
+                return int(path.name)
+    return None
 
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 
 
-def _load(path: Path) -> Checkpoint:
-    progress = Progress(**_checked_state(path))
+def _load(path: Path, run_id: str) -> Checkpoint:
+    progress = Progress(**_checked_state(path, run_id))
     routing = load_file(path / _ROUTING) if (path / _ROUTING).exists() else {}
     return Checkpoint(progress, load_file(path / _MODEL), load_file(path / _OPTIMIZER), routing)
 
 
-def _checked_state(path: Path) -> dict[str, Any]:
+def _checked_state(path: Path, run_id: str) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
     own = state.pop(_OWN_SUM, None)
     if own is not None and own != sha256_json(state):
@@ -149,6 +187,9 @@ def _checked_state(path: Path) -> dict[str, Any]:
     for name, expected in state.pop("sha256").items():
         if sha256_file(path / name) != expected:
             raise ValueError(f"{name} does not match its checksum")
+    owner = state.get("run_id")
+    if owner and owner != run_id:
+        raise InputError(f"checkpoint: {path} is of run {owner}, not of run {run_id}; move it away")
     return state
 
 

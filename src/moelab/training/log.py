@@ -68,7 +68,7 @@ class _WandB:
 
 
 def open_log(kind: Tracker, folder: RunFolder, config: RunConfig, resumed_at: int = 0) -> Log:
-    """A log of the run in its own folder (W&B: online or offline as WANDB_MODE says).
+    """A log of the run in its own folder (W&B: online or offline by WANDB_MODE).
 
     Raises InputError where the package is not installed.
     """

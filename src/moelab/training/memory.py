@@ -19,7 +19,7 @@ _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _TOP
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within this block the C library keeps what is freed, where it can be told so (glibc); then it gives it back.
+    """Within this block the C library keeps what is freed, where that can be set (glibc); then it gives it back.
 
     By default a buffer above 32 MB goes back to the system when it is freed, and the next step's comes in fresh
     zeroed pages: up to a tenth of a step's time (docs/benchmarks.md, training step).

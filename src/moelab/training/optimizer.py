@@ -2,11 +2,11 @@
 
 Muon (Jordan et al. 2024; scaled as in arXiv 2502.16982) orthogonalises the momentum of hidden matrices. Its step is
 multiplied by 0.2 sqrt(max(rows, columns)), the size of an AdamW step, so both share one learning rate. Expert weights
-of shape (E, rows, columns) are E matrices. Embeddings, head, routers, norms and biases stay with AdamW.
+of shape (E, rows, columns) are E matrices; with `muon_split` a fused gate and up projection (2F, D) is two (F, D).
+Embeddings, head, routers, norms and biases stay with AdamW.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from moelab.errors import MoelabError
 from moelab.runs import TrainConfig
 
 _ADAMW_ONLY = ("embed", "lm_head", "router", "norm")
+_FUSED, _DOWN = "gate_up_proj", "down_proj"
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -25,9 +26,9 @@ class Optimizer:
         self.config = config
         self.named = dict(model.named_parameters())
         muon = [n for n, p in self.named.items() if config.optimizer == "muon" and is_hidden_matrix(n, p)]
-        self.muon = Muon([self.named[name] for name in muon], config) if muon else None
+        self.muon = Muon({name: self.named[name] for name in muon}, config) if muon else None
         self.adamw = torch.optim.AdamW(
-            _decay_groups({n: p for n, p in self.named.items() if n not in muon}, config.weight_decay),
+            _decay_groups({n: p for n, p in self.named.items() if n not in muon}, config),
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             eps=config.epsilon,
@@ -50,6 +51,14 @@ class Optimizer:
         for parameter in parameters:
             parameter.grad = None
         return norm
+
+    def take_expert_steps(self) -> tuple[int, int]:
+        """Muon's steps on single experts since the last call, and how many of these had no token in the batch."""
+        if self.muon is None:
+            return 0, 0
+        counted = self.muon.expert_steps, int(self.muon.idle_steps)
+        self.muon.expert_steps, self.muon.idle_steps = 0, torch.zeros((), dtype=torch.int64)
+        return counted
 
     def state(self) -> dict[str, Tensor]:
         """Every optimiser tensor as `NAME.momentum`, `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`."""
@@ -75,19 +84,27 @@ class Optimizer:
 
 
 class Muon:
-    """Momentum, orthogonalised by five Newton-Schulz steps; matrices of one shape go through them as one batch."""
+    """Momentum, orthogonalised by five Newton-Schulz steps; matrices of one shape go through them as one batch.
 
-    def __init__(self, parameters: Iterable[Tensor], config: TrainConfig) -> None:
+    `expert_steps` counts the steps of single experts, `idle_steps` those of experts without a token in the batch: the
+    gradient is zero there, and what is orthogonalised to full size is the momentum of earlier batches.
+    """
+
+    def __init__(self, named: dict[str, Tensor], config: TrainConfig) -> None:
         self.config = config
-        self.momentum = {parameter: torch.zeros_like(parameter) for parameter in parameters}
+        self.momentum = {parameter: torch.zeros_like(parameter) for parameter in named.values()}
+        self.halves = {p for name, p in named.items() if config.muon_split and _FUSED in name}
+        self.experts = [p for name, p in named.items() if p.ndim == 3 and name.endswith(_DOWN)]
+        self.expert_steps, self.idle_steps = 0, torch.zeros((), dtype=torch.int64)
         self.groups: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
         for parameter in self.momentum:
-            rows, columns = parameter.shape[-2:]
+            rows, columns = self._matrices(parameter, parameter).shape[-2:]
             self.groups[min(rows, columns), max(rows, columns)].append(parameter)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One step with Nesterov momentum and decoupled weight decay; parameters without a gradient rest."""
+        self._count_idle()
         beta, decay = self.config.muon_momentum, 1 - learning_rate * self.config.weight_decay
         for (rows, columns), group in self.groups.items():
             parameters = [p for p in group if p.grad is not None]
@@ -97,11 +114,29 @@ class Muon:
             momenta = [self.momentum[p] for p in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - beta)
             nesterov = torch._foreach_lerp(gradients, momenta, beta)
-            wide = torch.cat([_as_wide(update, rows) for update in nesterov])
-            updates = orthogonalize(wide)
-            steps = _as_before(updates, parameters, rows)
+            views = [self._matrices(p, update) for p, update in zip(parameters, nesterov, strict=True)]
+            wide = torch.cat([view if view.shape[-2] == rows else view.mT for view in views])
+            pieces = orthogonalize(wide).split([len(view) for view in views])
+            steps = [
+                (piece if view.shape[-2] == rows else piece.mT).reshape(p.shape)
+                for piece, view, p in zip(pieces, views, parameters, strict=True)
+            ]
             torch._foreach_mul_(parameters, decay)
             torch._foreach_add_(parameters, steps, alpha=-learning_rate * 0.2 * columns**0.5)
+
+    def _matrices(self, parameter: Tensor, value: Tensor) -> Tensor:
+        """A tensor of the parameter's shape as its matrices (n, rows, columns)."""
+        halves = value.unflatten(-2, (2, -1)) if parameter in self.halves else value
+        return halves.flatten(0, -3) if halves.ndim > 2 else halves[None]
+
+    def _count_idle(self) -> None:
+        """Before the momentum takes up the gradient: one row of `down` shows whether an expert has had tokens."""
+        for parameter in self.experts:
+            if parameter.grad is not None:
+                moving = self.momentum[parameter][:, 0].any(-1)
+                idle = (moving & ~parameter.grad[:, 0].any(-1)).sum()
+                self.idle_steps = self.idle_steps.to(idle.device) + idle
+                self.expert_steps += len(parameter)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -119,28 +154,21 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim in (2, 3) and not any(word in name for word in _ADAMW_ONLY)
 
 
-def _as_wide(matrix: Tensor, rows: int) -> Tensor:
-    """(m, n) or (E, m, n) as (E, rows, columns) with rows <= columns."""
-    matrix = matrix if matrix.ndim == 3 else matrix[None]
-    return matrix if matrix.shape[-2] == rows else matrix.mT
-
-
-def _as_before(updates: Tensor, parameters: list[Tensor], rows: int) -> list[Tensor]:
-    """Undo `_as_wide` for every parameter of a group."""
-    counts = [p.shape[0] if p.ndim == 3 else 1 for p in parameters]
-    pieces = updates.split(counts)
-    return [
-        (piece if p.shape[-2] == rows else piece.mT).reshape(p.shape)
-        for piece, p in zip(pieces, parameters, strict=True)
-    ]
-
-
-def _decay_groups(named: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; vectors (norms, biases) do not."""
-    matrices = [p for p in named.values() if p.ndim >= 2]
-    vectors = [p for p in named.values() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def _decay_groups(named: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, object]]:
+    """Parameters of AdamW that decay (`weight_decay_on`) and those that do not."""
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in named.items():
+        (decaying if _decays(name, parameter, config.weight_decay_on) else others).append(parameter)
+    groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _decays(name: str, parameter: Tensor, on: str) -> bool:
+    """Whether weight decay on these parameters reaches this one."""
+    if on == "all":
+        return True
+    return is_hidden_matrix(name, parameter) if on == "hidden" else parameter.ndim >= 2
 
 
 def _copy(tensors: dict[str, Tensor], key: str, target: Tensor) -> Tensor:

@@ -52,12 +52,12 @@ class World:
         return tensor
 
     def agree(self, value: bool, device: str) -> bool:
-        """What the first process says; all wait for it."""
+        """The value of the first process; all wait for it."""
         if self.size == 1:
             return value
-        said = torch.tensor(int(value), device=device)
-        dist.broadcast(said, 0)
-        return bool(said)
+        agreed = torch.tensor(int(value), device=device)
+        dist.broadcast(agreed, 0)
+        return bool(agreed)
 
     def share(self, rows: int) -> slice:
         """This process's part of a batch of `rows` sequences."""
@@ -133,47 +133,47 @@ def launch(processes: int, device: str, work: Callable[..., None], arguments: tu
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()
         started: list[Any] = []
-        ears: list[Connection] = []
+        receivers: list[Connection] = []
         try:
             with interrupts_held():  # all of them are known before an interrupt is answered
                 for rank in range(processes):
-                    ear, mouth = context.Pipe(duplex=False)
-                    joined = (mouth, os.getpid(), rank, processes, device, rendezvous, work, arguments)
+                    receiver, sender = context.Pipe(duplex=False)
+                    joined = (sender, os.getpid(), rank, processes, device, rendezvous, work, arguments)
                     process = context.Process(target=_join_and_work, args=joined)
                     process.start()
-                    mouth.close()
+                    sender.close()
                     started.append(process)
-                    ears.append(ear)
+                    receivers.append(receiver)
             while any(process.is_alive() for process in started):
                 if any(process.exitcode for process in started):
                     break
                 tick()
                 time.sleep(_POLL_SECONDS)
-            _raise_failure(ears, [process.exitcode for process in started])
+            _raise_failure(receivers, [process.exitcode for process in started])
         finally:
             for process in started:
                 process.terminate()
                 process.join()
 
 
-def _raise_failure(ears: list[Connection], codes: list[int | None]) -> None:
-    """The failure that a process told, or that one died without a word."""
-    told = []
-    for ear in ears:
+def _raise_failure(receivers: list[Connection], codes: list[int | None]) -> None:
+    """The failure that a process reported, or that one died without a word."""
+    reported = []
+    for receiver in receivers:
         try:
-            told += [ear.recv()] if ear.poll() else []
+            reported += [receiver.recv()] if receiver.poll() else []
         except EOFError:
             continue
-    if told:
+    if reported:
         # A process that lost its partner complains too: the one that knows what was wrong comes first.
-        wrong, message = min(told, key=lambda each: not each[0])
+        wrong, message = min(reported, key=lambda each: not each[0])
         raise (InputError if wrong == "input" else MoelabError)(message)
     if any(codes):
         raise MoelabError(f"train.processes: a process died with exit code {next(code for code in codes if code)}")
 
 
 def _join_and_work(
-    mouth: Connection,
+    sender: Connection,
     parent: int,
     rank: int,
     size: int,
@@ -187,12 +187,12 @@ def _join_and_work(
         join(device, rendezvous, rank, size)
         work(*arguments)
     except MoelabError as error:
-        mouth.send(("input" if isinstance(error, InputError) else "work", str(error)))
-        mouth.close()
+        sender.send(("input" if isinstance(error, InputError) else "work", str(error)))
+        sender.close()
         os._exit(1)
     except Exception as error:
-        mouth.send(("", f"process {rank}: {type(error).__name__}: {str(error).splitlines()[0]}"))
-        mouth.close()
+        sender.send(("", f"process {rank}: {type(error).__name__}: {str(error).splitlines()[0]}"))
+        sender.close()
         os._exit(1)
     leave()
 

@@ -7,15 +7,24 @@ import numpy as np
 import torch
 
 from moelab.evaluation import Evaluation
-from moelab.model import native
+from moelab.model import LanguageModel
 from moelab.runs import RunConfig, RunRecord, TrainConfig, run_columns
 from moelab.training.checkpoint import Progress
+from moelab.training.health import health_notes
+from moelab.training.kernels import kernels_of
 from moelab.training.memory import peak_memory_bytes
 from moelab.version import __version__
 
 
 def make_record(
-    config: RunConfig, progress: Progress, evaluation: Evaluation | None, seconds: float, notes: Sequence[str] = ()
+    config: RunConfig,
+    progress: Progress,
+    evaluation: Evaluation | None,
+    seconds: float,
+    *,
+    model: LanguageModel,
+    weights_sha256: str,
+    notes: Sequence[str] = (),
 ) -> RunRecord:
     """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time, `notes` are the
     data's."""
@@ -45,14 +54,15 @@ def make_record(
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
-        notes=[*progress.notes, *_notes(train), *notes],
+        notes=[*progress.notes, *_notes(train), *notes, *health_notes(config, progress, model)],
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "kernels": "torch" if native.load()[0] is None else "native",
+            "kernels": kernels_of(train),
         },
+        weights_sha256=weights_sha256,
     )
 
 

@@ -1,21 +1,31 @@
-"""Decide once, before a run is named, what its config left to the machine: device, precision, threads, dispatch."""
+"""Decide once, before a run is named, what its config left open: device, precision, threads, dispatch, kernels."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from moelab.data import Dataset
 from moelab.errors import InputError
 from moelab.machine import usable_cores
-from moelab.model import DISPATCHES, resolve_dispatch
+from moelab.model import DISPATCHES, native, resolve_dispatch
 from moelab.model.group_routing import GROUP_ROUTERS
-from moelab.runs import RunConfig
+from moelab.runs import RunConfig, RunFolder, TrainConfig
 from moelab.runs.config import AUTO
 
+MUON_SPLIT = False
+"""`train.muon_split` of new runs."""
 _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 64
 
 
-def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) -> RunConfig:
+def resolve_run(
+    config: RunConfig, dataset: Dataset, elsewhere: bool = False, root: str | Path | None = None
+) -> RunConfig:
     """The same run with every `auto` decided and the data's hash filled in.
+
+    A config that is resolved already keeps its name: fields that came after 0.1 and that it lacks mean what 0.1 did.
+    So it is where `root`, the folder of runs, holds the run as 0.1 named it; a branch takes them from its parent there.
 
     A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16
     instructions and the model is at least 128 wide, and several threads only from width 64 on: below it they gain
@@ -37,18 +47,12 @@ def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) ->
     precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
     most = max(1, usable_cores() // train.processes) if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1
     threads = train.threads or most
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    dispatch = train.dispatch
-    if dispatch not in (AUTO, "none", *DISPATCHES):
-        raise InputError(f"train.dispatch: expected {AUTO} or one of {', '.join(DISPATCHES)}, got {dispatch!r}")
-    if config.model.moe is None:
-        dispatch = "none"
-    elif dispatch in (AUTO, "none"):
-        dispatch = resolve_dispatch(config.model, device, dtype)
+    kernels = _kernels(train.kernels, device, precision, elsewhere)
+    dispatch = _dispatch(config, device, precision, kernels)
     if train.compile == "blocks" and config.model.moe and (dispatch, precision) != ("grouped", "bf16"):
         allowed = "a dense model, or train.dispatch: grouped with train.precision: bf16"
         raise InputError(f"train.compile: blocks is for {allowed}; got dispatch {dispatch} in {precision}")
-    return config.replace(
+    resolved = config.replace(
         data={**data.to_dict(), "manifest_hash": dataset.manifest_hash},
         train={
             **train.to_dict(),
@@ -58,6 +62,65 @@ def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) ->
             "dispatch": dispatch,
         },
     )
+    return resolved if config.resolved else _settle(resolved, {"kernels": kernels}, root)
+
+
+def _settle(config: RunConfig, decided: dict[str, Any], root: str | Path | None) -> RunConfig:
+    """The run with the fields that came after 0.1 written out: those `decided` here, else the defaults of new runs.
+
+    A branch has its parent's, and a run that 0.1 began goes on without them.
+    """
+    fields = {**decided, **new_defaults(config.train)}
+    before = None if root is None else _before(config, Path(root))
+    if before is not None:
+        fields = {name: getattr(before, name) for name in fields}
+    unset = {name for name in fields if getattr(config.train, name) == TrainConfig.model_fields[name].default}
+    return config.replace(train={**config.train.to_dict(), **{name: fields[name] for name in unset}})
+
+
+def new_defaults(train: TrainConfig) -> dict[str, Any]:
+    """What fields that came after 0.1 are in a new run that leaves them open."""
+    return {"muon_split": MUON_SPLIT} if train.optimizer == "muon" else {}
+
+
+def _before(config: RunConfig, root: Path) -> TrainConfig | None:
+    """The training that decides a run's later fields: its parent's, or that of the same run where 0.1 began it."""
+    folder = RunFolder(root / (config.parent.run if config.parent else config.run_id))
+    if not folder.exists:
+        return None
+    found = folder.load_config().train
+    of_0_1 = found.kernels == AUTO
+    return found if config.parent is not None or of_0_1 else None
+
+
+def _kernels(wanted: str, device: str, precision: str, elsewhere: bool) -> str:
+    """The kernels of a run on this device: the compiled ones compute fp32 on a CPU and nothing else."""
+    library, why_not = native.load()
+    computes = device == "cpu" and precision == "fp32"
+    if wanted == "native" and not computes:
+        raise InputError(f"train.kernels: native kernels compute fp32 on a CPU, not {precision} on {device}")
+    if wanted == "native" and library is None and not elsewhere:
+        raise InputError(f"train.kernels: native was asked for, but there are none: {why_not}; allowed: torch, auto")
+    if wanted != AUTO:
+        return wanted
+    return "native" if computes and library is not None else "torch"
+
+
+def _dispatch(config: RunConfig, device: str, precision: str, kernels: str) -> str:
+    """The MoE back end of a run on this device; `none` for a dense model."""
+    wanted = config.train.dispatch
+    if wanted not in (AUTO, "none", *DISPATCHES):
+        raise InputError(f"train.dispatch: expected {AUTO} or one of {', '.join(DISPATCHES)}, got {wanted!r}")
+    if config.model.moe is None:
+        return "none"
+    if wanted in (AUTO, "none"):
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        found = resolve_dispatch(config.model, device, dtype)
+        return "sorted" if found == "native" and kernels == "torch" else found
+    if wanted == "native" and kernels == "torch" and (device, precision) == ("cpu", "fp32"):
+        others = ", ".join(name for name in DISPATCHES if name != wanted)
+        raise InputError(f"train.dispatch: native needs train.kernels: native ({native.status()}); allowed: {others}")
+    return wanted
 
 
 def _device(wanted: str) -> str:

@@ -1,5 +1,6 @@
 """A whole run: claimed, trained by one process or several, recorded; and the trained model read back."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints, save_weights
+from moelab.training.kernels import computed_by
 from moelab.training.log import Tracker, open_log
 from moelab.training.memory import freed_memory_kept, reset_peak_memory
 from moelab.training.parallel import launch, world
@@ -49,7 +51,7 @@ def train_run(
         raise InputError(f"train.processes: the run wants {wanted}, but {everyone.size} were started")
     folder = RunFolder.create(root, config) if everyone.main else RunFolder(Path(root) / config.run_id)
     holds: AbstractContextManager[Any] = folder.hold(terms) if everyone.main else nullcontext()
-    with holds, freed_memory_kept():
+    with holds, freed_memory_kept(), computed_by(config.train):
         if everyone.agree(folder.finished, config.train.device):
             return folder.load_record()
         if everyone.main:
@@ -61,8 +63,17 @@ def train_run(
             evaluation, seconds = trainer.run(checkpoint_seconds)
         if everyone.main:
             folder.check()
-            save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
-            folder.save_record(make_record(config, trainer.progress, evaluation, seconds, dataset.notes()))
+            digest = save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
+            record = make_record(
+                config,
+                trainer.progress,
+                evaluation,
+                seconds,
+                model=trainer.model,
+                weights_sha256=digest,
+                notes=dataset.notes(),
+            )
+            folder.save_record(record)
             drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)
         everyone.agree(True, config.train.device)
     return folder.load_record()
@@ -111,14 +122,15 @@ def _logging(trainer: Trainer, kind: Tracker | None) -> Iterator[None]:
 def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:
     """A finished run's config and its model with the trained weights, in evaluation mode.
 
-    After a transition that is the token-choice model: its own `config` says what it is. Raises InputError naming the
-    file where the weights are missing, damaged or those of another model.
+    After a transition that is the token-choice model, as its own `config` has it. Raises InputError naming the file
+    where the weights are missing, damaged, replaced (the record holds their SHA-256) or those of another model. Where
+    a record of 0.1 has no digest, a line on stderr notes it.
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
-    weights = folder.path / WEIGHTS
-    if not weights.exists():
-        raise InputError(f"run: {path} holds no {WEIGHTS}; is it finished?")
+    weights, note = folder.check_weights()
+    if note is not None:
+        print(f"note: {note}", file=sys.stderr)
     model = build_model(config.final_model, seed=0, dispatch=config.train.dispatch)
     try:
         model.load_state_dict(load_file(weights))

@@ -8,8 +8,9 @@ from moelab.runs import TrainConfig
 def learning_rate_at(step: int, config: TrainConfig) -> float:
     """The rate of optimiser step `step` (from 0) of `config.steps`.
 
-    Linear warm-up from the first step; `cosine` falls to `final_lr_fraction` of the peak at the end; `wsd` stays at
-    the peak and falls linearly to it over the last `decay_fraction` of the steps (arXiv 2404.06395).
+    Linear warm-up, peak (t + 1) / W in step t of W; `cosine` falls to `final_lr_fraction` of the peak at the end;
+    `wsd` stays at the peak and falls linearly over the last `decay_fraction` of the steps, the last of which has
+    exactly that rate (arXiv 2404.06395).
     """
     peak, total = config.learning_rate, config.steps
     warmup = config.warmup
@@ -21,6 +22,8 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
         return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
     decay = config.decay
     if config.schedule == "wsd" and decay and step >= total - decay:
+        if step == total - 1:
+            return peak * final
         return peak * (1 - (1 - final) * (step - (total - decay) + 1) / decay)
     return peak
 

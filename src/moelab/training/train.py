@@ -1,5 +1,7 @@
 """One run trained in one call: `moelab train` from Python."""
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from moelab.data import Dataset
 from moelab.runs import RunConfig, RunRecord
 from moelab.runs.folder import CHECKPOINTS
 from moelab.runs.load_run import read_run_config
+from moelab.training.adopt import adopt as adopt_run
+from moelab.training.adopt import find_kin
 from moelab.training.display import follow
 from moelab.training.log import check_log
 from moelab.training.parallel import join, leave, started_by_torchrun
@@ -67,15 +71,22 @@ def train_here(
     checkpoint_seconds: float = 30.0,
     log: str | None = None,
     quiet: bool = True,
+    adopt: str | None = None,
 ) -> tuple[RunConfig, RunRecord, bool]:
     """`train` for a config that was read: the resolved config, the record, and whether this is the process that reports
-    (of several that torchrun started, the first)."""
+    (of several that torchrun started, the first). `adopt` names an unfinished run to go on from; without it, runs that
+    could be are named on stderr."""
     tracker = check_log(log) if log else None
     started = started_by_torchrun()
     if started and processes is None:
         run = run.replace(train={**run.train.to_dict(), "processes": started})
     dataset = Dataset.open(run.data.path)
-    run = resolve_run(run, dataset)
+    run = resolve_run(run, dataset, root=out)
+    if adopt is not None:
+        run = adopt_run(run, Path(out), adopt, hold=os.environ.get("RANK", "0") == "0")
+    elif started is None:
+        for kin in find_kin(run, Path(out)):
+            print(f"note: {kin}; continue it with moelab train CONFIG --adopt {kin.run_id}", file=sys.stderr)
     main = True if started is None else join(run.train.device).main
     try:
         with follow(run, quiet=quiet or not main) as watch:

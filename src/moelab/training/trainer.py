@@ -23,6 +23,7 @@ from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, Progress, load_newest, save_checkpoint
+from moelab.training.kernels import check_kernels, kernels_of
 from moelab.training.late import LateLosses
 from moelab.training.log import Log, evaluation_numbers, logs_step
 from moelab.training.optimizer import Optimizer
@@ -35,6 +36,8 @@ Watcher = Callable[[dict[str, float]], None]
 """Called about once a second with step, steps, loss, tokens_per_second."""
 
 _RECENT = 50
+_LARGEST = 1e30
+"""Stands for a gradient norm beyond it, infinite or not a number: JSON has none of these."""
 
 
 class Trainer:
@@ -66,18 +69,19 @@ class Trainer:
             trained_rows=train.micro_batch or train.local_batch_size,
             max_tokens=train.eval_tokens,
         )
-        self.progress = Progress()
+        self.progress = Progress(run_id=config.run_id, kernels=kernels_of(train))
         self.choices: list[Tensor] = []
         self.log: Log | None = None
-        self.losses = LateLosses(self.world.size)
+        self.losses, self.norms = LateLosses(self.world.size), LateLosses(self.world.size)
         self.grad_norm = torch.zeros(())
 
     def restore(self) -> None:
         """Continue from the newest whole checkpoint, if there is one; a branch starts from its parent's.
 
-        Damaged checkpoints are told on stderr and in the record's notes.
+        Damaged checkpoints are reported on stderr and in the record's notes. Raises InputError for another run's
+        checkpoint, and for one of this run that other kernels computed.
         """
-        found, notes = load_newest(self.folder.path / CHECKPOINTS)
+        found, notes = load_newest(self.folder.path / CHECKPOINTS, self.config.run_id)
         for note in notes if self.world.main else []:
             warn(f"run {self.config.run_id}: {note}")
         if found is None and self.config.parent is not None:
@@ -87,7 +91,12 @@ class Trainer:
         self.progress.notes += notes
 
     def _continue(self, found: Checkpoint) -> None:
+        kernels = self.progress.kernels
         self.progress, weights, state, routing = found
+        adopted = self.config.parent is not None and self.config.parent.adopted
+        if not (adopted and self.progress.run_id != self.config.run_id):
+            check_kernels(self.progress.kernels, self.config.train)
+        self.progress.run_id, self.progress.kernels = self.config.run_id, kernels
         switch = self.config.train.switch_step
         if switch is not None and self.progress.step > switch:
             self._turn()
@@ -102,6 +111,7 @@ class Trainer:
     def save(self, seconds: float) -> None:
         """Write a checkpoint of this moment."""
         self.progress.seconds = seconds
+        self._count_expert_steps()
         train = self.config.train
         save_checkpoint(
             self.folder.path / CHECKPOINTS,
@@ -123,6 +133,7 @@ class Trainer:
 
     def _turn(self) -> None:
         """The transition: the same weights and optimiser state, as token choice from the next step on."""
+        self._count_expert_steps()
         state, self.choices = self.optimizer.state(), []
         self._take(to_token_choice(self.model, self.config.train.dispatch))
         if state:
@@ -198,9 +209,11 @@ class Trainer:
         while progress.step < train.steps:
             self.folder.check()
             self.losses.put(progress.step + 1, self.step())
+            self.norms.put(progress.step, self.grad_norm)
             due = time.monotonic() - saved > checkpoint_seconds and progress.step < train.steps
             writes = due or progress.step in marks or progress.step in train.keep_steps
             if not self._note_losses(writes or self._logs() or progress.step == train.steps):
+                self._count_expert_steps()
                 return None, time.monotonic() - started
             self._log_step(time.monotonic() - started)
             if not self.world.main:
@@ -214,16 +227,21 @@ class Trainer:
             if now - shown > 1:
                 self._show(now - started)
                 shown = now
+        self._count_expert_steps()
         last = Evaluation(**progress.evaluation) if progress.evaluation else None
         return last, time.monotonic() - started
 
     def _note_losses(self, all_of_them: bool) -> bool:
-        """Take note of the losses that are there, or of all; False where one is not finite: the run ends with it."""
+        """Take note of the losses and gradient norms that are there, or of all; False where a loss is not finite: the
+        run ends with it."""
         progress = self.progress
-        for step, loss in self.losses.take(all_of_them):
+        for (step, loss), (_, norm) in zip(self.losses.take(all_of_them), self.norms.take(all_of_them), strict=True):
             if is_spike(loss, progress.recent_losses):
                 progress.spikes.append(step)
             progress.recent_losses = [*progress.recent_losses[1 - _RECENT :], loss]
+            progress.recent_norms = [*progress.recent_norms[1 - _RECENT :], norm if norm < _LARGEST else _LARGEST]
+            if len(progress.first_norms) < _RECENT:
+                progress.first_norms.append(progress.recent_norms[-1])
             if not math.isfinite(loss):
                 progress.step = step
                 return False
@@ -231,6 +249,12 @@ class Trainer:
 
     def _logs(self) -> bool:
         return self.log is not None and logs_step(self.progress.step, self.config.train.steps)
+
+    def _count_expert_steps(self) -> None:
+        """Move what the optimiser has counted since the last time into the progress."""
+        steps, idle = self.optimizer.take_expert_steps()
+        self.progress.expert_steps += steps
+        self.progress.idle_expert_steps += idle
 
     def _log_step(self, seconds: float) -> None:
         train, done = self.config.train, self.progress.step

@@ -1,9 +1,15 @@
-"""Native fp32 kernels for the CPU: `usable(x)` says whether they may run, `ops` holds the functions that call them."""
+"""Native fp32 kernels for the CPU: `usable(x)` is whether they may run, `ops` holds the functions that call them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from moelab.errors import InputError
 from moelab.model.native.build import load
+
+_switched_off = False
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -12,12 +18,32 @@ def usable(*tensors: Tensor) -> bool:
     Under autocast, and while PyTorch watches operations (its FLOP counter, torch.compile), the reference path runs.
     """
     return (
-        not torch.compiler.is_compiling()
+        not _switched_off
+        and not torch.compiler.is_compiling()
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and not torch.is_autocast_enabled("cpu")
         and torch._C._len_torch_dispatch_stack() == 0
         and load()[0] is not None
     )
+
+
+@contextmanager
+def using(kernels: str) -> Iterator[None]:
+    """Within this block fp32 on the CPU is computed by `native` or by `torch` kernels alone; `auto` leaves it as it is.
+
+    It holds for the whole process, as its number of threads does. Raises InputError where `native` kernels are asked
+    for and there are none.
+    """
+    global _switched_off
+    library, text = load()
+    if kernels == "native" and library is None:
+        raise InputError(f"train.kernels: native was asked for, but there are none: {text}; allowed: torch, auto")
+    before = _switched_off
+    _switched_off = before if kernels == "auto" else kernels == "torch"
+    try:
+        yield
+    finally:
+        _switched_off = before
 
 
 def status() -> str:
@@ -26,4 +52,4 @@ def status() -> str:
     return f"native kernels: {text}" if library is not None else f"no native kernels: {text}"
 
 
-__all__ = ["load", "status", "usable"]
+__all__ = ["load", "status", "usable", "using"]

@@ -1,4 +1,4 @@
-"""Compile `kernels.c`, which includes its siblings, once per machine into the user's cache; or say why not.
+"""Compile `kernels.c`, which includes its siblings, once per machine into the user's cache; or give the reason why not.
 
 The library is plain C called through ctypes: no PyTorch headers, a few seconds, and nothing to install. Set
 MOELAB_NATIVE=0 to do without it. The file's name is a hash of source, flags, compiler and processor.

@@ -112,6 +112,9 @@ static void attend(const float *q, const float *keys, const float *values, float
     }
 }
 
+/* TINY of router.py: scores that vanish give gates of 0, not NaN. */
+static const float tiny = 1e-20f;
+
 /* One token's choice: the top_k experts by score (plus bias, for the choice alone) and their gates. Spoils scores. */
 static void choose_experts(float *scores, const float *bias, int64_t *chosen, float *gates, const Sizes *z, float scaling) {
     long n = z->n_experts;
@@ -124,7 +127,7 @@ static void choose_experts(float *scores, const float *bias, int64_t *chosen, fl
     float total = 0, sum = 0;
     for (long e = 0; e < n; e++) total += scores[e];
     if (z->normalize_scores)
-        for (long e = 0; e < n; e++) scores[e] /= total;
+        for (long e = 0; e < n; e++) scores[e] /= total + tiny;
     for (long i = 0; i < z->top_k; i++) {
         long best = -1;
         float most = 0;
@@ -137,7 +140,7 @@ static void choose_experts(float *scores, const float *bias, int64_t *chosen, fl
         chosen[i] = best;
         sum += gates[i] = scores[best];
     }
-    for (long i = 0; i < z->top_k; i++) gates[i] = (z->normalize_gates ? gates[i] / sum : gates[i]) * scaling;
+    for (long i = 0; i < z->top_k; i++) gates[i] = (z->normalize_gates ? gates[i] / (sum + tiny) : gates[i]) * scaling;
 }
 
 /* y[i] += gate[i] down(swiglu(first x[i])) for m rows; h (m, 2f) and act (m, f) are scratch. */

@@ -1,0 +1,110 @@
+"""Unfinished runs that differ only in what the machine decided: found, named, and gone on from as runs of their own.
+
+A run is named by its threads, precision, dispatch and kernels too, so another machine would begin it again from step 0.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from moelab.errors import InputError, MoelabError
+from moelab.runs import RunConfig, RunFolder, find_runs
+from moelab.runs.config import AUTO, MACHINE
+from moelab.runs.folder import CHECKPOINTS
+from moelab.training.checkpoint import newest_step
+
+_MACHINE = {f"train.{name}" for name in MACHINE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kin:
+    """An unfinished run, its newest whole checkpoint, and the fields in which it differs: name -> (its, ours)."""
+
+    run_id: str
+    step: int
+    fields: dict[str, tuple[object, object]]
+
+    def __str__(self) -> str:
+        each = [f"{name} ({its} there, {ours} here)" for name, (its, ours) in self.fields.items()]
+        return f"an unfinished run differs only in {', '.join(each)}: {self.run_id}, step {self.step:,}"
+
+
+def find_kin(config: RunConfig, root: Path) -> list[Kin]:
+    """The runs in `root` that `config` could adopt, the furthest first; none where its own run has begun."""
+    if not root.is_dir() or RunFolder(root / config.run_id).exists:
+        return []
+    found = []
+    for folder in find_runs(root):
+        if folder.finished or not (folder.path / CHECKPOINTS).is_dir():
+            continue
+        try:
+            theirs = folder.load_config()
+            step = newest_step(folder.path / CHECKPOINTS, folder.path.name, config.train.steps)
+        except MoelabError:
+            continue
+        fields = _differences(_as_in(theirs, config), theirs)
+        if step is not None and fields and fields <= _MACHINE:
+            values = {name: (_value(theirs, name), _value(config, name)) for name in sorted(fields)}
+            found.append(Kin(run_id=folder.path.name, step=step, fields=values))
+    return sorted(found, key=lambda kin: -kin.step)
+
+
+def adopt(config: RunConfig, root: Path, run: str, *, hold: bool = True) -> RunConfig:
+    """The run that goes on from the newest checkpoint of another, which differs in what the machine decided.
+
+    `run` is its id or its folder in `root`. Where that was done before, it is the same child again. Of several
+    processes that train together one asks with `hold`. Raises InputError where there is nothing to go on from or
+    something else differs, Busy while another process trains the run.
+    """
+    folder = RunFolder.open(root / Path(run).name)
+    if folder.finished:
+        raise InputError(f"--adopt: run {folder.path.name} is finished; there is nothing to go on with")
+    theirs = folder.load_config()
+    config = _as_in(theirs, config)
+    before = _children(config, root, folder.path.name)
+    if before:
+        return before[0]
+    differ = _differences(config, theirs)
+    if not differ:
+        raise InputError(f"--adopt: run {folder.path.name} is this run itself; leave --adopt out to go on with it")
+    beyond = sorted(differ - _MACHINE)
+    if beyond:
+        raise InputError(
+            f"--adopt: run {folder.path.name} differs in {', '.join(beyond)}; allowed: {', '.join(MACHINE)}"
+        )
+    with folder.hold() if hold else nullcontext():
+        step = newest_step(folder.path / CHECKPOINTS, folder.path.name, config.train.steps)
+    if step is None:
+        raise InputError(f"--adopt: run {folder.path.name} holds no whole checkpoint")
+    return config.replace(parent={"run": folder.path.name, "step": step, "adopted": True})
+
+
+def _as_in(theirs: RunConfig, config: RunConfig) -> RunConfig:
+    """The run as 0.1 would have it, where the other is of 0.1: without what was written into it as a later default."""
+    if theirs.train.kernels != AUTO:
+        return config
+    return config.replace(train={**config.train.to_dict(), "muon_split": None})
+
+
+def _differences(config: RunConfig, theirs: RunConfig) -> set[str]:
+    """What two runs do not have in common; that the other adopted a run before makes no difference."""
+    if theirs.parent is not None and theirs.parent.adopted:
+        theirs = theirs.replace(parent=None)
+    return set(config.differences(theirs))
+
+
+def _children(config: RunConfig, root: Path, run: str) -> list[RunConfig]:
+    """The runs in `root` that went on from `run` as `config` would."""
+    found = []
+    for folder in find_runs(root):
+        if run not in (folder.path / "config.yaml").read_text(encoding="utf-8"):
+            continue
+        child = folder.load_config()
+        adopted = child.parent is not None and child.parent.adopted and child.parent.run == run
+        if adopted and not child.replace(parent=None).differences(config):
+            found.append(child)
+    return found
+
+
+def _value(config: RunConfig, name: str) -> object:
+    return getattr(config.train, name.removeprefix("train."))
