@@ -7,10 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 from moelab.laws import Law
+
+hypothesis.settings.register_profile("few", max_examples=12, deadline=None)
+hypothesis.settings.register_profile("full", max_examples=100, deadline=None)
+hypothesis.settings.load_profile("few")
 
 FORMS: dict[str, dict[str, float]] = {
     "yun2024": {
@@ -63,6 +68,16 @@ def coefficients_of() -> Callable[[Law], dict[str, float]]:
 @pytest.fixture(scope="session")
 def variables_of() -> Callable[..., dict[str, Any]]:
     return some_variables
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """A function of bytes: until the test ends no file can grow beyond them, as on a full disk."""
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 @pytest.fixture
