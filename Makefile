@@ -8,6 +8,9 @@ READY := $(VENV)/.moelab-installed
 CLUSTER := $(VENV)/.moelab-cluster-installed
 ENGINES := $(VENV)/.moelab-engines-installed
 STUDY ?= studies/quickstart
+# Test processes of `make test` (auto: the usable cores), and options of your own, such as PYTEST_ARGS="-k router -x".
+MOELAB_TEST_WORKERS ?= auto
+PYTEST_ARGS ?=
 
 .PHONY: help install quickstart test test-slow test-all lint format types check clean
 
@@ -34,7 +37,7 @@ quickstart: $(READY)
 	$(BIN)/moelab study quickstart --out $(STUDY)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(MOELAB_TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Ray (80 MB to download, 250 MB on disk) and submitit, for the tests of studies on clusters alone.
 $(CLUSTER): $(READY)
@@ -49,6 +52,7 @@ $(ENGINES): $(READY)
 
 test-slow: $(CLUSTER) $(ENGINES)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
+	$(BIN)/python -m pytest -m 'hypothesis and not gpu' --hypothesis-profile full
 	$(BIN)/python -m pytest tests/export
 
 test-all: test test-slow

@@ -7,10 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 from moelab.laws import Law
+
+hypothesis.settings.register_profile("few", max_examples=12, deadline=None)
+hypothesis.settings.register_profile("full", max_examples=100, deadline=None)
+hypothesis.settings.load_profile("few")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many test processes as this process may use cores."""
+    from moelab.machine import usable_cores
+
+    return usable_cores()
+
 
 FORMS: dict[str, dict[str, float]] = {
     "yun2024": {
@@ -65,6 +79,24 @@ def variables_of() -> Callable[..., dict[str, Any]]:
     return some_variables
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """No test cuts the power, so none waits until its files would survive that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """A function of bytes: until the test ends no file can grow beyond them, as on a full disk."""
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
 @pytest.fixture
 def published_runs() -> Path:
     """The folder of published tables of runs, named by MOELAB_PUBLISHED_RUNS."""
@@ -94,14 +126,19 @@ def write_texts() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Sixty documents of a small grammar, vocabulary 300, prepared. Read only."""
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """How the tiny data set is prepared: sixty documents of a small grammar, vocabulary 300."""
+    texts = write_documents(tmp_path_factory.mktemp("texts"))
+    return {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2}
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tiny_data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tiny data set, prepared. Read only."""
     from moelab.data import PrepareConfig
     from moelab.data.prepare import prepare
 
-    texts = write_documents(tmp_path_factory.mktemp("texts"))
-    config = PrepareConfig(sources=(str(texts),), vocab_size=300, validation_share=0.2)
-    return prepare(config, tmp_path_factory.mktemp("prepared") / "data").dataset
+    return prepare(PrepareConfig.parse(tiny_data), tmp_path_factory.mktemp("prepared") / "data").dataset
 
 
 @pytest.fixture

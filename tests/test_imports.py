@@ -1,6 +1,7 @@
 """The house plan holds: rooms import one way, the desk half never imports torch, and --help imports typer alone."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import subprocess
@@ -33,7 +34,8 @@ DESK = ROOMS[: ROOMS.index("data")]
 PRESENT = [room for room in ROOMS if (SRC / room).is_dir()]
 
 
-def imported_modules(path: Path) -> set[str]:
+@functools.cache
+def imported_modules(path: Path) -> frozenset[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -41,7 +43,7 @@ def imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def test_every_folder_is_a_room() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moelab.architecture import ModelConfig
@@ -189,7 +189,6 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.dictionaries(st.text(max_size=6), PLAIN | st.sampled_from(SURPRISES), max_size=4))
 def test_what_is_written_is_read_back(value: dict[str, object]) -> None:
     """Also by PyYAML's own reader: what this version writes, others read."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -149,7 +149,6 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     return ModelConfig.parse(value)
 
 
-@settings(max_examples=40, deadline=None)
 @given(configs(), st.integers(1, 9))
 def test_any_architecture_is_counted_as_built(config: ModelConfig, seq_len: int) -> None:
     assert count_parameters(config).params_total == parameters(build_model(config))

@@ -12,6 +12,8 @@ from moelab.fitting.fitted import fit_rows, holdout_rows
 from moelab.laws import get_law
 
 FEW = {"bootstrap": 12, "starts": 8}
+NONE = {"bootstrap": 0, "starts": 8}
+"""Where no interval is looked at."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def by_family(sweep) -> tuple[pl.DataFrame, Holdout]:
 
 
 def test_the_most_expensive_runs_are_held_out(sweep) -> None:
-    fitted, score = ordered_holdout(sweep, "ludziejewski2025", 0.2, **FEW)
+    fitted, score = ordered_holdout(sweep, "ludziejewski2025", 0.2, **NONE)
     assert (fitted.n_runs, score.n_runs) == (48, 12)
     flops = np.sort(sweep["train_flops"].to_numpy())
     assert score.max_extrapolation == pytest.approx(flops[-1] / flops[47])
@@ -53,10 +55,10 @@ def test_the_most_expensive_runs_are_held_out(sweep) -> None:
 
 def test_runs_of_one_budget_stay_together(sweep) -> None:
     budgets = sweep.with_columns(train_flops=pl.Series(np.repeat([1e18, 1e19, 1e20], 20) * (1 + 1e-9 * np.arange(60))))
-    assert ordered_holdout(budgets, "wang2024", 0.2, **FEW)[1].n_runs == 20
+    assert ordered_holdout(budgets, "wang2024", 0.2, **NONE)[1].n_runs == 20
     same = sweep.with_columns(train_flops=pl.lit(1e20))
     with pytest.raises(InputError, match="every run costs the same"):
-        ordered_holdout(same, "wang2024", 0.2, **FEW)
+        ordered_holdout(same, "wang2024", 0.2, **NONE)
 
 
 def test_without_flops_the_order_is_parameters_times_tokens(sweep, ordered) -> None:
@@ -66,15 +68,15 @@ def test_without_flops_the_order_is_parameters_times_tokens(sweep, ordered) -> N
 
 
 def test_leave_one_group_out(sweep) -> None:
-    score = group_holdout(sweep, "wang2024", "sweep", **FEW)
+    score = group_holdout(sweep, "wang2024", "sweep", **NONE)
     assert score.n_runs == 60
     assert {row["group"] for row in score.rows} == {"0", "1", "2"}
     with pytest.raises(InputError, match="holdout-by: the table has no column 'nothing'"):
         group_holdout(sweep, "wang2024", "nothing")
     with pytest.raises(InputError, match="holdout-by: the table has no column 'nothing'"):
-        compare_laws(sweep, holdout_by="nothing", **FEW)
+        compare_laws(sweep, holdout_by="nothing", **NONE)
     with pytest.raises(InputError, match="exclude one another"):
-        compare_laws(sweep, holdout=0.2, holdout_by="sweep", **FEW)
+        compare_laws(sweep, holdout=0.2, holdout_by="sweep", **NONE)
     with pytest.raises(InputError, match="60 values; expected 2 to 50 groups"):
         group_holdout(sweep, "wang2024", "params_active")
 
@@ -106,7 +108,7 @@ def test_enormous_tables_are_ordered_without_overflow(sweep) -> None:
 
 def test_chosen_rows_are_held_out(sweep) -> None:
     held = sweep["sweep"].to_numpy() == 1
-    fitted, score = masked_holdout(sweep, "wang2024", held, **FEW)
+    fitted, score = masked_holdout(sweep, "wang2024", held, **NONE)
     assert (fitted.n_runs, score.n_runs) == (40, 20)
     with pytest.raises(InputError, match="some rows and not for all"):
         masked_holdout(sweep, "wang2024", np.ones(60, bool))
@@ -131,17 +133,17 @@ def test_too_few_rows_left_are_refused(sweep) -> None:
 
 def test_a_law_without_a_hold_out_neither_leads_nor_weighs(sweep) -> None:
     few = sweep.head(22).with_columns(params_dense=pl.col("params_active"))
-    result = compare_laws(few.drop("sparsity"), ["yun2024", "wang2024"], **FEW)
+    result = compare_laws(few.drop("sparsity"), ["yun2024", "wang2024"], **NONE)
     assert list(result.fits) == ["wang2024", "yun2024"]  # ten coefficients leave no row of twenty-two to hold out
     assert result.fits["yun2024"].holdout is None
     assert any(note.startswith("no hold-out: ") for note in result.fits["yun2024"].notes)
     assert result.weights == {"wang2024": 1.0, "yun2024": 0.0}
-    alone = compare_laws(few, ["yun2024"], **FEW)
+    alone = compare_laws(few, ["yun2024"], **NONE)
     assert alone.weights == {"yun2024": 1.0}
 
 
 def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
-    result = compare_laws(sweep.drop("sparsity"), holdout=0.2, **FEW)
+    result = compare_laws(sweep.drop("sparsity"), holdout=0.2, **NONE)
     assert set(result.fits) == {"ludziejewski2025", "wang2024"}
     error = [fitted.holdout.mean_abs_rel for fitted in result.fits.values()]
     assert error == sorted(error)
@@ -164,7 +166,7 @@ def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
 
 def test_what_a_table_does_not_identify_is_noted(sweep) -> None:
     mixed = sweep.with_columns(params_non_embedding=pl.col("params_total"), expansion=pl.col("expert_ratio"))
-    notes = fit(mixed, "krajewski2024", **FEW).notes
+    notes = fit(mixed, "krajewski2024", **NONE).notes
     assert any("runs are dense, which this law does not describe" in note for note in notes)
     assert any("the runs differ in expansion" in note for note in notes)
     dense_too = mixed.with_columns(params_active_non_embedding=pl.col("params_active"))
@@ -188,14 +190,14 @@ def test_a_bad_cell_is_named_whatever_the_laws(sweep) -> None:
 
 def test_fix_must_belong_to_some_law(sweep) -> None:
     with pytest.raises(InputError, match="has a coefficient 'nothing'"):
-        compare_laws(sweep, fix={"nothing": 1.0}, **FEW)
-    result = compare_laws(sweep, ["ludziejewski2025", "wang2024"], holdout_optional=False, fix={"zeta": 0.0}, **FEW)
+        compare_laws(sweep, fix={"nothing": 1.0}, **NONE)
+    result = compare_laws(sweep, ["ludziejewski2025", "wang2024"], holdout_optional=False, fix={"zeta": 0.0}, **NONE)
     assert result.fits["ludziejewski2025"].held == {"zeta": 0.0}
     assert result.fits["wang2024"].held == {}
 
 
 def test_small_tables_skip_the_hold_out_with_a_note(sweep) -> None:
-    few = compare_laws(sweep.head(13), ["wang2024"], **FEW).fits["wang2024"]
+    few = compare_laws(sweep.head(13), ["wang2024"], **NONE).fits["wang2024"]
     assert few.holdout is None
     assert few.notes[-1].startswith("no hold-out: wang2024: 10 rows are too few")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moelab.errors import InputError
@@ -81,7 +81,6 @@ def test_a_law_of_one_number_of_tokens_reports_that_its_window_binds() -> None:
     assert any(line.startswith("clark2022-hash: the optimum lies beyond the fitted range") for line in result.warnings)
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.floats(12, 14), st.floats(1.2, 10))
 def test_more_compute_never_hurts(log_flops: float, factor: float) -> None:
     space = Space.parse(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moelab.fitting import FittedLaw
@@ -96,7 +96,6 @@ def held(interval: Any) -> bool:
     return bool(interval.low <= interval.value <= interval.high)
 
 
-@settings(max_examples=8, deadline=None)
 @given(log_flops=st.floats(11.5, 15), both=st.booleans(), share=st.floats(0.05, 0.95))
 def test_every_interval_holds_its_value(
     tiny: Space, fits: list[FittedLaw], log_flops: float, both: bool, share: float

@@ -89,6 +89,7 @@ def without(table: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
 
 
 def test_renders_with_its_words(name: str, drawn: Callable[[str], Any]) -> None:
+    drawn(name).to_dict(validate=True)
     svg = figure_svg(drawn(name))
     assert svg.startswith("<svg")
     assert [word for word in WORDS[name] if word not in svg] == []

@@ -1,7 +1,7 @@
 """Names beside marks cover neither marks nor each other, stay inside, and keep off lines where they can."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moelab.report.labels import Point, place_names
@@ -16,7 +16,6 @@ def boxes(marks: list[Point], names: list[str], places: list[Point | None]) -> l
     return named + [(x - 4.9, y - 4.9, x + 4.9, y + 4.9) for x, y in marks]
 
 
-@settings(max_examples=60, deadline=None)
 @given(marks=POINTS, name=st.text("0123456789K", min_size=1, max_size=11))
 def test_names_cover_nothing(marks: list[Point], name: str) -> None:
     names = [name] * len(marks)

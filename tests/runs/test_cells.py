@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moelab.errors import InputError
@@ -76,7 +76,6 @@ def test_text_with_another_locales_separator_is_quoted(tmp_path: Path) -> None:
 TEXT = st.text(st.sampled_from("='+-@\t;,\"ab1 "), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=4))
 def test_any_text_is_written_safely_and_read_back(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"

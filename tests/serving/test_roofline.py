@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moelab.architecture import PRESETS, ModelConfig, Shape, count_flops, count_parameters, load_preset
@@ -91,7 +91,6 @@ def test_the_batch_is_the_largest_within_the_limit() -> None:
         serve_one(model, more, H100)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.sampled_from(PRESETS[:4]), st.floats(0.02, 0.5), st.floats(1.0, 4.0))
 def test_a_looser_limit_is_never_more_expensive(preset: str, tpot: float, looser: float) -> None:
     shape = Shape.of(load_preset(preset))

@@ -1,6 +1,8 @@
 """Finished runs with given losses, nothing trained."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,17 @@ def finished_run(loss: float | None, seed: int = 0, **model: Any) -> tuple[RunCo
         **RESOLVED,
     }
     return config, RunRecord.parse({**run_columns(config), **measured})
+
+
+@pytest.fixture
+def with_data(tiny_dataset: Any) -> Callable[[Path], Path]:
+    """A function of a study's folder, which puts the tiny data set there, prepared as the study would, and returns it."""
+
+    def put(out: Path) -> Path:
+        shutil.copytree(tiny_dataset.folder, out / "data")
+        return out
+
+    return put
 
 
 @pytest.fixture

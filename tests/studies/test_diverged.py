@@ -14,17 +14,15 @@ WILD = {"learning_rate": 1e30, "grad_clip": 0}
 
 
 @pytest.fixture
-def study(write_texts: Callable[..., Path], tmp_path: Path, threads: Callable[..., None]) -> Callable[..., StudyConfig]:
+def study(tiny_data: dict[str, Any], threads: Callable[..., None]) -> Callable[..., StudyConfig]:
     """A function of the parts of a study of runs of forty steps, trained by threads."""
     threads()
-    texts = write_texts(tmp_path / "texts")
     train = {"tokens": 2560, "seq_len": 16, "batch_tokens": 64, "learning_rate": 0.02, "eval_tokens": 500}
 
     def make(train_too: dict[str, Any] | None = None, **parts: Any) -> StudyConfig:
         how = {**train, "evaluations": 1, "threads": 1, "precision": "fp32", **(train_too or {})}
         model = {"vocab_size": 300, "d_model": 8, "n_layers": 1, "n_heads": 1, "d_ff": 16}
-        data = {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2}
-        whole = {"name": "wild", "title": "What wins?", "data": data, "base": {"model": model, "train": how}}
+        whole = {"name": "wild", "title": "What wins?", "data": tiny_data, "base": {"model": model, "train": how}}
         return StudyConfig.parse({**whole, "runs": [{"name": "g", "set": {"train.seed": [0, 1]}}], **parts})
 
     return make
@@ -35,9 +33,9 @@ def text_of(report: Path) -> str:
 
 
 def test_where_all_diverge_a_report_shows_where_and_what_to_change(
-    study: Callable[..., StudyConfig], tmp_path: Path
+    study: Callable[..., StudyConfig], tmp_path: Path, with_data: Callable[[Path], Path]
 ) -> None:
-    out = tmp_path / "out"
+    out = with_data(tmp_path / "out")
     with pytest.raises(MoelabError, match=r"study: every run diverged; .*report\.html shows where") as error:
         run_study(study(WILD), out, quiet=True)
     assert "\n" not in str(error.value)
@@ -63,17 +61,23 @@ def test_where_all_diverge_a_report_shows_where_and_what_to_change(
     ],
 )
 def test_a_choice_among_runs_that_all_diverged_is_reported(
-    study: Callable[..., StudyConfig], tmp_path: Path, parts: dict[str, Any], message: str
+    study: Callable[..., StudyConfig],
+    tmp_path: Path,
+    with_data: Callable[[Path], Path],
+    parts: dict[str, Any],
+    message: str,
 ) -> None:
     wild = WILD if "runs" in parts else {"grad_clip": 0}
     with pytest.raises(MoelabError, match=message):
-        run_study(study(wild, **parts), tmp_path / "out", quiet=True)
+        run_study(study(wild, **parts), with_data(tmp_path / "out"), quiet=True)
     assert "diverged at step" in text_of(tmp_path / "out" / "report.html")
 
 
-def test_a_run_that_diverges_stands_in_the_table_of_runs(study: Callable[..., StudyConfig], tmp_path: Path) -> None:
+def test_a_run_that_diverges_stands_in_the_table_of_runs(
+    study: Callable[..., StudyConfig], tmp_path: Path, with_data: Callable[[Path], Path]
+) -> None:
     entry = {"name": "g", "set": {"train.learning_rate": [0.02, 1e30]}}
-    outcome = run_study(study({"grad_clip": 0}, runs=[entry]), tmp_path / "out", quiet=True)
+    outcome = run_study(study({"grad_clip": 0}, runs=[entry]), with_data(tmp_path / "out"), quiet=True)
     (record,) = [record for _, record in outcome.trained if record.loss is None]
     assert f"diverged at step {record.stopped_at}" in text_of(outcome.folder.report)
     (answer,) = outcome.answer

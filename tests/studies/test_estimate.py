@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 from moelab.cli import main
-from moelab.data import PrepareConfig
+from moelab.data import Dataset, PrepareConfig
 from moelab.data.prepare import prepare
 from moelab.executors import ExecutorConfig, Order, run_all, work
 from moelab.executors.order import Needs
@@ -47,6 +48,18 @@ def plain(texts: Path) -> dict[str, Any]:
             {"name": "moe", "set": {"model.moe": EXPERTS}},
         ],
     }
+
+
+@pytest.fixture(scope="module")
+def prepared_probe() -> Iterator[Dataset]:
+    with probe_text() as text:
+        yield text
+
+
+@pytest.fixture(autouse=True)
+def _one_probe_text(prepared_probe: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of probes is the same each time: it is prepared once."""
+    monkeypatch.setattr(speeds, "probe_text", lambda: nullcontext(prepared_probe))
 
 
 @pytest.fixture
@@ -186,11 +199,10 @@ def test_between_probes_the_rate_is_interpolated(plain: dict[str, Any]) -> None:
     assert seconds == pytest.approx(4 * 64 * cost / 3 / 2e6)
 
 
-def test_a_probe_trains_real_steps(plain: dict[str, Any]) -> None:
+def test_a_probe_trains_real_steps(plain: dict[str, Any], prepared_probe: Dataset) -> None:
     study = StudyConfig.parse(plain)
-    with probe_text() as text:
-        for config in (build_runs(study, list(study.runs), "x", {})[i] for i in (0, -1)):
-            assert 100 < tokens_per_second(config, text, seconds=0.0) < 1e8
+    for config in (build_runs(study, list(study.runs), "x", {})[i] for i in (0, -1)):
+        assert 100 < tokens_per_second(config, prepared_probe, seconds=0.0) < 1e8
 
 
 def test_the_command_prints_json(plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

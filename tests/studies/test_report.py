@@ -18,23 +18,22 @@ MODEL = {"vocab_size": 300, "d_model": 8, "n_layers": 1, "n_heads": 1, "d_ff": 1
 
 
 @pytest.fixture
-def whole(write_texts: Callable[..., Path], tmp_path: Path, threads: Callable[..., None]) -> dict[str, Any]:
+def whole(tiny_data: dict[str, Any], threads: Callable[..., None]) -> dict[str, Any]:
     """A study of runs of forty steps, trained by threads; its entries are still to come."""
     threads()
-    data = {"sources": [str(write_texts(tmp_path / "texts"))], "vocab_size": 300, "validation_share": 0.2}
     train = {**TRAIN, "threads": 1, "precision": "fp32"}
-    return {"name": "tiny", "title": "What wins?", "data": data, "base": {"model": MODEL, "train": train}}
+    return {"name": "tiny", "title": "What wins?", "data": {**tiny_data}, "base": {"model": MODEL, "train": train}}
 
 
 def test_a_run_of_two_entries_has_one_row_and_runs_of_one_name_are_told_apart(
-    whole: dict[str, Any], tmp_path: Path
+    whole: dict[str, Any], tmp_path: Path, with_data: Callable[[Path], Path]
 ) -> None:
     entries = [
         {"name": "rates", "set": {"train.learning_rate": [0.01, 0.02]}},
         {"name": "same", "set": {"train.tokens": [2560, 5120]}},
         {"name": "slow", "set": {"train.warmup_fraction": 0.5}},
     ]
-    outcome = run_study(StudyConfig.parse({**whole, "runs": entries}), tmp_path / "out", quiet=True)
+    outcome = run_study(StudyConfig.parse({**whole, "runs": entries}), with_data(tmp_path / "out"), quiet=True)
     assert len(outcome.trained) == 5
     assert outcome.to_dict()["n_runs"] == 4
     table = runs_table(outcome.trained)
@@ -60,7 +59,9 @@ def test_runs_that_repeat_their_text_show_their_epochs(whole: dict[str, Any], tm
     assert "epochs" not in runs_table(outcome.trained[:1]).columns
 
 
-def test_the_report_counts_the_runs_that_were_fitted(whole: dict[str, Any], tmp_path: Path) -> None:
+def test_the_report_counts_the_runs_that_were_fitted(
+    whole: dict[str, Any], tmp_path: Path, with_data: Callable[[Path], Path]
+) -> None:
     entries = [
         {"name": "grid", "set": {"model.d_ff": [8, 16, 24, 32], "train.tokens": [1280, 2560, 5120]}},
         {"name": "again", "set": {"model.d_ff": [8, 16]}},
@@ -68,7 +69,7 @@ def test_the_report_counts_the_runs_that_were_fitted(whole: dict[str, Any], tmp_
     ]
     fit = {"laws": ["hoffmann2022"], "bootstrap": 2}
     study = StudyConfig.parse({**whole, "runs": entries, "fit": fit})
-    outcome = run_study(study, tmp_path / "out", quiet=True)
+    outcome = run_study(study, with_data(tmp_path / "out"), quiet=True)
     assert outcome.analysis.comparison is not None
     assert outcome.analysis.table.height == 12
     (fact,) = [fact for fact in headline_facts(outcome) if fact.name == "Runs fitted"]
@@ -76,11 +77,11 @@ def test_the_report_counts_the_runs_that_were_fitted(whole: dict[str, Any], tmp_
 
 
 def test_a_fit_that_cannot_be_is_the_last_word_of_the_terminal(
-    whole: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: dict[str, Any], tmp_path: Path, with_data: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({**whole, "runs": [{"name": "one"}], "fit": {"laws": ["hoffmann2022"]}}))
     with pytest.raises(SystemExit) as ended:
-        main(["study", str(path), "--out", str(tmp_path / "out")])
+        main(["study", str(path), "--out", str(with_data(tmp_path / "out"))])
     assert ended.value.code == 0
     assert capsys.readouterr().err.splitlines()[-1].startswith("warning: no law was fitted: ")

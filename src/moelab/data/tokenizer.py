@@ -70,10 +70,12 @@ def _from_json(content: bytes, path: str | Path) -> "Tokenizer":
         tokenizer = Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"tokenizer: {path} is not a tokenizer.json: {error}") from None
+    given = json.loads(content)
+    if isinstance(given["model"]["vocab"], dict):
+        _check_ids(given, path)  # before the library writes the vocabulary: it counts up to the largest id
     state = json.loads(tokenizer.to_str())
     if state["model"]["type"] != "BPE" or not _mentions(state.get("decoder"), "ByteLevel"):
         raise InputError(f"tokenizer: {path} is not byte-level BPE, so its tokens have no exact length in bytes")
-    _check_ids(json.loads(content), path)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

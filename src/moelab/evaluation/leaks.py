@@ -94,10 +94,10 @@ def certify(
     crowd = tokens[:1, :1].expand(batch, seq_len)
     # The first row always finds room: every second change stands there and may make room for another token.
     crowd_pairs = [(row if trial % 2 else 0, position) for trial, (row, position) in enumerate(pairs)]
-    as_trained = [_change(reference, tokens, *pair) for pair in pairs]
-    crowded = [_change(reference, crowd, *pair, by=trial + 1) for trial, pair in enumerate(crowd_pairs)]
+    as_trained = _changes(reference, tokens, pairs)
+    crowded = _changes(reference, crowd, crowd_pairs, growing=True)
     with leak_free(reference):
-        alone = [_change(reference, each, *pair) for each in (tokens, crowd) for pair in pairs[:4]]
+        alone = [change for each in (tokens, crowd) for change in _changes(reference, each, pairs[:4])]
     return LeakCertificate(
         **asdict(Leak.of(as_trained)),
         crowded=Leak.of(crowded),
@@ -117,11 +117,19 @@ def _reference(model: LanguageModel | ModelConfig, seed: int) -> LanguageModel:
     return reference.double().eval()
 
 
-def _change(model: LanguageModel, tokens: Tensor, row: int, position: int, by: int = 1) -> tuple[Tensor, Tensor]:
-    """Largest change of a logit at every earlier position, and at every position of the other sequences."""
-    changed = tokens.clone()
-    changed[row, position] = (changed[row, position] + by) % model.config.vocab_size
-    return _sides((model(tokens) - model(changed)).abs().amax(-1), row, position)
+def _changes(
+    model: LanguageModel, tokens: Tensor, pairs: list[tuple[int, int]], growing: bool = False
+) -> list[tuple[Tensor, Tensor]]:
+    """For each changed token, the largest change of a logit at every earlier position, and at all of other sequences.
+
+    A token changes by 1, or by 1, 2, 3 and so on where the change grows.
+    """
+    before, found = model(tokens), []
+    for trial, (row, position) in enumerate(pairs):
+        changed = tokens.clone()
+        changed[row, position] = (changed[row, position] + (trial + 1 if growing else 1)) % model.config.vocab_size
+        found.append(_sides((before - model(changed)).abs().amax(-1), row, position))
+    return found
 
 
 def _sides(difference_BT: Tensor, row: int, position: int) -> tuple[Tensor, Tensor]:
@@ -136,10 +144,11 @@ def _by_kind(
     changes: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for tokens, pairs in batches:
         for name, module, (x, *rest), options in _calls(model, tokens):
+            before = _first(module(x, *rest, **options))
             for row, position in pairs:
                 changed = x.clone()
                 changed[row, position] = torch.randn(x.shape[-1], generator=generator, dtype=x.dtype)
-                before, after = (_first(module(each, *rest, **options)) for each in (x, changed))
+                after = _first(module(changed, *rest, **options))
                 changes.setdefault(name, []).append(_sides((before - after).abs().amax(-1), row, position))
     return {name: Leak.of(found) for name, found in changes.items()}
 

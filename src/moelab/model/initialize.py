@@ -32,7 +32,8 @@ def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -
         dispatch = resolve_dispatch(config, "cpu", torch.float32)
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
         model = LanguageModel(config, dispatch)
-    model.to_empty(device="cpu")
+    # As `to_empty` does, whose tensor "like" another one loads a thousand modules to look at strides, half a second.
+    model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
     initialize(model, seed)
     for buffer in model.buffers():
         buffer.zero_()

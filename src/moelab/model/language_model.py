@@ -73,7 +73,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig, dispatch: str) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        # From an empty tensor: on the device "meta" the usual first weights would load a thousand modules, over a second.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.d_model), freeze=False)
         self.layers = nn.ModuleList(DecoderLayer(config, layer, dispatch) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
 

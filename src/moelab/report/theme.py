@@ -200,10 +200,15 @@ def spread_labels(positions: Sequence[float], low: float, high: float, height: f
     return result
 
 
-def tooltip(*fields: tuple[str, str, str]) -> list[dict[str, str]]:
-    """Tooltip lines from (field, title, d3 format); an empty format means text."""
+def tooltip(*fields: tuple[str, str, str]) -> list[Any]:
+    """Tooltip lines from (field, title, d3 format); an empty format means text.
+
+    Channels, not dicts: Altair hashes all its schemas for each dict that it turns into a channel.
+    """
     return [
-        {"field": name, "title": title, **({"type": "quantitative", "format": form} if form else {"type": "nominal"})}
+        alt.Tooltip(
+            field=name, title=title, **({"type": "quantitative", "format": form} if form else {"type": "nominal"})
+        )
         for name, title, form in fields
     ]
 

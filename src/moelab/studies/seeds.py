@@ -72,9 +72,9 @@ class SeedNoise:
 
     def bound(self, seeds: int, others: int, level: float) -> float:
         """The same for designs trained with different numbers of seeds."""
-        from scipy.stats import t
+        from scipy.special import stdtrit  # of scipy.stats' t, which takes a second to import
 
-        return float(t.ppf((1 + level) / 2, self.freedom)) * self.deviation * math.sqrt(1 / seeds + 1 / others)
+        return float(stdtrit(self.freedom, (1 + level) / 2)) * self.deviation * math.sqrt(1 / seeds + 1 / others)
 
 
 def seed_noise(trained: list[Trained]) -> SeedNoise | None:
