@@ -7,11 +7,13 @@ from moelab.errors import InputError
 from moelab.machine import usable_cores
 from moelab.model import DISPATCHES, resolve_dispatch
 from moelab.model.group_routing import GROUP_ROUTERS
-from moelab.runs import RunConfig
+from moelab.runs import RunConfig, TrainConfig
 from moelab.runs.config import AUTO
 
 _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 64
+_WIDE_ENOUGH_TO_COMPILE = 1024
+"""Where compiling the layers was measured to help on CUDA (docs/benchmarks.md); it takes about ten seconds."""
 
 
 def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) -> RunConfig:
@@ -19,8 +21,9 @@ def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) ->
 
     A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16
     instructions and the model is at least 128 wide, and several threads only from width 64 on: below it they gain
-    nothing (docs/benchmarks.md, threads). A run that is trained `elsewhere` may ask for a device that this machine
-    lacks. Raises InputError when the config and the data or the machine do not fit.
+    nothing (docs/benchmarks.md, threads). On CUDA layers from width 1,024 on are compiled in bf16, unless
+    `train.compile` is given or nothing is `auto` any more. A run that is trained `elsewhere` may ask for a device that
+    this machine lacks. Raises InputError when the config and the data or the machine do not fit.
     """
     train, data = config.train, config.data
     if data.manifest_hash not in (None, dataset.manifest_hash):
@@ -48,6 +51,9 @@ def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) ->
     if train.compile == "blocks" and config.model.moe and (dispatch, precision) != ("grouped", "bf16"):
         allowed = "a dense model, or train.dispatch: grouped with train.precision: bf16"
         raise InputError(f"train.compile: blocks is for {allowed}; got dispatch {dispatch} in {precision}")
+    compiles = train.compile
+    if _left_open(train) and (device, precision) == ("cuda", "bf16") and _compiles_well(config, dispatch):
+        compiles = "blocks"
     return config.replace(
         data={**data.to_dict(), "manifest_hash": dataset.manifest_hash},
         train={
@@ -56,8 +62,22 @@ def resolve_run(config: RunConfig, dataset: Dataset, elsewhere: bool = False) ->
             "precision": precision,
             "threads": threads,
             "dispatch": dispatch,
+            "compile": compiles,
         },
     )
+
+
+def _left_open(train: TrainConfig) -> bool:
+    """Whether the machine decides about compilation: it was not given, and the config has not been decided before."""
+    return "compile" not in train.model_fields_set and AUTO in (train.device, train.precision, train.dispatch)
+
+
+def _compiles_well(config: RunConfig, dispatch: str) -> bool:
+    """Whether compilation was measured to help this kind of run: one process, wide, dense or token choice."""
+    moe, train = config.model.moe, config.train
+    if config.model.d_model < _WIDE_ENOUGH_TO_COMPILE or train.processes > 1 or train.transition is not None:
+        return False
+    return moe is None or (dispatch == "grouped" and moe.router == "token_choice" and moe.capacity_factor is None)
 
 
 def _device(wanted: str) -> str:
