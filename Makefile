@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.moelab-installed
 CLUSTER := $(VENV)/.moelab-cluster-installed
 ENGINES := $(VENV)/.moelab-engines-installed
+KERNELS := $(VENV)/.moelab-kernels-installed
 STUDY ?= studies/quickstart
 # Test processes of `make test` (auto: the usable cores), and options of your own, such as PYTEST_ARGS="-k router -x".
 MOELAB_TEST_WORKERS ?= auto
@@ -50,7 +51,12 @@ $(ENGINES): $(READY)
 	-$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --only-binary xllamacpp xllamacpp
 	@touch $@
 
-test-slow: $(CLUSTER) $(ENGINES)
+# Triton (290 MB to download), for the tests of the kernels of CUDA devices in its interpreter.
+$(KERNELS): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[kernels]'
+	@touch $@
+
+test-slow: $(CLUSTER) $(ENGINES) $(KERNELS)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
 	$(BIN)/python -m pytest -m 'hypothesis and not gpu' --hypothesis-profile full
 	$(BIN)/python -m pytest tests/export

@@ -28,11 +28,11 @@ SECTIONS = {
     "layer": 70,
     "step_moe": 100,
     "step_dense": 80,
+    "resume": 60,
+    "many": 75,
+    "peer_dense": 110,
     "granularity": 30,
     "peer_moe": 60,
-    "peer_dense": 110,
-    "resume": 60,
-    "many": 60,
 }
 """Seconds that each section may take. `step_moe` is `run(bench, "moe")` of `gpu_sections.step`; so are its like."""
 _DRY_PATIENCE = 5

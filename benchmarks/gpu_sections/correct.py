@@ -129,7 +129,7 @@ def bf16(bench: Bench, kind: str, moe: dict[str, Any] | None) -> None:
         peer.load_state_dict(peer_weights(model))
     choices = {id(each): _watch_choices(each) for each in (model, reference, peer) if each is not None}
     found: dict[str, list[dict[str, float]]] = {}
-    for number in range(bench.pick(6, 2)):
+    for number in range(bench.pick(3, 2)):
         tokens, targets = text(bench, model.config.vocab_size, 4, bench.pick(512, 32), seed=number)
         exact = _gradients(reference, reference.loss(tokens, targets).loss)
         with bench.autocast():

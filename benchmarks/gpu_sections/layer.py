@@ -108,25 +108,24 @@ def products(bench: Bench, shape: str, leaves: list[Tensor], chosen: Tensor, bes
 
 def pieces(bench: Bench, shape: str, x: Tensor, chosen: Tensor, f: int, n_experts: int) -> None:
     """Milliseconds of what stands around the products, kernels and operators."""
-    from moelab.model.dispatch.grouped import _gated, _gated_backward
+    from moelab.model.dispatch.grouped import _gated, _gated_backward, _sorted
 
-    top_k, d = chosen.shape[1], x.shape[1]
-    order, token, _ = permutation.sort_by_expert(chosen, n_experts)
-    place = permutation.places(order, top_k)
-    n_rows = place.numel()
+    d = x.shape[1]
+    weights = bench.random(*chosen.shape)
+    n_rows = chosen.numel()
     rows = bench.random(n_rows, d, dtype=torch.bfloat16)
     h, gates = bench.random(n_rows, 2 * f, dtype=torch.bfloat16), bench.random(n_rows)
     narrow = bench.random(n_rows, f, dtype=torch.bfloat16)
-    steps = {
-        "sort": (lambda: permutation.sort_by_expert(chosen, n_experts), 0),
-        "places": (lambda: permutation.places(order, top_k), 0),
-        "spread": (lambda: permutation.spread_rows(x, token, place), x.numel() + rows.numel()),
-        "combine": (lambda: permutation.combine_rows(rows, place), x.numel() + rows.numel()),
-        "gate": (lambda: _gated(h, gates, "swiglu"), h.numel() + narrow.numel()),
-        "gate backward": (lambda: _gated_backward(narrow, h, gates, "swiglu"), 2 * h.numel() + 2 * narrow.numel()),
-    }
 
     def measure(how: str) -> None:
+        token, place, _, _ = _sorted(x, chosen, weights, n_experts)
+        steps = {
+            "sort": (lambda: _sorted(x, chosen, weights, n_experts), 0),
+            "spread": (lambda: permutation.spread_rows(x, token, place), x.numel() + rows.numel()),
+            "combine": (lambda: permutation.combine_rows(rows, place), x.numel() + rows.numel()),
+            "gate": (lambda: _gated(h, gates, "swiglu"), h.numel() + narrow.numel()),
+            "gate backward": (lambda: _gated_backward(narrow, h, gates, "swiglu"), 2 * h.numel() + 2 * narrow.numel()),
+        }
         for name, (step, elements) in steps.items():
             seconds = bench.seconds(step)
             bench.emit("pieces", shape=shape, how=how, piece=name, ms=seconds * 1e3, gbs=2 * elements / seconds / 1e9)

@@ -19,16 +19,16 @@ SIZES = {"vocab_size": 512, "d_model": 64, "n_layers": 2, "n_heads": 2, "d_ff": 
 
 
 def run(bench: Bench) -> None:
-    """One run, processes side by side, and graphs on streams; dense and MoE."""
+    """One run and graphs on streams, dense and MoE; then processes side by side."""
     for kind in ("dense", "moe"):
         with bench.guarded("many", model=kind, how="one"):
-            _emit(bench, kind, "one", 1, speed(bench, kind, bench.pick(200, 2)))
-        for count in bench.pick((1, 8, 16), (2,)):
+            _emit(bench, kind, "one", 1, speed(bench, kind, bench.pick(100, 2)))
+        for count in bench.pick((16,), (2,)):
             with bench.guarded("many", model=kind, how="graphs on streams", runs=count):
                 _emit(bench, kind, "graphs on streams", count, graphs(bench, kind, count))
-        for count in bench.pick((8,), (2,)):
-            with bench.guarded("many", model=kind, how="processes", runs=count):
-                _emit(bench, kind, "processes", count, processes(bench, kind, count))
+    count = bench.pick(8, 2)
+    with bench.guarded("many", model="moe", how="processes", runs=count):
+        _emit(bench, "moe", "processes", count, processes(bench, "moe", count))
 
 
 def _emit(bench: Bench, kind: str, how: str, runs: int, tokens_per_second: float) -> None:
@@ -81,7 +81,7 @@ def processes(bench: Bench, kind: str, count: int) -> float:
     """The same in several processes at once; the sum of their speeds."""
     code = "import sys; from gpu_sections.many import child; child(*sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    words = [sys.executable, "-c", code, kind, "dry" if bench.dry else "cuda", str(time.time() + bench.pick(20, 1))]
+    words = [sys.executable, "-c", code, kind, "dry" if bench.dry else "cuda", str(time.time() + bench.pick(14, 1))]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "env": environment}
     started = [subprocess.Popen(words, **pipes) for _ in range(count)]
     outputs = [process.communicate(timeout=120)[0] for process in started]
@@ -95,7 +95,7 @@ def child(kind: str, where: str, starts: str) -> None:
     step(), step()
     bench.wait()
     time.sleep(max(0.0, float(starts) - time.time()))
-    began, done, seconds = time.perf_counter(), 0, bench.pick(5.0, 0.3)
+    began, done, seconds = time.perf_counter(), 0, bench.pick(3.0, 0.3)
     while time.perf_counter() - began < seconds:
         step()
         bench.wait()

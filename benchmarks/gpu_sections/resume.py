@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu_sections.common import Bench
-from moelab.data import Dataset, PrepareConfig, prepare
+from moelab.data import Dataset
+from moelab.data.prepare import PrepareConfig, prepare
 from moelab.files import sha256_file
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS, WEIGHTS

@@ -12,10 +12,7 @@ from moelab.runs import TrainConfig
 from moelab.training import Optimizer
 
 LENGTH = 2048
-VARIANTS = {
-    "dense": ("plain", "compiled", "compiled, operators"),
-    "moe": ("plain", "compiled", "compiled, operators", "operators"),
-}
+VARIANTS = {"dense": ("compiled", "plain"), "moe": ("compiled", "plain", "operators")}
 
 
 def run(bench: Bench, kind: str) -> None:
@@ -135,7 +132,7 @@ def peers(bench: Bench, kind: str) -> None:
         bench.emit("step", model=kind, who="transformers", failed="transformers is not installed")
         return
     config = model_config(kind, bench.dry)
-    ways = ("plain",) if kind == "moe" else ("plain", "liger", "compiled")
+    ways = ("plain",) if kind == "moe" else ("compiled", "liger", "plain")
     for how in ways:
         if how == "liger" and (bench.dry or not has("liger_kernel")):
             continue

@@ -4,15 +4,19 @@ On a CUDA device reading a value on the host (`item`, `tolist`, `nonzero`, a mas
 asks for the largest value) stops the host until the device is done. This is not a run on a GPU.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from moelab.architecture import ModelConfig
-from moelab.model import build_model
+from moelab.model import LanguageModel, attention, build_model
 from moelab.model.dispatch.grouped import dispatch_grouped
+from moelab.runs import TrainConfig
+from moelab.training import Optimizer
 
 MOE = {"n_experts": 8, "top_k": 2, "d_expert": 16}
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "bincount")
@@ -67,3 +71,32 @@ def test_the_watch_sees_what_waits() -> None:
     with Watch() as watch:
         dispatch_grouped(torch.ones(6, 8), first, down, torch.zeros(6, 2, dtype=torch.long), torch.ones(6, 2), "swiglu")
     assert watch.found == []
+
+
+@pytest.fixture
+def no_values() -> Iterator[FakeTensorMode]:
+    """Tensors made within are meta tensors that know their device: reading a value of one raises."""
+    caches = (attention.rotary_table, attention._frequencies)
+    for cache in caches:
+        cache.cache_clear()
+    with FakeTensorMode() as mode:
+        yield mode
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("moe", [None, {**MOE, "z_loss": 0.001, "bias_update": 0.01}], ids=["dense", "moe"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_whole_step_needs_no_value(moe: dict[str, Any] | None, optimizer: str, no_values: FakeTensorMode) -> None:
+    config = ModelConfig.parse({"vocab_size": 64, "d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64, "moe": moe})
+    model = LanguageModel(config, "none" if moe is None else "grouped")
+    train = TrainConfig(tokens=32, seq_len=16, batch_tokens=32, optimizer=optimizer)
+    steps, tokens = Optimizer(model, train), torch.zeros(2, 16, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.loss(tokens, tokens)
+    output.total.backward()
+    norm = steps.step(1e-3)
+    model.update_routers()
+    for value in (norm, output.loss):
+        with pytest.raises(DataDependentOutputException):
+            float(value)

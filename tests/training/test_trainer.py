@@ -18,7 +18,7 @@ from moelab.data.prepare import prepare
 from moelab.errors import InputError, MoelabError
 from moelab.evaluation import evaluate
 from moelab.model import build_model
-from moelab.runs import RunFolder
+from moelab.runs import RunConfig, RunFolder
 from moelab.training import load_trained, resolve_run, train_run
 from moelab.training.checkpoint import save_weights
 from moelab.training.schedule import evaluation_steps
@@ -220,6 +220,29 @@ class TestResolve:
     def test_resolving_twice_changes_nothing(self, make_run: Any, dataset: Dataset) -> None:
         config = make_run(MOE)
         assert resolve_run(config, dataset) == config
+
+    def test_wide_runs_on_cuda_are_compiled(self, make_run: Any, dataset: Dataset) -> None:
+        def compiles(model: dict[str, Any], **train: Any) -> str:
+            small = make_run(model)
+            config = RunConfig.parse(
+                {
+                    "model": small.model.to_dict(),
+                    "data": {"path": str(dataset.folder)},
+                    "train": {"tokens": 64, "seq_len": 16, "batch_tokens": 64, "device": "cuda", **train},
+                }
+            )
+            found = resolve_run(config, dataset, elsewhere=True)
+            assert resolve_run(found, dataset, elsewhere=True) == found
+            return found.train.compile
+
+        wide = {"d_model": 1024}
+        assert compiles(wide) == "blocks"
+        assert compiles({**wide, **MOE}) == "blocks"
+        assert compiles({**wide, **MOE}, dispatch="loop") == "none"
+        assert compiles({"d_model": 512}) == "none"
+        assert compiles(wide, compile="none") == "none"
+        assert compiles(wide, precision="fp32") == "none"
+        assert compiles(wide, device="cpu") == "none"
 
     def test_longer_than_the_text_repeats_all_of_it(self, make_run: Any, dataset: Dataset) -> None:
         config = make_run(tokens=10 * len(dataset.train) // 64 * 64)

@@ -4,13 +4,16 @@ B sequences, T tokens, D width, H heads of size A (Q query, KV key-value).
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
+from moelab.model import kernels
 from moelab.model.cache import LayerCache
+from moelab.model.kernels import ops
 from moelab.model.linear import Linear
 from moelab.model.native import usable
 from moelab.model.native.ops import CausalAttention, RmsNorm, Rotary
@@ -52,9 +55,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (B, T, D) -> (B, T, D). Without a mask attention is causal; with a cache keys and values are appended."""
         q, k, v = self._project(x_BTD)
-        heads = self.config.qk_norm == "head"
-        q = self._rotate(q, self.q_norm if heads else None, rotary)
-        k = self._rotate(k, self.k_norm if heads else None, rotary)
+        norms = (None, None) if self.config.qk_norm == "none" else (self.q_norm, self.k_norm)
+        q, k = self._rotate(q, norms[0], rotary), self._rotate(k, norms[1], rotary)
         if mask is None and cache is None and usable(q, k, v):
             y: Tensor = CausalAttention.apply(q, k, v)
             return self.o_proj(y.flatten(2))
@@ -67,19 +69,40 @@ class Attention(nn.Module):
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, T, Q, A), keys and values (B, T, KV, A), normalised but not yet rotated."""
+        """Queries (B, T, Q, A), keys and values (B, T, KV, A), neither normalised nor rotated."""
         heads = (-1, self.config.head_dim)
         q, k, v = self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD)
-        if self.config.qk_norm == "full":
-            q, k = self.q_norm(q), self.k_norm(k)
         return q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads)
 
     def _rotate(self, x_BTHA: Tensor, norm: RMSNorm | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Normalise each head where a norm is given, then turn it to its position."""
+        """Normalise each head, or all together, where a norm is given, then turn it to its position."""
+        if kernels.usable(x_BTHA, *rotary):
+            weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+            return NormalizedRotary.apply(x_BTHA, weight, *rotary, eps)
+        if norm is not None and self.config.qk_norm == "full":
+            x_BTHA, norm = norm(x_BTHA.flatten(-2)).view_as(x_BTHA), None
         if usable(x_BTHA):
             weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
             return Rotary.apply(x_BTHA, weight, *rotary, eps)
         return rotate(x_BTHA if norm is None else norm(x_BTHA), *rotary)
+
+
+class NormalizedRotary(torch.autograd.Function):
+    """As `ops.rotary`: x (B, T, H, A), weight (A,) or (H A,) or None -> normalised and rotated, by kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(None if weight is None else x, weight, cos, sin)
+        ctx.eps = eps
+        return ops.rotary(x, weight, cos, sin, eps, False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, cos, sin = ctx.saved_tensors
+        if weight is None:
+            return ops.rotary(grads[0], None, cos, sin, 0.0, True), None, None, None, None
+        d_x, d_weight = ops.rotary_norm_backward(grads[0], x, weight, cos, sin, ctx.eps)
+        return d_x, d_weight.to(weight.dtype), None, None, None
 
 
 @lru_cache(maxsize=16)

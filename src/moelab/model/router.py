@@ -145,12 +145,28 @@ class BalanceTerm:
         """From probabilities (T, E) and choices (T, K) of `sequences` equally long sequences, or of all as one."""
         n_experts = probabilities.shape[1]
         real = None if mask_T is None else mask_T.view(sequences, -1, 1)
-        counted = torch.ones_like(chosen) if mask_T is None else mask_T[:, None].expand_as(chosen).to(chosen.dtype)
-        counts = chosen.new_zeros(sequences, n_experts)
-        counts.scatter_add_(1, chosen.view(sequences, -1), counted.reshape(sequences, -1))
+        counts = _counts(chosen, n_experts, mask_T, sequences)
         grouped = probabilities.view(sequences, -1, n_experts)
         mean = grouped.mean(1) if real is None else (grouped * real).sum(1) / real.sum(1).clamp(min=1)
         return cls(probabilities=mean, counts=counts)
+
+
+def _counts(chosen: Tensor, n_experts: int, mask_T: Tensor | None, sequences: int) -> Tensor:
+    """How many tokens of each sequence chose each expert, (S, E) int64; masked tokens are left out."""
+    counted = torch.ones_like(chosen) if mask_T is None else mask_T[:, None].expand_as(chosen).to(chosen.dtype)
+    if chosen.is_cuda:
+        return counts_by_marks(chosen, counted, n_experts, sequences)
+    counts = chosen.new_zeros(sequences, n_experts)
+    return counts.scatter_add_(1, chosen.view(sequences, -1), counted.reshape(sequences, -1))
+
+
+def counts_by_marks(chosen: Tensor, counted: Tensor, n_experts: int, sequences: int) -> Tensor:
+    """The same by marking (T, E) and adding up: a GPU's threads would queue for so few counters.
+
+    A token chooses an expert once at most.
+    """
+    marks = torch.zeros(chosen.shape[0], n_experts, dtype=torch.int8, device=chosen.device)
+    return marks.scatter_(1, chosen, counted.to(torch.int8)).view(sequences, -1, n_experts).sum(1)
 
 
 def balance_from(probabilities: Tensor, counts: Tensor) -> Tensor:

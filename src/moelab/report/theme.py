@@ -206,9 +206,9 @@ def tooltip(*fields: tuple[str, str, str]) -> list[Any]:
     Channels, not dicts: Altair hashes all its schemas for each dict that it turns into a channel.
     """
     return [
-        alt.Tooltip(
-            field=name, title=title, **({"type": "quantitative", "format": form} if form else {"type": "nominal"})
-        )
+        alt.Tooltip(field=name, title=title, type="quantitative", format=form)
+        if form
+        else alt.Tooltip(field=name, title=title, type="nominal")
         for name, title, form in fields
     ]
 

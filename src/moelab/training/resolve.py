@@ -17,6 +17,8 @@ MUON_SPLIT = False
 """`train.muon_split` of new runs."""
 _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 64
+_WIDE_ENOUGH_TO_COMPILE = 1024
+"""Where compiling the layers was measured to help on CUDA (docs/benchmarks.md); it takes about ten seconds."""
 
 
 def resolve_run(
@@ -29,8 +31,9 @@ def resolve_run(
 
     A run longer than its text repeats all of it. On a CPU bf16 is chosen only where the processor has bf16
     instructions and the model is at least 128 wide, and several threads only from width 64 on: below it they gain
-    nothing (docs/benchmarks.md, threads). A run that is trained `elsewhere` may ask for a device that this machine
-    lacks. Raises InputError when the config and the data or the machine do not fit.
+    nothing (docs/benchmarks.md, threads). On CUDA layers from width 1,024 on are compiled in bf16, unless
+    `train.compile` is given or nothing is `auto` any more. A run that is trained `elsewhere` may ask for a device that
+    this machine lacks. Raises InputError when the config and the data or the machine do not fit.
     """
     train, data = config.train, config.data
     if data.manifest_hash not in (None, dataset.manifest_hash):
@@ -52,6 +55,9 @@ def resolve_run(
     if train.compile == "blocks" and config.model.moe and (dispatch, precision) != ("grouped", "bf16"):
         allowed = "a dense model, or train.dispatch: grouped with train.precision: bf16"
         raise InputError(f"train.compile: blocks is for {allowed}; got dispatch {dispatch} in {precision}")
+    compiles = train.compile
+    if _left_open(train) and (device, precision) == ("cuda", "bf16") and _compiles_well(config, dispatch):
+        compiles = "blocks"
     resolved = config.replace(
         data={**data.to_dict(), "manifest_hash": dataset.manifest_hash},
         train={
@@ -60,6 +66,7 @@ def resolve_run(
             "precision": precision,
             "threads": threads,
             "dispatch": dispatch,
+            "compile": compiles,
         },
     )
     return resolved if config.resolved else _settle(resolved, {"kernels": kernels}, root)
@@ -121,6 +128,19 @@ def _dispatch(config: RunConfig, device: str, precision: str, kernels: str) -> s
         others = ", ".join(name for name in DISPATCHES if name != wanted)
         raise InputError(f"train.dispatch: native needs train.kernels: native ({native.status()}); allowed: {others}")
     return wanted
+
+
+def _left_open(train: TrainConfig) -> bool:
+    """Whether the machine decides about compilation: it was not given, and the config has not been decided before."""
+    return "compile" not in train.model_fields_set and AUTO in (train.device, train.precision, train.dispatch)
+
+
+def _compiles_well(config: RunConfig, dispatch: str) -> bool:
+    """Whether compilation was measured to help this kind of run: one process, wide, dense or token choice."""
+    moe, train = config.model.moe, config.train
+    if config.model.d_model < _WIDE_ENOUGH_TO_COMPILE or train.processes > 1 or train.transition is not None:
+        return False
+    return moe is None or (dispatch == "grouped" and moe.router == "token_choice" and moe.capacity_factor is None)
 
 
 def _device(wanted: str) -> str:

@@ -32,10 +32,7 @@ def dispatch_grouped(
     x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
 ) -> Tensor:
     """sum_k gate_k expert_k(x), (T, D). The last offset is always R, so no row is left uninitialised."""
-    order, token, counts = sort_by_expert(chosen_TK, first.shape[0])
-    offsets = counts.cumsum(0).to(torch.int32)
-    place_TK = places(order, chosen_TK.shape[1])
-    y: Tensor = _GroupedExperts.apply(x_TD, first, down, gates_TK, token, place_TK, offsets, activation)
+    y: Tensor = _GroupedExperts.apply(x_TD, first, down, gates_TK, chosen_TK, activation)
     return y
 
 
@@ -49,12 +46,10 @@ class _GroupedExperts(torch.autograd.Function):
         first: Tensor,
         down: Tensor,
         gates_TK: Tensor,
-        token: Tensor,
-        place_TK: Tensor,
-        offsets: Tensor,
+        chosen_TK: Tensor,
         activation: str,
     ) -> Tensor:
-        gates_R = torch.empty_like(gates_TK.flatten()).scatter_(0, place_TK.flatten(), gates_TK.flatten())
+        token, place_TK, gates_R, offsets = _sorted(x_TD, chosen_TK, gates_TK, first.shape[0])
         h = F.grouped_mm(spread_rows(x_TD, token, place_TK), first.mT, offs=offsets)
         y_RD = F.grouped_mm(_gated(h, gates_R, activation), down.mT, offs=offsets)
         ctx.save_for_backward(x_TD, first, down, h, gates_R, token, place_TK, offsets)
@@ -71,7 +66,18 @@ class _GroupedExperts(torch.autograd.Function):
         d_first = F.grouped_mm(d_h.mT, spread_rows(x_TD, token, place_TK), offs=offsets)
         d_x = combine_rows(F.grouped_mm(d_h, first, offs=offsets), place_TK)
         d_gates = d_gates_R.index_select(0, place_TK.flatten()).view_as(place_TK)
-        return d_x, d_first, d_down, d_gates, None, None, None, None
+        return d_x, d_first, d_down, d_gates, None, None
+
+
+def _sorted(
+    x_TD: Tensor, chosen_TK: Tensor, gates_TK: Tensor, n_experts: int
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """Tokens (R,) of the sorted rows (None where kernels run), places (T, K), gates (R,), the experts' ends (E,)."""
+    if kernels.usable(x_TD, gates_TK):
+        return None, *ops.place_rows(chosen_TK, gates_TK, n_experts)
+    order, token, counts = sort_by_expert(chosen_TK, n_experts)
+    place_TK = places(order, chosen_TK.shape[1])
+    return token, place_TK, gates_TK.flatten().index_select(0, order), counts.cumsum(0).to(torch.int32)
 
 
 def _gated(h: Tensor, gates_R: Tensor, activation: str) -> Tensor:

@@ -42,9 +42,9 @@ def places(order: Tensor, top_k: int) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, rows).view(-1, top_k)
 
 
-def spread_rows(x_TD: Tensor, token: Tensor, place_TK: Tensor) -> Tensor:
-    """The row of every token at each of its places, (R, D)."""
-    return ops.spread_rows(x_TD, place_TK) if kernels.usable(x_TD) else x_TD.index_select(0, token)
+def spread_rows(x_TD: Tensor, token: Tensor | None, place_TK: Tensor) -> Tensor:
+    """The row of every token at each of its places, (R, D); without their tokens the kernel has to run."""
+    return ops.spread_rows(x_TD, place_TK) if token is None else x_TD.index_select(0, token)
 
 
 def combine_rows(y_RD: Tensor, place_TK: Tensor) -> Tensor:

@@ -6,6 +6,11 @@ T tokens of width D, K chosen per token, R = T K rows sorted by expert, experts 
 import torch
 from torch import Tensor
 
+_PLACED = 128
+"""Rows whose places one program finds."""
+_WEIGHT_PARTS = 2048
+"""Programs among which the rows are shared out where each forms a part of a weight's gradient."""
+
 
 @torch.library.custom_op("moelab::spread_rows", mutates_args=())
 def spread_rows(x: Tensor, place: Tensor) -> Tensor:
@@ -82,6 +87,84 @@ def _(d_out: Tensor, h: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(h), torch.empty_like(d_out), torch.empty_like(gates, dtype=torch.float32)
 
 
+@torch.library.custom_op("moelab::place_rows", mutates_args=())
+def place_rows(chosen: Tensor, gates: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Choices and gates (T, K) -> each one's place among the sorted rows (T, K), gates as sorted (R,), ends (E,).
+
+    Places and the ends of the experts' rows are int32. Stable: an expert's rows stay in token order.
+    """
+    from moelab.model.kernels.places import count_kernel, place_kernel
+
+    chosen, gates, n_rows = chosen.contiguous(), gates.contiguous(), chosen.numel()
+    place = torch.empty_like(chosen, dtype=torch.int32)
+    sorted_gates = gates.new_empty(n_rows)
+    if not n_rows:
+        return place, sorted_gates, place.new_zeros(n_experts)
+    blocks = -(-n_rows // _PLACED)
+    counts = place.new_empty(n_experts, blocks)
+    count_kernel[(blocks,)](chosen, counts, n_rows, n_experts, blocks, _PLACED, 64, num_warps=4)
+    ends = counts.flatten().cumsum(0, dtype=torch.int32)
+    arguments = (chosen, gates, counts, ends, place, sorted_gates, n_rows, blocks, _PLACED)
+    place_kernel[(blocks,)](*arguments, num_warps=4)
+    return place, sorted_gates, ends.view(n_experts, blocks)[:, -1].clone()
+
+
+@place_rows.register_fake
+def _(chosen: Tensor, gates: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    ends = chosen.new_empty(n_experts, dtype=torch.int32)
+    return torch.empty_like(chosen, dtype=torch.int32), gates.new_empty(gates.numel()), ends
+
+
+@torch.library.custom_op("moelab::rotary", mutates_args=())
+def rotary(x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float, back: bool) -> Tensor:
+    """x (B, T, H, A), cos and sin (T, 1, A/2) fp32 -> normalised where there is a weight, (A,) or (H A,), then turned.
+
+    `back` turns the other way.
+    """
+    from moelab.model.kernels.rotary import rotary_kernel
+
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    if out.numel():
+        _, length, heads, size = x.shape
+        norm, scale = _norm_over(x, weight), cos if weight is None else weight
+        arguments = (x, scale, cos, sin, out, length, heads, size // 2, eps, norm, back, *_head_blocks(x))
+        rotary_kernel[(x.numel() // (heads * size),)](*arguments, num_warps=_head_warps(x))
+    return out
+
+
+@rotary.register_fake
+def _(x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float, back: bool) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("moelab::rotary_norm_backward", mutates_args=())
+def rotary_norm_backward(
+    d_out: Tensor, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `rotary` with a weight: d_x, and the weight's in fp32."""
+    from moelab.model.kernels.rotary import rotary_norm_backward_kernel
+
+    d_out, x = d_out.contiguous(), x.contiguous()
+    d_x = torch.empty_like(x)
+    _, length, heads, size = x.shape
+    n_rows = x.numel() // (heads * size)
+    if not n_rows:
+        return d_x, torch.zeros_like(weight, dtype=torch.float32)
+    rows = -(-n_rows // _WEIGHT_PARTS)
+    parts = torch.empty(-(-n_rows // rows), heads * size, dtype=torch.float32, device=x.device)
+    sizes = (n_rows, length, heads, size // 2, eps, rows, _norm_over(x, weight), *_head_blocks(x))
+    arguments = (d_out, x, weight, cos, sin, d_x, parts, *sizes)
+    rotary_norm_backward_kernel[(parts.shape[0],)](*arguments, num_warps=_head_warps(x))
+    return d_x, parts.view(-1, weight.numel()).sum(0)
+
+
+@rotary_norm_backward.register_fake
+def _(d_out: Tensor, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return d_x, torch.empty_like(weight, dtype=torch.float32)
+
+
 def cross_entropy_(logits: Tensor, targets: Tensor, ignored: int, gradient: bool) -> tuple[Tensor, Tensor]:
     """Loss (0 where ignored) and log Z (N,) of logits (N, V), fp32.
 
@@ -107,6 +190,21 @@ def _gate_blocks(width: int) -> tuple[int, int]:
     """Rows and columns of a program's tile: 2,048 elements."""
     block = min(_power(width), 1024)
     return max(1, 2048 // block), block
+
+
+def _norm_over(x: Tensor, weight: Tensor | None) -> int:
+    """What the norm goes over, as the kernel names it: nothing, each head or all heads."""
+    return 0 if weight is None else 1 if weight.numel() == x.shape[3] else 2
+
+
+def _head_blocks(x: Tensor) -> tuple[int, int]:
+    """Heads and pairs of a program's tile."""
+    return 1 << (x.shape[2] - 1).bit_length(), _power(x.shape[3] // 2)
+
+
+def _head_warps(x: Tensor) -> int:
+    heads, pairs = _head_blocks(x)
+    return max(1, min(8, heads * pairs // 256))
 
 
 def _power(size: int) -> int:
