@@ -18,7 +18,7 @@ _NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 class DataConfig(Config):
     """Prepared data: a folder that `moelab data prepare` wrote, and how many of its training tokens may be seen.
 
-    `path` says where the data lies and is not part of the run's identity; `manifest_hash` is.
+    `path` is where the data lies and is not part of the run's identity; `manifest_hash` is.
     """
 
     path: str
@@ -46,7 +46,7 @@ class TrainConfig(Config):
     `tokens` is rounded down to whole optimiser steps of `batch_tokens`. With `muon`, hidden matrices (each expert by
     itself) are orthogonalised and their step is scaled to AdamW's size, so one `learning_rate` serves both.
     `decay_fraction` is the share of steps in which `wsd` decays; `final_lr_fraction` the rate at the end;
-    `warmup_steps` and `decay_steps` say the same in steps and stand above the fractions.
+    `warmup_steps` and `decay_steps` mean the same in steps and stand above the fractions.
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `processes` train as one, each on its share of every batch.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
