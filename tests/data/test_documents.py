@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from moelab.data import documents as documents_module
 from moelab.data import ledger
-from moelab.data.documents import Spool, collect, mix, split
+from moelab.data.documents import Spool, collect
 from moelab.data.ledger import Document, Ledger, digest_of
+from moelab.data.order import MOST_VALIDATION_BYTES, mix, split
 from moelab.data.sources import Source
 from moelab.errors import InputError
 
@@ -121,7 +122,7 @@ def split_reference(documents: list[Document], share: float, seed: int) -> tuple
     validation: list[Document] = []
     for index in sorted({document.source for document in documents}):
         own = sorted((d for d in documents if d.source == index), key=lambda d: rank(d, seed, "validation"))
-        target = min(share * sum(document.length for document in own), documents_module.MOST_VALIDATION_BYTES)
+        target = min(share * sum(document.length for document in own), MOST_VALIDATION_BYTES)
         held: list[Document] = []
         for document in own:
             total = sum(before.length for before in held)

@@ -2,8 +2,9 @@
 
 from moelab.data.batches import TrainBatches, ValidationBatch, ValidationBatches
 from moelab.data.bpe import train_tokenizer
+from moelab.data.config import PrepareConfig
 from moelab.data.dataset import Dataset, Manifest
-from moelab.data.prepare import PrepareConfig, Prepared
+from moelab.data.prepare import Prepared
 from moelab.data.tokenizer import load_tokenizer
 
 __all__ = [

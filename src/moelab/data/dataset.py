@@ -115,7 +115,7 @@ class Manifest(Config):
 
 
 class Dataset:
-    """A prepared folder, opened. `train` and `validation` are token streams; `manifest` says what they are."""
+    """A prepared folder, opened. `train` and `validation` are token streams; `manifest` describes them."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder

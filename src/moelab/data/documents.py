@@ -1,8 +1,8 @@
-"""From sources to documents: exact de-duplication, a validation split by document, and one order for everything.
+"""From sources to documents: exact de-duplication, scarce sources cut in pieces, large ones held to a share.
 
 Texts are spooled to one temporary file and the documents' places to others, so memory grows neither with the text nor
-with the number of documents. Every choice (what to hold out, what a capped source keeps, which document comes first)
-follows a seeded hash of the document's content: it depends neither on the order of files nor on the machine.
+with the number of documents. Every choice (what a capped source keeps, what is held out, what comes first) follows a
+seeded hash of the document's content: it depends neither on the order of files nor on the machine.
 """
 
 import codecs
@@ -17,10 +17,8 @@ from typing import BinaryIO, Self
 import numpy as np
 
 from moelab.data.ledger import (
-    RECORD,
     Document,
     Ledger,
-    Records,
     by_rank,
     digest_of,
     documents_of,
@@ -34,8 +32,6 @@ from moelab.errors import InputError
 
 FEWEST_DOCUMENTS = 20
 """A source with fewer documents is cut at blank lines, so that some of it can be held out."""
-MOST_VALIDATION_BYTES = 8 << 20
-"""No source holds out more than this: beyond it a loss is known precisely enough."""
 MOST_SEEN = 1 << 20
 """Digests of documents that are held in memory; duplicates of later ones are found by sorting."""
 _WINDOW = 1 << 20
@@ -136,11 +132,15 @@ def collect(
     """
     spool = Spool(folder, Ledger(folder / "read", len(sources)))
     seen = _Seen()
+    end = 0
     with open(spool.path, "wb") as stream:
         for index, source in enumerate(sources):
             skips = Skips(skip_bad)
             spool.skips.append(skips)
-            spool.duplicates += _read_source(source, index, stream, spool.documents, seen, skips, report, enough_bytes)
+            end, duplicates = _read_source(
+                source, index, stream, end, spool.documents, seen, skips, report, enough_bytes
+            )
+            spool.duplicates += duplicates
             if not spool.documents.count[index]:
                 earlier = " that is not in an earlier source" if len(spool.documents) else ""
                 bad = f" ({skips.count} rows cannot be used: {skips.examples[0]})" if skips.count else ""
@@ -160,21 +160,22 @@ def _read_source(
     source: Source,
     index: int,
     stream: BinaryIO,
+    begin: int,
     ledger: Ledger,
     seen: _Seen,
     skips: Skips,
     report: Report,
     enough_bytes: int | None,
-) -> int:
-    """Append a source's documents to the spool and the ledger. Returns the number of duplicates."""
-    begin = stream.tell()
+) -> tuple[int, int]:
+    """Append a source's documents to the spool, from its byte `begin`, and to the ledger. Returns where the spool ends
+    then, and the number of duplicates."""
     place = begin
     duplicates = 0
     for number, text in enumerate(source.read(skips), 1):
         if isinstance(text, bytes):
             length, digest = len(text), digest_of(text)
         else:
-            found = _write_long(text, stream, skips)
+            found = _write_long(text, stream, place, skips)
             if found is None:
                 continue
             length, digest = found
@@ -194,12 +195,11 @@ def _read_source(
     stream.truncate(place)
     done = max(place - begin, 1)
     report(f"read {source.name}", done, done)
-    return duplicates
+    return place, duplicates
 
 
-def _write_long(parts: Text, stream: BinaryIO, skips: Skips) -> tuple[int, bytes] | None:
-    """Append a text that comes in parts: its length and digest; None where it is blank or cannot be used."""
-    place = stream.tell()
+def _write_long(parts: Text, stream: BinaryIO, place: int, skips: Skips) -> tuple[int, bytes] | None:
+    """Write a text that comes in parts at `place`: its length and digest; None where it is blank or cannot be used."""
     digest = hashlib.blake2b(digest_size=16)
     length, blank = 0, True
     try:
@@ -283,84 +283,3 @@ def _cap(spool: Spool, sources: list[Source], seed: int) -> Ledger:
                 keep[row] = True
         result.extend(block[keep])
     return result
-
-
-def split(spool: Spool, share: float, seed: int) -> tuple[Ledger, list[Document]]:
-    """Training and validation documents: of every source, those of lowest rank up to `share` of its bytes.
-
-    At least one document of each source is held out, and at least one is kept to train on. Raises InputError where a
-    source has a single document.
-    """
-    old = spool.documents
-    chosen = [_Held(min(share * size, MOST_VALIDATION_BYTES)) for size in old.bytes]
-    for block in in_order(old.blocks(), len(old), by_rank(seed, "validation"), 2.0**64, spool.folder):
-        for begin in range(0, len(block), 1024):
-            open_ones = [index for index, held in enumerate(chosen) if not held.full]
-            part = block[begin : begin + 1024]
-            for document in documents_of(part[np.isin(part["source"], open_ones)]):
-                chosen[document.source].offer(document)
-    validation = [document for held in chosen for document in held.documents()]
-    starts = np.array([document.start for document in validation], dtype=np.uint64)
-    training = spool.new_ledger("training")
-    for block in old.blocks():
-        training.extend(block[~np.isin(block["start"], starts)])
-    if any(before and not after for before, after in zip(old.count, training.count, strict=True)):
-        raise InputError("source: too little text to hold some out; give at least two kilobytes")
-    return training, validation
-
-
-class _Held:
-    """Documents of one source, offered in order, whose lengths add up to about `target`; one that would overshoot far
-    is left to training, unless there is no other: then it is the shortest."""
-
-    def __init__(self, target: float) -> None:
-        self._target = target
-        self._total = 0
-        self._held: list[Document] = []
-        self._shortest: Document | None = None
-
-    @property
-    def full(self) -> bool:
-        return self._total >= self._target
-
-    def offer(self, document: Document) -> None:
-        if self.full:
-            return
-        if self._shortest is None or document.length < self._shortest.length:
-            self._shortest = document
-        if self._total + document.length <= 1.5 * self._target:
-            self._held.append(document)
-            self._total += document.length
-
-    def documents(self) -> list[Document]:
-        return self._held or ([self._shortest] if self._shortest else [])
-
-
-def mix(spool: Spool, documents: Ledger, seed: int) -> Ledger:
-    """The one order: shuffled within each source, and sources woven so that every prefix has the same mixture.
-
-    So the first U tokens are a fair sample of the corpus for every U, and a smaller subset is part of a larger one.
-    """
-    shuffled = in_order(documents.blocks(), len(documents), by_rank(seed, "order"), 2.0**64, spool.folder)
-    placed = _placed(shuffled, documents.bytes)
-    result = spool.new_ledger("mixed")
-    for block in in_order(placed, len(documents), lambda records: records["middle"], 1.0, spool.folder):
-        result.extend(block[list(RECORD.names or ())].astype(RECORD))
-    return result
-
-
-def _placed(blocks: Iterable[Records], totals: list[int]) -> Iterator[Records]:
-    """The records with the `middle` of each in its source's text, as a share of the whole."""
-    kind = np.dtype([*((name, RECORD[name]) for name in RECORD.names or ()), ("middle", "<f8")])
-    before = [0] * len(totals)
-    for block in blocks:
-        result = np.empty(len(block), dtype=kind)
-        for name in RECORD.names or ():
-            result[name] = block[name]
-        for source in np.unique(block["source"]).tolist():
-            own = block["source"] == source
-            lengths = block["length"][own].astype(np.int64)
-            ends = before[source] + np.cumsum(lengths)
-            result["middle"][own] = (ends - lengths + lengths / 2) / totals[source]
-            before[source] = int(ends[-1])
-        yield result

@@ -3,7 +3,7 @@
 `pip download` of a source archive runs its build back end to learn its metadata, even with --no-deps. This asks pip's
 own package finder where the archive is and pip's own session to bring it (so the configured index, proxy, certificates
 and credentials are used), and stops there. pip promises no stable Python interface: the calls used here exist since
-pip 20, and where they fail the caller says so in one line.
+pip 20, and where they fail the caller reports that in one line.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Whether a prepared folder still holds what its manifest says: every file hashed, once for each change.
+"""Whether a prepared folder still holds what its manifest lists: every file hashed, once for each change.
 
 A stamp in the folder remembers size, time and inode of the files that were hashed. It proves nothing against who writes
 it on purpose; it spares hashing terabytes before each of a hundred runs.

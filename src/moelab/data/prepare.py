@@ -7,82 +7,31 @@ leaves either the old state or the new one. The same call on a valid folder reus
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from moelab.config import Config, Count, CountOrZero, Fraction, TokenCount, at_most
 from moelab.data.archives import default_cache, fetch_all
-from moelab.data.bpe import train_tokenizer
-from moelab.data.dataset import FORMAT, MANIFEST, TOKENIZER, Dataset, Manifest
-from moelab.data.documents import Spool, collect, mix, split
-from moelab.data.encode import Tally, write_tokens
+from moelab.data.build import build_folder
+from moelab.data.config import DEFAULT_VOCABULARY, PrepareConfig
+from moelab.data.dataset import MANIFEST, TOKENIZER, Dataset
 from moelab.data.integrity import STAMP
-from moelab.data.ledger import Document, Ledger
-from moelab.data.lossless import LosslessCheck
 from moelab.data.progress import Report, no_report
-from moelab.data.shards import ShardWriter, token_dtype
-from moelab.data.sources import Source, open_sources
-from moelab.data.tokenizer import (
-    LARGEST_VOCABULARY,
-    SMALLEST_VOCABULARY,
-    end_of_text_id,
-    load_tokenizer,
-    tokenizer_bytes,
-)
+from moelab.data.sources import Source
+from moelab.data.tokenizer import SMALLEST_VOCABULARY, tokenizer_bytes
 from moelab.errors import InputError, MoelabError
-from moelab.files import drop_parts, make_folder, part_folder, put_folder, sha256_file, write_json
+from moelab.files import drop_parts, make_folder, part_folder, put_folder, sha256_file
 from moelab.lease import Terms, acquire
 from moelab.notebook import Shown, html_table, short_repr
 from moelab.printable import warn
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-DEFAULT_VOCABULARY = 4096
-LEAST_VALIDATION_TOKENS = 50_000
-"""`max_tokens` shortens the held-out text in proportion, but not below this."""
-_WHOLE = 8 << 20
-"""A tokenizer learns from a document of no more bytes in one piece."""
 _TOKENS = re.compile(r"(train|validation)_\d{5,}\.bin\Z")
 
 
 class OtherData(InputError):
     """The folder holds whole data of another recipe."""
-
-
-class PrepareConfig(Config):
-    """What to prepare. `tokenizer` is a file that replaces training one; then `vocab_size` is its own.
-
-    `names` are the sources' names, one for each. `end_of_text` is the token of a given tokenizer that ends documents,
-    `pattern` how a rank file splits text (`ranks.PATTERNS` or a regular expression). `skip_bad` leaves out and counts
-    rows that cannot be used. `allow_lossy` takes a tokenizer that changes the text; the manifest then names that.
-    """
-
-    sources: tuple[str, ...] = ("default",)
-    vocab_size: Annotated[Count, at_most(LARGEST_VOCABULARY)] = DEFAULT_VOCABULARY
-    tokenizer: str | None = None
-    max_tokens: TokenCount | None = None
-    seed: CountOrZero = 0
-    validation_share: Fraction = 0.05
-    text_field: str = "text"
-    names: tuple[str, ...] | None = None
-    end_of_text: str | None = None
-    pattern: str | None = None
-    skip_bad: bool = False
-    allow_lossy: bool = False
-
-    def load_tokenizer(self) -> "Tokenizer":
-        """The given tokenizer. Raises InputError where it cannot be used."""
-        assert self.tokenizer is not None
-        return load_tokenizer(self.tokenizer, self.end_of_text, self.pattern)
-
-    def open_sources(self, cache: Path) -> list[Source]:
-        """The sources, named. Raises InputError naming the first that cannot be used."""
-        return open_sources(self.sources, self.text_field, cache, self.names or ())
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +104,7 @@ def prepare(
         fetch_all([source.package for source in sources if source.package is not None], cache, report)
         try:
             with part_folder(out) as place:
-                _build(place, config, sources, recipe, report)
+                build_folder(place, config, sources, recipe, report)
                 put_folder(place, out)
         except OSError as error:
             raise MoelabError(f"out: cannot write {out}: {error.strerror or error}") from error
@@ -236,157 +185,6 @@ def _check_ours(out: Path) -> None:
     foreign = [name for name in names if name not in (MANIFEST, TOKENIZER, STAMP) and not _TOKENS.match(name)]
     if foreign or not any(_TOKENS.match(name) for name in names):
         raise InputError(f"out: {out} holds other files ({(foreign or names)[0]}); choose another folder")
-
-
-def _build(place: Path, config: PrepareConfig, sources: list[Source], recipe: dict[str, Any], report: Report) -> None:
-    """Write tokenizer, shards and manifest into the empty folder `place`."""
-    work = place / "work"
-    work.mkdir()
-    enough = None if config.max_tokens is None else 16 * config.max_tokens + (1 << 20)
-    with collect(sources, work, config.seed, report, enough, config.skip_bad) as spool:
-        _warn(sources, spool)
-        training, validation = split(spool, config.validation_share, config.seed)
-        training = mix(spool, training, config.seed)
-        tokenizer = _tokenizer(config, spool, training, report)
-        value = _write(place, config, sources, spool, (training, validation), tokenizer, report)
-    shutil.rmtree(work)
-    value["recipe"] = recipe
-    value["manifest_hash"] = Manifest.parse(value).content_hash()
-    write_json(place / MANIFEST, value)
-
-
-def _warn(sources: list[Source], spool: Spool) -> None:
-    """Report on stderr which files and rows were left out."""
-    for source, skips in zip(sources, spool.skips, strict=True):
-        if source.left_out:
-            shown = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
-            files = "1 file" if len(source.left_out) == 1 else f"{len(source.left_out)} files"
-            warn(f"source {source.name}: left out {files} of no known kind of text: {shown}")
-        if skips.count:
-            shown = "; ".join(skips.examples) + ("; ..." if skips.count > len(skips.examples) else "")
-            rows = "1 bad row" if skips.count == 1 else f"{skips.count} bad rows"
-            warn(f"source {source.name}: left out {rows}: {shown}")
-
-
-def _write(
-    place: Path,
-    config: PrepareConfig,
-    sources: list[Source],
-    spool: Spool,
-    splits: tuple[Ledger, list[Document]],
-    tokenizer: "Tokenizer",
-    report: Report,
-) -> dict[str, Any]:
-    """Write tokenizer and shards. Returns the manifest, without recipe and hash."""
-    training, validation = splits
-    tokenizer.save(str(place / TOKENIZER))
-    end = end_of_text_id(tokenizer, config.end_of_text)
-    trained = config.tokenizer is None
-    check = LosslessCheck(
-        tokenizer, [source.name for source in sources], trained=trained, allow_lossy=config.allow_lossy
-    )
-    vocab_size = len(check.lengths)
-    dtype = token_dtype(vocab_size)
-    whole = sum(training.bytes)
-    with ShardWriter(place, "train", dtype) as writer:
-        stage = "encode training text"
-        train_tally = write_tokens(
-            spool, training, whole, tokenizer, end, check, writer, config.max_tokens, report, stage
-        )
-    shards = [{**asdict(file), "split": "train"} for file in writer.files]
-    check.spelled_bytes = [0] * len(sources)
-    validation = _shorten(validation, whole, train_tally, config, len(sources))
-    held = sum(document.length for document in validation)
-    with ShardWriter(place, "validation", dtype) as writer:
-        stage = "encode held-out text"
-        tally = write_tokens(spool, validation, held, tokenizer, end, check, writer, None, report, stage)
-    shards += [{**asdict(file), "split": "validation"} for file in writer.files]
-    value: dict[str, Any] = {
-        "format": FORMAT,
-        "manifest_hash": "",
-        "vocab_size": vocab_size,
-        "token_dtype": dtype.str,
-        "end_of_text": end,
-        "tokenizer_sha256": sha256_file(place / TOKENIZER),
-        "tokenizer_origin": "trained" if trained else "given",
-        "seed": config.seed,
-        "duplicates_dropped": spool.duplicates,
-        "shards": shards,
-        "sources": _source_infos(sources, spool, train_tally, tally, check),
-    }
-    if not trained:
-        value["lossy"] = {"texts": check.changed} | ({"example": check.example} if check.example else {})
-    if check.changed:
-        warn(
-            f"the tokenizer changes the text of {check.changed} documents or parts of them ({check.example}); bits per "
-            "byte cannot be compared with those of other tokenizers"
-        )
-    return value
-
-
-def _tokenizer(config: PrepareConfig, spool: Spool, train: Ledger, report: Report) -> "Tokenizer":
-    """The given tokenizer, or one trained on a sample: the first 4-64 MiB of the mixed training text."""
-    if config.tokenizer is not None:
-        return config.load_tokenizer()
-    most = min(max(config.vocab_size << 13, 4 << 20), 64 << 20)
-    return train_tokenizer(_sample(spool, train, most), config.vocab_size, report, min(most, sum(train.bytes)))
-
-
-def _sample(spool: Spool, documents: Ledger, most: int) -> Iterator[str]:
-    """The first documents, until they have `most` bytes; the last one is whole unless it is very long."""
-    total = 0
-    for document in documents:
-        if total >= most:
-            return
-        total += document.length
-        read = 0
-        for part in spool.parts(document, _WHOLE):
-            yield part
-            read += len(part)
-            if read >= most:
-                return
-
-
-def _shorten(
-    validation: list[Document], train_bytes: int, tally: list[Tally], config: PrepareConfig, n_sources: int
-) -> list[Document]:
-    """Held-out documents source by source; shortened as much as `max_tokens` shortened the training text."""
-    used = sum(part.bytes for part in tally)
-    bytes_per_token = used / max(sum(part.tokens for part in tally), 1)
-    whole = sum(document.length for document in validation)
-    share = used / max(train_bytes, 1)
-    share = max(share, LEAST_VALIDATION_TOKENS * bytes_per_token / max(whole, 1))
-    result: list[Document] = []
-    for source in range(n_sources):
-        own = [document for document in validation if document.source == source]
-        left = share * sum(document.length for document in own)
-        for document in own:
-            if left <= 0 and config.max_tokens is not None:
-                break
-            result.append(document)
-            left -= document.length
-    return result
-
-
-def _source_infos(
-    sources: list[Source], spool: Spool, train: list[Tally], validation: list[Tally], check: LosslessCheck
-) -> list[dict[str, Any]]:
-    infos: list[dict[str, Any]] = []
-    start = 0
-    for index, source in enumerate(sources):
-        held, spelled = validation[index], check.spelled_bytes[index]
-        info: dict[str, Any] = {"name": source.name, "licence": source.licence}
-        if source.package is not None:
-            info |= {"version": source.package.version, "sha256": source.package.sha256}
-        if source.left_out:
-            info["files_left_out"] = len(source.left_out)
-        if spool.skips[index].count:
-            info["rows_left_out"] = spool.skips[index].count
-        if spelled and spelled != held.bytes:
-            info["bytes_per_spelled_byte"] = held.bytes / spelled
-        infos.append(info | {"train": asdict(train[index]), "validation": asdict(held), "validation_start": start})
-        start += held.tokens
-    return infos
 
 
 @contextmanager

@@ -30,7 +30,7 @@ LARGEST_VOCABULARY = 10_000_000
 def load_tokenizer(path: str | Path, end_of_text: str | None = None, pattern: str | None = None) -> "Tokenizer":
     """Read a byte-level tokenizer.json, or a tiktoken-style rank file. Raises InputError where it is neither.
 
-    `end_of_text` names the token after every document, by default one of KNOWN_ENDS. `pattern` says how a rank file
+    `end_of_text` names the token after every document, by default one of KNOWN_ENDS. `pattern` is how a rank file
     splits text: one of `ranks.PATTERNS`, or a regular expression.
     """
     content = _content(path)
