@@ -73,10 +73,11 @@ def check_targets(targets: Tensor, vocab_size: int) -> None:
     """
     if targets.device.type != "cpu" or not targets.numel():
         return
-    low, high = (int(bound) for bound in targets.aminmax())
-    if high >= vocab_size or (low < 0 and bool(((targets < 0) & (targets != IGNORED)).any())):
-        wrong = int(targets[((targets < 0) & (targets != IGNORED)) | (targets >= vocab_size)][0])
-        raise InputError(f"targets: must be 0 to {vocab_size - 1}, or {IGNORED} to be ignored; got {wrong}")
+    values = targets.numpy()
+    if values.max() >= vocab_size or values.min() < 0:
+        wrong = values[((values < 0) & (values != IGNORED)) | (values >= vocab_size)]
+        if wrong.size:
+            raise InputError(f"targets: must be 0 to {vocab_size - 1}, or {IGNORED} to be ignored; got {wrong[0]}")
 
 
 def chunk_elements(device: torch.device) -> int:
