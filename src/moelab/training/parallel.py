@@ -110,7 +110,7 @@ def wrap(model: LanguageModel, everyone: World) -> nn.Module:
     module = LossModule(model)
     if everyone.size == 1:
         return module
-    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option that says so.
+    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option for that.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {option: False}

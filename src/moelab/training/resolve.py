@@ -14,7 +14,7 @@ from moelab.runs import RunConfig, RunFolder, TrainConfig
 from moelab.runs.config import AUTO
 
 MUON_SPLIT = False
-"""`train.muon_split` of new runs."""
+"""`train.muon_split` of new runs: two matrices were no better than one in twelve pairs of runs (docs/training.md)."""
 _WIDE_ENOUGH_FOR_BF16 = 128
 _WIDE_ENOUGH_FOR_THREADS = 64
 _WIDE_ENOUGH_TO_COMPILE = 1024
