@@ -12,7 +12,7 @@ from moelab.errors import InputError
 from moelab.model import LanguageModel, MoELayer, build_model, leak_free, leaks
 from moelab.model.generate import generate
 from moelab.model.hash_router import pseudo_random
-from moelab.model.router import within_capacity
+from moelab.model.router import BalanceTerm, counts_by_marks, within_capacity
 
 D = 16
 ROUTERS: dict[str, dict[str, Any]] = {
@@ -357,3 +357,11 @@ def test_old_configs_keep_their_content() -> None:
         "n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared", "router", "score", "normalize_gates",
         "routed_scaling", "balance_loss", "z_loss", "router_bias", "expert_bias",
     }  # fmt: skip
+
+
+def test_counting_by_marks_is_counting() -> None:
+    chosen = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)).topk(2).indices
+    mask = torch.arange(12) % 5 != 0
+    for counted in (torch.ones_like(chosen), mask[:, None].expand_as(chosen).long()):
+        expected = BalanceTerm.of(torch.rand(12, 6), chosen, counted[:, 0].bool(), sequences=3).counts
+        assert torch.equal(counts_by_marks(chosen, counted, 6, 3), expected)

@@ -70,7 +70,7 @@ def rotary_norm_backward_kernel(
     d_second_weight = tl.zeros((HS, AS), tl.float32)
     for index in range(ROWS):
         row = program * ROWS + index
-        here = inside & (row < N)
+        here = inside & (row + 0 * heads < N)
         at = row * (2 * H * HALF) + where
         angle = (row % T) * HALF + pairs
         c = tl.load(cos + angle, mask=pairs < HALF, other=0.0)
