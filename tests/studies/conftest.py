@@ -36,7 +36,7 @@ def finished_run(loss: float | None, seed: int = 0, **model: Any) -> tuple[RunCo
 
 @pytest.fixture
 def with_data(tiny_dataset: Any) -> Callable[[Path], Path]:
-    """A function of a study's folder, which puts the tiny data set there, prepared as the study would, and returns it."""
+    """A function of a study's folder, which puts the tiny data set there as the study would, and returns the folder."""
 
     def put(out: Path) -> Path:
         shutil.copytree(tiny_dataset.folder, out / "data")

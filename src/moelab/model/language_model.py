@@ -73,7 +73,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig, dispatch: str) -> None:
         super().__init__()
-        # From an empty tensor: on the device "meta" the usual first weights would load a thousand modules, over a second.
+        # From an empty tensor: the usual first weights, on the device "meta", load a thousand modules in over a second.
         self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.d_model), freeze=False)
         self.layers = nn.ModuleList(DecoderLayer(config, layer, dispatch) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
