@@ -80,7 +80,7 @@ def _bars(mine: list[Row], rows: list[Row], x: Any, low: str, high: str, scale: 
     return (
         alt.Chart(theme.data(mine))
         .mark_rule(strokeWidth=1.4, opacity=0.45)
-        .encode(x, y, theme.kind_color(rows), y2=high)
+        .encode(x, y, theme.kind_color(rows), y2=alt.Y2(high))
     )
 
 

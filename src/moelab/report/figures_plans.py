@@ -43,7 +43,7 @@ def verification(table: Any, *, title: str = "") -> Any:
     size = LINE * len(unique(row["law"] for row in rows)) + 4
     tips = theme.tooltip(("label", "run", ""), ("measured", "measured", ".3f"), ("seed_noise", "seed noise", ".3f"))
     base = alt.Chart(runs).encode(_row(order), tooltip=tips)
-    band = base.mark_bar(color="#d3d8de", size=size).encode(x.channel("measured_low"), x2="measured_high")
+    band = base.mark_bar(color="#d3d8de", size=size).encode(x.channel("measured_low"), x2=alt.X2("measured_high"))
     bar = base.mark_tick(color=theme.INK, thickness=2.5, size=size).encode(x.channel("measured"))
     number = theme.halo(
         base.mark_text(baseline="bottom", dy=-size / 2 - 1, fontWeight=600, fontSize=12).encode(
@@ -101,7 +101,7 @@ def _interval_rows(
     color, dy = theme.kind_color(rows), alt.expr("datum.dy")
     base = alt.Chart(theme.data(rows)).encode(_row(order), tooltip=tips)
     rule = base.mark_rule(strokeWidth=3.5, opacity=0.4, strokeCap="round", yOffset=dy).encode(
-        x.channel("low"), color, x2="high"
+        x.channel("low"), color, x2=alt.X2("high")
     )
     point = base.mark_point(filled=True, size=80, opacity=1, yOffset=dy).encode(
         x.channel(x.field), color, theme.kind_shape(rows)
@@ -109,7 +109,7 @@ def _interval_rows(
     layers = [*under, rule, point]
     if len(laws) > 1:
         name = base.mark_text(align="left", dx=9, color=theme.MUTED, fontSize=11, yOffset=dy)
-        layers += theme.halo(name.encode(x.channel("end"), text="law:N"))
+        layers += theme.halo(name.encode(x.channel("end"), text=alt.Text("law:N")))
     return alt.layer(*layers, *over).properties(width=520, height=alt.Step(LINE * len(laws) + gap))
 
 

@@ -39,7 +39,7 @@ def learning_curves(curve: Any, *, title: str = "") -> Any:
     lines = (
         alt.Chart(theme.data(rows))
         .mark_line(strokeWidth=1.4)
-        .encode(x, y, color, detail="run:N", opacity=alt.condition(hover, alt.value(0.85), alt.value(0.12)))
+        .encode(x, y, color, detail=alt.Detail("run:N"), opacity=alt.condition(hover, alt.value(0.85), alt.value(0.12)))
     )
     points = (
         alt.Chart(theme.data(rows))
@@ -55,7 +55,7 @@ def learning_curves(curve: Any, *, title: str = "") -> Any:
     text = theme.halo(
         alt.Chart(theme.data(ends))
         .mark_text(align="left", dx=8)
-        .encode(x, alt.Y("y_label:Q", scale=y_scale), color, text="label:N")
+        .encode(x, alt.Y("y_label:Q", scale=y_scale), color, text=alt.Text("label:N"))
     )
     chart = alt.layer(lines, dots, *text, points).properties(width=theme.WIDTH, height=theme.HEIGHT)
     return theme.finish(chart, title, left_out)
@@ -120,12 +120,12 @@ def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], headin
         tooltip=theme.tooltip(("label", "run", ""), ("kind", "kind", ""), ("params_active", "active parameters", ".3s"),
                               ("tokens", "tokens", ".3s"), ("loss", "loss", ".3f")),
     )  # fmt: skip
-    layers = [line.encode(x, y, color, detail=[f"{g}:N" for g in group])]
+    layers = [line.encode(x, y, color, detail=[alt.Detail(f"{g}:N") for g in group])]
     if len(lines) <= MAX_LABELS:
         x_name = alt.X("x_name:Q", scale=theme.scale([row[x_field] for row in rows], log=True))
         names = _named(list(lines.values()), rows, x_field, y_scale["domain"])
         text = alt.Chart(theme.data(names)).mark_text(align="left", fontSize=11)
-        layers += theme.halo(text.encode(x_name, alt.Y("y_name:Q", scale=y_scale), color, text="text:N"))
+        layers += theme.halo(text.encode(x_name, alt.Y("y_name:Q", scale=y_scale), color, text=alt.Text("text:N")))
     panel = alt.layer(*layers, points)
     return panel.properties(width=PANEL[0], height=PANEL[1], title=theme.panel_title(heading, quiet=True))
 

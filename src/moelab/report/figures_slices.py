@@ -54,14 +54,14 @@ def isoflop(
     layers = [
         alt.Chart(theme.data(line))
         .mark_line(strokeWidth=1.6, opacity=0.7, clip=True)
-        .encode(x(), y, color, detail="group:N"),
+        .encode(x(), y, color, detail=alt.Detail("group:N")),
         alt.Chart(theme.data(rows)).mark_point(filled=True, size=52, opacity=0.9).encode(x(), y, color, tooltip=tips),
     ]
     if best:
         more = [*tips, *theme.tooltip(("low", "low", ".4~s"), ("high", "high", ".4~s"))]
         base = alt.Chart(theme.data(best))
         layers.append(
-            base.mark_rule(strokeWidth=4, opacity=0.35, strokeCap="round").encode(x("low"), y, color, x2="high")
+            base.mark_rule(strokeWidth=4, opacity=0.35, strokeCap="round").encode(x("low"), y, color, x2=alt.X2("high"))
         )
         layers.append(
             base.mark_point(shape="diamond", filled=True, size=150, opacity=1, stroke="white", strokeWidth=1.2).encode(
@@ -70,7 +70,7 @@ def isoflop(
         )
     text = alt.Chart(theme.data(named)).mark_text(align="left", dx=9)
     if named:
-        layers += theme.halo(text.encode(x(), alt.Y("y_label:Q", scale=y_scale), color, text="group:N"))
+        layers += theme.halo(text.encode(x(), alt.Y("y_label:Q", scale=y_scale), color, text=alt.Text("group:N")))
     note = "diamond: optimum, with its 80 % interval" if best else ""
     return theme.finish(alt.layer(*layers).properties(width=theme.WIDTH, height=theme.HEIGHT), title, left_out, note)
 
@@ -109,7 +109,7 @@ def loss_against(
         y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
         base = alt.Chart(mine)
         layers = [
-            base.mark_area(opacity=0.14).encode(x, alt.Y("low:Q", scale=y_scale), color, y2="high"),
+            base.mark_area(opacity=0.14).encode(x, alt.Y("low:Q", scale=y_scale), color, y2=alt.Y2("high")),
             base.mark_line(strokeWidth=2).encode(x, y, color),
             base.mark_point(filled=True, size=90, opacity=0).encode(x, y, color, shape, tooltip=tips),
         ]

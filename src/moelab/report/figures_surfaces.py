@@ -54,7 +54,7 @@ def surface(cells: Any, runs: Any, valley: Any = None, optimum: Any = None, *, t
     tips = theme.tooltip(("params_total", "total parameters", ".4~s"), ("sparsity", "sparsity", ".4~g"),
                          ("loss", "measured loss", ".4f"))  # fmt: skip
     ground = alt.Chart(theme.data(rows)).mark_rect(strokeWidth=0.6).encode(
-        *place("params_low", "s_low"), x2="params_high", y2="s_high", color=color,
+        *place("params_low", "s_low"), x2=alt.X2("params_high"), y2=alt.Y2("s_high"), color=color,
         stroke=alt.Stroke("loss:Q", scale=bands, legend=None),
     )  # fmt: skip
     points = alt.Chart(theme.data(_placed(seen))).mark_point(
@@ -64,7 +64,7 @@ def surface(cells: Any, runs: Any, valley: Any = None, optimum: Any = None, *, t
     if valley is not None:
         found, _ = read_rows(valley, "surface valley", ["sparsity"], positive=["params_total"])
         line = alt.Chart(theme.data(_placed(found))).mark_line(color="white", strokeWidth=2, strokeDash=[6, 3])
-        layers.append(line.encode(*place(), order="s:Q"))
+        layers.append(line.encode(*place(), order=alt.Order("s:Q")))
         notes.append("dashes: the best size at each sparsity")
     layers.append(points.encode(*place(), color=color, tooltip=tips))
     if optimum is not None:

@@ -66,7 +66,7 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
             fontSize=11,
             fontWeight=700 if row["recommended"] else "normal",
         )
-        names += theme.halo(text.encode(x, y, color, text="label:N"))
+        names += theme.halo(text.encode(x, y, color, text=alt.Text("label:N")))
     return alt.layer(dominated, *names, front, ring).properties(width=width, height=height)
 
 
@@ -127,11 +127,15 @@ def serving_curve(table: Any, *, title: str = "") -> Any:
                          ("milliseconds", "ms per token", ".3~g"))  # fmt: skip
     ends = [max((row for row in rows if row["label"] == name), key=lambda row: row["batch"]) for name in names]
     base = alt.Chart(theme.data(rows)).encode(x, y, color)
-    sizes = base.mark_text(align="right", baseline="bottom", dx=-6, dy=-2, fontSize=10.5).encode(text="size:N")
-    named = (
-        alt.Chart(theme.data(ends)).mark_text(align="left", dx=9, fontWeight=600).encode(x, y, color, text="label:N")
+    sizes = base.mark_text(align="right", baseline="bottom", dx=-6, dy=-2, fontSize=10.5).encode(
+        text=alt.Text("size:N")
     )
-    lines = base.mark_line(strokeWidth=1.8).encode(order="batch:Q")
+    named = (
+        alt.Chart(theme.data(ends))
+        .mark_text(align="left", dx=9, fontWeight=600)
+        .encode(x, y, color, text=alt.Text("label:N"))
+    )
+    lines = base.mark_line(strokeWidth=1.8).encode(order=alt.Order("batch:Q"))
     points = base.mark_point(filled=True, size=48, opacity=1).encode(tooltip=tips)
     chart = alt.layer(lines, points, *theme.halo(sizes), *theme.halo(named))
     note = "numbers: sequences in the batch"

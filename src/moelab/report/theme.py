@@ -86,8 +86,10 @@ def panel_title(text: str, quiet: bool = False) -> Any:
 
 
 def data(rows: Iterable[Row]) -> Any:
-    """Inline data for a chart."""
-    return alt.InlineData(values=tuple(rows))
+    """Inline data for a chart; the rows come after its making, which would check every cell against a schema."""
+    inline = alt.InlineData(values=())
+    inline["values"] = tuple(rows)
+    return inline
 
 
 def padded(values: Iterable[float | None], log: bool = False, share: float = 0.06) -> list[float]:
