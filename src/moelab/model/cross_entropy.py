@@ -34,7 +34,7 @@ _BYTES_PER_ELEMENT = 512
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, reduction: str = "mean"
 ) -> tuple[Tensor, Tensor]:
-    """(cross-entropy, squared log Z) of logits = hidden weight^T, both fp32 and reduced alike.
+    """(cross-entropy, squared log Z) of logits = hidden weight^T, both in fp32 and with the same reduction.
 
     hidden (N, D), weight (V, D), targets (N,) with `IGNORED` left out. `none` returns a value per token,
     0 where ignored, and its gradient goes through the reference. Raises InputError for an unknown

@@ -1,4 +1,4 @@
-"""Triton kernels for CUDA devices: `usable(x)` says whether they may run, `ops` holds the functions that call them.
+"""Triton kernels for CUDA devices: `usable(x)` is whether they may run, `ops` holds the functions that call them.
 
 Each stands beside a reference in PyTorch where it is called, which also runs where Triton is missing or switched off
 (MOELAB_KERNELS=0). With TRITON_INTERPRET=1 the kernels run on CPU tensors, which is how tests hold them to the
