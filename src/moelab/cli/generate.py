@@ -7,7 +7,7 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A finished run: folder, start of its id, or name.", show_default=False)],
     prompt: Annotated[list[str], typer.Option(help="Text to continue; may be given several times.")],
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.8,
