@@ -122,3 +122,13 @@ def test_generated_text_does_not_act_on_a_terminal(
     code, text = call(capsys, *words)
     assert code == 0
     assert "a\\x1b[2J\nb" in text
+
+
+def test_a_number_is_never_broken_in_two_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table(["design", "tokens", "loss of it", "memory"], [["a name", "123.4B", "2.287", "19.75 GB"]] * 2)
+    words = capsys.readouterr().out.split()
+    for number in ("123.4B", "2.287", "19.75"):
+        assert words.count(number) == 2

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import moelab
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
@@ -111,3 +112,8 @@ def test_no_prediction_is_infinite(synthetic) -> None:
     found = fit(synthetic(law, law.published, 30), law, fix={"alpha": 1.5}, bootstrap=0, starts=16)
     with pytest.raises(InputError, match=r"gives no finite number at params_total=1e-300, tokens=1e\+10"):
         found.predict(params_total=1e-300, tokens=1e10)
+
+
+def test_one_law_may_be_given_as_a_string() -> None:
+    with pytest.raises(moelab.InputError, match="no such law 'nothing2022'"):
+        moelab.compare_laws({"loss": [1.0], "tokens": [1.0]}, "nothing2022")

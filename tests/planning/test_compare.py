@@ -77,3 +77,12 @@ def test_a_folder_of_runs_is_no_design(tmp_path: Any) -> None:
 def test_no_design_at_all_is_refused() -> None:
     with pytest.raises(moelab.InputError, match="compare: needs a design"):
         moelab.compare()
+
+
+def test_one_quantity_may_be_given_as_a_string() -> None:
+    sides = moelab.compare("olmoe-1b-7b", equal="unique_tokens").sides
+    assert [side.name for side in sides] == [
+        side.name for side in moelab.compare("olmoe-1b-7b", equal=["unique_tokens"]).sides
+    ]
+    with pytest.raises(moelab.InputError, match="'parms'"):
+        moelab.compare("olmoe-1b-7b", equal="parms")

@@ -144,7 +144,9 @@ def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
     assert 0 <= value["p_moe_beats_dense"] <= 1
     assert isinstance(value["binding"], list)
     assert isinstance(value["warnings"], list)
-    assert result.sentence.startswith("Train ")
+    kind = "a MoE model of" if result.best.is_moe else "a dense model of"
+    assert result.sentence.startswith(f"Train {kind} ")
+    assert "FLOPs (attention as the full square)" in result.sentence
 
 
 def test_utilisation_by_expert_width_can_change_the_choice() -> None:

@@ -109,3 +109,12 @@ def test_a_parent_may_be_named(ids: dict[str, str]) -> None:
         assert config.parent.run == ids["first"]
     with pytest.raises(InputError, match=r"parent\.run: no run folder, id or name 'big' in runs"):
         read_run_config({**value, "parent": {"run": "big", "step": 10}}, root="runs")
+
+
+def test_a_name_with_a_dot_is_a_design_as_studies_name_their_runs(ids: dict[str, str]) -> None:
+    run_id = a_run(Path("studies/s/runs"), "d32 L2 ff64 0.5M", 6)
+    assert find_design("d32 L2 ff64 0.5M") == str(Path("studies/s/runs") / run_id)
+
+
+def test_a_studys_folder_stands_for_its_runs(ids: dict[str, str]) -> None:
+    assert find_run("big", "studies/s") == Path("studies/s/runs") / ids["in a study"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import moelab
 from moelab.architecture import count_parameters
 from moelab.experiments import match_runs
 from moelab.runs import run_columns
@@ -73,3 +74,9 @@ def test_a_ready_study_states_how_it_is_run(name: str) -> None:
     for word in ("arXiv", "Hardware and time:", "Expect:"):
         assert word in head, word
     assert load_study(str(ROOT / "configs" / "studies" / paper / f"{size}.yaml")) == load_study(name)
+
+
+def test_a_study_is_run_by_name_or_path_too(tmp_path: Path) -> None:
+    with pytest.raises(moelab.InputError, match="no ready study 'nothing'"):
+        moelab.run_study("nothing", tmp_path / "s")
+    assert not (tmp_path / "s").exists()

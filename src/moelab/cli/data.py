@@ -129,8 +129,10 @@ def verify_command(
     folder: Annotated[str, typer.Argument(help="A prepared folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Hash every file of a prepared folder and look for token ids beyond its vocabulary. Training does so by itself,
-    once for each change of the files; this does it anyway.
+    """Check the files and token ids of a prepared folder.
+
+    Hashes every file and looks for token ids beyond the vocabulary. Training checks by itself, once for each change of
+    the files; this command always checks.
 
     Example: moelab data verify data/quickstart
     """

@@ -7,7 +7,7 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A finished run: folder, start of its id, or name.", show_default=False)],
     to: Annotated[str, typer.Option(help="`hf` (a folder for transformers) or `gguf` (a file for llama.cpp).")],
     out: Annotated[
         Path | None, typer.Option(help="Folder or .gguf file; default: exports/RUN_ID-hf or exports/RUN_ID-DTYPE.gguf.")

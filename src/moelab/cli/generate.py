@@ -7,7 +7,7 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A finished run: folder, start of its id, or name.", show_default=False)],
     prompt: Annotated[
         list[str] | None,
         typer.Option(help='Text to continue; may be given several times. "" begins a document.', show_default=False),

@@ -10,6 +10,8 @@ from moelab.files import finite
 from moelab.printable import printable
 
 _PIPE_WIDTH = 200
+_WORD = 16
+"""A number up to this long is never broken, even where COLUMNS is too small: half of it reads as another."""
 
 
 def print_json(value: Any) -> None:
@@ -32,10 +34,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for index, column in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in cells)
         justify: Literal["right", "left"] = "right" if numeric else "left"
-        table.add_column(Text(printable(column)), justify=justify, no_wrap=index == 0, overflow="fold")
+        least = max((len(word) for row in cells for word in row[index].split()), default=1) if numeric else 1
+        table.add_column(
+            Text(printable(column)), justify=justify, no_wrap=index == 0, overflow="fold", min_width=min(least, _WORD)
+        )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
+    console = _console()
+    width = max(console.width, console.measure(table).minimum)
+    console.print(table, width=width, crop=False)
 
 
 def print_line(text: str = "") -> None:

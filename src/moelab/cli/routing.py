@@ -12,7 +12,7 @@ _WORTH = 1.1
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A finished run: folder, start of its id, or name.", show_default=False)],
     tokens: Annotated[int, typer.Option(min=1, help="Held-out tokens to look at.")] = 65_536,
     top: Annotated[int, typer.Option(min=1, help="Tokens to list for each expert.")] = 6,
     data: Annotated[Path | None, typer.Option(help="Prepared data, if it moved since training.")] = None,

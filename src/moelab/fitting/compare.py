@@ -146,6 +146,7 @@ def compare_laws(
     >>> list(found.fits), found.weights
     (['besiroglu2024'], {'besiroglu2024': 1.0})
     """
+    laws = [laws] if isinstance(laws, str) else laws
     if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
         raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")
     if holdout is not None:

@@ -115,7 +115,7 @@ class PlanBuilder:
         """How many distinct designs are as good as the recommended one, and by which criterion."""
         if self.decision is not None:
             partly = "at least: only the shortlist was checked; " if self.decision.capped else ""
-            return self.decision.near_equal, f"{partly}by at least a tenth of the draws they are no worse"
+            return self.decision.near_equal, f"{partly}no worse in at least a tenth of the draws"
         least = float(self.ranking.excess(np.array([self.ranking.best]))[0])
         near = self.ranking.comparable[self.distinct] & (
             self.ranking.excess(self.distinct) <= least + NEAR_WITHOUT_DRAWS

@@ -79,6 +79,7 @@ def compare(
     if not designs:
         raise InputError("compare: needs a design: a ModelConfig, a YAML, a run or a preset")
     models = [named_model(design, number) for number, design in enumerate(designs, 1)]
+    equal = (equal,) if isinstance(equal, str) else equal
     unknown = [name for name in equal if name not in EQUAL]
     if unknown:
         raise InputError(f"equal: no such quantity {unknown[0]!r}; known: {', '.join(EQUAL)}")

@@ -131,11 +131,11 @@ class Plan(Shown):
 def summary(plan: Plan) -> str:
     """A few sentences: the recommended design, its uncertainty, and the binding limits."""
     best = plan.best
-    kind = "a MoE model" if best.is_moe else "a model"
+    layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
-        f"Train {kind} of {best.label} ({best.config.n_layers} layers of width {best.config.d_model}) on "
-        f"{format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
-        f"Training takes {format_number(best.train_flops)} FLOPs, serving {format_bytes(best.memory_bytes)} of memory.",
+        f"Train {_kind(best)} ({layers}) on {format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
+        f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square), "
+        f"serving {format_bytes(best.memory_bytes)} of memory.",
         f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None:
@@ -147,6 +147,15 @@ def summary(plan: Plan) -> str:
         listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)
         parts.append(f"Binding {'limits' if limits[1:] else 'limit'}: {listed}.")
     return " ".join(parts)
+
+
+def _kind(best: Candidate) -> str:
+    total, moe = format_number(best.params_total), best.config.moe
+    if moe is None:
+        return f"a dense model of {total} parameters"
+    shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
+    active = format_number(best.params_active)
+    return f"a MoE model of {total} parameters, {active} active, with {moe.n_experts} experts, top-{moe.top_k}{shared}"
 
 
 def _epochs(epochs: float) -> str:

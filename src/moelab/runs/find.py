@@ -9,6 +9,8 @@ from moelab.runs.folder import CONFIG
 
 RUNS, STUDIES = Path("runs"), Path("studies")
 """Where runs are looked for that are given without a folder: what `moelab train` and `moelab study` write."""
+_FILES = (".yaml", ".yml", ".json", ".gguf")
+"""Suffixes of what cannot be a run's name; other dots can: a study names its runs `d32 L2 ff64 0.5M`."""
 _LISTED = 6
 
 
@@ -16,8 +18,8 @@ def find_run(run: str | Path, root: str | Path | None = None) -> Path:
     """The folder of a run.
 
     `run` is that folder, an id, the start of one, or a run's name; before it may stand the folder that holds the runs
-    (`studies/quickstart/3f2a`). Without one, `root` is searched; where that is None, `runs` and every study's runs.
-    Raises InputError where there is no such run, and where several are meant, naming them.
+    (`studies/quickstart/3f2a`). Without one, `root` (or its folder `runs`) is searched; where that is None, `runs` and
+    every study's runs. Raises InputError where there is no such run, and where several are meant, naming them.
     """
     path = Path(run)
     if (path / CONFIG).is_file():
@@ -40,7 +42,7 @@ def find_design(config: str | Path) -> str:
     Raises InputError where a name or the start of an id means several runs.
     """
     path = Path(config)
-    if path.exists() or path.suffix:
+    if path.exists() or path.suffix in _FILES:
         return str(config)
     found = _matches(path.name, _places(path, None))
     if len(found) > 1:
@@ -53,7 +55,7 @@ def _places(path: Path, root: str | Path | None) -> list[Path]:
     if path.parent != Path("."):
         places = [path.parent, path.parent / "runs"]
     elif root is not None:
-        places = [Path(root)]
+        places = [Path(root), Path(root) / "runs"]
     else:
         places = [RUNS, *sorted(STUDIES.glob("*/runs"))]
     return [place for place in places if place.is_dir()]

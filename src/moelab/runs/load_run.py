@@ -18,7 +18,7 @@ def load_run(run: str | Path, root: str | Path | None = None) -> RunRecord:
     Args:
         run: The run's folder, its id or the start of it, or its name; the folder of its runs may stand before it
             ("studies/quickstart/3f2a").
-        root: The folder of runs to search where `run` names none; None: `runs`, then every study's runs.
+        root: The folder of runs, or of a study, to search where `run` names none; None: `runs`, then all studies' runs.
 
     Returns:
         A RunRecord: losses in nats per token, parameters, tokens, FLOPs, speed (tokens per second), seconds.

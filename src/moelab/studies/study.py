@@ -52,11 +52,13 @@ def load_study(name: str) -> StudyConfig:
     return StudyConfig.from_yaml(name)
 
 
-def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: bool = False) -> StudyOutcome:
+def run_study(
+    study: StudyConfig | str | Path, out: str | Path, *, workers: int = 0, quiet: bool = False
+) -> StudyOutcome:
     """Run a study in its folder, finish one that was interrupted, or join one that is running there.
 
     Args:
-        study: A StudyConfig, as `moelab.load_study` reads it from a YAML or by the name of a ready study.
+        study: A StudyConfig, the path of a study YAML, or the name of a ready study.
         out: The study's folder: text, runs, fits, plan and report.
         workers: Runs at a time; 0: the study's own number, or what its executor chooses.
         quiet: Show no progress on stderr.
@@ -83,6 +85,7 @@ def run_study(study: StudyConfig, out: str | Path, *, workers: int = 0, quiet: b
     >>> len(outcome.trained), outcome.failed
     (2, {})
     """
+    study = study if isinstance(study, StudyConfig) else load_study(str(study))
     folder, display, started = StudyFolder(out), Display(quiet), time.monotonic()
     context = StudyContext(
         study=study, folder=folder, display=display, executor=study.executor, workers=workers or study.workers
