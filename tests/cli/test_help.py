@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -118,16 +119,33 @@ def test_help_of_a_command_imports_typer_alone() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_a_wrong_config_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "data", "extra", "message"),
+    [
+        ("d_modle: 16", "nowhere", [], "model.d_modle: unknown key; did you mean 'd_model'?"),
+        ("d_model: 16", "nowhere", [], "data.path: "),
+        ("d_model: 16", "tiny", [], "model.vocab_size: must be at least the data's 300"),
+        (
+            "d_model: 16, vocab_size: 300",
+            "tiny",
+            ["--log", "paper"],
+            "--log: expected tensorboard or wandb, got 'paper'",
+        ),
+    ],
+)
+def test_a_wrong_run_is_refused_before_torch_is_imported(
+    tmp_path: Path, tiny_dataset: Any, model: str, data: str, extra: list[str], message: str
+) -> None:
     path = tmp_path / "run.yaml"
+    shape = "vocab_size: 100, n_layers: 1, n_heads: 1, d_ff: 16"
+    shape = shape if "vocab_size" not in model else shape.removeprefix("vocab_size: 100, ")
+    where = tiny_dataset.folder if data == "tiny" else tmp_path / data
     path.write_text(
-        "model: {d_modle: 16}\ndata: {path: nowhere}\ntrain: {tokens: 640, seq_len: 16, batch_tokens: 64}\n"
+        f"model: {{{model}, {shape}}}\ndata: {{path: {where}}}\ntrain: {{tokens: 640, seq_len: 16, batch_tokens: 64}}\n"
     )
-    code = (
-        "import sys; sys.modules['torch'] = None; from moelab.cli import main\n"
-        f"main(['train', {str(path)!r}, '--out', {str(tmp_path / 'runs')!r}])"
-    )
+    words = ["train", str(path), "--out", str(tmp_path / "runs"), *extra]
+    code = f"import sys; sys.modules['torch'] = None; from moelab.cli import main; main({words!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert found.returncode == 2, found.stderr
-    assert "model.d_modle: unknown key; did you mean 'd_model'?" in found.stderr
+    assert message in found.stderr
     assert "torch" not in found.stderr

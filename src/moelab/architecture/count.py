@@ -82,7 +82,8 @@ class ModelCount:
     @property
     def flop_title(self) -> str:
         """The head of the table of FLOPs: what is counted, at which context."""
-        return f"forward FLOPs per token at {self.seq_len:,} tokens of context"
+        scores = "causal half" if self.causal else "full square"
+        return f"forward FLOPs per token at {self.seq_len:,} tokens of context, attention scores {scores}"
 
     def __repr__(self) -> str:
         return short_repr(

@@ -140,7 +140,7 @@ def _print_disagreement(result: "Comparison", table: Any) -> None:
     """The designs for which the laws differ most, among the table's runs and at ten times their size and data."""
     from moelab.cli.output import print_line, print_table
 
-    for where, rows in (("among these runs", table), ("ten times beyond in size and data", beyond(table))):
+    for where, rows in (("among these runs", table), ("at ten times their size and data", beyond(table))):
         found = result.disagreement(rows)
         worst = max(found, key=lambda row: row["spread"])
         print_line()

@@ -4,7 +4,7 @@ CODE = 130
 """The exit code of what was interrupted, as shells have it: 128 and the number of the signal."""
 
 _CONTINUES = {
-    "train": "the same command continues from the run's newest checkpoint",
+    "train": "the same command continues the run from its newest checkpoint, or starts it where there is none",
     "study": "the same command keeps what is finished and continues with the rest",
     "data prepare": "nothing half-written is left; the same command reuses what was downloaded and prepares again",
     "fit": "nothing was written; the same command fits again from the start",

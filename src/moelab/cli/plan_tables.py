@@ -23,9 +23,9 @@ def print_plan(result: "Plan") -> None:
         print_line()
     for name, gain in result.sensitivity.items():
         saving = gain.get("gain_cost", gain.get("gain_compute"))
-        what = "of the cost" if "gain_cost" in gain else "more compute"
         if saving is not None and (name != "compute" or "gain_cost" in gain):
-            print_line(f"10 % more {name} is worth {saving:.1%} {what}")
+            what = f"{saving:.1%} of the cost" if "gain_cost" in gain else f"as much loss as {saving:.1%} compute"
+            print_line(f"A 10 % higher limit on {name} saves {what}")
     best = result.best
     if best.learning_rate:
         print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
@@ -41,7 +41,7 @@ def _print_laws(result: "Plan") -> None:
         (law, *_law_cells(result.best.loss[law]), _own_optimum(result.choices.get(law)))
         for law in sorted(result.best.loss, key=lambda name: name not in result.ensemble)
     ]
-    columns = ("loss of design 1", "excess over own optimum", "outside fitted range", "own optimum")
+    columns = ("loss of design 1, nats", "excess over the law's optimum", "outside fitted range", "the law's optimum")
     print_table(["law (ensemble first)", *columns], rows)
 
 
@@ -81,7 +81,7 @@ def print_next_runs(chosen: "NextRuns") -> None:
 
     print_line(chosen.sentence)
     print_table(
-        ["next run", "tokens", "FLOPs", "expected regret after", "saved per FLOP"],
+        ["next run", "tokens", "FLOPs (full square)", "expected regret after, nats", "nats saved per FLOP"],
         [
             (
                 run.candidate.label,

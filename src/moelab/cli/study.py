@@ -116,6 +116,6 @@ def _print_estimate(found: "Estimate") -> None:
     time = "unknown" if found.hours is None else f"about {format_seconds(found.hours * 3600)}"
     speed = f"no speed: {found.speeds.missing}" if found.speeds.missing else found.speeds.origin
     print_line(f"Time: {time} with {found.workers} workers ({speed})")
-    print_line(f"FLOPs: {found.train_flops:.3g}")
+    print_line(f"Training FLOPs: {found.train_flops:.3g} (full-square attention)")
     without = " without the text (not prepared, and data.max_tokens sets no limit)" if found.text_bytes is None else ""
     print_line(f"Disk: {format_bytes(found.disk_bytes)}{without}, memory: {format_bytes(found.memory_bytes)}")

@@ -33,10 +33,18 @@ def command(
     Several processes: --processes 2, or torchrun --nproc-per-node 8 -m moelab train CONFIG on one or more machines.
     """
     from moelab.cli.output import print_json, print_line
+    from moelab.data import Dataset
+    from moelab.data.checks import check_data
+    from moelab.errors import InputError
+    from moelab.runs.config import TRACKERS
     from moelab.runs.load_run import read_run_config
 
     changes = [*(assign or []), *([] if processes is None else [f"train.processes={processes}"])]
-    run = read_run_config(config, changes, out)  # what is wrong with it is reported before torch is imported
+    # What is wrong with the config, the data or the log is reported before torch is imported.
+    run = read_run_config(config, changes, out)
+    check_data(run, Dataset.open(run.data.path))
+    if log not in (None, *TRACKERS):
+        raise InputError(f"--log: expected {' or '.join(TRACKERS)}, got {log!r}")
     from moelab.training.train import train_here
 
     run, record, main = train_here(

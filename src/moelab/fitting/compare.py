@@ -17,7 +17,7 @@ from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
 HOLDOUT = 0.2
-SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "reach", "weight")
+SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "held-out / fitted compute", "weight")
 """Columns of a comparison's `rows`."""
 
 
@@ -47,7 +47,7 @@ class Comparison(Shown):
         return plot_holdout(list(self.fits.values()))
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Per law, as text and by rank: in-sample error, held-out error, bias, coverage of 80 %, reach, weight."""
+        """Per law, as text and by rank: the columns of `SCORES`, errors relative to the measured loss."""
         return [(name, *_score(fitted), f"{self.weights[name]:.2f}") for name, fitted in self.fits.items()]
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
 from moelab.planning.candidate import Candidate, Prediction
 from moelab.planning.chosen_laws import laws_of
-from moelab.planning.matched import derived_parts, given_parts, named_model
+from moelab.planning.matched import COMPARES_LAWS, derived_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor, predictors_of
 from moelab.planning.sanity import MEANINGLESS
 from moelab.planning.sides import DesignComparison, Side
@@ -44,6 +44,7 @@ def compare(
     precision: str = "bf16",
     laws: Any = None,
     extrapolate: bool = False,
+    **others: Any,
 ) -> DesignComparison:
     """Put designs side by side at equal compute, as `moelab compare` does.
 
@@ -60,6 +61,7 @@ def compare(
         precision: Of the served weights: bf16, fp8, int4.
         laws: Laws, ids, fitted laws, fit files or "all"; None: all published laws.
         extrapolate: Use laws outside their range of experts and sparsity.
+        others: Arguments that it does not have, each refused in one line.
 
     Returns:
         A DesignComparison: `sides` with parameters, FLOPs, tokens, bytes, serving (seconds, US dollars) and loss
@@ -78,6 +80,8 @@ def compare(
     """
     if not designs:
         raise InputError("compare: needs a design: a ModelConfig, a YAML, a run or a preset")
+    if others:
+        raise InputError(f"compare: has no argument {next(iter(others))!r}; {COMPARES_LAWS}")
     models = [named_model(design, number) for number, design in enumerate(designs, 1)]
     equal = (equal,) if isinstance(equal, str) else equal
     unknown = [name for name in equal if name not in EQUAL]

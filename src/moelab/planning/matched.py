@@ -17,6 +17,9 @@ STRICT = ("strict reuse", "dense baseline")
 _TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".gz")
 
 
+COMPARES_LAWS = "laws are compared by moelab.compare_laws(table, laws)"
+
+
 def named_model(design: object, number: int) -> tuple[str, ModelConfig]:
     """A name for people and the model. Raises InputError for what is no design, naming what compares laws."""
     if isinstance(design, str | Path) and not _holds_runs(design):
@@ -29,8 +32,7 @@ def named_model(design: object, number: int) -> tuple[str, ModelConfig]:
         return design.label, design.config
     what = str(design) if isinstance(design, str | Path) else type(design).__name__
     raise InputError(
-        f"compare: compares designs (a ModelConfig, a YAML, a run or a preset), got {what}; "
-        "laws are compared by moelab.compare_laws(table, laws)"
+        f"compare: compares designs (a ModelConfig, a YAML, a run or a preset), got {what}; " + COMPARES_LAWS
     )
 
 

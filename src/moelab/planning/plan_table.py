@@ -32,16 +32,16 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
         "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
     }
     if best.mean_loss is not None:
-        columns["loss"] = lambda c: f"{c.mean_loss.value:.3f}{range_text(c.mean_loss)}" if c.mean_loss else "-"
+        columns["loss, nats"] = lambda c: f"{c.mean_loss.value:.3f}{range_text(c.mean_loss)}" if c.mean_loss else "-"
     excess = "excess compute" if objective == "loss" else "excess cost"
     columns[excess] = lambda c: f"{c.regret_compute.value:.1%}{range_text(c.regret_compute, 100)}"
     columns["memory"] = lambda c: format_bytes(c.memory_bytes)
     if best.serving is not None:
-        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
+        columns["US$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
     if best.cost is not None and priced_training:
-        columns["$ training"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
+        columns["training, US$"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
     if best.cost is not None and "lifetime" in best.cost:
-        columns["$ lifetime"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"
+        columns["lifetime, US$"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"
     return columns
 
 

@@ -63,8 +63,11 @@ class DesignComparison:
         rows: list[tuple[str, ...]] = [
             ("parameters", *(format_number(side.params_total, 4) for side in sides)),
             ("active", *(format_number(side.params_active, 4) for side in sides)),
-            ("training FLOPs per token", *(format_number(side.flops_per_token, 4) for side in sides)),
-            ("training FLOPs", *(format_number(side.train_flops, 3) for side in sides)),
+            (
+                "training FLOPs per token (full square)",
+                *(format_number(side.flops_per_token, 4) for side in sides),
+            ),
+            ("training FLOPs (full square)", *(format_number(side.train_flops, 3) for side in sides)),
             ("tokens", *(format_number(side.tokens) for side in sides)),
             ("unique tokens", *(format_number(side.unique_tokens) for side in sides)),
             ("epochs", *(f"{side.epochs:.2f}" for side in sides)),

@@ -11,6 +11,8 @@ from moelab.errors import InputError
 from moelab.files import sha256_json
 
 AUTO = "auto"
+TRACKERS = ("tensorboard", "wandb")
+"""Where the numbers of a run may be logged, besides its record."""
 _NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
 MACHINE = ("device", "precision", "threads", "dispatch", "kernels")

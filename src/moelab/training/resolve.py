@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from moelab.data import Dataset
+from moelab.data.checks import check_data
 from moelab.errors import InputError
 from moelab.machine import usable_cores
 from moelab.model import DISPATCHES, native, resolve_dispatch
@@ -36,13 +37,8 @@ def resolve_run(
     this machine lacks. Raises InputError when the config and the data or the machine do not fit.
     """
     train, data = config.train, config.data
-    if data.manifest_hash not in (None, dataset.manifest_hash):
-        raise InputError(f"data.manifest_hash: the data in {data.path} has another hash ({dataset.manifest_hash})")
-    if config.model.vocab_size < dataset.vocab_size:
-        raise InputError(f"model.vocab_size: must be at least the data's {dataset.vocab_size}")
+    check_data(config, dataset)
     available = len(dataset.train) - 1
-    if data.unique_tokens is not None and data.unique_tokens > available:
-        raise InputError(f"data.unique_tokens: must be at most {available}, the training tokens in {data.path}")
     if data.unique_tokens is None and train.tokens > available:
         data = data.replace(unique_tokens=available // train.seq_len * train.seq_len)
     _check_groups(config)
