@@ -13,6 +13,11 @@ import pytest
 
 from moelab.laws import Law
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The controlling process's line editor puts a terminal's size into the environment of its children.
+    os.environ.pop("COLUMNS", None)
+    os.environ.pop("LINES", None)
+
 hypothesis.settings.register_profile("few", max_examples=12, deadline=None)
 hypothesis.settings.register_profile("full", max_examples=100, deadline=None)
 hypothesis.settings.load_profile("few")
