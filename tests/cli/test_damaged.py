@@ -134,7 +134,7 @@ def test_leases(damaged: str, tmp_path: Path) -> None:
 def test_checkpoints(damaged: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "00000005").mkdir(parents=True)
     (tmp_path / "checkpoints" / "00000005" / "state.json").write_text(damaged)
-    found, notes = load_newest(tmp_path / "checkpoints")
+    found, notes = load_newest(tmp_path / "checkpoints", "0123456789abcdef")
     assert found is None
     assert len(notes) == 1
     assert "damaged" in notes[0]

@@ -123,7 +123,7 @@ def test_help_of_a_command_imports_typer_alone() -> None:
     ("model", "data", "extra", "message"),
     [
         ("d_modle: 16", "nowhere", [], "model.d_modle: unknown key; did you mean 'd_model'?"),
-        ("d_model: 16", "nowhere", [], "data.path: "),
+        ("d_model: 16", "nowhere", [], "holds no prepared data"),
         ("d_model: 16", "tiny", [], "model.vocab_size: must be at least the data's 300"),
         (
             "d_model: 16, vocab_size: 300",

@@ -145,7 +145,9 @@ def test_an_edited_config_of_a_finished_run_is_refused(train: Train, runs: list[
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
 def test_a_device_that_only_the_cluster_has(dataset: Dataset, a_run: Make) -> None:
-    wanted = a_run().replace(train={**a_run().train.to_dict(), "device": "cuda", "precision": "auto"})
+    wanted = a_run().replace(
+        train={**a_run().train.to_dict(), "device": "cuda", "precision": "auto", "kernels": "auto"}
+    )
     with pytest.raises(InputError, match=r"train\.device: cuda"):
         resolve_run(wanted, dataset)
     train = resolve_run(wanted, dataset, elsewhere=True).train

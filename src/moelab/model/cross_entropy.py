@@ -70,8 +70,9 @@ def check_targets(targets: Tensor, vocab_size: int) -> None:
     """Raises InputError for a target that is neither a token nor IGNORED: kernels would read and write outside.
 
     On a GPU this would make the host wait for every step; there `TrainBatches` and `ValidationBatches` look at ids.
+    Tensors of other classes, such as those that only trace a step, hold no values to look at.
     """
-    if targets.device.type != "cpu" or not targets.numel():
+    if type(targets) is not Tensor or targets.device.type != "cpu" or not targets.numel():
         return
     values = targets.numpy()
     if values.max() >= vocab_size or values.min() < 0:
