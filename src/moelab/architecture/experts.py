@@ -4,15 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from moelab.architecture.routers import OPTIONS, ROUTERS, Router, RouterTraits
 from moelab.config import Config, Count, CountOrZero, NonNegative, Positive
 from moelab.errors import InputError
-
-Router = Literal["token_choice", "expert_choice", "hash", "word", "random", "soft", "mixture_of_tokens"]
-"""Which side chooses. `hash` routes by the token's id, `word` by the word it belongs to (or, without `routing_vocab`,
-by it and the token before), `random` by id and position (a control); they learn nothing. Soft MoE (arXiv 2308.00951)
-and Mixture of Tokens (2310.15961) mix tokens."""
-MIXING = ("soft", "mixture_of_tokens")
-UNLEARNED = ("hash", "word", "random")
 
 
 class MoEConfig(Config):
@@ -89,21 +83,11 @@ class MoEConfig(Config):
 
     def _check_router(self) -> None:
         """Refuse options that this router does not have."""
-        grouped = self.router in ("expert_choice", *MIXING)
         mixture = self.router == "mixture_of_tokens"
-        owners = {
-            "capacity_factor": self.router == "token_choice",
-            "bias_update": self.router == "token_choice",
-            "grouping": self.router in ("expert_choice", "soft"),
-            "group_size": grouped,
-            "normalize_scores": self.router == "token_choice",
-            "routing_vocab": self.router in ("hash", "word"),
-            **dict.fromkeys(("temperature", "learned_temperature", "separate_emit", "mixing"), mixture),
-        }
-        for name, allowed in owners.items():
-            if getattr(self, name) is not None and not allowed:
+        for name in OPTIONS:
+            if getattr(self, name) is not None and name not in self.traits.options:
                 raise ValueError(f"{name}: the router {self.router} has no such option")
-        if self.router in MIXING and self.group_size is None:
+        if self.traits.mixes and self.group_size is None:
             raise ValueError(f"group_size: the router {self.router} needs it")
         if mixture and self.n_experts != self.top_k * (self.group_size or 0):
             raise ValueError(
@@ -124,7 +108,7 @@ class MoEConfig(Config):
             return
         if self.score != "softmax":
             raise ValueError(f"score: the router {self.router} has no such option")
-        if self.router not in UNLEARNED and self.top_k > 1 and not self.normalize_gates:
+        if self.traits.learned and self.top_k > 1 and not self.normalize_gates:
             raise ValueError(f"normalize_gates: the router {self.router} normalises no gates; leave it out")
         if self.router == "mixture_of_tokens":
             return
@@ -142,6 +126,11 @@ class MoEConfig(Config):
             raise InputError(f"mixtures: must divide d_ff ({d_ff}), got {mixtures}")
         sizes = {"n_experts": group_size * mixtures, "top_k": mixtures, "d_expert": d_ff // mixtures}
         return cls.parse({**sizes, "router": "mixture_of_tokens", "group_size": group_size, **options})
+
+    @property
+    def traits(self) -> RouterTraits:
+        """What the router sees, learns and adds."""
+        return ROUTERS[self.router]
 
     @property
     def slots(self) -> int:

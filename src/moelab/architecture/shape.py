@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture.config import Activation, ModelConfig
-from moelab.architecture.experts import UNLEARNED, MoEConfig
+from moelab.architecture.experts import MoEConfig
 
 Integers = int | NDArray[np.int64]
 """An integer, or an array of them: the formulas read the same."""
@@ -67,7 +67,7 @@ class Shape:
                 "expert_bias": int(moe.expert_bias),
                 "shared_gate": int(bool(moe.shared_gate)),
                 "output_norm": int(bool(moe.output_norm)),
-                **_router_sizes(moe),
+                **moe.traits.sizes(moe),
             }
         if mla is not None:
             sizes |= {
@@ -174,24 +174,3 @@ def _flags(activation: str, qk_norm: str, tie_embeddings: bool, attention_bias: 
         "qk_norm_full": int(qk_norm == "full"),
         "attention_bias": int(attention_bias),
     }
-
-
-def _router_sizes(moe: MoEConfig) -> dict[str, int]:
-    """What a router has beside, or instead of, its one column per expert.
-
-    `router_off`: no such columns; `router_columns`: further ones; `mixing_columns`: weighted sums of tokens per token,
-    both ways; `router_scalars`: learned temperatures.
-    """
-    mixtures = moe.n_experts * moe.slots
-    if moe.router in UNLEARNED:
-        return {"router_off": 1}
-    if moe.router == "soft":
-        return {"router_off": 1, "router_columns": mixtures, "mixing_columns": 2 * mixtures}
-    if moe.router == "mixture_of_tokens":
-        return {
-            "router_off": int(moe.mixing == "uniform"),
-            "router_columns": moe.n_experts if moe.separate_emit else 0,
-            "router_scalars": 2 if moe.learned_temperature else 0,
-            "mixing_columns": 2 * mixtures,
-        }
-    return {}

@@ -1,7 +1,6 @@
 """What a model that mixes or lets experts choose turns into: token choice with the same weights (arXiv 2310.15961)."""
 
 from moelab.architecture.config import ModelConfig
-from moelab.architecture.experts import MIXING
 from moelab.errors import InputError
 
 _GROUP_OPTIONS = ("grouping", "group_size", "temperature", "learned_temperature", "separate_emit", "mixing")
@@ -14,7 +13,7 @@ def token_choice_config(config: ModelConfig) -> ModelConfig:
     where the weights do not score experts one by one (soft MoE, uniform mixing) or there is nothing to turn.
     """
     moe = config.moe
-    if moe is None or moe.router not in ("expert_choice", *MIXING):
+    if moe is None or not moe.traits.grouped:
         raise InputError("transition: only a model with expert_choice or mixture_of_tokens can turn to token_choice")
     if moe.router == "soft" or moe.mixing == "uniform":
         raise InputError(f"transition: the router {moe.router} has no score for each expert to choose by")

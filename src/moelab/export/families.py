@@ -108,16 +108,6 @@ def choose_family(config: ModelConfig) -> Family:
     raise InputError(f"model: no class of transformers represents it exactly: {'; '.join(nearest)}")
 
 
-_ROUTERS = {
-    "expert_choice": "experts choose tokens of a whole group",
-    "soft": "it mixes the tokens of a group",
-    "mixture_of_tokens": "it mixes the tokens of a group; a run with train.transition ends as token choice and exports",
-    "hash": "a hash of the token id chooses the experts",
-    "word": "experts go by the word",
-    "random": "experts go by the position",
-}
-
-
 def refuse_unknown(config: ModelConfig) -> None:
     """Raises InputError for what no class has: other routers, feed-forwards of two matrices, output norms."""
     moe = config.moe
@@ -129,8 +119,8 @@ def refuse_unknown(config: ModelConfig) -> None:
         )
     if moe is None:
         return
-    if moe.router != "token_choice":
-        raise InputError(f"router: {moe.router} exports to no known class ({_ROUTERS[moe.router]})")
+    if moe.traits.not_exported:
+        raise InputError(f"router: {moe.router} exports to no known class ({moe.traits.not_exported})")
     if moe.output_norm:
         raise InputError("output_norm: no exportable class has a LayerNorm on the output of its MoE layers")
     if moe.normalize_scores:

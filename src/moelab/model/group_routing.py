@@ -190,10 +190,3 @@ class MixtureOfTokensRouter(GroupRouter):
             hard = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1.0)
             return hard * real[..., None] + (soft - soft.detach())
         return soft
-
-
-GROUP_ROUTERS: dict[str, type[GroupRouter]] = {
-    "expert_choice": ExpertChoiceRouter,
-    "soft": SoftRouter,
-    "mixture_of_tokens": MixtureOfTokensRouter,
-}

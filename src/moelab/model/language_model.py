@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
-from moelab.architecture.experts import UNLEARNED
 from moelab.errors import InputError
 from moelab.model.attention import Attention, RMSNorm, rotary_table
 from moelab.model.cache import KVCache, LayerCache
@@ -154,7 +153,7 @@ class LanguageModel(nn.Module):
 
     def _context(self, tokens: Tensor, cache: KVCache | None, mask: Tensor | None) -> TokenContext | None:
         """Token ids, those before them and positions, for routers that route by them; padding is not there."""
-        if self.config.moe is None or self.config.moe.router not in UNLEARNED:
+        if self.config.moe is None or self.config.moe.traits.learned:
             return None
         start = cache.length if cache is not None else 0
         earlier = torch.full_like(tokens[:, :1], -1)

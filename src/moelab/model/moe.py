@@ -1,18 +1,17 @@
 """The MoE layer: router -> dispatch -> experts -> combine, plus shared experts that every token uses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from moelab.architecture import ModelConfig
-from moelab.architecture.experts import UNLEARNED
+from moelab.architecture import ModelConfig, MoEConfig
 from moelab.errors import InputError
 from moelab.model.dispatch import dispatch_experts
 from moelab.model.feed_forward import Experts, FeedForward
-from moelab.model.group_routing import GROUP_ROUTERS, GroupRouter
+from moelab.model.group_routing import ExpertChoiceRouter, GroupRouter, MixtureOfTokensRouter, SoftRouter
 from moelab.model.hash_router import HashRouter, TokenContext
 from moelab.model.router import (
     BalanceTerm,
@@ -130,14 +129,26 @@ class MoELayer(nn.Module):
         return y * gate.to(y.dtype)
 
 
+def _by_id(d_model: int, moe: MoEConfig) -> HashRouter:
+    return HashRouter(moe)
+
+
+ROUTER_MODULES: dict[str, Callable[[int, MoEConfig], nn.Module]] = {
+    "token_choice": TopKRouter,
+    "expert_choice": ExpertChoiceRouter,
+    "hash": _by_id,
+    "word": _by_id,
+    "random": _by_id,
+    "soft": SoftRouter,
+    "mixture_of_tokens": MixtureOfTokensRouter,
+}
+"""The module of every router of `architecture/routers.py`."""
+
+
 def make_router(config: ModelConfig) -> nn.Module:
     """The router a config names."""
     assert config.moe is not None
-    if config.moe.router in UNLEARNED:
-        return HashRouter(config.moe)
-    if config.moe.router in GROUP_ROUTERS:
-        return GROUP_ROUTERS[config.moe.router](config.d_model, config.moe)
-    return TopKRouter(config.d_model, config.moe)
+    return ROUTER_MODULES[config.moe.router](config.d_model, config.moe)
 
 
 @contextmanager
@@ -172,7 +183,7 @@ def leaks(config: ModelConfig) -> bool:
     moe = config.moe
     if moe is None:
         return False
-    if moe.router in GROUP_ROUTERS:
+    if moe.traits.grouped:
         takes_all = moe.router == "expert_choice" and moe.top_k == moe.n_experts
         return moe.group_size != 1 and not takes_all
     return moe.capacity_factor is not None and moe.capacity_factor * moe.top_k < moe.n_experts

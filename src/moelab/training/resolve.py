@@ -10,7 +10,6 @@ from moelab.data.checks import check_data
 from moelab.errors import InputError
 from moelab.machine import usable_cores
 from moelab.model import DISPATCHES, native, resolve_dispatch
-from moelab.model.group_routing import GROUP_ROUTERS
 from moelab.runs import RunConfig, RunFolder, TrainConfig
 from moelab.runs.config import AUTO
 
@@ -155,7 +154,7 @@ def _precision(d_model: int, device: str) -> str:
 def _check_groups(config: RunConfig) -> None:
     """Refuse a batch or sequence that groups do not divide: the last one would be filled up with padding."""
     moe, train = config.model.moe, config.train
-    if moe is None or moe.router not in GROUP_ROUTERS:
+    if moe is None or not moe.traits.grouped:
         return
     members, name, what = train.seq_len, "train.seq_len", "tokens of a sequence"
     if (moe.grouping or "batch") == "batch":
