@@ -191,6 +191,7 @@ ATTACKS = [
     "k IN ()",
     "k LIKE k",
     "name LIKE",
+    f"name LIKE '{'_' * 1_001}'",
     "k BETWEEN 1",
     "NULL",
     "k = NULL",

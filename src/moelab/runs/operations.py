@@ -15,6 +15,8 @@ import polars as pl
 from moelab.errors import InputError
 
 NUMBER, TEXT, TRUTH = "a number", "text", "true or false"
+MOST_PATTERN = 1_000
+"""Characters of a LIKE pattern; the engine refuses those of some ten thousand in words of its own."""
 _TYPES: dict[str, pl.DataType] = {NUMBER: pl.Float64(), TEXT: pl.String(), TRUTH: pl.Boolean()}
 
 
@@ -93,7 +95,9 @@ def choose(condition: pl.Series, then: pl.Series, otherwise: pl.Series, what: st
 
 
 def matches(column: pl.Series, pattern: str, any_case: bool) -> pl.Series:
-    """LIKE: % stands for any text, _ for one character."""
+    """LIKE: % stands for any text, _ for one character. Raises InputError for a pattern that is too long."""
+    if len(pattern) > MOST_PATTERN:
+        raise InputError(f"LIKE: a pattern has at most {MOST_PATTERN:,} characters, got {len(pattern):,}")
     wild = {"%": ".*", "_": "."}
     body = "".join(wild.get(part) or re.escape(part) for part in re.split("([%_])", pattern))
     return as_kind(column, TEXT, "LIKE").str.contains(f"(?s{'i' if any_case else ''})^(?:{body})$")
