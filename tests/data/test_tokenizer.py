@@ -73,6 +73,16 @@ def test_a_given_tokenizer_is_the_same(tmp_path: Path) -> None:
     assert ids_of(TEXTS[0], load_tokenizer(tmp_path / "tokenizer.json")) == ids_of(TEXTS[0])
 
 
+def test_merges_left_out_by_chance_are_for_training_a_model_not_for_its_data(tmp_path: Path) -> None:
+    state = json.loads(TOKENIZER.to_str())
+    state["model"]["dropout"] = 0.5
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    read = load_tokenizer(tmp_path / "tokenizer.json")
+    text = "the people of the house and the king of the river " * 20
+    assert ids_of(text, read) == ids_of(text)
+    assert json.loads(read.to_str())["model"]["dropout"] is None
+
+
 def test_given_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(InputError, match="cannot read"):

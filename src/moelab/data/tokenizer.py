@@ -78,6 +78,8 @@ def _from_json(content: bytes, path: str | Path) -> "Tokenizer":
         raise InputError(f"tokenizer: {path} is not byte-level BPE, so its tokens have no exact length in bytes")
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if state["model"].get("dropout"):
+        tokenizer.model.dropout = None  # training by chance merges: tokens of the same text would differ at each call
     return tokenizer
 
 
