@@ -63,6 +63,31 @@ def test_a_change_under_the_same_time_is_found_where_hashing_is_asked_for(copy: 
         Dataset.open(copy).verify()
 
 
+def test_a_folder_found_damaged_stays_refused(copy: Path) -> None:
+    Dataset.open(copy).verify()
+    flip(copy / "train_00000.bin", keep_time=True)
+    for always in (True, False, False):
+        with pytest.raises(InputError, match=r"train_00000\.bin was changed"):
+            Dataset.open(copy).verify(always=always)
+    flip(copy / "train_00000.bin", keep_time=True)
+    assert Dataset.open(copy).verify(always=False)
+
+
+def test_a_changed_tokenizer_is_refused_by_whatever_opens_the_folder(copy: Path) -> None:
+    flip(copy / "tokenizer.json")
+    with pytest.raises(InputError, match=r"tokenizer\.json was changed"):
+        Dataset.open(copy)
+
+
+def test_held_out_tokens_are_hashed_where_they_are_measured(copy: Path) -> None:
+    Dataset.open(copy).verify()
+    flip(copy / "train_00000.bin", keep_time=True)
+    Dataset.open(copy).verify_validation()
+    flip(copy / "validation_00000.bin", keep_time=True)
+    with pytest.raises(InputError, match=r"validation_00000\.bin was changed"):
+        Dataset.open(copy).verify_validation()
+
+
 def test_a_folder_that_cannot_be_written_is_hashed_once_in_a_process(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Who takes what: against counting by hand, for every kind of router, and from the command line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,10 @@ def test_command(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
             assert len(json.loads(printed)["layers"][0]["experts"]) == 4
     assert "tokens it takes above all" in printed
     assert (tmp_path / "experts.svg").read_text().startswith("<svg")
+    copy = Path(shutil.copytree(dataset.folder, tmp_path / "copy"))
+    tokens = np.fromfile(copy / "validation_00000.bin", dtype="<u2")
+    tokens[3] ^= 1
+    tokens.tofile(copy / "validation_00000.bin")
+    with pytest.raises(SystemExit):
+        main(["routing", folder, "--data", str(copy)])
+    assert "validation_00000.bin was changed" in capsys.readouterr().err

@@ -33,6 +33,7 @@ def command(
     from moelab.training.open import open_run
 
     _, config, model, dataset = open_run(run, data)
+    dataset.verify_validation()
     train = config.train
     rows = train.micro_batch or train.local_batch_size
     found = measure(model, dataset, seq_len=train.seq_len, max_tokens=max(tokens, train.seq_len), trained_rows=rows)

@@ -125,7 +125,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | Path, verify: bool = False) -> "Dataset":
-        """Open a prepared folder, checking the manifest and every file's size; `verify` also checks every hash.
+        """Open a prepared folder, checking manifest, tokenizer and every file's size; `verify` also checks every hash.
 
         Raises InputError naming the file that is missing, truncated or changed.
         """
@@ -141,6 +141,7 @@ class Dataset:
         dataset = cls(folder, manifest)
         if not dataset.tokenizer_path.is_file():
             raise InputError(f"data: {dataset.tokenizer_path} is missing")
+        check_hashes(folder, {TOKENIZER: manifest.tokenizer_sha256})
         if verify:
             dataset.verify()
         return dataset
@@ -156,14 +157,24 @@ class Dataset:
         stamp = Stamp(self.folder, self.manifest.manifest_hash, files)
         if not always and stamp.holds():
             return False
-        check_hashes(self.folder, files)
-        self._check_ids()
+        try:
+            check_hashes(self.folder, files)
+            self._check_ids("train", "validation")
+        except InputError:
+            stamp.drop()
+            raise
         stamp.put()
         return True
 
-    def _check_ids(self) -> None:
+    def verify_validation(self) -> None:
+        """Hash the held-out tokens, which are few, whether or not they were before. Raises InputError as `verify`."""
+        check_hashes(self.folder, {each.file: each.sha256 for each in self.manifest.shards if each.split != "train"})
+        self._check_ids("validation")
+
+    def _check_ids(self, *splits: Literal["train", "validation"]) -> None:
         """Raises InputError where a token's id is beyond the vocabulary: models would read outside their tables."""
-        for name, stream in (("training", self.train), ("validation", self.validation)):
+        for split in splits:
+            name, stream = ("training", self.train) if split == "train" else (split, self.validation)
             for start in range(0, len(stream), _CHECKED):
                 largest = int(stream.read(start, min(_CHECKED, len(stream) - start)).max())
                 if largest >= self.vocab_size:

@@ -6,6 +6,7 @@ it on purpose; it spares hashing terabytes before each of a hundred runs.
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ class Stamp:
         except (OSError, ValueError, RecursionError):
             found = _verified.get(self._path)
         return bool(found == self._value)
+
+    def drop(self) -> None:
+        """Forget the folder: a file was found to differ, even under the same size and time."""
+        _verified.pop(self._path, None)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def put(self) -> None:
         """Remember the files as verified; in a folder that cannot be written, for this process alone."""
