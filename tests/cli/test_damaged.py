@@ -71,11 +71,11 @@ def test_manifests_and_tokenizers(damaged: str, tiny_dataset: Dataset, tmp_path:
         place.mkdir()
         for path in tiny_dataset.folder.iterdir():
             (place / path.name).write_bytes(path.read_bytes())
-        (place / name).write_text(damaged)
-        if name == "manifest.json":
-            one_line(lambda place=place: Dataset.open(place))
-            continue
         dataset = Dataset.open(place)
+        (place / name).write_text(damaged)
+        one_line(lambda place=place: Dataset.open(place))
+        if name == "manifest.json":
+            continue
         one_line(lambda dataset=dataset: dataset.token_bytes)
         one_line(lambda dataset=dataset: token_classes(dataset))
         one_line(lambda place=place: gguf_tokenizer(place / "tokenizer.json", 300))
@@ -100,8 +100,8 @@ def test_tokenizers_of_another_form(change: object, tiny_dataset: Dataset, tmp_p
     for path in tiny_dataset.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     state = json.loads((tmp_path / "tokenizer.json").read_text())
-    (tmp_path / "tokenizer.json").write_text(json.dumps({**state, **change} if isinstance(change, dict) else change))
     dataset = Dataset.open(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**state, **change} if isinstance(change, dict) else change))
     one_line(lambda: dataset.token_bytes)
     one_line(lambda: token_classes(dataset))
     one_line(lambda: gguf_tokenizer(tmp_path / "tokenizer.json", 300))
