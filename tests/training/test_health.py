@@ -51,6 +51,14 @@ def test_collapse(make_run: Any) -> None:
     ]
 
 
+def test_nearly_all_is_not_all(make_run: Any) -> None:
+    load = [0.4979, 0.4979, 0.0021, 0.0021, 0.0, 0.0, 0.0, 0.0]
+    (_, note) = notes_of(make_run, routed(load))
+    assert note == "the load is on few experts: 2 of 8 experts take 99.5% of the choices in MoE layer 0"
+    (_, note) = notes_of(make_run, routed([0.5, 0.5, *[0.0] * 6]))
+    assert "2 of 8 experts take 100% of the choices" in note
+
+
 def test_drops_of_a_run(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
     """A capacity of one place for each expert in a batch of 64 tokens: nearly all choices are dropped."""
     record = train_run(make_run({"moe": {**MOE["moe"], "capacity_factor": 0.02}}), tmp_path, dataset)

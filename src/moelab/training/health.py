@@ -68,14 +68,14 @@ def _collapsed(config: RunConfig, loads: Sequence[Sequence[float]]) -> str:
         few = max(moe.top_k, len(load) // 4)
         share = sum(sorted(load, reverse=True)[:few])
         if share >= FEW:
-            found.append(f"{few} of {len(load)} experts take {share:.0%} of the choices in MoE layer {layer}")
+            found.append(f"{few} of {len(load)} experts take {_percent(share)} of the choices in MoE layer {layer}")
     return f"the load is on few experts: {_listed(found)}" if found else ""
 
 
 def _dropped(config: RunConfig, rows: Sequence[dict[str, Any]]) -> str:
     moe = config.final_model.moe
     found = [
-        f"{row['drop_rate']:.0%} in MoE layer {layer}"
+        f"{_percent(row['drop_rate'])} in MoE layer {layer}"
         for layer, row in enumerate(rows)
         if row.get("drop_rate", 0) >= DROPPED
     ]
@@ -84,6 +84,11 @@ def _dropped(config: RunConfig, rows: Sequence[dict[str, Any]]) -> str:
     if moe.capacity_factor is None:
         return f"most tokens are read by no expert: {_listed(found)}"
     return f"most choices are dropped at capacity_factor {moe.capacity_factor:g}: {_listed(found)}"
+
+
+def _percent(share: float) -> str:
+    """Rounded down from 99 % on: 100 % is all of them."""
+    return f"{share:.0%}" if share < 0.99 or share == 1 else f"{math.floor(share * 1000) / 10:g}%"
 
 
 def _growing(progress: Progress) -> str:
@@ -105,7 +110,8 @@ def _large(model: nn.Module) -> str:
     if not found:
         return ""
     size, name = max(found)
-    others = f", and {len(found) - 1} more are above {LARGE_WEIGHTS:g}" if len(found) > 1 else ""
+    limits = f"above {LARGE_WEIGHTS:g} (matrices) or {LARGE_GAINS:g} (vectors)"
+    others = f", and {len(found) - 1} more are {limits}" if len(found) > 1 else ""
     return f"weights exploded: the root mean square of {name} is {size:.3g}{others}"
 
 
