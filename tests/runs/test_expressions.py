@@ -303,10 +303,13 @@ def test_a_table_of_one_row_or_of_none() -> None:
 
 
 def test_columns_of_other_kinds() -> None:
-    from datetime import date
+    from datetime import date, datetime
 
     table = pl.DataFrame({"day": [date(2024, 1, 2)], "parts": [[1, 2]], "kind": pl.Series(["a"], dtype=pl.Categorical)})
     assert holds(table, "day > '2024-01-01' AND kind = 'a'", "x").to_list() == [True]
+    times = pl.DataFrame({"at": [datetime(2024, 1, 1), datetime(2024, 1, 1, 5), datetime(2024, 1, 2)]})
+    assert holds(times, "at = '2024-01-01'", "x").to_list() == [True, False, False]
+    assert holds(times, "at > '2024-01-01' AND at <= '2024-01-01 05:00:00'", "x").to_list() == [False, True, False]
     with pytest.raises(InputError, match="the column 'parts' holds neither numbers nor text"):
         holds(table, "parts = 1", "x")
 

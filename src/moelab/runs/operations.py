@@ -28,10 +28,15 @@ def constant(value: float | str | bool | None, rows: int) -> pl.Series:
 
 
 def read_column(column: pl.Series) -> pl.Series:
-    """A table's column as expressions see it. Raises InputError for one that holds lists or records."""
+    """A table's column as expressions see it, times without their empty ends: '2024-01-31', '2024-01-31 10:00:00'.
+
+    Raises InputError for one that holds lists or records.
+    """
     kind = column.dtype
     if kind.is_numeric():
         return column.cast(pl.Float64)
+    if isinstance(kind, pl.Datetime):
+        return column.cast(pl.String).str.replace(r"\.0+$", "").str.replace(r" 00:00:00$", "")
     if kind.is_temporal() or isinstance(kind, pl.Categorical | pl.Enum):
         return column.cast(pl.String)
     if kind in (pl.String, pl.Boolean, pl.Null):
