@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from moelab.machine import usable_cores
+from moelab.machine import machine_memory, usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
@@ -23,3 +23,9 @@ def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch) -> No
     assert usable_cores() == 12
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
+
+
+def test_the_machine_has_memory() -> None:
+    found = machine_memory()
+    assert found is not None
+    assert 2**28 < found < 2**50

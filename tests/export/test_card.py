@@ -47,6 +47,16 @@ def test_numbers_are_the_records(make_source: MakeSource, make_model: MakeModel)
         assert each.licence in text
 
 
+def test_a_lossy_tokenizer_is_noted_beside_bits_per_byte(
+    make_source: MakeSource, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(make_model("llama"))
+    assert "the tokenizer changed" not in card_of(source)
+    note = "data: the tokenizer changed 3 texts (a for A): bits per byte cannot be compared with others"
+    monkeypatch.setattr(type(source.dataset), "notes", lambda self: [note])
+    assert f"{note}." in card_of(source)
+
+
 def test_the_check_is_reported(make_source: MakeSource, make_model: MakeModel) -> None:
     source = make_source(make_model("llama"))
     text = card_of(source)
@@ -94,7 +104,7 @@ def test_names_and_licences_are_text(make_source: MakeSource, make_model: MakeMo
     source = make_source(make_model("llama"))
     manifest = source.dataset.manifest
     sources = [each.to_dict() | {"name": name, "licence": name, "version": name} for each in manifest.sources]
-    dataset = SimpleNamespace(manifest=manifest.replace(sources=sources))
+    dataset = SimpleNamespace(manifest=manifest.replace(sources=sources), notes=list)
     named = {"config": source.config.replace(name=name, labels={name: name}), "dataset": dataset}
     named["record"] = source.record.replace(loss_by_source={name: 2.0})
     study = load_study("quickstart").replace(title=name, about=name)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from moelab.architecture.memory import training_memory
 from moelab.config import load_yaml
 from moelab.data import Dataset, PrepareConfig, ValidationBatches
 from moelab.data.prepare import prepare
@@ -19,7 +20,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.evaluation import evaluate
 from moelab.model import build_model
 from moelab.runs import RunConfig, RunFolder
-from moelab.training import load_trained, resolve_run, train_run
+from moelab.training import load_trained, resolve, resolve_run, train_run
 from moelab.training.checkpoint import save_weights
 from moelab.training.schedule import evaluation_steps
 
@@ -220,6 +221,21 @@ class TestResolve:
     def test_resolving_twice_changes_nothing(self, make_run: Any, dataset: Dataset) -> None:
         config = make_run(MOE)
         assert resolve_run(config, dataset) == config
+
+    def test_a_training_state_beyond_the_machines_memory_is_refused(
+        self, make_run: Any, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = make_run(MOE)
+        state = training_memory(config.model, "fp32", "adamw").total
+        monkeypatch.setattr(resolve, "machine_memory", lambda: float(state))
+        assert resolve_run(config, dataset) == config
+        monkeypatch.setattr(resolve, "machine_memory", lambda: state / 1.01)
+        with pytest.raises(InputError, match=r"^model: training its .* parameters takes .*; this machine has "):
+            resolve_run(config, dataset)
+        two = config.replace(train={**config.train.to_dict(), "processes": 2})
+        monkeypatch.setattr(resolve, "machine_memory", lambda: 1.99 * state)
+        with pytest.raises(InputError, match="optimiser state, 2 times"):
+            resolve_run(two, dataset)
 
     def test_wide_runs_on_cuda_are_compiled(self, make_run: Any, dataset: Dataset) -> None:
         def compiles(model: dict[str, Any], **train: Any) -> str:

@@ -28,6 +28,8 @@ LEAST_VALIDATION_TOKENS = 50_000
 """`max_tokens` shortens the held-out text in proportion, but not below this."""
 _WHOLE = 8 << 20
 """A tokenizer learns from a document of no more bytes in one piece."""
+MOST_NAMED = 100
+"""Files left out that are named one by one."""
 
 
 def build_folder(
@@ -53,7 +55,8 @@ def _warn(sources: list[Source], spool: Spool) -> None:
     """Report on stderr which files and rows were left out."""
     for source, skips in zip(sources, spool.skips, strict=True):
         if source.left_out:
-            shown = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
+            more = len(source.left_out) - MOST_NAMED
+            shown = ", ".join(source.left_out[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
             files = "1 file" if len(source.left_out) == 1 else f"{len(source.left_out)} files"
             warn(f"source {source.name}: left out {files} of no known kind of text: {shown}")
         if skips.count:

@@ -172,7 +172,8 @@ def _measured(source: Source) -> str:
         rows.append(("loss leak-free (what is exported)", f"{record.loss_leak_free:.4f} nats per token"))
     rows.append(("bits per byte", f"{record.bits_per_byte:.4f}"))
     rows += [(f"loss on {markdown(name)}", f"{loss:.4f}") for name, loss in record.loss_by_source.items()]
-    return "On held-out documents of the same sources, at the end of training:\n\n" + _table(("", ""), rows)
+    notes = "".join(f"\n\n{markdown(note)}." for note in source.dataset.notes())
+    return "On held-out documents of the same sources, at the end of training:\n\n" + _table(("", ""), rows) + notes
 
 
 def _leak(source: Source) -> str:

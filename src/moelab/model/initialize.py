@@ -1,7 +1,6 @@
 """Building a model and its initial weights: a pure function of the seed, drawn parameter by parameter."""
 
 import hashlib
-import os
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from moelab.architecture import ModelConfig, count_parameters
 from moelab.architecture.memory import weight_bytes
 from moelab.errors import InputError
+from moelab.machine import machine_memory
 from moelab.model.dispatch import check_dispatch, resolve_dispatch
 from moelab.model.language_model import LanguageModel
 from moelab.quantities import format_bytes, format_number
@@ -49,14 +49,6 @@ def check_memory(config: ModelConfig) -> None:
             f"model: its {format_number(count_parameters(config).params_total)} parameters take {format_bytes(needed)} "
             f"in fp32; this machine has {format_bytes(there)}"
         )
-
-
-def machine_memory() -> float | None:
-    """Bytes of memory of this machine; None where the system does not report it."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 @torch.no_grad()

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 
+from moelab.architecture import count_parameters
+from moelab.architecture.memory import training_memory
 from moelab.data import Dataset
 from moelab.data.checks import check_data
 from moelab.errors import InputError
-from moelab.machine import usable_cores
+from moelab.machine import machine_memory, usable_cores
 from moelab.model import DISPATCHES, native, resolve_dispatch
+from moelab.quantities import format_bytes, format_number
 from moelab.runs import RunConfig, RunFolder, TrainConfig
 from moelab.runs.config import AUTO
 
@@ -42,6 +45,8 @@ def resolve_run(
         data = data.replace(unique_tokens=available // train.seq_len * train.seq_len)
     _check_groups(config)
     device = train.device if elsewhere and train.device != AUTO else _device(train.device)
+    if device == "cpu" and not elsewhere:
+        _check_memory(config)
     precision = train.precision if train.precision != "auto" else _precision(config.model.d_model, device)
     most = max(1, usable_cores() // train.processes) if config.model.d_model >= _WIDE_ENOUGH_FOR_THREADS else 1
     threads = train.threads or most
@@ -149,6 +154,19 @@ def _precision(d_model: int, device: str) -> str:
         return "bf16"
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if has_bf16 and d_model >= _WIDE_ENOUGH_FOR_BF16 else "fp32"
+
+
+def _check_memory(config: RunConfig) -> None:
+    """Refuse a run whose weights, gradients and optimiser state this machine cannot hold, before any is asked for."""
+    train, there = config.train, machine_memory()
+    state = training_memory(config.model, "fp32", train.optimizer).total * train.processes
+    if there is not None and state > there:
+        copies = f", {train.processes} times" if train.processes > 1 else ""
+        raise InputError(
+            f"model: training its {format_number(count_parameters(config.model).params_total)} parameters takes "
+            f"{format_bytes(float(state))} (weights, gradients, optimiser state{copies}); this machine has "
+            f"{format_bytes(there)}"
+        )
 
 
 def _check_groups(config: RunConfig) -> None:
