@@ -33,6 +33,8 @@ $(READY): pyproject.toml constraints.txt
 
 # Tests are many small computations: threads of their own only get in each other's way.
 test test-slow: export OMP_NUM_THREADS ?= 1
+# Compiled tests and modules are kept: each of the processes that the tests start would compile them again.
+test test-slow: export PYTHONDONTWRITEBYTECODE =
 
 quickstart: $(READY)
 	$(BIN)/moelab study quickstart --out $(STUDY)

@@ -1,5 +1,6 @@
 """A dry run counts exactly, times what it can, marks what it estimates, and writes nothing."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -25,6 +26,12 @@ from moelab.studies.steps import own_flops, study_steps
 from moelab.training import resolve_run
 
 EXPERTS = {"n_experts": 4, "top_k": 2, "d_expert": 16}
+
+
+@pytest.fixture(autouse=True)
+def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speeds from a few real steps, not from a second of them."""
+    monkeypatch.setattr(speeds, "tokens_per_second", functools.partial(tokens_per_second, seconds=0.02))
 
 
 @pytest.fixture
