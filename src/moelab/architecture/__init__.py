@@ -1,6 +1,7 @@
 """What a model is: validated configs, exact parameter and FLOP counts, presets of public models. No torch."""
 
-from moelab.architecture.config import MLAConfig, ModelConfig
+from moelab.architecture.attention import MLAConfig
+from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
 from moelab.architecture.experts import MoEConfig
 from moelab.architecture.presets import PRESETS, load_model, load_preset

@@ -4,13 +4,26 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from moelab.architecture.attention import (
+    AttentionBias,
+    AttentionTemperature,
+    LayerKind,
+    MLAConfig,
+    RopeScaling,
+    check_attention,
+)
+from moelab.architecture.buildable import unbuildable
 from moelab.architecture.experts import MoEConfig
 from moelab.config import Config, Count, CountOrZero, Positive
 from moelab.errors import InputError
 from moelab.quantities import parse_count
 
-Activation = Literal["swiglu", "relu", "gelu"]
-"""`swiglu` has three matrices (gate, up, down); the plain ones have two (up, down)."""
+Activation = Literal["swiglu", "geglu", "clamped_swiglu", "relu", "gelu"]
+"""`relu` and `gelu` have two matrices (up, down); the others have three (gate, up, down). `geglu` gates by the tanh
+form of GELU; `clamped_swiglu` is gpt-oss's: (up + 1) gate sigmoid(1.702 gate), both clamped to `swiglu_limit`."""
+
+GATED = ("swiglu", "geglu", "clamped_swiglu")
+"""The activations with a gate projection."""
 
 
 def _whole(value: Any) -> int | None:
@@ -22,21 +35,20 @@ def _whole(value: Any) -> int | None:
     return number if number > 0 else None
 
 
-class MLAConfig(Config):
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): counted here, not trainable by moelab."""
-
-    q_lora_rank: Count
-    kv_lora_rank: Count
-    qk_nope_head_dim: Count
-    qk_rope_head_dim: Count
-    v_head_dim: Count
-
-
 class ModelConfig(Config):
     """A decoder-only language model: pre-norm RMSNorm, RoPE, grouped-query attention, dense or MoE feed-forward.
 
     With `moe`, the first `n_dense_layers` layers stay dense (width `d_ff`), and of the rest every `moe_every`-th
     is MoE. `n_kv_heads` defaults to `n_heads`, `head_dim` to `d_model / n_heads`.
+
+    Options that are None are off and are left out of YAML and of hashes. `sliding_window` limits what layers see:
+    all of them, or those that `sliding_pattern`, repeated over the layers, calls `window` or `chunk`; these may have
+    key-value heads and a rotary base of their own. `rope_pattern`, repeated too, names layers without positions.
+    `rotary_dim` rotates only the first dimensions of a head; `rope_interleaved` pairs neighbours instead of halves.
+    `attention_bias: qkv` leaves out the bias of the output projection. `attention_gate` multiplies each head, or each
+    element, of the output by a sigmoid of the input (arXiv 2505.06708). `norm: rms_plus_one` multiplies by 1 + weight
+    (Gemma); `norm_position: both` also normalises what a block adds. `mtp_layers` predict further tokens while
+    training (arXiv 2412.19437) and are off at inference.
     """
 
     vocab_size: Count = Field(le=2**31)
@@ -50,13 +62,34 @@ class ModelConfig(Config):
     moe_every: Count = 1
     moe: MoEConfig | None = None
     activation: Activation = "swiglu"
-    qk_norm: Literal["none", "head", "full"] = "head"
+    qk_norm: Literal["none", "head", "full", "l2"] = "head"
     tie_embeddings: bool = True
     rope_theta: Positive = 10_000.0
     norm_eps: Positive = 1e-6
-    attention_bias: bool = False
+    attention_bias: AttentionBias = False
     attention_sinks: bool = False
     mla: MLAConfig | None = None
+    sliding_window: Count | None = None
+    sliding_pattern: tuple[LayerKind, ...] | None = None
+    sliding_n_kv_heads: Count | None = None
+    sliding_rope_theta: Positive | None = None
+    rope_pattern: tuple[Literal["rope", "none"], ...] | None = None
+    rope_scaling: RopeScaling | None = None
+    rope_interleaved: bool | None = None
+    rotary_dim: Count | None = None
+    attention_gate: Literal["head", "element"] | None = None
+    attention_scale: Positive | None = Field(default=None, description="instead of 1 / sqrt(head_dim)")
+    attention_softcap: Positive | None = None
+    attention_temperature: AttentionTemperature | None = None
+    clip_qkv: Positive | None = None
+    norm: Literal["rms", "rms_plus_one", "layer"] | None = None
+    norm_bias: bool | None = None
+    norm_position: Literal["pre", "post", "both"] | None = None
+    swiglu_limit: Positive | None = None
+    embedding_scale: Positive | None = None
+    logit_softcap: Positive | None = None
+    head_bias: bool | None = None
+    mtp_layers: Count | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -80,10 +113,11 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(f"n_kv_heads: must divide n_heads ({self.n_heads}), got {self.n_kv_heads}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim: must be even for rotary embeddings, got {self.head_dim}")
+        check_attention(self)
+        if self.norm_bias and self.norm != "layer":
+            raise ValueError("norm_bias: needs norm: layer")
+        if self.swiglu_limit and self.activation not in ("swiglu", "clamped_swiglu"):
+            raise ValueError("swiglu_limit: needs the activation swiglu or clamped_swiglu")
         if self.moe is None and (self.n_dense_layers or self.moe_every != 1):
             raise ValueError("n_dense_layers, moe_every: only a model with `moe` has them")
         if self.moe is not None and self.n_moe_layers == 0:
@@ -104,13 +138,23 @@ class ModelConfig(Config):
         """How many layers are MoE."""
         return sum(self.is_moe_layer(layer) for layer in range(self.n_layers))
 
+    def layer_kind(self, layer: int) -> LayerKind:
+        """What layer number `layer` (from 0) sees: everything before it, a window or a chunk."""
+        if self.sliding_window is None:
+            return "full"
+        pattern: tuple[LayerKind, ...] = self.sliding_pattern or ("window",)
+        return pattern[layer % len(pattern)]
+
+    def has_positions(self, layer: int) -> bool:
+        """Whether layer number `layer` (from 0) rotates its queries and keys."""
+        return self.rope_pattern is None or self.rope_pattern[layer % len(self.rope_pattern)] == "rope"
+
+    def kv_heads(self, layer: int) -> int:
+        """Key-value heads of layer number `layer` (from 0)."""
+        local = self.layer_kind(layer) != "full"
+        return self.sliding_n_kv_heads if local and self.sliding_n_kv_heads else self.n_kv_heads
+
     @property
     def unbuildable(self) -> str | None:
         """Why moelab can count but not build this model, or None where it can."""
-        reasons = {
-            "multi-head latent attention": self.mla is not None,
-            "attention sinks": self.attention_sinks,
-            "biased experts": self.moe is not None and self.moe.expert_bias,
-            "a router bias": self.moe is not None and self.moe.router_bias,
-        }
-        return next((reason for reason, holds in reasons.items() if holds), None)
+        return unbuildable(self)

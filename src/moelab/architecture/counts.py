@@ -189,7 +189,7 @@ def _attention_matrices(s: Shape) -> Numbers:
     grouped = 2 * s.d_model * s.head_dim * (s.n_heads + s.n_kv_heads)
     latent = (
         s.d_model * s.mla_q_rank
-        + s.mla_q_rank * s.n_heads * (s.mla_nope_dim + s.mla_rope_dim)
+        + (s.mla_q_rank + (s.mla_q_rank == 0) * s.d_model) * s.n_heads * (s.mla_nope_dim + s.mla_rope_dim)
         + s.d_model * (s.mla_kv_rank + s.mla_rope_dim)
         + s.mla_kv_rank * s.n_heads * (s.mla_nope_dim + s.mla_v_dim)
         + s.n_heads * s.mla_v_dim * s.d_model
@@ -198,7 +198,7 @@ def _attention_matrices(s: Shape) -> Numbers:
 
 
 def _attention_parameters(s: Shape) -> Numbers:
-    biases = s.attention_bias * ((s.n_heads + 2 * s.n_kv_heads) * s.head_dim + s.d_model)
+    biases = s.attention_bias * (s.n_heads + 2 * s.n_kv_heads) * s.head_dim + s.attention_output_bias * s.d_model
     return _attention_matrices(s) + biases + s.attention_sinks * s.n_heads
 
 

@@ -25,6 +25,13 @@ class MoEConfig(Config):
     tokens (or mixtures). Mixture of Tokens makes one mixture per expert and group: n_experts = top_k x group_size.
     `routing_vocab` gives that many of the commonest words (`word`, arXiv 2311.10768) or tokens (`hash`) their experts
     from a table that evens the load over the training text; the rest are hashed.
+
+    `d_latent` projects the layer's input down to that width before the routed experts and their sum back up.
+    `n_group` splits the experts into groups, of which each token uses the best `topk_group`, by the largest score
+    (`group_score: max`, DeepSeek-V2) or the sum of the two largest (`top2`, DeepSeek-V3; the default with
+    `bias_update` or `router_bias`). The first `hash_layers` MoE layers choose by a hash of the token's id.
+    `capacity_drop: score` drops an expert's lowest gates instead of its last tokens. `input_gates` multiplies the
+    experts' input instead of their output (Llama 4).
     """
 
     n_experts: Count
@@ -53,6 +60,13 @@ class MoEConfig(Config):
     mixing: Literal["soft", "hard", "uniform"] | None = None
     normalize_scores: bool | None = None
     routing_vocab: Count | None = None
+    d_latent: Count | None = None
+    n_group: Count | None = None
+    topk_group: Count | None = None
+    group_score: Literal["max", "top2"] | None = None
+    hash_layers: Count | None = None
+    capacity_drop: Literal["order", "score"] | None = None
+    input_gates: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +93,27 @@ class MoEConfig(Config):
         if self.normalize_scores and (self.score == "softmax" or self.normalize_gates):
             raise ValueError("normalize_scores: needs score sigmoid and normalize_gates false (it stands in its place)")
         self._check_router()
+        self._check_groups()
         return self
+
+    def _check_groups(self) -> None:
+        """Refuse groups of experts that do not divide them or cannot hold top_k."""
+        if self.capacity_drop and self.capacity_factor is None:
+            raise ValueError("capacity_drop: needs capacity_factor")
+        if self.n_group is None:
+            for name in ("topk_group", "group_score"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: needs n_group")
+            return
+        if self.topk_group is None:
+            raise ValueError("topk_group: n_group needs it, the groups that a token may use")
+        if self.n_experts % self.n_group:
+            raise ValueError(f"n_group: must divide n_experts ({self.n_experts}), got {self.n_group}")
+        if self.topk_group > self.n_group:
+            raise ValueError(f"topk_group: must be at most n_group ({self.n_group}), got {self.topk_group}")
+        room = self.topk_group * (self.n_experts // self.n_group)
+        if self.top_k > room:
+            raise ValueError(f"top_k: must be at most {room}, the experts of topk_group groups, got {self.top_k}")
 
     def _check_router(self) -> None:
         """Refuse options that this router does not have."""

@@ -19,6 +19,12 @@ OPTIONS = (
     "group_size",
     "normalize_scores",
     "routing_vocab",
+    "n_group",
+    "topk_group",
+    "group_score",
+    "hash_layers",
+    "capacity_drop",
+    "input_gates",
     "temperature",
     "learned_temperature",
     "separate_emit",
@@ -90,7 +96,19 @@ def _unlearned(not_exported: str, *options: str) -> RouterTraits:
 
 
 ROUTERS: dict[str, RouterTraits] = {
-    "token_choice": RouterTraits(options=("capacity_factor", "bias_update", "normalize_scores")),
+    "token_choice": RouterTraits(
+        options=(
+            "capacity_factor",
+            "capacity_drop",
+            "bias_update",
+            "normalize_scores",
+            "n_group",
+            "topk_group",
+            "group_score",
+            "hash_layers",
+            "input_gates",
+        )
+    ),
     "expert_choice": RouterTraits(
         options=("grouping", "group_size"), grouped=True, not_exported="experts choose tokens of a whole group"
     ),

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture.config import Activation, ModelConfig
+from moelab.architecture.attention import AttentionBias
+from moelab.architecture.config import GATED, Activation, ModelConfig
 from moelab.architecture.experts import MoEConfig
 
 Integers = int | NDArray[np.int64]
@@ -35,6 +36,7 @@ class Shape:
     qk_norm_head: Integers = 1
     qk_norm_full: Integers = 0
     attention_bias: Integers = 0
+    attention_output_bias: Integers = 0
     attention_sinks: Integers = 0
     router_bias: Integers = 0
     expert_bias: Integers = 0
@@ -71,7 +73,7 @@ class Shape:
             }
         if mla is not None:
             sizes |= {
-                "mla_q_rank": mla.q_lora_rank,
+                "mla_q_rank": mla.q_lora_rank or 0,
                 "mla_kv_rank": mla.kv_lora_rank,
                 "mla_nope_dim": mla.qk_nope_head_dim,
                 "mla_rope_dim": mla.qk_rope_head_dim,
@@ -103,7 +105,7 @@ class Shape:
         activation: str = "swiglu",
         qk_norm: str = "head",
         tie_embeddings: bool = True,
-        attention_bias: bool = False,
+        attention_bias: AttentionBias = False,
         n_dense_layers: Integers | None = None,
         **experts: Integers,
     ) -> "Shape":
@@ -156,7 +158,7 @@ class Shape:
             activation=activation,
             qk_norm="head" if self.qk_norm_head else "full" if self.qk_norm_full else "none",
             tie_embeddings=bool(self.tied),
-            attention_bias=bool(self.attention_bias),
+            attention_bias=bool(self.attention_output_bias) or ("qkv" if self.attention_bias else False),
         )
 
     def take(self, index: Any) -> "Shape":
@@ -165,12 +167,13 @@ class Shape:
         return Shape(**{name: value[index] if np.ndim(value) else value for name, value in values.items()})
 
 
-def _flags(activation: str, qk_norm: str, tie_embeddings: bool, attention_bias: bool) -> dict[str, int]:
+def _flags(activation: str, qk_norm: str, tie_embeddings: bool, attention_bias: AttentionBias) -> dict[str, int]:
     """What the options of a backbone add to its parameters, as numbers."""
     return {
-        "ffn_matrices": 3 if activation == "swiglu" else 2,
+        "ffn_matrices": 3 if activation in GATED else 2,
         "tied": int(tie_embeddings),
         "qk_norm_head": int(qk_norm == "head"),
         "qk_norm_full": int(qk_norm == "full"),
-        "attention_bias": int(attention_bias),
+        "attention_bias": int(bool(attention_bias)),
+        "attention_output_bias": int(attention_bias is True),
     }

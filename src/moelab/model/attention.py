@@ -39,12 +39,12 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        d, bias = config.d_model, config.attention_bias
+        d, bias = config.d_model, bool(config.attention_bias)
         q_width, kv_width = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.q_proj = Linear(d, q_width, bias=bias)
         self.k_proj = Linear(d, kv_width, bias=bias)
         self.v_proj = Linear(d, kv_width, bias=bias)
-        self.o_proj = Linear(q_width, d, bias=bias)
+        self.o_proj = Linear(q_width, d, bias=config.attention_bias is True)
         if config.qk_norm != "none":
             head = config.qk_norm == "head"
             self.q_norm = RMSNorm(config.head_dim if head else q_width, config.norm_eps)
