@@ -48,7 +48,8 @@ class ModelConfig(Config):
     `attention_bias: qkv` leaves out the bias of the output projection. `attention_gate` multiplies each head, or each
     element, of the output by a sigmoid of the input (arXiv 2505.06708). `norm: rms_plus_one` multiplies by 1 + weight
     (Gemma); `norm_position: both` also normalises what a block adds. `mtp_layers` predict further tokens while
-    training (arXiv 2412.19437) and are off at inference.
+    training (arXiv 2412.19437) and are off at inference: each is a layer of the last layer's kind behind a projection
+    of twice the width, with three norms; embedding and head are the model's own.
     """
 
     vocab_size: Count = Field(le=2**31)

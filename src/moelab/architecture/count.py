@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moelab.architecture.config import ModelConfig
-from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
+from moelab.architecture.counts import CONVENTIONS, FlopCount, ParameterCount, count_flops, count_parameters
 from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
 from moelab.architecture.presets import load_model
 from moelab.notebook import html_table, short_repr
@@ -35,6 +35,7 @@ class ModelCount:
             "params_active": params.params_active,
             "params_embedding": params.params_embedding,
             "params_router": params.router,
+            "params_mtp": params.mtp,
             "params_non_embedding": params.params_non_embedding,
             "params_active_non_embedding": params.params_active_non_embedding,
             "activation_rate": params.activation_rate,
@@ -43,8 +44,10 @@ class ModelCount:
             "sparsity": moe.sparsity if moe else None,
             "seq_len": self.seq_len,
             "causal": self.causal,
+            "flops_convention": CONVENTIONS[self.causal],
             "flops_per_token_forward": self.flops.forward,
             "flops_per_token_train": self.flops.train,
+            "flops_per_token_mtp": self.flops.mtp,
             "memory_bytes": self.memory,
             "params_parts": params.parts,
             "flops_parts": self.flops.parts,
@@ -53,20 +56,25 @@ class ModelCount:
     def parameter_rows(self) -> Rows:
         """Parameters by part with their share, then the sums, as text."""
         params = self.params
-        return [
+        rows = [
             *_parts(params.parts, params.params_total),
             ("total", format_number(params.params_total, 4), ""),
             ("active", format_number(params.params_active, 4), ""),
             ("activation rate (non-embedding)", f"{params.activation_rate:.1%}", ""),
         ]
+        if params.mtp:
+            rows.append(("multi-token prediction, beside the total", format_number(params.mtp, 4), ""))
+        return rows
 
     def flop_rows(self) -> Rows:
         """Forward FLOPs per token by part with their share, then the sums, as text."""
-        return [
+        rows = [
             *_parts(self.flops.parts, self.flops.forward),
             ("forward", format_number(self.flops.forward, 4), ""),
-            ("training", format_number(self.flops.train, 4), ""),
         ]
+        if self.flops.mtp:
+            rows.append(("multi-token prediction, in training only", format_number(self.flops.mtp, 4), ""))
+        return [*rows, ("training", format_number(self.flops.train, 4), "")]
 
     def memory_rows(self) -> list[tuple[str, str]]:
         """What is held in memory, as text."""
@@ -82,8 +90,8 @@ class ModelCount:
     @property
     def flop_title(self) -> str:
         """The head of the table of FLOPs: what is counted, at which context."""
-        scores = "causal half" if self.causal else "full square"
-        return f"forward FLOPs per token at {self.seq_len:,} tokens of context, attention scores {scores}"
+        convention = CONVENTIONS[self.causal]
+        return f"forward FLOPs per token at {self.seq_len:,} tokens of context, attention scores {convention}"
 
     def __repr__(self) -> str:
         return short_repr(

@@ -2,23 +2,44 @@
 
 The counts equal what moelab's torch modules hold (`numel`) and what PyTorch's FLOP counter sees on the reference path.
 A matrix product of (m, k) and (k, n) is 2 m k n FLOPs; the embedding look-up, norms, activations and gate weights
-are free; the backward pass costs twice the forward.
+are free; the backward pass costs twice the forward. Multi-token-prediction layers stand beside the totals, as in
+published totals and in transformers' classes: training computes and holds them, inference does not.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from moelab.architecture.config import ModelConfig
+from moelab.architecture.layers import (
+    Numbers,
+    all_keys,
+    attention_matrices,
+    attention_parameters,
+    dense_parameters,
+    expert_matrices,
+    expert_parameters,
+    latent_parameters,
+    mtp_keys,
+    mtp_kv_heads,
+    norm_parameters,
+    over_layers,
+    router_columns,
+    router_parameters,
+    score_width,
+    select,
+    shared_parameters,
+)
 from moelab.architecture.shape import Shape
 from moelab.notebook import Shown, html_table, short_repr
 
-Numbers = Any
-"""An int or float for one model, a NumPy array for a lattice."""
+CONVENTIONS = {False: "full square", True: "causal half"}
+"""What is counted of attention scores, by `causal`: every FLOP figure that is printed has one of them beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ParameterCount(Shown):
-    """Parameters by part. `experts` are the routed ones, `active_experts` those of them that one token uses."""
+    """Parameters by part. `experts` are the routed ones, `active_experts` those of them that one token uses, `latent`
+    the projections into and out of their latent space. `mtp` are the multi-token-prediction layers: trained, but in
+    none of the sums."""
 
     embedding: Numbers
     head: Numbers
@@ -29,11 +50,18 @@ class ParameterCount(Shown):
     shared_experts: Numbers
     router: Numbers
     norm: Numbers
+    latent: Numbers = 0
+    mtp: Numbers = 0
 
     @property
     def params_total(self) -> Numbers:
-        """All parameters; tied embeddings count once."""
+        """All parameters but multi-token prediction; tied embeddings count once."""
         return self.params_non_embedding + self.params_embedding
+
+    @property
+    def params_trained(self) -> Numbers:
+        """All parameters that training holds: the total and the multi-token-prediction layers."""
+        return self.params_total + self.mtp
 
     @property
     def params_embedding(self) -> Numbers:
@@ -43,7 +71,8 @@ class ParameterCount(Shown):
     @property
     def params_non_embedding(self) -> Numbers:
         """Everything but input embedding and output head."""
-        return self.attention + self.dense_ffn + self.experts + self.shared_experts + self.router + self.norm
+        moe = self.experts + self.latent + self.shared_experts + self.router
+        return self.attention + self.dense_ffn + moe + self.norm
 
     @property
     def params_active(self) -> Numbers:
@@ -69,6 +98,7 @@ class ParameterCount(Shown):
             "attention": self.attention,
             "dense_ffn": self.dense_ffn,
             "experts": self.experts,
+            "latent": self.latent,
             "shared_experts": self.shared_experts,
             "router": self.router,
             "norm": self.norm,
@@ -85,7 +115,8 @@ class ParameterCount(Shown):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FlopCount(Shown):
-    """Forward FLOPs per token by part, at one sequence length."""
+    """Forward FLOPs per token by part, at one sequence length. `mtp` is the forward pass of the multi-token-prediction
+    layers, which only `train` includes."""
 
     attention_projections: Numbers
     attention_scores: Numbers
@@ -94,6 +125,8 @@ class FlopCount(Shown):
     shared_experts: Numbers
     router: Numbers
     head: Numbers
+    latent: Numbers = 0
+    mtp: Numbers = 0
 
     @property
     def parts(self) -> dict[str, Numbers]:
@@ -103,6 +136,7 @@ class FlopCount(Shown):
             "attention_scores": self.attention_scores,
             "dense_ffn": self.dense_ffn,
             "experts": self.experts,
+            "latent": self.latent,
             "shared_experts": self.shared_experts,
             "router": self.router,
             "head": self.head,
@@ -115,8 +149,8 @@ class FlopCount(Shown):
 
     @property
     def train(self) -> Numbers:
-        """Training FLOPs per token: forward plus a backward that costs twice as much."""
-        return 3 * self.forward
+        """Training FLOPs per token: forward, with multi-token prediction, plus a backward that costs twice as much."""
+        return 3 * (self.forward + self.mtp)
 
     def __repr__(self) -> str:
         return short_repr(self, forward=self.forward, train=self.train)
@@ -129,81 +163,74 @@ class FlopCount(Shown):
 def count_parameters(model: ModelConfig | Shape) -> ParameterCount:
     """Exact parameters by part."""
     s = Shape.of(model) if isinstance(model, ModelConfig) else model
-    d, m, dense_layers = s.d_model, s.ffn_matrices, s.n_layers - s.n_moe_layers
-    one_expert = m * d * s.d_expert + s.expert_bias * ((m - 1) * s.d_expert + d)
+    one_expert, final_norm = expert_parameters(s), s.norm_vectors * s.d_model
     return ParameterCount(
-        embedding=s.vocab_size * d,
-        head=s.vocab_size * d * (1 - s.tied),
-        attention=s.n_layers * _attention_parameters(s),
-        dense_ffn=dense_layers * m * d * s.d_ff,
+        embedding=s.vocab_size * s.d_model,
+        head=s.vocab_size * (s.d_model * (1 - s.tied) + s.head_bias),
+        attention=over_layers(s, lambda kv_heads: attention_parameters(s, kv_heads)),
+        dense_ffn=(s.n_layers - s.n_moe_layers) * dense_parameters(s),
         experts=s.n_moe_layers * s.n_experts * one_expert,
         active_experts=s.n_moe_layers * s.top_k * one_expert,
-        shared_experts=s.n_moe_layers * d * (m * s.d_shared + s.shared_gate),
-        router=s.n_moe_layers * (_router_columns(s) * d + s.n_experts * s.router_bias + s.router_scalars),
-        norm=s.n_layers * (2 * d + _attention_norm_parameters(s)) + d + s.n_moe_layers * s.output_norm * 2 * d,
+        latent=s.n_moe_layers * latent_parameters(s),
+        shared_experts=s.n_moe_layers * shared_parameters(s),
+        router=(s.n_moe_layers - s.hash_layers) * router_parameters(s),
+        norm=over_layers(s, lambda kv_heads: norm_parameters(s, kv_heads))
+        + final_norm
+        + s.n_moe_layers * s.output_norm * 2 * s.d_model,
+        mtp=select(s.mtp_layers, lambda: s.mtp_layers * _mtp_parameters(s), lambda: 0),
     )
 
 
-def count_flops(model: ModelConfig | Shape, seq_len: Numbers, *, causal: bool = False) -> FlopCount:
+def count_flops(
+    model: ModelConfig | Shape, seq_len: Numbers, *, causal: bool = False, decode: bool = False
+) -> FlopCount:
     """Exact forward FLOPs per token at a context of `seq_len` tokens.
 
     Attention scores are counted as the full square (what is computed without a causal kernel); with `causal`
-    only the lower triangle, (seq_len + 1) / 2 keys per query, is.
+    only the lower triangle, (seq_len + 1) / 2 keys per query, is. Layers with a window or a chunk score what that
+    holds. `decode`: of one token generated at that context; latent attention then works in its absorbed form.
     """
     s = Shape.of(model) if isinstance(model, ModelConfig) else model
-    d, m, dense_layers = s.d_model, s.ffn_matrices, s.n_layers - s.n_moe_layers
-    keys = (seq_len + 1) / 2 if causal else seq_len
+    scored = router_columns(s) * (s.n_moe_layers - s.hash_layers) + s.mixing_columns * s.n_moe_layers
     return FlopCount(
-        attention_projections=2 * s.n_layers * _attention_matrices(s),
-        attention_scores=2 * s.n_layers * keys * s.n_heads * (_qk_dim(s) + _v_dim(s)),
-        dense_ffn=2 * dense_layers * m * d * s.d_ff,
-        experts=2 * s.n_moe_layers * s.top_k * m * d * s.d_expert,
-        shared_experts=2 * s.n_moe_layers * d * (m * s.d_shared + s.shared_gate),
-        router=2 * s.n_moe_layers * d * (_router_columns(s) + s.mixing_columns),
-        head=2 * s.vocab_size * d,
+        attention_projections=2 * over_layers(s, lambda kv_heads: attention_matrices(s, kv_heads)),
+        attention_scores=2 * all_keys(s, seq_len, causal) * s.n_heads * score_width(s, decode),
+        dense_ffn=2 * (s.n_layers - s.n_moe_layers) * dense_parameters(s),
+        experts=2 * s.n_moe_layers * s.top_k * expert_matrices(s),
+        latent=2 * s.n_moe_layers * latent_parameters(s),
+        shared_experts=2 * s.n_moe_layers * shared_parameters(s),
+        router=2 * s.d_model * scored,
+        head=2 * s.vocab_size * s.d_model,
+        mtp=select(s.mtp_layers, lambda: s.mtp_layers * _mtp_flops(s, seq_len, causal), lambda: 0),
     )
 
 
-def _router_columns(s: Shape) -> Numbers:
-    """Columns of the matrices that score a token; their products are all a choosing router costs."""
-    return s.n_experts * (1 - s.router_off) + s.router_columns
+def _mtp_has_experts(s: Shape) -> Numbers:
+    return (s.n_moe_layers > 0) * (1 - s.mtp_dense)
 
 
-def _uses_mla(s: Shape) -> Numbers:
-    return s.mla_kv_rank > 0
+def _mtp_parameters(s: Shape) -> Numbers:
+    """One multi-token-prediction module (arXiv 2412.19437, section 2.2): a projection of twice the width, three norms
+    and a layer of the last one's kind; embedding and head are the model's own."""
+
+    def experts() -> Numbers:
+        routed = s.n_experts * expert_parameters(s) + router_parameters(s)
+        return routed + latent_parameters(s) + shared_parameters(s) + s.output_norm * 2 * s.d_model
+
+    kv_heads = mtp_kv_heads(s)
+    layer = attention_parameters(s, kv_heads) + norm_parameters(s, kv_heads)
+    layer = layer + select(_mtp_has_experts(s), experts, lambda: dense_parameters(s))
+    return 2 * s.d_model * s.d_model + 3 * s.norm_vectors * s.d_model + layer
 
 
-def _qk_dim(s: Shape) -> Numbers:
-    mla = _uses_mla(s)
-    return mla * (s.mla_nope_dim + s.mla_rope_dim) + (1 - mla) * s.head_dim
+def _mtp_flops(s: Shape, seq_len: Numbers, causal: bool) -> Numbers:
+    """Forward FLOPs per token of one multi-token-prediction module, its use of the head included."""
 
+    def experts() -> Numbers:
+        routed = s.top_k * expert_matrices(s) + s.d_model * (router_columns(s) + s.mixing_columns)
+        return routed + latent_parameters(s) + shared_parameters(s)
 
-def _v_dim(s: Shape) -> Numbers:
-    mla = _uses_mla(s)
-    return mla * s.mla_v_dim + (1 - mla) * s.head_dim
-
-
-def _attention_matrices(s: Shape) -> Numbers:
-    """Elements of one layer's projection matrices."""
-    mla = _uses_mla(s)
-    grouped = 2 * s.d_model * s.head_dim * (s.n_heads + s.n_kv_heads)
-    latent = (
-        s.d_model * s.mla_q_rank
-        + (s.mla_q_rank + (s.mla_q_rank == 0) * s.d_model) * s.n_heads * (s.mla_nope_dim + s.mla_rope_dim)
-        + s.d_model * (s.mla_kv_rank + s.mla_rope_dim)
-        + s.mla_kv_rank * s.n_heads * (s.mla_nope_dim + s.mla_v_dim)
-        + s.n_heads * s.mla_v_dim * s.d_model
-    )
-    return mla * latent + (1 - mla) * grouped
-
-
-def _attention_parameters(s: Shape) -> Numbers:
-    biases = s.attention_bias * (s.n_heads + 2 * s.n_kv_heads) * s.head_dim + s.attention_output_bias * s.d_model
-    return _attention_matrices(s) + biases + s.attention_sinks * s.n_heads
-
-
-def _attention_norm_parameters(s: Shape) -> Numbers:
-    """QK-norm weights of one layer, or the norms of the latent vectors."""
-    mla = _uses_mla(s)
-    qk_norm = s.qk_norm_head * 2 * s.head_dim + s.qk_norm_full * s.head_dim * (s.n_heads + s.n_kv_heads)
-    return mla * (s.mla_q_rank + s.mla_kv_rank) + (1 - mla) * qk_norm
+    scores = mtp_keys(s, seq_len, causal) * s.n_heads * score_width(s)
+    layer = attention_matrices(s, mtp_kv_heads(s)) + scores
+    layer = layer + select(_mtp_has_experts(s), experts, lambda: dense_parameters(s))
+    return 2 * (2 * s.d_model * s.d_model + layer + s.vocab_size * s.d_model)

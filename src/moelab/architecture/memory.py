@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from moelab.architecture.config import ModelConfig
-from moelab.architecture.counts import Numbers, count_parameters
+from moelab.architecture.counts import count_parameters
+from moelab.architecture.layers import Numbers, cached_numbers, local_kv_heads, local_layers, local_tokens
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown
@@ -43,26 +44,40 @@ def weight_bytes(model: ModelConfig | Shape, precision: str = "bf16") -> Numbers
 
 
 def kv_elements_per_token(model: ModelConfig | Shape) -> Numbers:
-    """Numbers cached for one token: keys and values of every layer, or the latent vector of latent attention."""
+    """Numbers that one more token adds to the cache at long contexts, where the layers with a window or a chunk hold
+    theirs already: keys and values of every layer that sees everything, or the latent vector of latent attention."""
     s = Shape.of(model) if isinstance(model, ModelConfig) else model
-    mla = s.mla_kv_rank > 0
-    return s.n_layers * (mla * (s.mla_kv_rank + s.mla_rope_dim) + (1 - mla) * 2 * s.n_kv_heads * s.head_dim)
+    return (s.n_layers - local_layers(s)) * cached_numbers(s, s.n_kv_heads)
+
+
+def kv_elements_windowed(model: ModelConfig | Shape) -> Numbers:
+    """Numbers that one token adds to the cache in the layers with a window or a chunk, up to that many tokens."""
+    s = Shape.of(model) if isinstance(model, ModelConfig) else model
+    return local_layers(s) * cached_numbers(s, local_kv_heads(s))
+
+
+def kv_elements(model: ModelConfig | Shape, context: Numbers) -> Numbers:
+    """Numbers in the cache of one sequence of `context` tokens; no layer keeps more of them than its window."""
+    s = Shape.of(model) if isinstance(model, ModelConfig) else model
+    return kv_elements_per_token(s) * context + kv_elements_windowed(s) * local_tokens(s, context)
 
 
 def kv_bytes(model: ModelConfig | Shape, context: Numbers, precision: str = "bf16") -> Numbers:
-    """Bytes of the KV cache of one sequence of `context` tokens (every layer attends to all of it)."""
-    return kv_elements_per_token(model) * context * bytes_of(precision)
+    """Bytes of the KV cache of one sequence of `context` tokens; no layer keeps more of them than its window."""
+    return kv_elements(model, context) * bytes_of(precision)
 
 
 def training_memory(model: ModelConfig | Shape, precision: str = "bf16", optimizer: str = "adamw") -> TrainingMemory:
     """Bytes of training state: weights and gradients at `precision`, fp32 optimiser state and master weights.
 
-    Below fp32 a master copy of the weights is kept, as in mixed-precision training (arXiv 1710.03740):
-    16 bytes per parameter for bf16 with AdamW. Raises InputError for an unknown precision or optimiser.
+    Multi-token prediction is included. Below fp32 a master copy of the weights is kept, as in mixed-precision training
+    (arXiv 1710.03740): 16 bytes per parameter for bf16 with AdamW.
+
+    Raises InputError for an unknown precision or optimiser.
     """
     if optimizer not in OPTIMIZER_STATES:
         raise InputError(f"optimizer: no such optimizer {optimizer!r}; known: {', '.join(OPTIMIZER_STATES)}")
-    params, size = count_parameters(model).params_total, bytes_of(precision)
+    params, size = count_parameters(model).params_trained, bytes_of(precision)
     return TrainingMemory(
         weights=params * size,
         master_weights=params * (4.0 if size < 4 else 0.0),

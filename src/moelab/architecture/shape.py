@@ -16,7 +16,13 @@ Integers = int | NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of one model (ints) or of many (int64 arrays that broadcast). Flags are 0 or 1. Dense: `n_moe_layers` 0."""
+    """Sizes of one model (ints) or of many (int64 arrays that broadcast). Flags are 0 or 1. Dense: `n_moe_layers` 0.
+
+    `n_window_layers` and `n_chunk_layers` of the layers see only `window` tokens, with `window_kv_heads` (0: as the
+    others). `layer_norms` is the norms of one layer beside those of queries and keys; each has `norm_vectors` vectors.
+    `hash_layers` of the MoE layers have no router. Multi-token-prediction layers are of the last layer's kind:
+    `mtp_local` where that sees a window or a chunk, `mtp_dense` where it is a dense layer of a MoE model.
+    """
 
     vocab_size: Integers
     d_model: Integers
@@ -51,12 +57,26 @@ class Shape:
     mla_nope_dim: Integers = 0
     mla_rope_dim: Integers = 0
     mla_v_dim: Integers = 0
+    window: Integers = 0
+    n_window_layers: Integers = 0
+    n_chunk_layers: Integers = 0
+    window_kv_heads: Integers = 0
+    head_gate: Integers = 0
+    element_gate: Integers = 0
+    layer_norms: Integers = 2
+    norm_vectors: Integers = 1
+    head_bias: Integers = 0
+    d_latent: Integers = 0
+    hash_layers: Integers = 0
+    mtp_layers: Integers = 0
+    mtp_local: Integers = 0
+    mtp_dense: Integers = 0
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Shape":
         """The shape of one validated architecture."""
         moe, mla = config.moe, config.mla
-        sizes: dict[str, int] = {}
+        sizes = _layers_of(config)
         if moe is not None:
             sizes |= {
                 "n_moe_layers": config.n_moe_layers,
@@ -69,6 +89,8 @@ class Shape:
                 "expert_bias": int(moe.expert_bias),
                 "shared_gate": int(bool(moe.shared_gate)),
                 "output_norm": int(bool(moe.output_norm)),
+                "d_latent": moe.d_latent or 0,
+                "hash_layers": min(moe.hash_layers or 0, config.n_moe_layers),
                 **moe.traits.sizes(moe),
             }
         if mla is not None:
@@ -88,6 +110,11 @@ class Shape:
             head_dim=config.head_dim,
             d_ff=config.d_ff,
             attention_sinks=int(config.attention_sinks),
+            head_gate=int(config.attention_gate == "head"),
+            element_gate=int(config.attention_gate == "element"),
+            layer_norms=4 if config.norm_position == "both" else 2,
+            norm_vectors=2 if config.norm_bias else 1,
+            head_bias=int(bool(config.head_bias)),
             **sizes,
             **_flags(config.activation, config.qk_norm, config.tie_embeddings, config.attention_bias),
         )
@@ -176,4 +203,19 @@ def _flags(activation: str, qk_norm: str, tie_embeddings: bool, attention_bias: 
         "qk_norm_full": int(qk_norm == "full"),
         "attention_bias": int(bool(attention_bias)),
         "attention_output_bias": int(attention_bias is True),
+    }
+
+
+def _layers_of(config: ModelConfig) -> dict[str, int]:
+    """How many layers see a window or a chunk, what those have of their own, and the further layers of prediction."""
+    kinds = [config.layer_kind(layer) for layer in range(config.n_layers)]
+    local = any(kind != "full" for kind in kinds)
+    return {
+        "window": config.sliding_window or 0 if local else 0,
+        "n_window_layers": kinds.count("window"),
+        "n_chunk_layers": kinds.count("chunk"),
+        "window_kv_heads": config.sliding_n_kv_heads or 0 if local else 0,
+        "mtp_layers": config.mtp_layers or 0,
+        "mtp_local": int(kinds[-1] != "full"),
+        "mtp_dense": int(config.moe is not None and not config.is_moe_layer(config.n_layers - 1)),
     }

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture import Shape, count_flops, count_parameters
-from moelab.architecture.memory import bytes_of, kv_elements_per_token
+from moelab.architecture.memory import bytes_of, kv_elements
 from moelab.serving.hardware import Hardware
 from moelab.serving.traffic import Traffic
 
@@ -58,11 +58,11 @@ def load_of(shape: Shape, traffic: Traffic, hardware: Hardware) -> Load:
     """Everything that depends neither on batch nor on layout, computed once."""
     size, rate = bytes_of(traffic.precision), hardware.rate(traffic.precision)
     reading = max(traffic.prompt, 1)
-    params, decode = count_parameters(shape), count_flops(shape, traffic.context)
+    params, decode = count_parameters(shape), count_flops(shape, traffic.context, decode=True)
     prompt_scores = count_flops(shape, reading, causal=True).attention_scores
     experts, top_k = np.asarray(shape.n_experts, float), np.asarray(shape.top_k, float)
     dense = decode.forward - decode.experts - decode.attention_scores
-    kv_bytes = kv_elements_per_token(shape) * bytes_of(traffic.kv_precision) * traffic.context
+    kv_bytes = kv_elements(shape, traffic.context) * bytes_of(traffic.kv_precision)
     read = params.params_total - params.experts - params.embedding * (1 - shape.tied)
     columns = (
         dense / rate,
