@@ -61,7 +61,7 @@ $(KERNELS): $(READY)
 test-slow: $(CLUSTER) $(ENGINES) $(KERNELS)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
 	$(BIN)/python -m pytest -m 'hypothesis and not gpu' --hypothesis-profile full
-	$(BIN)/python -m pytest tests/export tests/data/test_ranks.py
+	$(BIN)/python -m pytest tests/export tests/model/test_families.py tests/data/test_ranks.py
 
 test-all: test test-slow
 

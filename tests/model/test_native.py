@@ -7,10 +7,10 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.model import DISPATCHES, build_model, resolve_dispatch
-from moelab.model.attention import rotary_table, rotate
 from moelab.model.feed_forward import activate
 from moelab.model.native import load, status, usable
 from moelab.model.native.ops import CausalAttention, Experts, Linear, RmsNorm, Rotary, call, linear_cross_entropy
+from moelab.model.rotary import rotary_table, rotate
 
 pytestmark = pytest.mark.skipif(load()[0] is None, reason=status())
 

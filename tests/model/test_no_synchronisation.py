@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from moelab.architecture import ModelConfig
-from moelab.model import LanguageModel, attention, build_model
+from moelab.model import LanguageModel, build_model, rotary
 from moelab.model.dispatch.grouped import dispatch_grouped
 from moelab.runs import TrainConfig
 from moelab.training import Optimizer
@@ -76,7 +76,7 @@ def test_the_watch_sees_what_waits() -> None:
 @pytest.fixture
 def no_values() -> Iterator[FakeTensorMode]:
     """Tensors made within are meta tensors that know their device: reading a value of one raises."""
-    caches = (attention.rotary_table, attention._frequencies)
+    caches = (rotary.rotary_table, rotary.frequencies)
     for cache in caches:
         cache.cache_clear()
     with FakeTensorMode() as mode:

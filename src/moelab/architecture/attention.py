@@ -1,8 +1,8 @@
 """What attention can be in a config: kinds of layers, latent attention, rotary scaling; and their checks."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moelab.config import Config, Count, Positive
 
@@ -43,6 +43,17 @@ class RopeScaling(Config):
     mscale: Positive | None = None
     mscale_all_dim: Positive | None = None
     truncate: bool | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        needed: dict[str, tuple[str, ...]] = {"linear": (), "yarn": ("original_context",)}
+        needed["llama3"] = ("original_context", "low_freq_factor", "high_freq_factor")
+        for name in needed[self.kind]:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}: {self.kind} scaling needs it")
+        if self.kind == "llama3" and (self.high_freq_factor or 0) <= (self.low_freq_factor or 0):
+            raise ValueError(f"high_freq_factor: must be above low_freq_factor ({self.low_freq_factor})")
+        return self
 
 
 class AttentionTemperature(Config):

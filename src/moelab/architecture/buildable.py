@@ -1,8 +1,8 @@
-"""What moelab counts but does not train: the options that no module of `moelab.model` computes yet."""
+"""The options of attention, norms and activations by name, and which of them moelab counts but does not train yet."""
 
 from typing import Any
 
-COUNTED_ONLY = {
+OPTIONS = {
     "mla": "multi-head latent attention",
     "attention_sinks": "attention sinks",
     "sliding_window": "layers that see a window or a chunk",
@@ -23,7 +23,10 @@ COUNTED_ONLY = {
     "head_bias": "a bias of the output head",
     "mtp_layers": "multi-token prediction",
 }
-"""Fields of a model that are counted only, with the words for them."""
+"""Fields of a model beyond grouped-query attention with whole rotary positions and RMSNorms before the blocks."""
+
+COUNTED_ONLY = ("mtp_layers",)
+"""Those that no module of `moelab.model` computes."""
 
 COUNTED_ONLY_MOE = {
     "expert_bias": "biased experts",
@@ -39,11 +42,25 @@ COUNTED_ONLY_MOE = {
 
 def unbuildable(config: Any) -> str | None:
     """Why moelab can count but not build this `ModelConfig`, or None where it can."""
-    if config.activation in ("geglu", "clamped_swiglu"):
-        return f"the activation {config.activation}"
-    if config.qk_norm == "l2":
-        return "L2 norms of queries and keys"
-    reasons = [reason for name, reason in COUNTED_ONLY.items() if getattr(config, name)]
+    reasons = [reason for name, reason in options_of(config).items() if name in COUNTED_ONLY]
     if config.moe is not None:
         reasons += [reason for name, reason in COUNTED_ONLY_MOE.items() if getattr(config.moe, name)]
     return reasons[0] if reasons else None
+
+
+def options_of(config: Any) -> dict[str, str]:
+    """The options of today's models that this `ModelConfig` sets, by field, with the words for them.
+
+    Kernels and exports written for the plain model ask for them: what they do not name, they do not compute.
+    """
+    found = {name: words for name, words in OPTIONS.items() if _set(config, name)}
+    if config.activation in ("geglu", "clamped_swiglu"):
+        found["activation"] = f"the activation {config.activation}"
+    if config.qk_norm == "l2":
+        found["qk_norm"] = "L2 norms of queries and keys"
+    return found
+
+
+def _set(config: Any, name: str) -> bool:
+    """Whether the option is on: `norm: rms` and `norm_position: pre` are the plain model's."""
+    return getattr(config, name) not in (None, False, "rms", "pre")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from moelab.architecture import ModelConfig, MoEConfig
+from moelab.architecture.buildable import options_of
 from moelab.errors import InputError
 from moelab.export import settings
 
@@ -113,6 +114,8 @@ def refuse_unknown(config: ModelConfig) -> None:
     moe = config.moe
     if config.unbuildable:
         raise InputError(f"model: moelab counts but cannot build or export {config.unbuildable}")
+    for name, words in options_of(config).items():
+        raise InputError(f"{name}: no exportable class has {words}")
     if config.activation != "swiglu":
         raise InputError(
             f"activation: no exportable class has feed-forwards with {config.activation} and two matrices; only swiglu"

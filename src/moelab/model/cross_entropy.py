@@ -3,12 +3,13 @@
 On a CPU the logits of one chunk of tokens fit in cache, on a GPU they take a small share of its memory; loss and
 gradient of a chunk are computed together, so the backward pass only scales what the forward pass left. The gradient of
 the weight is added up over the chunks in fp32, whatever dtype the products run in. The optional z-loss is the mean of
-log(Z)^2 (PaLM, arXiv 2204.02311).
+log(Z)^2 (PaLM, arXiv 2204.02311). Logits may have a bias and be capped to softcap tanh(logit / softcap) (Gemma 2);
+then PyTorch computes them.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,33 +32,63 @@ _BYTES_PER_ELEMENT = 512
 """One logit of a chunk for so many bytes of a GPU's memory: 2^27 logits on 80 GB, 256 MB of bf16."""
 
 
-def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, reduction: str = "mean"
-) -> tuple[Tensor, Tensor]:
-    """(cross-entropy, squared log Z) of logits = hidden weight^T, both in fp32 and with the same reduction.
+class Head(NamedTuple):
+    """How logits follow from hidden states: weight (V, D), bias (V,), and what they are capped to."""
 
-    hidden (N, D), weight (V, D), targets (N,) with `IGNORED` left out. `none` returns a value per token,
+    weight: Tensor
+    bias: Tensor | None = None
+    softcap: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether logits are the product alone, which the kernels compute."""
+        return self.bias is None and self.softcap is None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (..., D) -> (..., V)."""
+        return capped(F.linear(hidden, self.weight, self.bias), self.softcap)
+
+    def to(self, dtype: torch.dtype) -> "Head":
+        """The same with the weight in this dtype; a bias is added in fp32."""
+        return self._replace(weight=self.weight.to(dtype))
+
+
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """softcap tanh(logits / softcap), or the logits themselves without a cap."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def linear_cross_entropy(
+    hidden: Tensor, head: Head | Tensor, targets: Tensor, *, reduction: str = "mean"
+) -> tuple[Tensor, Tensor]:
+    """(cross-entropy, squared log Z) of the head's logits (a tensor is its weight), both fp32 with one reduction.
+
+    hidden (N, D), targets (N,) with `IGNORED` left out. `none` returns a value per token,
     0 where ignored, and its gradient goes through the reference. Raises InputError for an unknown
     reduction or a target out of range.
     """
+    head = Head(head) if isinstance(head, Tensor) else head
+    weight = head.weight
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction: must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     check_targets(targets, weight.shape[0])
     wants_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     if reduction == "none":
         if wants_gradient:
-            return cross_entropy_reference(hidden, weight, targets, reduction="none")
-        return _per_token(hidden, weight, targets)
-    losses, squares = _LinearCrossEntropy.apply(hidden.to(compute_dtype(hidden)), weight, targets, wants_gradient)
+            return cross_entropy_reference(hidden, head, targets, reduction="none")
+        return _per_token(hidden, head, targets)
+    cast = hidden.to(compute_dtype(hidden))
+    losses, squares = _LinearCrossEntropy.apply(cast, *head, targets, wants_gradient)
     count = (targets != IGNORED).sum() if reduction == "mean" else 1
     return losses / count, squares / count
 
 
 def cross_entropy_reference(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, reduction: str = "mean"
+    hidden: Tensor, head: Head | Tensor, targets: Tensor, *, reduction: str = "mean"
 ) -> tuple[Tensor, Tensor]:
     """The same by torch's own functions, all logits at once: the specification of `linear_cross_entropy`."""
-    logits = F.linear(hidden, weight).float()
+    head = Head(head) if isinstance(head, Tensor) else head
+    logits = capped(F.linear(hidden, head.weight, head.bias).float(), head.softcap)
     losses = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
     squares = torch.logsumexp(logits, -1).square() * (targets != IGNORED)
     if reduction == "none":
@@ -96,18 +127,26 @@ def _chunks(weight: Tensor, n_tokens: int) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    return torch.mm(hidden, weight.t()).float()
+def _logits(hidden: Tensor, head: Head) -> Tensor:
+    product = torch.mm(hidden, head.weight.t()).float()
+    return capped(product if head.bias is None else product + head.bias, head.softcap)
 
 
-def _slope(hidden: Tensor, weight: Tensor, targets: Tensor, gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Of one chunk: softmax - one-hot (N, V), 0 where ignored; cross-entropy (N,) and log Z (N,)."""
-    if kernels.usable(hidden, weight):
-        logits = torch.mm(hidden, weight.t())
+def _slope(hidden: Tensor, head: Head, targets: Tensor, gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Of one chunk: d loss / d (hidden weight^T) (N, V), which is softmax - one-hot where no cap bends it and 0 where
+    ignored; cross-entropy (N,) and log Z (N,)."""
+    if head.plain and kernels.usable(hidden, head.weight):
+        logits = torch.mm(hidden, head.weight.t())
         losses, log_z = cross_entropy_(logits, targets, IGNORED, gradient)
         return (logits if gradient else None), losses, log_z
-    slope, losses, log_z = slope_reference(_logits(hidden, weight), targets)
-    return (slope.to(hidden.dtype) if gradient else None), losses, log_z
+    logits = _logits(hidden, head)
+    slope, losses, log_z = slope_reference(logits, targets)
+    return (_through_cap(slope, logits, head).to(hidden.dtype) if gradient else None), losses, log_z
+
+
+def _through_cap(slope: Tensor, logits: Tensor, head: Head) -> Tensor:
+    """The slope before the cap, from that behind it: times 1 - tanh^2."""
+    return slope if head.softcap is None else slope * (1 - (logits / head.softcap).square())
 
 
 def slope_reference(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,30 +161,33 @@ def slope_reference(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Te
     return probabilities.mul_(valid[:, None]), (log_z - wanted) * valid, log_z
 
 
-def _per_token(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _per_token(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tensor, Tensor]:
     dtype = compute_dtype(hidden)
-    hidden, weight = hidden.to(dtype), weight.to(dtype)
-    compute = ops.linear_cross_entropy if usable(hidden, weight) else _in_chunks
-    losses, log_z, _, _ = compute(hidden, weight, targets, False)
+    losses, log_z, *_ = _compute(hidden.to(dtype), head.to(dtype), targets, False)
     return losses, log_z.square() * (targets != IGNORED)
 
 
-def _in_chunks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Loss and log Z per token and the gradients of the summed loss, the logits of one chunk at a time.
+_Computed = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""Loss and log Z per token; the gradients of the summed loss by hidden states, weight and bias."""
 
-    The gradient of the weight is in fp32 at least.
-    """
+
+def _compute(hidden: Tensor, head: Head, targets: Tensor, gradients: bool) -> _Computed:
+    """By the compiled kernel, or the logits of one chunk at a time. The weight's gradient is in fp32 at least."""
+    weight = head.weight
+    if head.plain and usable(hidden, weight):
+        return *ops.linear_cross_entropy(hidden, weight, targets, gradients), None
     n_tokens = hidden.shape[0]
     losses, log_z = hidden.new_empty(2, n_tokens, dtype=torch.float32)
     d_hidden, d_weight = (torch.empty_like(hidden), _zeros_for_sums(weight)) if gradients else (None, None)
+    d_bias = torch.zeros_like(head.bias) if gradients and head.bias is not None else None
     for part in _chunks(weight, n_tokens):
-        slope, losses[part], log_z[part] = _slope(hidden[part], weight, targets[part], gradients)
+        slope, losses[part], log_z[part] = _slope(hidden[part], head, targets[part], gradients)
         if d_hidden is not None and d_weight is not None and slope is not None:
             torch.mm(slope, weight, out=d_hidden[part])
             add_product(d_weight, slope.t(), hidden[part])
-    return losses, log_z, d_hidden, d_weight
+            if d_bias is not None:
+                d_bias += slope.sum(0)
+    return losses, log_z, d_hidden, d_weight, d_bias
 
 
 def _zeros_for_sums(weight: Tensor) -> Tensor:
@@ -167,33 +209,50 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        targets: Tensor,
+        wants_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        weight = weight.to(hidden.dtype)
-        compute = ops.linear_cross_entropy if usable(hidden, weight) else _in_chunks
+        head = Head(weight.to(hidden.dtype), bias, softcap)
         with torch.autocast(hidden.device.type, enabled=False):
-            losses, log_z, d_hidden, d_weight = compute(hidden, weight, targets, wants_gradient)
-        ctx.save_for_backward(hidden, weight, targets, d_hidden, d_weight, log_z)
+            losses, log_z, *slopes = _compute(hidden, head, targets, wants_gradient)
+        ctx.softcap = softcap
+        ctx.save_for_backward(hidden, head.weight, bias, targets, *slopes, log_z)
         return losses.sum(), torch.dot(log_z.square(), (targets != IGNORED).float())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         d_loss, d_square = grads
-        hidden, weight, targets, d_hidden, d_weight, log_z = ctx.saved_tensors
+        hidden, weight, bias, targets, d_hidden, d_weight, d_bias, log_z = ctx.saved_tensors
         scale: Tensor | float = 0.0 if d_loss is None else d_loss
         d_hidden, d_weight = d_hidden * scale, d_weight * scale  # d_weight keeps its fp32 for an fp32 parameter
+        d_bias = None if d_bias is None else d_bias * scale
         if d_square is not None:
-            _add_square_gradient(d_hidden, d_weight, hidden, weight, targets, log_z, d_square)
-        return d_hidden, d_weight, None, None
+            head = Head(weight, bias, ctx.softcap)
+            _add_square_gradient((d_hidden, d_weight, d_bias), hidden, head, targets, log_z, d_square)
+        return d_hidden, d_weight, d_bias, None, None, None
 
 
 def _add_square_gradient(
-    d_hidden: Tensor, d_weight: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, log_z: Tensor, scale: Tensor
+    slopes: tuple[Tensor, Tensor, Tensor | None],
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    log_z: Tensor,
+    scale: Tensor,
 ) -> None:
     """Add scale x d(sum of log Z squared): 2 log Z p, with the logits of each chunk computed once more."""
-    for part in _chunks(weight, hidden.shape[0]):
+    d_hidden, d_weight, d_bias = slopes
+    for part in _chunks(head.weight, hidden.shape[0]):
         factor = 2 * scale * log_z[part] * (targets[part] != IGNORED)
-        slope = (_logits(hidden[part], weight).softmax(-1) * factor[:, None]).to(hidden.dtype)
-        d_hidden[part].addmm_(slope, weight)
+        logits = _logits(hidden[part], head)
+        slope = _through_cap(logits.softmax(-1) * factor[:, None], logits, head).to(hidden.dtype)
+        d_hidden[part].addmm_(slope, head.weight)
         add_product(d_weight, slope.t(), hidden[part])
+        if d_bias is not None:
+            d_bias += slope.sum(0)

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moelab.model.attention import rotary_table
+from moelab.architecture.buildable import options_of
 from moelab.model.cache import KVCache
 from moelab.model.feed_forward import FeedForward
 from moelab.model.language_model import LanguageModel
 from moelab.model.moe import MoELayer
 from moelab.model.native import usable
 from moelab.model.native.ops import call
+from moelab.model.rotary import rotary_table
 
 MOST_SEQUENCES = 64
 """From more sequences on, products with packed weights are faster."""
@@ -22,10 +23,11 @@ _QK_NORM = {"none": 0, "head": 1, "full": 2}
 
 
 def decodes_natively(model: LanguageModel, batch: int) -> bool:
-    """Whether `NativeDecode` can run this model: fp32 on the CPU, SwiGLU, and dense or plain token choice."""
+    """Whether `NativeDecode` can run it: fp32 on the CPU, SwiGLU, plain attention, dense or plain token choice."""
     config, moe = model.config, model.config.moe
     plain = moe is None or (moe.router == "token_choice" and not moe.shared_gate and not moe.output_norm)
     fits = config.activation == "swiglu" and not config.attention_bias and config.head_dim % 2 == 0
+    fits = fits and not options_of(config)
     return plain and fits and batch <= MOST_SEQUENCES and usable(*model.parameters())
 
 
@@ -72,7 +74,8 @@ class NativeDecode:
         config = model.config
         assert position < self.capacity
         cos, sin = rotary_table(position, 1, config.head_dim, config.rope_theta, tokens.device)
-        weights = (model.model.embed_tokens.weight, model.model.norm.weight, model.head_weight)
+        norm = model.model.norm.get_parameter("weight")
+        weights = (model.model.embed_tokens.weight, norm, model.head_weight)
         numbers = (position, config.norm_eps, self.scaling, torch.get_num_threads())
         tensors = (tokens.contiguous(), self.start, cos, sin, self.scratch, self.logits)
         call("decode", self.layers, self.sizes, *weights, *tensors, *numbers)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moelab.architecture.config import Activation
+from moelab.architecture import ModelConfig
+from moelab.architecture.config import GATED
 from moelab.model.native import usable
 from moelab.model.native.ops import Experts as NativeExperts
 
@@ -12,12 +13,32 @@ _NATIVE_ELEMENTS = 2**18
 """Largest dense down projection that goes through the compiled kernel: above it the library's products are faster."""
 
 
+SWIGLU_ALPHA = 1.702
+"""gpt-oss's `clamped_swiglu` gates by sigmoid(1.702 gate)."""
+
+
+def activation_of(config: ModelConfig) -> str:
+    """The activation's name, with its limit behind an @ where there is one: `swiglu`, `clamped_swiglu@7.0`."""
+    return f"{config.activation}@{config.swiglu_limit}" if config.swiglu_limit else config.activation
+
+
 def activate(h: Tensor, activation: str) -> Tensor:
-    """SwiGLU halves the last dimension, silu(gate) * up; relu and gelu (exact) keep it."""
+    """Gated activations halve the last dimension, act(gate) * up; relu and gelu (exact) keep it.
+
+    `swiglu` is silu(gate) up, `geglu` gelu(gate, tanh) up, `clamped_swiglu` gate sigmoid(1.702 gate) (up + 1). A limit
+    bounds the gate from above and up on both sides.
+    """
     if activation == "swiglu":
         gate, up = h.chunk(2, -1)
         return F.silu(gate) * up
-    return F.relu(h) if activation == "relu" else F.gelu(h)
+    if not is_gated(activation):
+        return F.relu(h) if activation == "relu" else F.gelu(h)
+    name, gate, up, _ = _halves(h, activation)
+    if name == "geglu":
+        return F.gelu(gate, approximate="tanh") * up
+    if name == "clamped_swiglu":
+        return gate * torch.sigmoid(SWIGLU_ALPHA * gate) * (up + 1)
+    return F.silu(gate) * up
 
 
 def activation_backward(d_act: Tensor, h: Tensor, activation: str) -> Tensor:
@@ -26,22 +47,49 @@ def activation_backward(d_act: Tensor, h: Tensor, activation: str) -> Tensor:
         return torch.ops.aten.threshold_backward(d_act, h, 0)
     if activation == "gelu":
         return torch.ops.aten.gelu_backward(d_act, h)
+    name, gate, up, limit = _halves(h, activation)
+    if name == "geglu":
+        d_gate = torch.ops.aten.gelu_backward(d_act * up, gate, approximate="tanh")
+        d_up = d_act * F.gelu(gate, approximate="tanh")
+    elif name == "clamped_swiglu":
+        share = torch.sigmoid(SWIGLU_ALPHA * gate)
+        d_gate = d_act * (up + 1) * share * (1 + SWIGLU_ALPHA * gate * (1 - share))
+        d_up = d_act * gate * share
+    else:
+        d_gate, d_up = torch.ops.aten.silu_backward(d_act * up, gate), d_act * F.silu(gate)
+    if limit is not None:
+        whole_gate, whole_up = h.chunk(2, -1)
+        d_gate, d_up = d_gate * (whole_gate <= limit), d_up * (whole_up.abs() <= limit)
+    return torch.cat((d_gate, d_up), -1)
+
+
+def _halves(h: Tensor, activation: str) -> tuple[str, Tensor, Tensor, float | None]:
+    """The activation's name, gate and up within its limit, and the limit."""
+    name, _, written = activation.partition("@")
     gate, up = h.chunk(2, -1)
-    return torch.cat((torch.ops.aten.silu_backward(d_act * up, gate), d_act * F.silu(gate)), -1)
+    if not written:
+        return name, gate, up, None
+    limit = float(written)
+    return name, gate.clamp(max=limit), up.clamp(-limit, limit), limit
+
+
+def is_gated(activation: str) -> bool:
+    """Whether the first matrix has a gate's rows and an up projection's."""
+    return activation.partition("@")[0] in GATED
 
 
 def first_width(width: int, activation: str) -> int:
     """Rows of the first matrix of a feed-forward of hidden width `width`."""
-    return 2 * width if activation == "swiglu" else width
+    return 2 * width if is_gated(activation) else width
 
 
 class FeedForward(nn.Module):
-    """x (..., D) -> down(act(first x)); with swiglu `gate_up_proj` holds the gate's rows, then the up's."""
+    """x (..., D) -> down(act(first x)); with a gated activation `gate_up_proj` holds the gate's rows, then the up's."""
 
-    def __init__(self, d_model: int, width: int, activation: Activation) -> None:
+    def __init__(self, d_model: int, width: int, activation: str) -> None:
         super().__init__()
         self.activation = activation
-        self.first_name = "gate_up_proj" if activation == "swiglu" else "up_proj"
+        self.first_name = "gate_up_proj" if is_gated(activation) else "up_proj"
         self.add_module(self.first_name, nn.Linear(d_model, first_width(width, activation), bias=False))
         self.down_proj = nn.Linear(width, d_model, bias=False)
 
@@ -60,9 +108,9 @@ class Experts(nn.Module):
     The layout is that of transformers 5 (`experts.gate_up_proj`, `experts.down_proj`).
     """
 
-    def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: Activation) -> None:
+    def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: str) -> None:
         super().__init__()
-        self.first_name = "gate_up_proj" if activation == "swiglu" else "up_proj"
+        self.first_name = "gate_up_proj" if is_gated(activation) else "up_proj"
         first = torch.empty(n_experts, first_width(d_expert, activation), d_model)
         self.register_parameter(self.first_name, nn.Parameter(first))
         self.down_proj = nn.Parameter(torch.empty(n_experts, d_model, d_expert))

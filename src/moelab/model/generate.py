@@ -92,7 +92,7 @@ def _generate(
             logits = step(fresh)
         else:
             hidden, _outputs = model.hidden(fresh if use_cache else tokens, cache=cache, mask=shown, mixing=True)
-            logits = torch.nn.functional.linear(hidden[:, -1], model.head_weight).float()
+            logits = model.head.logits(hidden[:, -1]).float()
         chosen = sample(logits, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, generator=generator)
         new.append(chosen)
         if how.eos is not None:

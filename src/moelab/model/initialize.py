@@ -57,14 +57,15 @@ def initialize(model: LanguageModel, seed: int) -> None:
 
     So two architectures that share a parameter's name and shape start it at the same values. Matrices are normal with
     standard deviation 1/sqrt(fan in), those that write to the residual stream further divided by sqrt(2 n_layers)
-    (GPT-2), embeddings and head 0.02, norms 1, biases 0.
+    (GPT-2), embeddings and head 0.02, gains of norms 1, biases 0, sinks 0 (a score like that of unrelated keys).
     """
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             continue
+        owner = model.get_submodule(name.rpartition(".")[0])
         if name.endswith(("norm.weight", "theta")):
-            parameter.fill_(1.0)
-        elif name.endswith("bias"):
+            parameter.fill_(getattr(owner, "initial", 1.0))
+        elif name.endswith(("bias", "sinks")):
             parameter.zero_()
         else:
             parameter.normal_(0.0, _std(name, parameter, model.config), generator=_generator(seed, name))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
-from moelab.model.attention import Attention, RMSNorm, rotary_table
-from moelab.model.cache import KVCache, LayerCache
-from moelab.model.cross_entropy import linear_cross_entropy
-from moelab.model.feed_forward import FeedForward
+from moelab.model.cache import KVCache
+from moelab.model.cross_entropy import Head, linear_cross_entropy
+from moelab.model.decoder import Decoder
 from moelab.model.hash_router import TokenContext, word_keys
+from moelab.model.masks import Positions, layer_contexts
 from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
 from moelab.model.router import TopKRouter, balance_from
 from moelab.model.routing_record import RoutingRecord
@@ -37,47 +37,6 @@ class LossOutput:
     routing: list[RoutingRecord] = field(default_factory=list)
 
 
-class DecoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, config: ModelConfig, layer: int, dispatch: str) -> None:
-        super().__init__()
-        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
-        self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
-        self.is_moe = config.is_moe_layer(layer)
-        self.mlp: nn.Module = (
-            MoELayer(config, dispatch) if self.is_moe else FeedForward(config.d_model, config.d_ff, config.activation)
-        )
-
-    def forward(
-        self,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        cache: LayerCache | None = None,
-        **routing: Any,
-    ) -> tuple[Tensor, RoutingOutput | None]:
-        """x (B, T, D) -> (B, T, D), and what a MoE layer returns of its routing; `routing` goes to it."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, attention_mask, cache)
-        h = self.post_attention_layernorm(x)
-        if not self.is_moe:
-            return x + self.mlp(h), None
-        y, output = self.mlp(h, **routing)
-        return x + y, output
-
-
-class Decoder(nn.Module):
-    """Token embeddings, the layers and the final norm."""
-
-    def __init__(self, config: ModelConfig, dispatch: str) -> None:
-        super().__init__()
-        # From an empty tensor: on the device "meta" the usual first weights would load a thousand modules.
-        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.d_model), freeze=False)
-        self.layers = nn.ModuleList(DecoderLayer(config, layer, dispatch) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
-
-
 class LanguageModel(nn.Module):
     """model(tokens) -> logits; model.loss(tokens, targets) -> LossOutput. Build it with `build_model`.
 
@@ -92,7 +51,9 @@ class LanguageModel(nn.Module):
         self.config = config
         self.model = Decoder(config, dispatch)
         if not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+            self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=bool(config.head_bias))
+        elif config.head_bias:
+            self.lm_head_bias = nn.Parameter(torch.empty(config.vocab_size))
         moe = config.moe
         self.routes_by_words = moe is not None and moe.router == "word" and moe.routing_vocab is not None
         if self.routes_by_words:
@@ -102,6 +63,14 @@ class LanguageModel(nn.Module):
     def head_weight(self) -> Tensor:
         """The output head (V, D): the embedding itself where they are tied."""
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+
+    @property
+    def head(self) -> Head:
+        """How logits follow from final states: weight, bias and cap."""
+        bias = None
+        if self.config.head_bias:
+            bias = self.lm_head_bias if self.config.tie_embeddings else self.lm_head.bias
+        return Head(self.head_weight, bias, self.config.logit_softcap)
 
     def hidden(
         self,
@@ -124,15 +93,14 @@ class LanguageModel(nn.Module):
                 return self.hidden(tokens, cache=cache, mask=mask, **routing)
         start = cache.length if cache is not None else 0
         length = tokens.shape[1]
-        rotary = rotary_table(start, length, self.config.head_dim, self.config.rope_theta, tokens.device)
-        attention_mask = _attention_mask(start, length, mask, tokens.device)
+        positions = Positions(start, length, mask, tokens.device)
         token_mask = None if mask is None else mask[:, start:]
         x = self._embed(tokens)
         context = self._context(tokens, cache, mask)
         outputs = []
-        for index, layer in enumerate(self.model.layers):
-            layer_cache = None if cache is None else cache.layers[index]
-            x, output = layer(x, rotary, attention_mask, layer_cache, mask_BT=token_mask, context=context, **routing)
+        for index, attention in enumerate(layer_contexts(self.config, positions, cache)):
+            layer, stored = self.model.layers[index], None if cache is None else cache.layers[index]
+            x, output = layer(x, attention, stored, mask_BT=token_mask, context=context, **routing)
             if output is not None:
                 outputs.append(output)
         return self.model.norm(x), outputs
@@ -145,7 +113,7 @@ class LanguageModel(nn.Module):
             low, high = (int(bound) for bound in tokens.aminmax())
             size = self.config.vocab_size
             raise InputError(f"tokens: must be 0 to {size - 1}, got {high if high >= size else low}") from None
-        return x
+        return x * self.config.embedding_scale if self.config.embedding_scale else x
 
     def _leak_free_already(self) -> bool:
         """A cache holds single tokens: routers that work on groups have to choose token by token."""
@@ -188,7 +156,7 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor, *, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of tokens (B, T)."""
         hidden, _ = self.hidden(tokens, cache=cache, mask=mask)
-        return nn.functional.linear(hidden, self.head_weight)
+        return self.head.logits(hidden)
 
     def loss(
         self,
@@ -213,7 +181,7 @@ class LanguageModel(nn.Module):
         """
         training = reduction != "none"
         x, outputs = self.hidden(tokens, mask=mask, losses=balance_over if training else None, record=collect_routing)
-        loss, z = linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten(), reduction=reduction)
+        loss, z = linear_cross_entropy(x.flatten(0, 1), self.head, targets.flatten(), reduction=reduction)
         routing = [output.record for output in outputs if output.record is not None]
         if not training:
             loss = loss.view_as(targets)
@@ -250,18 +218,3 @@ class LanguageModel(nn.Module):
         if router_z:
             terms["router_z"] = moe.z_loss * torch.stack(router_z).sum()
         return terms
-
-
-def _attention_mask(start: int, length: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """True where a query may look, (1 or B, 1, T, start + T); None where plain causal attention is the same.
-
-    A padding token sees itself, so that no query is left without a key.
-    """
-    if mask is None and (start == 0 or length == 1):
-        return None
-    queries = torch.arange(start, start + length, device=device)[:, None]
-    keys = torch.arange(start + length, device=device)
-    allowed = (keys <= queries)[None, None]
-    if mask is not None:
-        allowed = (allowed & mask[:, None, None]) | (keys == queries)
-    return allowed

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from moelab.architecture import ModelConfig, MoEConfig
 from moelab.errors import InputError
 from moelab.model.dispatch import dispatch_experts
-from moelab.model.feed_forward import Experts, FeedForward
+from moelab.model.feed_forward import Experts, FeedForward, activation_of
 from moelab.model.group_routing import ExpertChoiceRouter, GroupRouter, MixtureOfTokensRouter, SoftRouter
 from moelab.model.hash_router import HashRouter, TokenContext
 from moelab.model.router import (
@@ -44,12 +44,12 @@ class MoELayer(nn.Module):
         super().__init__()
         moe = config.moe
         assert moe is not None
-        self.config, self.activation, self.dispatch = moe, config.activation, dispatch
+        self.config, self.activation, self.dispatch = moe, activation_of(config), dispatch
         self.leak_free = False
         self.router = make_router(config)
-        self.experts = Experts(moe.n_experts, config.d_model, moe.d_expert, config.activation)
+        self.experts = Experts(moe.n_experts, config.d_model, moe.d_expert, self.activation)
         if moe.n_shared_experts:
-            self.shared_experts = FeedForward(config.d_model, moe.d_shared, config.activation)
+            self.shared_experts = FeedForward(config.d_model, moe.d_shared, self.activation)
         if moe.shared_gate:
             self.shared_router = nn.Linear(config.d_model, 1, bias=False)
         if moe.output_norm:

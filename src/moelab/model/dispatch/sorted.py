@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moelab.model.dispatch.permutation import sort_by_expert
-from moelab.model.feed_forward import activate
+from moelab.model.feed_forward import activate, activation_backward
 
 
 def dispatch_sorted(
@@ -70,10 +70,8 @@ def _weight_products(left: Tensor, right: Tensor, sizes: list[int], like: Tensor
 
 def _activation_backward(d_act: Tensor, h: Tensor, activation: str) -> Tensor:
     """The gradient with respect to h of `activate(h)`."""
-    if activation == "relu":
-        return torch.ops.aten.threshold_backward(d_act, h, 0)
-    if activation == "gelu":
-        return torch.ops.aten.gelu_backward(d_act, h)
+    if activation != "swiglu":
+        return activation_backward(d_act, h, activation)
     gate, up = h.chunk(2, -1)
     d_h = torch.empty_like(h)
     d_gate, d_up = d_h.chunk(2, -1)

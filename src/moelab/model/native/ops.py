@@ -63,24 +63,39 @@ class Rotary(torch.autograd.Function):
 
 
 class CausalAttention(torch.autograd.Function):
-    """q (B, T, H, A), k and v (B, T, KV, A) -> (B, T, H, A); every query sees itself and the tokens before it."""
+    """q (B, T, H, A), k and v (B, T, KV, A) -> (B, T, H, A); every query sees itself and the tokens before it.
+
+    `sinks` (H,) are scores of one more key per head whose value is zero: they only widen the softmax, so the kernel's
+    result is scaled afterwards, and its backward pass holds with the log Z that counts them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, sinks: Tensor | None = None
+    ) -> Tensor:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         batch, length, heads, a = q.shape
-        ctx.sizes = (batch, length, heads, k.shape[2], a, a**-0.5, torch.get_num_threads())
+        ctx.sizes = (batch, length, heads, k.shape[2], a, scale or a**-0.5, torch.get_num_threads())
         y, log_z = torch.empty_like(q), q.new_empty(batch, heads, length)
         call("attention", q, k, v, y, log_z, *ctx.sizes)
-        ctx.save_for_backward(q, k, v, y, log_z)
+        if sinks is not None:
+            widened = torch.logaddexp(log_z, sinks[:, None])
+            y *= (log_z - widened).exp_().transpose(1, 2)[..., None]
+            log_z = widened
+        ctx.save_for_backward(q, k, v, y, log_z, sinks)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, y, log_z = ctx.saved_tensors
+        q, k, v, y, log_z, sinks = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        call("attention_backward", grads[0].contiguous(), q, k, v, y, log_z, dq, dk, dv, *ctx.sizes)
-        return dq, dk, dv
+        dy = grads[0].contiguous()
+        call("attention_backward", dy, q, k, v, y, log_z, dq, dk, dv, *ctx.sizes)
+        d_sinks = None
+        if sinks is not None:
+            share = (sinks[:, None] - log_z).exp_()
+            d_sinks = -(share * (dy * y).sum(-1).transpose(1, 2)).sum((0, 2))
+        return dq, dk, dv, None, d_sinks
 
 
 class Experts(torch.autograd.Function):
