@@ -167,6 +167,12 @@ class MoEConfig(Config):
         return ROUTERS[self.router]
 
     @property
+    def hashed(self) -> Self:
+        """The same experts chosen by a hash of the token's id, for the first `hash_layers` MoE layers."""
+        sizes = {name: getattr(self, name) for name in ("n_experts", "top_k", "d_expert", "routed_scaling")}
+        return type(self).parse({**sizes, "router": "hash", "normalize_gates": self.normalize_gates})
+
+    @property
     def slots(self) -> int:
         """Mixtures per expert and group (soft MoE and Mixture of Tokens)."""
         return (self.group_size or 0) * self.top_k // self.n_experts
