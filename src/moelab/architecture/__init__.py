@@ -5,11 +5,13 @@ from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
 from moelab.architecture.experts import MoEConfig
 from moelab.architecture.presets import PRESETS, load_model, load_preset
+from moelab.architecture.routing_choice import ROUTING_CHOICES, routing_fields
 from moelab.architecture.shape import Shape
 from moelab.architecture.transition import token_choice_config
 
 __all__ = [
     "PRESETS",
+    "ROUTING_CHOICES",
     "FlopCount",
     "MLAConfig",
     "MoEConfig",
@@ -20,5 +22,6 @@ __all__ = [
     "count_parameters",
     "load_model",
     "load_preset",
+    "routing_fields",
     "token_choice_config",
 ]

@@ -28,23 +28,12 @@ OPTIONS = {
 COUNTED_ONLY = ("mtp_layers",)
 """Those that no module of `moelab.model` computes."""
 
-COUNTED_ONLY_MOE = {
-    "expert_bias": "biased experts",
-    "router_bias": "a router bias",
-    "d_latent": "experts in a latent space",
-    "n_group": "group-limited routing",
-    "hash_layers": "hash routing in the first layers",
-    "capacity_drop": "dropping by score",
-    "input_gates": "gates on the experts' input",
-}
-"""Fields of a MoE layer that are counted only."""
-
 
 def unbuildable(config: Any) -> str | None:
     """Why moelab can count but not build this `ModelConfig`, or None where it can."""
     reasons = [reason for name, reason in options_of(config).items() if name in COUNTED_ONLY]
-    if config.moe is not None:
-        reasons += [reason for name, reason in COUNTED_ONLY_MOE.items() if getattr(config.moe, name)]
+    if config.moe is not None and config.moe.router_bias and config.moe.router != "token_choice":
+        reasons.append(f"a router bias of the router {config.moe.router}")
     return reasons[0] if reasons else None
 
 

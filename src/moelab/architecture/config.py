@@ -124,6 +124,12 @@ class ModelConfig(Config):
         if self.moe is not None and self.n_moe_layers == 0:
             name = "n_dense_layers" if self.n_dense_layers >= self.n_layers else "moe_every"
             raise ValueError(f"{name}: leaves none of the {self.n_layers} layers for MoE, got {getattr(self, name)}")
+        hashed = 0 if self.moe is None else self.moe.hash_layers or 0
+        if hashed and hashed >= self.n_moe_layers:
+            raise ValueError(
+                f"moe.hash_layers: must be fewer than the MoE layers ({self.n_moe_layers}), got {hashed}; "
+                "`router: hash` makes all of them so"
+            )
         if self.d_ff == 0 and self.n_moe_layers < self.n_layers:
             raise ValueError("d_ff: is required because some layers are dense")
         return self
@@ -138,6 +144,10 @@ class ModelConfig(Config):
     def n_moe_layers(self) -> int:
         """How many layers are MoE."""
         return sum(self.is_moe_layer(layer) for layer in range(self.n_layers))
+
+    def moe_layers_before(self, layer: int) -> int:
+        """How many MoE layers stand before layer number `layer` (from 0)."""
+        return sum(self.is_moe_layer(earlier) for earlier in range(layer))
 
     def layer_kind(self, layer: int) -> LayerKind:
         """What layer number `layer` (from 0) sees: everything before it, a window or a chunk."""

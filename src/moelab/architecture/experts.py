@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from moelab.architecture.routers import OPTIONS, ROUTERS, Router, RouterTraits
+from moelab.architecture.routing_choice import routing_fields
 from moelab.config import Config, Count, CountOrZero, NonNegative, Positive
 from moelab.errors import InputError
 
@@ -30,6 +31,7 @@ class MoEConfig(Config):
     `n_group` splits the experts into groups, of which each token uses the best `topk_group`, by the largest score
     (`group_score: max`, DeepSeek-V2) or the sum of the two largest (`top2`, DeepSeek-V3; the default with
     `bias_update` or `router_bias`). The first `hash_layers` MoE layers choose by a hash of the token's id.
+    `routing: loss_free` is read as the fields that it stands for (`routing_choice`); those given beside it hold.
     `capacity_drop: score` drops an expert's lowest gates instead of its last tokens. `input_gates` multiplies the
     experts' input instead of their output (Llama 4).
     """
@@ -71,6 +73,12 @@ class MoEConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "routing" in data:
+            data = {**data}
+            try:
+                data = {**routing_fields(data.pop("routing")), **data}
+            except InputError as error:
+                raise ValueError(str(error)) from None
         if isinstance(data, dict) and data.get("normalize_gates") is None:
             before = data.get("normalize_scores")
             data = {**data, "normalize_gates": data.get("top_k") not in (1, "1", 1.0) and not before}
@@ -165,6 +173,12 @@ class MoEConfig(Config):
     def traits(self) -> RouterTraits:
         """What the router sees, learns and adds."""
         return ROUTERS[self.router]
+
+    @property
+    def hashed(self) -> Self:
+        """The same experts chosen by a hash of the token's id, for the first `hash_layers` MoE layers."""
+        sizes = {name: getattr(self, name) for name in ("n_experts", "top_k", "d_expert", "routed_scaling")}
+        return type(self).parse({**sizes, "router": "hash", "normalize_gates": self.normalize_gates})
 
     @property
     def slots(self) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from moelab.architecture.attention import AttentionBias
 from moelab.architecture.config import GATED, Activation, ModelConfig
 from moelab.architecture.experts import MoEConfig
+from moelab.architecture.routing_choice import RoutingChoice, routing_fields
 
 Integers = int | NDArray[np.int64]
 """An integer, or an array of them: the formulas read the same."""
@@ -156,8 +157,14 @@ class Shape:
             **_flags(activation, qk_norm, tie_embeddings, attention_bias),
         )
 
-    def config(self, *, activation: Activation = "swiglu", normalize_gates: bool | None = None) -> ModelConfig:
-        """The architecture of one row of `of_widths`, with token-choice routing.
+    def config(
+        self,
+        *,
+        activation: Activation = "swiglu",
+        normalize_gates: bool | None = None,
+        routing: RoutingChoice = "softmax",
+    ) -> ModelConfig:
+        """The architecture of one row of `of_widths`, with token-choice routing of a ready kind (`routing_choice`).
 
         `normalize_gates` None: yes, except with top_k 1. Raises InputError where the sizes do not fit together.
         """
@@ -171,6 +178,7 @@ class Shape:
                 n_shared_experts=int(self.n_shared_experts),
                 d_shared=int(self.d_shared),
                 normalize_gates=bool(self.top_k > 1) if normalize_gates is None else normalize_gates,
+                **routing_fields(routing),
             )
         return ModelConfig(
             vocab_size=int(self.vocab_size),

@@ -161,9 +161,10 @@ def _calls(model: LanguageModel, tokens: Tensor) -> list[tuple[str, nn.Module, t
         return lambda module, inputs, options: found.append((kind, module, inputs, options))
 
     handles = []
-    for layer in model.model.layers:
-        moe = model.config.moe
-        feed_forward = f"MoE, {moe.router}" if moe and isinstance(layer.mlp, MoELayer) else "dense feed-forward"
+    layers: Any = model.model.layers
+    for layer in layers:
+        routed = isinstance(layer.mlp, MoELayer)
+        feed_forward = f"MoE, {layer.mlp.router.config.router}" if routed else "dense feed-forward"
         parts: dict[str, Any] = {"attention": layer.self_attn, feed_forward: layer.mlp}
         for kind, module in parts.items():
             handles.append(module.register_forward_pre_hook(listener(kind), with_kwargs=True))

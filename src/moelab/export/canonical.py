@@ -34,7 +34,7 @@ def canonical(model: LanguageModel, family: Family, dtype: str = "fp32") -> Lang
     """
     config, state = model.config, {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
     if config.moe is not None:
-        moe: dict[str, Any] = {**config.moe.to_dict(), "capacity_factor": None}
+        moe: dict[str, Any] = {**config.moe.to_dict(), "capacity_factor": None, "capacity_drop": None}
         if not family.scales and config.moe.routed_scaling != 1:
             moe["routed_scaling"] = 1.0
             _scale(state, "mlp.experts.down_proj", config.moe.routed_scaling)

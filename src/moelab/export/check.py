@@ -169,11 +169,9 @@ def expert_choices(model: LanguageModel) -> Iterator[list[Tensor]]:
     clear: list[Tensor] = []
 
     def note(router: Any, _: Any, routing: Routing) -> None:
-        choosing = routing.scores if routing.choosing is None else routing.choosing
-        top_k = routing.chosen.shape[1]
-        if top_k < choosing.shape[1]:
-            edge = choosing.topk(top_k + 1, dim=-1).values[:, -2:]
-            clear.append(edge[:, 0] - edge[:, 1] > _TIE * edge.abs().amax(-1))
+        for edge in routing.edges():
+            finite = edge.nan_to_num(neginf=0.0)  # nothing is left to take in the groups of experts
+            clear.append(edge[:, 0] - edge[:, 1] > _TIE * finite.abs().amax(-1))
 
     handles = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, TopKRouter)]
     try:

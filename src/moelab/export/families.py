@@ -73,6 +73,7 @@ class Family:
             missing.append("top_k 1 (it normalises gates)")
         if moe.bias_update and not self.has_bias:
             missing.append("bias_update")
+        missing += [name for name in _OWN_OPTIONS if getattr(moe, name)]
         if shared_kind(moe) not in self.shared:
             missing.append(
                 {"none": "no n_shared_experts", "plain": "n_shared_experts", "gated": "shared_gate"}[shared_kind(moe)]
@@ -132,6 +133,8 @@ def refuse_unknown(config: ModelConfig) -> None:
         )
 
 
+_OWN_OPTIONS = ("router_bias", "expert_bias", "d_latent", "n_group", "hash_layers", "input_gates")
+"""Options of a MoE layer that a class does not have unless it lists them."""
 _W = ("w1", "w3", "w2")
 """Mixtral's names of gate, up and down projection."""
 

@@ -19,13 +19,17 @@ from moelab.model.rotary import rotary_table
 
 MOST_SEQUENCES = 64
 """From more sequences on, products with packed weights are faster."""
+_NOT_NATIVE = (
+    "shared_gate", "output_norm", "router_bias", "expert_bias", "d_latent", "n_group", "hash_layers", "input_gates",
+)  # fmt: skip
+"""Options of a MoE layer that the compiled step does not know."""
 _QK_NORM = {"none": 0, "head": 1, "full": 2}
 
 
 def decodes_natively(model: LanguageModel, batch: int) -> bool:
     """Whether `NativeDecode` can run it: fp32 on the CPU, SwiGLU, plain attention, dense or plain token choice."""
     config, moe = model.config, model.config.moe
-    plain = moe is None or (moe.router == "token_choice" and not moe.shared_gate and not moe.output_norm)
+    plain = moe is None or (moe.router == "token_choice" and not any(getattr(moe, name) for name in _NOT_NATIVE))
     fits = config.activation == "swiglu" and not config.attention_bias and config.head_dim % 2 == 0
     fits = fits and not options_of(config)
     return plain and fits and batch <= MOST_SEQUENCES and usable(*model.parameters())

@@ -35,7 +35,7 @@ class DecoderLayer(nn.Module):
             self.post_feedforward_layernorm = residual_norm(config)
         self.is_moe = config.is_moe_layer(layer)
         self.mlp: nn.Module = (
-            MoELayer(config, dispatch)
+            MoELayer(config, dispatch, layer)
             if self.is_moe
             else FeedForward(config.d_model, config.d_ff, activation_of(config))
         )

@@ -105,15 +105,25 @@ class FeedForward(nn.Module):
 class Experts(nn.Module):
     """E feed-forwards stacked: first (E, 2F or F, D), gate's rows before up's, and down (E, D, F).
 
-    The layout is that of transformers 5 (`experts.gate_up_proj`, `experts.down_proj`).
+    The layout is that of transformers 5 (`experts.gate_up_proj`, `experts.down_proj`). With `bias` both matrices have
+    one, (E, 2F or F) and (E, D), named like them with `_bias`.
     """
 
-    def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: str) -> None:
+    def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: str, bias: bool = False) -> None:
         super().__init__()
         self.first_name = "gate_up_proj" if is_gated(activation) else "up_proj"
         first = torch.empty(n_experts, first_width(d_expert, activation), d_model)
         self.register_parameter(self.first_name, nn.Parameter(first))
         self.down_proj = nn.Parameter(torch.empty(n_experts, d_model, d_expert))
+        self.has_bias = bias
+        if bias:
+            self.register_parameter(f"{self.first_name}_bias", nn.Parameter(torch.empty(first.shape[:2])))
+            self.down_proj_bias = nn.Parameter(torch.empty(n_experts, d_model))
+
+    @property
+    def biases(self) -> tuple[Tensor, Tensor] | None:
+        """The biases of the first and the second matrices, where there are any."""
+        return (self.get_parameter(f"{self.first_name}_bias"), self.down_proj_bias) if self.has_bias else None
 
     @property
     def first(self) -> Tensor:

@@ -56,8 +56,10 @@ def ungroup_tokens(y_NGD: Tensor, like_BTD: Tensor, grouping: str) -> Tensor:
 
 def run_experts(x_ERD: Tensor, experts: Experts, activation: str) -> Tensor:
     """Every expert on its own R rows, (E, R, D)."""
-    h = activate(torch.bmm(x_ERD, experts.first.to(x_ERD.dtype).mT), activation)
-    return torch.bmm(h, experts.down_proj.to(h.dtype).mT)
+    h, biases = torch.bmm(x_ERD, experts.first.to(x_ERD.dtype).mT), experts.biases
+    h = activate(h if biases is None else h + biases[0].to(h.dtype)[:, None], activation)
+    y = torch.bmm(h, experts.down_proj.to(h.dtype).mT)
+    return y if biases is None else y + biases[1].to(y.dtype)[:, None]
 
 
 class GroupRouter(nn.Module):
@@ -72,15 +74,26 @@ class GroupRouter(nn.Module):
             self.weight = nn.Parameter(torch.empty(columns, d_model))
 
     def forward(
-        self, x_BTD: Tensor, experts: Experts, activation: str, mask_BT: Tensor | None = None
+        self,
+        x_BTD: Tensor,
+        experts: Experts,
+        activation: str,
+        mask_BT: Tensor | None = None,
+        *,
+        latent_BTL: Tensor | None = None,
     ) -> tuple[Tensor, GroupRouting]:
-        """(B, T, D) -> (B, T, D), and what the record needs. Padding is read by no expert."""
+        """(B, T, D) -> (B, T, D), and what the record needs. Padding is read by no expert.
+
+        Where the experts work in a latent space, they compute `latent` (B, T, L) -> (B, T, L), routed by x.
+        """
+        rows_BTD = x_BTD if latent_BTL is None else latent_BTL
         groups, real = group_tokens(x_BTD, self.grouping, self.config.group_size, mask_BT)
+        rows = groups if latent_BTL is None else group_tokens(rows_BTD, self.grouping, self.config.group_size)[0]
         dtype = compute_dtype(x_BTD)
         read, emit = self.weights(groups, real)
         with torch.autocast(x_BTD.device.type, enabled=False):
-            y_NGD = self.mix(groups.to(dtype), read.to(dtype), emit.to(dtype), experts, activation)
-        y = ungroup_tokens(y_NGD, x_BTD, self.grouping) * self.config.routed_scaling
+            y_NGD = self.mix(rows.to(dtype), read.to(dtype), emit.to(dtype), experts, activation)
+        y = ungroup_tokens(y_NGD, rows_BTD, self.grouping) * self.config.routed_scaling
         return y, GroupRouting(weights=read.detach(), real=real)
 
     def weights(self, groups: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,20 +138,29 @@ class ExpertChoiceRouter(GroupRouter):
         return gates.masked_fill(spare[..., None], 0.0), index, scores
 
     def forward(
-        self, x_BTD: Tensor, experts: Experts, activation: str, mask_BT: Tensor | None = None
+        self,
+        x_BTD: Tensor,
+        experts: Experts,
+        activation: str,
+        mask_BT: Tensor | None = None,
+        *,
+        latent_BTL: Tensor | None = None,
     ) -> tuple[Tensor, GroupRouting]:
+        rows_BTD = x_BTD if latent_BTL is None else latent_BTL
         members = x_BTD.shape[0 if self.grouping == "batch" else 1]
-        groups, real = group_tokens(x_BTD, self.grouping, min(self.config.group_size or members, members), mask_BT)
+        group_size = min(self.config.group_size or members, members)
+        groups, real = group_tokens(x_BTD, self.grouping, group_size, mask_BT)
         gates, index, scores = self.take(groups, real)
-        n, size, d = groups.shape
+        taken_from = groups if latent_BTL is None else group_tokens(rows_BTD, self.grouping, group_size)[0]
+        n, size, d = taken_from.shape
         place = (index + torch.arange(n, device=index.device)[:, None, None] * size).permute(2, 0, 1).flatten()
         dtype = compute_dtype(x_BTD)
         with torch.autocast(x_BTD.device.type, enabled=False):
-            rows = groups.reshape(-1, d).to(dtype)[place].view(self.config.n_experts, -1, d)
+            rows = taken_from.reshape(-1, d).to(dtype)[place].view(self.config.n_experts, -1, d)
             y = run_experts(rows, experts, activation).flatten(0, 1)
             y = y * gates.permute(2, 0, 1).reshape(-1, 1).to(dtype)
             y_NGD = torch.zeros(n * size, d, dtype=dtype, device=y.device).index_add(0, place, y)
-        y_BTD = ungroup_tokens(y_NGD, x_BTD, self.grouping) * self.config.routed_scaling
+        y_BTD = ungroup_tokens(y_NGD, rows_BTD, self.grouping) * self.config.routed_scaling
         taken = torch.zeros(n, size, self.config.n_experts, device=y.device).scatter(1, index, gates.detach().float())
         return y_BTD, GroupRouting(weights=taken[..., None], real=real, scores=scores.detach())
 

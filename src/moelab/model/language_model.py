@@ -121,7 +121,8 @@ class LanguageModel(nn.Module):
 
     def _context(self, tokens: Tensor, cache: KVCache | None, mask: Tensor | None) -> TokenContext | None:
         """Token ids, those before them and positions, for routers that route by them; padding is not there."""
-        if self.config.moe is None or self.config.moe.traits.learned:
+        moe = self.config.moe
+        if moe is None or (moe.traits.learned and not moe.hash_layers):
             return None
         start = cache.length if cache is not None else 0
         earlier = torch.full_like(tokens[:, :1], -1)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig, MoEConfig
 from moelab.errors import InputError
-from moelab.model.dispatch import dispatch_experts
+from moelab.model.dispatch import dispatch_experts, dispatch_scaled_inputs
 from moelab.model.feed_forward import Experts, FeedForward, activation_of
 from moelab.model.group_routing import ExpertChoiceRouter, GroupRouter, MixtureOfTokensRouter, SoftRouter
 from moelab.model.hash_router import HashRouter, TokenContext
+from moelab.model.linear import Linear
 from moelab.model.router import (
     BalanceTerm,
     Routing,
@@ -38,16 +39,21 @@ class MoELayer(nn.Module):
     """Replaces the feed-forward of a layer. `dispatch` names the back end that runs the experts.
 
     While `leak_free` is set, no token sees another: no capacity, and routers that work on groups choose token by token.
+    `layer` is the layer's number, which decides where the first MoE layers route by a hash.
     """
 
-    def __init__(self, config: ModelConfig, dispatch: str) -> None:
+    def __init__(self, config: ModelConfig, dispatch: str, layer: int | None = None) -> None:
         super().__init__()
         moe = config.moe
         assert moe is not None
         self.config, self.activation, self.dispatch = moe, activation_of(config), dispatch
         self.leak_free = False
-        self.router = make_router(config)
-        self.experts = Experts(moe.n_experts, config.d_model, moe.d_expert, self.activation)
+        self.router = make_router(config, layer)
+        width = moe.d_latent or config.d_model
+        self.experts = Experts(moe.n_experts, width, moe.d_expert, self.activation, moe.expert_bias)
+        if moe.d_latent:
+            self.to_latent = Linear(config.d_model, width, bias=False)
+            self.from_latent = Linear(width, config.d_model, bias=False)
         if moe.n_shared_experts:
             self.shared_experts = FeedForward(config.d_model, moe.d_shared, self.activation)
         if moe.shared_gate:
@@ -68,11 +74,14 @@ class MoELayer(nn.Module):
 
         Tokens where `mask` is False are never counted, and never mixed into others.
         """
+        latent = self.to_latent(x_BTD) if self.config.d_latent else None
         if isinstance(self.router, GroupRouter) and not self.leak_free:
-            y_BTD, grouped = self.router(x_BTD, self.experts, self.activation, mask_BT)
+            y_BTD, grouped = self.router(x_BTD, self.experts, self.activation, mask_BT, latent_BTL=latent)
             output = RoutingOutput(record=record_group_routing(grouped) if record else None)
         else:
-            y_BTD, output = self._token_by_token(x_BTD, mask_BT, context, losses, record)
+            y_BTD, output = self._token_by_token(x_BTD, latent, mask_BT, context, losses, record)
+        if latent is not None:
+            y_BTD = self.from_latent(y_BTD)
         if self.config.output_norm:
             y_BTD = self.output_norm(y_BTD)
         if self.config.n_shared_experts:
@@ -80,20 +89,34 @@ class MoELayer(nn.Module):
         return y_BTD, output
 
     def _token_by_token(
-        self, x_BTD: Tensor, mask_BT: Tensor | None, context: TokenContext | None, losses: str | None, record: bool
+        self,
+        x_BTD: Tensor,
+        latent_BTL: Tensor | None,
+        mask_BT: Tensor | None,
+        context: TokenContext | None,
+        losses: str | None,
+        record: bool,
     ) -> tuple[Tensor, RoutingOutput]:
         x_TD = x_BTD.flatten(0, 1)
+        rows_BTD = x_BTD if latent_BTL is None else latent_BTL
         mask_T = None if mask_BT is None else mask_BT.flatten()
         routing = self._route(x_TD, context)
         kept = None
         if self.config.capacity_factor and not self.leak_free:
-            kept = within_capacity(routing.chosen, self.config.n_experts, self.config.capacity_factor, mask_T)
+            by_score = routing.gates if self.config.capacity_drop == "score" else None
+            kept = within_capacity(routing.chosen, self.config.n_experts, self.config.capacity_factor, mask_T, by_score)
             routing = replace(routing, gates=routing.gates * kept)
-        y_TD = dispatch_experts(self.dispatch, x_TD, self.experts, routing.chosen, routing.gates, self.activation)
+        y_TD = self._run_experts(rows_BTD.flatten(0, 1), routing, kept)
         measured = record_routing(routing, mask_T, kept) if record else None
         sequences = x_BTD.shape[0] if losses == "sequence" else 1
         balance, router_z = self._losses(routing, mask_T, sequences) if losses else (None, None)
-        return y_TD.view_as(x_BTD), RoutingOutput(balance=balance, router_z=router_z, record=measured)
+        return y_TD.view_as(rows_BTD), RoutingOutput(balance=balance, router_z=router_z, record=measured)
+
+    def _run_experts(self, x_TD: Tensor, routing: Routing, kept: Tensor | None) -> Tensor:
+        chosen, gates = routing.chosen, routing.gates
+        if self.config.input_gates:
+            return dispatch_scaled_inputs(self.dispatch, x_TD, self.experts, chosen, gates, kept, self.activation)
+        return dispatch_experts(self.dispatch, x_TD, self.experts, chosen, gates, self.activation)
 
     def _losses(
         self, routing: Routing, mask_T: Tensor | None, sequences: int
@@ -145,9 +168,11 @@ ROUTER_MODULES: dict[str, Callable[[int, MoEConfig], nn.Module]] = {
 """The module of every router of `architecture/routers.py`."""
 
 
-def make_router(config: ModelConfig) -> nn.Module:
-    """The router a config names."""
+def make_router(config: ModelConfig, layer: int | None = None) -> nn.Module:
+    """The router a config names; in the first `hash_layers` MoE layers a hash of the token's id."""
     assert config.moe is not None
+    if layer is not None and config.moe.hash_layers and config.moe_layers_before(layer) < config.moe.hash_layers:
+        return HashRouter(config.moe.hashed)
     return ROUTER_MODULES[config.moe.router](config.d_model, config.moe)
 
 

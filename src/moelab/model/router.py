@@ -21,7 +21,9 @@ class Routing:
     """What a router decided: `scores` (T, E) of all experts, `chosen` (T, K), and `gates` (T, K) that weigh them.
 
     `choosing` (T, E) is what the choice was made by where that is not the scores (a bias per expert joined them).
-    Without `by_score` the choice did not follow from the scores, so equal scores are no ties.
+    `group_edge` (T, 2) holds the scores of the last group of experts that was taken and of the first that was not,
+    where groups limit the choice. Without `by_score` the choice did not follow from the scores, so equal scores are
+    no ties.
     """
 
     logits: Tensor
@@ -29,7 +31,16 @@ class Routing:
     chosen: Tensor
     gates: Tensor
     choosing: Tensor | None = None
+    group_edge: Tensor | None = None
     by_score: bool = True
+
+    def edges(self) -> list[Tensor]:
+        """(T, 2) each: by what the last taken and the first rejected were chosen, experts first, then groups."""
+        choosing, top_k = self.scores if self.choosing is None else self.choosing, self.chosen.shape[1]
+        if not self.by_score:
+            return []
+        experts = [] if top_k >= choosing.shape[1] else [choosing.topk(top_k + 1, dim=-1).values[:, -2:]]
+        return experts if self.group_edge is None else [*experts, self.group_edge]
 
     def probabilities(self) -> Tensor:
         """Scores (T, E) that sum to 1 for each token; all 0 where the scores vanish."""
@@ -49,18 +60,35 @@ def full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def score_tokens(x: Tensor, weight: Tensor) -> Tensor:
-    """Logits (..., E) = x weight^T, never below fp32, under autocast too."""
+def score_tokens(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Logits (..., E) = x weight^T + bias, never below fp32, under autocast too."""
     with torch.autocast(x.device.type, enabled=False):
         x = full_precision(x)
-        return F.linear(x, weight.to(x.dtype))
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def limit_to_groups(choosing: Tensor, n_group: int, topk_group: int, group_score: str) -> tuple[Tensor, Tensor | None]:
+    """Scores (T, E) with -inf outside the best `topk_group` of `n_group` groups of neighbouring experts.
+
+    A group counts by its largest score (`max`, DeepSeek-V2, arXiv 2405.04434) or the sum of its two largest (`top2`,
+    DeepSeek-V3, 2412.19437). Also the scores (T, 2) of the last group taken and the first rejected, if one is.
+    """
+    if topk_group == n_group:
+        return choosing, None
+    grouped = choosing.detach().unflatten(-1, (n_group, -1))
+    best = min(2, grouped.shape[-1]) if group_score == "top2" else 1
+    order = grouped.topk(best, dim=-1).values.sum(-1).topk(topk_group + 1, dim=-1)
+    rejected = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter(1, order.indices[:, :-1], False)
+    outside = rejected.repeat_interleave(grouped.shape[-1], dim=1)
+    return choosing.masked_fill(outside, -torch.inf), order.values[:, -2:]
 
 
 class TopKRouter(nn.Module):
     """Each token takes the K experts with the highest scores; gates are those scores, normalised and scaled.
 
     With `bias_update`, a bias per expert joins the scores for the choice alone and follows the load (`update_bias`,
-    arXiv 2408.15664); it is saved with the model.
+    arXiv 2408.15664); it is saved with the model. `router_bias` is a learned bias of the logits instead. With `n_group`
+    the choice is among the experts of a token's best groups (`limit_to_groups`).
     """
 
     balance_bias: Tensor
@@ -70,27 +98,39 @@ class TopKRouter(nn.Module):
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_experts, d_model))
+        self.bias = nn.Parameter(torch.empty(config.n_experts)) if config.router_bias else None
+        balanced = config.bias_update or config.router_bias
+        self.group_score = config.group_score or ("top2" if balanced else "max")
         if config.bias_update:
             self.register_buffer("balance_bias", torch.zeros(config.n_experts))
             self.register_buffer("load", torch.zeros(config.n_experts), persistent=False)
 
     def forward(self, x_TD: Tensor) -> Routing:
-        logits = score_tokens(x_TD, self.weight)
+        logits = score_tokens(x_TD, self.weight, self.bias)
         scores = logits.softmax(-1) if self.config.score == "softmax" else logits.sigmoid()
         if self.config.normalize_scores:
             scores = shares(scores)
-        if self.config.bias_update:
-            choosing = scores + self.balance_bias
+        choosing, group_edge = self._choosing(scores)
+        if choosing is not None:
             chosen = choosing.topk(self.config.top_k, dim=-1).indices
             gates = scores.gather(-1, chosen)
         else:
-            choosing = None
             gates, chosen = scores.topk(self.config.top_k, dim=-1)
         if self.config.normalize_gates:
             gates = shares(gates)
         if self.config.routed_scaling != 1:
             gates = gates * self.config.routed_scaling
-        return Routing(logits=logits, scores=scores, chosen=chosen, gates=gates, choosing=choosing)
+        return Routing(
+            logits=logits, scores=scores, chosen=chosen, gates=gates, choosing=choosing, group_edge=group_edge
+        )
+
+    def _choosing(self, scores: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What experts are chosen by where it is not the scores (T, E) themselves, and the edge between groups."""
+        biased = scores + self.balance_bias if self.config.bias_update else None
+        if self.config.n_group is None:
+            return biased, None
+        by = scores if biased is None else biased
+        return limit_to_groups(by, self.config.n_group, self.config.topk_group or 1, self.group_score)
 
     @torch.no_grad()
     def update_bias(self) -> None:
@@ -101,10 +141,13 @@ class TopKRouter(nn.Module):
             self.load.zero_()
 
 
-def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tensor | None = None) -> Tensor:
+def within_capacity(
+    chosen: Tensor, n_experts: int, factor: float, mask_T: Tensor | None = None, gates_TK: Tensor | None = None
+) -> Tensor:
     """Which choices (T, K) fit when an expert takes at most ceil(factor T K / E): first come, first served.
 
-    Tokens whose mask is False take no place and count in no capacity; their entries mean nothing.
+    With gates, an expert keeps its largest ones instead. Tokens whose mask is False take no place and count in no
+    capacity; their entries mean nothing.
     """
     if mask_T is None:
         tokens = chosen.shape[0]
@@ -113,7 +156,11 @@ def within_capacity(chosen: Tensor, n_experts: int, factor: float, mask_T: Tenso
     flat = chosen.flatten()
     # 1.1 x 100 / 10 is 11.000000000000002 in floating point, and no reason for a twelfth place.
     capacity = math.ceil(factor * tokens * chosen.shape[1] / n_experts * (1 - 1e-12))
-    order = flat.argsort(stable=True)
+    if gates_TK is None:
+        order = flat.argsort(stable=True)
+    else:
+        largest = gates_TK.detach().flatten().argsort(descending=True, stable=True)
+        order = largest[flat[largest].argsort(stable=True)]
     counts = torch.bincount(flat, minlength=n_experts)
     starts = counts.cumsum(0) - counts
     place = torch.empty_like(flat)

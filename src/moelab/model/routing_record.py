@@ -22,7 +22,7 @@ class RoutingRecord:
     `load_cv` the loads' standard deviation over their mean; `dead_experts` how many got no token; `token_entropy` the
     mean entropy of a token's probabilities; `marginal_entropy` that of the mean probabilities; `near_ties` the share
     of tokens whose last chosen and first rejected expert differ by less than `NEAR_TIE` in probability (with its
-    balancing bias, where the choice was made with one); `drop_rate`
+    balancing bias, where the choice was made with one), or whose last taken and first rejected group do; `drop_rate`
     the share of choices beyond capacity, or of tokens that no expert took (Expert Choice). `choices` (2, T) is what
     `churn` compares: each token's expert with the highest weight, and a number for the set of its experts.
     """
@@ -55,18 +55,17 @@ class RoutingRecord:
 @torch.no_grad()
 def record_routing(routing: Routing, mask_T: Tensor | None = None, kept_TK: Tensor | None = None) -> RoutingRecord:
     """Measure a token-choice routing; `kept` marks the choices that fit into capacity."""
-    n_experts, top_k = routing.scores.shape[1], routing.chosen.shape[1]
+    n_experts = routing.scores.shape[1]
     counts = expert_counts(routing.chosen, n_experts, mask_T)
     probabilities = routing.probabilities()
     if mask_T is not None:
         probabilities = probabilities[mask_T]
     log_experts = math.log(max(n_experts, 2))
     near = torch.zeros(())
-    if top_k < n_experts and routing.by_score:
-        choosing = routing.scores if routing.choosing is None else routing.choosing
-        edge = choosing.topk(top_k + 1, dim=-1).values[:, -2:] / (routing.scores.sum(-1, keepdim=True) + TINY)
-        edge = edge if mask_T is None else edge[mask_T]
-        near = (edge[:, 0] - edge[:, 1] < NEAR_TIE).float().mean()
+    tied = [_ties(edge / (routing.scores.sum(-1, keepdim=True) + TINY)) for edge in routing.edges()]
+    if tied:
+        either = torch.stack(tied).any(0)
+        near = (either if mask_T is None else either[mask_T]).float().mean()
     return RoutingRecord(
         **_load_statistics(counts),
         token_entropy=float(_entropy(probabilities).mean()) / log_experts,
@@ -169,6 +168,11 @@ def _load_statistics(counts: Tensor) -> dict[str, Any]:
         "load_cv": float(relative.std(correction=0)),
         "dead_experts": float((counts == 0).sum()),
     }
+
+
+def _ties(edge_T2: Tensor) -> Tensor:
+    """Where the last chosen and the first rejected are all but equal, (T,)."""
+    return edge_T2[:, 0] - edge_T2[:, 1] < NEAR_TIE
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -151,7 +151,8 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Whether Muon may take this parameter: a matrix, or a stack of them, between two hidden layers."""
-    return parameter.ndim in (2, 3) and not any(word in name for word in _ADAMW_ONLY)
+    matrices = parameter.ndim in (2, 3) and not name.endswith("bias")  # the experts' biases are stacked vectors
+    return matrices and not any(word in name for word in _ADAMW_ONLY)
 
 
 def _decay_groups(named: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, object]]:
@@ -168,7 +169,7 @@ def _decays(name: str, parameter: Tensor, on: str) -> bool:
     """Whether weight decay on these parameters reaches this one."""
     if on == "all":
         return True
-    return is_hidden_matrix(name, parameter) if on == "hidden" else parameter.ndim >= 2
+    return is_hidden_matrix(name, parameter) if on == "hidden" else parameter.ndim >= 2 and not name.endswith("bias")
 
 
 def _copy(tensors: dict[str, Tensor], key: str, target: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 T tokens, D width, E experts of width F, K chosen per token, R = T K routed rows.
 """
 
-from collections.abc import Callable
+from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +19,25 @@ from moelab.model.dispatch.sorted import dispatch_sorted
 from moelab.model.feed_forward import Experts
 from moelab.model.native import load
 from moelab.model.precision import compute_dtype
+from moelab.printable import warn
 
-Dispatch = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, str], Tensor]
-"""(x_TD, first (E, 2F or F, D), down (E, D, F), chosen_TK, gates_TK, activation) -> y_TD"""
+
+class Dispatch(Protocol):
+    """(x_TD, first (E, 2F or F, D), down (E, D, F), chosen_TK, gates_TK, activation, biases (E, 2F or F) and (E, D))
+    -> y_TD"""
+
+    def __call__(
+        self,
+        x_TD: Tensor,
+        first: Tensor,
+        down: Tensor,
+        chosen_TK: Tensor,
+        gates_TK: Tensor,
+        activation: str,
+        biases: tuple[Tensor, Tensor] | None = None,
+        /,
+    ) -> Tensor: ...
+
 
 DISPATCHES: dict[str, Dispatch] = {
     "loop": dispatch_loop,
@@ -37,8 +54,36 @@ def dispatch_experts(
     """sum_k gate_k expert_k(x) for every token, (T, D), in the dtype the products run in."""
     dtype = compute_dtype(x_TD)
     x, first, down = x_TD.to(dtype), experts.first.to(dtype), experts.down_proj.to(dtype)
+    biases = experts.biases
+    if name == "native" and (biases is not None or activation != "swiglu"):
+        _note_fallback()
     with torch.autocast(x.device.type, enabled=False):
-        return DISPATCHES[name](x, first, down, chosen_TK, gates_TK, activation)
+        if biases is None:
+            return DISPATCHES[name](x, first, down, chosen_TK, gates_TK, activation)
+        added = (biases[0].to(dtype), biases[1].to(dtype))
+        return DISPATCHES[name](x, first, down, chosen_TK, gates_TK, activation, added)
+
+
+def dispatch_scaled_inputs(
+    name: str,
+    x_TD: Tensor,
+    experts: Experts,
+    chosen_TK: Tensor,
+    gates_TK: Tensor,
+    kept_TK: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """sum_k expert_k(gate_k x) for every token, (T, D) (Llama 4); choices that are not `kept` add nothing."""
+    top_k = chosen_TK.shape[1]
+    x_RD = (x_TD[:, None] * gates_TK[..., None].to(x_TD.dtype)).flatten(0, 1)
+    ones = torch.ones_like(gates_TK) if kept_TK is None else kept_TK.to(gates_TK.dtype)
+    y_RD = dispatch_experts(name, x_RD, experts, chosen_TK.reshape(-1, 1), ones.reshape(-1, 1), activation)
+    return y_RD.unflatten(0, (-1, top_k)).sum(1)
+
+
+@cache
+def _note_fallback() -> None:
+    warn("dispatch native: the compiled kernel has plain SwiGLU experts without biases; `sorted` runs in its place")
 
 
 def check_dispatch(name: str) -> str:
@@ -53,7 +98,8 @@ def resolve_dispatch(config: ModelConfig, device: torch.device | str, dtype: tor
     if config.moe is None:
         return "none"
     on_cpu = torch.device(device).type == "cpu"
-    if on_cpu and dtype == torch.float32 and config.activation == "swiglu" and load()[0] is not None:
+    plain = config.activation == "swiglu" and not config.swiglu_limit and not config.moe.expert_bias
+    if on_cpu and dtype == torch.float32 and plain and load()[0] is not None:
         return "native"
     if not on_cpu and dtype == torch.bfloat16 and grouped_works(config, dtype):
         return "grouped"

@@ -25,14 +25,21 @@ def grouped_works(config: ModelConfig, dtype: torch.dtype) -> bool:
     """Whether `grouped_mm` takes this model: strides of whole 16 bytes, and not fp64."""
     if config.moe is None or dtype not in (torch.bfloat16, torch.float16, torch.float32):
         return False
-    return all(width * dtype.itemsize % _ALIGNMENT == 0 for width in (config.d_model, config.moe.d_expert))
+    widths = (config.moe.d_latent or config.d_model, config.moe.d_expert)
+    return all(width * dtype.itemsize % _ALIGNMENT == 0 for width in widths)
 
 
 def dispatch_grouped(
-    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+    x_TD: Tensor,
+    first: Tensor,
+    down: Tensor,
+    chosen_TK: Tensor,
+    gates_TK: Tensor,
+    activation: str,
+    biases: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """sum_k gate_k expert_k(x), (T, D). The last offset is always R, so no row is left uninitialised."""
-    y: Tensor = _GroupedExperts.apply(x_TD, first, down, gates_TK, chosen_TK, activation)
+    y: Tensor = _GroupedExperts.apply(x_TD, first, down, gates_TK, chosen_TK, activation, *(biases or (None, None)))
     return y
 
 
@@ -48,25 +55,48 @@ class _GroupedExperts(torch.autograd.Function):
         gates_TK: Tensor,
         chosen_TK: Tensor,
         activation: str,
+        first_bias: Tensor | None,
+        down_bias: Tensor | None,
     ) -> Tensor:
         token, place_TK, gates_R, offsets = _sorted(x_TD, chosen_TK, gates_TK, first.shape[0])
         h = F.grouped_mm(spread_rows(x_TD, token, place_TK), first.mT, offs=offsets)
+        if first_bias is not None:
+            h = h + _of_rows(first_bias, offsets, len(h))
         y_RD = F.grouped_mm(_gated(h, gates_R, activation), down.mT, offs=offsets)
-        ctx.save_for_backward(x_TD, first, down, h, gates_R, token, place_TK, offsets)
+        if down_bias is not None:
+            y_RD = y_RD + _of_rows(down_bias, offsets, len(h)) * gates_R[:, None].to(h.dtype)
+        ctx.save_for_backward(x_TD, first, down, h, gates_R, token, place_TK, offsets, down_bias)
         ctx.activation = activation
         return combine_rows(y_RD, place_TK)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x_TD, first, down, h, gates_R, token, place_TK, offsets = ctx.saved_tensors
+        x_TD, first, down, h, gates_R, token, place_TK, offsets, down_bias = ctx.saved_tensors
         dy_RD = spread_rows(grads[0], token, place_TK)
         d_gated = F.grouped_mm(dy_RD, down, offs=offsets)
         d_h, gated, d_gates_R = _gated_backward(d_gated, h, gates_R, ctx.activation)
+        d_biases: tuple[Tensor | None, Tensor | None] = (None, None)
+        if down_bias is not None:
+            rows = _of_rows(down_bias, offsets, len(h))
+            d_gates_R = d_gates_R + (dy_RD.to(gates_R.dtype) * rows.to(gates_R.dtype)).sum(1)
+            d_biases = (_sums(d_h, offsets), _sums(dy_RD * gates_R[:, None].to(h.dtype), offsets))
         d_down = F.grouped_mm(dy_RD.mT, gated, offs=offsets)
         d_first = F.grouped_mm(d_h.mT, spread_rows(x_TD, token, place_TK), offs=offsets)
         d_x = combine_rows(F.grouped_mm(d_h, first, offs=offsets), place_TK)
         d_gates = d_gates_R.index_select(0, place_TK.flatten()).view_as(place_TK)
-        return d_x, d_first, d_down, d_gates, None, None
+        return d_x, d_first, d_down, d_gates, None, None, *d_biases
+
+
+def _of_rows(bias_EO: Tensor, offsets: Tensor, n_rows: int) -> Tensor:
+    """The bias of the expert that each sorted row goes to, (R, O)."""
+    rows = torch.arange(n_rows, dtype=offsets.dtype, device=offsets.device)
+    return bias_EO.index_select(0, torch.searchsorted(offsets, rows, right=True))
+
+
+def _sums(rows_RO: Tensor, offsets: Tensor) -> Tensor:
+    """The sum of each expert's rows, (E, O), as a product with ones: nothing is atomic."""
+    ones = rows_RO.new_ones(rows_RO.shape[0], _ALIGNMENT // rows_RO.element_size())
+    return F.grouped_mm(rows_RO.mT, ones, offs=offsets)[..., 0]
 
 
 def _sorted(

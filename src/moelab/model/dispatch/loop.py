@@ -8,13 +8,20 @@ from moelab.model.feed_forward import activate
 
 
 def dispatch_loop(
-    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+    x_TD: Tensor,
+    first: Tensor,
+    down: Tensor,
+    chosen_TK: Tensor,
+    gates_TK: Tensor,
+    activation: str,
+    biases: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """sum_k gate_k expert_k(x), (T, D)."""
     y_TD = torch.zeros_like(x_TD)
     for expert in range(first.shape[0]):
         rows, slot = torch.where(chosen_TK == expert)
-        h = activate(F.linear(x_TD[rows], first[expert]), activation)
-        y = F.linear(h, down[expert]) * gates_TK[rows, slot, None].to(h.dtype)
+        bias, down_bias = (None, None) if biases is None else (biases[0][expert], biases[1][expert])
+        h = activate(F.linear(x_TD[rows], first[expert], bias), activation)
+        y = F.linear(h, down[expert], down_bias) * gates_TK[rows, slot, None].to(h.dtype)
         y_TD = y_TD.index_add(0, rows, y)
     return y_TD

@@ -8,7 +8,13 @@ from moelab.model.feed_forward import activate
 
 
 def dispatch_padded(
-    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+    x_TD: Tensor,
+    first: Tensor,
+    down: Tensor,
+    chosen_TK: Tensor,
+    gates_TK: Tensor,
+    activation: str,
+    biases: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """sum_k gate_k expert_k(x), (T, D). Padding costs time and memory in proportion to the imbalance."""
     n_experts = first.shape[0]
@@ -18,7 +24,9 @@ def dispatch_padded(
     expert = chosen_TK.flatten()[order]
     place = expert * capacity + torch.arange(len(order), device=order.device) - starts[expert]
     padded = x_TD.new_zeros(n_experts * capacity, x_TD.shape[1]).index_copy(0, place, x_TD[token])
-    h = activate(torch.bmm(padded.view(n_experts, capacity, -1), first.mT), activation)
-    y = torch.bmm(h, down.mT).flatten(0, 1)[place]
+    h = torch.bmm(padded.view(n_experts, capacity, -1), first.mT)
+    h = activate(h if biases is None else h + biases[0][:, None], activation)
+    y = torch.bmm(h, down.mT)
+    y = (y if biases is None else y + biases[1][:, None]).flatten(0, 1)[place]
     y = y * gates_TK.flatten()[order, None].to(y.dtype)
     return torch.zeros_like(x_TD).index_add(0, token, y)

@@ -14,42 +14,63 @@ from moelab.model.feed_forward import activate, activation_backward
 
 
 def dispatch_sorted(
-    x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+    x_TD: Tensor,
+    first: Tensor,
+    down: Tensor,
+    chosen_TK: Tensor,
+    gates_TK: Tensor,
+    activation: str,
+    biases: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """sum_k gate_k expert_k(x), (T, D)."""
-    y: Tensor = _SortedExperts.apply(x_TD, first, down, chosen_TK, gates_TK, activation)
+    y: Tensor = _SortedExperts.apply(x_TD, first, down, chosen_TK, gates_TK, activation, *(biases or (None, None)))
     return y
 
 
 class _SortedExperts(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_TD: Tensor, first: Tensor, down: Tensor, chosen_TK: Tensor, gates_TK: Tensor, activation: str
+        ctx: Any,
+        x_TD: Tensor,
+        first: Tensor,
+        down: Tensor,
+        chosen_TK: Tensor,
+        gates_TK: Tensor,
+        activation: str,
+        first_bias: Tensor | None,
+        down_bias: Tensor | None,
     ) -> Tensor:
         order, token, counts = sort_by_expert(chosen_TK, first.shape[0])
         sizes = counts.tolist()
         gates_R1 = gates_TK.flatten().index_select(0, order)[:, None].to(x_TD.dtype)
         x_RD = x_TD.index_select(0, token)
         h = _products(x_RD, first.mT, sizes)
+        if first_bias is not None:
+            h += first_bias.repeat_interleave(counts, 0)
         act = activate(h, activation)
         y_RD = _products(act * gates_R1, down.mT, sizes)
-        ctx.save_for_backward(x_RD, h, act, gates_R1, first, down, order, token)
+        if down_bias is not None:
+            y_RD += gates_R1 * down_bias.repeat_interleave(counts, 0)
+        ctx.save_for_backward(x_RD, h, act, gates_R1, first, down, order, token, down_bias)
         ctx.sizes, ctx.activation, ctx.shape = sizes, activation, gates_TK.shape
         return torch.zeros_like(x_TD).index_add_(0, token, y_RD)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x_RD, h, act, gates_R1, first, down, order, token = ctx.saved_tensors
+        x_RD, h, act, gates_R1, first, down, order, token, down_bias = ctx.saved_tensors
         sizes = ctx.sizes
         dy_RD = grads[0].index_select(0, token)
         d_gated = _products(dy_RD, down, sizes)
         d_down = _weight_products(dy_RD, act * gates_R1, sizes, down)
         d_gates = torch.empty_like(gates_R1[:, 0])
         d_gates[order] = torch.linalg.vecdot(d_gated, act)
+        if down_bias is not None:
+            d_gates[order] += torch.linalg.vecdot(dy_RD, down_bias.repeat_interleave(torch.tensor(sizes), 0))
         d_h = _activation_backward(d_gated.mul_(gates_R1), h, ctx.activation)
         d_first = _weight_products(d_h, x_RD, sizes, first)
         d_x = torch.zeros_like(grads[0]).index_add_(0, token, _products(d_h, first, sizes))
-        return d_x, d_first, d_down, None, d_gates.view(ctx.shape).float(), None
+        d_biases = (None, None) if down_bias is None else (_sums(d_h, sizes), _sums(dy_RD * gates_R1, sizes))
+        return d_x, d_first, d_down, None, d_gates.view(ctx.shape).float(), None, *d_biases
 
 
 def _products(rows: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
@@ -58,6 +79,11 @@ def _products(rows: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
     for x, w, y in zip(rows.split(sizes), weights.unbind(), out.split(sizes), strict=True):
         torch.mm(x, w, out=y)
     return out
+
+
+def _sums(rows: Tensor, sizes: list[int]) -> Tensor:
+    """The sum of each expert's rows, (E, O)."""
+    return torch.stack([part.sum(0) for part in rows.split(sizes)])
 
 
 def _weight_products(left: Tensor, right: Tensor, sizes: list[int], like: Tensor) -> Tensor:
