@@ -38,7 +38,13 @@ def command(
         int | None,
         typer.Option(help="Serve at no more than the price of the best design of so many experts (1: dense)."),
     ] = None,
-    objective: Annotated[str, typer.Option(help="loss, serving-cost or lifetime-cost.")] = "loss",
+    objective: Annotated[
+        str | None,
+        typer.Option(help="loss, balance, serving-cost or lifetime-cost; balance with --serve-tokens, else loss."),
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option(help="Excess compute that balance may give for a lower cost, such as 0.1.")
+    ] = None,
     target_loss: Annotated[str | None, typer.Option(help="For the costs: the loss to reach.")] = None,
     target_experts: Annotated[
         int | None, typer.Option(help="Or: the loss of the best design with this many experts (1: dense).")
@@ -115,6 +121,7 @@ def command(
             "serve_flops_tokens": (serve_tokens or 0) if pay_serving else 0,
             "serving": None if hardware is None else serving,
             "objective": objective,
+            "within": within,
             "target_loss": target_loss,
             "target_experts": target_experts,
         }

@@ -10,11 +10,16 @@ if TYPE_CHECKING:
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_number
+    from moelab.planning.result import LIMIT_NAMES
+    from moelab.planning.why import why
 
     print_line(result.sentence)
+    for line in why(result):
+        print_line(line)
     print_line()
     print_table(*result.table())
+    print_line()
+    _print_what_if(result)
     print_line()
     _print_laws(result)
     print_line()
@@ -25,24 +30,54 @@ def print_plan(result: "Plan") -> None:
         saving = gain.get("gain_cost", gain.get("gain_compute"))
         if saving is not None and (name != "compute" or "gain_cost" in gain):
             what = f"{saving:.1%} of the cost" if "gain_cost" in gain else f"as much loss as {saving:.1%} compute"
-            print_line(f"A 10 % higher limit on {name} saves {what}")
+            print_line(f"10 % more of {LIMIT_NAMES[name]} saves {what}")
     best = result.best
-    if best.learning_rate:
-        print_line(f"Step Law: learning rate {best.learning_rate:.2e}, batch {format_number(best.batch_tokens)} tokens")
+    _print_rates(best)
     for line in result.warnings:
         print_line(f"Warning: {line}")
 
 
+def _print_what_if(result: "Plan") -> None:
+    """The recommendation under changed limits, by each law alone, and at the floor's p10 and p90."""
+    from moelab.cli.output import print_table
+    from moelab.planning.why import what_if_cells
+
+    priced = any("cost" in row for row in result.what_if)
+    columns = ["what if", "active / total", "experts", "tokens", "lifetime cost"]
+    rows = [what_if_cells(row) for row in result.what_if]
+    shown = len(columns) if priced or any("why_not" in row for row in result.what_if) else len(columns) - 1
+    print_table(columns[:shown], [row[:shown] for row in rows])
+
+
 def _print_laws(result: "Plan") -> None:
     """Every law's prediction for the recommended design, and its own optimum; laws of the ensemble first."""
-    from moelab.cli.output import print_table
+    from moelab.cli.output import print_line, print_table
 
-    rows = [
-        (law, *_law_cells(result.best.loss[law]), _own_optimum(result.choices.get(law)))
-        for law in sorted(result.best.loss, key=lambda name: name not in result.ensemble)
-    ]
+    laws = sorted(result.best.loss, key=lambda name: name not in result.ensemble)
+    applies = [law for law in laws if result.best.loss[law].value is not None or law in result.ensemble]
+    rows = [(law, *_law_cells(result.best.loss[law]), _own_optimum(result.choices.get(law))) for law in applies]
     columns = ("loss of design 1, nats", "excess over the law's optimum", "outside fitted range", "the law's optimum")
     print_table(["law (ensemble first)", *columns], rows)
+    others = [law for law in laws if law not in applies]
+    if others:
+        print_line(f"Not applicable to design 1: {', '.join(others)} (--json gives each reason).")
+
+
+def _print_rates(best: Any) -> None:
+    """Learning rate and batch by every rule that applies, the preferred one first."""
+    from moelab.cli.output import print_table
+    from moelab.quantities import format_number
+
+    rows = [
+        (
+            rate.title,
+            f"{rate.learning_rate:.2e}",
+            "-" if rate.batch_tokens is None else format_number(rate.batch_tokens),
+            distance_text(rate.distance),
+        )
+        for rate in best.rates
+    ]
+    print_table(["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs"], rows)
 
 
 def _print_optimum(result: "Plan") -> None:
@@ -65,9 +100,13 @@ def _law_cells(prediction: Any) -> tuple[str, str, str]:
 
     if prediction.value is None:
         return "not covered", prediction.not_covered, ""
-    far = prediction.extrapolation
-    outside = "range unknown" if far is None else "inside" if far < 0.005 else f"{10**far:.3g} times"
+    outside = distance_text(prediction.extrapolation)
     return f"{prediction.value:.3f}{range_text(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
+
+
+def distance_text(distance: float | None) -> str:
+    """A log10 distance outside a fitted range as a factor."""
+    return "range unknown" if distance is None else "inside" if distance < 0.005 else f"{10**distance:.3g} times"
 
 
 def _own_optimum(design: Any) -> str:

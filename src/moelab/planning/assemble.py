@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.laws import Design, get_rule
+from moelab.laws import Design
 from moelab.planning import equivalence
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
@@ -14,14 +14,18 @@ from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
 from moelab.planning.lattice import Lattice
+from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens
 from moelab.planning.pareto import pareto_front, slice_rows
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
+from moelab.planning.rates import rates_of
 from moelab.planning.result import Plan
 from moelab.planning.sanity import refuse_meaningless
 from moelab.planning.sensitivity import binding, sensitivities
+from moelab.planning.settle import representative, settled_rows
 from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
+from moelab.planning.what_if import what_if
 
 Array = NDArray[Any]
 
@@ -43,10 +47,11 @@ class PlanBuilder:
         self.feasible, self.built = ranking.feasible, dict[int, Candidate]()
         self.distinct = equivalence.distinct(ranking)
         moe = self.feasible.lattice.is_moe
-        self.listed = equivalence.listing(ranking, self.distinct, top)
+        self.rows = settled_rows(ranking, top)
+        self.listed = [row.chosen for row in self.rows]
         self.chosen = self.listed[0]
         self.dense, self.moe = (
-            None if best is None else self._representative(best)
+            None if best is None else representative(ranking, best)
             for best in (ranking.best_of(~moe), ranking.best_of(moe))
         )
         covering = [law for law in ranking.predictors if ranking.law_results[law.id].best >= 0]
@@ -55,10 +60,6 @@ class PlanBuilder:
         kept = [i for i in (*self.listed, self.dense, self.moe, *self.law_best.values()) if i is not None]
         ranked = np.array([i for i in kept if np.isfinite(ranking.score[i])])
         self.decision: Decision | None = decide(ranking, self.chosen, self.distinct, ranked)
-
-    def _representative(self, index: int) -> int:
-        """The design to build of all those equivalent to `index`."""
-        return equivalence.preferred(self.feasible.lattice, equivalence.equivalents(self.ranking, index))
 
     def _law_curve(self, predictor: Predictor) -> Curve:
         """The law's own optimum against compute: its member's curve where it is one, else over fewer designs."""
@@ -101,10 +102,30 @@ class PlanBuilder:
             n_designs=len(self.lattice),
             n_feasible=len(self.feasible),
             slices=slice_rows(self.ranking),
+            equivalent=list(self.rows[0].options),
+            open_axes=self.rows[0].open_axes,
+            settled_by=list(self.rows[0].steps),
+            lifetime=self._lifetime(),
+            what_if=what_if(self.ranking, self.lattice, self.budget, self.rows[0].near),
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
         return result
+
+    def _lifetime(self) -> dict[str, Any] | None:
+        """Loss against lifetime cost: the frontier and its knee, dollars by loss, and the implied lifetime tokens."""
+        ranking = self.ranking
+        if ranking.lifetime is None:
+            return None
+        rows = frontier_rows(ranking)
+        for row in rows:
+            row["design"] = self.candidate(row.pop("index")).label
+        return {
+            "within": ranking.lifetime.within,
+            "frontier": rows,
+            "per_millinat": dollars_per_millinat(ranking, self.chosen),
+            "implied_lifetime_tokens": implied_tokens(ranking, self.budget, self.chosen),
+        }
 
     def _by_all(self) -> Candidate | None:
         """The best design that every member of the ensemble covers."""
@@ -153,7 +174,8 @@ class PlanBuilder:
         """A feasible set of one design as a candidate: counts, tokens, predictions, learning rate and batch."""
         design, lattice = one.design, one.lattice
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
-        rule = get_rule("steplaw2025").apply(params_non_embedding=lattice.params_non_embedding[0], tokens=tokens)
+        rates = rates_of(design)
+        batch = next((rate.batch_tokens for rate in rates if rate.batch_tokens is not None), 1)
         if loss is None:
             loss = {predictor.id: self._prediction(predictor, design) for predictor in self.ranking.predictors}
         return Candidate(
@@ -175,8 +197,9 @@ class PlanBuilder:
             regret_loss=Interval(float("nan")),
             regret_compute=Interval(float("nan")),
             memory_bytes=float(memory_bytes(lattice, self.budget)[0]),
-            learning_rate=float(rule["learning_rate"]),
-            batch_tokens=max(1, round(float(rule["batch_tokens"]))),
+            learning_rate=rates[0].learning_rate,
+            batch_tokens=batch,
+            rates=rates,
         )
 
     def _cost(self, i: int, one: FeasibleSet) -> dict[str, float] | None:

@@ -26,6 +26,9 @@ from moelab.serving.hardware import Price
 DEFAULT_EPOCHS = 4.0
 """Up to four epochs, repeated tokens are worth almost as much as new ones (arXiv 2305.16264)."""
 
+Objective = Literal["loss", "balance", "serving-cost", "lifetime-cost"]
+COSTS = ("serving-cost", "lifetime-cost")
+"""Objectives that minimise a cost at bounded loss."""
 
 MFU_TABLE = "{dense: 0.4, experts: {512: 0.2, 2048: 0.35}}"
 
@@ -75,8 +78,10 @@ class Budget(Config):
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `max_memory` holds weights at `precision` and the KV cache of
     one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length.
 
-    `objective` is the least loss, or the least price of serving, or of training and serving together. The prices are
-    minimised at no more than `target_loss` (or the best loss of designs with `target_experts` experts).
+    `objective` is the least loss; the least price of serving, or of training and serving together, at no more than
+    `target_loss` (or the best loss of designs with `target_experts` experts); or `balance`, the knee of loss against
+    lifetime cost among designs `within` this excess compute of the least loss (null: 10 %, or as far as the laws
+    disagree). With serving and the tokens to serve, `balance` is the default.
     """
 
     flops: Flops | None = None
@@ -95,9 +100,22 @@ class Budget(Config):
     max_epochs: Positive | None = None
     serve_flops_tokens: CountOrZero = Field(default=0, le=MOST_TOKENS)
     serving: Serving | None = None
-    objective: Literal["loss", "serving-cost", "lifetime-cost"] = "loss"
+    objective: Objective = "loss"
+    within: Fraction | None = Field(
+        default=None, gt=0, lt=1, description="excess compute that the balance may give for a lower lifetime cost"
+    )
     target_loss: Positive | None = None
     target_experts: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _balance_by_default(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("objective") is not None:
+            return data
+        serving = data.get("serving")
+        tokens = serving.get("tokens") if isinstance(serving, dict) else getattr(serving, "tokens", None)
+        targeted = data.get("target_loss") is not None or data.get("target_experts") is not None
+        return {**data, "objective": "balance" if tokens is not None and not targeted else "loss"}
 
     @field_validator("mfu", mode="before")
     @classmethod
@@ -135,14 +153,16 @@ class Budget(Config):
         if self.target_loss is not None and self.target_experts is not None:
             raise ValueError("target_loss: contradicts target_experts; give one of them")
         targeted = self.target_loss is not None or self.target_experts is not None
-        if self.objective != "loss" and not targeted:
+        if self.objective in COSTS and not targeted:
             raise ValueError(f"objective: {self.objective} needs target_loss or target_experts")
-        if self.objective == "loss" and targeted:
+        if self.objective not in COSTS and targeted:
             raise ValueError("target_loss, target_experts: need the objective serving-cost or lifetime-cost")
         if self.objective != "loss" and self.serving is None:
             raise ValueError(f"objective: {self.objective} needs serving hardware")
-        if self.objective == "lifetime-cost" and self.serving is not None and self.serving.tokens is None:
-            raise ValueError("objective: lifetime-cost needs the tokens that will be served")
+        if self.objective in ("lifetime-cost", "balance") and self.serving is not None and self.serving.tokens is None:
+            raise ValueError(f"objective: {self.objective} needs the tokens that will be served")
+        if self.within is not None and self.objective != "balance":
+            raise ValueError("within: needs the objective balance, with serving hardware and the tokens to serve")
         if self.train_hardware is not None:
             load_hardware(self.train_hardware)
         if self.serving is not None:
@@ -165,6 +185,12 @@ class Budget(Config):
 
     def scaled(self, limit: str, factor: float) -> "Budget":
         """The same budget with one limit multiplied by `factor`."""
+        if limit == "serving_memory":
+            assert self.serving is not None
+            device = self.serving.device
+            larger = device.model_copy(update={"memory": device.memory * factor})
+            # `device` is a cached property: its value in the copy stands for the hardware of that name.
+            return self.model_copy(update={"serving": self.serving.model_copy(update={"device": larger})})
         if limit == "serving":
             assert self.serving is not None
             traffic, scaled = self.serving.traffic, {}

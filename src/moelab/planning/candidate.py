@@ -5,6 +5,7 @@ from typing import Any
 
 from moelab.architecture import ModelConfig
 from moelab.notebook import Shown, interval_text, short_repr
+from moelab.planning.rates import Rate
 from moelab.quantities import format_number
 
 
@@ -78,6 +79,7 @@ class Candidate(Shown):
     serving: dict[str, Any] | None = None
     cost: dict[str, float] | None = None
     undetermined: tuple[str, ...] = field(default=())
+    rates: list[Rate] = field(default_factory=list)
 
     @property
     def is_moe(self) -> bool:
@@ -135,4 +137,5 @@ class Candidate(Shown):
             "learning_rate": self.learning_rate,
             "batch_tokens": self.batch_tokens,
             "undetermined": list(self.undetermined),
+            "rates": [rate.to_dict() for rate in self.rates],
         }

@@ -83,7 +83,7 @@ def _equivalent(ranking: Ranking, first: int, second: int) -> bool:
 
 def preferred(lattice: Lattice, positions: Array) -> int:
     """Of equivalent designs, the one that Li et al.'s rules prefer; the first of ties."""
-    return int(positions[np.argmin(_distance_from_rules(lattice.take(positions)))])
+    return int(positions[np.argmin(distance_from_rules(lattice.take(positions)))])
 
 
 def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
     return tuple(name for name, column in values.items() if np.ndim(column) and len(np.unique(column)) > 1)
 
 
-def _distance_from_rules(lattice: Lattice) -> Array:
+def distance_from_rules(lattice: Lattice) -> Array:
     """Distance from Li et al.'s rules (n,): zeta 88, one leading dense layer, shared experts, K from 2 to 8. Heads are
     128 wide from d_model 2,048 on, else 64."""
     s = lattice.shape

@@ -19,6 +19,7 @@ from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
 from moelab.planning.feasible import FeasibleSet
 from moelab.planning.predictors import Predictor, excluded_by_range
+from moelab.planning.tradeoff import Lifetime
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
@@ -49,7 +50,8 @@ class Ranking:
     """The feasible designs with every law's result. `score` (n,) is lower for better designs, infinite if unranked.
 
     `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
-    the score in dollars and `target` the loss to reach.
+    the score in dollars and `target` the loss to reach. Where loss is weighed against `lifetime` cost, `loss_score` is
+    log(C/C') and the score adds the cost to it.
     """
 
     feasible: FeasibleSet
@@ -63,6 +65,8 @@ class Ranking:
     cost: Array | None = None
     target: float | None = None
     coverage: "Coverage | None" = None
+    loss_score: Array | None = None
+    lifetime: Lifetime | None = None
 
     @cached_property
     def order(self) -> Array:
@@ -82,7 +86,13 @@ class Ranking:
     def criteria(self) -> list[Array]:
         """The ensemble's inputs, and the cost where it is minimised (each (n,)), on scales where ratios matter."""
         columns = [1 / (1 - column) if name == "sparsity" else column for name, column in self.inputs.items()]
-        return columns if self.cost is None else [*columns, self.cost]
+        cost = self.dollars
+        return columns if cost is None else [*columns, cost]
+
+    @property
+    def dollars(self) -> Array | None:
+        """The cost that is minimised or weighed against the loss (n,); None where loss alone decides."""
+        return self.cost if self.lifetime is None else self.lifetime.cost
 
     @property
     def depends_on_granularity(self) -> bool:
@@ -117,6 +127,24 @@ class Ranking:
         """A member's loss for designs `index`."""
         losses = {predictor.id: self.law_results[predictor.id].losses for predictor in member.predictors}
         return member.mean({name: column[index] for name, column in losses.items() if column is not None})
+
+    def behind(self, index: Any, best: int) -> Array:
+        """How far designs `index` are behind `best`, as a share of compute, or of the cost where it is minimised; not
+        below 0 for those ahead of it."""
+        if self.cost is not None:
+            return np.asarray(np.maximum(1 - self.cost[best] / self.cost[index], 0))
+        ahead = self.log_excess[best]
+        return np.asarray(-np.expm1(np.minimum(ahead - self.log_excess[index], 0)))
+
+    @cached_property
+    def log_excess(self) -> Array:
+        """log(C/C') of every design (n,), as the order of the ensemble has it; infinite where unranked."""
+        if self.loss_score is not None:
+            return self.loss_score
+        if len(self.ensemble) > 1:
+            return self.score
+        excess = self.curves[0].log_excess(self.mean(self.ensemble[0]))
+        return np.where(np.isnan(excess), np.inf, excess)
 
     def excess(self, index: Any) -> Array:
         """Excess compute of each design over the optimum, as a share: 1 - C'/C by the median over the ensemble. Where a

@@ -1,12 +1,14 @@
 """A plan: ranked candidates, the best design of each kind, uncertainty, binding limits, warnings, figures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from moelab.errors import InputError
 from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
+from moelab.planning.confidence import Confidence, confidence_of
 from moelab.planning.plan_table import candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
@@ -24,6 +26,7 @@ LIMIT_NAMES = {
     "memory": "memory",
     "tokens_per_active": "the minimum of tokens per active parameter",
     "serving": "the limits on serving",
+    "serving_memory": "the memory of the serving devices",
 }
 """The limits of a budget in words, by their names in `binding`."""
 
@@ -57,11 +60,21 @@ class Plan(Shown):
     n_designs: int
     n_feasible: int
     slices: dict[str, list[dict[str, Any]]]
+    equivalent: list[str] = field(default_factory=list)
+    open_axes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    settled_by: list[dict[str, Any]] = field(default_factory=list)
+    lifetime: dict[str, Any] | None = None
+    what_if: list[Row] = field(default_factory=list)
 
     @property
     def best(self) -> Candidate:
         """The recommended design."""
         return self.candidates[0]
+
+    @cached_property
+    def confidence(self) -> Confidence:
+        """How far the plan can be trusted."""
+        return confidence_of(self.best, self.ensemble, self.choices)
 
     @property
     def sentence(self) -> str:
@@ -125,20 +138,29 @@ class Plan(Shown):
             "voting": self.ensemble,
             "n_designs": self.n_designs,
             "n_feasible": self.n_feasible,
+            "equivalent": self.equivalent,
+            "open_axes": {name: list(ends) for name, ends in self.open_axes.items()},
+            "settled_by": self.settled_by,
+            "lifetime": self.lifetime,
+            "implied_lifetime_tokens": None if self.lifetime is None else self.lifetime["implied_lifetime_tokens"],
+            "what_if": self.what_if,
+            "confidence": self.confidence.to_dict(),
+            "rates": [rate.to_dict() for rate in self.best.rates],
         }
 
 
 def summary(plan: Plan) -> str:
-    """A few sentences: the recommended design, its uncertainty, and the binding limits."""
-    best = plan.best
+    """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
+    best, doubt = plan.best, plan.confidence
     layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
+        *([doubt.sentence] if doubt.sentence else []),
         f"Train {_kind(best)} ({layers}) on {format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square), "
         f"serving {format_bytes(best.memory_bytes)} of memory.",
         f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
-    if plan.p_moe_beats_dense is not None:
+    if plan.p_moe_beats_dense is not None and not doubt.doubtful:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")
     if plan.near_equal > 1:
         parts.append(f"{plan.near_equal:,} designs, this one included, are near-equal ({plan.near_equal_rule}).")

@@ -17,6 +17,7 @@ from moelab.planning.budget import Budget, Serving
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.lattice import Lattice
+from moelab.planning.lifetime import balanced
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking, evaluate_laws, rank
 from moelab.quantities import format_number
@@ -38,6 +39,8 @@ def search(lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) ->
     ranking = rank(feasible, budget, predictors, serving)
     if budget.serving is not None and budget.serving.price_like_experts is not None:
         ranking = _bounded_price(ranking, budget, budget.serving.price_like_experts, predictors)
+    if budget.objective == "balance":
+        return balanced(ranking, budget)
     return ranking if budget.objective == "loss" else by_cost(ranking, budget)
 
 

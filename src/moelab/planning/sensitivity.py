@@ -18,6 +18,9 @@ FACTOR = 1.1
 NOTICEABLE = 1e-4
 """Least gain of a limit that binds; smaller ones are rounding."""
 
+MOST_GAIN = 9.0
+"""Largest gain that is reported, ten times the compute: beyond it the limit excluded nearly all good designs."""
+
 BEST = 20_000
 """Best ranked designs that are evaluated again under the raised limit."""
 
@@ -45,7 +48,8 @@ def _limits(budget: Budget) -> list[str]:
     named = [name for name, field in LIMITS.items() if name != "compute" and getattr(budget, field) is not None]
     wanted = budget.serving
     limited = wanted is not None and any((wanted.max_price, wanted.traffic.tpot, wanted.traffic.ttft))
-    return ["compute", *named, *(["serving"] if limited else [])]
+    memory = ["serving_memory"] if wanted is not None else []
+    return ["compute", *named, *memory, *(["serving"] if limited else [])]
 
 
 def _gain(ranking: Ranking, feasible: FeasibleSet, raised: Budget) -> dict[str, float | None]:
@@ -56,11 +60,12 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, raised: Budget) -> dict[str, 
         _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
     loss, excess = score_designs(ranking, feasible)
-    _, now = score_designs(ranking, ranking.feasible.take(np.array([ranking.best])))
-    gain = max(0.0, float(np.expm1(now[0] - np.min(excess))))
-    if loss is None:
+    least = int(np.argmin(ranking.log_excess))
+    now_loss, now = score_designs(ranking, ranking.feasible.take(np.array([least])))
+    gain = float(np.expm1(min(max(0.0, float(now[0] - np.min(excess))), np.log1p(MOST_GAIN))))
+    if loss is None or now_loss is None:
         return {"gain_loss": None, "gain_compute": gain}
-    return {"gain_loss": max(0.0, float(ranking.score[ranking.best] - np.nanmin(loss))), "gain_compute": gain}
+    return {"gain_loss": max(0.0, float(now_loss[0] - np.nanmin(loss))), "gain_compute": gain}
 
 
 def binding(ranking: Ranking, gains: dict[str, dict[str, Any]]) -> list[str]:
@@ -74,7 +79,7 @@ def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget
     best = fit_budget(ranking.feasible.lattice.take(ranking.order[:BEST]), raised)
     if name in ("compute", "data", "tokens"):
         return best
-    if name == "serving":
+    if name in ("serving", "serving_memory"):
         return fit_budget(lattice.take(_sample(ranking, lattice, budget)), raised)
     new = fits(lattice, raised, affordable_tokens(lattice, raised))
     new &= ~fits(lattice, budget, affordable_tokens(lattice, budget))
@@ -83,7 +88,8 @@ def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget
 
 def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
     """Positions in the lattice that raised serving limits may admit: active sizes near the best's."""
-    near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[ranking.best])) < 0.5
+    best = int(np.argmin(ranking.log_excess))
+    near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[best])) < 0.5
     index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))
     return index[:: max(1, len(index) // (5 * BEST))]
 

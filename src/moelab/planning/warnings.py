@@ -1,8 +1,5 @@
 """The warnings of a plan: sentences about the limits of its predictions."""
 
-import numpy as np
-
-from moelab.laws import get_rule
 from moelab.planning.candidate import Candidate
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
@@ -12,6 +9,16 @@ from moelab.quantities import format_number
 
 FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
+
+
+MANY_TIMES = 10
+"""Cost of serving over that of training from which the balance between them is worth a warning."""
+
+FEW_REQUESTS = 8
+"""Requests in flight below which devices are badly used."""
+
+DEVICE_YEARS = 10_000
+"""Device-years of serving that few fleets have."""
 
 
 def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all: Candidate | None = None) -> list[str]:
@@ -30,6 +37,7 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
         *_disagreement(plan),
         *_dropped_draws(decision),
         *_learning_rate(best),
+        *_serving(plan),
     ]
 
 
@@ -165,17 +173,36 @@ def _dropped_draws(decision: Decision | None) -> list[str]:
 
 
 def _learning_rate(best: Candidate) -> list[str]:
-    """A learning rate from far outside the Step Law's runs."""
-    given = {"params_non_embedding": best.params_non_embedding, "tokens": best.tokens}
-    ranges = get_rule("steplaw2025").ranges
-    far = max(
-        max(0.0, np.log10(given[name] / limits[1]), np.log10(limits[0] / given[name]))
-        for name, limits in ranges.items()
-        if limits
-    )
-    if far <= FAR:
+    """A learning rate from far outside the runs of the rule that gives it."""
+    rate = best.rates[0]
+    if rate.distance is not None and rate.distance <= FAR:
         return []
-    return [
-        f"learning rate and batch come from the Step Law a factor of {10**far:.3g} outside its runs: "
-        "sweep the rate before relying on it"
-    ]
+    far = (
+        "from runs of unknown range"
+        if rate.distance is None
+        else f"a factor of {10**rate.distance:.3g} outside its runs"
+    )
+    return [f"learning rate and batch come from {rate.title}, {far}: sweep the rate before relying on it"]
+
+
+def _serving(plan: Plan) -> list[str]:
+    """Serving that dwarfs training, that batches too few requests, or that needs an improbable fleet."""
+    best, wanted = plan.best, plan.budget.serving
+    if wanted is None or best.serving is None:
+        return []
+    lines, cost = [], best.cost or {}
+    if cost.get("train") and cost.get("serve", 0) > MANY_TIMES * cost["train"]:
+        lines.append(
+            f"serving costs {cost['serve'] / cost['train']:.0f} times as much as training: longer training of a "
+            "smaller model pays; raise the training budget, or set --within or --max-price"
+        )
+    if best.serving["batch"] < FEW_REQUESTS:
+        lines.append(
+            f"the design is served at {best.serving['batch']} requests in flight: its weights nearly fill the devices; "
+            "give more devices (--serve-gpus) or a limit on parameters"
+        )
+    if wanted.price and cost.get("serve"):
+        years = cost["serve"] / wanted.price / 8760
+        if years > DEVICE_YEARS:
+            lines.append(f"serving takes {format_number(years)} device-years of {wanted.hardware}")
+    return lines

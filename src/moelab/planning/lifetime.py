@@ -1,0 +1,171 @@
+"""Loss against lifetime cost: the frontier, its knee, and how many served tokens make a design the best.
+
+Lifetime cost is training and serving in US dollars. Every design trains with all compute; the knee is the point of the
+frontier farthest from its chord, between the least loss and the cheapest design that is `within` it in compute.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.planning.budget import Budget
+from moelab.planning.feasible import affordable_tokens, compute_of, training_price
+from moelab.planning.ranking import Ranking, score_designs
+from moelab.planning.tradeoff import Lifetime, chord_slope, frontier
+
+Array = NDArray[Any]
+
+LEAST_WITHIN = 0.10
+"""Excess compute within which the knee is sought, unless the laws disagree by more."""
+
+MOST_WITHIN = 0.5
+"""Largest excess compute that laws' disagreement alone admits."""
+
+NEAR = 0.01
+"""Excess compute up to which designs are near-equal in loss."""
+
+LEAST_BATCH = 8
+"""Requests in flight below which no deployment runs; a knee there would only show the edge of memory."""
+
+OUTSIDE = 1e3
+"""Added to the score of designs behind by more than `within`, or served at fewer requests: they are ranked last."""
+
+SAMPLE = 8_000
+"""Designs among which the training optimum at less compute is sought."""
+
+MILLINAT = 0.001
+
+
+def balanced(ranking: Ranking, budget: Budget) -> Ranking:
+    """The ranking by loss ordered anew: nearest to the knee of loss against lifetime cost first."""
+    assert ranking.serving is not None
+    assert budget.serving is not None
+    assert budget.serving.tokens is not None
+    feasible = ranking.feasible
+    train = training_price(feasible.lattice, feasible.train_flops, budget)
+    price = np.nan_to_num(ranking.serving.cost_per_million_tokens, nan=np.inf)
+    serve = price * (budget.serving.tokens / 1e6)
+    excess, cost = ranking.log_excess, train + serve
+    within = disagreement(ranking) if budget.within is None else budget.within
+    front = frontier(np.where(ranking.comparable, excess, np.inf), cost)
+    allowed = excess <= float(excess[front[-1]]) - np.log1p(-within)
+    batched = allowed & (ranking.serving.batch >= LEAST_BATCH)
+    if batched.any():
+        allowed = batched
+    near = frontier(np.where(allowed & ranking.comparable, excess, np.inf), cost)
+    slope = chord_slope(excess[near], cost[near])
+    score = excess + slope * (cost - cost[near[0]])
+    score = np.where(allowed, score, score + OUTSIDE)
+    knee = int(near[np.argmin(score[near])])
+    lifetime = Lifetime(train, serve, within, slope, front, knee)
+    return replace(ranking, score=np.where(np.isfinite(cost), score, np.inf), loss_score=excess, lifetime=lifetime)
+
+
+def disagreement(ranking: Ranking) -> float:
+    """How far some member of the ensemble finds even the design of least loss behind its own optimum, as a share of
+    compute; at least 10 %. Of designs that are near-equal in loss, the one on which members agree most."""
+    near = ranking.order[ranking.comparable[ranking.order]]
+    near = near[ranking.behind(near, int(near[0])) <= NEAR]
+    parts = zip(ranking.curves, ranking.ensemble, strict=True)
+    behind = np.array([curve.log_excess(ranking.mean(member, near)) for curve, member in parts])
+    worst = -np.expm1(-np.nan_to_num(behind, nan=0.0).max(axis=0))
+    return float(np.clip(worst.min(), LEAST_WITHIN, MOST_WITHIN))
+
+
+def extra_nats(ranking: Ranking, index: Array, base: int) -> Array:
+    """Loss of designs `index` above that of `base`: the median over the ensemble's members that cover both."""
+    parts = [ranking.mean(member, index) - ranking.mean(member, base) for member in ranking.ensemble]
+    return np.asarray(np.nanmedian(np.array(parts), axis=0))
+
+
+def frontier_rows(ranking: Ranking, most: int = 60) -> list[dict[str, Any]]:
+    """The frontier thinned to at most `most` designs, its ends and knee kept: position, dollars, extra loss."""
+    lifetime = ranking.lifetime
+    assert lifetime is not None
+    front = lifetime.frontier
+    index = front
+    if len(front) > most:
+        picked = np.unique(np.linspace(0, len(front) - 1, most).round().astype(int))
+        index = np.union1d(picked, np.flatnonzero(front == lifetime.knee))
+        index = front[index]
+    nats = extra_nats(ranking, index, int(front[-1]))
+    behind = ranking.behind(index, int(front[-1]))
+    return [
+        {
+            "index": int(i),
+            "lifetime": float(lifetime.cost[i]),
+            "train": float(lifetime.train[i]),
+            "serve": float(lifetime.serve[i]),
+            "extra_nats": float(extra),
+            "excess_compute": float(share),
+            "knee": int(i) == lifetime.knee,
+        }
+        for i, extra, share in zip(index, nats, behind, strict=True)
+    ]
+
+
+def dollars_per_millinat(ranking: Ranking, index: int) -> dict[str, float | None]:
+    """Dollars that a loss lower by 0.001 nats costs beyond design `index`, and that one higher by it saves.
+
+    From the frontier, interpolated; None beyond its ends.
+    """
+    lifetime = ranking.lifetime
+    assert lifetime is not None
+    front = lifetime.frontier
+    nats = np.minimum.accumulate(extra_nats(ranking, front, int(front[-1])))
+    here = float(extra_nats(ranking, np.array([index]), int(front[-1]))[0])
+    cost = float(lifetime.cost[index])
+
+    def at(value: float) -> float | None:
+        if not nats[-1] <= value <= nats[0]:
+            return None
+        return float(np.interp(-value, -nats, lifetime.cost[front]))
+
+    less, more = at(here - MILLINAT), at(here + MILLINAT)
+    return {
+        "lower_loss_costs": None if less is None else max(0.0, less - cost),
+        "higher_loss_saves": None if more is None else max(0.0, cost - more),
+    }
+
+
+def implied_tokens(ranking: Ranking, budget: Budget, index: int) -> float | None:
+    """Served tokens from which design `index` costs less over its life than the training optimum of equal loss.
+
+    That optimum needs C' < C of compute and is larger, so it costs less to train and more to serve. 0 where the design
+    is itself that optimum; None where it is no cheaper to serve.
+    """
+    assert ranking.serving is not None
+    front = ranking.lifetime.frontier if ranking.lifetime is not None else np.array([ranking.best])
+    share = 1 - float(ranking.behind(np.array([index]), int(front[-1]))[0])
+    if share > 1 - 1e-3:
+        return 0.0
+    best, flops = _training_optimum(ranking, budget, share)
+    price = ranking.serving.cost_per_million_tokens
+    gained = float(price[best] - price[index])
+    if gained <= 0:
+        return None
+    spent = training_price(
+        ranking.feasible.lattice.take(np.array([index, best])),
+        np.array([ranking.feasible.train_flops_at(index), flops]),
+        budget,
+    )
+    return max(0.0, float(spent[0] - spent[1]) / gained * 1e6)
+
+
+def _training_optimum(ranking: Ranking, budget: Budget, share: float) -> tuple[int, float]:
+    """The design of least loss at this share of the compute, among the best and a sample of the rest; its FLOPs."""
+    order = np.argsort(ranking.log_excess, kind="stable")[: SAMPLE // 2]
+    rest = np.random.default_rng(0).choice(
+        len(ranking.feasible), min(SAMPLE // 2, len(ranking.feasible)), replace=False
+    )
+    index = np.union1d(order, rest)
+    some = ranking.feasible.take(index)
+    compute = compute_of(some.lattice, budget) * share
+    tokens = affordable_tokens(some.lattice, budget, compute)
+    usable = np.flatnonzero(tokens >= some.lattice.space.seq_len)
+    some = some.take(usable).with_tokens(tokens[usable], budget)
+    _, excess = score_designs(ranking, some)
+    at = int(np.argmin(excess))
+    return int(index[usable[at]]), some.train_flops_at(at)

@@ -1,0 +1,43 @@
+"""What practice prefers: the experts of released models, and Li et al.'s rules (arXiv 2506.12119)."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture.presets import PRESETS, load_preset
+
+Array = NDArray[Any]
+
+MANY = 16
+"""Routed experts per token from which Li et al. and released models find no gain."""
+
+SINGLE, TOO_MANY, SHARED = 2.0, 1.0, 0.25
+"""Distances of one routed expert per token, of every doubling beyond `MANY`, and of one more or fewer shared expert, in
+doublings of the number of experts."""
+
+
+@cache
+def released_experts() -> tuple[tuple[int, int, int], ...]:
+    """(n_experts, top_k, n_shared_experts) of the released MoE models with more than one routed expert per token."""
+    found = set()
+    for name in PRESETS:
+        moe = load_preset(name).moe
+        if moe is not None and moe.top_k > 1:
+            found.add((moe.n_experts, moe.top_k, moe.n_shared_experts))
+    return tuple(sorted(found))
+
+
+def distance_from_practice(lattice: Any) -> Array:
+    """Distance (n,) of every MoE design's experts from the nearest released model's, in doublings."""
+    s, n = lattice.shape, len(lattice)
+    experts, top_k, shared = (
+        np.broadcast_to(np.asarray(column, float), n) for column in (s.n_experts, s.top_k, s.n_shared_experts)
+    )
+    log_e, log_k = np.log2(np.maximum(experts, 1)), np.log2(np.maximum(top_k, 1))
+    nearest = np.full(n, np.inf)
+    for e, k, extra in released_experts():
+        away = np.abs(log_e - np.log2(e)) + np.abs(log_k - np.log2(k)) + SHARED * np.abs(shared - extra)
+        nearest = np.minimum(nearest, away)
+    return np.asarray(nearest + SINGLE * (top_k == 1) + TOO_MANY * np.maximum(0, log_k - np.log2(MANY)))

@@ -1,0 +1,91 @@
+"""Learning rate and batch of a design by every published rule that applies, each with its distance from its runs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moelab.laws import get_rule
+from moelab.laws.design import Design
+from moelab.notebook import Shown, short_repr
+
+FOR_MOE = ("tian2025-moe", "ludziejewski2025-lr", "steplaw2025")
+FOR_DENSE = ("steplaw2025", "deepseek2024", "tian2025-dense")
+"""Rules in the order of preference: those found on models of the design's kind first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Rate(Shown):
+    """What one rule gives. `batch_tokens` is None where the rule has none. `distance` is the largest log10 distance of
+    its inputs outside `ranges`, the runs it was found on; None where the range of some input is unknown."""
+
+    rule: str
+    title: str
+    learning_rate: float
+    batch_tokens: int | None
+    inputs: dict[str, float]
+    ranges: dict[str, tuple[float, float] | None]
+    distance: float | None
+
+    def __repr__(self) -> str:
+        return short_repr(self, rule=self.rule, learning_rate=self.learning_rate, batch_tokens=self.batch_tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "rule": self.rule,
+            "title": self.title,
+            "learning_rate": self.learning_rate,
+            "batch_tokens": self.batch_tokens,
+            "inputs": self.inputs,
+            "ranges": {name: None if ends is None else list(ends) for name, ends in self.ranges.items()},
+            "distance": self.distance,
+        }
+
+
+def rates_of(design: Design) -> list[Rate]:
+    """The rates of a single design, (1,) arrays, the preferred rule first.
+
+    For a MoE design rules found on MoE models come first; the Step Law counts all parameters, as its own MoE runs did.
+    Rules that give no batch stand beside the batch of the first that does.
+    """
+    moe = not bool(np.ravel(design.dense)[0])
+    return [_rate(name, design) for name in (FOR_MOE if moe else FOR_DENSE)]
+
+
+def _rate(name: str, design: Design) -> Rate:
+    rule = get_rule(name)
+    given = _inputs(design)
+    inputs = {key: given[key] for key in rule.needs}
+    values = {key: float(np.ravel(value)[0]) for key, value in rule.apply(**inputs).items()}
+    batch = values.get("batch_tokens")
+    return Rate(
+        rule=name,
+        title=rule.title,
+        learning_rate=values["learning_rate"],
+        batch_tokens=None if batch is None else max(1, round(batch)),
+        inputs=inputs,
+        ranges=dict(rule.ranges),
+        distance=_distance(inputs, rule.ranges),
+    )
+
+
+def _inputs(design: Design) -> dict[str, float]:
+    """The inputs of the rules, as each paper counts them: compute without the output head."""
+    count = design.count
+    columns = {
+        "train_flops": design.train_flops_without_head,
+        "tokens": design.tokens,
+        "params_non_embedding": count.params_non_embedding,
+        "params_active_non_embedding": count.params_active_non_embedding,
+        "expert_ratio": design.expert_ratio,
+    }
+    return {name: float(np.ravel(column)[0]) for name, column in columns.items()}
+
+
+def _distance(inputs: dict[str, float], ranges: Any) -> float | None:
+    """The largest log10 distance outside the ranges; None where that of some input is unknown."""
+    known = [(inputs[name], ends) for name, ends in ranges.items() if ends]
+    if len(known) < len(inputs):
+        return None
+    return max(max(0.0, float(np.log10(value / high)), float(np.log10(low / value))) for value, (low, high) in known)

@@ -1,0 +1,135 @@
+"""What changes the answer: limits halved and doubled, each law alone, and the law's floor at its p10 and p90."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.lattice import Lattice
+from moelab.planning.predictors import Predictor
+from moelab.planning.ranking import Ranking
+from moelab.planning.search import search
+from moelab.planning.settle import SIZE, option_labels, settled_rows
+
+Array = NDArray[Any]
+Row = dict[str, Any]
+
+BEST, REST = 5_000, 15_000
+"""Designs on which a what-if is searched: the best ranked, and an even sample of the lattice."""
+
+FACTORS = {"half": 0.5, "twice": 2.0}
+
+FLOOR = "E_0"
+"""The coefficient of a law that is its irreducible loss."""
+
+
+def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> list[Row]:
+    """A row per change: `change`, the design that is then recommended or the reason for which there is none, and
+    whether that `changes` the answer.
+
+    `near` are positions of the designs among which the recommended one was settled.
+
+    Changes of a limit are searched on a sample of the lattice, so sizes are resolved to a few per cent.
+    """
+    some = _sample(ranking, lattice, near)
+    if ranking.lifetime is not None:
+        budget = budget.model_copy(update={"within": ranking.lifetime.within})
+    asked = _row("as asked", some, budget, ranking.predictors)
+    rows = []
+    for name in _limits(budget):
+        for word, factor in FACTORS.items():
+            scaled = 1 / factor if name == "tokens_per_active" else factor
+            rows.append(_row(f"{word} the {TITLES[name]}", some, budget.scaled(name, scaled), ranking.predictors))
+    if budget.objective not in ("serving-cost", "lifetime-cost"):
+        rows += [_row(f"{law.id} alone", some, budget, [law]) for law in _alone(ranking)]
+        rows += [_row(change, some, budget, laws) for change, laws in _floors(ranking)]
+    return [row | {"changes": _changes(row, asked)} for row in rows]
+
+
+def _changes(row: Row, asked: Row) -> bool:
+    """Whether the experts differ, or a size by more than two rows of one size do."""
+    if "why_not" in row or "why_not" in asked:
+        return "why_not" in row
+    sizes = ("params_active", "params_total", "tokens")
+    return bool(row["experts"] != asked["experts"] or any(abs(np.log(row[n] / asked[n])) > SIZE for n in sizes))
+
+
+TITLES = {
+    "compute": "compute",
+    "data": "data",
+    "tokens": "limit on tokens",
+    "params": "limit on parameters",
+    "active": "limit on active parameters",
+    "memory": "memory",
+    "serving_memory": "memory of the serving devices",
+    "tokens_per_active": "minimum of tokens per active parameter",
+}
+
+
+def _limits(budget: Budget) -> list[str]:
+    """Limits of the budget that are set."""
+    named = [name for name, field in LIMITS.items() if name != "compute" and getattr(budget, field) is not None]
+    return ["compute", *(["serving_memory"] if budget.serving is not None else []), *named]
+
+
+def _sample(ranking: Ranking, lattice: Lattice, near: Array) -> Lattice:
+    """The best ranked designs, of each kind, and every k-th of the lattice."""
+    if len(lattice) <= BEST + REST:
+        return lattice
+    rest = lattice.take(np.arange(0, len(lattice), max(1, len(lattice) // REST)))
+    least = np.argsort(ranking.log_excess, kind="stable")[:BEST]
+    best = np.union1d(np.union1d(ranking.order[:BEST], near), least[np.isfinite(ranking.log_excess[least])])
+    if ranking.lifetime is not None:
+        best = np.union1d(best, ranking.lifetime.frontier)
+    dense = np.flatnonzero(~ranking.feasible.lattice.is_moe)
+    dense = dense[np.argsort(ranking.score[dense], kind="stable")[: BEST // 10]]
+    return ranking.feasible.lattice.take(np.union1d(best, dense)).join(rest)
+
+
+def _row(change: str, lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) -> Row:
+    """The recommendation under a changed budget or other laws."""
+    try:
+        found = search(lattice, budget, predictors)
+    except InputError as error:
+        return {"change": change, "why_not": str(error)}
+    at = settled_rows(found, 1)[0].chosen
+    one = found.feasible.take(np.array([at]))
+    row: Row = {
+        "change": change,
+        "experts": str(option_labels(one.lattice)[0]),
+        "params_active": float(one.lattice.params_active[0]),
+        "params_total": float(one.lattice.params_total[0]),
+        "tokens": float(one.tokens[0]),
+    }
+    if found.dollars is not None:
+        row["cost"] = float(found.dollars[at])
+    return row
+
+
+def _alone(ranking: Ranking) -> list[Predictor]:
+    """The laws of the ensemble, where there is more than one."""
+    laws = ranking.ensemble_laws
+    return laws if len(laws) > 1 else []
+
+
+def _floors(ranking: Ranking) -> Iterator[tuple[str, list[Predictor]]]:
+    """Every fitted law of the ensemble replaced by the draw whose floor is its p10, and its p90."""
+    for law in ranking.ensemble_laws:
+        if FLOOR not in law.draws:
+            continue
+        usable = np.isfinite(np.stack([np.asarray(values) for values in law.draws.values()])).all(axis=0)
+        if not usable.any():
+            continue
+        draws = {name: np.asarray(values)[usable] for name, values in law.draws.items()}
+        for word, share in (("p10", 0.1), ("p90", 0.9)):
+            at = int(np.argmin(np.abs(draws[FLOOR] - np.quantile(draws[FLOOR], share))))
+            drawn = {name: float(values[at]) for name, values in draws.items()}
+            changed = replace(law, coefficients={**law.coefficients, **drawn}, draws={})
+            yield (
+                f"{law.id} with its floor at {word} ({drawn[FLOOR]:.3f})",
+                [changed if one is law else one for one in ranking.ensemble_laws],
+            )

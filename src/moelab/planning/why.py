@@ -1,0 +1,82 @@
+"""Why this design, in words: what dense would need, why these experts, what a lower loss costs."""
+
+from moelab.planning.result import Plan
+from moelab.quantities import format_number
+
+SETTLED = {
+    "granularity": "laws of granularity ({laws})",
+    "cost": "the cost over the model's life",
+    "practice": "the experts of released models",
+}
+"""The steps that settle near-equal designs, in words."""
+
+
+def why(plan: Plan) -> list[str]:
+    """Sentences that argue for the recommendation."""
+    return [*_dense(plan), *_experts(plan), *_balance(plan)]
+
+
+def _dense(plan: Plan) -> list[str]:
+    """What the best dense model under the same limits is worth."""
+    best, dense = plan.best, plan.best_dense
+    if not best.is_moe or dense is None or plan.budget.objective in ("serving-cost", "lifetime-cost"):
+        return []
+    share = (1 - dense.regret_compute.value) / max(1 - best.regret_compute.value, 1e-9)
+    if share >= 1:
+        return [f"The best dense model ({dense.label}) reaches a lower loss; it costs more over its life."]
+    return [
+        f"The best dense model under the same limits ({format_number(dense.params_total)}) reaches a loss for which "
+        f"MoE needs {share:.0%} of its compute."
+    ]
+
+
+def _experts(plan: Plan) -> list[str]:
+    """The axes that the ensemble leaves open, and what settled them."""
+    if not plan.best.is_moe or len(plan.equivalent) < 2:
+        return []
+    shown = ", ".join(plan.equivalent[:6]) + (", ..." if len(plan.equivalent) > 6 else "")
+    steps = [
+        SETTLED[step["by"]].format(laws=", ".join(step.get("laws", []))) + f" left {_some(step['experts'])}"
+        for step in plan.settled_by
+    ]
+    settled = f" {'; then '.join(steps)}." if steps else ""
+    return [f"The ensemble cannot distinguish {shown}:{settled or ' practice decides.'}"]
+
+
+def _some(experts: list[str]) -> str:
+    return " and ".join(experts) if len(experts) < 3 else f"{len(experts)} of them"
+
+
+def _balance(plan: Plan) -> list[str]:
+    """Dollars against loss on either side of the recommendation."""
+    if plan.lifetime is None:
+        return []
+    price, lines = plan.lifetime["per_millinat"], []
+    if price["lower_loss_costs"] is not None and price["higher_loss_saves"] is not None:
+        lines.append(
+            f"A loss lower by 0.001 nats costs ${format_number(price['lower_loss_costs'])} more over the model's life; "
+            f"one higher by 0.001 saves ${format_number(price['higher_loss_saves'])}."
+        )
+    tokens = plan.lifetime["implied_lifetime_tokens"]
+    if tokens:
+        lines.append(
+            f"From {format_number(tokens)} served tokens on, this design costs less than a larger one that is trained "
+            "to the same loss with less compute."
+        )
+    return lines
+
+
+def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
+    """A what-if as the cells of a table: change, active / total, experts, tokens, cost."""
+    if "why_not" in row:
+        return str(row["change"]), "-", "-", "-", str(row["why_not"])
+    if not row["changes"]:
+        return str(row["change"]), "no change", "", "", ""
+    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
+    cost = f"${format_number(_float(row['cost']))}" if "cost" in row else ""
+    return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
+
+
+def _float(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)
