@@ -10,7 +10,17 @@ from moelab.config import load_yaml
 from moelab.errors import InputError
 from moelab.yaml_reader import parse_yaml
 
-PRESETS = ("mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-120b", "llama3-8b")
+PRESETS = (
+    "mixtral-8x7b",
+    "olmoe-1b-7b",
+    "qwen3-30b-a3b",
+    "qwen3-235b-a22b",
+    "deepseek-v3",
+    "gpt-oss-120b",
+    "llama3-8b",
+    "llama3-70b",
+    "llama3.1-405b",
+)
 
 _RUN_KEYS = ("model", "data", "train", "name", "labels", "parent")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from moelab.config import Bytes, Config, Count, Fraction, at_most, read_by
+from moelab.config import Bytes, Config, Count, Fraction, Positive, at_most, read_by
 from moelab.errors import InputError
 from moelab.quantities import MOST_PRICE, parse_bandwidth, parse_flop_rate, parse_price, parse_seconds
 from moelab.yaml_reader import parse_yaml
@@ -37,12 +37,14 @@ class Hardware(Config):
     source: str
     bf16: Rate
     fp8: Rate | None = None
+    fp4: Rate | None = None
     memory: Annotated[Bytes, at_most(1e18)]
     bandwidth: Bandwidth
     link: Bandwidth
     network: Bandwidth
     node: Count = Field(default=8, description="devices that share `link`")
     price: Price = 0.0
+    power: Annotated[Positive, at_most(1e6)] | None = Field(default=None, description="watts of a board")
     compute_efficiency: Fraction = 0.7
     bandwidth_efficiency: Fraction = 0.8
     link_efficiency: Fraction = 0.8

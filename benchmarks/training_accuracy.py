@@ -1,0 +1,85 @@
+"""Predicted against measured training speed, one model left out at a time; and the fit that ships.
+
+    python benchmarks/training_accuracy.py [ROWS.csv] [--write] [--by model|hardware]
+
+Of every setup (model, device, number of devices, precision, sequence length) the newest release counts. MFU is of the
+bf16 peak, attention scores counted as causal. Limits: the median over left-out models of the median absolute error 0.20
+(aim 0.15); 80 % intervals hold 0.70 to 0.90 of the rows, with a median half-width of at most 0.35. `--write` fits all
+rows and writes `src/moelab/serving/training.yaml`. About ten seconds.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moelab.config import dump_yaml
+from moelab.files import write_text
+from moelab.serving.training_fit import HeldOut, calibrate_training, hold_out
+from moelab.serving.training_rows import TrainingRow, read_training_rows
+
+HERE = Path(__file__).parent
+SHIPPED = HERE.parent / "src" / "moelab" / "serving" / "training.yaml"
+SOURCE = "NVIDIA NeMo Megatron-Bridge performance pages at 067f987 (Apache-2.0); benchmarks/training_accuracy.py"
+
+
+def table(results: Sequence[HeldOut]) -> list[str]:
+    """One line per row, the worst first."""
+    lines = [
+        "| model | device | precision | release | layout | MFU measured | predicted, 80 % | predicted / measured |"
+    ]
+    lines.append("|---" * 8 + "|")
+    for held in sorted(results, key=lambda one: -abs(one.log_error)):
+        row, ratio, width = held.row, float(np.exp(-held.log_error)), float(np.exp(held.half_width))
+        release = ".".join(f"{part:02d}" for part in row.release)
+        predicted = row.mfu * ratio
+        interval = f"{predicted:.2f} [{predicted / width:.2f}, {predicted * width:.2f}]"
+        layout = f"{row.layout}, {row.setup.micro_batch} x {row.setup.seq_len}"
+        precision = row.setup.precision
+        lines.append(
+            f"| {row.model} | {row.hardware} | {precision} | {release} | {layout} | {row.mfu:.2f} | {interval} "
+            f"| {ratio:.2f}{'' if held.covered else ', outside'} |"
+        )
+    return lines
+
+
+def summary(results: Sequence[HeldOut], by: str) -> list[str]:
+    """Median errors by what was left out, coverage and half-width."""
+    groups = sorted({getattr(held.row, by) for held in results})
+    medians = {g: float(np.median([h.error for h in results if getattr(h.row, by) == g])) for g in groups}
+    lines = [f"{name}: {value:.3f}" for name, value in medians.items()]
+    lines.append(f"median over left-out {by}s of the median absolute error: {np.median(list(medians.values())):.3f}")
+    lines.append(f"80 % intervals hold {np.mean([held.covered for held in results]):.2f} of {len(results)} rows")
+    lines.append(f"median half-width: {np.median([np.sinh(held.half_width) for held in results]):.2f}")
+    return lines
+
+
+def write(rows: Sequence[TrainingRow], path: Path) -> None:
+    """The fit to all rows, as the package ships it."""
+    fitted = calibrate_training(rows, "megatron-bridge-26.08", SOURCE)
+    digits = {**fitted.to_dict(), "residual": round(fitted.residual, 4), "error": round(fitted.error, 4)}
+    for each in (digits["coefficients"], *digits["members"]):
+        each.update({name: float(f"{value:.5g}") for name, value in each.items()})
+    comment = (
+        "# Written by benchmarks/training_accuracy.py --write; coefficients are explained in training_calibration.py.\n"
+    )
+    write_text(path, comment + dump_yaml(digits))
+
+
+def main() -> None:
+    """Print the table and the summary."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("rows", nargs="?", default=str(HERE / "measured" / "training.csv"))
+    parser.add_argument("--write", action="store_true", help="write the calibration that ships")
+    parser.add_argument("--by", choices=["model", "hardware"], default="model", help="what is left out")
+    options = parser.parse_args()
+    rows = read_training_rows(options.rows)
+    results = hold_out(rows, options.by)
+    print("\n".join([*table(results), "", *summary(results, options.by)]))
+    if options.write:
+        write(rows, SHIPPED)
+
+
+if __name__ == "__main__":
+    main()

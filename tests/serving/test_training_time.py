@@ -1,0 +1,165 @@
+"""Training time: what slows it, one design or many at once, intervals, the measured rows and the fit that ships."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moelab.architecture import load_preset
+from moelab.architecture.layout import Layout, LayoutSizes
+from moelab.architecture.shape import Shape
+from moelab.errors import InputError
+from moelab.serving import load_hardware
+from moelab.serving.training_calibration import NAMES, training_calibration
+from moelab.serving.training_fit import calibrate_training, fit_coefficients, hold_out, log_errors, misfit
+from moelab.serving.training_rows import TrainingRow, read_training_rows
+from moelab.serving.training_time import TrainingSetup, device_seconds, seconds_per_token, training_peak
+
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "measured" / "training.csv"
+COEFFICIENTS = training_calibration().coefficients
+HEAD = "model,hardware,gpus,precision,gbs,mbs,seq_len,tp,pp,cp,vp,ep,fsdp,tokens_per_s_per_gpu,release\n"
+
+
+def setup(layout: str = "dp=8", **changes: object) -> TrainingSetup:
+    values = {"device": load_hardware("h100"), "seq_len": 4096, "global_batch": 512, **changes}
+    return TrainingSetup(layout=Layout.read(layout).sizes, **values)  # type: ignore[arg-type]
+
+
+def seconds(preset: str, layout: str = "dp=8", **changes: object) -> float:
+    return float(seconds_per_token(Shape.of(load_preset(preset)), setup(layout, **changes), COEFFICIENTS))
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[TrainingRow]:
+    return read_training_rows(MEASURED)
+
+
+def test_what_makes_training_slower() -> None:
+    moe, apart = "qwen3-30b-a3b", "ep=8,dp=16"
+    assert seconds(moe, apart) > seconds(moe, apart, micro_batch=4)  # launches, and few tokens for an expert
+    assert seconds(moe, "ep=16,dp=16") > seconds(moe, apart)  # between nodes
+    assert seconds(moe, apart, recent=False) > seconds(moe, apart)
+    assert seconds("llama3-8b", recent=False) == seconds("llama3-8b")
+    assert seconds("llama3-8b", "pp=8,dp=1", global_batch=8) > 1.5 * seconds("llama3-8b", "pp=8,dp=1", global_batch=512)
+    assert seconds("llama3-8b", "pp=8,vp=4,dp=1", global_batch=8) < seconds("llama3-8b", "pp=8,dp=1", global_batch=8)
+    assert seconds("llama3-8b", "tp=8,dp=1") > seconds("llama3-8b")
+    assert seconds("llama3-8b", "tp=16,dp=1") > 2 * seconds("llama3-8b", "tp=8,dp=1")
+    assert seconds("llama3-8b", recompute="full") > 1.2 * seconds("llama3-8b")
+    assert seconds("llama3-8b", precision="fp8") < seconds("llama3-8b") < seconds("llama3-8b", precision="fp32")
+
+
+def test_finer_experts_take_longer_at_equal_flops() -> None:
+    config = load_preset("qwen3-30b-a3b")
+    assert config.moe is not None
+    finer = config.replace(moe=config.moe.replace(n_experts=1024, top_k=64, d_expert=96).to_dict())
+    wider = config.replace(
+        moe=config.moe.replace(n_experts=16, top_k=1, d_expert=6144, normalize_gates=False).to_dict()
+    )
+    times = [seconds_per_token(Shape.of(c), setup("ep=8,dp=8"), COEFFICIENTS) for c in (wider, config, finer)]
+    assert times[0] < times[1] < 0.6 * times[2]
+
+
+def test_many_designs_and_layouts_at_once_equal_one_by_one() -> None:
+    d_model, experts = np.array([1024, 2048, 4096]), np.array([0, 64, 128])
+    shapes = Shape.of_widths(
+        d_model, np.array([16, 24, 48]), 4 * d_model, vocab_size=65536, head_dim=128,
+        n_dense_layers=np.array([0, 1, 0]), n_experts=experts, top_k=np.array([0, 4, 8]),
+        d_expert=np.array([0, 512, 768]), n_shared_experts=np.array([0, 1, 0]), d_shared=np.array([0, 512, 0]),
+    )  # fmt: skip
+    layouts = [Layout(dp=8, zero=3), Layout(tp=2, dp=4, ep=8), Layout(pp=4, vp=2, dp=32, ep=16)]
+    sizes = LayoutSizes(**{n: np.array([getattr(one, n) for one in layouts]) for n in Layout.model_fields})
+    together = device_seconds(shapes, replace(setup(), layout=sizes), COEFFICIENTS)
+    for i, layout in enumerate(layouts):
+        alone = device_seconds(shapes.take(i), replace(setup(), layout=layout.sizes), COEFFICIENTS)
+        for name, value in alone.items():
+            assert np.broadcast_to(together[name], 3)[i] == pytest.approx(float(value)), name
+
+
+def test_the_interval_and_the_two_peaks() -> None:
+    speed = training_calibration().predict(Shape.of(load_preset("llama3-8b")), setup(precision="fp8"))
+    assert speed.seconds_low < speed.seconds < speed.seconds_high
+    assert speed.mfu_low < speed.mfu < speed.mfu_high
+    assert speed.mfu_own == pytest.approx(speed.mfu * 989.4 / 1978.9)
+    gb300, a100 = load_hardware("gb300"), load_hardware("a100")
+    assert training_peak(gb300, "nvfp4") == 3 * training_peak(gb300, "fp8") == 6 * training_peak(gb300, "bf16")
+    assert training_peak(a100, "nvfp4") == training_peak(a100, "mxfp8") == a100.bf16 == 2 * training_peak(a100, "fp32")
+
+
+def test_published_runs_that_are_not_in_the_fit() -> None:
+    """Llama 3 405B: 0.38 to 0.43 on 16,384 H100 in bf16 (arXiv 2407.21783); DeepSeek-V3: 14.8T tokens in 2.664M device
+    hours of H800, 1,543 tokens/s (arXiv 2412.19437; H800 has H100's arithmetic, and links of 200 GB/s)."""
+    calibration = training_calibration()
+    llama = setup("tp=8,pp=16,vp=7,dp=128,zero=2", seq_len=8192, global_batch=2048)
+    speed = calibration.predict(Shape.of(load_preset("llama3.1-405b")), llama)
+    assert speed.mfu_low < 0.38 < 0.43 < speed.mfu_high
+    device = load_hardware("h100").replace(link=200e9)
+    deepseek = setup("pp=16,dp=128,ep=64", device=device, precision="fp8", global_batch=15360)
+    speed = calibration.predict(Shape.of(load_preset("deepseek-v3")), deepseek)
+    assert 1 / speed.seconds_high < 1543 < 1 / speed.seconds_low
+
+
+def test_the_newest_release_of_each_setup_counts(rows: list[TrainingRow]) -> None:
+    assert len(rows) == 33
+    assert len({row.model for row in rows}) == 7
+    assert len(read_training_rows(MEASURED, newest=False)) == 144 - 11
+    newest = next(r for r in rows if (r.model, r.hardware, r.setup.precision) == ("DeepSeekV3", "gb200", "mxfp8"))
+    assert newest.release == (26, 8)
+    assert newest.mfu == pytest.approx(1276 / 2500, rel=0.05)
+    fp4 = next(r for r in rows if (r.model, r.hardware, r.setup.precision) == ("LLAMA3.1_405B", "gb300", "nvfp4"))
+    assert fp4.mfu == pytest.approx(3575 / 2500, rel=0.005)
+    assert fp4.mfu_own == pytest.approx(3575 / 15000, rel=0.005)
+
+
+def test_the_calibration_that_ships_is_the_fit_to_the_rows(rows: list[TrainingRow]) -> None:
+    calibration, least = training_calibration(), misfit(rows, COEFFICIENTS)
+    assert calibration.n_rows == len(rows)
+    for name in NAMES:
+        for factor in (0.97, 1.03):
+            assert misfit(rows, {**COEFFICIENTS, name: COEFFICIENTS[name] * factor}) > least, name
+    assert np.median(np.abs(np.expm1(-log_errors(rows, COEFFICIENTS)))) < 0.15
+
+
+@pytest.mark.slow
+def test_coefficients_are_recovered_from_rows_made_with_them(rows: list[TrainingRow]) -> None:
+    truth = {**COEFFICIENTS, "products": 0.5, "hidden": 70.0}
+    made = [replace(r, tokens_per_second=1 / float(seconds_per_token(r.shape, r.setup, truth))) for r in rows]
+    found = fit_coefficients(made)
+    assert found["products"] == pytest.approx(0.5, rel=0.1)
+    assert np.max(np.abs(log_errors(made, found))) < 0.05
+
+
+@pytest.mark.slow
+def test_held_out_models_and_devices_are_within_the_limits(rows: list[TrainingRow]) -> None:
+    for by in ("model", "hardware"):
+        held = hold_out(rows, by)
+        groups = {getattr(one.row, by) for one in held}
+        medians = [np.median([one.error for one in held if getattr(one.row, by) == group]) for group in groups]
+        assert np.median(medians) < 0.15
+        assert 0.7 <= np.mean([one.covered for one in held]) <= 0.9
+        assert np.median([np.sinh(one.half_width) for one in held]) < 0.35
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("llama3-8b,h100,8,BF16,128,1,4096,1,1,1,1,1,0,x,26.06", "line 2: could not convert"),
+        ("llama3-8b,h100,8,BF16,128,1,4096,3,1,1,1,1,0,1,26.06", "line 2: tp x pp x cp (3) must divide gpus (8)"),
+        (
+            "llama3-9b,h100,8,BF16,128,1,4096,1,1,1,1,1,0,1,26.06",
+            "line 2: config: no file, folder or preset 'llama3-9b'",
+        ),
+        ("llama3-8b,h100,8,BF17,128,1,4096,1,1,1,1,1,0,1,26.06", "line 2: train_precision: must be one of fp32, bf16"),
+    ],
+)
+def test_wrong_rows_are_refused_by_line(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(HEAD + line + "\n")
+    with pytest.raises(InputError) as refused:
+        read_training_rows(path)
+    assert message in str(refused.value)
+
+
+def test_rows_of_two_models_cannot_hold_one_out(rows: list[TrainingRow]) -> None:
+    with pytest.raises(InputError, match="need at least three models"):
+        calibrate_training([row for row in rows if row.model.startswith("LLAMA3_")], "two", "")
