@@ -86,7 +86,9 @@ _ROOMS = {
     "moelab.export.export_run": ("export_run",),
     "moelab.fitting": (
         "Comparison",
+        "Finding",
         "FittedLaw",
+        "check_table",
         "compare_laws",
         "isoflop_slice",
         "isoflop_surface",

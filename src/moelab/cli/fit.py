@@ -10,12 +10,16 @@ if TYPE_CHECKING:
 
 def command(
     runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
-    law: Annotated[list[str], typer.Option("--law", help="A law's id, or all; repeatable.")],
+    law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, or all; repeatable.")] = None,
     let: Annotated[
         list[str] | None, typer.Option(help="Add a column: NAME = expression; names with spaces in double quotes.")
     ] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this condition holds.")] = None,
+    best_of: Annotated[
+        str | None, typer.Option(help="Keep the best run of each design; the columns that name one: NAME,NAME.")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="Column to fit; default: loss.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the table and fit nothing.")] = False,
     fix: Annotated[list[str] | None, typer.Option(help="Hold a coefficient: NAME=VALUE.")] = None,
     share: Annotated[list[str] | None, typer.Option(help="Fit coefficients as one number: NAME,NAME.")] = None,
     holdout: Annotated[
@@ -28,7 +32,7 @@ def command(
         str, typer.Option(help="huber:DELTA or squared on log loss, or floor:DELTA:WEIGHT.")
     ] = "huber:1e-3",
     bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.")] = 1000,
-    group: Annotated[str | None, typer.Option(help="Resample whole groups of this column.")] = None,
+    group: Annotated[str | None, typer.Option(help="Resample whole groups of this column; none: single rows.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of weights.")] = None,
     starts: Annotated[int, typer.Option(help="Random starts.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed of starts and bootstrap.")] = 0,
@@ -43,20 +47,31 @@ def command(
 ) -> None:
     """Fit laws to a table of runs, with intervals and held-out error.
 
+    The table is checked first; each note ends with the option that mends it.
+
     Example: moelab fit runs.csv --law all --let 'tokens = "Training FLOP" / (6 * "Model Size")' --out fit.json
     """
     from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
+    from moelab.errors import InputError
     from moelab.fitting import save_fits
     from moelab.fitting.compare import compare_laws
     from moelab.fitting.fit_file import fit_to_json
     from moelab.runs.table import load_table, rows_where
 
+    if not law and not check:
+        raise InputError("--law: expected a law's id or all (--check checks the table alone)")
+    law = law or []
     check_output(out, "--out")
     check_output(plot, "--plot", FIGURES)
     check_output(plot_holdout, "--plot-holdout", FIGURES)
     table = load_table(runs, let or [], where or [])
+    if best_of:
+        table = _best(table, best_of, loss or "loss")
+    if check:
+        _check(table, loss, json)
+        return
     ids = None if "all" in law else [_known(name) for name in law]
     result = compare_laws(
         table,
@@ -91,12 +106,35 @@ def command(
                 "fits": {name: fit_to_json(fitted, draws=False) for name, fitted in result.fits.items()},
                 "weights": result.weights,
                 "skipped": result.skipped,
+                "findings": [finding.to_dict() for finding in result.findings],
             }
         )
         return
     _print(result, table)
     if out:
         print_line(f"written to {out}")
+
+
+def _best(table: Any, designs: str, loss: str) -> Any:
+    """The best run of each design."""
+    from moelab.fitting.columns import columns_of
+    from moelab.fitting.table_checks import best_rows
+
+    names = [name.strip() for name in designs.split(",") if name.strip()]
+    return table[best_rows(columns_of(table), names, loss)]
+
+
+def _check(table: Any, loss: str | None, json: bool) -> None:
+    from moelab.cli.output import print_json, print_line
+    from moelab.fitting.table_checks import check_table
+
+    findings = check_table(table, loss)
+    if json:
+        print_json({"n_rows": table.height, "findings": [finding.to_dict() for finding in findings]})
+        return
+    for finding in findings:
+        print_line(f"note: {finding}")
+    print_line(f"{table.height} rows, {len(table.columns)} columns: {len(findings) or 'no'} notes")
 
 
 def _known(name: str) -> str:
@@ -114,6 +152,11 @@ def _print(result: "Comparison", table: Any) -> None:
     from moelab.cli.output import print_line, print_table
     from moelab.fitting.compare import SCORES
 
+    common = [str(finding) for finding in result.findings]
+    for note in common:
+        print_line(f"note: {note}")
+    if result.findings:
+        print_line()
     for fitted in result.fits.values():
         rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
         print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
@@ -124,7 +167,8 @@ def _print(result: "Comparison", table: Any) -> None:
             f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
         )
         for note in fitted.notes:
-            print_line(f"note: {note}")
+            if note not in common:
+                print_line(f"note: {note}")
         print_line()
     print_table(SCORES, result.rows())
     noise = next(iter(result.fits.values())).seed_noise

@@ -7,8 +7,8 @@ PANELS: dict[str, tuple[str, ...]] = {
         "seq_len", "equal", "optimum",
     ),
     "Data": (
-        "let", "where", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size", "tokenizer",
-        "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group", "weight", "batch",
+        "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size",
+        "tokenizer", "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group", "weight", "batch",
         "trials", "verify", "name", "end_of_text", "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (

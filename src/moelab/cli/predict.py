@@ -53,6 +53,8 @@ def command(
             for name, each in found.laws.items()
         ],
     )
+    for note in found.notes:
+        print_line(f"note: {note}")
     for name, reason in found.failed.items():
         print_line(f"left out: {reason if reason.startswith(name) else f'{name}: {reason}'}")
 

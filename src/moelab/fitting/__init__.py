@@ -7,15 +7,18 @@ from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdou
 from moelab.fitting.objective import Objective
 from moelab.fitting.slice import Slice, isoflop_slice
 from moelab.fitting.surface import Surface, isoflop_surface
+from moelab.fitting.table_checks import Finding, check_table
 
 __all__ = [
     "Comparison",
+    "Finding",
     "FittedLaw",
     "Holdout",
     "Objective",
     "Prediction",
     "Slice",
     "Surface",
+    "check_table",
     "compare_laws",
     "group_holdout",
     "isoflop_slice",

@@ -104,7 +104,7 @@ def variable(columns: Columns, name: str) -> Array | None:
     return None
 
 
-def variables(columns: Columns, law: Law, hint: str = "map one with --let '{} = ...'") -> dict[str, Array]:
+def variables(columns: Columns, law: Law, hint: str) -> dict[str, Array]:
     """All variables of a law. Raises InputError naming the missing columns and, by `hint`, how to supply one."""
     check_experts(columns)
     found = {name: variable(columns, name) for name in law.variables}
@@ -113,9 +113,8 @@ def variables(columns: Columns, law: Law, hint: str = "map one with --let '{} = 
         name = missing[0]
         from_others = [" and ".join(needs) for needs, _ in RULES.get(name, ())]
         derived = f" (or {', or '.join(from_others)})" if from_others else ""
-        raise InputError(
-            f"{law.id}: no column for {', '.join(missing)}{derived}; {hint.format(name)}; columns: {', '.join(columns)}"
-        )
+        how = hint.replace("{}", name, 1)
+        raise InputError(f"{law.id}: no column for {', '.join(missing)}{derived}; {how}; columns: {', '.join(columns)}")
     return {name: values for name, values in found.items() if values is not None}
 
 

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.blanks import filled
 from moelab.fitting.columns import columns_of, variable
-from moelab.fitting.fit import check_options, fit
+from moelab.fitting.fit import check_options, fit_table
 from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
-from moelab.laws import Law, all_laws, get_law
+from moelab.fitting.table_checks import Finding, check_table, measured_runs, repeats_data
+from moelab.laws import Law, all_laws, get_law, with_data_reuse
 from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
@@ -24,6 +26,7 @@ SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %"
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
     """`fits` in the order of their rank; `weights` sum to 1; `skipped` gives the reason for each law left out.
+    `findings` are those of `check_table`.
 
     Where some laws have a held-out error, a law without one (too few rows to hold any out) comes last with weight 0.
     Its in-sample error cannot be compared with theirs: more coefficients always lower it.
@@ -32,6 +35,7 @@ class Comparison(Shown):
     fits: dict[str, FittedLaw]
     weights: dict[str, float]
     skipped: dict[str, str]
+    findings: tuple[Finding, ...] = ()
 
     def predict(self, **values: Any) -> Array:
         """The ensemble: the weighted mean of the laws' predicted logarithms."""
@@ -81,9 +85,11 @@ def _score(fitted: FittedLaw) -> tuple[str, ...]:
 def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], dict[str, str]]:
     """The laws whose variables a table has and which describe its runs; and for the others, why not.
 
-    Laws that share one form differ only in their published coefficients: the first of them stands for all.
+    Laws that share one form differ only in their published coefficients: the first of them stands for all. Where rows
+    repeat their data, a law in tokens that does not see it is LAW+reuse.
     """
-    columns = columns_of(table)
+    columns, _ = filled(columns_of(table))
+    repeated = repeats_data(columns)
     moe, tokens = variable(columns, "expert_ratio"), variable(columns, "tokens")
     data_differs = tokens is not None and np.max(tokens) > 1.25 * np.min(tokens)
     found: list[Law] = []
@@ -104,7 +110,8 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
         elif same is not None:
             skipped[law.id] = f"the same form as {same}"
         else:
-            found.append(law)
+            blind = repeated and "tokens" in law.variables and "unique_tokens" not in law.variables
+            found.append(with_data_reuse(law) if blind else law)
     return found, skipped
 
 
@@ -123,7 +130,7 @@ def compare_laws(
 
     Args:
         table: The runs, as `moelab.fit` takes them.
-        laws: Laws or their ids; None: every law that the table supports.
+        laws: Laws or their ids; None: every law that the table supports, as LAW+reuse where rows repeat their data.
         holdout: Share of the largest-compute runs to hold out, above 0 and below 1.
         holdout_optional: With no hold-out named, hold out a fifth of the runs where that leaves enough.
         holdout_by: A column: leave out each of its values in turn.
@@ -152,9 +159,14 @@ def compare_laws(
     if holdout is not None:
         check_fraction(holdout)
     check_options(**{name: options[name] for name in ("bootstrap", "starts", "seed") if name in options})
+    target = options.get("loss") or "loss"
+    findings = check_table(table, target)
+    table, kept, _ = measured_runs(table, target)
+    if holdout_rows is not None and kept is not None:
+        holdout_rows = np.asarray(holdout_rows, bool)[kept]
     if holdout_by is not None:
         check_column(table, holdout_by)
-    chosen, skipped = supported_laws(table, options.get("loss") or "loss") if laws is None else ([], {})
+    chosen, skipped = supported_laws(table, target) if laws is None else ([], {})
     chosen = [get_law(law) if isinstance(law, str) else law for law in laws] if laws is not None else chosen
     if laws is None and not chosen:
         near = min(
@@ -190,7 +202,10 @@ def compare_laws(
         for name, fitted in ranked.items()
     }
     total = sum(inverse.values())
-    return Comparison(ranked, {name: value / total for name, value in inverse.items()}, skipped)
+    weights = {name: value / total for name, value in inverse.items()}
+    notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
+    ranked = {name: replace(fitted, notes=(*notes, *fitted.notes)) for name, fitted in ranked.items()}
+    return Comparison(ranked, weights, skipped, tuple(findings))
 
 
 def _once(reasons: dict[str, str]) -> list[str]:
@@ -208,7 +223,7 @@ def fit_with_holdout(
     **options: Any,
 ) -> FittedLaw:
     """`fit` on every run, plus the score of a fit that did not see some of them (a fraction, a column, or rows)."""
-    fitted = fit(table, law, **options)
+    fitted = fit_table(table, get_law(law) if isinstance(law, str) else law, **options)
     if holdout_rows is not None:
         return fitted.with_holdout(masked_holdout(table, law, holdout_rows, **options)[1])
     if holdout_by is not None:

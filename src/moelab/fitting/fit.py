@@ -16,6 +16,7 @@ from moelab.fitting.observations import Observations, observations
 from moelab.fitting.parameters import Parameters, known_name
 from moelab.fitting.solver import Problem, minimise
 from moelab.fitting.starts import draw_starts
+from moelab.fitting.table_checks import check_table, measured_runs
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
@@ -50,7 +51,8 @@ def fit(
         fix: Coefficients to hold at a value.
         share: Groups of coefficients that are to be one number.
         bootstrap: Replicates for the intervals; 0 for none.
-        group: A column whose groups are resampled whole.
+        group: A column whose groups are resampled whole. None: the runs, where rows are checkpoints of runs; `none`:
+            every row by itself.
         weight: A column of weights.
         seed: Of starts and bootstrap.
         starts: Random starts of the optimiser.
@@ -74,16 +76,26 @@ def fit(
     if not isinstance(law, str | Law):
         raise InputError(f"law: expected one law or its id, got {law!r}; compare_laws takes several")
     law = get_law(law) if isinstance(law, str) else law
-    return fit_observations(
-        observations(table, law, loss, group, weight),
-        law,
-        objective=objective,
-        fix=fix,
-        share=share,
-        bootstrap=bootstrap,
-        seed=seed,
-        starts=starts,
-    )
+    target = loss or law.kind
+    findings = check_table(table, target)
+    table, _, _ = measured_runs(table, target)
+    options: dict[str, Any] = {"objective": objective, "fix": fix, "share": share, "bootstrap": bootstrap}
+    fitted = fit_table(table, law, loss=loss, group=group, weight=weight, seed=seed, starts=starts, **options)
+    notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
+    return replace(fitted, notes=(*notes, *fitted.notes))
+
+
+def fit_table(
+    table: Any,
+    law: Law,
+    *,
+    loss: str | None = None,
+    group: str | None = None,
+    weight: str | None = None,
+    **options: Any,
+) -> FittedLaw:
+    """`fit` without the checks of the table."""
+    return fit_observations(observations(table, law, loss, group, weight), law, **options)
 
 
 def fit_observations(

@@ -7,12 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.blanks import filled
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
+from moelab.fitting.table_checks import run_column
+from moelab.fitting.table_columns import quoted, setting_columns, suggestions
 from moelab.laws import Law
 
 Array = NDArray[Any]
 DROP = "; drop them with --where"
+MAP = "map one with --let '{} = ...'"
+UNGROUPED = "none"
+"""The group that asks for a bootstrap of single rows, whatever the table holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +63,28 @@ class Observations:
 def observations(
     table: Any, law: Law, loss: str | None = None, group: str | None = None, weight: str | None = None
 ) -> Observations:
-    """A table as a law needs it. Raises InputError naming a missing column or the first bad value."""
-    columns = columns_of(table)
+    """A table as a law needs it: blank experts are dense, and checkpoints are grouped by their run unless `group` names
+    another column, or `none`. Raises InputError naming a missing column or the first bad value."""
+    columns, _ = filled(columns_of(table))
     target = loss or law.kind
     if target not in columns:
-        raise InputError(f"{law.id}: the table has no column {target!r} to fit; its columns: {', '.join(columns)}")
+        near = suggestions(columns).get("loss") if target == "loss" else None
+        hint = f"; fit one with --loss {quoted(near[0])}" if near else ""
+        raise InputError(
+            f"{law.id}: the table has no column {target!r} to fit{hint}; its columns: {', '.join(columns)}"
+        )
     measured = numbers(columns[target], target)
     if not len(measured):
         raise InputError(f"{law.id}: the table has no rows")
-    found = variables(columns, law)
+    found = variables(columns, law, _how_to_map(columns))
     check_numbers(target, measured, measured > 0, "must be positive", DROP)
     if len(measured) > 1 and np.ptp(measured) == 0:
         raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}, which identifies no coefficient")
     for name, values in found.items():
         check_variable(name, values, DROP)
+    runs = run_column(columns) if group is None else None
+    if group == UNGROUPED and group not in columns:
+        group = None
     if group is not None and group not in columns:
         raise InputError(f"group: the table has no column {group!r}; its columns: {', '.join(columns)}")
     weights = np.ones_like(measured)
@@ -81,7 +95,10 @@ def observations(
         check_numbers(weight, weights, weights > 0, "must be positive", DROP)
     if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
         found["expansion"] = expansion
-    groups = None if group is None else np.asarray([str(value) for value in columns[group]])
+    groups = None if (group or runs) is None else np.asarray([str(value) for value in columns[group or runs or ""]])
+    order = compute_order(columns, found)
+    if runs is not None and groups is not None and order is not None:
+        order = _whole_runs(order, groups)
     ratio = variable(columns, "expert_ratio")
     names = columns.get("name", np.arange(1, len(measured) + 1))
     return Observations(
@@ -91,10 +108,27 @@ def observations(
         row=np.arange(len(measured)),
         labels=np.array([str(name) for name in names]),
         kinds=np.where(np.full(len(measured), law.covers_moe) if ratio is None else ratio > 1, "moe", "dense"),
-        order=compute_order(columns, found),
+        order=order,
         groups=groups,
         replicates=_replicates(columns, found, target),
     )
+
+
+def _how_to_map(columns: Columns) -> str:
+    """How to supply a missing variable: from the column that looks like it, where there is one."""
+    near = suggestions(columns)
+    if not near:
+        return MAP
+    lines = ", ".join(f"--let '{name} = {expression}'" for name, (_, expression) in near.items() if name != "loss")
+    return f"{MAP}; these columns look like it: {lines}" if lines else MAP
+
+
+def _whole_runs(order: Array, groups: Array) -> Array:
+    """Every checkpoint takes the place of its run's last one: a hold-out never parts them."""
+    index = np.unique(groups, return_inverse=True)[1]
+    last = np.zeros(int(index.max()) + 1)
+    np.maximum.at(last, index, order)
+    return np.asarray(last[index])
 
 
 def compute_order(columns: Columns, found: Columns | None = None) -> Array | None:
@@ -123,23 +157,15 @@ def _product(params: Array, tokens: Array) -> Array:
     return product if np.isfinite(product).all() else params * (tokens / np.max(tokens))
 
 
-OUTCOMES = {
-    "id", "run_id", "name", "seed", "replicate", "status", "bits_per_byte", "train_loss", "seconds",
-    "tokens_per_second", "peak_memory_bytes", "resumed", "spikes", "stopped_at", "device", "threads", "processes",
-    "dispatch", "parent_run",
-}  # fmt: skip
-MEASURED = ("loss", "routing_")
-"""Columns by name, and by how they begin, that a run's settings do not decide or that its seed may change."""
-
-
 def _replicates(columns: Columns, found: Columns, target: str) -> Array | None:
     """A label per row, equal where runs differ in their seed and in no other column of the table.
 
     None for a table without seeds. Equal rows of one seed are no replicates: they differ in something not recorded.
+    A column that labels every row, such as a run's name, is no setting.
     """
     if "seed" not in columns:
         return None
-    settings = [n for n in columns if n not in OUTCOMES and n != target and not n.startswith(MEASURED)]
+    settings = setting_columns(columns, target)
     keys = [[str(value) for value in columns[name]] for name in settings]
     keys += [[repr(float(value)) for value in values] for values in found.values()]
     seeds: dict[str, set[str]] = {}

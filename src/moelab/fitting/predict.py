@@ -12,6 +12,7 @@ from moelab.fitting.compare import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fit_file import load_fits
 from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.table_checks import units_of_fit
 from moelab.laws import Law, all_laws, get_law
 from moelab.notebook import html_table, interval_text, short_repr
 from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, parse_count, parse_number
@@ -38,10 +39,11 @@ class LawPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The predictions by law, and why the other laws give none."""
+    """The predictions by law, why the other laws give none, and what to know of the fits (their units)."""
 
     laws: dict[str, LawPrediction]
     failed: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, law: str) -> LawPrediction:
         if law not in self.laws:
@@ -58,7 +60,8 @@ class Predictions:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab predict --json` prints."""
-        return {"predictions": {name: each.to_dict() for name, each in self.laws.items()}, "failed": self.failed}
+        predictions = {name: each.to_dict() for name, each in self.laws.items()}
+        return {"predictions": predictions, "failed": self.failed, "notes": list(self.notes)}
 
     def __repr__(self) -> str:
         shown = {name: interval_text(each.value, each.low, each.high) for name, each in self.laws.items()}
@@ -128,14 +131,21 @@ def predict(
     trained, context = _size(tokens, seq_len) if model is not None else (0.0, 0)
     found: dict[str, LawPrediction] = {}
     failed: dict[str, str] = {}
-    for name, law in _sources(fit, laws).items():
+    sources = _sources(fit, laws)
+    for name, law in sources.items():
         try:
             found[name] = _predicted(law, given, model, trained, context, noise)
         except InputError as error:
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed)
+    return Predictions(laws=found, failed=failed, notes=_unit_notes(sources, found))
+
+
+def _unit_notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
+    fits = [sources[name] for name in found]
+    findings = [each for fitted in fits if isinstance(fitted, FittedLaw) for each in units_of_fit(fitted)]
+    return tuple(dict.fromkeys(f"the fit was given another unit: {finding.text}" for finding in findings))
 
 
 def _size(tokens: float | str | None, seq_len: int | str) -> tuple[float, int]:

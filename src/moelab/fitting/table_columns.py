@@ -1,0 +1,141 @@
+"""What the columns of somebody's table are: settings of the runs, outcomes, labels; and what columns are called."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import numpy as np
+
+from moelab.fitting.columns import RULES, Columns
+from moelab.laws import all_laws
+
+RUN_NAMES = (
+    "run_id", "run_name", "run", "name", "id", "experiment", "experiment_id", "experiment_name", "hyper_id", "trial",
+    "trial_id", "job", "job_id", "uuid",
+)  # fmt: skip
+"""Columns that name a run, the surest first."""
+STEP_NAMES = ("tokens", "step", "steps", "_step", "global_step", "trainer/global_step", "iteration", "iter")
+"""Columns that rise while a run trains."""
+SWEPT = (
+    "learning_rate", "lr", "max_lr", "peak_lr", "batch_tokens", "batch_size", "global_batch_size", "batch",
+)  # fmt: skip
+"""Columns that are searched for the best value of each design."""
+OUTCOMES = {
+    *RUN_NAMES, "seed", "replicate", "status", "bits_per_byte", "train_loss", "seconds", "tokens_per_second",
+    "peak_memory_bytes", "resumed", "spikes", "stopped_at", "device", "threads", "processes", "dispatch", "parent_run",
+    "index", "unnamed: 0", "", "created", "date", "time", "timestamp", "_timestamp", "_runtime", "runtime", "url",
+    "path", "file", "host", "note", "notes", "comment", "source", "user", "state", "mfu", "wall_clock", "perplexity",
+}  # fmt: skip
+"""Columns that a run's settings do not decide, or that its seed may change."""
+_MEASURED = re.compile(r"loss|^routing_|perplexity|accuracy|\bbpb\b|_bpb|\bbpc\b|\bgrad_norm\b|\bppl\b")
+_UNITS = {
+    "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "millions": 1e6, "b": 1e9,
+    "bn": 1e9, "g": 1e9, "billion": 1e9, "billions": 1e9, "t": 1e12, "tn": 1e12, "trillion": 1e12, "trillions": 1e12,
+    "%": 0.01, "percent": 0.01,
+}  # fmt: skip
+_SYNONYMS: dict[str, str] = {
+    "loss": "loss valloss validationloss lossvalidation evalloss losseval testloss finalloss crossentropy nll celoss",
+    "params_total": "params nparams numparams parameters numparameters nparameters modelsize size totalparams n "
+    "totalparameters parametercount totalparametercount paramcount numberofparameters",
+    "params_active": "activeparams activeparameters activatedparams activatedparameters nactive nactiveparams "
+    "activeparametercount",
+    "params_dense": "denseparams denseparameters denseparametercount",
+    "params_non_embedding": "nonembeddingparams nonembeddingparameters nnonembedding paramsnoembedding",
+    "tokens": "ntokens numtokens traintokens trainingtokens tokensseen seentokens datasize tokencount d "
+    "numberoftokens tokenstrained dataset_tokens",
+    "unique_tokens": "nuniquetokens numuniquetokens distincttokens",
+    "train_flops": "flops flop trainingflops trainingflop trainflop compute totalflops budget budgetflops c",
+    "n_experts": "experts numexperts nexpert nroutedexperts numlocalexperts numberofexperts",
+    "top_k": "topk k numexpertspertok expertspertoken",
+    "granularity": "expertgranularity",
+    "activation_rate": "activationratio activeratio",
+}
+_BY_NAME = {word: name for name, words in _SYNONYMS.items() for word in words.split()}
+
+
+def known_names() -> set[str]:
+    """Every variable of a law, and what one follows from."""
+    names = set(RULES) | {need for rules in RULES.values() for needs, _ in rules for need in needs}
+    for law in all_laws().values():
+        names |= {*law.variables, *law.ranges}
+    return names
+
+
+def is_outcome(name: str, target: str) -> bool:
+    """Whether a column is measured or names a run, by what it is called."""
+    return name == target or name.lower() in OUTCOMES or bool(_MEASURED.search(name.lower()))
+
+
+def setting_columns(columns: Columns, target: str) -> list[str]:
+    """The columns that a run's configuration decides: no outcome, no label.
+
+    A column of text, or of numbers that no law reads, that differs in every row is a label or was measured.
+    """
+    known = known_names() | set(SWEPT)
+    return [
+        name
+        for name, values in columns.items()
+        if not is_outcome(name, target) and (name in known or not _all_differ(values))
+    ]
+
+
+def _all_differ(values: np.ndarray) -> bool:
+    return len(values) > 2 and len(codes(values)[1]) == len(values)
+
+
+def codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per row the number of its value among the distinct ones, and those; missing values are equal to one another."""
+    if values.dtype.kind in "fiub":
+        distinct, index = np.unique(values, return_inverse=True, equal_nan=True)
+        return index, distinct
+    found: dict[str, int] = {}
+    index = np.array([found.setdefault(str(value), len(found)) for value in values])
+    return index, np.array(list(found))
+
+
+def row_groups(columns: Columns, names: Iterable[str]) -> np.ndarray:
+    """(n,): a number per row, equal where the rows agree in every named column."""
+    rows = len(next(iter(columns.values())))
+    label = np.zeros(rows, int)
+    for name in names:
+        index, distinct = codes(columns[name])
+        label = np.unique(label * len(distinct) + index, return_inverse=True)[1]
+    return label
+
+
+def quoted(name: str) -> str:
+    """A column's name as an expression reads it."""
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """By variable that no column is named as: the column that looks like it, and the expression that maps it."""
+    names = list(columns)
+    known = {*known_names(), "loss"}
+    found: dict[str, tuple[str, str]] = {}
+    for column in names:
+        if column in known:
+            continue
+        bare, factor = _without_unit(column)
+        variable = _BY_NAME.get(bare) or _near(bare, known)
+        if variable is not None and variable not in names and variable not in found:
+            expression = quoted(column) if factor == 1 else f"{factor:g} * {quoted(column)}".replace("e+0", "e")
+            found[variable] = (column, expression)
+    return found
+
+
+def _without_unit(column: str) -> tuple[str, float]:
+    """The letters and digits of a name, and the factor of the unit it ends in: Active Params (M) -> 1e6."""
+    match = re.search(
+        r"[\s_]*[(\[]\s*(?:in\s+)?([a-z%]+)[^)\]]*[)\]]\s*$|_(millions?|billions?|m|b|bn)$", column.lower()
+    )
+    unit = next((word for word in match.groups() if word), "") if match else ""
+    unit = unit if unit in _UNITS else ""
+    bare = column[: match.start()] if match and unit else column
+    return re.sub(r"[^a-z0-9]", "", bare.lower()), _UNITS.get(unit, 1.0)
+
+
+def _near(bare: str, known: set[str]) -> str | None:
+    plain = {name.replace("_", ""): name for name in known}
+    near = get_close_matches(bare, plain, n=1, cutoff=0.88)
+    return plain[near[0]] if near and len(bare) > 4 and near[0][0] == bare[0] else None

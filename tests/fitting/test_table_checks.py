@@ -1,0 +1,241 @@
+"""Checks of a table before a fit: each finds its kind, names what mends it, and finds nothing in clean tables."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import moelab
+from moelab.errors import InputError
+from moelab.fitting.fit import fit
+from moelab.fitting.observations import observations
+from moelab.fitting.predict import predict
+from moelab.fitting.table_checks import best_rows, check_table
+from moelab.fitting.table_columns import suggestions
+from moelab.laws import get_law
+
+V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"
+
+
+@pytest.fixture
+def clean(synthetic: Callable[..., Any]) -> dict[str, Any]:
+    """Thirty runs without anything to warn of."""
+    law = get_law("hoffmann2022")
+    return dict(synthetic(law, law.published, 30, 0.005))
+
+
+def found(table: Any, loss: str | None = None) -> dict[str, str]:
+    return {finding.check: str(finding) for finding in check_table(table, loss)}
+
+
+def test_a_clean_table_has_no_findings(clean) -> None:
+    assert found(clean) == {}
+    assert found({**clean, "run_name": [f"run {i}" for i in range(30)], "seed": np.arange(30)}) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "part"),
+    [
+        ({"tokens": 1e-9}, "units", "look like billions; --let 'tokens = 1e9 * tokens'"),
+        ({"tokens": 1e-6}, "units", "look like millions; --let 'tokens = 1e6 * tokens'"),
+        ({"params_total": 1e-9}, "units", "look like billions; --let 'params_total = 1e9 * params_total'"),
+        (
+            {"params_total": 1e-9, "tokens": 1e-9},
+            "units",
+            "look like billions; --let 'params_total = 1e9 * params_total'",
+        ),
+        ({"loss": 100}, "units", "look like per cent, not nats per token; --let 'loss = loss / 100'"),
+        ({"loss": 0.01}, "units", "which no language model reaches"),
+    ],
+)
+def test_units_out_of_range(change, check, part, clean) -> None:
+    table = {**clean, **{name: np.asarray(clean[name]) * factor for name, factor in change.items()}}
+    assert part in found(table)[check]
+
+
+def test_perplexities_are_no_losses(clean) -> None:
+    table = {**clean, "loss": np.exp(clean["loss"] + 0.5)}
+    assert "look like perplexity, not nats per token; --let 'loss = LN(loss)'" in found(table)["units"]
+
+
+def test_a_fit_in_other_units_is_noted_by_its_predictions(clean) -> None:
+    fitted = fit({**clean, "tokens": clean["tokens"] / 1e9}, "hoffmann2022", bootstrap=0, starts=16)
+    assert "tokens: " in predict(fitted, params_total=1e9, tokens=20).notes[0]
+    assert predict(fit(clean, "hoffmann2022", bootstrap=0, starts=16), params_total=1e9, tokens=2e10).notes == ()
+
+
+@pytest.mark.parametrize("name", ["run", "run_id", "run_name", "name", "id", "Name"])
+def test_checkpoints_are_grouped_by_their_run(name) -> None:
+    law, rng = get_law("hoffmann2022"), np.random.default_rng(0)
+    params = np.repeat(np.geomspace(1e8, 2e9, 6), 8)
+    tokens = np.tile(np.geomspace(1e9, 1e10, 8), 6) * params / 1e8
+    off = np.repeat(0.01 * rng.standard_normal(6), 8)
+    table = {
+        "params_total": params,
+        "tokens": tokens,
+        "loss": law.loss(None, {"params_total": params, "tokens": tokens}),
+    }
+    table |= {name: np.repeat([f"r{i}" for i in range(6)], 8), "loss": table["loss"] * np.exp(off)}
+    assert "48 rows are checkpoints of 6 runs" in found(table)["checkpoints"]
+    grouped, single = (observations(table, law, group=group) for group in (None, "none"))
+    assert single.groups is None
+    assert grouped.groups is not None
+    assert len(np.unique(grouped.order)) == 6
+    widths = [
+        np.ptp(np.quantile(fit(table, law, group=group, bootstrap=100, starts=32).draws[:, 2], [0.1, 0.9]))
+        for group in (None, "none")
+    ]
+    assert widths[0] > 2 * widths[1]
+
+
+def test_runs_of_one_model_at_one_size_are_no_checkpoints(clean) -> None:
+    table = {**clean, "name": ["small"] * 15 + ["large"] * 15}
+    assert "checkpoints" not in found(table)  # one name stands for several sizes
+
+
+def test_sweeps_offer_the_best_of_each_design(clean) -> None:
+    table = {name: np.repeat(values, 3) for name, values in clean.items()}
+    table["learning_rate"] = np.tile([1e-3, 2e-3, 4e-3], 30)
+    table["loss"] = table["loss"] + 0.1 * np.abs(np.log(table["learning_rate"] / 2e-3))
+    text = found(table)["sweep"]
+    assert "90 rows sweep learning_rate over 30 designs" in text
+    assert text.endswith("--best-of params_total")
+    best = best_rows(table, ["params_total", "tokens"], "loss")
+    assert (table["learning_rate"][best] == 2e-3).all()
+    assert len(best) == 30
+    with pytest.raises(InputError, match="best-of: the table has no column 'nothing'"):
+        best_rows(table, ["nothing"], "loss")
+
+
+def test_repeats_without_a_seed_and_copies(clean) -> None:
+    again = {name: np.concatenate([values, values[:4]]) for name, values in clean.items()}
+    assert "4 of 34 rows are copies of another row" in found(again)["copies"]
+    again["loss"][-4:] *= 1.01
+    assert "4 rows repeat the settings of another one" in found(again)["repeats"]
+    assert "repeats" not in found({**again, "seed": np.arange(34)})
+
+
+def test_a_label_that_is_unique_does_not_hide_repeats(clean) -> None:
+    rng = np.random.default_rng(0)
+    table = {name: np.tile(values, 3) for name, values in clean.items()}
+    table["loss"] = table["loss"] * np.exp(0.004 * rng.standard_normal(90))
+    table |= {"seed": np.repeat([0, 1, 2], 30), "run": [f"run {i}" for i in range(90)], "wall_hours": rng.random(90)}
+    noise = observations(table, get_law("hoffmann2022")).seed_noise()
+    assert noise is not None
+    assert noise["rel"] == pytest.approx(0.004, rel=0.3)
+    assert noise["n_groups"] == 30
+
+
+def test_one_size_and_few_designs() -> None:
+    tokens = np.geomspace(1e9, 1e11, 12)
+    table = {"params_total": np.full(12, 1e8), "tokens": tokens, "loss": np.linspace(4, 3, 12)}
+    assert "one size only (params_total is 1e+08 in every row)" in found(table)["one size"]
+    table = {
+        "params_total": np.repeat([1e8, 1e9], 6),
+        "tokens": np.repeat([1e9, 1e10], 6),
+        "loss": np.linspace(4, 3, 12),
+    }
+    assert "12 rows hold 2 designs only" in found(table)["designs"]
+
+
+def test_several_tokenizers_and_texts(clean) -> None:
+    text = found({**clean, "tokenizer": ["gpt2"] * 20 + ["llama"] * 10})["texts"]
+    assert text.startswith("2 tokenizers (column tokenizer)")
+    assert text.endswith("""keep one with --where "tokenizer = 'gpt2'\"""")
+    assert (
+        "2 tokenizers (column vocab_size)" in found({**clean, "vocab_size": [50257.0] * 20 + [32000.0] * 10})["texts"]
+    )
+    assert "3 texts (column dataset)" in found({**clean, "dataset": ["a", "b", "c"] * 10})["texts"]
+
+
+def test_diverged_runs(clean) -> None:
+    table = {**clean, "status": ["finished"] * 28 + ["diverged"] * 2}
+    assert found(table)["diverged"].endswith("""--where "status != 'diverged'\"""")
+    loss = np.array(clean["loss"])
+    loss[3] = 11.0
+    assert "1 of 30 rows look diverged (loss up to 11" in found({**clean, "loss": loss})["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("column", "variable", "expression"),
+    [
+        ("Active Params (M)", "params_active", '1e6 * "Active Params (M)"'),
+        ("num_experts", "n_experts", "num_experts"),
+        ("Tokens (B)", "tokens", '1e9 * "Tokens (B)"'),
+        ("tokens_b", "tokens", "1e9 * tokens_b"),
+        ("Training FLOP", "train_flops", '"Training FLOP"'),
+        ("Model Size", "params_total", '"Model Size"'),
+        ("topk", "top_k", "topk"),
+        ("val_loss", "loss", "val_loss"),
+        ("param_total", "params_total", "param_total"),
+        ("granularty", "granularity", "granularty"),
+    ],
+)
+def test_columns_named_nearly_right(column, variable, expression) -> None:
+    assert suggestions([column])[variable] == (column, expression)
+
+
+def test_a_missing_column_is_suggested(clean) -> None:
+    table = {"Model Size": clean["params_total"], "Tokens (B)": clean["tokens"] / 1e9, "val_loss": clean["loss"]}
+    with pytest.raises(InputError, match="no column 'loss' to fit; fit one with --loss val_loss"):
+        fit(table, "hoffmann2022", bootstrap=0)
+    with pytest.raises(InputError, match="""--let 'params_total = "Model Size"', --let 'tokens = 1e9"""):
+        fit(table, "hoffmann2022", loss="val_loss", bootstrap=0)
+
+
+def test_rows_without_a_loss_are_left_out_and_counted(clean) -> None:
+    frame = pl.DataFrame({**clean, "loss": [None, float("nan"), *clean["loss"][2:]]})
+    assert found(frame)["missing"] == "2 of 30 rows have no loss and are left out"
+    fitted = fit(frame, "hoffmann2022", bootstrap=0, starts=16)
+    assert fitted.n_runs == 28
+    held = np.arange(30) >= 20
+    result = moelab.compare_laws(frame, ["hoffmann2022"], holdout_rows=held, bootstrap=0, starts=16)
+    assert result.fits["hoffmann2022"].holdout.n_runs == 10
+    with pytest.raises(InputError, match="loss: no row has a value"):
+        check_table(pl.DataFrame({"loss": [float("nan")]}))
+
+
+def test_blank_experts_are_dense() -> None:
+    columns = {
+        "n_experts": [np.nan, 8, 0],
+        "top_k": [np.nan, 1, 0],
+        "params_active": [1e8] * 3,
+        "loss": [3.0, 2.9, 3.0],
+    }
+    assert found(columns)["blanks"] == "2 of 3 rows have no n_experts and are taken as dense (n_experts 1, top_k 1)"
+    moe = {**columns, "params_total": [2e8, 8e8, 1e8]}
+    assert "1 of 3 rows have no n_experts" in found(moe)["blanks"]  # the first has more total than active parameters
+
+
+def test_repeated_data_is_fitted_as_such_by_all(synthetic) -> None:
+    law = get_law("hoffmann2022+reuse")
+    table = synthetic(law, law.published, 40, 0.002)
+    assert "rows repeat their data" in found(table)["reuse"]
+    result = moelab.compare_laws(table, holdout=None, holdout_optional=False, bootstrap=0, starts=32)
+    assert "hoffmann2022+reuse" in result.fits
+    assert "hoffmann2022" not in result.fits
+    assert list(moelab.compare_laws(table, ["hoffmann2022"], bootstrap=0, starts=32).fits) == ["hoffmann2022"]
+
+
+PUBLIC = {
+    "clark2022/final_losses.csv": ("loss_validation", {"names"}),
+    "muennighoff2023/runs_fitset_182.csv": ("val_loss", {"names", "reuse"}),
+    "marin2026/runs.csv": ("paloma_macro", {"missing", "names"}),
+    "flame2025/runs.csv": ("loss", {"names"}),
+}
+"""Checks that rightly find something in a public table: columns under other names, repeated data, missing losses."""
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_tables_warn_of_nothing_else(name, published_runs) -> None:
+    path = published_runs / name
+    loss, expected = PUBLIC[name]
+    assert set(found(path, loss)) == expected
+
+
+def test_runs_of_moelab_warn_of_nothing_else() -> None:
+    assert found(V0_1 / "table.csv") == {}
+    assert set(found(V0_1 / "studies" / "finished" / "runs.csv")) == {"reuse"}
