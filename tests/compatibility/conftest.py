@@ -112,6 +112,27 @@ def same_numbers() -> Callable[..., None]:
     return check
 
 
+def gone(old: Any, new: Any, place: str = "") -> list[str]:
+    """Keys of `old` that `new` lacks; of lists the first entries are compared."""
+    if isinstance(old, list) and isinstance(new, list):
+        return gone(old[0], new[0], f"{place}[0]") if old and new else []
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return []
+    lost = [f"{place}.{key}" for key in old if key not in new]
+    inner = [gone(old[key], new[key], f"{place}.{key}") for key in old if key in new]
+    return [*lost, *(each for part in inner for each in part)]
+
+
+@pytest.fixture(scope="session")
+def same_keys() -> Callable[..., None]:
+    """Asserts that all keys of an answer of 0.1 are there still; its numbers may be others."""
+
+    def check(old: Any, new: Any) -> None:
+        assert gone(old, new) == []
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def same_kernels(reading: ModuleType, answer: Callable[[str], Any]) -> bool:
     """Whether PyTorch, the vector instructions and the compiled kernels are those that 0.1 ran with."""

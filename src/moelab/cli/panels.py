@@ -8,8 +8,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Data": (
         "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size",
-        "tokenizer", "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group", "weight", "batch",
-        "trials", "verify", "name", "end_of_text", "pattern", "skip_bad", "allow_lossy",
+        "tokenizer", "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group",
+        "weight", "batch", "trials", "verify", "name", "end_of_text", "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (
         "law", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",

@@ -310,7 +310,7 @@ def _sweeps(columns: Columns, target: str) -> list[Finding]:
 
 
 def _repeats(columns: Columns, target: str) -> list[Finding]:
-    """Rows that agree in every setting, where no column says that their seeds differ."""
+    """Rows that agree in every setting, where no column shows that their seeds differ."""
     settings = setting_columns(columns, target)
     if any(name.lower() in ("seed", "replicate") for name in columns) or run_column(columns) is not None:
         return []

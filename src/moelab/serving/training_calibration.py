@@ -7,7 +7,8 @@ from importlib.resources import files
 import numpy as np
 from pydantic import Field, field_validator
 
-from moelab.architecture.counts import Numbers, count_flops
+from moelab.architecture.counts import count_flops
+from moelab.architecture.layers import Numbers
 from moelab.architecture.shape import Shape
 from moelab.config import Config, Count, NonNegative
 from moelab.serving.training_time import TrainingSetup, seconds_per_token, training_peak

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from moelab.architecture.counts import Numbers, count_flops, count_parameters
+from moelab.architecture.counts import count_flops, count_parameters
+from moelab.architecture.layers import Numbers
 from moelab.architecture.layout import LayoutSizes
 from moelab.architecture.memory import kv_elements_per_token
 from moelab.architecture.shape import Shape
