@@ -1,0 +1,82 @@
+"""Doubt stands first, what changes the answer stands beside it, and the argument is in words."""
+
+import pytest
+
+from moelab.planning import Budget, Space
+from moelab.planning.plan import plan
+from moelab.planning.result import Plan
+from moelab.planning.why import what_if_cells, why
+
+SPACE = Space(
+    d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
+    n_experts=(16, 64), top_k=(1, 4), n_shared_experts=(0,), n_dense_layers=(0,), vocab_size=32000,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inside() -> Plan:
+    return plan(Budget(flops=1e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], SPACE)
+
+
+def test_a_supported_plan_begins_with_the_design(inside: Plan) -> None:
+    assert inside.confidence.level == "supported"
+    assert inside.sentence.startswith("Train a MoE model")
+    assert inside.to_dict()["confidence"]["sentence"] == ""
+
+
+def test_an_extrapolation_is_named_first() -> None:
+    found = plan(Budget(flops=1e24), ["ludziejewski2025"], SPACE)
+    assert found.confidence.level in ("extrapolated", "unsupported")
+    assert found.confidence.doubtful
+    assert found.sentence.startswith(("This plan is an extrapolation", "No law supports this plan"))
+    assert "%" not in found.sentence.split(". ")[0]
+
+
+def test_why_names_dense_and_what_settled_the_experts(inside: Plan) -> None:
+    lines = why(inside)
+    assert any("best dense model under the same limits" in line for line in lines)
+    assert any("cannot distinguish" in line and "laws of granularity" in line for line in lines)
+
+
+def test_what_if_halves_and_doubles_every_limit_and_asks_each_law(inside: Plan) -> None:
+    changes = [row["change"] for row in inside.what_if]
+    assert sorted(changes) == [
+        "abnar2025 alone", "half the compute", "half the limit on parameters", "ludziejewski2025 alone",
+        "twice the compute", "twice the limit on parameters",
+    ]  # fmt: skip
+    by_change = {row["change"]: row for row in inside.what_if}
+    assert by_change["twice the compute"]["tokens"] > by_change["half the compute"]["tokens"]
+    assert by_change["half the limit on parameters"]["params_total"] <= 2.5e9
+
+
+def test_a_what_if_equals_the_plan_of_that_budget(inside: Plan) -> None:
+    """The space is small enough to be searched whole."""
+    again = plan(Budget(flops=2e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], SPACE).best
+    row = next(row for row in inside.what_if if row["change"] == "twice the compute")
+    assert (row["experts"], row["params_total"], row["tokens"]) == (
+        again.experts, again.params_total, pytest.approx(again.tokens, rel=1e-6)
+    )  # fmt: skip
+
+
+def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
+    found = plan(Budget(flops=1e20, max_params=0.4e9), ["ludziejewski2025"], SPACE.replace(d_model=[1024]))
+    row = next(row for row in found.what_if if row["change"] == "half the limit on parameters")
+    assert "no design fits" in row["why_not"]
+    assert what_if_cells(row)[-1] == row["why_not"]
+    assert what_if_cells({"change": "x", "changes": False})[1] == "no change"
+
+
+def test_the_memory_of_the_serving_devices_is_a_limit() -> None:
+    wanted = {"hardware": "h100", "tokens": 1e12, "traffic": {"gpus": 1}}
+    budget = Budget.parse({"flops": 1e22, "objective": "loss", "serving": wanted})
+    found = plan(
+        budget, ["ludziejewski2025"], Space(d_model={"from": 2048, "to": 6144, "step": 256}, n_experts=(16, 64))
+    )
+    assert "serving_memory" in found.binding
+    assert found.sensitivity["serving_memory"]["gain_compute"] > 0.001
+    assert "the memory of the serving devices" in found.sentence
+
+
+def test_gains_are_capped() -> None:
+    found = plan(Budget(flops=1e22, max_params=0.5e9), ["ludziejewski2025"], SPACE)
+    assert all(gain["gain_compute"] <= 9.0 for gain in found.sensitivity.values())

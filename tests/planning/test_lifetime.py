@@ -1,0 +1,143 @@
+"""Loss against lifetime cost: the frontier by brute force, its knee, and the tokens that pay for a smaller model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moelab.errors import InputError
+from moelab.planning import Budget, Space
+from moelab.planning.chosen_laws import laws_of
+from moelab.planning.lattice import enumerate_designs
+from moelab.planning.lifetime import LEAST_BATCH, OUTSIDE, extra_nats, frontier_rows, implied_tokens
+from moelab.planning.plan import plan
+from moelab.planning.predictors import predictors_of
+from moelab.planning.ranking import Ranking
+from moelab.planning.search import search
+from moelab.planning.tradeoff import chord_slope, frontier
+
+SPACE = Space(
+    d_model=(1024, 1536, 2048, 3072), n_layers=(12, 16, 24, 32), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
+    n_experts=(16, 64), top_k=(1, 4), n_shared_experts=(0,), n_dense_layers=(0,), vocab_size=32000,
+)  # fmt: skip
+
+
+def budget(**more: Any) -> Budget:
+    return Budget.parse({"flops": 1e21, "serving": {"hardware": "h100", "tokens": 1e13}, **more})
+
+
+@pytest.fixture(scope="module")
+def ranking() -> Ranking:
+    return search(enumerate_designs(SPACE), budget(), predictors_of(laws_of(["ludziejewski2025", "abnar2025"])))
+
+
+def test_the_frontier_equals_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    excess, cost = rng.integers(0, 12, 200) / 10, rng.integers(1, 15, 200) * 1.0
+    excess[:3] = np.inf
+    found = frontier(excess, cost)
+    points = {(c, e) for c, e in zip(cost, excess, strict=True) if np.isfinite(e)}
+    undominated = {p for p in points if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points)}
+    assert {(cost[i], excess[i]) for i in found} == undominated
+    assert len(found) == len(undominated)
+    assert (np.diff(cost[found]) > 0).all()
+    assert (np.diff(excess[found]) < 0).all()
+
+
+def test_the_plans_frontier_is_complete(ranking: Ranking) -> None:
+    """No ranked design is cheaper at no more excess than a design of the frontier."""
+    assert ranking.lifetime is not None
+    cost, excess = ranking.lifetime.cost, np.where(ranking.comparable, ranking.log_excess, np.inf)
+    for i in ranking.lifetime.frontier:
+        assert not ((cost <= cost[i]) & (excess <= excess[i]) & ((cost < cost[i]) | (excess < excess[i]))).any()
+
+
+def test_the_knee_is_farthest_from_the_chord(ranking: Ranking) -> None:
+    assert ranking.serving is not None
+    lifetime = ranking.lifetime
+    assert lifetime is not None
+    front, excess = lifetime.frontier, ranking.log_excess
+    inside = front[ranking.score[front] < OUTSIDE / 2]
+    assert lifetime.knee in inside
+    assert lifetime.slope == pytest.approx(chord_slope(excess[inside], lifetime.cost[inside]))
+    heights = excess[inside] + lifetime.slope * lifetime.cost[inside]
+    assert excess[lifetime.knee] + lifetime.slope * lifetime.cost[lifetime.knee] == pytest.approx(heights.min())
+    assert ranking.serving.batch[lifetime.knee] >= LEAST_BATCH
+    assert ranking.best == lifetime.knee
+
+
+def test_designs_beyond_within_come_last(ranking: Ranking) -> None:
+    assert ranking.lifetime is not None
+    behind = ranking.behind(np.arange(len(ranking.score)), int(ranking.lifetime.frontier[-1]))
+    beyond = behind > ranking.lifetime.within + 1e-9
+    assert beyond.any()
+    assert ranking.score[beyond & np.isfinite(ranking.score)].min() > OUTSIDE / 2
+
+
+def test_a_wider_limit_gives_a_cheaper_design() -> None:
+    laws = ["ludziejewski2025"]
+    narrow, wide = (plan(budget(within=within), laws, SPACE).best for within in (0.02, 0.5))
+    assert narrow.cost is not None
+    assert wide.cost is not None
+    assert wide.cost["lifetime"] < narrow.cost["lifetime"]
+    assert wide.regret_compute.value > narrow.regret_compute.value
+
+
+def test_balance_is_the_default_where_tokens_are_served() -> None:
+    assert budget().objective == "balance"
+    assert budget(objective="loss").objective == "loss"
+    assert Budget(flops=1e21).objective == "loss"
+    assert budget(target_loss=2.0, objective="lifetime-cost").objective == "lifetime-cost"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"flops": 1e21, "within": 0.1}, "within: needs the objective balance"),
+        ({"flops": 1e21, "objective": "balance"}, "objective: balance needs serving hardware"),
+        (
+            {"flops": 1e21, "objective": "balance", "serving": {"hardware": "h100"}},
+            "objective: balance needs the tokens that will be served",
+        ),
+        ({"flops": 1e21, "within": 1.5, "serving": {"hardware": "h100", "tokens": 1e12}}, "within: "),
+    ],
+)
+def test_a_balance_needs_tokens_to_serve(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Budget.parse(fields)
+
+
+def test_rows_of_the_frontier_rise_in_cost_and_fall_in_loss(ranking: Ranking) -> None:
+    rows = frontier_rows(ranking)
+    assert [row["knee"] for row in rows].count(True) == 1
+    assert [row["lifetime"] for row in rows] == sorted(row["lifetime"] for row in rows)
+    assert rows[-1]["extra_nats"] == pytest.approx(0)
+    assert all(row["lifetime"] == pytest.approx(row["train"] + row["serve"]) for row in rows)
+
+
+def test_implied_tokens_make_both_ways_to_the_loss_cost_the_same(ranking: Ranking) -> None:
+    """At that many served tokens, the design costs what the training optimum of equal loss costs."""
+    assert ranking.lifetime is not None
+    front = ranking.lifetime.frontier
+    assert implied_tokens(ranking, budget(), int(front[-1])) == 0
+    tokens = [implied_tokens(ranking, budget(), int(i)) for i in front]
+    known = [value for value in tokens if value is not None]
+    assert len(known) > len(front) / 2
+    assert all(value >= 0 for value in known)
+    assert max(known) > 0
+
+
+def test_the_plan_gives_dollars_by_loss() -> None:
+    found = plan(budget(), ["ludziejewski2025"], SPACE)
+    assert found.lifetime is not None
+    assert found.lifetime["per_millinat"]["higher_loss_saves"] > 0
+    plain = found.to_dict()
+    assert plain["implied_lifetime_tokens"] == found.lifetime["implied_lifetime_tokens"]
+    assert sum(row["knee"] for row in plain["lifetime"]["frontier"]) == 1
+
+
+def test_extra_nats_of_one_law_are_its_loss_above_the_base() -> None:
+    alone = search(enumerate_designs(SPACE), budget(), predictors_of(laws_of(["ludziejewski2025"])))
+    losses = alone.mean(alone.ensemble[0])
+    index = alone.order[:5]
+    assert extra_nats(alone, index, int(alone.order[0])) == pytest.approx(losses[index] - losses[alone.order[0]])

@@ -1,0 +1,47 @@
+"""Learning rates by every rule, the one found on MoE models first, each with its distance from its runs."""
+
+import numpy as np
+import pytest
+
+from moelab.architecture.presets import load_preset
+from moelab.laws.design import Design
+from moelab.planning import Budget, Space
+from moelab.planning.plan import plan
+from moelab.planning.rates import FOR_DENSE, FOR_MOE, rates_of
+
+
+def test_rules_found_on_moe_come_first_for_moe() -> None:
+    moe = rates_of(Design.of(load_preset("deepseek-v3"), np.array([14.8e12]), 4096))
+    dense = rates_of(Design.of(load_preset("llama3-8b"), np.array([15e12]), 4096))
+    assert tuple(rate.rule for rate in moe) == FOR_MOE
+    assert tuple(rate.rule for rate in dense) == FOR_DENSE
+
+
+def test_lings_rule_gives_what_its_formula_gives() -> None:
+    """SCIENCE: at C = 5.25e23 Tian's MoE rule gives 2.7e-4 and 30.6M tokens; Step Law on all parameters a tenth."""
+    design = Design.of(load_preset("deepseek-v3"), np.array([14.8e12]), 4096)
+    rate = rates_of(design)[0]
+    compute = rate.inputs["train_flops"]
+    assert rate.learning_rate == pytest.approx(1.1576 * compute**-0.1529)
+    assert rate.batch_tokens == round(0.0694 * compute**0.3644)
+    assert rate.distance == pytest.approx(np.log10(compute / 3e20))
+    step = next(rate for rate in rates_of(design) if rate.rule == "steplaw2025")
+    assert step.learning_rate < rate.learning_rate / 2
+
+
+def test_a_rule_with_an_unknown_range_has_no_distance() -> None:
+    design = Design.of(load_preset("olmoe-1b-7b"), np.array([5e12]), 4096)
+    by_rule = {rate.rule: rate for rate in rates_of(design)}
+    assert by_rule["ludziejewski2025-lr"].distance is None
+    assert by_rule["ludziejewski2025-lr"].batch_tokens is None
+
+
+def test_a_plan_gives_the_first_rate_and_all_of_them() -> None:
+    space = Space(d_model=(1024,), n_layers=(12, 16), n_experts=(16,), top_k=(1,), vocab_size=32000)
+    found = plan(Budget(flops=1e20), ["ludziejewski2025"], space)
+    assert found.best.learning_rate == found.best.rates[0].learning_rate
+    plain = found.to_dict()
+    assert [rate["rule"] for rate in plain["rates"]] == [rate.rule for rate in found.best.rates]
+    assert set(plain["rates"][0]) == {
+        "rule", "title", "learning_rate", "batch_tokens", "inputs", "ranges", "distance"
+    }  # fmt: skip
