@@ -5,6 +5,7 @@ import torch
 
 from moelab.errors import InputError
 from moelab.model import cross_entropy_reference, linear_cross_entropy
+from moelab.model.cross_entropy import Head
 
 CASES = [("mean", (1.0, 0.0)), ("mean", (1.0, 0.3)), ("sum", (0.5, 0.1)), ("none", (1.0, 0.2))]
 
@@ -33,6 +34,28 @@ def test_equals_torch(reduction: str, weights: tuple[float, float]) -> None:
         loss, square = function(hidden, weight, targets, reduction=reduction)
         total = (weights[0] * loss + weights[1] * square).sum()
         results.append([loss, square, *torch.autograd.grad(total, (hidden, weight))])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("reduction", "weights"), CASES)
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_bias_and_a_cap_equal_torch(
+    reduction: str, weights: tuple[float, float], softcap: float | None, biased: bool
+) -> None:
+    results = []
+    for function in (linear_cross_entropy, cross_entropy_reference):
+        hidden, weight, targets = problem()
+        inputs = [hidden, weight] + [torch.randn(16, generator=torch.Generator().manual_seed(1))] * biased
+        for tensor in inputs:
+            tensor.requires_grad_()
+        head = Head(weight, inputs[2] if biased else None, softcap)
+        loss, square = function(hidden, head, targets, reduction=reduction)
+        with torch.no_grad():
+            alone = function(hidden, head, targets, reduction=reduction)
+        total = (weights[0] * loss + weights[1] * square).sum()
+        results.append([loss, square, *alone, *torch.autograd.grad(total, inputs)])
     for fast, slow in zip(*results, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
 

@@ -9,6 +9,7 @@ from moelab.model.dispatch import DISPATCHES
 from moelab.model.feed_forward import first_width
 
 D, F_WIDTH = 16, 8
+ACTIVATIONS = ["swiglu", "relu", "gelu", "geglu", "clamped_swiglu@0.2", "swiglu@0.2"]
 
 
 def reference(x: Tensor, first: Tensor, down: Tensor, chosen: Tensor, gates: Tensor, activation: str) -> Tensor:
@@ -18,11 +19,18 @@ def reference(x: Tensor, first: Tensor, down: Tensor, chosen: Tensor, gates: Ten
         y = torch.zeros(x.shape[1], dtype=x.dtype)
         for expert, gate in zip(chosen[token].tolist(), gates[token], strict=True):
             h = first[expert] @ x[token]
-            if activation == "swiglu":
-                half = h.shape[0] // 2
-                h = F.silu(h[:half]) * h[half:]
-            else:
+            half = h.shape[0] // 2
+            opened, up = h[:half], h[half:]
+            if "@0.2" in activation:
+                opened, up = torch.clamp(opened, max=0.2), torch.clamp(up, -0.2, 0.2)
+            if activation in ("relu", "gelu"):
                 h = F.relu(h) if activation == "relu" else F.gelu(h)
+            elif activation == "geglu":
+                h = F.gelu(opened, approximate="tanh") * up
+            elif activation == "clamped_swiglu@0.2":
+                h = (up + 1) * opened * torch.sigmoid(1.702 * opened)
+            else:
+                h = F.silu(opened) * up
             y = y + gate * (down[expert] @ h)
         rows.append(y)
     return torch.stack(rows)
@@ -49,7 +57,7 @@ def gradients(function, tensors: list[Tensor], activation: str) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", DISPATCHES)
-@pytest.mark.parametrize("activation", ["swiglu", "relu", "gelu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("n_experts", "top_k", "skewed"), [(1, 1, False), (4, 2, False), (8, 3, True), (5, 5, False)])
 def test_equals_the_loop_over_tokens(name: str, activation: str, n_experts: int, top_k: int, skewed: bool) -> None:
     tensors = inputs(n_experts, top_k, activation, skewed)

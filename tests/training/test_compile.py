@@ -8,7 +8,7 @@ import torch
 
 from moelab.data import Dataset
 from moelab.errors import InputError
-from moelab.model import build_model
+from moelab.model import build_model, native
 from moelab.runs import RunFolder
 from moelab.runs.folder import WEIGHTS
 from moelab.training import train_run
@@ -50,3 +50,38 @@ def test_a_layer_is_one_graph(make_run: Any) -> None:
         loss = model.loss(tokens, tokens).total
     loss.backward()
     assert torch.isfinite(loss)
+
+
+KINDS: dict[str, Any] = {
+    "windows, sinks": {
+        "attention_sinks": True, "sliding_window": 6, "sliding_pattern": ["window", "full"], "norm": "rms_plus_one",
+        "norm_position": "both", "activation": "geglu", "attention_gate": "element",
+    },
+    "latent": {
+        "mla": {"q_lora_rank": 6, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 5},
+        "rope_interleaved": True,
+    },
+    "chunks, layers without positions": {
+        "sliding_window": 4, "sliding_pattern": ["chunk", "full"], "rope_pattern": ["rope", "none"], "qk_norm": "l2",
+        "attention_temperature": {"scale": 0.5, "floor": 3}, "rope_interleaved": True, "clip_qkv": 0.5,
+        "activation": "clamped_swiglu", "swiglu_limit": 0.5, "norm": "layer",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about itself
+@pytest.mark.parametrize("name", KINDS)
+def test_a_layer_of_any_attention_is_one_graph_with_the_same_numbers(name: str, make_run: Any) -> None:
+    config = make_run(KINDS[name], compile="blocks", **OPTIONS)
+    tokens = torch.randint(config.model.vocab_size, (2, config.train.seq_len))
+    found = []
+    for compiled in (False, True):
+        model = build_model(config.model, seed=0)
+        for layer in model.model.layers if compiled else ():
+            layer.compile(fullgraph=True, backend="aot_eager")
+        with native.using("torch"):
+            loss = model.loss(tokens, tokens).total
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)

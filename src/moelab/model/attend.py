@@ -45,11 +45,13 @@ def attend(
     whole = mask is None and length == k_BSKA.shape[1]
     if whole and native and scores.softcap is None and usable(q_BTQA, k_BSKA, v_BSKV):
         return _native(q_BTQA, k_BSKA, v_BSKV, scores.scale, sinks)
-    if sinks is not None or scores.softcap is not None:
+    shared = q_BTQA.shape[2] != k_BSKA.shape[2]
+    repeats = shared and v_BSKV.shape[3] != q_BTQA.shape[3]  # PyTorch would copy keys and values for every head
+    if sinks is not None or scores.softcap is not None or repeats:
         return attend_reference(q_BTQA, k_BSKA, v_BSKV, scores, mask=mask, sinks=sinks)
     q, k, v = q_BTQA.transpose(1, 2), k_BSKA.transpose(1, 2), v_BSKV.transpose(1, 2)
     scale = None if scores.scale == q.shape[-1] ** -0.5 else scores.scale
-    shared, causal = q.shape[1] != k.shape[1], mask is None and length > 1
+    causal = mask is None and length > 1
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=shared)
     return y.transpose(1, 2)
 
@@ -67,7 +69,8 @@ def attend_reference(
     batch, length, heads, _ = q_BTQA.shape
     kv_heads = k_BSKA.shape[2]
     q = q_BTQA.unflatten(2, (kv_heads, heads // kv_heads)).permute(0, 2, 3, 1, 4)
-    s = q @ k_BSKA.permute(0, 2, 3, 1)[:, :, None] * scores.scale
+    # The queries that share a key-value head are rows of one product: its keys are not copied for each of them.
+    s = (q.flatten(2, 3) @ k_BSKA.permute(0, 2, 3, 1) * scores.scale).unflatten(2, (-1, length))
     s = s.to(torch.promote_types(s.dtype, torch.float32))
     if scores.softcap is not None:
         s = scores.softcap * torch.tanh(s / scores.softcap)
@@ -80,7 +83,7 @@ def attend_reference(
         p = torch.cat((s, column), -1).softmax(-1)[..., :-1]
     else:
         p = s.softmax(-1)
-    y = p.to(v_BSKV.dtype) @ v_BSKV.transpose(1, 2)[:, :, None]
+    y = (p.to(v_BSKV.dtype).flatten(2, 3) @ v_BSKV.transpose(1, 2)).unflatten(2, (-1, length))
     return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(q_width, d, bias=config.attention_bias is True)
         if config.attention_gate:
             gates = config.n_heads if config.attention_gate == "head" else q_width
-            self.gate_proj = Linear(d, gates, bias=bias)
+            self.gate_proj = Linear(d, gates, bias=False)
         if config.attention_sinks:
             self.sinks = nn.Parameter(torch.empty(config.n_heads))
         if config.qk_norm in ("head", "full"):

@@ -8,7 +8,8 @@ import torch
 
 from moelab.evaluation import Evaluation
 from moelab.model import LanguageModel
-from moelab.runs import RunConfig, RunRecord, TrainConfig, run_columns
+from moelab.model.fallbacks import fallbacks
+from moelab.runs import RunConfig, RunRecord, run_columns
 from moelab.training.checkpoint import Progress
 from moelab.training.health import health_notes
 from moelab.training.kernels import kernels_of
@@ -54,7 +55,7 @@ def make_record(
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
-        notes=[*progress.notes, *_notes(train), *notes, *health_notes(config, progress, model)],
+        notes=[*progress.notes, *_notes(config), *notes, *health_notes(config, progress, model)],
         data_hash=config.data.manifest_hash or "",
         versions={
             "moelab": __version__,
@@ -66,8 +67,10 @@ def make_record(
     )
 
 
-def _notes(train: TrainConfig) -> list[str]:
-    """What was asked for and could not be done."""
-    if train.evaluations <= train.steps:
-        return []
-    return [f"train.evaluations: {train.evaluations} were asked for, but a run of {train.steps} steps has one per step"]
+def _notes(config: RunConfig) -> list[str]:
+    """What was asked for and could not be done, and what no fused kernel computed."""
+    train, found = config.train, [fallbacks(config.model, kernels_of(config.train))]
+    if train.evaluations > train.steps:
+        asked = f"{train.evaluations} were asked for, but a run of {train.steps} steps has one per step"
+        found.append(f"train.evaluations: {asked}")
+    return [note for note in found if note]
