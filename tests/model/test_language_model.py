@@ -149,6 +149,11 @@ def test_a_few_steps_learn() -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
+def test_counted_only_models_are_refused() -> None:
+    with pytest.raises(InputError, match="counts but cannot build a router bias of the router hash"):
+        build_model(config({"n_experts": 4, "top_k": 2, "d_expert": 16, "router": "hash", "router_bias": True}))
+
+
 @pytest.mark.parametrize("preset", ["deepseek-v3", "gpt-oss-120b"])
 def test_models_beyond_the_memory_are_refused(preset: str) -> None:
     with pytest.raises(InputError, match=r"model: its \d+B parameters take .* in fp32; this machine has"):

@@ -299,3 +299,24 @@ def test_muon_leaves_biases_to_adamw() -> None:
 def test_hash_layers_leave_a_learned_one() -> None:
     with pytest.raises(InputError, match=r"moe.hash_layers: must be fewer than the MoE layers \(2\), got 2"):
         config(2, hash_layers=2)
+
+
+@pytest.mark.parametrize("dispatch", ["loop", "sorted", "native"])
+def test_gradients_add_up_in_one_order(dispatch: str) -> None:
+    """Router and experts share one view of the input, then shared experts join: runs keep their bits."""
+    moe = layer(dispatch, n_shared_experts=1, d_shared=8)
+    results = []
+    for function in (lambda x: moe(x)[0], lambda x: _by_parts(moe, x)):
+        x = tokens().requires_grad_()
+        y = function(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), [x, *moe.parameters()])))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def _by_parts(moe: MoELayer, x: Tensor) -> Tensor:
+    rows = x.flatten(0, 1)
+    routing = moe.router(rows)
+    y = DISPATCHES[moe.dispatch](
+        rows, moe.experts.first, moe.experts.down_proj, routing.chosen, routing.gates, "swiglu"
+    )
+    return y.view_as(x) + moe.shared_experts(x)

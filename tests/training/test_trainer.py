@@ -283,8 +283,8 @@ class TestResolve:
 
 
 def test_count_only_models_are_refused(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
-    config = make_run({"attention_sinks": True})
-    with pytest.raises(InputError, match="cannot train attention sinks"):
+    config = make_run({"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16, "router": "hash", "router_bias": True}})
+    with pytest.raises(InputError, match="cannot train a router bias of the router hash"):
         train_run(config, tmp_path, dataset)
 
 

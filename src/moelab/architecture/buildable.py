@@ -1,4 +1,4 @@
-"""The options of attention, norms and activations by name, and which of them moelab counts but does not train yet."""
+"""The options of today's models by name, and what moelab counts but does not build."""
 
 from typing import Any
 
@@ -25,16 +25,13 @@ OPTIONS = {
 }
 """Fields of a model beyond grouped-query attention with whole rotary positions and RMSNorms before the blocks."""
 
-COUNTED_ONLY = ("mtp_layers",)
-"""Those that no module of `moelab.model` computes."""
-
 
 def unbuildable(config: Any) -> str | None:
     """Why moelab can count but not build this `ModelConfig`, or None where it can."""
-    reasons = [reason for name, reason in options_of(config).items() if name in COUNTED_ONLY]
-    if config.moe is not None and config.moe.router_bias and config.moe.router != "token_choice":
-        reasons.append(f"a router bias of the router {config.moe.router}")
-    return reasons[0] if reasons else None
+    moe = config.moe
+    if moe is not None and moe.router_bias and moe.router != "token_choice":
+        return f"a router bias of the router {moe.router}"
+    return None
 
 
 def options_of(config: Any) -> dict[str, str]:

@@ -31,7 +31,7 @@ def decodes_natively(model: LanguageModel, batch: int) -> bool:
     config, moe = model.config, model.config.moe
     plain = moe is None or (moe.router == "token_choice" and not any(getattr(moe, name) for name in _NOT_NATIVE))
     fits = config.activation == "swiglu" and not config.attention_bias and config.head_dim % 2 == 0
-    fits = fits and not options_of(config)
+    fits = fits and not options_of(config).keys() - {"mtp_layers"}
     return plain and fits and batch <= MOST_SEQUENCES and usable(*model.parameters())
 
 

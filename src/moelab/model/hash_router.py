@@ -30,6 +30,12 @@ class TokenContext:
     positions: Tensor
     words: Tensor | None = None
 
+    def from_position(self, start: int) -> "TokenContext":
+        """That of the tokens from this place on, (B, T - start) each."""
+        words = None if self.words is None else self.words[:, start:]
+        places = (self.ids[:, start:], self.previous[:, start:], self.positions[:, start:])
+        return TokenContext(ids=places[0], previous=places[1], positions=places[2], words=words)
+
 
 class HashRouter(nn.Module):
     """K different experts per key, all gates equal (1/K when normalised, else 1).

@@ -19,6 +19,7 @@ from moelab.model.decoder import Decoder
 from moelab.model.hash_router import TokenContext, word_keys
 from moelab.model.masks import Positions, layer_contexts
 from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
+from moelab.model.multi_token import MTP_LOSS, Further, MultiTokenPrediction, further_loss
 from moelab.model.router import TopKRouter, balance_from
 from moelab.model.routing_record import RoutingRecord
 
@@ -27,7 +28,7 @@ from moelab.model.routing_record import RoutingRecord
 class LossOutput:
     """`loss` is the language-model cross-entropy alone, fp32 nats per token; `total` is what training minimises.
 
-    `auxiliary` holds the weighted terms by name, summed over layers: `balance`, `router_z`, `logit_z`.
+    `auxiliary` holds the weighted terms by name, summed over layers: `balance`, `router_z`, `logit_z`, `mtp`.
     `routing` has one record per MoE layer when it was asked for.
     """
 
@@ -50,6 +51,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config, dispatch)
+        self.mtp = MultiTokenPrediction(config, dispatch)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=bool(config.head_bias))
         elif config.head_bias:
@@ -148,6 +150,13 @@ class LanguageModel(nn.Module):
         after = (self.word_parts[previous.clamp(min=0)] & 2 == 2) & (previous >= 0)
         return ~(joins & after)
 
+    def _further(self, x: Tensor, tokens: Tensor, mask: Tensor | None, losses: str) -> Further:
+        """What multi-token prediction makes of the final states x (B, T, D) of these tokens; empty without it."""
+        if not len(self.mtp):
+            return []
+        further: Further = self.mtp(x, self._embed(tokens), mask, self._context(tokens, None, mask), losses=losses)
+        return further
+
     def update_routers(self) -> None:
         """After an optimiser step: let loss-free balancing move its biases. Does nothing for other routers."""
         for module in self.modules():
@@ -166,6 +175,7 @@ class LanguageModel(nn.Module):
         *,
         reduction: str = "mean",
         logit_z_loss: float = 0.0,
+        mtp_loss: float | None = None,
         mask: Tensor | None = None,
         collect_routing: bool = False,
         balance_over: str = "batch",
@@ -177,6 +187,8 @@ class LanguageModel(nn.Module):
         `whole_counts` turns their choices (layers, E) into those of all: then the parts' gradients average to the
         gradient of one balance loss over the whole batch.
 
+        Multi-token prediction takes part with the weight `mtp_loss`; None: `MTP_LOSS`.
+
         `reduction` is `mean`, `sum` or `none` (a loss per token, (B, T), without auxiliary terms).
         Raises InputError for any other.
         """
@@ -187,9 +199,13 @@ class LanguageModel(nn.Module):
         if not training:
             loss = loss.view_as(targets)
             return LossOutput(loss=loss, total=loss, routing=routing)
-        auxiliary = self._auxiliary(outputs, whole_counts)
+        further = self._further(x, tokens, mask, balance_over)
+        auxiliary = self._auxiliary([*outputs, *_outputs(further)], whole_counts)
         if logit_z_loss:
             auxiliary["logit_z"] = logit_z_loss * z
+        if further:
+            weight = MTP_LOSS if mtp_loss is None else mtp_loss
+            auxiliary["mtp"] = weight * further_loss(further, self.head, targets, reduction, mask)
         total = loss
         for term in auxiliary.values():
             total = total + term
@@ -198,7 +214,8 @@ class LanguageModel(nn.Module):
     def balance_counts(self, tokens: Tensor) -> Tensor:
         """How many choices each expert of each MoE layer gets from tokens (B, T), (layers, E); no gradient, no head."""
         with torch.no_grad():
-            _, outputs = self.hidden(tokens, losses="batch")
+            x, outputs = self.hidden(tokens, losses="batch")
+            outputs = [*outputs, *_outputs(self._further(x, tokens, None, "batch"))]
         return torch.stack([output.balance.counts[0] for output in outputs if output.balance is not None])
 
     def _auxiliary(
@@ -219,3 +236,8 @@ class LanguageModel(nn.Module):
         if router_z:
             terms["router_z"] = moe.z_loss * torch.stack(router_z).sum()
         return terms
+
+
+def _outputs(further: Further) -> list[RoutingOutput]:
+    """Those of the MoE layers among the modules of multi-token prediction."""
+    return [output for _, output in further if output is not None]

@@ -98,7 +98,7 @@ class MoELayer(nn.Module):
         record: bool,
     ) -> tuple[Tensor, RoutingOutput]:
         x_TD = x_BTD.flatten(0, 1)
-        rows_BTD = x_BTD if latent_BTL is None else latent_BTL
+        rows_TD = x_TD if latent_BTL is None else latent_BTL.flatten(0, 1)
         mask_T = None if mask_BT is None else mask_BT.flatten()
         routing = self._route(x_TD, context)
         kept = None
@@ -106,11 +106,12 @@ class MoELayer(nn.Module):
             by_score = routing.gates if self.config.capacity_drop == "score" else None
             kept = within_capacity(routing.chosen, self.config.n_experts, self.config.capacity_factor, mask_T, by_score)
             routing = replace(routing, gates=routing.gates * kept)
-        y_TD = self._run_experts(rows_BTD.flatten(0, 1), routing, kept)
+        y_TD = self._run_experts(rows_TD, routing, kept)
         measured = record_routing(routing, mask_T, kept) if record else None
         sequences = x_BTD.shape[0] if losses == "sequence" else 1
         balance, router_z = self._losses(routing, mask_T, sequences) if losses else (None, None)
-        return y_TD.view_as(rows_BTD), RoutingOutput(balance=balance, router_z=router_z, record=measured)
+        y_BTD = y_TD.view(*x_BTD.shape[:2], -1)
+        return y_BTD, RoutingOutput(balance=balance, router_z=router_z, record=measured)
 
     def _run_experts(self, x_TD: Tensor, routing: Routing, kept: Tensor | None) -> Tensor:
         chosen, gates = routing.chosen, routing.gates

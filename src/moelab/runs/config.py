@@ -53,7 +53,8 @@ class TrainConfig(Config):
     `decay_fraction` is the share of steps in which `wsd` decays; `final_lr_fraction` the rate at the end;
     `warmup_steps` and `decay_steps` are the same in steps and stand above the fractions.
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
-    or each forward pass. `processes` train as one, each on its share of every batch.
+    or each forward pass. `mtp_loss` weighs multi-token prediction; None: DeepSeek-V3's 0.3 (arXiv 2412.19437).
+    `processes` train as one, each on its share of every batch.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
     A resolved config without `kernels` is one of 0.1, which took what the machine had; without `muon_split` Muon takes
     gate and up projections as the one matrix they are stored as, as 0.1 did.
@@ -86,11 +87,10 @@ class TrainConfig(Config):
     )
     grad_clip: NonNegative = 1.0
     logit_z_loss: NonNegative = Field(default=0.0, le=1000)
+    mtp_loss: NonNegative | None = Field(default=None, le=1000)
     balance_over: Literal["batch", "sequence", "micro_batch"] = "batch"
     transition: Transition | None = None
-    evaluations: Count = Field(
-        default=4, le=10**6, description="evaluations, the last at the run's end; at most one per step"
-    )
+    evaluations: Count = Field(default=4, le=10**6, description="at most one per step, the last at the run's end")
     eval_tokens: TokenCount = 100_000
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -194,6 +194,8 @@ class RunConfig(Config):
                 token_choice_config(self.model)
             except InputError as error:
                 raise ValueError(f"train.{error}") from None
+        if self.train.mtp_loss is not None and not self.model.mtp_layers:
+            raise ValueError("train.mtp_loss: needs model.mtp_layers")
         if self.parent is not None and self.parent.step >= self.train.steps:
             raise ValueError(f"parent.step: must be below the run's {self.train.steps} steps, got {self.parent.step}")
         return self

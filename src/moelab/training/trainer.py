@@ -155,6 +155,7 @@ class Trainer:
                         x,
                         y,
                         logit_z_loss=train.logit_z_loss,
+                        mtp_loss=train.mtp_loss,
                         balance_over="sequence" if train.balance_over == "sequence" else "batch",
                         whole_counts=counts,
                     )
