@@ -10,7 +10,9 @@ from moelab.printable import cut
 
 ADVICE = "a date stands in quotes as '2024-01-31', a time as '2024-01-31 10:00:00'"
 _TIME = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z| ?UTC|\+00:?00)?)?$"
-_OTHER = r"^(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./]\d{1,2}[./]\d{1,2}|\d{4}-\d-\d{1,2}|\d{4}-\d\d-\d)(?:\D.*)?$"
+_OTHER = (
+    r"^(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./]\d{1,2}[./]\d{1,2}|\d{4}-\d-\d{1,2}|\d{4}-\d\d-\d)(?:\D.*)?$"
+)
 _ZONED = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*[+-]\d\d:?\d\d$"
 _ORDERS = ("<", "<=", ">", ">=")
 _seen: deque[tuple[pl.Series, pl.Series | None]] = deque(maxlen=4)
@@ -39,7 +41,7 @@ def comparable(sign: str, left: pl.Series, right: pl.Series) -> tuple[pl.Series,
 
 
 def _as_times(texts: pl.Series) -> pl.Series | None:
-    """The column in the uniform form; None where it holds other text. The last ones are kept: conditions repeat them."""
+    """The column in the uniform form; None for other text. The last ones are kept: conditions repeat them."""
     for known, found in _seen:
         if known is texts:
             return found
