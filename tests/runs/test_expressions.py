@@ -9,7 +9,7 @@ import pytest
 from moelab.errors import InputError
 from moelab.runs.expressions import MOST_NESTED, evaluate, holds
 from moelab.runs.operations import FUNCTIONS
-from moelab.runs.table import load_table
+from moelab.runs.table import load_table, save_table
 
 TABLE = pl.DataFrame(
     {
@@ -107,8 +107,78 @@ def test_names_and_text_in_quotes() -> None:
 def test_truth_and_numbers_compare_as_one_and_zero() -> None:
     flags = load_table(pl.DataFrame({"flag": [True, False]}), where=["flag = TRUE"])
     assert flags["flag"].to_list() == [1.0]
-    with pytest.raises(InputError, match=r"AND takes true or false, got a number \(compare it: x = 1\)"):
-        load_table(pl.DataFrame({"flag": [True, False]}), where=["flag AND flag = 1"])
+    with pytest.raises(InputError, match=r"AND takes true or false, got a number \(compare it: flag = 1\)"):
+        load_table(pl.DataFrame({"flag": [1, 0]}), where=["flag AND flag = 1"])
+    with pytest.raises(InputError, match=r"expected true or false for each row, got a number \(compare it: flag = 1\)"):
+        load_table(pl.DataFrame({"flag": [1, 0]}), where=["flag"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_of_truth_are_conditions_and_numbers(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"runs.{suffix}"
+    save_table(pl.DataFrame({"ok": [True, False, None], "n": [1.0, 2.0, 3.0]}), path)
+    for condition in ("ok", "ok = true", "ok = 1", "ok AND n < 3", "NOT (ok = false) AND ok IS NOT NULL", "ok + 1 = 2"):
+        assert load_table(path, where=[condition])["n"].to_list() == [1.0], condition
+    assert load_table(path, where=["NOT ok"])["ok"].to_list() == [0.0]
+    assert load_table(path, let=["big = n > 1"], where=["big"])["big"].to_list() == [1.0, 1.0]
+
+
+def test_words_for_truth_beside_missing_ones(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("ok,n\nTrue,1\n NA,2\nfalse,3\n")
+    assert load_table(path)["ok"].to_list() == [1.0, None, 0.0]
+    assert load_table(path, where=["ok"])["n"].to_list() == [1.0]
+
+
+DAYS = ["2024-01-31", "2024-02-01T00:00:00Z", "2024-02-01 10:30", None]
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("day > '2024-01-31'", [1, 2]),
+        ("day = '2024-02-01'", [1]),
+        ("day BETWEEN '2024-02-01' AND '2024-02-01 10:30:00.0'", [1, 2]),
+        ("day IN ('2024-01-31', '2024-02-01T10:30:00+00:00')", [0, 2]),
+        ("day < '2024-02-01T10:30'", [0, 1]),
+        ("GREATEST(day, '2024-02-01') = '2024-02-01'", [0, 1]),
+        ("day != 'unknown'", [0, 1, 2]),
+        ("COALESCE(NULLIF(day, day), '2024-02-01') = '2024-02-01T00:00'", [0, 1, 2, 3]),
+        ("NULLIF(day, '2024-01-31') >= '2024-02-01' OR NULLIF('2024-03-01', day) < '2024-01-01'", [1, 2]),
+    ],
+)
+def test_dates_compare_as_times_however_they_are_written(condition: str, rows: list[int]) -> None:
+    kept = holds(pl.DataFrame({"day": DAYS}), condition, "--where")
+    assert kept.arg_true().to_list() == rows
+
+
+@pytest.mark.parametrize(
+    ("days", "condition", "message"),
+    [
+        (DAYS, "day > 2024-01-31", "a number and text; a date stands in quotes as '2024-01-31'"),
+        (DAYS, "day > 'January'", "'January' is compared with dates; a date stands in quotes"),
+        (DAYS, "'1/2/2024' < day", "'1/2/2024' does not order as text"),
+        (["31/01/2024", "1/2/2024"], "day > '2024-01-31'", "'31/01/2024' does not order as text"),
+        (["2024-1-5"], "day > '2024-01-31'", "'2024-1-5' does not order as text"),
+        (["2024-01-05T10:00+02:00"], "day > '2024-01-05'", r"does not order as text; .* all in one time zone"),
+    ],
+)
+def test_dates_that_do_not_compare_are_refused(days: list[str], condition: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        holds(pl.DataFrame({"day": days}), condition, "--where")
+
+
+@pytest.mark.parametrize("name", ["end", "Case", "IN", "not", "null", "is", "like", "between"])
+def test_a_column_named_like_a_word_needs_quotes(name: str) -> None:
+    table = pl.DataFrame({name: [1.0, 4.0]})
+    assert holds(table, f'"{name}" > 3', "--where").to_list() == [False, True]
+    with pytest.raises(InputError, match=f'the column "{name}" needs its quotes'):
+        holds(table, f"{name} > 3", "--where")
+
+
+def test_a_column_in_other_case_is_named() -> None:
+    with pytest.raises(InputError, match='unable to find column "TOKENS"; valid columns: tokens'):
+        holds(TABLE, "TOKENS > 3", "--where")
 
 
 ATTACKS = [
@@ -326,3 +396,9 @@ def test_every_function_computes() -> None:
     assert value(calls["POWER"]) == [1.0, 49.0, 6.25]
     text = Path(__file__).read_text(encoding="utf-8")
     assert all(f"{name}(" in text for name in FUNCTIONS)
+
+
+def test_a_date_that_stands_alone_beside_missing_ones_leaves_them_missing() -> None:
+    table = pl.DataFrame({"day": ["2024-01-31", None, "2024-01-31"]})
+    assert holds(table, "day <= '2024-02-01'", "--where").to_list() == [True, False, True]
+    assert holds(table, "day IS NULL OR day > '2024-01-31'", "--where").to_list() == [False, True, False]

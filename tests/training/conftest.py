@@ -8,9 +8,10 @@ import pytest
 
 from moelab.data import Dataset
 from moelab.runs import RunConfig, RunFolder
+from moelab.runs.config import Tracker
 from moelab.training import Trainer, train_run
 from moelab.training.kernels import computed_by
-from moelab.training.log import Tracker, open_log
+from moelab.training.log import open_log
 
 
 @pytest.fixture(scope="session")

@@ -45,16 +45,40 @@ def test_a_child_goes_on_from_where_the_other_stopped(
     assert adopt(here, tmp_path, parent.run_id) == child
 
 
+@pytest.mark.parametrize(("before", "after"), [("fp32", "bf16"), ("bf16", "fp32")])
 def test_other_kernels_dispatch_and_precision_are_adopted(
-    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path
+    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, before: str, after: str
 ) -> None:
-    parent = make_run(MOE, dispatch="sorted", kernels="torch")
-    here = make_run(MOE, dispatch="loop", precision="bf16", kernels="torch")
+    """Weights and optimiser state are fp32 in either, so the child goes on from the parent's very numbers."""
+    parent = make_run(MOE, dispatch="sorted", precision=before, kernels="torch")
+    here = make_run(MOE, dispatch="loop", precision=after, kernels="torch")
     train_until(parent, tmp_path, dataset, 6)
     assert set(find_kin(here, tmp_path)[0].fields) == {"train.dispatch", "train.precision", "train.kernels"}
     record = train_run(adopt(here, tmp_path, parent.run_id), tmp_path, dataset)
-    assert (record.parent_step, record.precision, record.dispatch) == (6, "bf16", "loop")
-    assert "train.precision fp32 to bf16, train.dispatch sorted to loop" in record.notes[0]
+    assert (record.parent_step, record.precision, record.dispatch) == (6, after, "loop")
+    assert f"train.precision {before} to {after}, train.dispatch sorted to loop" in record.notes[0]
+    straight = train_run(here, tmp_path / "straight", dataset)
+    assert record.loss == pytest.approx(straight.loss, rel=0.02)
+    assert record.tokens == straight.tokens
+
+
+def test_a_run_is_adopted_by_the_start_of_its_id_or_by_its_name(
+    make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path
+) -> None:
+    here = make_run(dispatch="none", kernels="torch").replace(name="small dense")
+    first, second = (here.replace(train={**here.train.to_dict(), "threads": threads}) for threads in (2, 3))
+    train_until(first, tmp_path, dataset, 4)
+    RunFolder.create(tmp_path, here.replace(train={**here.train.to_dict(), "seed": 1}))
+    child = adopt(here, tmp_path, first.run_id)
+    assert adopt(here, tmp_path, "small dense") == child
+    assert adopt(here, tmp_path, first.run_id[:6]) == child
+    assert adopt(here, tmp_path, str(tmp_path / first.run_id[:6])) == child
+    train_until(second, tmp_path, dataset, 4)
+    with pytest.raises(InputError, match="'small dense' is ambiguous"):
+        adopt(here, tmp_path, "small dense")
+    RunFolder.create(tmp_path / "elsewhere", here)
+    with pytest.raises(InputError, match="the run must lie in --out"):
+        adopt(here, tmp_path, str(tmp_path / "elsewhere" / here.run_id))
 
 
 def test_a_child_may_be_adopted_again(make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path) -> None:
@@ -71,7 +95,7 @@ def test_a_child_may_be_adopted_again(make_run: Any, train_until: Any, dataset: 
 
 def test_what_cannot_be_adopted(make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path) -> None:
     here, other = make_run(), make_run(threads=2, seed=1, learning_rate=0.01)
-    with pytest.raises(InputError, match="is not a run folder"):
+    with pytest.raises(InputError, match="no run folder, id or name"):
         adopt(here, tmp_path, other.run_id)
     train_until(other, tmp_path, dataset, 3)
     assert find_kin(here, tmp_path) == []

@@ -115,3 +115,14 @@ def test_muon_steps_on_experts_without_tokens(
     (note,) = [note for note in straight.notes if note.startswith("Muon moved experts that had no token")]
     assert note.endswith(f"of {30 * 2 * 32:,} expert steps")
     assert note in resumed.notes
+
+
+@pytest.mark.parametrize(
+    ("idle", "steps", "noted"),
+    [(0, 0, False), (2, 160, False), (5, 160, True), (100, 10_000, False), (120, 10_000, True)],
+)
+def test_few_steps_do_not_decide_about_idle_experts(make_run: Any, idle: int, steps: int, noted: bool) -> None:
+    """2 of 160 is more than 1 %, but may be chance."""
+    progress = Progress(expert_steps=steps, idle_expert_steps=idle)
+    notes = notes_of(make_run, progress)
+    assert any("Muon moved experts" in note for note in notes) == noted

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from moelab.data import Dataset
+from moelab.errors import InputError
 from moelab.runs import RunConfig, RunFolder
 from moelab.training import resolve, resolve_run, train_run
 from moelab.training.adopt import adopt, find_kin
@@ -69,3 +70,10 @@ def test_a_run_of_0_1_is_adopted_as_it_was(make_run: Any, train_until: Any, data
     child = adopt(here, tmp_path, old.run_id)
     assert child.train.muon_split is None
     assert train_run(child, tmp_path, dataset).notes[0].endswith("train.threads 2 to 1")
+
+
+def test_a_split_of_muons_matrices_needs_muon(make_run: Any) -> None:
+    """Under AdamW it would change nothing, so no run may be named by it."""
+    with pytest.raises(InputError, match=r"train: muon_split: only the optimizer muon has it, not adamw; leave it out"):
+        make_run(muon_split=True)
+    assert make_run(muon_split=False).run_id == make_run().run_id

@@ -19,7 +19,8 @@ def command(
     adopt: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Go on from an unfinished run in --out that differs in threads, precision or the like."
+            metavar="RUN",
+            help="Go on from an unfinished run in --out (id or name) that differs in threads, precision or the like.",
         ),
     ] = None,
     log: Annotated[str | None, typer.Option(help="Also log to `tensorboard` or `wandb`, in the run's folder.")] = None,
@@ -35,16 +36,15 @@ def command(
     from moelab.cli.output import print_json, print_line
     from moelab.data import Dataset
     from moelab.data.checks import check_data
-    from moelab.errors import InputError
-    from moelab.runs.config import TRACKERS
+    from moelab.runs.config import check_tracker
     from moelab.runs.load_run import read_run_config
 
     changes = [*(assign or []), *([] if processes is None else [f"train.processes={processes}"])]
     # What is wrong with the config, the data or the log is reported before torch is imported.
     run = read_run_config(config, changes, out)
     check_data(run, Dataset.open(run.data.path))
-    if log not in (None, *TRACKERS):
-        raise InputError(f"--log: expected {' or '.join(TRACKERS)}, got {log!r}")
+    if log is not None:
+        check_tracker(log)
     from moelab.training.train import train_here
 
     run, record, main = train_here(

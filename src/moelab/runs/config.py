@@ -1,7 +1,7 @@
 """What one run is: an architecture, its data and its training. The run is named by a hash of this content."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,12 +11,20 @@ from moelab.errors import InputError
 from moelab.files import sha256_json
 
 AUTO = "auto"
-TRACKERS = ("tensorboard", "wandb")
+Tracker = Literal["tensorboard", "wandb"]
 """Where the numbers of a run may be logged, besides its record."""
 _NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
 MACHINE = ("device", "precision", "threads", "dispatch", "kernels")
 """Training fields that the machine decides where the config leaves them open."""
+
+
+def check_tracker(name: str) -> Tracker:
+    """The name of a log. Raises InputError for another one."""
+    for known in get_args(Tracker):
+        if name == known:
+            return cast(Tracker, known)
+    raise InputError(f"--log: expected {' or '.join(get_args(Tracker))}, got {name!r}")
 
 
 class DataConfig(Config):
@@ -118,6 +126,8 @@ class TrainConfig(Config):
         if self.micro_batch is not None and self.local_batch_size % self.micro_batch:
             each = " of each process" if self.processes > 1 else " of a batch"
             raise ValueError(f"micro_batch: must divide the {self.local_batch_size} sequences{each}")
+        if self.muon_split and self.optimizer != "muon":
+            raise ValueError(f"muon_split: only the optimizer muon has it, not {self.optimizer}; leave it out")
         self._check_schedule()
         if self.transition is not None and self.steps < 2:
             raise ValueError("transition: needs at least two steps, one before and one after")

@@ -6,12 +6,11 @@ computed as it is read.
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import polars as pl
 
 from moelab.errors import InputError
-from moelab.printable import cut, short
+from moelab.runs.names import breaks_off, named_column
 from moelab.runs.operations import (
     ARITHMETIC,
     FUNCTIONS,
@@ -27,9 +26,8 @@ from moelab.runs.operations import (
     matches,
     numeric,
     one_kind,
-    read_column,
 )
-from moelab.runs.symbols import COMPARISONS, END, TABLES, Symbol, no_function, one_table, read_symbols
+from moelab.runs.symbols import COMPARISONS, END, Symbol, no_function, read_symbols
 
 MOST_NESTED = 40
 """Parentheses, functions and cases inside one another."""
@@ -50,7 +48,9 @@ def holds(table: pl.DataFrame, condition: str, option: str) -> pl.Series:
     """Whether a condition holds in each row; a missing value satisfies none. Raises InputError as `evaluate` does."""
     held = evaluate(table, condition, option)
     if held.dtype != pl.Boolean:
-        raise InputError(f"{option}: expected true or false for each row, got {kind_of(held) or 'nothing'}")
+        kind = kind_of(held)
+        hint = f" (compare it: {held.name or 'x'} = 1)" if kind == NUMBER else ""
+        raise InputError(f"{option}: expected true or false for each row, got {kind or 'nothing'}{hint}")
     return held.fill_null(False)
 
 
@@ -59,6 +59,7 @@ class _Reader:
 
     def __init__(self, table: pl.DataFrame, symbols: list[Symbol]) -> None:
         self.table, self.symbols, self.place, self.depth = table, symbols, 0, 0
+        self.columns: dict[Symbol, pl.Series] = {}
 
     def whole(self) -> pl.Series:
         value = self.either()
@@ -83,11 +84,8 @@ class _Reader:
             raise self.unexpected(value)
 
     def unexpected(self, wanted: str) -> InputError:
-        kind, value = self.next
-        if kind in ("name", "word") and value.upper() in TABLES:
-            return InputError(one_table(value))
-        found = "its end" if kind == "end" else short(value)
-        return InputError(f"the expression breaks off: expected {wanted}, got {found}")
+        last = self.symbols[self.place - 1] if self.place else END
+        return breaks_off(self.table, wanted, last, self.next)
 
     def either(self) -> pl.Series:
         left = self.both()
@@ -172,14 +170,14 @@ class _Reader:
         return -value if negative % 2 else value
 
     def value(self) -> pl.Series:
-        kind, value = self.next
-        self.place += 1
+        symbol = self.next
+        (kind, value), self.place = symbol, self.place + 1
         if kind == "number":
             return self.same(float(value))
         if kind == "text":
             return self.same(value)
         if kind == "quoted" or (kind == "name" and self.next != Symbol("sign", "(")):
-            return self.column(value, kind == "quoted")
+            return self.columns.setdefault(symbol, named_column(self.table, value, kind == "quoted"))
         if kind == "name":
             return self.nested(lambda: self.called(value))
         if value == "(":
@@ -249,14 +247,3 @@ class _Reader:
     def outcome(self) -> pl.Series:
         """What a case comes to: a value or NULL."""
         return self.same(None) if self.take("NULL") else self.either()
-
-    def column(self, name: str, quoted: bool) -> pl.Series:
-        if name in self.table.columns:
-            return read_column(self.table[name])
-        if not quoted and name.upper() in ("TRUE", "FALSE"):
-            return self.same(name.upper() == "TRUE")
-        if not quoted and name.upper() in TABLES:
-            raise InputError(one_table(name))
-        near = get_close_matches(name, self.table.columns, n=4, cutoff=0.4) or self.table.columns[:12]
-        text = "; text stands in 'single quotes'" if quoted else ""
-        raise InputError(f'unable to find column "{cut(name)}"; valid columns: {", ".join(map(cut, near))}{text}')

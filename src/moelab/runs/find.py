@@ -36,6 +36,11 @@ def find_run(run: str | Path, root: str | Path | None = None) -> Path:
     return next(iter(found))
 
 
+def matching_runs(run: str | Path, root: str | Path) -> list[Path]:
+    """The folders in `root` of the runs that `run` may mean: that folder, an id, the start of one, or a run's name."""
+    return [Path(run)] if (Path(run) / CONFIG).is_file() else list(_matches(Path(run).name, _places(Path(run), root)))
+
+
 def find_design(config: str | Path) -> str:
     """CONFIG of a command with a run's id or name turned into its folder; everything else as it is.
 

@@ -1,7 +1,7 @@
 """What the operators and functions of `--let` and `--where` do: columns in, a column out, row by row.
 
-A column holds numbers (64-bit floats), text, or true and false. A missing number (null or NaN) satisfies no condition;
-arithmetic keeps it missing.
+A column holds numbers (64-bit floats), text, or true and false, which are 1 and 0 in arithmetic. A missing number
+(null or NaN) satisfies no condition; arithmetic keeps it missing.
 """
 
 import re
@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from moelab.errors import InputError
+from moelab.runs import times
 
 NUMBER, TEXT, TRUTH = "a number", "text", "true or false"
 MOST_PATTERN = 1_000
@@ -53,7 +54,7 @@ def as_kind(column: pl.Series, kind: str, what: str) -> pl.Series:
     """The column, if it is of this kind or all missing. Raises InputError naming `what` wants it."""
     found = kind_of(column)
     if found not in (kind, None):
-        hint = " (compare it: x = 1)" if (kind, found) == (TRUTH, NUMBER) else ""
+        hint = f" (compare it: {column.name or 'x'} = 1)" if (kind, found) == (TRUTH, NUMBER) else ""
         raise InputError(f"{what} takes {kind}, got {found}{hint}")
     return column if found else column.cast(_TYPES[kind])
 
@@ -64,7 +65,9 @@ def one_kind(columns: Sequence[pl.Series], what: str) -> list[pl.Series]:
     if kinds == {NUMBER, TRUTH}:
         kinds = {NUMBER}
     if len(kinds) > 1:
-        raise InputError(f"{what} takes values of one kind, got {' and '.join(sorted(kinds))}; text stands in 'quotes'")
+        dates = any(kind_of(column) == TEXT and times.are_times(column) for column in columns)
+        advice = times.ADVICE if dates else "text stands in 'quotes'"
+        raise InputError(f"{what} takes values of one kind, got {' and '.join(sorted(kinds))}; {advice}")
     common = _TYPES[next(iter(kinds), NUMBER)]
     return [column if column.dtype == common else column.cast(common) for column in columns]
 
@@ -77,7 +80,7 @@ def known(column: pl.Series) -> pl.Series:
 
 def numeric(function: Callable[..., Any], what: str, *columns: pl.Series) -> pl.Series:
     """A NumPy function of columns of numbers; null where one of them is."""
-    read = [as_kind(column, NUMBER, what) for column in columns]
+    read = [as_kind(_as_number(column), NUMBER, what) for column in columns]
     with np.errstate(all="ignore"):
         result = pl.Series(function(*(column.to_numpy() for column in read)), dtype=pl.Float64)
     present = [column.is_not_null() for column in read if column.null_count()]
@@ -86,9 +89,16 @@ def numeric(function: Callable[..., Any], what: str, *columns: pl.Series) -> pl.
     return result
 
 
+def _as_number(column: pl.Series) -> pl.Series:
+    """True and false as 1 and 0; every other column as it is."""
+    return column.cast(pl.Float64) if column.dtype == pl.Boolean else column
+
+
 def compare(sign: str, left: pl.Series, right: pl.Series) -> pl.Series:
     """`=`, `!=`, `<`, `<=`, `>` or `>=`; null where a side is missing."""
     a, b = (known(column) for column in one_kind([left, right], sign))
+    if kind_of(a) == kind_of(b) == TEXT:
+        a, b = times.comparable(sign, a, b)
     result: pl.Series = getattr(a, _COMPARED[sign])(b)
     return result
 

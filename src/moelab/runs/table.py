@@ -1,7 +1,5 @@
 """Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
 
-import gzip
-import io
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,11 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.files import MOST_NESTED, read_json, write_with
+from moelab.files import read_json, write_with
 from moelab.printable import cut, short, warn
 from moelab.runs.cells import has_separators, neutralise, restore
 from moelab.runs.expressions import evaluate, holds
 from moelab.runs.folder import RECORD, find_runs
+from moelab.runs.json_tables import MOST_DIGITS, read_json_table
 from moelab.runs.record import RunRecord
 
 _AGAIN = re.compile(r"_duplicated_\d+\Z")
@@ -27,15 +26,14 @@ MOST_WHOLE = 2**63 - 1
 _EXPLAINED = 10
 """Damaged records of which the fault is printed; of more only the names."""
 _LONGEST_LINE = 200
-_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?')
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LONG = rf"^[+-]?\d{{{MOST_DIGITS + 1},}}$"
 _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
 def load_table(
     source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = (), *, diverged: bool = False
 ) -> pl.DataFrame:
-    """Read runs into one table, numbers as 64-bit floats.
+    """Read runs into one table, numbers as 64-bit floats, true and false as 1 and 0.
 
     `let` adds columns, or changes those of that name ('tokens = "Training FLOP" / (6 * "Model Size")': the arithmetic
     of SQL, names with spaces in double quotes, POW for powers, every number a float) and `where` keeps the rows for
@@ -43,14 +41,14 @@ def load_table(
     `diverged`. Raises InputError naming the file, column or expression.
     """
     table = source if isinstance(source, pl.DataFrame) else _read(Path(source), diverged)
-    table = table.with_columns(pl.col(pl.Boolean).cast(pl.Int8)).with_columns(pl.selectors.numeric().cast(pl.Float64))
+    table = table.with_columns(pl.selectors.numeric().cast(pl.Float64))
     for assignment in let:
         table = _assign(table, assignment)
     for condition in where:
         table = _keep(table, condition)
     if not table.height:
         raise InputError(f"runs: no rows left{' by --where' if where else f' in {source}'}")
-    return table
+    return table.with_columns(pl.col(pl.Boolean).cast(pl.Float64))
 
 
 def save_table(table: pl.DataFrame, path: str | Path) -> None:
@@ -147,12 +145,12 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
     if not path.exists():
         raise InputError(f"runs: no such file or folder: {path}")
     readers: dict[str, Any] = {
-        ".csv": lambda: pl.read_csv(path, infer_schema_length=None),
-        ".tsv": lambda: pl.read_csv(path, separator="\t", infer_schema_length=None),
+        ".csv": lambda: _read_csv(path, ","),
+        ".tsv": lambda: _read_csv(path, "\t"),
         ".parquet": lambda: pl.read_parquet(path),
-        ".jsonl": lambda: pl.read_ndjson(_shallow_json(path), infer_schema_length=None),
-        ".ndjson": lambda: pl.read_ndjson(_shallow_json(path), infer_schema_length=None),
-        ".json": lambda: pl.read_json(_shallow_json(path), infer_schema_length=None),
+        ".jsonl": lambda: read_json_table(path, lines=True),
+        ".ndjson": lambda: read_json_table(path, lines=True),
+        ".json": lambda: read_json_table(path, lines=False),
     }
     name = path.name.removesuffix(".gz")
     suffix = Path(name).suffix.lower()
@@ -160,21 +158,36 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         raise InputError(f"runs: {path} is none of {', '.join(readers)} or a folder of runs")
     try:
         table: pl.DataFrame = readers[suffix]()
-        return restore(_as_numbers(_each_once(table, path))) if suffix in (".csv", ".tsv") else table
+        return table
     except pl.exceptions.NoDataError:
         raise InputError(f"runs: {path} is empty") from None
     except (pl.exceptions.PolarsError, OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"runs: cannot read {path}: {_first_line(error)}") from None
 
 
-def _shallow_json(path: Path) -> io.BytesIO:
-    """The bytes of a JSON table. Raises InputError for deep nesting: on hundreds of levels polars crashes."""
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    brackets = _JSON_TEXT.sub(b"", content).translate(None, _NO_BRACKETS)
-    steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), np.frombuffer(b"[{", np.uint8)), 1, -1)
-    if steps.size and np.cumsum(steps).max() > MOST_NESTED:
-        raise InputError(f"runs: {path} is nested deeper than {MOST_NESTED} levels")
-    return io.BytesIO(content)
+def _read_csv(path: Path, separator: str) -> pl.DataFrame:
+    """The table of a CSV file. Raises ValueError naming the row of a number that no 64-bit float can hold."""
+    try:
+        table = pl.read_csv(path, separator=separator, infer_schema_length=None)
+    except pl.exceptions.ComputeError:
+        _check_sizes(path, separator)
+        raise
+    table = _as_numbers(_each_once(table, path))
+    if any(table[name].dtype.is_float() and table[name].is_infinite().any() for name in table.columns):
+        _check_sizes(path, separator)
+    return restore(table)
+
+
+def _check_sizes(path: Path, separator: str) -> None:
+    """Raises ValueError naming the first number of the file that becomes infinite or no whole number can hold."""
+    texts = pl.read_csv(path, separator=separator, infer_schema=False)
+    for name in texts.columns:
+        bare = texts[name].str.strip_chars()
+        wrong = bare.str.contains(_LONG) | (
+            bare.str.contains(r"\d") & bare.cast(pl.Float64, strict=False).is_infinite()
+        )
+        for row in wrong.arg_true()[:1]:
+            raise ValueError(f"row {row + 1}, column {short(name)}: {short(bare[row])[1:-1]} is too large a number")
 
 
 def _each_once(table: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -187,13 +200,18 @@ def _each_once(table: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _as_numbers(table: pl.DataFrame) -> pl.DataFrame:
-    """Text columns of numbers and words for a missing one (nan, NA, -) as numbers: conditions must compare them."""
+    """Text columns of numbers, or of true and false, and words for a missing one (nan, NA, -) as what they mean."""
     found = []
     for name in table.columns:
         if table[name].dtype != pl.String:
             continue
         bare = table[name].str.strip_chars()
-        missing = bare.str.to_lowercase().is_in(_MISSING).fill_null(True)
+        lower = bare.str.to_lowercase()
+        missing = lower.is_in(_MISSING).fill_null(True)
+        truth = lower.replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
+        if (truth.is_not_null() | missing).all() and truth.count():
+            found.append(truth.alias(name))
+            continue
         values = bare.cast(pl.Float64, strict=False)
         if ((values.is_not_null()) | missing).all() and values.is_finite().any():
             # Missing becomes NaN, not null: a fit then names the rows to drop.
@@ -212,7 +230,7 @@ def _assign(table: pl.DataFrame, assignment: str) -> pl.DataFrame:
         raise InputError(f"--let: expected NAME = EXPRESSION, got {short(assignment)}")
     target = name.group(1) or name.group(2)
     column = evaluate(table, expression, f"--let {short(target)[1:-1]}")
-    if column.dtype != pl.String:
+    if column.dtype not in (pl.String, pl.Boolean):
         column = column.cast(pl.Float64)
     return table.with_columns(column.alias(target))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder, find_runs
 from moelab.runs.config import AUTO, MACHINE
-from moelab.runs.folder import CHECKPOINTS
+from moelab.runs.find import find_run, matching_runs
+from moelab.runs.folder import CHECKPOINTS, CONFIG
 from moelab.training.checkpoint import newest_step
 
 _MACHINE = {f"train.{name}" for name in MACHINE}
@@ -33,6 +34,10 @@ def find_kin(config: RunConfig, root: Path) -> list[Kin]:
     """The runs in `root` that `config` could adopt, the furthest first; none where its own run has begun."""
     if not root.is_dir() or RunFolder(root / config.run_id).exists:
         return []
+    return _kin(config, root)
+
+
+def _kin(config: RunConfig, root: Path) -> list[Kin]:
     found = []
     for folder in find_runs(root):
         if folder.finished or not (folder.path / CHECKPOINTS).is_dir():
@@ -52,11 +57,12 @@ def find_kin(config: RunConfig, root: Path) -> list[Kin]:
 def adopt(config: RunConfig, root: Path, run: str, *, hold: bool = True) -> RunConfig:
     """The run that goes on from the newest checkpoint of another, which differs in what the machine decided.
 
-    `run` is its id or its folder in `root`. Where that was done before, it is the same child again. Of several
-    processes that train together one asks with `hold`. Raises InputError where there is nothing to go on from or
+    `run` is its id, the start of one, its name, or its folder in `root`; of several runs of that name, the one that
+    `config` can go on from. Where that was done before, it is the same child again. Of several processes that train
+    together one asks with `hold`. Raises InputError where there is nothing to go on from or
     something else differs, Busy while another process trains the run.
     """
-    folder = RunFolder.open(root / Path(run).name)
+    folder = _find(config, root, run)
     if folder.finished:
         raise InputError(f"--adopt: run {folder.path.name} is finished; there is nothing to go on with")
     theirs = folder.load_config()
@@ -77,6 +83,20 @@ def adopt(config: RunConfig, root: Path, run: str, *, hold: bool = True) -> RunC
     if step is None:
         raise InputError(f"--adopt: run {folder.path.name} holds no whole checkpoint")
     return config.replace(parent={"run": folder.path.name, "step": step, "adopted": True})
+
+
+def _find(config: RunConfig, root: Path, run: str) -> RunFolder:
+    """The run that is meant. Raises InputError where there is none in `root`, or where several are."""
+    if (root / Path(run).name / CONFIG).is_file():
+        return RunFolder(root / Path(run).name)
+    found = matching_runs(run, root)
+    if len(found) > 1:
+        fitting = {kin.run_id for kin in _kin(config, root)}
+        found = [folder for folder in found if folder.name in fitting]
+    path = found[0] if len(found) == 1 else find_run(run, root)
+    if path.parent.resolve() != root.resolve():
+        raise InputError(f"--adopt: the run must lie in --out {root}, {path} does not")
+    return RunFolder(path)
 
 
 def _as_in(theirs: RunConfig, config: RunConfig) -> RunConfig:

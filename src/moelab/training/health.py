@@ -23,6 +23,7 @@ LARGE_NORM = 10.0
 LARGE_WEIGHTS, LARGE_GAINS = 5.0, 20.0
 """Root mean squares: sound matrices stay below 1 or 2, norms' gains below 5."""
 IDLE = 0.01
+"""Share of expert steps, noted where the lower end of its 95 % interval lies above: few steps decide nothing."""
 _SHOWN = 4
 
 
@@ -117,12 +118,20 @@ def _large(model: nn.Module) -> str:
 
 def _idle(progress: Progress) -> str:
     share = progress.idle_expert_steps / max(progress.expert_steps, 1)
-    if share < IDLE:
+    if _at_least(progress.idle_expert_steps, progress.expert_steps) <= IDLE:
         return ""
     return (
         f"Muon moved experts that had no token in the batch, by old momentum at full size: {share:.1%} of "
         f"{progress.expert_steps:,} expert steps"
     )
+
+
+def _at_least(count: int, of: int, z: float = 1.645) -> float:
+    """The lower end of Wilson's interval for a share (one-sided, 95 %); 0 for a share of nothing."""
+    if not of:
+        return 0.0
+    share, spread = count / of, z * z / of
+    return (share + spread / 2 - math.sqrt(spread * (share * (1 - share) + spread / 4))) / (1 + spread)
 
 
 def _listed(found: Sequence[str]) -> str:

@@ -6,15 +6,14 @@ LAYER counting the MoE layers from 0. The x axis is the optimiser step.
 """
 
 import importlib
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from moelab.config import dump_yaml
 from moelab.errors import InputError
 from moelab.evaluation import Evaluation
 from moelab.printable import fenced, printable
 from moelab.runs import RunConfig, RunFolder
-
-Tracker = Literal["tensorboard", "wandb"]
+from moelab.runs.config import Tracker, check_tracker
 
 FOLDER = "tensorboard"
 """Where in a run's folder the event files lie; W&B makes its own, `wandb`."""
@@ -77,15 +76,11 @@ def open_log(kind: Tracker, folder: RunFolder, config: RunConfig, resumed_at: in
     return _WandB(folder, config, resumed_at)
 
 
-def check_log(kind: str) -> Tracker:
+def check_log(name: str) -> Tracker:
     """The name itself. Raises InputError for another one, or where its package is not installed."""
-    if kind == "tensorboard":
-        _package("torch.utils.tensorboard", kind)
-        return "tensorboard"
-    if kind == "wandb":
-        _package("wandb", kind)
-        return "wandb"
-    raise InputError(f"--log: expected tensorboard or wandb, got {kind!r}")
+    kind = check_tracker(name)
+    _package("torch.utils.tensorboard" if kind == "tensorboard" else kind, kind)
+    return kind
 
 
 def logs_step(step: int, steps: int) -> bool:

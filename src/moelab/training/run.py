@@ -14,10 +14,11 @@ from moelab.errors import InputError
 from moelab.lease import DEFAULT, Terms
 from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
+from moelab.runs.config import Tracker
 from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints, save_weights
 from moelab.training.kernels import computed_by
-from moelab.training.log import Tracker, open_log
+from moelab.training.log import open_log
 from moelab.training.memory import freed_memory_kept, reset_peak_memory
 from moelab.training.parallel import launch, world
 from moelab.training.record import make_record
