@@ -1,13 +1,16 @@
 """The lattice: counts equal those of the emitted configs, the default space holds today's models, equal spaces once."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pytest
 
 from moelab.architecture import ModelConfig, count_parameters
+from moelab.laws.design import Design
 from moelab.planning import Space
+from moelab.planning.counted import CountedDesign
 from moelab.planning.lattice import Lattice, enumerate_designs
 
 Check = Callable[[Lattice, int], None]
@@ -149,3 +152,27 @@ def test_the_default_space_holds_a_design_like_every_model_of_today(name: str) -
     assert model.moe.top_k in space.top_k
     part = space.replace(n_experts=[model.moe.n_experts], top_k=[model.moe.top_k], kinds=["moe"])
     assert designs_like(enumerate_designs(part), model).any()
+
+
+@pytest.mark.parametrize("changes", [{}, {"d_shared": None}])
+def test_what_laws_read_of_a_lattice_equals_what_they_read_of_its_shapes(changes: dict[str, Any]) -> None:
+    axes = {name: value for name, value in (EVERY_AXIS | changes).items() if value is not None}
+    lattice = enumerate_designs(Space.parse(axes))
+    tokens = np.geomspace(1e6, 1e9, len(lattice))
+    counted, plain = CountedDesign(lattice, tokens, tokens / 3), Design.of(lattice.shape, tokens, 100, tokens / 3)
+    names = [name for name, value in vars(Design).items() if isinstance(value, cached_property) and name[0] != "_"]
+    assert len(names) > 15
+    for name in names:
+        if name != "count":
+            found, expected = getattr(counted, name), getattr(plain, name)
+            assert np.broadcast_to(found, len(lattice)) == pytest.approx(
+                np.broadcast_to(expected, len(lattice)), rel=1e-13
+            ), name
+
+
+def test_parts_of_a_lattice_keep_what_was_read_of_them() -> None:
+    lattice = enumerate_designs(Space.parse(EVERY_AXIS))
+    part = lattice.take(slice(10, 20))
+    assert lattice.take(slice(10, 20)) is part
+    assert part.of_experts("sparsity") is part.of_experts("sparsity")
+    assert (part.n_experts == lattice.n_experts[10:20]).all()

@@ -12,6 +12,7 @@ from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import LEAST, LIMITS, Budget, MfuTable
+from moelab.planning.counted import CountedDesign
 from moelab.planning.lattice import Lattice
 from moelab.quantities import format_bytes, format_number
 
@@ -33,7 +34,7 @@ class FeasibleSet:
     def design(self) -> Design:
         """The designs as the laws' converters read them."""
         unique = None if self.unique_tokens is self.tokens else self.unique_tokens
-        return Design.of(self.lattice.shape, self.tokens, self.lattice.space.seq_len, unique)
+        return CountedDesign(self.lattice, self.tokens, unique)
 
     @property
     def train_flops(self) -> Array:

@@ -38,6 +38,8 @@ _COLUMNS = (
     "params_active",
     "params_non_embedding",
     "params_active_non_embedding",
+    "params_router",
+    "params_experts",
     "flops_forward",
     "flops_train",
 )
@@ -59,6 +61,8 @@ class Lattice:
     params_active: NDArray[np.float64]
     params_non_embedding: NDArray[np.float64]
     params_active_non_embedding: NDArray[np.float64]
+    params_router: NDArray[np.float64]
+    params_experts: NDArray[np.float64]
     flops_forward: NDArray[np.float64]
     flops_train: NDArray[np.float64]
 
@@ -109,6 +113,13 @@ class Lattice:
         """A column of the experts for every design (n,), one of `OPTION`."""
         return np.asarray(np.ascontiguousarray(self.options[:, OPTION.index(name)])[self.option])
 
+    def of_experts(self, name: str) -> NDArray[np.float64]:
+        """What laws read of the experts (n,), one of the table's `experts`; kept for the next plan."""
+        kept = vars(self).setdefault("_of_experts", {})
+        if name not in kept:
+            kept[name] = self.table.experts[name][self.option]
+        return np.asarray(kept[name])
+
     def of_backbone(self, name: str) -> NDArray[np.int64]:
         """A column of the backbones for every design (n,), one of `BACKBONE`."""
         return np.asarray(np.ascontiguousarray(self.backbones[:, BACKBONE.index(name)])[self.backbone])
@@ -122,8 +133,14 @@ class Lattice:
         return (slice(start, start + CHUNK) for start in range(0, len(self), CHUNK))
 
     def take(self, index: Any) -> "Lattice":
-        """The designs `index` (a mask, a slice or positions)."""
-        return self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+        """The designs `index` (a mask, a slice or positions). The same slice is the same lattice, with all it keeps."""
+        if not isinstance(index, slice):
+            return self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+        kept = vars(self).setdefault("_slices", {})
+        key = (index.start, index.stop, index.step)
+        if key not in kept:
+            kept[key] = self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+        return kept[key]
 
     def join(self, other: "Lattice") -> "Lattice":
         """These designs and the others, of the same lattice."""
@@ -189,6 +206,8 @@ def _block(table: ShapeTable, rows: slice, picks: slice) -> dict[str, Any]:
         "params_active": params.params_active * 1.0,
         "params_non_embedding": params.params_non_embedding * 1.0,
         "params_active_non_embedding": params.params_active_non_embedding * 1.0,
+        "params_router": params.router * 1.0,
+        "params_experts": params.experts * 1.0,
         "flops_forward": flops.forward * 1.0,
         "flops_train": flops.train * 1.0,
     }

@@ -40,6 +40,8 @@ class ShapeTable:
         pattern = self._backbone.pop("pattern")
         self._backbone |= self._layers(pattern) | self._latent(pattern)
         self._option["slots"] = np.maximum(self._option["top_k"] + self._shared_slots(), 1)
+        self.shared_width = bool(self._option["d_shared"].any())
+        self.experts = _experts_of(self._option)
         self._backbone, self._option = (_shortened(columns) for columns in (self._backbone, self._option))
         self._kv = lru_cache(maxsize=8)(self._kv_of)
 
@@ -118,6 +120,26 @@ class ShapeTable:
         shape = self.shape(rows, np.zeros(len(rows), np.int64))
         windowed = kv_elements_windowed(shape) * local_tokens(shape, context)
         return np.asarray(kv_elements_per_token(shape) * context + windowed, float) + np.zeros(len(rows))
+
+
+def _experts_of(option: dict[str, Array]) -> dict[str, Array]:
+    """What laws read of the experts, by option: dense is one expert, in use. Ratios of widths hold where shared experts
+    are as wide as routed ones."""
+    moe = option["n_experts"] > 0
+    experts, top_k, shared = (
+        np.where(moe, option[name], dense) * 1.0
+        for name, dense in (("n_experts", 1), ("top_k", 1), ("n_shared_experts", 0))
+    )
+    return {
+        "n_experts": experts,
+        "top_k": top_k,
+        "sparsity": 1 - top_k / experts,
+        "n_shared": shared,
+        "granularity": np.where(moe, top_k + shared, 1.0),
+        "expansion": experts / (top_k + shared),
+        "expert_ratio": (experts + shared) / (top_k + shared),
+        "all_moe": 1.0 * (moe & (option["n_dense_layers"] == 0) & (option["moe_every"] == 1)),
+    }
 
 
 def _repeated(flags: list[bool], depth: Array) -> Array:
