@@ -93,7 +93,8 @@ def filled_in(configs: Path) -> dict[str, dict[str, Any]]:
         for folder, kind in kinds.items()
         for path in sorted((configs / folder).glob("*.yaml"))
     }
-    defaults = (Budget(flops=1e21), Space(), Traffic())
+    # A space that names no axis is the default one, which follows today's models; one that names any has these.
+    defaults = (Budget(flops=1e21), Space(aspect=(48, 160)), Traffic())
     return found | {type(config).__name__: config.to_dict() for config in defaults}
 
 

@@ -1,15 +1,18 @@
 """A space of a few hundred tiny designs, and laws fitted to made-up runs in it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from moelab.architecture import count_flops, count_parameters
+from moelab.architecture.memory import kv_elements
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
 from moelab.laws import Design
 from moelab.planning import Space
-from moelab.planning.lattice import enumerate_designs
+from moelab.planning.lattice import Lattice, enumerate_designs
 
 TINY = {
     "d_model": [32, 48, 64, 96],
@@ -66,3 +69,23 @@ def fits(tiny: Space) -> list[FittedLaw]:
     """Two laws fitted to the same runs, with draws."""
     runs = made_up_runs(tiny)
     return [fit(runs, law, bootstrap=80, starts=32) for law in ("ludziejewski2025", "abnar2025")]
+
+
+@pytest.fixture(scope="session")
+def counted_exactly() -> Callable[[Lattice, int], None]:
+    """Checks so many random designs: the vectorised counts equal the counts of the configs that they emit."""
+
+    def check(lattice: Lattice, count: int) -> None:
+        cached, seq_len = lattice.kv_elements(777), lattice.space.seq_len
+        for i in np.random.default_rng(0).choice(len(lattice), count, replace=False):
+            config = lattice.config(int(i))
+            params, flops = count_parameters(config), count_flops(config, seq_len)
+            assert lattice.params_total[i] == params.params_total, config
+            assert lattice.params_active[i] == params.params_active
+            assert lattice.params_non_embedding[i] == params.params_non_embedding
+            assert lattice.params_active_non_embedding[i] == params.params_active_non_embedding
+            assert lattice.flops_forward[i] == flops.forward, config
+            assert lattice.flops_train[i] == flops.train
+            assert cached[i] == kv_elements(config, 777)
+
+    return check

@@ -3,8 +3,9 @@
 PANELS: dict[str, tuple[str, ...]] = {
     "Budget": (
         "flops", "gpus", "days", "train_hardware", "mfu", "max_params", "max_active", "max_memory", "context",
-        "max_tokens", "unique_tokens", "max_epochs", "objective", "within", "target_loss", "target_experts", "space",
-        "seq_len", "equal", "optimum",
+        "max_tokens", "min_tokens_per_active", "max_tokens_per_active", "min_tokens_per_total", "unique_tokens",
+        "max_epochs", "objective", "within", "target_loss", "target_experts",
+        "space", "near", "seq_len", "equal", "optimum",
     ),
     "Data": (
         "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size",

@@ -24,6 +24,13 @@ def command(
     max_tokens: Annotated[str | None, typer.Option(help="Limit on training tokens.")] = None,
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens available.")] = None,
     max_epochs: Annotated[str | None, typer.Option(help="How often they may be repeated (4).")] = None,
+    min_tokens_per_active: Annotated[
+        str | None, typer.Option(help="Fewest training tokens per active parameter.")
+    ] = None,
+    max_tokens_per_active: Annotated[
+        str | None, typer.Option(help="Most training tokens per active parameter.")
+    ] = None,
+    min_tokens_per_total: Annotated[str | None, typer.Option(help="Fewest training tokens per parameter.")] = None,
     serve_tokens: Annotated[str | None, typer.Option(help="Tokens to serve in all, prompt + output.")] = None,
     pay_serving: Annotated[bool, typer.Option(help="--flops also pays for serving --serve-tokens.")] = False,
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
@@ -52,6 +59,9 @@ def command(
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     space: Annotated[str | None, typer.Option(help="YAML describing the architectures to search.")] = None,
+    near: Annotated[
+        str | None, typer.Option(help="Instead of --space: this model (CONFIG) and one step around it on every axis.")
+    ] = None,
     seq_len: Annotated[str | None, typer.Option(help="Context at which FLOPs are counted (4096).")] = None,
     next_runs: Annotated[int | None, typer.Option(help="Print this many runs to train next instead.")] = None,
     flops_each: Annotated[
@@ -118,6 +128,9 @@ def command(
             "max_tokens": max_tokens,
             "unique_tokens": unique_tokens,
             "max_epochs": max_epochs,
+            "min_tokens_per_active": min_tokens_per_active,
+            "max_tokens_per_active": max_tokens_per_active,
+            "min_tokens_per_total": min_tokens_per_total,
             "serve_flops_tokens": (serve_tokens or 0) if pay_serving else 0,
             "serving": None if hardware is None else serving,
             "objective": objective,
@@ -129,7 +142,7 @@ def command(
     if not 1 <= top <= 1000:
         raise InputError(f"--top: must be 1 to 1000, got {top}")
     check_output(plot, "--plot", FIGURES)
-    laws, where = laws_of(law or None), _space(space, seq_len)
+    laws, where = laws_of(law or None), _space(space, near, seq_len)
     if next_runs is not None:
         _next(budget, laws, where, next_runs, flops_each, json)
         return
@@ -170,10 +183,15 @@ def _mfu(text: str) -> Any:
     return load_yaml(text, "mfu") if Path(text).suffix in (".yaml", ".yml") else text
 
 
-def _space(path: str | None, seq_len: str | None) -> Any:
+def _space(path: str | None, near: str | None, seq_len: str | None) -> Any:
+    from moelab.errors import InputError
     from moelab.planning import Space
+    from moelab.planning.near import near_space
 
-    space = Space() if path is None else Space.from_yaml(path, "space")
+    if near is not None and path is not None:
+        raise InputError("--near: contradicts --space; give one of them")
+    found = near_space(near) if near is not None else None
+    space = found or (Space() if path is None else Space.from_yaml(path, "space"))
     return space if seq_len is None else space.replace(seq_len=seq_len)
 
 

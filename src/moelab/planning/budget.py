@@ -73,7 +73,9 @@ class Serving(Config):
 class Budget(Config):
     """Limits of one plan; None is unlimited. Compute is `flops`, or `gpus` x `days` on `train_hardware` at `mfu`.
 
-    A design trains for D = min(compute / FLOPs per token, unique_tokens x max_epochs, max_tokens) tokens. With
+    A design trains for D = min(compute / FLOPs per token, unique_tokens x max_epochs, max_tokens,
+    max_tokens_per_active x its active parameters) tokens; designs with D below min_tokens_per_active x active or
+    min_tokens_per_total x total parameters do not fit. With
     `serve_flops_tokens` the compute also pays for that many served tokens, each costing one forward pass
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `max_memory` holds weights at `precision` and the KV cache of
     one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length.
@@ -96,6 +98,8 @@ class Budget(Config):
     context: Context | None = Field(default=None, description="tokens of KV cache; null: the space's seq_len")
     max_tokens: Positive | None = None
     min_tokens_per_active: Positive | None = None
+    max_tokens_per_active: Positive | None = None
+    min_tokens_per_total: Positive | None = None
     unique_tokens: Positive | None = None
     max_epochs: Positive | None = None
     serve_flops_tokens: CountOrZero = Field(default=0, le=MOST_TOKENS)
@@ -148,6 +152,9 @@ class Budget(Config):
                 )
         elif self.gpus is not None or self.days is not None:
             raise ValueError("flops: contradicts gpus and days; give one of them")
+        least, most = self.min_tokens_per_active, self.max_tokens_per_active
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"min_tokens_per_active: must be at most max_tokens_per_active ({most:g}), got {least:g}")
         if self.max_epochs is not None and self.unique_tokens is None:
             raise ValueError("max_epochs: needs unique_tokens, the tokens that may be repeated")
         if self.target_loss is not None and self.target_experts is not None:
@@ -184,7 +191,7 @@ class Budget(Config):
         return None if self.serving is None else self.serving.device
 
     def scaled(self, limit: str, factor: float) -> "Budget":
-        """The same budget with one limit multiplied by `factor`."""
+        """The same budget with one limit wider by `factor`: multiplied by it, or divided where it limits from below."""
         if limit == "serving_memory":
             assert self.serving is not None
             device = self.serving.device
@@ -206,6 +213,7 @@ class Budget(Config):
                 }
             )
             return self.model_copy(update={"serving": serving})
+        factor = 1 / factor if limit in LEAST else factor
         field = "days" if limit == "compute" and self.flops is None else LIMITS[limit]
         return self.model_copy(update={field: getattr(self, field) * factor})
 
@@ -218,5 +226,10 @@ LIMITS = {
     "active": "max_active",
     "memory": "max_memory",
     "tokens_per_active": "min_tokens_per_active",
+    "most_tokens_per_active": "max_tokens_per_active",
+    "tokens_per_total": "min_tokens_per_total",
 }
 """The name of a limit in `binding`, and the budget's field that sets it; `serving` stands for tpot, ttft, price."""
+
+LEAST = ("tokens_per_active", "tokens_per_total")
+"""Limits from below, of which less is the wider limit."""

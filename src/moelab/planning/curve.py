@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.laws.design import Design
+from moelab.planning.counted import CountedDesign
 from moelab.planning.budget import Budget
 from moelab.planning.ensemble import Member, draw
 from moelab.planning.feasible import FeasibleSet, affordable_tokens, compute_of
@@ -84,7 +84,7 @@ def curve_through(member: Member, some: FeasibleSet, budget: Budget, best_loss: 
     usable = tokens >= seq_len
     tokens = np.where(usable, tokens, seq_len)
     unique = None if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
-    losses = member.loss(Design.of(some.lattice.shape, tokens, seq_len, unique))
+    losses = member.loss(CountedDesign(some.lattice, tokens, unique))
     losses = np.where(usable & np.isfinite(losses), losses, np.inf)
     best, rows = losses.argmin(axis=1), np.arange(len(CURVE))
     spent, found = (some.lattice.flops_train * tokens)[rows, best], losses[rows, best]

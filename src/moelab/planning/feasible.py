@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
 from moelab.laws.design import Design
-from moelab.planning.budget import LIMITS, Budget, MfuTable
+from moelab.planning.budget import LEAST, LIMITS, Budget, MfuTable
+from moelab.planning.counted import CountedDesign
 from moelab.planning.lattice import Lattice
 from moelab.quantities import format_bytes, format_number
 
@@ -33,7 +34,7 @@ class FeasibleSet:
     def design(self) -> Design:
         """The designs as the laws' converters read them."""
         unique = None if self.unique_tokens is self.tokens else self.unique_tokens
-        return Design.of(self.lattice.shape, self.tokens, self.lattice.space.seq_len, unique)
+        return CountedDesign(self.lattice, self.tokens, unique)
 
     @property
     def train_flops(self) -> Array:
@@ -48,7 +49,7 @@ class FeasibleSet:
 
     def train_flops_at(self, i: int) -> float:
         """Training FLOPs of design `i`."""
-        return float(3.0 * self.lattice.flops_forward[i] * self.tokens[i])
+        return float(self.lattice.flops_train[i] * self.tokens[i])
 
     def join(self, other: "FeasibleSet") -> "FeasibleSet":
         """These designs and the others."""
@@ -67,13 +68,16 @@ def affordable_tokens(lattice: Lattice, budget: Budget, compute: Any = None) -> 
     flops = compute_of(lattice, budget) if compute is None else compute
     served = budget.serve_flops_tokens * lattice.flops_forward
     most = min(budget.max_data, budget.max_tokens or np.inf)
-    return np.asarray(np.minimum((flops - served) / lattice.flops_train, most))
+    tokens = np.minimum((flops - served) / lattice.flops_train, most)
+    if budget.max_tokens_per_active is not None:
+        tokens = np.minimum(tokens, budget.max_tokens_per_active * lattice.params_active)
+    return np.asarray(tokens)
 
 
 def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
     """Weights at the budget's precision and the KV cache of one context (n,)."""
     context = budget.context or lattice.space.seq_len
-    return (lattice.params_total + lattice.kv_elements * context) * bytes_of(budget.precision)
+    return np.asarray((lattice.params_total + lattice.kv_elements(context)) * bytes_of(budget.precision))
 
 
 def fit_budget(lattice: Lattice, budget: Budget) -> FeasibleSet:
@@ -139,6 +143,12 @@ def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Ar
     if budget.min_tokens_per_active is not None:
         need = budget.min_tokens_per_active * lattice.params_active
         uses["tokens_per_active"] = (need / np.maximum(tokens, 1e-9), 1.0)
+    if budget.min_tokens_per_total is not None:
+        need = budget.min_tokens_per_total * lattice.params_total
+        uses["tokens_per_total"] = (need / np.maximum(tokens, 1e-9), 1.0)
+    if budget.max_tokens_per_active is not None:
+        most = budget.max_tokens_per_active * lattice.params_active
+        uses["most_tokens_per_active"] = (seq_len / most, 1.0)
     return uses
 
 
@@ -176,7 +186,7 @@ def _value(name: str, ratio: float, budget: Budget) -> str:
     if name == "compute":
         return format_number(most_compute(budget) * ratio * 1.0005, 4)
     value = getattr(budget, LIMITS[name])
-    if name == "tokens_per_active":
+    if name in LEAST:
         return format_number(value / ratio)
     return format_bytes(value * ratio * 1.005) if name == "memory" else format_number(value * ratio * 1.0005, 4)
 

@@ -2,19 +2,34 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape, count_flops, count_parameters
-from moelab.architecture.memory import kv_elements_per_token
 from moelab.errors import InputError
-from moelab.planning.space import Space, backbones_of, bands_of, check_counts, count_moe_options, moe_options
+from moelab.planning.attention_axis import LayerPattern
+from moelab.planning.emit import config_of
+from moelab.planning.shapes import ShapeTable
+from moelab.planning.space import Space
+from moelab.planning.tables import (
+    BACKBONE,
+    OPTION,
+    backbones_of,
+    bands_of,
+    check_counts,
+    count_moe_options,
+    moe_options,
+)
 
 MAX_DESIGNS = 20_000_000
 CHUNK = 32_768
 """Designs processed together, so that their columns stay in a core's cache."""
+
+KEPT_LATTICES = 4
+"""Spaces whose designs stay counted for the next plan of the same process."""
 
 _COLUMNS = (
     "backbone",
@@ -23,83 +38,134 @@ _COLUMNS = (
     "params_active",
     "params_non_embedding",
     "params_active_non_embedding",
+    "params_router",
+    "params_experts",
     "flops_forward",
-    "kv_elements",
+    "flops_train",
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Lattice:
-    """n designs: each one row of `backbones` (d_model, n_layers, head_dim, heads_per_kv, d_ff) with one of `options`
-    (n_experts, top_k, n_shared_experts, n_dense_layers; zeros are dense), and its exact counts as columns (n,).
+    """n designs: each a row of the backbones with a row of the experts in `table`, and its exact counts (n,).
 
-    FLOPs are per token at `space.seq_len`; KV elements per token.
+    FLOPs are per token at `space.seq_len`, as the full square of attention scores. `flops_train` includes multi-token
+    prediction, which no other count does.
     """
 
     space: Space
-    backbones: NDArray[np.int64]
-    options: NDArray[np.int64]
+    table: ShapeTable
     backbone: NDArray[np.int32]
     option: NDArray[np.int32]
     params_total: NDArray[np.float64]
     params_active: NDArray[np.float64]
     params_non_embedding: NDArray[np.float64]
     params_active_non_embedding: NDArray[np.float64]
+    params_router: NDArray[np.float64]
+    params_experts: NDArray[np.float64]
     flops_forward: NDArray[np.float64]
-    kv_elements: NDArray[np.float64]
+    flops_train: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.params_total)
 
     @property
+    def backbones(self) -> NDArray[np.int64]:
+        """Rows of the columns `BACKBONE`: width, depth, heads, d_ff, kind of attention, further predictions."""
+        return self.table.backbones
+
+    @property
+    def options(self) -> NDArray[np.int64]:
+        """Rows of the columns `OPTION`: experts, choices, layouts and widths; zeros are dense."""
+        return self.table.options
+
+    @property
+    def patterns(self) -> tuple[LayerPattern, ...]:
+        """The kinds of attention, to which `pattern` counts."""
+        return self.table.patterns
+
+    @cached_property
     def n_experts(self) -> NDArray[np.int64]:
         """Routed experts, 0 where dense (n,)."""
-        return np.asarray(self.options[:, 0][self.option])
+        return self.of_option("n_experts")
 
-    @property
+    @cached_property
     def n_dense_layers(self) -> NDArray[np.int64]:
         """Leading dense layers of MoE designs (n,)."""
-        return np.asarray(self.options[:, 3][self.option])
+        return self.of_option("n_dense_layers")
 
-    @property
+    @cached_property
     def is_moe(self) -> NDArray[np.bool_]:
         """Which designs have experts (n,)."""
         return np.asarray((self.options[:, 0] > 0)[self.option])
 
-    @property
-    def flops_train(self) -> NDArray[np.float64]:
-        """Training FLOPs per token, three times the forward (n,)."""
-        return 3.0 * self.flops_forward
+    @cached_property
+    def pattern(self) -> NDArray[np.int64]:
+        """The kind of attention of each design (n,), a position in `patterns`."""
+        return self.of_backbone("pattern")
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
         """The designs as the counting formulas read them, columns of (n,)."""
-        return _shape(self.space, self.backbones[self.backbone].T, self.options[self.option].T)
+        return self.table.shape(self.backbone, self.option)
+
+    def of_option(self, name: str) -> NDArray[np.int64]:
+        """A column of the experts for every design (n,), one of `OPTION`."""
+        return np.asarray(np.ascontiguousarray(self.options[:, OPTION.index(name)])[self.option])
+
+    def of_experts(self, name: str) -> NDArray[np.float64]:
+        """What laws read of the experts (n,), one of the table's `experts`; kept for the next plan."""
+        kept = vars(self).setdefault("_of_experts", {})
+        if name not in kept:
+            kept[name] = self.table.experts[name][self.option]
+        return np.asarray(kept[name])
+
+    def of_backbone(self, name: str) -> NDArray[np.int64]:
+        """A column of the backbones for every design (n,), one of `BACKBONE`."""
+        return np.asarray(np.ascontiguousarray(self.backbones[:, BACKBONE.index(name)])[self.backbone])
+
+    def kv_elements(self, context: int) -> NDArray[np.float64]:
+        """Numbers in the KV cache of one sequence of `context` tokens (n,)."""
+        return np.asarray(self.table.kv_elements(context)[self.backbone])
 
     def chunks(self) -> Iterator[slice]:
         """Slices that together visit every design."""
         return (slice(start, start + CHUNK) for start in range(0, len(self), CHUNK))
 
     def take(self, index: Any) -> "Lattice":
-        """The designs `index` (a mask, a slice or positions)."""
-        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
-        return Lattice(space=self.space, backbones=self.backbones, options=self.options, **columns)
+        """The designs `index` (a mask, a slice or positions). The same slice is the same lattice, with all it keeps."""
+        if not isinstance(index, slice):
+            return self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+        kept = vars(self).setdefault("_slices", {})
+        key = (index.start, index.stop, index.step)
+        if key not in kept:
+            kept[key] = self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+        return kept[key]
 
     def join(self, other: "Lattice") -> "Lattice":
         """These designs and the others, of the same lattice."""
-        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS}
-        return Lattice(space=self.space, backbones=self.backbones, options=self.options, **columns)
+        return self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS})
+
+    def _with(self, columns: dict[str, Any]) -> "Lattice":
+        return Lattice(space=self.space, table=self.table, **columns)
 
     def config(self, i: int) -> ModelConfig:
         """Design number `i` as a validated architecture."""
-        shape, space = self.take([i]).shape.take(0), self.space
-        return shape.config(activation=space.activation, normalize_gates=space.normalize_gates)
+        row = dict(zip(BACKBONE, map(int, self.backbones[self.backbone[i]]), strict=True))
+        row |= dict(zip(OPTION, map(int, self.options[self.option[i]]), strict=True))
+        shape = self.take([i]).shape.take(0)
+        row |= {"d_expert": int(shape.d_expert), "d_shared": int(shape.d_shared)}
+        return config_of(self.space, self.table.model, self.patterns[row["pattern"]], row)
 
 
+@lru_cache(maxsize=KEPT_LATTICES)
 def enumerate_designs(space: Space) -> Lattice:
-    """All designs of the space, dense ones first. Raises InputError naming the axis that leaves none."""
+    """All designs of the space, dense ones first; read only, and counted once for equal spaces.
+
+    Raises InputError naming the axis that leaves none.
+    """
     bands = bands_of(space)
-    n_backbones = sum(len(depths) * len(rest) for _, depths, rest in bands)
+    n_backbones = sum(len(band) for band in bands)
     n_dense, n_moe = int("dense" in space.kinds), count_moe_options(space) if "moe" in space.kinds else 0
     if n_backbones * (n_dense + n_moe) > MAX_DESIGNS:
         raise InputError(
@@ -108,13 +174,13 @@ def enumerate_designs(space: Space) -> Lattice:
         )
     check_counts(space)
     backbones = backbones_of(space, bands)
-    dense = np.zeros((n_dense, 4), np.int64)
-    moe = moe_options(space) if "moe" in space.kinds else np.zeros((0, 4), np.int64)
-    options = np.concatenate([dense, moe])
+    dense = np.zeros((n_dense, len(OPTION)), np.int64)
+    moe = moe_options(space) if "moe" in space.kinds else np.zeros((0, len(OPTION)), np.int64)
+    table = ShapeTable(space, backbones, np.concatenate([dense, moe]))
     rows = max(1, CHUNK // max(1, len(moe)))
-    blocks = [_block(space, backbones, options, slice(0, len(backbones)), slice(0, len(dense)))]
+    blocks = [_block(table, slice(0, len(backbones)), slice(0, len(dense)))]
     blocks += [
-        _block(space, backbones, options, slice(start, start + rows), slice(len(dense), len(options)))
+        _block(table, slice(start, min(start + rows, len(backbones))), slice(len(dense), len(table.options)))
         for start in range(0, len(backbones), rows)
     ]
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in _COLUMNS}
@@ -122,53 +188,30 @@ def enumerate_designs(space: Space) -> Lattice:
         raise InputError(
             "space: no design fits together; min_d_expert, top_k and n_dense_layers exclude every combination"
         )
-    return Lattice(space=space, backbones=backbones, options=options, **columns)
+    for column in columns.values():
+        column.flags.writeable = False
+    return Lattice(space=space, table=table, **columns)
 
 
-def _shape(space: Space, backbone: Any, option: Any) -> Shape:
-    """Designs from the five columns of backbones and the four of options, which broadcast."""
-    d, depth, head, group, d_ff = backbone
-    experts, top_k, shared, leading = option
-    slots = np.maximum(top_k + shared, 1)
-    step = space.d_expert_step
-    d_expert = (experts > 0) * np.maximum(step, (2 * d_ff + slots * step) // (2 * slots * step) * step)
-    return Shape.of_widths(
-        d,
-        depth,
-        d_ff,
-        vocab_size=space.vocab_size,
-        head_dim=head,
-        heads_per_kv=group,
-        activation=space.activation,
-        qk_norm=space.qk_norm,
-        tie_embeddings=space.tie_embeddings,
-        n_dense_layers=leading,
-        n_experts=experts,
-        top_k=top_k,
-        d_expert=d_expert,
-        n_shared_experts=shared,
-        d_shared=shared * d_expert,
-    )
-
-
-def _block(
-    space: Space, backbones: NDArray[np.int64], options: NDArray[np.int64], rows: slice, picks: slice
-) -> dict[str, Any]:
+def _block(table: ShapeTable, rows: slice, picks: slice) -> dict[str, Any]:
     """Backbones (B, 1) against options (M,): the formulas broadcast, then the combinations that exist are kept."""
-    shape = _shape(space, (column[:, None] for column in backbones[rows].T), options[picks].T)
-    params = count_parameters(shape)
+    backbone = np.arange(rows.start, rows.stop, dtype=np.int32)[:, None]
+    option = np.arange(picks.start, picks.stop, dtype=np.int32)
+    shape = table.shape(backbone, option)
+    params, flops = count_parameters(shape), count_flops(shape, table.space.seq_len)
     columns = {
-        "backbone": np.arange(rows.start, min(rows.stop, len(backbones)), dtype=np.int32)[:, None],
-        "option": np.arange(picks.start, picks.stop, dtype=np.int32),
+        "backbone": backbone,
+        "option": option,
         "params_total": params.params_total * 1.0,
         "params_active": params.params_active * 1.0,
         "params_non_embedding": params.params_non_embedding * 1.0,
         "params_active_non_embedding": params.params_active_non_embedding * 1.0,
-        "flops_forward": count_flops(shape, space.seq_len).forward * 1.0,
-        "kv_elements": kv_elements_per_token(shape) * 1.0,
+        "params_router": params.router * 1.0,
+        "params_experts": params.experts * 1.0,
+        "flops_forward": flops.forward * 1.0,
+        "flops_train": flops.train * 1.0,
     }
-    moe = np.asarray(shape.n_experts) > 0
-    exists = ~moe | ((shape.d_expert >= space.min_d_expert) & (np.asarray(shape.n_moe_layers) > 0))
+    exists = table.exists(shape)
     exists = np.broadcast_to(exists, np.broadcast_shapes(*(np.shape(column) for column in columns.values())))
     if exists.all():
         return {name: np.broadcast_to(column, exists.shape).ravel() for name, column in columns.items()}

@@ -25,6 +25,8 @@ LIMIT_NAMES = {
     "active": "the limit on active parameters",
     "memory": "memory",
     "tokens_per_active": "the minimum of tokens per active parameter",
+    "most_tokens_per_active": "the maximum of tokens per active parameter",
+    "tokens_per_total": "the minimum of tokens per parameter",
     "serving": "the limits on serving",
     "serving_memory": "the memory of the serving devices",
 }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.laws.design import Design
+from moelab.planning.counted import CountedDesign
 from moelab.planning.budget import Budget, Serving
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
@@ -162,6 +162,6 @@ def shortest_training(member: Member, feasible: FeasibleSet, budget: Budget, tar
         middle = (low + high) / 2
         tokens = np.exp(middle)
         unique = tokens if budget.unique_tokens is None else np.minimum(tokens, budget.unique_tokens)
-        ok = member.loss(Design.of(feasible.lattice.shape, tokens, seq_len, unique)) <= target
+        ok = member.loss(CountedDesign(feasible.lattice, tokens, unique)) <= target
         low, high = np.where(ok, low, middle), np.where(ok, middle, high)
     return np.asarray(np.exp(high))

@@ -34,7 +34,7 @@ def sensitivities(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[st
     """
     gains: dict[str, dict[str, Any]] = {}
     for name in _limits(budget):
-        raised = budget.scaled(name, 1 / FACTOR if name == "tokens_per_active" else FACTOR)
+        raised = budget.scaled(name, FACTOR)
         try:
             feasible = _affected(ranking, lattice, budget, raised, name)
             gains[name] = {"factor": FACTOR, **_gain(ranking, feasible, raised)}
@@ -77,7 +77,7 @@ def binding(ranking: Ranking, gains: dict[str, dict[str, Any]]) -> list[str]:
 def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget, name: str) -> FeasibleSet:
     """The best ranked designs under the raised limit, and all those that only it admits."""
     best = fit_budget(ranking.feasible.lattice.take(ranking.order[:BEST]), raised)
-    if name in ("compute", "data", "tokens"):
+    if name in ("compute", "data", "tokens", "most_tokens_per_active"):
         return best
     if name in ("serving", "serving_memory"):
         return fit_budget(lattice.take(_sample(ranking, lattice, budget)), raised)

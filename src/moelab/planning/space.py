@@ -1,48 +1,56 @@
 """The lattice of real architectures that a plan searches, as `space.yaml` describes it (defaults: frontier scale)."""
 
-import math
-from bisect import bisect_left
+from functools import cache
+from importlib.resources import files
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from moelab.architecture.config import Activation
+from moelab.architecture.attention import LayerKind
+from moelab.architecture.config import Activation, ModelConfig
+from moelab.architecture.routing_choice import RoutingChoice
 from moelab.config import Config, Context, Count, Positive
-from moelab.errors import InputError
-from moelab.quantities import parse_count
+from moelab.planning.attention_axis import AttentionOption
+from moelab.planning.axes import Axis, AxisOrZero, Ratios
+from moelab.yaml_reader import parse_yaml
 
-MAX_AXIS = 100_000
-"""Most values of one axis; counting more designs would take longer than planning."""
+Pattern = tuple[LayerKind, ...]
+
+_OPTIONS = (
+    "kinds", "vocab_size", "seq_len", "tie_embeddings", "qk_norm", "activation", "normalize_gates", "routing",
+    "mtp_layers",
+)  # fmt: skip
+"""What is no axis of the default space: a space that gives nothing else is the default space with these."""
+
+_FROM_TEMPLATE = ("vocab_size", "tie_embeddings", "qk_norm", "activation")
+_IN_LAYOUTS = ("n_shared_experts", "n_dense_layers", "moe_every")
 
 
-def _axis(value: Any) -> Any:
-    """A list of numbers, one number, or {from, to, step}, which includes both ends it reaches."""
-    if isinstance(value, dict):
-        if set(value) - {"from", "to", "step"} or not {"from", "to"} <= set(value):
-            raise ValueError(f"expected a list or {{from, to, step}}, got keys {sorted(map(str, value))}")
-        try:
-            first, last, step = (parse_count(value.get(key, 1)) for key in ("from", "to", "step"))
-        except InputError as error:
-            raise ValueError(str(error).removeprefix("value: ")) from None
-        if step <= 0 or last < first:
-            raise ValueError(f"expected from <= to and step > 0, got {value}")
-        if (count := (last - first) // step + 1) > MAX_AXIS:
-            raise ValueError(f"{count:,} values, more than the {MAX_AXIS:,} of an axis; widen its step")
-        return tuple(range(first, last + 1, step))
+class Layout(Config):
+    """Which layers have experts, and the experts that every token uses."""
+
+    n_shared_experts: int = Field(default=0, ge=0)
+    n_dense_layers: int = Field(default=0, ge=0)
+    moe_every: int = Field(default=1, gt=0)
+
+
+def _kinds(value: Any) -> Any:
+    """A list of kinds, or one."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value:
-        raise ValueError("needs at least one value")
-    return tuple(sorted(set(value)))
+def _patterns(value: Any) -> Any:
+    """A list of patterns, or one pattern."""
+    if isinstance(value, str) or (isinstance(value, list | tuple) and value and isinstance(value[0], str)):
+        value = (value,)
+    return tuple((part,) if isinstance(part, str) else tuple(part) for part in value)
 
 
-Axis = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_axis), AfterValidator(_distinct)]
-AxisOrZero = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_axis), AfterValidator(_distinct)]
-Ratios = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_axis), AfterValidator(_distinct)]
+@cache
+def default_axes() -> dict[str, Any]:
+    """The axes of the default space, as `space.yaml` beside this module lists them."""
+    text = files("moelab.planning").joinpath("space.yaml").read_text(encoding="utf-8")
+    return dict(parse_yaml(text, "the default space"))
 
 
 def _default_widths() -> tuple[int, ...]:
@@ -59,32 +67,77 @@ def _default_depths() -> tuple[int, ...]:
 class Space(Config):
     """The architectures to search. Every combination that fits together is a design; dense ones come first.
 
-    The feed-forward that a token uses has width `ffn_ratio` x `d_model` in dense and MoE layers. In a MoE layer it
+    A space that names no axis is the default one (`planning/space.yaml`): what released models of the last years use.
+    Every axis is a list, one value, or {from, to, step}; `aspect` bounds d_model / n_layers, no variable of any law.
+
+    Attention: `attention` lists kinds, each a word (full, window, latent) or the fields of an `AttentionOption`. Words
+    are crossed with `n_heads` (null: d_model / head_dim), `head_dim`, `heads_per_kv`, and for windows with
+    `sliding_pattern` (lists of window, chunk and full) and `sliding_window`.
+
+    Feed-forward: the one that a token uses has width `ffn_ratio` x d_model in dense and MoE layers. In a MoE layer it
     is split over `top_k` routed and `n_shared_experts` shared experts of equal width, rounded to `d_expert_step`. Hence
-    the granularity G = top_k + n_shared_experts, as in fine-grained MoE (arXiv 2402.07871, 2401.06066).
-    `aspect` bounds d_model / n_layers, which is no variable of any law. Every axis is a list or {from, to, step}.
+    the granularity G = top_k + n_shared_experts, as in fine-grained MoE (arXiv 2402.07871, 2401.06066). `d_shared` sets
+    the total width of the shared experts instead; `d_expert` and `d_ff` set the widths of experts and of dense layers.
+
+    Experts: `n_experts` x `top_k`, within `experts_per_choice`, the bounds of their ratio; `n_shared_experts` x
+    `n_dense_layers` x `moe_every`, or the combinations of these that `layouts` lists.
+
+    `routing: loss_free` gives the configs sigmoid scores with loss-free balancing, as DeepSeek-V3 trains. With
+    `template` all designs have every further option of that model: rotary scaling, biases, sinks, norms, groups of
+    experts.
     """
 
     d_model: Axis = Field(default_factory=_default_widths)
     n_layers: Axis = Field(default_factory=_default_depths)
     aspect: tuple[Positive, Positive] = (48.0, 160.0)
+    attention: Annotated[tuple[AttentionOption, ...], BeforeValidator(_kinds)] = (AttentionOption(kind="full"),)
+    n_heads: Axis | None = None
     head_dim: Axis = (64, 128)
     heads_per_kv: Axis = (4,)
+    sliding_pattern: Annotated[tuple[Pattern, ...], BeforeValidator(_patterns)] | None = None
+    sliding_window: Axis | None = None
+    mtp_layers: AxisOrZero = (0,)
     ffn_ratio: Ratios = (3.0, 4.0)
+    d_ff: Axis | None = None
+    d_expert: Axis | None = None
+    d_shared: Axis | None = None
     kinds: tuple[Literal["dense", "moe"], ...] = ("dense", "moe")
     n_experts: Axis = (4, 8, 16, 32, 64, 128, 256, 512)
     top_k: Axis = (1, 2, 4, 6, 8)
+    experts_per_choice: tuple[Positive, Positive] | None = None
+    layouts: tuple[Layout, ...] | None = None
     n_shared_experts: AxisOrZero = (0, 1, 2)
     n_dense_layers: AxisOrZero = (0, 1, 3)
+    moe_every: Axis = (1,)
     d_expert_step: Count = 64
     d_ff_step: Count = 64
     min_d_expert: Count = 64
     vocab_size: Count = Field(default=65536, le=2**31)
     seq_len: Context = 4096
     tie_embeddings: bool = False
-    qk_norm: Literal["none", "head", "full"] = "head"
+    qk_norm: Literal["none", "head", "full", "l2"] = "head"
     activation: Activation = "swiglu"
     normalize_gates: bool | None = Field(default=None, description="null: yes, except with top_k 1")
+    routing: RoutingChoice = "softmax"
+    template: ModelConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, data: Any) -> Any:
+        """A space that names no axis is the default space; a template gives its own vocabulary and kind of layers."""
+        if not isinstance(data, dict):
+            return data
+        given = {name for name, value in data.items() if value is not None}
+        if not given - set(_OPTIONS):
+            return default_axes() | data
+        data = dict(data)
+        if "attention" not in given and given & {"sliding_pattern", "sliding_window"}:
+            data["attention"] = ("window",)
+        template = data.get("template")
+        if isinstance(template, ModelConfig | dict):
+            plain = template.to_dict() if isinstance(template, ModelConfig) else template
+            data |= {name: plain[name] for name in _FROM_TEMPLATE if name in plain and name not in given}
+        return data
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -94,76 +147,69 @@ class Space(Config):
             raise ValueError(f"head_dim: must be even for rotary embeddings, got {list(self.head_dim)}")
         if not self.kinds:
             raise ValueError("kinds: expected dense, moe or both")
+        if self.layouts is not None:
+            if not self.layouts:
+                raise ValueError("layouts: needs at least one value")
+            for name in _IN_LAYOUTS:
+                if self._differs(name):
+                    raise ValueError(f"{name}: contradicts layouts; give one of them")
+        if self.template is not None:
+            for name in _FROM_TEMPLATE:
+                if getattr(self, name) != getattr(self.template, name):
+                    raise ValueError(f"{name}: contradicts template's {getattr(self.template, name)}")
+        self._check_attention()
         return self
 
+    def _check_attention(self) -> None:
+        if not self.attention:
+            raise ValueError("attention: needs at least one kind: full, window or latent")
+        for name in ("n_heads", "head_dim", "heads_per_kv"):
+            own = [getattr(o, name) is not None or (name == "n_heads" and o.heads_ratio) for o in self.attention]
+            if self._differs(name) and all(own):
+                raise ValueError(f"{name}: every kind of attention sets its own; change it there, or give attention")
+        windows = [option for option in self.attention if option.kind == "window"]
+        if (self.sliding_pattern or self.sliding_window) and not windows:
+            raise ValueError("sliding_pattern, sliding_window: need the kind window in attention")
+        if self.sliding_window is None and any(option.window is None for option in windows):
+            raise ValueError("sliding_window: windows need a size in tokens")
+        for pattern in self.sliding_pattern or ():
+            if not any(kind != "full" for kind in pattern):
+                raise ValueError("sliding_pattern: needs a `window` or `chunk` layer; attention: full has none")
 
-Band = tuple[int, range, list[tuple[int, int, int]]]
-"""A width, the positions of its depths within the space's aspect, and its rows of (head_dim, heads_per_kv, d_ff)."""
+    def _differs(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
+    @property
+    def attention_options(self) -> tuple[AttentionOption, ...]:
+        """The kinds of attention with every field filled in from the space's own axes."""
+        filled = []
+        for option in self.attention:
+            own = {
+                "n_heads": option.n_heads if option.heads_ratio else option.n_heads or self.n_heads,
+                "head_dim": option.head_dim or self.head_dim,
+                "heads_per_kv": option.heads_per_kv or self.heads_per_kv,
+                "ffn_ratio": option.ffn_ratio or self.ffn_ratio,
+            }
+            if option.kind != "window":
+                filled.append(option.model_copy(update=own))
+                continue
+            patterns = [option.layers] if option.layers else list(self.sliding_pattern or (("window",),))
+            sizes = [option.window] if option.window else list(self.sliding_window or ())
+            filled += [
+                option.model_copy(update={**own, "layers": layers, "window": size})
+                for layers in patterns
+                for size in sizes
+            ]
+        return tuple(filled)
 
-def check_counts(space: Space) -> None:
-    """Raises InputError where the parameters of the largest design would overflow a whole number of 64 bits."""
-    widest = max(space.ffn_ratio) * space.d_model[-1] + space.d_expert_step
-    if 3.0 * space.n_layers[-1] * space.d_model[-1] * widest * space.n_experts[-1] > 2**62:
-        raise InputError("space: the largest design would have over 4e18 parameters; shorten d_model or n_experts")
-
-
-def bands_of(space: Space) -> list[Band]:
-    """The backbones by width, which are counted before the arrays are built."""
-    low, high = space.aspect
-    bands = []
-    for d in space.d_model:
-        rest = [
-            (head, min(group, d // head), _rounded(ratio * d, space.d_ff_step))
-            for head in space.head_dim
-            if d % head == 0
-            for group in space.heads_per_kv
-            if d // head % min(group, d // head) == 0
-            for ratio in space.ffn_ratio
-        ]
-        first = bisect_left(space.n_layers, True, key=lambda depth: d / depth <= high)
-        last = bisect_left(space.n_layers, True, key=lambda depth: d / depth < low)
-        bands.append((d, range(first, max(first, last)), list(dict.fromkeys(rest))))
-    return bands
-
-
-def backbones_of(space: Space, bands: list[Band]) -> NDArray[np.int64]:
-    """Rows of (d_model, n_layers, head_dim, heads_per_kv, d_ff)."""
-    blocks = [np.zeros((0, 5), np.int64)]
-    for d, depths, rest in bands:
-        block = np.empty((len(depths), len(rest), 5), np.int64)
-        block[..., 0] = d
-        block[..., 1] = np.array(space.n_layers[depths.start : depths.stop], np.int64)[:, None]
-        block[..., 2:] = np.array(rest, np.int64).reshape(-1, 3)
-        blocks.append(block.reshape(-1, 5))
-    rows = np.concatenate(blocks)
-    if not len(rows):
-        raise InputError(
-            f"space: no backbone has d_model / n_layers within {list(space.aspect)}, d_model a multiple of head_dim "
-            f"{list(space.head_dim)} and heads a multiple of heads_per_kv {list(space.heads_per_kv)}"
+    @property
+    def expert_layouts(self) -> tuple[Layout, ...]:
+        """Shared experts, leading dense layers and the period of MoE layers, each combination once."""
+        if self.layouts is not None:
+            return self.layouts
+        return tuple(
+            Layout(n_shared_experts=shared, n_dense_layers=leading, moe_every=every)
+            for shared in self.n_shared_experts
+            for leading in self.n_dense_layers
+            for every in self.moe_every
         )
-    return rows
-
-
-def _rounded(width: float, step: int) -> int:
-    return max(step, math.floor(width / step + 0.5) * step)
-
-
-def count_moe_options(space: Space) -> int:
-    """How many rows `moe_options` has."""
-    pairs = sum(bisect_left(space.top_k, experts) for experts in space.n_experts)
-    return pairs * len(space.n_shared_experts) * len(space.n_dense_layers)
-
-
-def moe_options(space: Space) -> NDArray[np.int64]:
-    """Rows of (n_experts, top_k, n_shared_experts, n_dense_layers)."""
-    rows = [
-        (experts, top_k, shared, leading)
-        for experts in space.n_experts
-        for top_k in space.top_k[: bisect_left(space.top_k, experts)]
-        for shared in space.n_shared_experts
-        for leading in space.n_dense_layers
-    ]
-    if not rows:
-        raise InputError("space: no n_experts is larger than the smallest top_k; add experts or kinds: [dense]")
-    return np.array(rows, np.int64)

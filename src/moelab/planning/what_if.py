@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.budget import LEAST, LIMITS, Budget
 from moelab.planning.lattice import Lattice
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
@@ -42,7 +42,7 @@ def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> 
     rows = []
     for name in _limits(budget):
         for word, factor in FACTORS.items():
-            scaled = 1 / factor if name == "tokens_per_active" else factor
+            scaled = 1 / factor if name in LEAST else factor
             rows.append(_row(f"{word} the {TITLES[name]}", some, budget.scaled(name, scaled), ranking.predictors))
     if budget.objective not in ("serving-cost", "lifetime-cost"):
         rows += [_row(f"{law.id} alone", some, budget, [law]) for law in _alone(ranking)]
@@ -67,6 +67,8 @@ TITLES = {
     "memory": "memory",
     "serving_memory": "memory of the serving devices",
     "tokens_per_active": "minimum of tokens per active parameter",
+    "most_tokens_per_active": "maximum of tokens per active parameter",
+    "tokens_per_total": "minimum of tokens per parameter",
 }
 
 

@@ -1,0 +1,178 @@
+"""The lattice: counts equal those of the emitted configs, the default space holds today's models, equal spaces once."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moelab.architecture import ModelConfig, count_parameters
+from moelab.laws.design import Design
+from moelab.planning import Space
+from moelab.planning.counted import CountedDesign
+from moelab.planning.lattice import Lattice, enumerate_designs
+
+Check = Callable[[Lattice, int], None]
+
+MOST = 1_500_000
+
+EVERY_AXIS = {
+    "d_model": [96, 128],
+    "n_layers": [3, 5, 6],
+    "aspect": [8, 64],
+    "attention": [
+        "full",
+        "window",
+        "latent",
+        {"kind": "full", "heads_ratio": [2.5], "heads_per_kv": 4, "head_dim": 16},
+    ],
+    "n_heads": [4, 6],
+    "head_dim": [16, 32],
+    "heads_per_kv": [1, 2],
+    "sliding_pattern": [["window", "full"], ["chunk", "chunk", "full"]],
+    "sliding_window": [24, 64],
+    "mtp_layers": [0, 2],
+    "ffn_ratio": 3,
+    "n_experts": [4, 8],
+    "top_k": [1, 3],
+    "n_shared_experts": [0, 2],
+    "n_dense_layers": [0, 1],
+    "moe_every": [1, 2],
+    "d_shared": [32, 48],
+    "d_expert_step": 8,
+    "d_ff_step": 8,
+    "min_d_expert": 8,
+    "vocab_size": 512,
+    "seq_len": 100,
+}
+"""A few thousand designs with every axis of more than one value."""
+
+
+def test_counts_of_random_designs_of_the_default_space_are_exact(counted_exactly: Check) -> None:
+    lattice = enumerate_designs(Space())
+    assert len(lattice) <= MOST
+    counted_exactly(lattice, 40)
+
+
+@pytest.mark.parametrize("changes", [{}, {"kinds": ["moe"], "routing": "loss_free", "tie_embeddings": True}])
+def test_counts_are_exact_on_every_axis(changes: dict[str, Any], counted_exactly: Check) -> None:
+    lattice = enumerate_designs(Space.parse(EVERY_AXIS | changes))
+    assert {pattern.kind for pattern in lattice.patterns} == {"full", "window", "latent"}
+    counted_exactly(lattice, 60)
+
+
+def test_counts_are_exact_with_a_template(counted_exactly: Check) -> None:
+    """Biases, sinks, norms, groups of experts and hashed layers of the template are counted in every design."""
+    template = ModelConfig.parse(
+        {
+            "vocab_size": 512, "d_model": 96, "n_layers": 4, "n_heads": 4, "head_dim": 16, "attention_bias": True,
+            "attention_sinks": True, "norm_position": "both", "d_ff": 64, "tie_embeddings": False,
+            "moe": {"n_experts": 8, "top_k": 2, "d_expert": 32, "router_bias": True, "expert_bias": True,
+                    "n_group": 4, "topk_group": 2, "hash_layers": 1},
+        }
+    )  # fmt: skip
+    axes = EVERY_AXIS | {"attention": ["full", "window"], "top_k": [2], "template": template, "mtp_layers": [0]}
+    lattice = enumerate_designs(Space.parse(axes))
+    assert lattice.of_backbone("n_layers").min() == 3
+    assert lattice.config(len(lattice) - 1).moe.n_group == 4
+    counted_exactly(lattice, 60)
+
+
+def test_equal_spaces_are_counted_once_and_read_only() -> None:
+    space = Space.parse(EVERY_AXIS)
+    first = enumerate_designs(space)
+    assert enumerate_designs(Space.parse(space.to_dict())) is first
+    assert enumerate_designs(space.replace(seq_len=99)) is not first
+    with pytest.raises(ValueError, match="read-only"):
+        first.params_total[0] = 0.0
+
+
+MLA = {"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
+NO_QUERY_RANK = {name: size for name, size in MLA.items() if name != "q_lora_rank"}
+WINDOW = {"sliding_window": 128, "sliding_pattern": ["window", "full"]}
+CHUNK = {"sliding_window": 8192, "sliding_pattern": ["chunk", "chunk", "chunk", "full"]}
+
+TODAY: dict[str, tuple[Any, ...]] = {
+    # vocabulary, d_model, layers, heads, KV heads, head_dim; experts, top-k, shared, width, leading dense; the rest
+    "deepseek-v3": (129280, 7168, 61, 128, 128, 128, 256, 8, 1, 2048, 3, {"mla": MLA, "d_ff": 18432}),
+    "kimi-k2": (163840, 7168, 61, 64, 64, 128, 384, 8, 1, 2048, 1, {"mla": MLA, "d_ff": 18432}),
+    "moonlight-16b-a3b": (163840, 2048, 27, 16, 16, 128, 64, 6, 2, 1408, 1, {"mla": NO_QUERY_RANK, "d_ff": 11264}),
+    "qwen3-235b-a22b": (151936, 4096, 94, 64, 4, 128, 128, 8, 0, 1536, 0, {}),
+    "qwen3-30b-a3b": (151936, 2048, 48, 32, 4, 128, 128, 8, 0, 768, 0, {}),
+    "glm-4.5": (151552, 5120, 92, 96, 8, 128, 160, 8, 1, 1536, 3, {"d_ff": 12288}),
+    "glm-4.5-air": (151552, 4096, 46, 96, 8, 128, 128, 8, 1, 1408, 1, {"d_ff": 10944}),
+    "gpt-oss-120b": (201088, 2880, 36, 64, 8, 64, 128, 4, 0, 2880, 0, WINDOW),
+    "gpt-oss-20b": (201088, 2880, 24, 64, 8, 64, 32, 4, 0, 2880, 0, WINDOW),
+    "llama4-scout": (202048, 5120, 48, 40, 8, 128, 16, 1, 1, 8192, 0, CHUNK),
+    "llama4-maverick": (202048, 5120, 48, 40, 8, 128, 128, 1, 1, 8192, 0, CHUNK | {"d_ff": 16384, "moe_every": 2}),
+    "minimax-m2.5": (200064, 3072, 62, 48, 8, 128, 256, 8, 0, 1536, 0, {}),
+}
+"""Published sizes of the MoE models released from 2024-12 on."""
+
+
+def model_of(row: tuple[Any, ...]) -> ModelConfig:
+    vocabulary, d, layers, heads, kv_heads, head_dim, experts, k, shared, width, leading, rest = row
+    moe = {"n_experts": experts, "top_k": k, "d_expert": width, "n_shared_experts": shared, "d_shared": shared * width}
+    sizes = {"vocab_size": vocabulary, "d_model": d, "n_layers": layers, "n_heads": heads, "n_kv_heads": kv_heads}
+    config = {**sizes, "head_dim": head_dim, "moe": moe, "n_dense_layers": leading, "tie_embeddings": False, **rest}
+    return ModelConfig.parse(config)
+
+
+def designs_like(lattice: Lattice, model: ModelConfig) -> np.ndarray:
+    """Which designs have the model's experts, layers of experts, attention and heads, and about its sizes."""
+    shape, params, moe = lattice.shape, count_parameters(model), model.moe
+    assert moe is not None
+    kind = "latent" if model.mla else "window" if model.sliding_window else "full"
+    layers = model.sliding_pattern or ("full",)
+    kinds = [p.kind == kind and (p.layers, p.window) == (layers, model.sliding_window or 0) for p in lattice.patterns]
+    same = np.array(kinds)[lattice.pattern]
+    for name in ("n_experts", "top_k", "n_shared_experts"):
+        same &= lattice.of_option(name) == getattr(moe, name)
+    same &= lattice.n_dense_layers == model.n_dense_layers
+    same &= lattice.of_option("moe_every") == model.moe_every
+    same &= (lattice.of_backbone("n_heads") == model.n_heads) & (lattice.of_backbone("head_dim") == model.head_dim)
+    near = (
+        (lattice.of_backbone("n_layers"), model.n_layers, 0.05),
+        (lattice.of_backbone("d_model"), model.d_model, 0.1),
+        (shape.d_expert, moe.d_expert, 0.1),
+        (lattice.params_total, params.params_total, 0.02),
+        (lattice.params_active, params.params_active, 0.02),
+    )
+    for column, value, most in near:
+        same &= np.abs(np.asarray(column) / value - 1) <= most
+    return same
+
+
+@pytest.mark.parametrize("name", TODAY)
+def test_the_default_space_holds_a_design_like_every_model_of_today(name: str) -> None:
+    model, space = model_of(TODAY[name]), Space(vocab_size=TODAY[name][0])
+    assert model.moe is not None
+    assert model.moe.n_experts in space.n_experts
+    assert model.moe.top_k in space.top_k
+    part = space.replace(n_experts=[model.moe.n_experts], top_k=[model.moe.top_k], kinds=["moe"])
+    assert designs_like(enumerate_designs(part), model).any()
+
+
+@pytest.mark.parametrize("changes", [{}, {"d_shared": None}])
+def test_what_laws_read_of_a_lattice_equals_what_they_read_of_its_shapes(changes: dict[str, Any]) -> None:
+    axes = {name: value for name, value in (EVERY_AXIS | changes).items() if value is not None}
+    lattice = enumerate_designs(Space.parse(axes))
+    tokens = np.geomspace(1e6, 1e9, len(lattice))
+    counted, plain = CountedDesign(lattice, tokens, tokens / 3), Design.of(lattice.shape, tokens, 100, tokens / 3)
+    names = [name for name, value in vars(Design).items() if isinstance(value, cached_property) and name[0] != "_"]
+    assert len(names) > 15
+    for name in names:
+        if name != "count":
+            found, expected = getattr(counted, name), getattr(plain, name)
+            assert np.broadcast_to(found, len(lattice)) == pytest.approx(
+                np.broadcast_to(expected, len(lattice)), rel=1e-13
+            ), name
+
+
+def test_parts_of_a_lattice_keep_what_was_read_of_them() -> None:
+    lattice = enumerate_designs(Space.parse(EVERY_AXIS))
+    part = lattice.take(slice(10, 20))
+    assert lattice.take(slice(10, 20)) is part
+    assert part.of_experts("sparsity") is part.of_experts("sparsity")
+    assert (part.n_experts == lattice.n_experts[10:20]).all()
