@@ -79,7 +79,6 @@ def test_writing_a_default_out_does_not_change_the_id() -> None:
     [
         {"kernels": "native"},
         {"muon_split": False},
-        {"muon_split": True},
         {"weight_decay_on": "matrices"},
         {"optimizer": "muon", "muon_split": False},
         {"precision": "bf16", "kernels": "torch"},
