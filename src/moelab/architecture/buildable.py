@@ -43,6 +43,10 @@ def unbuildable(config: Any) -> str | None:
         return f"the activation {config.activation}"
     if config.qk_norm == "l2":
         return "L2 norms of queries and keys"
+    if config.rope_scaling is not None and config.rope_scaling.kind == "longrope":
+        return "rotary frequencies scaled by longrope"
+    if config.moe is not None and config.moe.score == "sparsemixer":
+        return "SparseMixer's gates"
     reasons = [reason for name, reason in COUNTED_ONLY.items() if getattr(config, name)]
     if config.moe is not None:
         reasons += [reason for name, reason in COUNTED_ONLY_MOE.items() if getattr(config.moe, name)]

@@ -31,7 +31,7 @@ class MoEConfig(Config):
     (`group_score: max`, DeepSeek-V2) or the sum of the two largest (`top2`, DeepSeek-V3; the default with
     `bias_update` or `router_bias`). The first `hash_layers` MoE layers choose by a hash of the token's id.
     `capacity_drop: score` drops an expert's lowest gates instead of its last tokens. `input_gates` multiplies the
-    experts' input instead of their output (Llama 4).
+    experts' input instead of their output (Llama 4). `score: sparsemixer` (arXiv 2409.12136) is counted only.
     """
 
     n_experts: Count
@@ -40,7 +40,7 @@ class MoEConfig(Config):
     n_shared_experts: CountOrZero = 0
     d_shared: CountOrZero = 0
     router: Router = "token_choice"
-    score: Literal["softmax", "sigmoid"] = "softmax"
+    score: Literal["softmax", "sigmoid", "sparsemixer"] = "softmax"
     normalize_gates: bool = True
     routed_scaling: Positive = 1.0
     balance_loss: NonNegative = 0.01
