@@ -45,7 +45,7 @@ ZOO: dict[str, dict[str, Any]] = {
     "moe, latent": {"moe": {**MOE, "d_latent": 4, "expert_bias": True, "n_shared_experts": 1, "d_shared": 7}},
     "moe, latent, prediction": {"moe": {**MOE, "d_latent": 4}, "mtp_layers": 2},
     "moe, hashed": {"moe": {**MOE, "hash_layers": 2}, "n_dense_layers": 1, "mtp_layers": 1},
-    "moe, most hashed": {"moe": {**MOE, "hash_layers": 4}},
+    "moe, hashed but for one": {"moe": {**MOE, "hash_layers": 4}},
     "moe, bias that balances": {
         "moe": {**MOE, "score": "sigmoid", "bias_update": 0.001, "n_group": 2, "topk_group": 1}
     },

@@ -29,10 +29,12 @@ class RopeScaling(Config):
 
     `linear` divides positions by `factor`; `llama3` stretches low frequencies alone, between `low_freq_factor` and
     `high_freq_factor`; `yarn` (arXiv 2309.00071) blends by `beta_fast` and `beta_slow`, and scales the tables by
-    `attention_factor`, or by what `mscale` and `mscale_all_dim` give as in DeepSeek's models.
+    `attention_factor`, or by what `mscale` and `mscale_all_dim` give as in DeepSeek's models. `longrope`
+    (arXiv 2402.13753) divides each frequency by a factor of its own, up to the original context and beyond it, and is
+    counted only. Layers with a `sliding_rope_theta` of their own are not scaled.
     """
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn", "longrope"]
     factor: Positive
     original_context: Count | None = None
     low_freq_factor: Positive | None = None
@@ -43,6 +45,10 @@ class RopeScaling(Config):
     mscale: Positive | None = None
     mscale_all_dim: Positive | None = None
     truncate: bool | None = None
+    short_factors: tuple[Positive, ...] | None = None
+    long_factors: tuple[Positive, ...] | None = None
+    short_mscale: Positive | None = None
+    long_mscale: Positive | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

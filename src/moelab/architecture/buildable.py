@@ -28,7 +28,11 @@ OPTIONS = {
 
 def unbuildable(config: Any) -> str | None:
     """Why moelab can count but not build this `ModelConfig`, or None where it can."""
-    moe = config.moe
+    moe, scaling = config.moe, config.rope_scaling
+    if scaling is not None and scaling.kind == "longrope":
+        return "rotary frequencies scaled by longrope"
+    if moe is not None and moe.score == "sparsemixer":
+        return "SparseMixer's gates"
     if moe is not None and moe.router_bias and moe.router != "token_choice":
         return f"a router bias of the router {moe.router}"
     return None

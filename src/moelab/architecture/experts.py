@@ -33,7 +33,7 @@ class MoEConfig(Config):
     `bias_update` or `router_bias`). The first `hash_layers` MoE layers choose by a hash of the token's id.
     `routing: loss_free` is read as the fields that it stands for (`routing_choice`); those given beside it hold.
     `capacity_drop: score` drops an expert's lowest gates instead of its last tokens. `input_gates` multiplies the
-    experts' input instead of their output (Llama 4).
+    experts' input instead of their output (Llama 4). `score: sparsemixer` (arXiv 2409.12136) is counted only.
     """
 
     n_experts: Count
@@ -42,7 +42,7 @@ class MoEConfig(Config):
     n_shared_experts: CountOrZero = 0
     d_shared: CountOrZero = 0
     router: Router = "token_choice"
-    score: Literal["softmax", "sigmoid"] = "softmax"
+    score: Literal["softmax", "sigmoid", "sparsemixer"] = "softmax"
     normalize_gates: bool = True
     routed_scaling: Positive = 1.0
     balance_loss: NonNegative = 0.01

@@ -5,22 +5,43 @@ from pathlib import Path
 from typing import Any
 
 from moelab.architecture.config import ModelConfig
+from moelab.architecture.huggingface import is_huggingface, read_gguf, read_huggingface
 from moelab.architecture.transition import token_choice_config
 from moelab.config import load_yaml
 from moelab.errors import InputError
+from moelab.files import read_json
 from moelab.yaml_reader import parse_yaml
 
 PRESETS = (
     "mixtral-8x7b",
     "olmoe-1b-7b",
     "qwen3-30b-a3b",
-    "qwen3-235b-a22b",
     "deepseek-v3",
     "gpt-oss-120b",
     "llama3-8b",
+    "qwen3-235b-a22b",
+    "kimi-k2",
+    "glm-4.5",
+    "glm-4.5-air",
+    "gpt-oss-20b",
+    "minimax-m2.5",
+    "llama4-scout",
+    "llama4-maverick",
+    "deepseek-v2",
+    "deepseek-v2-lite",
+    "deepseek-moe-16b",
+    "moonlight-16b-a3b",
+    "qwen1.5-moe-a2.7b",
+    "mixtral-8x22b",
+    "dbrx",
+    "phi-3.5-moe",
+    "grok-1",
     "llama3-70b",
     "llama3.1-405b",
 )
+
+_IN_FOLDERS = ("config.yaml", "config.json")
+"""What describes a model in a folder: of a run, of a Hugging Face model."""
 
 _RUN_KEYS = ("model", "data", "train", "name", "labels", "parent")
 
@@ -34,20 +55,27 @@ def load_preset(name: str) -> ModelConfig:
 
 
 def load_model(config: str | Path) -> ModelConfig:
-    """CONFIG as every command takes it: a model YAML, a run YAML, a run folder, or a preset's name.
+    """CONFIG as every command takes it: a model YAML, a run YAML, a run folder, a preset's name, the config.json of a
+    Hugging Face model or a folder with one, or a GGUF file, of which the header is read.
 
-    Of a run with a transition it is the model that the run ends with.
+    Of a run with a transition it is the model that the run ends with. Raises InputError naming the file and the field.
     """
     path = Path(config)
     if str(config) in PRESETS and not path.exists():
         return load_preset(str(config))
     if path.is_dir():
-        path = path / "config.yaml"
-        if not path.exists():
-            raise InputError(f"config: the folder {config} holds no config.yaml, so it is not a run")
+        path = next((path / name for name in _IN_FOLDERS if (path / name).exists()), path)
+        if path == Path(config):
+            raise InputError(f"config: the folder {config} holds neither {' nor '.join(_IN_FOLDERS)}")
     elif not path.exists():
         raise InputError(f"config: no file, folder or preset {str(config)!r}; presets: {', '.join(PRESETS)}")
-    value = load_yaml(path)
+    if path.suffix == ".gguf":
+        return read_gguf(path)
+    value = read_json(path, "config") if path.suffix == ".json" else load_yaml(path)
+    if is_huggingface(value):
+        return read_huggingface(value, str(path))
+    if not isinstance(value, dict):
+        raise InputError(f"config: {path} must hold keys and values, not {type(value).__name__}")
     model = ModelConfig.parse(_model_part(value), str(path))
     train = value.get("train")
     turns = isinstance(train, dict) and train.get("transition") is not None
