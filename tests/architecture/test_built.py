@@ -14,6 +14,7 @@ from moelab.model import LanguageModel, MoELayer, build_model
 
 BASE = {"vocab_size": 40, "d_model": 16, "n_layers": 3, "n_heads": 4}
 MOE = {"n_experts": 6, "top_k": 2, "d_expert": 8}
+MLA = {"kv_lora_rank": 5, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 3}
 EVEN = {"n_experts": 4, "top_k": 2, "d_expert": 8}
 ZOO: dict[str, dict[str, Any]] = {
     "dense": {"d_ff": 24},
@@ -52,6 +53,32 @@ ZOO: dict[str, dict[str, Any]] = {
     "moe, first dense, then every second": {"moe": MOE, "n_dense_layers": 1, "moe_every": 2, "d_ff": 20},
     "hash table": {"moe": {**MOE, "router": "hash", "routing_vocab": 9}},
     "words": {"moe": {**MOE, "router": "word", "routing_vocab": 9}},
+    "windows, own heads, sinks": {
+        "d_ff": 24,
+        "sliding_window": 10,
+        "sliding_pattern": ["window", "full"],
+        "sliding_n_kv_heads": 2,
+        "attention_sinks": True,
+        "attention_bias": "qkv",
+    },
+    "chunks, no positions": {
+        "d_ff": 24,
+        "sliding_window": 5,
+        "sliding_pattern": ["chunk", "full"],
+        "rope_pattern": ["rope", "none"],
+        "qk_norm": "l2",
+    },
+    "latent": {"d_ff": 24, "mla": MLA, "attention_bias": "qkv"},
+    "latent, query rank, moe": {"moe": MOE, "mla": {**MLA, "q_lora_rank": 7}, "attention_bias": True},
+    "capped, gated by head": {"d_ff": 24, "attention_softcap": 3.0, "attention_gate": "head", "head_bias": True},
+    "gated by element, norms on both sides": {
+        "d_ff": 24,
+        "attention_gate": "element",
+        "norm": "rms_plus_one",
+        "norm_position": "both",
+        "activation": "geglu",
+    },
+    "layer norms behind": {"d_ff": 24, "norm": "layer", "norm_bias": True, "norm_position": "post"},
 }
 
 
@@ -110,12 +137,42 @@ def test_where_the_moe_layers_are(placement: dict[str, int], layers: list[int]) 
     assert count_parameters(config).params_total == parameters(build_model(config))
 
 
-@pytest.mark.parametrize("preset", ["llama3-8b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize(
+    "preset", ["llama3-8b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "gpt-oss-120b", "deepseek-v3"]
+)
 def test_presets_built_without_memory(preset: str) -> None:
     config = load_preset(preset)
     with torch.device("meta"):
         model = LanguageModel(config)
     assert count_parameters(config).params_total == parameters(model)
+
+
+def test_behind_its_first_window_a_block_computes_twice_what_counts() -> None:
+    """2 sequences of 4 blocks, of which the first is causal; two layers have windows."""
+    config = ModelConfig.parse({**BASE, **ZOO["windows, own heads, sinks"], "sliding_window": 4})
+    extra = measured_flops(config, 16, backward=False) - count_flops(config, 16).forward * 32
+    assert extra == 2 * 12 * 2 * (2 * 4 * config.n_heads * 2 * config.head_dim)
+
+
+@st.composite
+def attention_options(draw: st.DrawFn) -> dict[str, Any]:
+    """Any of what attention and norms may have, with windows longer than the sequences of the test."""
+    choices: dict[str, list[Any]] = {
+        "attention_sinks": [False, True],
+        "attention_softcap": [None, 4.0],
+        "sliding_window": [None, 9],
+        "rope_interleaved": [None, True],
+        "norm": [None, "rms_plus_one", "layer"],
+        "norm_position": [None, "post", "both"],
+        "head_bias": [None, True],
+        "logit_softcap": [None, 5.0],
+        "embedding_scale": [None, 3.0],
+        "mla": [None, MLA, {**MLA, "q_lora_rank": 3}],
+    }
+    found = {name: draw(st.sampled_from(values)) for name, values in choices.items()}
+    if found["mla"] is None:
+        found["attention_gate"] = draw(st.sampled_from([None, "head", "element"]))
+    return found
 
 
 @st.composite
@@ -134,6 +191,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         "tie_embeddings": draw(st.booleans()),
         "attention_bias": draw(st.booleans()),
     }
+    value |= draw(attention_options())
     if draw(st.booleans()):
         top_k = draw(st.integers(1, 4))
         shared = draw(st.integers(0, 2))
