@@ -33,6 +33,7 @@ $(READY): pyproject.toml constraints.txt
 
 # Tests are many small computations: threads of their own only get in each other's way.
 test test-slow: export OMP_NUM_THREADS ?= 1
+test test-slow: export POLARS_MAX_THREADS ?= 1
 # Compiled tests and modules are kept: each of the processes that the tests start would compile them again.
 test test-slow: export PYTHONDONTWRITEBYTECODE =
 

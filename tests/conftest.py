@@ -1,5 +1,6 @@
 """Fixtures for several rooms: designs and coefficients for every law, published tables, a tiny text and runs on it."""
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,14 @@ def pytest_xdist_auto_num_workers() -> int:
     from moelab.machine import usable_cores
 
     return usable_cores()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the collector of garbage need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 FORMS: dict[str, dict[str, float]] = {

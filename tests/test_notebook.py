@@ -53,7 +53,7 @@ def comparison() -> Any:
     table = {name: np.array(values) for name, values in RUNS.items()}
     noise = 1 + 0.002 * np.random.default_rng(0).standard_normal(20)
     loss = law.loss(None, table) * noise
-    return moelab.compare_laws({**table, "loss": loss}, ["besiroglu2024"], holdout=0.2, bootstrap=20, starts=32)
+    return moelab.compare_laws({**table, "loss": loss}, ["besiroglu2024"], holdout=0.2, bootstrap=20, starts=2)
 
 
 @pytest.fixture(scope="module")

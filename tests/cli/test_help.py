@@ -1,9 +1,8 @@
 """The form of the command line: grouped help in one style, widths, completion, suggestions, what a wrong word gets."""
 
-import os
+import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,33 +118,48 @@ def test_help_of_a_command_imports_typer_alone() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize(
-    ("model", "data", "extra", "message"),
-    [
-        ("d_modle: 16", "nowhere", [], "model.d_modle: unknown key; did you mean 'd_model'?"),
-        ("d_model: 16", "nowhere", [], "holds no prepared data"),
-        ("d_model: 16", "tiny", [], "model.vocab_size: must be at least the data's 300"),
-        (
-            "d_model: 16, vocab_size: 300",
-            "tiny",
-            ["--log", "paper"],
-            "--log: expected tensorboard or wandb, got 'paper'",
-        ),
-    ],
-)
+WRONG_RUNS = [
+    ("d_modle: 16", "nowhere", [], "model.d_modle: unknown key; did you mean 'd_model'?"),
+    ("d_model: 16", "nowhere", [], "holds no prepared data"),
+    ("d_model: 16", "tiny", [], "model.vocab_size: must be at least the data's 300"),
+    ("d_model: 16, vocab_size: 300", "tiny", ["--log", "paper"], "--log: expected tensorboard or wandb, got 'paper'"),
+]
+REFUSED = """
+import contextlib, io, json, sys
+sys.modules['torch'] = None
+from moelab.cli import main
+found = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        try: main(words)
+        except SystemExit as end: found.append([end.code, errors.getvalue()])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Any) -> list[tuple[int, str]]:
+    """Exit code and stderr of `moelab train` for each of the wrong runs, in one process that has no torch."""
+    folder, commands = tmp_path_factory.mktemp("wrong"), []
+    for number, (model, data, extra, _) in enumerate(WRONG_RUNS):
+        size = "" if "vocab_size" in model else "vocab_size: 100, "
+        where = tiny_dataset.folder if data == "tiny" else folder / data
+        path = folder / f"{number}.yaml"
+        path.write_text(
+            f"model: {{{model}, {size}n_layers: 1, n_heads: 1, d_ff: 16}}\ndata: {{path: {where}}}\n"
+            "train: {tokens: 640, seq_len: 16, batch_tokens: 64}\n"
+        )
+        commands.append(["train", str(path), "--out", str(folder / "runs"), *extra])
+    code = [sys.executable, "-c", REFUSED, json.dumps(commands)]
+    ended = subprocess.run(code, capture_output=True, text=True, check=True)
+    return [(code, errors) for code, errors in json.loads(ended.stdout)]
+
+
+@pytest.mark.parametrize(("model", "data", "extra", "message"), WRONG_RUNS)
 def test_a_wrong_run_is_refused_before_torch_is_imported(
-    tmp_path: Path, tiny_dataset: Any, model: str, data: str, extra: list[str], message: str
+    refused: list[tuple[int, str]], model: str, data: str, extra: list[str], message: str
 ) -> None:
-    path = tmp_path / "run.yaml"
-    shape = "vocab_size: 100, n_layers: 1, n_heads: 1, d_ff: 16"
-    shape = shape if "vocab_size" not in model else shape.removeprefix("vocab_size: 100, ")
-    where = tiny_dataset.folder if data == "tiny" else tmp_path / data
-    path.write_text(
-        f"model: {{{model}, {shape}}}\ndata: {{path: {where}}}\ntrain: {{tokens: 640, seq_len: 16, batch_tokens: 64}}\n"
-    )
-    words = ["train", str(path), "--out", str(tmp_path / "runs"), *extra]
-    code = f"import sys; sys.modules['torch'] = None; from moelab.cli import main; main({words!r})"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
-    assert found.returncode == 2, found.stderr
-    assert message in found.stderr
-    assert "torch" not in found.stderr
+    code, errors = refused[WRONG_RUNS.index((model, data, extra, message))]
+    assert code == 2, errors
+    assert message in errors
+    assert "torch" not in errors

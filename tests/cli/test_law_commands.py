@@ -43,7 +43,7 @@ def runs(tmp_path):
 
 
 LET = ("--let", 'params_total = "Model Size"', "--let", 'tokens = "Training FLOP" / (6 * "Model Size")')
-FEW = ("--bootstrap", "50", "--starts", "64")
+FEW = ("--bootstrap", "20", "--starts", "2")
 
 
 def test_the_catalogue(run) -> None:

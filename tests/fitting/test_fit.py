@@ -59,7 +59,7 @@ def test_muennighoff_sum_and_its_better_optimum(published_runs) -> None:
     )
     law = get_law("muennighoff2023")
     fixed = {name: law.published[name] for name in ("E_0", "A", "B", "alpha")}
-    everything = fit(table, law, fix=law.published, bootstrap=0)
+    everything = fit(table, law, fix=law.published, bootstrap=0, starts=1)
     assert everything.objective == pytest.approx(0.0158259, abs=1e-7)
     found = fit(table, law, fix=fixed, bootstrap=200)
     assert found.objective == pytest.approx(0.0158047, abs=1e-6)
@@ -89,9 +89,9 @@ def test_clark_routers_refitted(router, name, published_runs) -> None:
 def test_the_same_seed_gives_the_same_fit(synthetic) -> None:
     law = get_law("krajewski2024")
     table = synthetic(law, law.published, 60, 0.005)
-    first, second = fit(table, law, bootstrap=50, seed=3), fit(table, law, bootstrap=50, seed=3)
+    first, second = (fit(table, law, bootstrap=20, seed=3, starts=2) for _ in range(2))
     assert np.array_equal(first.draws, second.draws)
-    assert not np.array_equal(first.draws, fit(table, law, bootstrap=50, seed=4).draws)
+    assert not np.array_equal(first.draws, fit(table, law, bootstrap=20, seed=4, starts=2).draws)
 
 
 def test_groups_are_resampled_whole(synthetic) -> None:
@@ -101,7 +101,7 @@ def test_groups_are_resampled_whole(synthetic) -> None:
     sweep = np.repeat(np.arange(6), 10)
     table["loss"] = table["loss"] * np.exp(0.02 * np.random.default_rng(0).standard_normal(6))[sweep]
     table["sweep"] = sweep
-    by_run, by_group = (fit(table, law, bootstrap=200, group=group) for group in (None, "sweep"))
+    by_run, by_group = (fit(table, law, bootstrap=200, group=group, starts=2) for group in (None, "sweep"))
     at = {"params_total": 1e10, "tokens": 2e11}
     width = [float((p.high - p.low)[0]) for p in (by_run.predict(**at), by_group.predict(**at))]
     assert width[1] > 1.3 * width[0]
@@ -109,7 +109,7 @@ def test_groups_are_resampled_whole(synthetic) -> None:
 
 def test_small_tables_hold_published_coefficients_and_list_them(synthetic) -> None:
     law = get_law("abnar2025")
-    found = fit(synthetic(law, law.published, 16, 0.005), law, bootstrap=20)
+    found = fit(synthetic(law, law.published, 16, 0.005), law, bootstrap=20, starts=2)
     assert found.held == {"lambda": law.published["lambda"], "delta": law.published["delta"]}
     assert found.notes[0] == "only 16 rows: lambda, delta stay at published values"
     wang = get_law("wang2024")
@@ -138,7 +138,7 @@ def test_tiny_models_fit_too() -> None:
         "loss": loss,
     }
     for law_id in ("abnar2025", "ludziejewski2025", "wang2024", "krajewski2024"):
-        found = fit(table, law_id, bootstrap=30, starts=128)
+        found = fit(table, law_id, bootstrap=8, starts=3)
         assert np.all(np.isfinite(found.draws))
         # Krajewski's form does not distinguish these experts from width: it must fit, not fit well.
         assert found.in_sample["mean_abs_rel"] < (0.05 if law_id == "krajewski2024" else 0.005)
@@ -151,20 +151,22 @@ def test_seed_noise_is_reported(synthetic) -> None:
     twice = {name: np.concatenate([values, values]) for name, values in table.items()}
     twice["loss"] = twice["loss"] * np.exp(0.01 * np.random.default_rng(1).standard_normal(60))
     twice["seed"] = np.repeat([0, 1], 30)
-    noise = fit(twice, law, bootstrap=0).seed_noise
+    noise = fit(twice, law, bootstrap=0, starts=1).seed_noise
     assert noise["n_groups"] == 30
     assert noise["rel"] == pytest.approx(0.01, rel=0.4)
-    assert fit(table, law, bootstrap=0).seed_noise is None
+    assert fit(table, law, bootstrap=0, starts=1).seed_noise is None
     # Runs of one seed, or of two seeds that another column sets apart, are no replicates.
-    assert fit({**twice, "seed": np.full(60, 42)}, law, bootstrap=0).seed_noise is None
-    assert fit({**twice, "router_type": np.repeat(["Hash", "S-Base"], 30)}, law, bootstrap=0).seed_noise is None
+    assert fit({**twice, "seed": np.full(60, 42)}, law, bootstrap=0, starts=1).seed_noise is None
+    assert (
+        fit({**twice, "router_type": np.repeat(["Hash", "S-Base"], 30)}, law, bootstrap=0, starts=1).seed_noise is None
+    )
     measured = {"loss_c4": twice["loss"] + 1, "run_id": np.arange(60)}
-    assert fit({**twice, **measured}, law, bootstrap=0).seed_noise["n_groups"] == 30
+    assert fit({**twice, **measured}, law, bootstrap=0, starts=1).seed_noise["n_groups"] == 30
 
 
 def test_saved_fits_read_back_and_predict_the_same(tmp_path, synthetic) -> None:
     law = get_law("ludziejewski2025")
-    found = fit(synthetic(law, law.published, 60, 0.005), law, bootstrap=50)
+    found = fit(synthetic(law, law.published, 60, 0.005), law, bootstrap=20, starts=2)
     save_fits({law.id: found}, tmp_path / "fit.json")
     again = load_fits(tmp_path / "fit.json")[law.id]
     at = {"params_active": np.array([1e9, 2e9]), "tokens": 1e11, "expert_ratio": 8}
@@ -199,10 +201,10 @@ def test_copies_and_few_draws_are_noted(synthetic) -> None:
     law = get_law("hoffmann2022")
     table = synthetic(law, law.published, 30, 0.005)
     twice = {name: np.concatenate([values, values[:4]]) for name, values in table.items()}
-    notes = fit(twice, law, bootstrap=5, starts=16).notes
+    notes = fit(twice, law, bootstrap=5, starts=2).notes
     assert "4 of 34 rows repeat another one exactly, loss included: are they copies?" in notes
     assert "only 5 bootstrap draws: the intervals are unreliable below 20" in notes
-    assert fit(table, law, bootstrap=20, starts=16).notes == ()
+    assert fit(table, law, bootstrap=20, starts=2).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_bad_options_are_refused_in_words(options, message, synthetic) -> None:
 
 def test_predictions_need_all_variables(synthetic) -> None:
     law = get_law("hoffmann2022")
-    found = fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=0)
+    found = fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=0, starts=1)
     assert isinstance(found, FittedLaw)
     with pytest.raises(InputError, match="no column for tokens"):
         found.predict(params_total=1e9)

@@ -11,8 +11,8 @@ from moelab.fitting.fit import fit
 from moelab.fitting.fitted import fit_rows, holdout_rows
 from moelab.laws import get_law
 
-FEW = {"bootstrap": 12, "starts": 8}
-NONE = {"bootstrap": 0, "starts": 8}
+FEW = {"bootstrap": 12, "starts": 2}
+NONE = {"bootstrap": 0, "starts": 1}
 """Where no interval is looked at."""
 
 
@@ -93,7 +93,7 @@ def test_the_users_groups_are_what_the_bootstrap_resamples(by_family) -> None:
 
 
 def test_too_few_draws_claim_no_coverage(sweep) -> None:
-    score = ordered_holdout(sweep, "wang2024", 0.2, bootstrap=1, starts=8)[1]
+    score = ordered_holdout(sweep, "wang2024", 0.2, bootstrap=1, starts=1)[1]
     assert score.coverage_80 is None
     assert score.rows[0]["low"] is None
 

@@ -91,8 +91,10 @@ def test_the_floor_follows_the_best_runs(variables_of) -> None:
     badly_tuned = rng.random(200) < 0.5
     table["loss"] = table["loss"] * np.where(badly_tuned, 1 + 0.05 * rng.random(200), 1.0)
     truth = get_law("hoffmann2022").loss(None, table)
-    plain = fit(table, "hoffmann2022", bootstrap=0, objective="squared").predict(table).value / truth - 1
-    floor = fit(table, "hoffmann2022", bootstrap=0, objective="floor:1e-3:0.05").predict(table).value / truth - 1
+    plain = fit(table, "hoffmann2022", bootstrap=0, starts=2, objective="squared").predict(table).value / truth - 1
+    floor = (
+        fit(table, "hoffmann2022", bootstrap=0, starts=2, objective="floor:1e-3:0.05").predict(table).value / truth - 1
+    )
     assert np.mean(np.abs(floor)) < 0.2 * np.mean(np.abs(plain))
 
 
@@ -104,13 +106,13 @@ def test_bad_objectives_are_refused(text) -> None:
 
 def test_fixed_and_shared_coefficients(variables_of) -> None:
     table = noisy("krajewski2024", variables_of)
-    found = fit(table, "krajewski2024", fix={"c": 0.472}, bootstrap=20)
+    found = fit(table, "krajewski2024", fix={"c": 0.472}, bootstrap=20, starts=2)
     assert found.coefficients["E_0"] == 0.472
     assert found.held == {"E_0": 0.472}
     assert np.all(found.draws[:, 0] == 0.472)
-    shared = fit(table, "krajewski2024", share=[("alpha", "beta")], bootstrap=20)
+    shared = fit(table, "krajewski2024", share=[("alpha", "beta")], bootstrap=20, starts=2)
     assert shared.coefficients["alpha"] == shared.coefficients["beta"]
-    assert shared.objective >= fit(table, "krajewski2024", bootstrap=0).objective
+    assert shared.objective >= fit(table, "krajewski2024", bootstrap=0, starts=2).objective
 
 
 @pytest.mark.parametrize(

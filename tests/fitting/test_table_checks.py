@@ -62,9 +62,9 @@ def test_perplexities_are_no_losses(clean) -> None:
 
 
 def test_a_fit_in_other_units_is_noted_by_its_predictions(clean) -> None:
-    fitted = fit({**clean, "tokens": clean["tokens"] / 1e9}, "hoffmann2022", bootstrap=0, starts=16)
+    fitted = fit({**clean, "tokens": clean["tokens"] / 1e9}, "hoffmann2022", bootstrap=0, starts=1)
     assert "tokens: " in predict(fitted, params_total=1e9, tokens=20).notes[0]
-    assert predict(fit(clean, "hoffmann2022", bootstrap=0, starts=16), params_total=1e9, tokens=2e10).notes == ()
+    assert predict(fit(clean, "hoffmann2022", bootstrap=0, starts=1), params_total=1e9, tokens=2e10).notes == ()
 
 
 @pytest.mark.parametrize("name", ["run", "run_id", "run_name", "name", "id", "Name"])
@@ -85,7 +85,7 @@ def test_checkpoints_are_grouped_by_their_run(name) -> None:
     assert grouped.groups is not None
     assert len(np.unique(grouped.order)) == 6
     widths = [
-        np.ptp(np.quantile(fit(table, law, group=group, bootstrap=100, starts=32).draws[:, 2], [0.1, 0.9]))
+        np.ptp(np.quantile(fit(table, law, group=group, bootstrap=50, starts=2).draws[:, 2], [0.1, 0.9]))
         for group in (None, "none")
     ]
     assert widths[0] > 2 * widths[1]
@@ -189,10 +189,10 @@ def test_a_missing_column_is_suggested(clean) -> None:
 def test_rows_without_a_loss_are_left_out_and_counted(clean) -> None:
     frame = pl.DataFrame({**clean, "loss": [None, float("nan"), *clean["loss"][2:]]})
     assert found(frame)["missing"] == "2 of 30 rows have no loss and are left out"
-    fitted = fit(frame, "hoffmann2022", bootstrap=0, starts=16)
+    fitted = fit(frame, "hoffmann2022", bootstrap=0, starts=1)
     assert fitted.n_runs == 28
     held = np.arange(30) >= 20
-    result = moelab.compare_laws(frame, ["hoffmann2022"], holdout_rows=held, bootstrap=0, starts=16)
+    result = moelab.compare_laws(frame, ["hoffmann2022"], holdout_rows=held, bootstrap=0, starts=1)
     assert result.fits["hoffmann2022"].holdout.n_runs == 10
     with pytest.raises(InputError, match="loss: no row has a value"):
         check_table(pl.DataFrame({"loss": [float("nan")]}))
@@ -214,10 +214,10 @@ def test_repeated_data_is_fitted_as_such_by_all(synthetic) -> None:
     law = get_law("hoffmann2022+reuse")
     table = synthetic(law, law.published, 40, 0.002)
     assert "rows repeat their data" in found(table)["reuse"]
-    result = moelab.compare_laws(table, holdout=None, holdout_optional=False, bootstrap=0, starts=32)
+    result = moelab.compare_laws(table, holdout=None, holdout_optional=False, bootstrap=0, starts=2)
     assert "hoffmann2022+reuse" in result.fits
     assert "hoffmann2022" not in result.fits
-    assert list(moelab.compare_laws(table, ["hoffmann2022"], bootstrap=0, starts=32).fits) == ["hoffmann2022"]
+    assert list(moelab.compare_laws(table, ["hoffmann2022"], bootstrap=0, starts=2).fits) == ["hoffmann2022"]
 
 
 PUBLIC = {

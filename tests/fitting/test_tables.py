@@ -80,14 +80,14 @@ def test_a_path_is_a_table_too(tmp_path, synthetic) -> None:
     law = get_law("hoffmann2022")
     table = synthetic(law, law.published, 30, 0.005)
     pl.DataFrame(table).write_parquet(tmp_path / "runs.parquet")
-    by_path = fit(tmp_path / "runs.parquet", law, bootstrap=0)
-    assert by_path.objective == fit(table, law, bootstrap=0).objective
+    by_path = fit(tmp_path / "runs.parquet", law, bootstrap=0, starts=1)
+    assert by_path.objective == fit(table, law, bootstrap=0, starts=1).objective
 
 
 @pytest.fixture(scope="module")
 def abnar(synthetic) -> FittedLaw:
     law = get_law("abnar2025")
-    return fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=16)
+    return fit(synthetic(law, law.published, 30, 0.005), law, bootstrap=20, starts=2)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_designs_that_cannot_be_are_refused(values, message, abnar) -> None:
 
 def test_no_prediction_is_infinite(synthetic) -> None:
     law = get_law("hoffmann2022")
-    found = fit(synthetic(law, law.published, 30), law, fix={"alpha": 1.5}, bootstrap=0, starts=16)
+    found = fit(synthetic(law, law.published, 30), law, fix={"alpha": 1.5}, bootstrap=0, starts=2)
     with pytest.raises(InputError, match=r"gives no finite number at params_total=1e-300, tokens=1e\+10"):
         found.predict(params_total=1e-300, tokens=1e10)
 

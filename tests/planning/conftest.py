@@ -68,7 +68,7 @@ def made_up_runs(space: Space, n: int = 24, noise: float = 0.004, seed: int = 0)
 def fits(tiny: Space) -> list[FittedLaw]:
     """Two laws fitted to the same runs, with draws."""
     runs = made_up_runs(tiny)
-    return [fit(runs, law, bootstrap=80, starts=32) for law in ("ludziejewski2025", "abnar2025")]
+    return [fit(runs, law, bootstrap=80, starts=2) for law in ("ludziejewski2025", "abnar2025")]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Finished runs with given losses, nothing trained."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ def finished_run(loss: float | None, seed: int = 0, **model: Any) -> tuple[RunCo
         **RESOLVED,
     }
     return config, RunRecord.parse({**run_columns(config), **measured})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pages_without_their_script() -> Iterator[None]:
+    """Building the library of charts takes two seconds of a process; tests/report looks at pages that hold it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vl_convert.javascript_bundle", lambda snippet: "window.vegaEmbed = null;")
+        yield
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def test_a_run_of_two_entries_has_one_row_and_runs_of_one_name_are_told_apart(
 
 def test_runs_that_repeat_their_text_show_their_epochs(whole: dict[str, Any], tmp_path: Path) -> None:
     whole["data"]["max_tokens"] = 2000
-    study = StudyConfig.parse({**whole, "runs": [{"name": "g", "set": {"train.tokens": [1280, 2560]}}]})
+    study = StudyConfig.parse(
+        {**whole, "runs": [{"name": "g", "set": {"train.tokens": [1280, 2560], "train.batch_tokens": 128}}]}
+    )
     outcome = run_study(study, tmp_path / "out", quiet=True)
     table = runs_table(outcome.trained)
     place = list(table.columns).index("epochs")
@@ -63,9 +65,9 @@ def test_the_report_counts_the_runs_that_were_fitted(
     whole: dict[str, Any], tmp_path: Path, with_data: Callable[[Path], Path]
 ) -> None:
     entries = [
-        {"name": "grid", "set": {"model.d_ff": [8, 16, 24, 32], "train.tokens": [1280, 2560, 5120]}},
-        {"name": "again", "set": {"model.d_ff": [8, 16]}},
-        {"name": "wild", "set": {"train.learning_rate": 1e30, "train.grad_clip": 0}},
+        {"name": "grid", "set": {"model.d_ff": [8, 16, 24, 32], "train.tokens": [320, 640, 1280]}},
+        {"name": "again", "set": {"model.d_ff": [8, 16], "train.tokens": 640}},
+        {"name": "wild", "set": {"train.learning_rate": 1e30, "train.grad_clip": 0, "train.tokens": 320}},
     ]
     fit = {"laws": ["hoffmann2022"], "bootstrap": 2}
     study = StudyConfig.parse({**whole, "runs": entries, "fit": fit})

@@ -27,19 +27,19 @@ def test_a_child_goes_on_from_where_the_other_stopped(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, optimizer: str
 ) -> None:
     """Here nothing but the name differs, so the child ends as the parent would have, to the digit."""
-    parent = make_run(MOE, optimizer=optimizer, dispatch="sorted", kernels="torch", threads=2)
-    here = make_run(MOE, optimizer=optimizer, dispatch="sorted", kernels="torch")
+    parent = make_run(MOE, optimizer=optimizer, dispatch="sorted", kernels="torch", tokens=20 * 64, threads=2)
+    here = make_run(MOE, optimizer=optimizer, dispatch="sorted", kernels="torch", tokens=20 * 64)
     straight = train_run(here, tmp_path / "straight", dataset)
-    train_until(parent, tmp_path, dataset, 12)
+    train_until(parent, tmp_path, dataset, 6)
     (kin,) = find_kin(here, tmp_path)
-    assert str(kin) == (f"an unfinished run differs only in train.threads (2 there, 1 here): {parent.run_id}, step 12")
+    assert str(kin) == (f"an unfinished run differs only in train.threads (2 there, 1 here): {parent.run_id}, step 6")
     child = adopt(here, tmp_path, parent.run_id)
-    train_until(child, tmp_path, dataset, 20)
+    train_until(child, tmp_path, dataset, 10)
     assert adopt(here, tmp_path, str(tmp_path / parent.run_id)) == child
     record = train_run(child, tmp_path, dataset)
     assert len({record.run_id, parent.run_id, here.run_id}) == 3
-    assert (record.parent_run, record.parent_step) == (parent.run_id, 12)
-    assert record.notes[0] == f"goes on from step 12 of run {parent.run_id}: train.threads 2 to 1"
+    assert (record.parent_run, record.parent_step) == (parent.run_id, 6)
+    assert record.notes[0] == f"goes on from step 6 of run {parent.run_id}: train.threads 2 to 1"
     assert (record.loss, record.weights_sha256) == (straight.loss, straight.weights_sha256)
     assert (record.tokens, record.train_flops) == (straight.tokens, straight.train_flops)
     assert adopt(here, tmp_path, parent.run_id) == child
@@ -50,8 +50,8 @@ def test_other_kernels_dispatch_and_precision_are_adopted(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, before: str, after: str
 ) -> None:
     """Weights and optimiser state are fp32 in either, so the child goes on from the parent's very numbers."""
-    parent = make_run(MOE, dispatch="sorted", precision=before, kernels="torch")
-    here = make_run(MOE, dispatch="loop", precision=after, kernels="torch")
+    parent = make_run(MOE, dispatch="sorted", precision=before, kernels="torch", tokens=12 * 64)
+    here = make_run(MOE, dispatch="loop", precision=after, kernels="torch", tokens=12 * 64)
     train_until(parent, tmp_path, dataset, 6)
     assert set(find_kin(here, tmp_path)[0].fields) == {"train.dispatch", "train.precision", "train.kernels"}
     record = train_run(adopt(here, tmp_path, parent.run_id), tmp_path, dataset)
@@ -65,15 +65,15 @@ def test_other_kernels_dispatch_and_precision_are_adopted(
 def test_a_run_is_adopted_by_the_start_of_its_id_or_by_its_name(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path
 ) -> None:
-    here = make_run(dispatch="none", kernels="torch").replace(name="small dense")
+    here = make_run(dispatch="none", kernels="torch", tokens=12 * 64).replace(name="small dense")
     first, second = (here.replace(train={**here.train.to_dict(), "threads": threads}) for threads in (2, 3))
-    train_until(first, tmp_path, dataset, 4)
+    train_until(first, tmp_path, dataset, 2)
     RunFolder.create(tmp_path, here.replace(train={**here.train.to_dict(), "seed": 1}))
     child = adopt(here, tmp_path, first.run_id)
     assert adopt(here, tmp_path, "small dense") == child
     assert adopt(here, tmp_path, first.run_id[:6]) == child
     assert adopt(here, tmp_path, str(tmp_path / first.run_id[:6])) == child
-    train_until(second, tmp_path, dataset, 4)
+    train_until(second, tmp_path, dataset, 2)
     with pytest.raises(InputError, match="'small dense' is ambiguous"):
         adopt(here, tmp_path, "small dense")
     RunFolder.create(tmp_path / "elsewhere", here)
@@ -82,7 +82,9 @@ def test_a_run_is_adopted_by_the_start_of_its_id_or_by_its_name(
 
 
 def test_a_child_may_be_adopted_again(make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path) -> None:
-    first, second, third = (make_run(dispatch="none", kernels="torch", threads=threads) for threads in (1, 2, 3))
+    first, second, third = (
+        make_run(dispatch="none", kernels="torch", tokens=16 * 64, threads=threads) for threads in (1, 2, 3)
+    )
     train_until(first, tmp_path, dataset, 4)
     child = adopt(second, tmp_path, first.run_id)
     train_until(child, tmp_path, dataset, 9)
