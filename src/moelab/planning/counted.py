@@ -30,7 +30,7 @@ class CountedDesign(Design):
         )
 
     @property
-    def shape(self) -> Shape:  # type: ignore[override]
+    def shape(self) -> Shape:
         """The shapes, built where a law asks for them."""
         return self.lattice.shape
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.planning.counted import CountedDesign
 from moelab.planning.budget import Budget
+from moelab.planning.counted import CountedDesign
 from moelab.planning.ensemble import Member, draw
 from moelab.planning.feasible import FeasibleSet, affordable_tokens, compute_of
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.planning.counted import CountedDesign
 from moelab.planning.budget import Budget, Serving
+from moelab.planning.counted import CountedDesign
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.lattice import Lattice
