@@ -6,9 +6,10 @@ import pytest
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
-from moelab.planning import Space
+from moelab.planning import Budget, Space
 from moelab.planning.attention_axis import nearest_heads
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
 
 ONE = {
     "d_model": 128, "n_layers": 4, "aspect": [8, 64], "head_dim": 32, "heads_per_kv": 2, "ffn_ratio": 2,
@@ -128,3 +129,20 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], message:
         Space.parse(ONE | changes, "space")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_attention_that_no_law_sees_is_a_warning() -> None:
+    budget = Budget(flops=1e15)
+    for changes, words in (
+        (
+            {"sliding_window": 64, "sliding_pattern": ["window", "full"]},
+            "1 of 2 layers of the best design see 64",
+        ),
+        ({"sliding_window": 64}, "every layer of the best design see 64 tokens"),
+        ({"attention": ["latent"]}, "the best design has latent attention"),
+        ({"sliding_window": 4096}, None),
+        ({}, None),
+    ):
+        found = plan(budget, ["ludziejewski2025"], Space.parse(ONE | changes), extrapolate=True)
+        about = [line for line in found.warnings if "which no law sees" in line]
+        assert (about == []) if words is None else (len(about) == 1 and words in about[0])

@@ -9,7 +9,7 @@ STEPS = """
 import resource, sys
 from contextlib import nullcontext
 import torch
-from moelab.training.memory import freed_memory_kept
+from moelab.machine import freed_memory_kept
 def step():
     torch.empty(12_000_000).fill_(1.0)
 def faults():

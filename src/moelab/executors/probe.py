@@ -38,9 +38,9 @@ def tokens_per_second(config: RunConfig, text: Dataset, seconds: float = PROBE_S
 
     Nothing is kept. Raises MoelabError where this machine cannot train it.
     """
+    from moelab.machine import freed_memory_kept
     from moelab.training import Trainer, resolve_run
     from moelab.training.kernels import computed_by
-    from moelab.training.memory import freed_memory_kept
 
     free, needed = free_memory(), run_memory(config)
     if free is not None and needed > free:

@@ -44,6 +44,11 @@ class Conversion(Shown):
         reasons = tuple(refusal.reason for refusal in refusals)
         return cls(dict(zip(variables, arrays, strict=True)), reason == 0, reason, reasons)
 
+    def take(self, index: Any) -> "Conversion":
+        """The designs `index` (a slice or positions)."""
+        variables = {name: column[index] for name, column in self.variables.items()}
+        return Conversion(variables, self.covered[index], self.reason[index], self.reasons)
+
     def why(self, index: Any = ()) -> str | None:
         """Why design `index` is not covered, or None where it is."""
         code = int(self.reason[index])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.laws import Design
+from moelab.laws import Conversion
 from moelab.planning import equivalence
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
@@ -22,10 +22,11 @@ from moelab.planning.rates import rates_of
 from moelab.planning.result import Plan
 from moelab.planning.sanity import refuse_meaningless
 from moelab.planning.sensitivity import binding, sensitivities
-from moelab.planning.settle import representative, settled_rows
+from moelab.planning.settle import option_labels, representative, settled_rows
 from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
+from moelab.quantities import format_number
 
 Array = NDArray[Any]
 
@@ -45,6 +46,7 @@ class PlanBuilder:
     def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
         self.budget, self.lattice, self.ranking = budget, lattice, ranking
         self.feasible, self.built = ranking.feasible, dict[int, Candidate]()
+        self.readings = dict[int, dict[str, Conversion]]()
         self.distinct = equivalence.distinct(ranking)
         moe = self.feasible.lattice.is_moe
         self.rows = settled_rows(ranking, top)
@@ -81,15 +83,16 @@ class PlanBuilder:
     def plan(self) -> Plan:
         """The plan. Raises InputError where the loss of the best design is worse than guessing's."""
         gains = sensitivities(self.ranking, self.lattice, self.budget)
+        front = pareto_front(self.ranking, PARETO, lifetime=self.budget.objective == "lifetime-cost")
+        self._read([i for i in (*self.listed, *front, self.dense, self.moe, *self.law_best.values()) if i is not None])
         near, rule = self._near_equal()
-        lifetime = self.budget.objective == "lifetime-cost"
         result = Plan(
             budget=self.budget,
             space=self.lattice.space,
             candidates=[self.candidate(i) for i in self.listed],
             best_dense=None if self.dense is None else self.candidate(self.dense),
             best_moe=None if self.moe is None else self.candidate(self.moe),
-            pareto=[self.candidate(i) for i in pareto_front(self.ranking, PARETO, lifetime=lifetime)],
+            pareto=[self.candidate(i) for i in front],
             near_equal=near,
             near_equal_rule=rule,
             p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,
@@ -119,13 +122,21 @@ class PlanBuilder:
             return None
         rows = frontier_rows(ranking)
         for row in rows:
-            row["design"] = self.candidate(row.pop("index")).label
+            row["design"] = self._label(row.pop("index"))
         return {
             "within": ranking.lifetime.within,
             "frontier": rows,
             "per_millinat": dollars_per_millinat(ranking, self.chosen),
             "implied_lifetime_tokens": implied_tokens(ranking, self.budget, self.chosen),
         }
+
+    def _label(self, i: int) -> str:
+        """`Candidate.label` of design `i`."""
+        lattice = self.feasible.lattice.take(np.array([i]))
+        total, active = (format_number(int(n[0])) for n in (lattice.params_total, lattice.params_active))
+        if not lattice.is_moe[0]:
+            return f"{total} dense"
+        return f"{active} of {total}, {option_labels(lattice)[0]}"
 
     def _by_all(self) -> Candidate | None:
         """The best design that every member of the ensemble covers."""
@@ -149,9 +160,18 @@ class PlanBuilder:
             self.built[i] = self._candidate(i)
         return self.built[i]
 
+    def _read(self, positions: list[int]) -> None:
+        """Every law's reading of these designs, all at once."""
+        some = self.feasible.take(np.array(positions)).design
+        read = {predictor.id: predictor.read(some) for predictor in self.ranking.predictors}
+        for at, i in enumerate(positions):
+            self.readings[i] = {law: reading.take(slice(at, at + 1)) for law, reading in read.items()}
+
     def _candidate(self, i: int) -> Candidate:
+        if i not in self.readings:
+            self._read([i])
         one = self.feasible.take(np.array([i]))
-        loss = {predictor.id: self._prediction(predictor, one.design) for predictor in self.ranking.predictors}
+        loss = {law.id: self._prediction(law, self.readings[i][law.id]) for law in self.ranking.predictors}
         regret_loss, regret_compute, mean = self._regret(i, loss)
         same = equivalence.equivalents(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
         return replace(
@@ -177,7 +197,7 @@ class PlanBuilder:
         rates = rates_of(design)
         batch = next((rate.batch_tokens for rate in rates if rate.batch_tokens is not None), 1)
         if loss is None:
-            loss = {predictor.id: self._prediction(predictor, design) for predictor in self.ranking.predictors}
+            loss = {law.id: self._prediction(law, law.read(design)) for law in self.ranking.predictors}
         return Candidate(
             config=lattice.config(0),
             params_total=int(lattice.params_total[0]),
@@ -227,9 +247,8 @@ class PlanBuilder:
             return Interval(extra), Interval(excess), Interval(mean)
         return *self.decision.regret(i, extra), self.decision.loss(i, mean)
 
-    def _prediction(self, predictor: Predictor, design: Design) -> Prediction:
-        """One law's prediction for one design."""
-        one = predictor.read(design)
+    def _prediction(self, predictor: Predictor, one: Conversion) -> Prediction:
+        """One law's prediction for one design, as the law reads it."""
         loss = float(predictor.loss(one)[0])
         if not np.isfinite(loss):
             return Prediction(not_covered=one.why(0) or "its formula gives no finite loss")

@@ -91,6 +91,7 @@ def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
     some = lattice.take(positions)
     values = {name: np.asarray(getattr(some.shape, name)) for name in AXES} | {
         "n_dense_layers": some.n_dense_layers,
+        "attention": some.pattern,
         "head_dim": np.asarray(some.shape.head_dim),
     }
     return tuple(name for name, column in values.items() if np.ndim(column) and len(np.unique(column)) > 1)

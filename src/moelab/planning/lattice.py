@@ -69,6 +69,11 @@ class Lattice:
     def __len__(self) -> int:
         return len(self.params_total)
 
+    @cached_property
+    def origin(self) -> "tuple[Lattice, Any] | None":
+        """The lattice of which these designs were taken, with their positions; None where they were not."""
+        return None
+
     @property
     def backbones(self) -> NDArray[np.int64]:
         """Rows of the columns `BACKBONE`: width, depth, heads, d_ff, kind of attention, further predictions."""
@@ -104,7 +109,7 @@ class Lattice:
         """The kind of attention of each design (n,), a position in `patterns`."""
         return self.of_backbone("pattern")
 
-    @cached_property
+    @property
     def shape(self) -> Shape:
         """The designs as the counting formulas read them, columns of (n,)."""
         return self.table.shape(self.backbone, self.option)
@@ -135,7 +140,9 @@ class Lattice:
     def take(self, index: Any) -> "Lattice":
         """The designs `index` (a mask, a slice or positions). The same slice is the same lattice, with all it keeps."""
         if not isinstance(index, slice):
-            return self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+            some = self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+            vars(some)["origin"] = (self, index)
+            return some
         kept = vars(self).setdefault("_slices", {})
         key = (index.start, index.stop, index.step)
         if key not in kept:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moelab.errors import InputError
+from moelab.machine import freed_memory_kept
 from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.chosen_laws import laws_of
@@ -54,6 +55,7 @@ def plan(
     space = space or Space()
     check_target(budget, space.vocab_size)
     predictors = predictors_of(laws_of(laws), weights, extrapolate)
-    lattice = enumerate_designs(space)
-    ranking = search(lattice, budget, predictors)
-    return PlanBuilder(budget, lattice, ranking, max(1, top)).plan()
+    with freed_memory_kept():
+        lattice = enumerate_designs(space)
+        ranking = search(lattice, budget, predictors)
+        return PlanBuilder(budget, lattice, ranking, max(1, top)).plan()

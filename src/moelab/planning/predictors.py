@@ -12,6 +12,7 @@ from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.laws import Conversion, Law, effective_tokens, get_law
 from moelab.laws.design import Design
+from moelab.laws.reuse import R_D
 
 Array = NDArray[Any]
 
@@ -54,7 +55,7 @@ ONE_EPOCH = 1.001
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
-    a fit's residuals."""
+    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens."""
 
     id: str
     law: Law
@@ -66,6 +67,7 @@ class Predictor:
     weight: float = 1.0
     extrapolate: bool = False
     noise: float = 0.0
+    reuse: float = 1.0
 
     @property
     def n_draws(self) -> int:
@@ -98,7 +100,7 @@ class Predictor:
         repeats = design.unique_tokens is not design.tokens
         if repeats and "unique_tokens" not in self.law.variables:
             if "tokens" in self.law.variables:
-                worth = effective_tokens(design.tokens, design.unique_tokens)
+                worth = effective_tokens(design.tokens, design.unique_tokens, R_D * self.reuse)
                 tokens = np.broadcast_to(worth, conversion.covered.shape)
                 conversion = replace(conversion, variables={**conversion.variables, "tokens": tokens})
             else:
@@ -128,6 +130,14 @@ class Predictor:
                 some = {name: column[where] for name, column in variables.items()}
                 result[where] = self.law.loss(self.coefficients, some)
             return result
+
+    def with_reuse(self, scale: float) -> "Predictor":
+        """The same law with R_D times `scale`: its own coefficient where it has one, else the dense law's."""
+        if "R_D" not in self.coefficients:
+            return replace(self, reuse=self.reuse * scale)
+        coefficients = {**self.coefficients, "R_D": self.coefficients["R_D"] * scale}
+        draws = {name: values * scale if name == "R_D" else values for name, values in self.draws.items()}
+        return replace(self, coefficients=coefficients, draws=draws)
 
     def loss(self, conversion: Conversion) -> Array:
         """Predicted loss (n,), NaN where the law does not apply."""

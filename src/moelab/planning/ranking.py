@@ -266,6 +266,8 @@ def _median(values: Array) -> Array:
             lower = np.minimum(ordered[row], ordered[row + 1])
             np.maximum(ordered[row], ordered[row + 1], out=ordered[row + 1])
             ordered[row] = lower
-    low = np.take_along_axis(ordered, (np.maximum(count - 1, 0) // 2)[None], axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(count // 2, len(ordered) - 1)[None], axis=0)[0]
+    low, high = ordered[0], ordered[0]
+    for row in range(1, len(ordered)):
+        low = np.where(count > 2 * row, ordered[row], low)
+        high = np.where(count >= 2 * row, ordered[row], high)
     return np.where(count == 0, np.inf, (low + high) / 2)

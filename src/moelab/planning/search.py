@@ -20,8 +20,9 @@ from moelab.planning.lattice import Lattice
 from moelab.planning.lifetime import balanced
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking, evaluate_laws, rank
+from moelab.planning.served import served_lattice
 from moelab.quantities import format_number
-from moelab.serving import ServingCost, serve, serve_one
+from moelab.serving import ServingCost, serve_one
 
 Array = NDArray[Any]
 
@@ -49,12 +50,7 @@ def served(feasible: FeasibleSet, budget: Budget) -> tuple[FeasibleSet, ServingC
     wanted = budget.serving
     if wanted is None:
         return feasible, None
-    cost = ServingCost.join(
-        [
-            serve(feasible.lattice.take(chunk).shape, wanted.traffic, wanted.device, wanted.price)
-            for chunk in feasible.lattice.chunks()
-        ]
-    )
+    cost = served_lattice(feasible.lattice, wanted)
     fits = cost.feasible
     if not fits.any():
         raise InputError(f"serving: no design that fits the other limits can be served; {_slowest(feasible, wanted)}")

@@ -32,8 +32,11 @@ class Lifetime:
 
 def frontier(excess: Array, cost: Array) -> Array:
     """Positions that no other design matches in both and beats in one, from the cheapest to the least excess."""
-    order = np.lexsort((excess, cost))
-    order = order[np.isfinite(excess[order]) & np.isfinite(cost[order])]
+    finite = np.flatnonzero(np.isfinite(excess) & np.isfinite(cost))
+    lowest = finite[excess[finite] == excess[finite].min(initial=np.inf)]
+    # What costs more than the cheapest design of least excess is on no frontier; few designs are left to sort.
+    finite = finite[cost[finite] <= cost[lowest].min(initial=np.inf)]
+    order = finite[np.lexsort((excess[finite], cost[finite]))]
     least = np.minimum.accumulate(excess[order])
     first = np.concatenate([[True], excess[order][1:] < least[:-1]])
     return np.asarray(order[first])

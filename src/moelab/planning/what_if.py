@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.planning.budget import LEAST, LIMITS, Budget
 from moelab.planning.lattice import Lattice
-from moelab.planning.predictors import Predictor
+from moelab.planning.predictors import ONE_EPOCH, Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.settle import SIZE, option_labels, settled_rows
@@ -22,6 +22,9 @@ BEST, REST = 5_000, 15_000
 """Designs on which a what-if is searched: the best ranked, and an even sample of the lattice."""
 
 FACTORS = {"half": 0.5, "twice": 2.0}
+
+REUSE = "repeated tokens worth less (R_D at a third)"
+"""The change for data that is repeated: its value was measured on dense models, and MoE is reported to lose more."""
 
 FLOOR = "E_0"
 """The coefficient of a law that is its irreducible loss."""
@@ -47,6 +50,8 @@ def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> 
     if budget.objective not in ("serving-cost", "lifetime-cost"):
         rows += [_row(f"{law.id} alone", some, budget, [law]) for law in _alone(ranking)]
         rows += [_row(change, some, budget, laws) for change, laws in _floors(ranking)]
+    if (ranking.feasible.tokens[near] > ranking.feasible.unique_tokens[near] * ONE_EPOCH).any():
+        rows.append(_row(REUSE, some, budget, [law.with_reuse(1 / 3) for law in ranking.predictors]))
     return [row | {"changes": _changes(row, asked)} for row in rows]
 
 
@@ -83,13 +88,18 @@ def _sample(ranking: Ranking, lattice: Lattice, near: Array) -> Lattice:
     if len(lattice) <= BEST + REST:
         return lattice
     rest = lattice.take(np.arange(0, len(lattice), max(1, len(lattice) // REST)))
-    least = np.argsort(ranking.log_excess, kind="stable")[:BEST]
+    least = _least(ranking.log_excess, BEST)
     best = np.union1d(np.union1d(ranking.order[:BEST], near), least[np.isfinite(ranking.log_excess[least])])
     if ranking.lifetime is not None:
         best = np.union1d(best, ranking.lifetime.frontier)
     dense = np.flatnonzero(~ranking.feasible.lattice.is_moe)
-    dense = dense[np.argsort(ranking.score[dense], kind="stable")[: BEST // 10]]
+    dense = dense[_least(ranking.score[dense], BEST // 10)]
     return ranking.feasible.lattice.take(np.union1d(best, dense)).join(rest)
+
+
+def _least(values: Array, count: int) -> Array:
+    """Positions of the least values, at most `count`, in no order."""
+    return np.argpartition(values, count)[:count] if len(values) > count else np.arange(len(values))
 
 
 def _row(change: str, lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) -> Row:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from moelab.data import Dataset
 from moelab.errors import InputError
 from moelab.lease import DEFAULT, Terms
+from moelab.machine import freed_memory_kept
 from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.config import Tracker
@@ -19,7 +20,7 @@ from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints, save_weights
 from moelab.training.kernels import computed_by
 from moelab.training.log import open_log
-from moelab.training.memory import freed_memory_kept, reset_peak_memory
+from moelab.training.memory import reset_peak_memory
 from moelab.training.parallel import launch, world
 from moelab.training.record import make_record
 from moelab.training.trainer import Trainer, Watcher
