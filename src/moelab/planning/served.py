@@ -27,7 +27,7 @@ def _kept(lattice: Lattice, terms: tuple[Any, ...]) -> ServingCost | None:
     """The costs that this lattice, or one that it was taken of, keeps for these terms."""
     kept = vars(lattice).get("_served")
     if kept is not None and kept[0] == terms:
-        return kept[1]  # type: ignore[no-any-return]
+        return kept[1]
     if lattice.origin is None:
         return None
     found = _kept(lattice.origin[0], terms)
