@@ -53,12 +53,13 @@ class RopeScaling(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         needed: dict[str, tuple[str, ...]] = {"linear": (), "yarn": ("original_context",)}
+        needed["longrope"] = ("original_context", "short_factors", "long_factors")
         needed["llama3"] = ("original_context", "low_freq_factor", "high_freq_factor")
         for name in needed[self.kind]:
             if getattr(self, name) is None:
                 raise ValueError(f"{name}: {self.kind} scaling needs it")
-        if self.kind == "llama3" and (self.high_freq_factor or 0) <= (self.low_freq_factor or 0):
-            raise ValueError(f"high_freq_factor: must be above low_freq_factor ({self.low_freq_factor})")
+        if self.kind == "llama3" and (self.high_freq_factor or 0) < (self.low_freq_factor or 0):
+            raise ValueError(f"high_freq_factor: must be at least low_freq_factor ({self.low_freq_factor})")
         return self
 
 
