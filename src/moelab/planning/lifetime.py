@@ -37,6 +37,9 @@ SAMPLE = 8_000
 
 MILLINAT = 0.001
 
+LONGER = 1.1
+"""Factor of a design's tokens over which the worth of longer training is taken."""
+
 
 def balanced(ranking: Ranking, budget: Budget) -> Ranking:
     """The ranking by loss ordered anew: nearest to the knee of loss against lifetime cost first."""
@@ -106,10 +109,11 @@ def frontier_rows(ranking: Ranking, most: int = 60) -> list[dict[str, Any]]:
     ]
 
 
-def dollars_per_millinat(ranking: Ranking, index: int) -> dict[str, float | None]:
+def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[str, float | None]:
     """Dollars that a loss lower by 0.001 nats costs beyond design `index`, and that one higher by it saves.
 
-    From the frontier, interpolated; None beyond its ends.
+    From the frontier, interpolated; None beyond its ends. `by_training` is what longer training of the design itself
+    would cost for a loss lower by as much; None where the limits on data leave no more tokens.
     """
     lifetime = ranking.lifetime
     assert lifetime is not None
@@ -127,7 +131,23 @@ def dollars_per_millinat(ranking: Ranking, index: int) -> dict[str, float | None
     return {
         "lower_loss_costs": None if less is None else max(0.0, less - cost),
         "higher_loss_saves": None if more is None else max(0.0, cost - more),
+        "by_training": _millinat_by_training(ranking, budget, index),
     }
+
+
+def _millinat_by_training(ranking: Ranking, budget: Budget, index: int) -> float | None:
+    """Dollars of training design `index` longer for a loss lower by 0.001 nats, from the slope over `LONGER`."""
+    one = ranking.feasible.take(np.array([index]))
+    tokens = one.tokens * LONGER
+    if tokens[0] > min(budget.max_data, budget.max_tokens or np.inf):
+        return None
+    longer = one.with_tokens(tokens, budget)
+    gains = [float((member.loss(one.design) - member.loss(longer.design))[0]) for member in ranking.ensemble]
+    gain = float(np.nanmedian(gains))
+    if not gain > 0:
+        return None
+    extra = training_price(one.lattice, longer.train_flops - one.train_flops, budget)
+    return float(extra[0]) * MILLINAT / gain
 
 
 def implied_tokens(ranking: Ranking, budget: Budget, index: int) -> float | None:

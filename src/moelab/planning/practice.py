@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture.presets import PRESETS, load_preset
+from moelab.architecture.released import released_models
 
 Array = NDArray[Any]
+
+SINCE = "2024-12"
+"""Month from which on released models count as today's practice."""
 
 MANY = 16
 """Routed experts per token from which Li et al. and released models find no gain."""
@@ -20,11 +23,11 @@ doublings of the number of experts."""
 
 @cache
 def released_experts() -> tuple[tuple[int, int, int], ...]:
-    """(n_experts, top_k, n_shared_experts) of the released MoE models with more than one routed expert per token."""
+    """(n_experts, top_k, n_shared_experts) of released MoE models since `SINCE`, several experts per token."""
     found = set()
-    for name in PRESETS:
-        moe = load_preset(name).moe
-        if moe is not None and moe.top_k > 1:
+    for model in released_models().values():
+        moe = model.config.moe
+        if moe is not None and moe.top_k > 1 and model.released >= SINCE:
             found.add((moe.n_experts, moe.top_k, moe.n_shared_experts))
     return tuple(sorted(found))
 

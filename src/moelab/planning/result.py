@@ -67,6 +67,7 @@ class Plan(Shown):
     settled_by: list[dict[str, Any]] = field(default_factory=list)
     lifetime: dict[str, Any] | None = None
     what_if: list[Row] = field(default_factory=list)
+    nearest_released: list[Row] = field(default_factory=list)
 
     @property
     def best(self) -> Candidate:
@@ -146,6 +147,7 @@ class Plan(Shown):
             "lifetime": self.lifetime,
             "implied_lifetime_tokens": None if self.lifetime is None else self.lifetime["implied_lifetime_tokens"],
             "what_if": self.what_if,
+            "nearest_released": self.nearest_released,
             "confidence": self.confidence.to_dict(),
             "rates": [rate.to_dict() for rate in self.best.rates],
         }

@@ -57,6 +57,9 @@ def _balance(plan: Plan) -> list[str]:
             f"A loss lower by 0.001 nats costs ${format_number(price['lower_loss_costs'])} more over the model's life; "
             f"one higher by 0.001 saves ${format_number(price['higher_loss_saves'])}."
         )
+    longer = price["by_training"]
+    if longer is not None:
+        lines.append(f"The same 0.001 nats by longer training of this design cost ${format_number(longer)}.")
     tokens = plan.lifetime["implied_lifetime_tokens"]
     if tokens:
         lines.append(
@@ -75,6 +78,40 @@ def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
     cost = f"${format_number(_float(row['cost']))}" if "cost" in row else ""
     return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
+
+
+def released_cells(row: dict[str, object]) -> tuple[str, ...]:
+    """A released model as the cells of a table; the excess is over design 1, negative where the model is ahead."""
+    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
+    trained, price = row["trained_tokens"], row["cost_per_million_tokens"]
+    covered = row["excess_compute"] is not None
+    return (
+        str(row["name"]),
+        size,
+        "-" if trained is None else format_number(_float(trained)),
+        format_number(_float(row["tokens"])),
+        f"{_float(row['excess_compute']):.0%}" if covered else "not covered",
+        f"{_float(row['extra_nats']):+.3f}" if covered else "-",
+        "-" if price is None else f"{_float(price):.3g}",
+    )
+
+
+def beside_released(plan: Plan) -> list[str]:
+    """How far the nearest released models were trained beyond this plan, and why."""
+    ratios = [
+        _float(row["trained_tokens"]) / plan.best.tokens * plan.best.params_active / _float(row["params_active"])
+        for row in plan.nearest_released
+        if row["trained_tokens"] is not None
+    ]
+    if not ratios:
+        return []
+    times = sorted(ratios)[len(ratios) // 2]
+    if times < 2:
+        return []
+    return [
+        f"Released models of this size saw about {times:.0f} times as many tokens per active parameter: labs train "
+        "smaller models beyond the training optimum, because serving is paid as well."
+    ]
 
 
 def _float(value: object) -> float:

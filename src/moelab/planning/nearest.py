@@ -1,0 +1,85 @@
+"""Released models beside a plan: the nearest in size, trained with this budget, by the same laws and prices."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture import ModelConfig, count_flops, count_parameters
+from moelab.architecture.released import ReleasedModel, released_models
+from moelab.errors import InputError
+from moelab.laws.design import Design
+from moelab.planning.budget import Budget
+from moelab.planning.feasible import most_compute
+from moelab.planning.ranking import Ranking
+from moelab.serving import serve_one
+
+Array = NDArray[Any]
+Row = dict[str, Any]
+
+COUNT = 3
+"""Released models that a plan shows."""
+
+
+def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]:
+    """The released models nearest to design `chosen` in active and total parameters, nearest first.
+
+    A row: `name`, `params_active`, `params_total`, `trained_tokens` (published, or None), `tokens` under this budget,
+    `excess_compute` and `extra_nats` over the chosen design (None where no law of the ensemble applies),
+    `cost_per_million_tokens` (None where it is not served or does not fit the devices).
+    """
+    lattice = ranking.feasible.lattice
+    aim = np.log([lattice.params_active[chosen], lattice.params_total[chosen]])
+    models = [(model, config) for model in released_models().values() for config in [model.config]]
+    sizes = {model.name: _sizes(config) for model, config in models}
+    near = sorted(models, key=lambda pair: float(np.abs(np.log(sizes[pair[0].name]) - aim).sum()))
+    return [_row(ranking, budget, chosen, model, config) for model, config in near[:COUNT]]
+
+
+def _sizes(config: ModelConfig) -> tuple[float, float]:
+    """Active and total parameters."""
+    params = count_parameters(config)
+    return float(params.params_active), float(params.params_total)
+
+
+def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel, config: ModelConfig) -> Row:
+    active, total = _sizes(config)
+    seq_len = ranking.feasible.lattice.space.seq_len
+    tokens = min(most_compute(budget) / count_flops(config, seq_len).train, budget.max_data)
+    unique = tokens if budget.unique_tokens is None else min(tokens, budget.unique_tokens)
+    design = Design.of(config, np.array([tokens]), seq_len, np.array([unique]))
+    excess, nats = _behind(ranking, design, chosen)
+    return {
+        "name": model.name,
+        "params_active": active,
+        "params_total": total,
+        "trained_tokens": model.tokens,
+        "tokens": tokens,
+        "excess_compute": excess,
+        "extra_nats": nats,
+        "cost_per_million_tokens": _price(config, budget),
+    }
+
+
+def _behind(ranking: Ranking, design: Design, chosen: int) -> tuple[float | None, float | None]:
+    """Excess compute and extra loss over the chosen design: medians over the members that cover both."""
+    compute, nats = [], []
+    for member, curve in zip(ranking.ensemble, ranking.curves, strict=True):
+        own, base = float(member.loss(design)[0]), float(ranking.mean(member, chosen))
+        if np.isfinite(own) and np.isfinite(base):
+            compute.append(float(curve.log_excess(own) - curve.log_excess(base)))
+            nats.append(own - base)
+    if not nats:
+        return None, None
+    return float(-np.expm1(-np.median(compute))), float(np.median(nats))
+
+
+def _price(config: ModelConfig, budget: Budget) -> float | None:
+    """Dollars per million tokens on the budget's serving devices."""
+    wanted = budget.serving
+    if wanted is None:
+        return None
+    try:
+        return float(serve_one(config, wanted.traffic, wanted.device, wanted.price)["cost_per_million_tokens"])
+    except InputError:
+        return None

@@ -1,0 +1,37 @@
+"""Released models beside a plan: the nearest in size, by the same laws."""
+
+import numpy as np
+import pytest
+
+from moelab.architecture import count_flops
+from moelab.architecture.presets import load_preset
+from moelab.laws.design import Design
+from moelab.planning import Budget, Space
+from moelab.planning.chosen_laws import laws_of
+from moelab.planning.lattice import enumerate_designs
+from moelab.planning.nearest import nearest_released
+from moelab.planning.predictors import predictors_of
+from moelab.planning.search import search
+from moelab.planning.why import released_cells
+
+SPACE = Space(d_model=(2048,), n_layers=(16,), n_experts=(64,), top_k=(8,), vocab_size=50304)
+
+
+def test_olmoe_is_nearest_to_its_own_shape_and_measured_by_the_same_law() -> None:
+    budget = Budget(flops=1e22)
+    ranking = search(enumerate_designs(SPACE), budget, predictors_of(laws_of(["ludziejewski2025"])))
+    lattice = ranking.feasible.lattice
+    chosen = int(
+        np.argmin(np.abs(np.log(lattice.params_active / 1.28e9)) + np.abs(np.log(lattice.params_total / 6.92e9)))
+    )
+    rows = nearest_released(ranking, budget, chosen)
+    assert rows[0]["name"] == "olmoe-1b-7b"
+    config = load_preset("olmoe-1b-7b")
+    tokens = 1e22 / count_flops(config, SPACE.seq_len).train
+    assert rows[0]["tokens"] == pytest.approx(tokens)
+    member = ranking.ensemble[0]
+    loss = member.loss(Design.of(config, np.array([tokens]), SPACE.seq_len))[0]
+    assert rows[0]["extra_nats"] == pytest.approx(loss - ranking.mean(member, chosen))
+    assert rows[0]["trained_tokens"] == pytest.approx(5.1e12)
+    assert rows[0]["cost_per_million_tokens"] is None
+    assert released_cells(rows[0])[2] == "5.1T"
