@@ -13,7 +13,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.export.canonical import canonical, check_dtype
 from moelab.export.card import description
 from moelab.export.check import Check, compare, held_out, transformers_logits, transformers_version
-from moelab.export.families import Family
+from moelab.export.family import Family
 from moelab.export.gguf_graphs import Graph, choose_graph, from_gguf, to_gguf, with_own_head
 from moelab.export.gguf_tokenizer import GGUFTokenizer, gguf_tokenizer
 from moelab.export.huggingface import Exported, hugging_face_config, notes_on, save_weights

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError, MoelabError
-from moelab.export.families import FAMILIES, Family, choose_family, refuse_unknown
+from moelab.export.families import FAMILIES, choose_family, refuse_unknown
+from moelab.export.family import Family
 from moelab.export.names import interleave, uninterleave
 
 
