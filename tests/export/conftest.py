@@ -160,6 +160,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "moe": {**SIGMOID, **ONE, "bias_update": 0.1, "n_group": 2, "topk_group": 1},
         },
     ),
+    "deepseek_v3-halves": (
+        "deepseek_v3",
+        {**MLA, "n_dense_layers": 1, "moe": {**SIGMOID, **TWO, "routed_scaling": 1.5, "bias_update": 0.1}},
+    ),
+    "gpt-oss-plain": ("gpt_oss", GPT_OSS),
     "dots-windows": (
         "dots1", {"moe": {**SIGMOID, **ONE}, "sliding_window": 6, "sliding_pattern": ["window", "full", "window"]},
     ),

@@ -4,6 +4,7 @@ What a class computes was read in transformers 5.23 and is held by tests that co
 """
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.attention import AttentionBias
 from moelab.architecture.config import GATED
 from moelab.errors import InputError
 from moelab.export import details, settings
@@ -51,9 +52,9 @@ _W = ("w1", "w3", "w2")
 
 _ANY = ("none", "head", "full", "l2")
 """Latent attention has norms of its latents and none of queries and keys."""
-_FULL = (False, True)
+_FULL: tuple[AttentionBias, ...] = (False, True)
 """No attention biases, or on all four projections."""
-_QKV = (False, "qkv")
+_QKV: tuple[AttentionBias, ...] = (False, "qkv")
 """No attention biases, or on queries, keys and values alone."""
 
 FAMILIES = (

@@ -1,5 +1,7 @@
 """From the tensors of a canonical model to those of a class of transformers, one to one, experts one by one."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -54,14 +56,23 @@ def _attention(name: str, tensor: Tensor, config: ModelConfig, family: Family) -
 
 def interleave_latent(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
     """Latent attention's rotated rows of queries, and of the key that heads share, in neighbouring pairs."""
+    return _turned(name, tensor, config, interleave)
+
+
+def uninterleave_latent(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+    """The way back from `interleave_latent`."""
+    return _turned(name, tensor, config, uninterleave)
+
+
+def _turned(name: str, tensor: Tensor, config: ModelConfig, reorder: Callable[[Tensor, int], Tensor]) -> Tensor:
     assert config.mla is not None
     turned, query = config.mla.qk_rope_head_dim, f".{_query(config)}."
     if query in name:
         heads = tensor.unflatten(0, (config.n_heads, -1))
-        rows = [interleave(head, turned) for head in heads[:, -turned:]]
+        rows = [reorder(head, turned) for head in heads[:, -turned:]]
         return torch.cat((heads[:, :-turned], torch.stack(rows)), 1).flatten(0, 1)
     if ".kv_a_proj_with_mqa." in name:
-        return torch.cat((tensor[:-turned], interleave(tensor[-turned:], turned)))
+        return torch.cat((tensor[:-turned], reorder(tensor[-turned:], turned)))
     return tensor
 
 
