@@ -1,5 +1,6 @@
 """One tiny random model per class of transformers and feature, and runs made of them without training."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,20 @@ def case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
     return kind, random_model(changes)
 
 
+SCALED = (
+    "mistral", "qwen2-windows", "mixtral", "qwen3_moe", "olmoe", "qwen2_moe-gated", "deepseek_v2", "deepseek_v3",
+    "glm-partial-bias-groups", "dots", "minimax-partial", "llama",
+)  # fmt: skip
+"""Cases that stand for their classes with scaled rotary positions."""
+
+
+@pytest.fixture(params=SCALED)
+def scaled_case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
+    """The name of a class and a random model of it with YaRN."""
+    kind, changes = CASES[request.param]
+    return kind, random_model({**changes, "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 16}})
+
+
 @pytest.fixture
 def make_model() -> Callable[[str], LanguageModel]:
     """The random model of a case, by name."""
@@ -235,3 +250,27 @@ def make_source(tiny_dataset: Any) -> Callable[[LanguageModel], Source]:
         return Source(folder=folder, config=config, record=record, model=model, dataset=tiny_dataset)
 
     return make
+
+
+def _next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
+    """How many tokens llama.cpp makes of a text, and its log probability of every next token; an fp32 cache."""
+    llama = pytest.importorskip("xllamacpp")
+    params = llama.CommonParams()
+    params.model.path, params.n_ctx, params.n_gpu_layers, params.n_parallel = str(path), 64, 0, 1
+    params.cpuparams.n_threads, params.warmup, params.verbosity = 1, False, -1
+    params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.no_extra_bufts, params.fit_params = True, False
+    # The likeliest token may be half a letter, for which the server gives no probabilities: it is made to take an `A`.
+    wanted = {"prompt": text, "n_predict": 1, "n_probs": 1000, "temperature": 0, "logit_bias": [["A", 1000.0]]}
+    found = llama.Server(params).handle_completions({**wanted, "cache_prompt": False})
+    found = json.loads(found) if isinstance(found, str) else found
+    top = found["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    return found["usage"]["prompt_tokens"], {each["id"]: each["logprob"] for each in top}
+
+
+@pytest.fixture
+def next_token() -> Callable[[Path, str], tuple[int, dict[int, float]]]:
+    """`_next_token`; skips where llama.cpp is not installed."""
+    pytest.importorskip("xllamacpp")
+    return _next_token
