@@ -165,6 +165,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "deepseek_v3",
         {**MLA, "n_dense_layers": 1, "moe": {**SIGMOID, **TWO, "routed_scaling": 1.5, "bias_update": 0.1}},
     ),
+    "deepseek_v2-plain": (
+        "deepseek_v2",
+        {**MLA, "n_dense_layers": 1, "moe": {**MOE, **TWO, "normalize_gates": False, "routed_scaling": 1.5}},
+    ),
     "gpt-oss-plain": ("gpt_oss", GPT_OSS),
     "dots-windows": (
         "dots1", {"moe": {**SIGMOID, **ONE}, "sliding_window": 6, "sliding_pattern": ["window", "full", "window"]},

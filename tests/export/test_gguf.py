@@ -39,6 +39,7 @@ GRAPHS = {
     "ernie-bias": "ernie4_5-moe",
     "deepseek_v3": "deepseek2",
     "deepseek_v3-halves": "deepseek2",
+    "deepseek_v2-plain": "deepseek2",
     "gpt-oss-plain": "gpt-oss",
 }
 """The cases that llama.cpp runs, and the name of its graph."""

@@ -35,6 +35,7 @@ TEXT = "the cat sat on a mat while two dogs ran past 7 tall trees"
         "ernie-bias",
         "deepseek_v3",
         "deepseek_v3-halves",
+        "deepseek_v2-plain",
         "gpt-oss-plain",
         "softmax-shared",
         "softmax-shared-gates-dense",
