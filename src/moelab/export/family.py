@@ -26,7 +26,7 @@ class Family:
     """One class of transformers: the architectures it represents exactly, and its names for settings and tensors.
 
     `options` are those of `options_of` and of `MOE_OPTIONS` that the class may have, `required` those that it always
-    has; `details` lists what it lacks of their values. `windows`: which layers may see a window, `all` of them alike
+    has; `details` lists what it lacks of their values. `windows`: which layers may see a window, `all` of them
     or any `pattern`. `dense_layers` are those of a MoE model that may be dense: `none`, the `first` ones, or `any`.
     `gates` lists the values of normalize_gates, `whole_shared` holds shared experts to whole multiples of d_expert,
     `whole_heads` the heads to d_model. `scales` classes multiply gates by routed_scaling, others get it folded into the
