@@ -37,10 +37,27 @@ def test_each_case_becomes_its_class(case: tuple[str, LanguageModel]) -> None:
         ("olmoe-1b-7b", "olmoe"),
         ("qwen3-30b-a3b", "qwen3_moe"),
         ("llama3-8b", "llama"),
+        ("llama3.1-405b", "llama"),
+        ("qwen3-235b-a22b", "qwen3_moe"),
+        ("deepseek-v2", "deepseek_v2"),
+        ("deepseek-v2-lite", "deepseek_v2"),
+        ("deepseek-v3", "deepseek_v3"),
+        ("kimi-k2", "deepseek_v3"),
+        ("glm-4.5-air", "glm4_moe"),
+        ("gpt-oss-120b", "gpt_oss"),
+        ("minimax-m2.5", "minimax_m2"),
     ],
 )
 def test_public_models_become_their_own_class(preset: str, kind: str) -> None:
     assert choose_family(load_preset(preset)).model_type == kind
+
+
+@pytest.mark.parametrize(
+    ("preset", "field"), [("llama4-scout", "rope_pattern"), ("moonlight-16b-a3b", "norm_eps"), ("dbrx", "norm")]
+)
+def test_public_models_without_an_exact_class_are_refused_by_field(preset: str, field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        choose_family(load_preset(preset))
 
 
 @pytest.mark.parametrize(
