@@ -37,7 +37,10 @@ MOE = {"n_experts": 4, "top_k": 2, "d_expert": 32}
         ({"moe": MOE, "n_dense_layers": 2}, "n_dense_layers: leaves none"),
         ({"n_kv_heads": 4}, "n_kv_heads: must divide n_heads"),
         ({"d_ff": 0}, "d_ff: is required"),
-        ({"activation": "swish"}, "activation: input should be 'swiglu', 'relu' or 'gelu', got 'swish'"),
+        (
+            {"activation": "swish"},
+            "activation: input should be 'swiglu', 'geglu', 'clamped_swiglu', 'relu' or 'gelu', got 'swish'",
+        ),
     ],
 )
 def test_bad_fields(change: dict, message: str) -> None:

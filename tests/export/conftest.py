@@ -1,5 +1,6 @@
 """One tiny random model per class of transformers and feature, and runs made of them without training."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,21 @@ MOE = {"n_experts": 8, "top_k": 2, "d_expert": 16}
 SIGMOID = {**MOE, "score": "sigmoid"}
 ONE, TWO = {"n_shared_experts": 1, "d_shared": 16}, {"n_shared_experts": 2, "d_shared": 32}
 ODD = {"n_shared_experts": 1, "d_shared": 24}
+GEMMA: dict[str, Any] = {
+    "activation": "geglu", "norm": "rms_plus_one", "norm_position": "both", "embedding_scale": 32**0.5,
+    "sliding_window": 6, "sliding_pattern": ["window", "full"],
+}  # fmt: skip
+GPT_OSS: dict[str, Any] = {
+    "qk_norm": "none", "attention_bias": True, "attention_sinks": True, "sliding_window": 6,
+    "sliding_pattern": ["window", "full"], "activation": "clamped_swiglu", "swiglu_limit": 7.0,
+    "moe": {**MOE, "router_bias": True, "expert_bias": True},
+}  # fmt: skip
+MLA: dict[str, Any] = {
+    "n_kv_heads": 4, "norm_eps": 1e-6,
+    "mla": {
+        "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 6, "v_head_dim": 10,
+    },
+}  # fmt: skip
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"qk_norm": "none"}),
@@ -59,6 +75,105 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "glm-gates-head": ("glm4_moe", {"moe": {**SIGMOID, **ONE, "normalize_gates": False}, "head_dim": 12}),
     "glm-top1-no-shared": ("glm4_moe", {"moe": {**SIGMOID, "top_k": 1}}),
     "dots": ("dots1", {"moe": {**SIGMOID, **TWO}, "attention_bias": True, "n_dense_layers": 2}),
+    "mistral": ("mistral", {"qk_norm": "none", "sliding_window": 7}),
+    "mistral-odd-width": ("mistral", {"qk_norm": "none", "d_model": 30, "head_dim": 8}),
+    "llama3-scaling": (
+        "llama",
+        {
+            "qk_norm": "none",
+            "rope_scaling": {
+                "kind": "llama3", "factor": 8, "original_context": 16, "low_freq_factor": 1, "high_freq_factor": 4,
+            },
+        },
+    ),
+    "qwen3-windows-yarn": (
+        "qwen3",
+        {
+            "sliding_window": 5, "sliding_pattern": ["window", "full"],
+            "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 16},
+        },
+    ),
+    "qwen2-windows": (
+        "qwen2",
+        {"qk_norm": "none", "attention_bias": "qkv", "sliding_window": 5, "sliding_pattern": ["full", "window"]},
+    ),
+    "gemma2": ("gemma2", {**GEMMA, "qk_norm": "none", "attention_softcap": 2.0, "logit_softcap": 3.0}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            **GEMMA, "sliding_rope_theta": 100.0, "attention_scale": 12**-0.5,
+            "rope_scaling": {"kind": "linear", "factor": 2},
+        },
+    ),
+    "mixtral-windows": ("mixtral", {"qk_norm": "none", "moe": MOE, "sliding_window": 6}),
+    "qwen3_moe-windows": ("qwen3_moe", {"moe": MOE, "sliding_window": 6}),
+    "qwen2_moe-windows-bias": (
+        "qwen2_moe",
+        {
+            "qk_norm": "none", "moe": {**MOE, **ODD, "shared_gate": True}, "sliding_window": 6,
+            "sliding_pattern": ["full", "window"], "attention_bias": "qkv",
+        },
+    ),
+    "olmoe-clipped": ("olmoe", {"moe": MOE, "qk_norm": "full", "clip_qkv": 0.5}),
+    "gpt-oss": (
+        "gpt_oss",
+        {**GPT_OSS, "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 16, "truncate": False}},
+    ),
+    "gpt-oss-untied-scaled": (
+        "gpt_oss", {**GPT_OSS, "moe": {**GPT_OSS["moe"], "routed_scaling": 1.5}, "tie_embeddings": False},
+    ),
+    "deepseek_v3": (
+        "deepseek_v3",
+        {
+            **MLA, "rope_interleaved": True, "n_dense_layers": 1,
+            "moe": {**SIGMOID, **ONE, "routed_scaling": 2.5, "bias_update": 0.1, "n_group": 4, "topk_group": 2},
+        },
+    ),
+    "deepseek_v3-halves-no-query-rank-mtp": (
+        "deepseek_v3",
+        {**MLA, "mla": {**MLA["mla"], "q_lora_rank": None}, "moe": {**SIGMOID, **TWO}, "mtp_layers": 1},
+    ),
+    "deepseek_v3-bias-yarn": (
+        "deepseek_v3",
+        {
+            **MLA, "attention_bias": True, "moe": {**SIGMOID, "normalize_gates": False}, "tie_embeddings": False,
+            "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 16, "mscale": 1, "mscale_all_dim": 1},
+        },
+    ),
+    "deepseek_v2": (
+        "deepseek_v2",
+        {
+            **MLA, "n_dense_layers": 1,
+            "moe": {**MOE, **TWO, "normalize_gates": False, "routed_scaling": 1.5, "n_group": 4, "topk_group": 2},
+        },
+    ),
+    "deepseek_v2-interleaved": (
+        "deepseek_v2",
+        {
+            **MLA, "rope_interleaved": True, "moe": {**MOE, **ONE, "normalize_gates": False},
+            "mla": {**MLA["mla"], "q_lora_rank": None},
+        },
+    ),
+    "glm-partial-bias-groups": (
+        "glm4_moe",
+        {
+            "rotary_dim": 4, "attention_bias": "qkv",
+            "moe": {**SIGMOID, **ONE, "bias_update": 0.1, "n_group": 2, "topk_group": 1},
+        },
+    ),
+    "deepseek_v3-halves": (
+        "deepseek_v3",
+        {**MLA, "n_dense_layers": 1, "moe": {**SIGMOID, **TWO, "routed_scaling": 1.5, "bias_update": 0.1}},
+    ),
+    "deepseek_v2-plain": (
+        "deepseek_v2",
+        {**MLA, "n_dense_layers": 1, "moe": {**MOE, **TWO, "normalize_gates": False, "routed_scaling": 1.5}},
+    ),
+    "gpt-oss-plain": ("gpt_oss", GPT_OSS),
+    "dots-windows": (
+        "dots1", {"moe": {**SIGMOID, **ONE}, "sliding_window": 6, "sliding_pattern": ["window", "full", "window"]},
+    ),
+    "minimax-partial": ("minimax_m2", {"moe": SIGMOID, "qk_norm": "full", "rotary_dim": 4}),
     "minimax": ("minimax_m2", {"moe": {**SIGMOID, "bias_update": 0.1}, "qk_norm": "full", "head_dim": 12}),
 }  # fmt: skip
 """By name: the class's model_type, and what the architecture has beside BASE."""
@@ -83,6 +198,8 @@ def random_model(changes: dict[str, Any]) -> LanguageModel:
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1, generator=generator)
+            elif name.endswith("sinks"):
+                parameter.normal_(0, 1.0, generator=generator)
             elif "router" in name:
                 parameter.normal_(0, 0.3, generator=generator)
         for name, buffer in model.named_buffers():
@@ -96,6 +213,20 @@ def case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
     """The name of a class and a random model that it represents."""
     kind, changes = CASES[request.param]
     return kind, random_model(changes)
+
+
+SCALED = (
+    "mistral", "qwen2-windows", "mixtral", "qwen3_moe", "olmoe", "qwen2_moe-gated", "deepseek_v2", "deepseek_v3",
+    "glm-partial-bias-groups", "dots", "minimax-partial", "llama",
+)  # fmt: skip
+"""Cases that stand for their classes with scaled rotary positions."""
+
+
+@pytest.fixture(params=SCALED)
+def scaled_case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
+    """The name of a class and a random model of it with YaRN."""
+    kind, changes = CASES[request.param]
+    return kind, random_model({**changes, "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 16}})
 
 
 @pytest.fixture
@@ -123,3 +254,27 @@ def make_source(tiny_dataset: Any) -> Callable[[LanguageModel], Source]:
         return Source(folder=folder, config=config, record=record, model=model, dataset=tiny_dataset)
 
     return make
+
+
+def _next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
+    """How many tokens llama.cpp makes of a text, and its log probability of every next token; an fp32 cache."""
+    llama = pytest.importorskip("xllamacpp")
+    params = llama.CommonParams()
+    params.model.path, params.n_ctx, params.n_gpu_layers, params.n_parallel = str(path), 64, 0, 1
+    params.cpuparams.n_threads, params.warmup, params.verbosity = 1, False, -1
+    params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.no_extra_bufts, params.fit_params = True, False
+    # The likeliest token may be half a letter, for which the server gives no probabilities: it is made to take an `A`.
+    wanted = {"prompt": text, "n_predict": 1, "n_probs": 1000, "temperature": 0, "logit_bias": [["A", 1000.0]]}
+    found = llama.Server(params).handle_completions({**wanted, "cache_prompt": False})
+    found = json.loads(found) if isinstance(found, str) else found
+    top = found["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    return found["usage"]["prompt_tokens"], {each["id"]: each["logprob"] for each in top}
+
+
+@pytest.fixture
+def next_token() -> Callable[[Path, str], tuple[int, dict[int, float]]]:
+    """`_next_token`; skips where llama.cpp is not installed."""
+    pytest.importorskip("xllamacpp")
+    return _next_token

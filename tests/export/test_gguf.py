@@ -37,6 +37,10 @@ GRAPHS = {
     "minimax": "minimax-m2",
     "ernie-shared-dense": "ernie4_5-moe",
     "ernie-bias": "ernie4_5-moe",
+    "deepseek_v3": "deepseek2",
+    "deepseek_v3-halves": "deepseek2",
+    "deepseek_v2-plain": "deepseek2",
+    "gpt-oss-plain": "gpt-oss",
 }
 """The cases that llama.cpp runs, and the name of its graph."""
 REFUSED = {
@@ -46,6 +50,13 @@ REFUSED = {
     "qwen2_moe-ungated-head": "head_dim",
     "olmoe-gates-gqa-bias": "attention_bias",
     "glm-top1-no-shared": "n_shared_experts",
+    "deepseek_v3-halves-no-query-rank-mtp": "mla",
+    "deepseek_v3-bias-yarn": "rope_scaling",
+    "deepseek_v2": "n_group",
+    "gpt-oss": "rope_scaling",
+    "mistral": "GGUF is not written for Mistral",
+    "gemma2": "GGUF is not written for Gemma 2",
+    "qwen3_moe-windows": "sliding_window",
     "dots": "GGUF is not written for dots.llm1",
 }
 

@@ -44,6 +44,19 @@ def test_transformers_computes_our_logits(
 
 
 @torch.no_grad()
+def test_scaled_positions_go_with_every_class_that_lists_them(
+    scaled_case: tuple[str, LanguageModel], make_source: MakeSource, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    kind, model = scaled_case
+    export_hugging_face(make_source(model), tmp_path / "out", check=False)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert theirs.config.model_type == kind
+    tokens = torch.arange(48).view(2, 24) * 11 % 300
+    torch.testing.assert_close(theirs(tokens).logits, model(tokens), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_generation_with_a_cache_continues_as_ours(
     make_source: MakeSource, make_model: MakeModel, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """llama.cpp itself (a build that installs as a wheel) runs our GGUF files and gives our probabilities."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,8 @@ pytest.importorskip("gguf")
 
 MakeSource = Callable[[LanguageModel], Source]
 MakeModel = Callable[[str], LanguageModel]
+NextToken = Callable[[Path, str], tuple[int, dict[int, float]]]
 TEXT = "the cat sat on a mat while two dogs ran past 7 tall trees"
-
-
-def next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
-    """How many tokens llama.cpp makes of a text, and its log probability of every next token; an fp32 cache."""
-    llama = pytest.importorskip("xllamacpp")
-    params = llama.CommonParams()
-    params.model.path, params.n_ctx, params.n_gpu_layers, params.n_parallel = str(path), 64, 0, 1
-    params.cpuparams.n_threads, params.warmup, params.verbosity = 1, False, -1
-    params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.no_extra_bufts, params.fit_params = True, False
-    # The likeliest token may be half a letter, for which the server gives no probabilities: it is made to take an `A`.
-    wanted = {"prompt": text, "n_predict": 1, "n_probs": 300, "temperature": 0, "logit_bias": [["A", 1000.0]]}
-    found = llama.Server(params).handle_completions({**wanted, "cache_prompt": False})
-    found = json.loads(found) if isinstance(found, str) else found
-    top = found["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-    return found["usage"]["prompt_tokens"], {each["id"]: each["logprob"] for each in top}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +33,10 @@ def next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
         "minimax",
         "ernie-shared-dense",
         "ernie-bias",
+        "deepseek_v3",
+        "deepseek_v3-halves",
+        "deepseek_v2-plain",
+        "gpt-oss-plain",
         "softmax-shared",
         "softmax-shared-gates-dense",
         "softmax-shared-bias-untied",
@@ -57,7 +44,7 @@ def next_token(path: Path, text: str) -> tuple[int, dict[int, float]]:
 )
 @torch.no_grad()
 def test_llama_cpp_gives_our_probabilities(
-    name: str, make_source: MakeSource, make_model: MakeModel, tmp_path: Path
+    name: str, make_source: MakeSource, make_model: MakeModel, next_token: NextToken, tmp_path: Path
 ) -> None:
     model = make_model(name)
     source: Any = make_source(model)

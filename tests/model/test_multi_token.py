@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from moelab.architecture import ModelConfig
+from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.errors import InputError
 from moelab.evaluation.leaks import certify
 from moelab.model import LanguageModel, build_model
@@ -226,3 +228,32 @@ def _their_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             found[name] = tensor
     return found
+
+
+COUNTED: dict[str, dict[str, Any]] = {
+    "dense": {"d_ff": 24},
+    "latent, hashed, biased experts": {
+        "d_ff": 24, "n_dense_layers": 1, "n_layers": 3,
+        "moe": {
+            **MOE, "d_latent": 8, "hash_layers": 1, "router_bias": True, "expert_bias": True, "n_shared_experts": 1,
+            "d_shared": 8,
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_modules_are_counted_as_built(name: str) -> None:
+    """Parameters exactly, and FLOPs: module k computes the T - k positions that have something to predict."""
+    own = config(**COUNTED[name])
+    model, counted = build_model(own, dispatch="loop"), count_parameters(own)
+    assert sum(parameter.numel() for parameter in model.parameters()) == counted.params_trained
+    assert sum(parameter.numel() for parameter in model.mtp.parameters()) == counted.mtp
+    ids, _ = tokens(2)
+    with torch.no_grad():
+        state, _ = model.hidden(ids)
+        with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):
+            for further, _ in model._further(state, ids, None, "batch"):
+                model.head.logits(further)
+    one = own.replace(mtp_layers=1)
+    assert flops.get_total_flops() == sum(2 * (T - k) * count_flops(one, T - k).mtp for k in (1, 2))

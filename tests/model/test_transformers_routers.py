@@ -139,3 +139,40 @@ def test_llama_4_gates_the_input() -> None:
     own_slopes = gradients(moe, x, ours, [moe.router.weight])
     for a, b in zip(own_slopes, gradients(theirs, x, found, [theirs.router.weight]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_gpt_oss_has_biased_routers_and_experts() -> None:
+    pytest.importorskip("transformers")
+    from transformers import GptOssConfig
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
+
+    shape = {"vocab_size": 32, "d_model": D, "n_layers": 1, "n_heads": 2}
+    activation = {"activation": "clamped_swiglu", "swiglu_limit": 0.5}
+    moe_config = {**SIZES, "router_bias": True, "expert_bias": True}
+    moe: Any = build_model(ModelConfig.parse({**shape, **activation, "moe": moe_config}), seed=3).model.layers[0].mlp
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in moe.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    own = GptOssConfig(hidden_size=D, intermediate_size=8, num_local_experts=E, num_experts_per_tok=K, swiglu_limit=0.5)
+    own._experts_implementation = "eager"
+    theirs: Any = GptOssMLP(own)
+    gates, ups = moe.experts.first.chunk(2, 1)
+    bias_gates, bias_ups = moe.experts.biases[0].chunk(2, 1)
+    theirs.load_state_dict(
+        {
+            "router.weight": moe.router.weight,
+            "router.bias": moe.router.bias,
+            "experts.gate_up_proj": torch.stack((gates, ups), 2).flatten(1, 2).mT,
+            "experts.gate_up_proj_bias": torch.stack((bias_gates, bias_ups), 2).flatten(1, 2),
+            "experts.down_proj": moe.experts.down_proj.mT,
+            "experts.down_proj_bias": moe.experts.down_proj_bias,
+        }
+    )
+    x = tokens().requires_grad_()
+    ours, found = moe(x)[0], theirs(x)[0]
+    torch.testing.assert_close(ours, found, rtol=1e-5, atol=1e-5)
+    leaves = [moe.router.weight, moe.router.bias, moe.experts.down_proj_bias]
+    others = [theirs.router.weight, theirs.router.bias, theirs.experts.down_proj_bias]
+    for a, b in zip(gradients(moe, x, ours, leaves), gradients(theirs, x, found, others), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

@@ -175,6 +175,11 @@ class MoEConfig(Config):
         return ROUTERS[self.router]
 
     @property
+    def scores_groups_by(self) -> Literal["max", "top2"]:
+        """How groups of experts are scored: `group_score`, or its default."""
+        return self.group_score or ("top2" if self.bias_update or self.router_bias else "max")
+
+    @property
     def hashed(self) -> Self:
         """The same experts chosen by a hash of the token's id, for the first `hash_layers` MoE layers."""
         sizes = {name: getattr(self, name) for name in ("n_experts", "top_k", "d_expert", "routed_scaling")}

@@ -1,7 +1,8 @@
 """The same function with the parts that a class has: a model whose tensors map one to one to the exported ones.
 
-Scalings are folded into the experts, ungated shared experts become gated ones where a class knows no others, a bias of
-zeros stands where a class has one and none was trained, capacity is lifted, weights are rounded to the exported dtype.
+Multi-token prediction is left out, scalings are folded into the experts, ungated shared experts become gated ones where
+a class knows no others, a bias of zeros stands where a class has one and none was trained, capacity is lifted, weights
+are rounded to the exported dtype.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moelab.errors import InputError, MoelabError
-from moelab.export.families import Family, shared_kind
+from moelab.export.family import Family, shared_kind
 from moelab.model import LanguageModel, build_model
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -32,12 +33,17 @@ def canonical(model: LanguageModel, family: Family, dtype: str = "fp32") -> Lang
 
     Raises MoelabError where a weight is not finite, or not in `dtype`.
     """
-    config, state = model.config, {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
+    config = model.config if model.config.mtp_layers is None else model.config.replace(mtp_layers=None)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("mtp.")}
+    state = {name: tensor.detach().cpu().float() for name, tensor in weights.items()}
     if config.moe is not None:
         moe: dict[str, Any] = {**config.moe.to_dict(), "capacity_factor": None, "capacity_drop": None}
+        if config.moe.n_group is not None:
+            moe["group_score"] = config.moe.scores_groups_by
         if not family.scales and config.moe.routed_scaling != 1:
             moe["routed_scaling"] = 1.0
             _scale(state, "mlp.experts.down_proj", config.moe.routed_scaling)
+            _scale(state, "mlp.experts.down_proj_bias", config.moe.routed_scaling)
         if family.ungated_as_gate and shared_kind(config.moe) == "plain":
             moe["shared_gate"] = True
             _scale(state, "mlp.shared_experts.down_proj.weight", 2.0)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from moelab.evaluation.leaks import certify
 from moelab.export.check import Check
-from moelab.export.families import Family
+from moelab.export.family import Family
 from moelab.export.source import Source, find_study
 from moelab.printable import markdown, printable
 from moelab.quantities import format_number

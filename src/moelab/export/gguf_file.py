@@ -13,8 +13,8 @@ from moelab.errors import InputError, MoelabError
 from moelab.export.canonical import canonical, check_dtype
 from moelab.export.card import description
 from moelab.export.check import Check, compare, held_out, transformers_logits, transformers_version
-from moelab.export.families import Family
-from moelab.export.gguf_graphs import Graph, choose_graph, from_gguf, to_gguf, with_own_head
+from moelab.export.family import Family
+from moelab.export.gguf_graphs import Graph, choose_graph, from_gguf, packed, to_gguf, with_own_head
 from moelab.export.gguf_tokenizer import GGUFTokenizer, gguf_tokenizer
 from moelab.export.huggingface import Exported, hugging_face_config, notes_on, save_weights
 from moelab.export.names import hugging_face_tensors
@@ -49,7 +49,7 @@ def export_gguf(source: Source, out: Path, *, dtype: str = "fp32", force: bool =
             _check_tensors(path, tensors, model.config, graph)
         if library is not None:
             text = held_out(source.dataset, source.config.train.seq_len)
-            logits = read_logits(path, model.config, family, graph, list(tensors), text[0])
+            logits = read_logits(path, model.config, family, graph, list(packed(tensors, model.config, graph)), text[0])
             name = f"{library} from the tensors in the file"
             found.append(compare(name, logits, model, source.model, text, exact=dtype == "fp32"))
 
@@ -149,13 +149,10 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
     writer.add_embedding_length(config.d_model)
     writer.add_block_count(config.n_layers)
     writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
-    writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
+    _attention_metadata(writer, config)
     moe = config.moe
     if moe is None:
         writer.add_feed_forward_length(config.d_ff)
@@ -165,6 +162,9 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
     writer.add_expert_count(moe.n_experts)
     writer.add_expert_used_count(moe.top_k)
     writer.add_expert_feed_forward_length(moe.d_expert)
+    if moe.n_group is not None:
+        writer.add_expert_group_count(moe.n_group)
+        writer.add_expert_group_used_count(moe.topk_group or 1)
     if moe.n_shared_experts:
         writer.add_expert_shared_feed_forward_length(moe.d_shared)
     if family.scales or family.score == "sigmoid":
@@ -178,6 +178,28 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
         writer.add_expert_weights_scale(moe.routed_scaling)
     if family.model_type == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
+
+
+def _attention_metadata(writer: Any, config: ModelConfig) -> None:
+    """Heads and what they see; latent attention as it decodes, with one key and value that all heads share."""
+    if config.sliding_window is not None:
+        writer.add_sliding_window(config.sliding_window)
+    mla = config.mla
+    if mla is None:
+        writer.add_head_count_kv(config.n_kv_heads)
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+        writer.add_rope_dimension_count(config.head_dim)
+        return
+    writer.add_head_count_kv(1)
+    writer.add_key_length(mla.kv_lora_rank + mla.qk_rope_head_dim)
+    writer.add_value_length(mla.kv_lora_rank)
+    writer.add_key_length_mla(mla.qk_nope_head_dim + mla.qk_rope_head_dim)
+    writer.add_value_length_mla(mla.v_head_dim)
+    writer.add_rope_dimension_count(mla.qk_rope_head_dim)
+    writer.add_kv_lora_rank(mla.kv_lora_rank)
+    if mla.q_lora_rank is not None:
+        writer.add_q_lora_rank(mla.q_lora_rank)
 
 
 def _tokenizer(writer: Any, tokenizer: GGUFTokenizer, end_of_text: int) -> None:
@@ -203,7 +225,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _check_tensors(path: Path, tensors: dict[str, Tensor], config: ModelConfig, graph: Graph) -> None:
     """Raises MoelabError where the file, read back, does not hold every weight as it was to be written."""
-    found = from_gguf(read_tensors(path), list(tensors), config, graph)
+    found = from_gguf(read_tensors(path), list(packed(tensors, config, graph)), config, graph)
     for name, tensor in tensors.items():
         if not torch.equal(found[name], tensor):
             raise MoelabError(f"export: {name} reads back from the file with other values; nothing was kept")
@@ -212,7 +234,7 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], config: ModelConfig, 
 def read_logits(
     path: Path, config: ModelConfig, family: Family, graph: Graph, names: list[str], tokens: Tensor
 ) -> Tensor:
-    """Logits (B, T, V) of the tensors in the file, by the class of transformers whose tensors are called `names`."""
+    """Logits (B, T, V) of the tensors in the file, by the class of transformers; `names` as of `from_gguf`."""
     settings = hugging_face_config(config, family, "fp32", tokens.shape[1], 0)
     settings["tie_word_embeddings"] = "lm_head.weight" not in names
     with tempfile.TemporaryDirectory() as folder:

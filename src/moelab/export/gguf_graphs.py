@@ -11,18 +11,30 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError, MoelabError
-from moelab.export.families import FAMILIES, Family, choose_family, refuse_unknown
+from moelab.export.details import GPT_OSS, GPT_OSS_LIMIT
+from moelab.export.families import FAMILIES, choose_family, refuse_unknown
+from moelab.export.family import Family, exported_options
+from moelab.export.gguf_layouts import pack_gpt_oss, pack_latent, unpack_gpt_oss, unpack_latent
 from moelab.export.names import interleave, uninterleave
+
+Repack = Callable[[dict[str, Tensor], ModelConfig, bool], dict[str, Tensor]]
+"""(tensors, config, permutes) -> tensors: another cut of the same numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
     """One of llama.cpp's graphs: `permutes` is true where it rotates neighbouring pairs of q and k and the class does
-    not, `own_head` where it has no tied head. `refuse` returns `field: reason` for an architecture it cannot run."""
+    not, `own_head` where it has no tied head, `biases` where attention biases are written. `options` are those of
+    `exported_options` that it has. `pack` and `unpack` turn the class's tensors into the graph's and back. `refuse`
+    returns `field: reason` for an architecture it cannot run."""
 
     name: str
     permutes: bool = False
     own_head: bool = False
+    biases: bool = False
+    options: tuple[str, ...] = ()
+    pack: Repack = lambda tensors, config, permutes: tensors
+    unpack: Repack = lambda tensors, config, permutes: tensors
     refuse: Callable[[ModelConfig], str | None] = lambda config: None
 
 
@@ -58,6 +70,26 @@ def _glm(config: ModelConfig) -> str | None:
     return None if config.moe and config.moe.n_shared_experts else "n_shared_experts: its graph needs shared experts"
 
 
+def _deepseek(config: ModelConfig) -> str | None:
+    if config.mla is not None and config.mla.q_lora_rank is None:
+        return "mla: its graph takes queries without a latent only of models of 26 or 27 layers"
+    moe = config.moe
+    if moe is not None and moe.n_group is not None and moe.scores_groups_by != "top2":
+        return "group_score: its graph scores groups by their two largest"
+    return None if moe is None or moe.n_shared_experts else "n_shared_experts: its graph needs shared experts"
+
+
+def _gpt_oss(config: ModelConfig) -> str | None:
+    if config.attention_bias is not True:
+        return "attention_bias: its graph has biases on all four projections"
+    if config.swiglu_limit != GPT_OSS_LIMIT:
+        return f"swiglu_limit: its graph clamps at {GPT_OSS_LIMIT:g} and ignores the file's setting"
+    kinds = [config.layer_kind(layer) for layer in range(config.n_layers)]
+    if kinds != [("window", "full")[layer % 2] for layer in range(config.n_layers)]:
+        return "sliding_pattern: its graph has a window in every second layer, from the first on"
+    return None
+
+
 GRAPHS = {
     "llama": Graph(name="llama", permutes=True),
     "qwen3": Graph(name="qwen3"),
@@ -66,9 +98,21 @@ GRAPHS = {
     "qwen3_moe": Graph(name="qwen3moe", refuse=_qwen3_moe),
     "qwen2_moe": Graph(name="qwen2moe", own_head=True, refuse=_qwen2_moe),
     "glm4_moe": Graph(name="glm4moe", refuse=_glm),
+    "deepseek_v2": Graph(
+        name="deepseek2", own_head=True, options=("mla", "rope_interleaved"), pack=pack_latent, unpack=unpack_latent,
+        refuse=_deepseek,
+    ),
+    "deepseek_v3": Graph(
+        name="deepseek2", permutes=True, own_head=True, options=("mla", "rope_interleaved", "n_group"),
+        pack=pack_latent, unpack=unpack_latent, refuse=_deepseek,
+    ),
+    "gpt_oss": Graph(
+        name="gpt-oss", own_head=True, biases=True, options=(*GPT_OSS, "sliding_window"), pack=pack_gpt_oss,
+        unpack=unpack_gpt_oss, refuse=_gpt_oss,
+    ),
     "minimax_m2": Graph(name="minimax-m2", own_head=True),
     "ernie4_5_moe": Graph(name="ernie4_5-moe"),
-}
+}  # fmt: skip
 """By the model_type of the class of transformers."""
 
 
@@ -90,7 +134,7 @@ def choose_graph(config: ModelConfig) -> tuple[Family, Graph]:
         if graph is None:
             reasons.append(f"--to: GGUF is not written for {family.name}")
             continue
-        reason = "attention_bias: it is not written to GGUF" if config.attention_bias else graph.refuse(config)
+        reason = _unwritten(config, graph) or graph.refuse(config)
         if reason is None:
             return family, graph
         field, why = reason.split(": ", 1)
@@ -98,6 +142,14 @@ def choose_graph(config: ModelConfig) -> tuple[Family, Graph]:
     if not reasons:
         choose_family(config)  # its refusal names what every class lacks
     raise InputError(f"{reasons[0]}; export it with --to hf")
+
+
+def _unwritten(config: ModelConfig, graph: Graph) -> str | None:
+    """What of the architecture is not written for this graph, as `field: reason`."""
+    for name, words in exported_options(config).items():
+        if name not in graph.options:
+            return f"{name}: {words} are not written to GGUF"
+    return "attention_bias: it is not written to GGUF" if config.attention_bias and not graph.biases else None
 
 
 def _fits(family: Family, config: ModelConfig) -> bool:
@@ -111,12 +163,18 @@ def with_own_head(tensors: dict[str, Tensor], graph: Graph) -> dict[str, Tensor]
     return {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
 
 
+def packed(tensors: dict[str, Tensor], config: ModelConfig, graph: Graph) -> dict[str, Tensor]:
+    """The class's tensors as the graph cuts them, under names of the class's kind."""
+    return graph.pack(tensors, config, graph.permutes)
+
+
 def to_gguf(tensors: dict[str, Tensor], config: ModelConfig, graph: Graph) -> dict[str, Tensor]:
     """The file's tensors by name: experts stacked, rotated pairs neighbours where the graph wants them so."""
     result: dict[str, Tensor] = {}
+    tensors = packed(tensors, config, graph)
     for place, names in _places(list(tensors), config, graph).items():
         parts = [tensors[name] for name in names]
-        tensor = torch.stack(parts) if ".experts." in names[0] else parts[0]
+        tensor = torch.stack(parts) if _of_expert(names[0]) else parts[0]
         if graph.permutes and place in _rotated(config):
             tensor = interleave(tensor, config.head_dim)
         result[place] = tensor.flatten() if place.endswith("ffn_gate_inp_shexp.weight") else tensor
@@ -124,7 +182,10 @@ def to_gguf(tensors: dict[str, Tensor], config: ModelConfig, graph: Graph) -> di
 
 
 def from_gguf(found: dict[str, Tensor], names: list[str], config: ModelConfig, graph: Graph) -> dict[str, Tensor]:
-    """The class's tensors (`names`) out of a file's. Raises MoelabError where one is missing or left over."""
+    """The class's tensors out of a file's; `names` are those that `packed` gives them in the graph's cut.
+
+    Raises MoelabError where one is missing or left over.
+    """
     places = _places(names, config, graph)
     if set(places) != set(found):
         raise MoelabError(f"export: the file has other tensors than {graph.name}: {sorted(set(places) ^ set(found))}")
@@ -135,11 +196,19 @@ def from_gguf(found: dict[str, Tensor], names: list[str], config: ModelConfig, g
             tensor = uninterleave(tensor, config.head_dim)
         if place.endswith("ffn_gate_inp_shexp.weight"):
             tensor = tensor[None]
-        result |= dict(zip(own, tensor if ".experts." in own[0] else [tensor], strict=True))
-    return result
+        result |= dict(zip(own, tensor if _of_expert(own[0]) else [tensor], strict=True))
+    return graph.unpack(result, config, graph.permutes)
+
+
+def _of_expert(name: str) -> bool:
+    """Whether a class's tensor is one expert's: all of them together make one of the file's."""
+    _, mark, rest = name.partition(".experts.")
+    return bool(mark) and rest.split(".")[0].isdigit()
 
 
 def _rotated(config: ModelConfig) -> set[str]:
+    if config.mla is not None:
+        return set()
     return {f"blk.{layer}.attn_{part}.weight" for layer in range(config.n_layers) for part in "qk"}
 
 
@@ -151,8 +220,8 @@ def _places(names: list[str], config: ModelConfig, graph: Graph) -> dict[str, li
     known = get_tensor_name_map(arch, config.n_layers)
     places: dict[str, list[str]] = {}
     for name in names:
-        head, mark, rest = name.partition(".experts.")
-        plain = f"{head}.experts.{rest.split('.', 1)[1]}" if mark else name
+        head, _, rest = name.partition(".experts.")
+        plain = f"{head}.experts.{rest.split('.', 1)[1]}" if _of_expert(name) else name
         base, suffix = plain.replace("e_score_correction_bias", "e_score_correction.bias").rsplit(".", 1)
         found = known.get_name(base)
         if found is None:

@@ -22,10 +22,12 @@ from moelab.export.check import (
     transformers_logits,
     transformers_version,
 )
-from moelab.export.families import Family, choose_family
+from moelab.export.families import choose_family
+from moelab.export.family import Family
 from moelab.export.gguf_graphs import choose_graph
 from moelab.export.names import decides, hugging_face_tensors
 from moelab.export.place import NOTE, check_folder, new_folder
+from moelab.export.settings import rope_parameters
 from moelab.export.source import Source
 from moelab.files import write_json, write_text
 from moelab.notebook import Shown
@@ -127,6 +129,8 @@ def notes_on(source: Source, family: Family) -> list[str]:
     """What people should know: where the exported function is not the one that training evaluated, or its form."""
     moe = source.model.config.moe
     notes: list[str] = []
+    if source.model.config.mtp_layers:
+        notes.append("the multi-token-prediction modules are not exported: inference does not use them")
     if moe is None:
         return notes
     if source.loses_capacity:
@@ -184,7 +188,7 @@ def hugging_face_config(
         "max_position_embeddings": context,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, "partial_rotary_factor": 1.0},
+        "rope_parameters": rope_parameters(config),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_dropout": 0.0,
         "bos_token_id": end_of_text,

@@ -1,11 +1,13 @@
 """From the tensors of a canonical model to those of a class of transformers, one to one, experts one by one."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.errors import MoelabError
-from moelab.export.families import Family
+from moelab.export.family import Family
 
 
 def hugging_face_tensors(state: dict[str, Tensor], config: ModelConfig, family: Family) -> dict[str, Tensor]:
@@ -32,14 +34,51 @@ def hugging_face_tensors(state: dict[str, Tensor], config: ModelConfig, family: 
 
 def decides(name: str) -> bool:
     """Whether an exported tensor is a router's, which stays in fp32 in the file: small differences decide there."""
-    return name.endswith(("mlp.gate.weight", "block_sparse_moe.gate.weight", "e_score_correction_bias"))
+    return name.endswith(
+        (
+            "mlp.gate.weight",
+            "mlp.router.weight",
+            "mlp.router.bias",
+            "block_sparse_moe.gate.weight",
+            "e_score_correction_bias",
+        )
+    )
 
 
 def _attention(name: str, tensor: Tensor, config: ModelConfig, family: Family) -> Tensor:
     """q and k in the order of pairs that the class rotates; everything else as it is."""
+    if family.model_type == "deepseek_v2" and not config.rope_interleaved:
+        return interleave_latent(name, tensor, config)
     if family.interleaved and (".q_proj." in name or ".k_proj." in name):
         return interleave(tensor, config.head_dim)
     return tensor
+
+
+def interleave_latent(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+    """Latent attention's rotated rows of queries, and of the key that heads share, in neighbouring pairs."""
+    return _turned(name, tensor, config, interleave)
+
+
+def uninterleave_latent(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+    """The way back from `interleave_latent`."""
+    return _turned(name, tensor, config, uninterleave)
+
+
+def _turned(name: str, tensor: Tensor, config: ModelConfig, reorder: Callable[[Tensor, int], Tensor]) -> Tensor:
+    assert config.mla is not None
+    turned, query = config.mla.qk_rope_head_dim, f".{_query(config)}."
+    if query in name:
+        heads = tensor.unflatten(0, (config.n_heads, -1))
+        rows = [reorder(head, turned) for head in heads[:, -turned:]]
+        return torch.cat((heads[:, :-turned], torch.stack(rows)), 1).flatten(0, 1)
+    if ".kv_a_proj_with_mqa." in name:
+        return torch.cat((tensor[:-turned], reorder(tensor[-turned:], turned)))
+    return tensor
+
+
+def _query(config: ModelConfig) -> str:
+    """The projection that makes the heads' queries."""
+    return "q_b_proj" if config.mla is not None and config.mla.q_lora_rank else "q_proj"
 
 
 def interleave(rows: Tensor, head_dim: int) -> Tensor:
@@ -62,6 +101,8 @@ def _feed_forward(left: dict[str, Tensor], ours: str, theirs: str) -> dict[str, 
 
 def _moe(left: dict[str, Tensor], prefix: str, family: Family) -> dict[str, Tensor]:
     ours, theirs = prefix + "mlp.", f"{prefix}{family.moe_name}."
+    if family.stacked:
+        return _stacked(left, ours)
     tensors = {f"{theirs}gate.weight": left.pop(f"{ours}router.weight")}
     if family.has_bias:
         bias = left.pop(f"{ours}router.balance_bias")
@@ -81,4 +122,17 @@ def _moe(left: dict[str, Tensor], prefix: str, family: Family) -> dict[str, Tens
         tensors[f"{shared}down_proj.weight"] = torch.empty(first.shape[2], 0)
     if f"{ours}shared_router.weight" in left:
         tensors[f"{theirs}shared_expert_gate.weight"] = left.pop(f"{ours}shared_router.weight")
+    return tensors
+
+
+def _stacked(left: dict[str, Tensor], ours: str) -> dict[str, Tensor]:
+    """gpt-oss's experts: matrices transposed, gate's and up's columns in turn; the router under its own name."""
+    tensors = {f"{ours}router.{part}": left.pop(f"{ours}router.{part}") for part in ("weight", "bias")}
+    experts = f"{ours}experts."
+    for name in ("gate_up_proj", "gate_up_proj_bias"):
+        gate, up = left.pop(experts + name).chunk(2, 1)
+        tensors[experts + name] = torch.stack((gate, up), 2).flatten(1, 2)
+    tensors[f"{experts}gate_up_proj"] = tensors[f"{experts}gate_up_proj"].mT
+    tensors[f"{experts}down_proj"] = left.pop(f"{experts}down_proj").mT
+    tensors[f"{experts}down_proj_bias"] = left.pop(f"{experts}down_proj_bias")
     return tensors

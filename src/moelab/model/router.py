@@ -99,8 +99,6 @@ class TopKRouter(nn.Module):
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_experts, d_model))
         self.bias = nn.Parameter(torch.empty(config.n_experts)) if config.router_bias else None
-        balanced = config.bias_update or config.router_bias
-        self.group_score = config.group_score or ("top2" if balanced else "max")
         if config.bias_update:
             self.register_buffer("balance_bias", torch.zeros(config.n_experts))
             self.register_buffer("load", torch.zeros(config.n_experts), persistent=False)
@@ -130,7 +128,7 @@ class TopKRouter(nn.Module):
         if self.config.n_group is None:
             return biased, None
         by = scores if biased is None else biased
-        return limit_to_groups(by, self.config.n_group, self.config.topk_group or 1, self.group_score)
+        return limit_to_groups(by, self.config.n_group, self.config.topk_group or 1, self.config.scores_groups_by)
 
     @torch.no_grad()
     def update_bias(self) -> None:
