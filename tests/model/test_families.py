@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 CheckFamily = Callable[[str, dict[str, Any], dict[str, Any]], None]
+ReadTheirs = Callable[[str, dict[str, Any], dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
 
 MLA = {"kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 10}
 YARN = {"kind": "yarn", "factor": 8.0, "original_context": 16}
@@ -177,3 +178,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_equals_transformers(name: str, check_family: CheckFamily) -> None:
     check_family(*CASES[name])
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("Qwen3-Next", "gpt-oss", "DBRX")])
+def test_their_config_reads_as_ours(
+    name: str, read_theirs: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+) -> None:
+    """The reader of config.json and the modules mean the same; of classes that are MoE beyond the layers compared here
+    only attention and norms count."""
+    ours, found = read_theirs(*CASES[name])
+    left_out = {"moe", "d_ff", "mtp_layers", *(("qk_norm", "head_dim") if ours.get("mla") else ())}
+    assert {k: v for k, v in found.items() if k not in left_out} == {k: v for k, v in ours.items() if k not in left_out}
