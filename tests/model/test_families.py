@@ -82,13 +82,14 @@ CASES = {
         ours={
             "qk_norm": "l2", "rope_interleaved": True, "rope_pattern": ["rope", "rope", "rope", "none"],
             "sliding_window": 8, "sliding_pattern": ["chunk", "chunk", "chunk", "full"], "tie_embeddings": False,
-            "attention_temperature": {"scale": 0.2, "floor": 5}, "rope_scaling": {**LLAMA3, "factor": 16.0},
+            "attention_temperature": {"scale": 0.2, "floor": 5},
+            "rope_scaling": {**LLAMA3, "factor": 16.0, "high_freq_factor": 1.0},
         },
         theirs={
             "intermediate_size_mlp": 24, "moe_layers": [], "attention_chunk_size": 8, "floor_scale": 5,
             "attn_scale": 0.2, "rms_norm_eps": 1e-6,
             "rope_parameters": rope(
-                "llama3", factor=16.0, original_max_position_embeddings=32, low_freq_factor=1.0, high_freq_factor=4.0
+                "llama3", factor=16.0, original_max_position_embeddings=32, low_freq_factor=1.0, high_freq_factor=1.0
             ),
         },
     ),
