@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.huggingface import read_huggingface
 from moelab.model import LanguageModel, build_model, native
 
 SIZES = {"vocab_size": 40, "d_model": 32, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "head_dim": 12, "d_ff": 24}
@@ -94,12 +95,17 @@ def random_model(changes: dict[str, Any]) -> LanguageModel:
     return model
 
 
+def their_config(model_type: str, settings: dict[str, Any]) -> Any:
+    """The class's config of the sizes above, changed by these settings."""
+    unset = settings.get("unset", ())
+    sizes = {name: value for name, value in {**THEIRS, **settings}.items() if name not in (*unset, "unset")}
+    return pytest.importorskip("transformers").AutoConfig.for_model(model_type, **sizes)
+
+
 def their_model(model_type: str, settings: dict[str, Any], ours: LanguageModel) -> tuple[nn.Module, Any]:
     """The class with our weights, and the function that names ours as it does."""
     transformers = pytest.importorskip("transformers")
-    unset = settings.pop("unset", ())
-    sizes = {name: value for name, value in {**THEIRS, **settings}.items() if name not in unset}
-    theirs = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(model_type, **sizes))
+    theirs = transformers.AutoModelForCausalLM.from_config(their_config(model_type, settings))
     names = NAMES.get(model_type, plain_names)
     if model_type in OWN:
         place, pair = OWN[model_type]
@@ -141,3 +147,16 @@ def check_family(request: pytest.FixtureRequest) -> CheckFamily:
             )
 
     return check
+
+
+@pytest.fixture
+def read_theirs() -> Callable[..., tuple[dict[str, Any], dict[str, Any]]]:
+    """Our fields as a test writes them, and as they are read from the class's own config."""
+
+    def read(
+        model_type: str, changes: dict[str, Any], settings: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = read_huggingface(their_config(model_type, settings).to_dict())
+        return ModelConfig.parse({**SIZES, **changes}).to_dict(), found.to_dict()
+
+    return read

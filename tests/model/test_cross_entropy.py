@@ -5,7 +5,7 @@ import torch
 
 from moelab.errors import InputError
 from moelab.model import cross_entropy_reference, linear_cross_entropy
-from moelab.model.cross_entropy import Head
+from moelab.model.head import Head
 
 CASES = [("mean", (1.0, 0.0)), ("mean", (1.0, 0.3)), ("sum", (0.5, 0.1)), ("none", (1.0, 0.2))]
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 CheckFamily = Callable[[str, dict[str, Any], dict[str, Any]], None]
+ReadTheirs = Callable[[str, dict[str, Any], dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
 
 MLA = {"kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 10}
 YARN = {"kind": "yarn", "factor": 8.0, "original_context": 16}
@@ -81,13 +82,14 @@ CASES = {
         ours={
             "qk_norm": "l2", "rope_interleaved": True, "rope_pattern": ["rope", "rope", "rope", "none"],
             "sliding_window": 8, "sliding_pattern": ["chunk", "chunk", "chunk", "full"], "tie_embeddings": False,
-            "attention_temperature": {"scale": 0.2, "floor": 5}, "rope_scaling": {**LLAMA3, "factor": 16.0},
+            "attention_temperature": {"scale": 0.2, "floor": 5},
+            "rope_scaling": {**LLAMA3, "factor": 16.0, "high_freq_factor": 1.0},
         },
         theirs={
             "intermediate_size_mlp": 24, "moe_layers": [], "attention_chunk_size": 8, "floor_scale": 5,
             "attn_scale": 0.2, "rms_norm_eps": 1e-6,
             "rope_parameters": rope(
-                "llama3", factor=16.0, original_max_position_embeddings=32, low_freq_factor=1.0, high_freq_factor=4.0
+                "llama3", factor=16.0, original_max_position_embeddings=32, low_freq_factor=1.0, high_freq_factor=1.0
             ),
         },
     ),
@@ -177,3 +179,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_equals_transformers(name: str, check_family: CheckFamily) -> None:
     check_family(*CASES[name])
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("Qwen3-Next", "gpt-oss", "DBRX")])
+def test_their_config_reads_as_ours(
+    name: str, read_theirs: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+) -> None:
+    """The reader of config.json and the modules mean the same; of classes that are MoE beyond the layers compared here
+    only attention and norms count."""
+    ours, found = read_theirs(*CASES[name])
+    left_out = {"moe", "d_ff", "mtp_layers", *(("qk_norm", "head_dim") if ours.get("mla") else ())}
+    assert {k: v for k, v in found.items() if k not in left_out} == {k: v for k, v in ours.items() if k not in left_out}

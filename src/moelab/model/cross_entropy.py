@@ -9,7 +9,7 @@ then PyTorch computes them.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moelab.errors import InputError
 from moelab.model import kernels
+from moelab.model.head import Head, capped
 from moelab.model.kernels.ops import cross_entropy_
 from moelab.model.native import ops, usable
 from moelab.model.precision import compute_dtype
@@ -30,32 +31,6 @@ _CHUNK_ELEMENTS = 2**19
 """Logits of a chunk on a CPU: they stay in its cache."""
 _BYTES_PER_ELEMENT = 512
 """One logit of a chunk for so many bytes of a GPU's memory: 2^27 logits on 80 GB, 256 MB of bf16."""
-
-
-class Head(NamedTuple):
-    """How logits follow from hidden states: weight (V, D), bias (V,), and what they are capped to."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-    softcap: float | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether logits are the product alone, which the kernels compute."""
-        return self.bias is None and self.softcap is None
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden (..., D) -> (..., V)."""
-        return capped(F.linear(hidden, self.weight, self.bias), self.softcap)
-
-    def to(self, dtype: torch.dtype) -> "Head":
-        """The same with the weight in this dtype; a bias is added in fp32."""
-        return self._replace(weight=self.weight.to(dtype))
-
-
-def capped(logits: Tensor, softcap: float | None) -> Tensor:
-    """softcap tanh(logits / softcap), or the logits themselves without a cap."""
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def linear_cross_entropy(

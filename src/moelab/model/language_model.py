@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
 from moelab.model.cache import KVCache
-from moelab.model.cross_entropy import Head, linear_cross_entropy
+from moelab.model.cross_entropy import linear_cross_entropy
 from moelab.model.decoder import Decoder
 from moelab.model.hash_router import TokenContext, word_keys
+from moelab.model.head import Head
 from moelab.model.masks import Positions, layer_contexts
 from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
 from moelab.model.multi_token import MTP_LOSS, Further, MultiTokenPrediction, further_loss

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
-from moelab.model.cross_entropy import IGNORED, Head, linear_cross_entropy
+from moelab.model.cross_entropy import IGNORED, linear_cross_entropy
 from moelab.model.decoder import DecoderLayer
 from moelab.model.hash_router import TokenContext
+from moelab.model.head import Head
 from moelab.model.linear import Linear
 from moelab.model.masks import LayerContext, Positions, layer_contexts
 from moelab.model.moe import RoutingOutput
