@@ -93,7 +93,9 @@ def test_runs_of_more_compute_than_the_plan_are_refused(tiny: Space, fits: list[
     assert next_runs(budget, fits, tiny, count=1, flops_each=5e12).warnings == ()
     found = next_runs(budget, fits, tiny, count=2, flops_each=3e12)
     assert len(found.warnings) == 1
-    assert found.warnings[0].startswith("these runs together cost 6T FLOPs, more than the plan's own compute (5T)")
+    assert found.warnings[0].startswith(
+        "these runs together cost 6T FLOPs (full square), more than the plan's own compute (5T)"
+    )
     assert found.to_dict()["warnings"] == list(found.warnings)
     with pytest.raises(InputError, match="next_runs: must be 1 to 100, got 101"):
         next_runs(budget, fits, tiny, count=101)
