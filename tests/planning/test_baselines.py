@@ -62,7 +62,7 @@ def test_a_comparison_adds_up(tiny: Space, fits: list[FittedLaw]) -> None:
     assert gap["low"] <= gap["high"]
     assert 0 <= gap["p_first_better"] <= 1
     assert result.sides[0].epochs == pytest.approx(moe[1] / moe[2])
-    assert set(result.to_dict()) == {"designs", "loss_minus_first", "warnings"}
+    assert set(result.to_dict()) == {"designs", "loss_minus_first", "warnings", "flops_convention"}
 
 
 def test_the_next_runs_lower_the_regret(tiny: Space, fits: list[FittedLaw]) -> None:
