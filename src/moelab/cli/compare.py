@@ -6,7 +6,7 @@ import typer
 
 
 def command(
-    design: Annotated[str, typer.Argument(help="Model YAML, run YAML, a run (folder, id, name), or a preset.")],
+    design: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
     other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense baseline.")] = None,
     flops: Annotated[str, typer.Option(help="Training FLOPs of each.")] = "1e21",
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens for every design.")] = None,
