@@ -53,7 +53,7 @@ TYPES = {
     "gpt2": "learned position embeddings",
     "gemma3n_text": "per-layer embeddings",
 }
-"""Types of models that need no telling key."""
+"""Types of models that are refused without such a key."""
 
 
 def refused(values: Mapping[str, Any], model_type: str) -> tuple[str, str] | None:
