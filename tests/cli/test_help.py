@@ -96,7 +96,7 @@ def test_commands_and_options_complete(capsys: pytest.CaptureFixture[str], monke
     [
         (("plam",), "No such command 'plam'; did you mean 'plan'?"),
         (("data", "pepare"), "No such command 'pepare'; did you mean 'prepare'?"),
-        (("zzz",), "No such command 'zzz'; known: count, data"),
+        (("zzz",), "No such command 'zzz'; known: count, presets, data"),
         (("plan", "--flop", "1"), "No such option: --flop; did you mean --flops?"),
     ],
 )

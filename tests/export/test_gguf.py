@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from moelab.architecture import load_model
 from moelab.data.tokenizer import load_tokenizer
 from moelab.errors import InputError, MoelabError
 from moelab.export import Source, choose_family, export_gguf, export_hugging_face, gguf_file
@@ -68,6 +69,8 @@ def test_what_the_file_holds_is_the_model(
     pytest.importorskip("transformers")
     done = export_gguf(make_source(make_model(name)), tmp_path / "out.gguf")
     assert done.architecture == graph
+    read = load_model(tmp_path / "out.gguf")  # the header alone, by moelab's own reader, which compares the totals
+    assert (read.n_layers, read.d_model, read.head_dim) == (3, 32, make_model(name).config.head_dim)
     assert done.check is not None
     assert done.check.difference < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]

@@ -62,7 +62,7 @@ def test_a_comparison_adds_up(tiny: Space, fits: list[FittedLaw]) -> None:
     assert gap["low"] <= gap["high"]
     assert 0 <= gap["p_first_better"] <= 1
     assert result.sides[0].epochs == pytest.approx(moe[1] / moe[2])
-    assert set(result.to_dict()) == {"designs", "loss_minus_first", "warnings"}
+    assert set(result.to_dict()) == {"designs", "loss_minus_first", "warnings", "flops_convention"}
 
 
 def test_the_next_runs_lower_the_regret(tiny: Space, fits: list[FittedLaw]) -> None:
@@ -93,7 +93,9 @@ def test_runs_of_more_compute_than_the_plan_are_refused(tiny: Space, fits: list[
     assert next_runs(budget, fits, tiny, count=1, flops_each=5e12).warnings == ()
     found = next_runs(budget, fits, tiny, count=2, flops_each=3e12)
     assert len(found.warnings) == 1
-    assert found.warnings[0].startswith("these runs together cost 6T FLOPs, more than the plan's own compute (5T)")
+    assert found.warnings[0].startswith(
+        "these runs together cost 6T FLOPs (full square), more than the plan's own compute (5T)"
+    )
     assert found.to_dict()["warnings"] == list(found.warnings)
     with pytest.raises(InputError, match="next_runs: must be 1 to 100, got 101"):
         next_runs(budget, fits, tiny, count=101)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import moelab
+from moelab.architecture import count_flops
 from moelab.cli import main
 from moelab.cli.output import print_json
 
@@ -86,3 +87,20 @@ def test_one_quantity_may_be_given_as_a_string() -> None:
     ]
     with pytest.raises(moelab.InputError, match="'parms'"):
         moelab.compare("olmoe-1b-7b", equal="parms")
+
+
+def test_flops_of_the_causal_half() -> None:
+    full, half = (moelab.compare("olmoe-1b-7b", "llama3-8b", seq_len=8192, causal=causal) for causal in (False, True))
+    for one, other in zip(full.sides, half.sides, strict=True):
+        assert other.flops_per_token == count_flops(one.config, 8192, causal=True).train < one.flops_per_token
+        assert other.tokens > one.tokens
+        assert other.train_flops == pytest.approx(one.train_flops)
+    assert (full.to_dict()["flops_convention"], half.to_dict()["flops_convention"]) == ("full square", "causal half")
+    assert half.rows()[2][0] == "training FLOPs per token (causal half)"
+    alone = moelab.compare("olmoe-1b-7b", causal=True, equal="flops").sides
+    assert alone[0].flops_per_token < moelab.compare("olmoe-1b-7b").sides[0].flops_per_token
+
+
+def test_a_folder_with_a_config_json_is_a_design(tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mixtral", "num_hidden_layers": 4}')
+    assert moelab.compare(str(tmp_path), "mixtral-8x7b", flops=1e20).sides[0].config.n_layers == 4

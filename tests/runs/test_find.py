@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from moelab.architecture import load_preset
 from moelab.cli import main
 from moelab.errors import InputError
 from moelab.runs import RunConfig, RunFolder
@@ -118,3 +119,21 @@ def test_a_name_with_a_dot_is_a_design_as_studies_name_their_runs(ids: dict[str,
 
 def test_a_studys_folder_stands_for_its_runs(ids: dict[str, str]) -> None:
     assert find_run("big", "studies/s") == Path("studies/s/runs") / ids["in a study"]
+
+
+def test_a_run_may_name_its_model(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    settings = {"model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48}
+    settings |= {"num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(settings))
+    rest = "data: {path: none}\ntrain: {tokens: 100K, seq_len: 128, batch_tokens: 1024}\n"
+    path = tmp_path / "run.yaml"
+    path.write_text("model: hub\n" + rest)
+    assert read_run_config(path).model.d_model == 32
+    path.write_text("model: llama3-8b\n" + rest)
+    assert read_run_config(path).model == load_preset("llama3-8b")
+    path.write_text("model: hub/none.json\n" + rest)
+    with pytest.raises(InputError, match=r"model: config: no file, folder or preset 'hub/none.json'"):
+        read_run_config(path)
+    with pytest.raises(InputError, match="describes a model alone; name it in a run YAML as `model: "):
+        read_run_config(tmp_path / "hub" / "config.json")

@@ -121,7 +121,8 @@ def count(
     """Count a model's parameters, FLOPs per token and memory, exactly, by part.
 
     Args:
-        model: A ModelConfig, a model or run YAML, a run's folder, or a preset's name.
+        model: A ModelConfig, a model or run YAML, a run's folder, a preset's name, a Hugging Face config.json or its
+            folder, or a GGUF file.
         seq_len: Context in tokens at which attention scores and the KV cache are counted (8192, "8k").
         causal: Count only the causal half of the attention scores, not the full square.
         precision: Of weights and KV cache: fp32, bf16, fp16, fp8, int8, int4.

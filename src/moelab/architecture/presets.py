@@ -40,7 +40,7 @@ PRESETS = (
     "llama3.1-405b",
 )
 
-_IN_FOLDERS = ("config.yaml", "config.json")
+DESCRIBES = ("config.yaml", "config.json")
 """What describes a model in a folder: of a run, of a Hugging Face model."""
 
 _RUN_KEYS = ("model", "data", "train", "name", "labels", "parent")
@@ -64,9 +64,9 @@ def load_model(config: str | Path) -> ModelConfig:
     if str(config) in PRESETS and not path.exists():
         return load_preset(str(config))
     if path.is_dir():
-        path = next((path / name for name in _IN_FOLDERS if (path / name).exists()), path)
+        path = next((path / name for name in DESCRIBES if (path / name).exists()), path)
         if path == Path(config):
-            raise InputError(f"config: the folder {config} holds neither {' nor '.join(_IN_FOLDERS)}")
+            raise InputError(f"config: the folder {config} holds neither {' nor '.join(DESCRIBES)}")
     elif not path.exists():
         raise InputError(f"config: no file, folder or preset {str(config)!r}; presets: {', '.join(PRESETS)}")
     if path.suffix == ".gguf":

@@ -9,7 +9,7 @@ from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import ParameterCount, count_parameters
 from moelab.architecture.presets import load_preset
 from moelab.notebook import Shown
-from moelab.quantities import parse_number
+from moelab.quantities import format_number, parse_number
 from moelab.yaml_reader import parse_yaml
 
 Counted = Literal["all", "without_input_embedding", "without_embeddings", "without_embeddings_with_mtp"]
@@ -54,6 +54,16 @@ class ReleasedModel(Shown):
             params, params.params_active, self.active_is
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what is published, and the counts of the architecture."""
+        params = count_parameters(self.config)
+        published = {"params_total": self.params_total, "params_active": self.params_active}
+        counted = {"params_total": params.params_total, "params_active": params.params_active, "params_mtp": params.mtp}
+        facts = {
+            name: getattr(self, name) for name in ("released", "source", "total_is", "active_is", "tokens", "note")
+        }
+        return {"name": self.name, **facts, "published": published, "counted": counted, "agrees": self.agrees}
+
     @property
     def agrees(self) -> bool:
         """Whether both published figures are ours within half of their last digit."""
@@ -94,3 +104,35 @@ def _rounds_to(value: float, printed: str) -> bool:
     digits, unit = printed[:-1], parse_number(f"1{printed[-1]}")
     decimals = len(digits.partition(".")[2])
     return abs(value / unit - float(digits)) <= 0.5 * 10**-decimals + 1e-9
+
+
+_WORDS = {
+    "all": "",
+    "without_input_embedding": " without input embedding",
+    "without_embeddings": " without embeddings",
+    "without_embeddings_with_mtp": " without embeddings, with multi-token prediction",
+}
+
+
+def preset_columns() -> list[str]:
+    """The heads of `preset_rows`."""
+    return ["preset", "released", "published total", "ours", "published active", "ours", "tokens"]
+
+
+def preset_rows() -> list[list[str]]:
+    """A row of text per preset: published and counted parameters, by what the published figures count."""
+    rows = []
+    for model in released_models().values():
+        total, active = model.counted()
+        rows.append(
+            [
+                model.name,
+                model.released,
+                model.total,
+                format_number(total, 4) + _WORDS[model.total_is],
+                model.active or "-",
+                format_number(active, 4) + _WORDS[model.active_is],
+                format_number(model.tokens) if model.tokens else "-",
+            ]
+        )
+    return rows

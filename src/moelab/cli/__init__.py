@@ -20,6 +20,7 @@ _UsageError: Any = typer.BadParameter.__base__
 
 COMMANDS = (
     "count",
+    "presets",
     "data",
     "laws",
     "fit",

@@ -6,7 +6,7 @@ import typer
 
 
 def command(
-    design: Annotated[str, typer.Argument(help="Model YAML, run YAML, a run (folder, id, name), or a preset.")],
+    design: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
     other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense baseline.")] = None,
     flops: Annotated[str, typer.Option(help="Training FLOPs of each.")] = "1e21",
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens for every design.")] = None,
@@ -15,6 +15,7 @@ def command(
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
+    causal: Annotated[bool, typer.Option(help="Count only the causal half of the attention scores.")] = False,
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
@@ -41,6 +42,7 @@ def command(
         precision=precision,
         laws=law or None,
         extrapolate=extrapolate,
+        causal=causal,
     )
     if json:
         print_json(result.to_dict())

@@ -6,7 +6,7 @@ import typer
 
 
 def command(
-    config: Annotated[str, typer.Argument(help="Model YAML, run YAML, a run (folder, id, name), or a preset.")],
+    config: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
     seq_len: Annotated[str, typer.Option(help="Context at which attention scores are counted.")] = "4096",
     causal: Annotated[bool, typer.Option(help="Count only the causal half of the scores.")] = False,
     precision: Annotated[str, typer.Option(help="Of weights and KV cache: fp32, bf16, fp8, int4.")] = "bf16",

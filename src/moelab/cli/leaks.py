@@ -6,7 +6,7 @@ import typer
 
 
 def command(
-    config: Annotated[str, typer.Argument(help="Model YAML, run YAML, a run (folder, id, name), or a preset.")],
+    config: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
     batch: Annotated[int, typer.Option(help="Sequences in the batch.")] = 8,
     seq_len: Annotated[int, typer.Option(help="Tokens per sequence.")] = 16,
     trials: Annotated[int, typer.Option(help="Tokens changed, one at a time.")] = 16,

@@ -5,7 +5,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "flops", "gpus", "days", "train_hardware", "mfu", "max_params", "max_active", "max_memory", "context",
         "max_tokens", "min_tokens_per_active", "max_tokens_per_active", "min_tokens_per_total", "unique_tokens",
         "max_epochs", "objective", "within", "target_loss", "target_experts",
-        "space", "near", "seq_len", "equal", "optimum",
+        "space", "near", "seq_len", "equal", "optimum", "causal",
     ),
     "Data": (
         "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size",

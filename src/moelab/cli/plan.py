@@ -14,7 +14,7 @@ def command(
     days: Annotated[str | None, typer.Option(help="Days of training on --gpus.")] = None,
     train_hardware: Annotated[str | None, typer.Option(help="Devices that train (h100, ..., or YAML).")] = None,
     mfu: Annotated[
-        str | None, typer.Option(help="Share of peak in training (0.4), or a YAML table by expert width.")
+        str | None, typer.Option(help="MFU in training (0.4), of FLOPs with the full square, or YAML by expert width.")
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="Limit on all parameters, such as 10B.")] = None,
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,

@@ -6,7 +6,7 @@ import typer
 
 
 def command(
-    config: Annotated[str, typer.Argument(help="Model YAML, run YAML, a run (folder, id, name), or a preset.")],
+    config: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
     hardware: Annotated[str, typer.Option(help="a100, h100, h200, b200, mi300x, l40s, rtx4090, cpu, or YAML.")],
     gpus: Annotated[str, typer.Option(help="Number of devices, or auto for the cheapest power of two.")] = "auto",
     prompt: Annotated[str, typer.Option(help="Tokens of a prompt.")] = "1024",

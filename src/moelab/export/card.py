@@ -131,7 +131,10 @@ def _training(source: Source) -> str:
             "tokens",
             f"{record.tokens:,} ({record.unique_tokens:,} unique; {record.epochs:.3g} passes over them)",
         ),
-        ("FLOPs", f"{format_number(record.train_flops)} (an exact count, not a measurement)"),
+        (
+            "FLOPs",
+            f"{format_number(record.train_flops)} (an exact count, attention as the full square, not a measurement)",
+        ),
         ("steps", f"{train.steps:,} of {train.batch_tokens:,} tokens, sequences of {train.seq_len:,}"),
         ("optimiser", f"{record.optimizer}, learning rate {record.learning_rate:g}, {record.schedule} schedule"),
         ("precision", f"{record.precision} on {record.device}, seed {record.seed}"),

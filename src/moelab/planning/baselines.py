@@ -71,15 +71,23 @@ def _shape(model: ModelConfig, d: np.ndarray, depth: np.ndarray, d_ff: np.ndarra
 
 
 def equal_pair(
-    moe: ModelConfig, flops: float, seq_len: int = 4096, reuse: Reuse = "strict", dense: ModelConfig | None = None
+    moe: ModelConfig,
+    flops: float,
+    seq_len: int = 4096,
+    reuse: Reuse = "strict",
+    dense: ModelConfig | None = None,
+    *,
+    causal: bool = False,
 ) -> tuple[Part, Part]:
     """(dense, MoE) of equal total parameters, each trained with `flops`; `reuse` sets the MoE's distinct tokens.
+
+    FLOPs count attention scores as the full square, or with `causal` its causal half.
 
     Raises InputError where `flops` do not train both on one sequence.
     """
     baseline = dense_baseline(moe) if dense is None else dense
-    dense_tokens = round(flops / count_flops(baseline, seq_len).train)
-    moe_tokens = round(flops / count_flops(moe, seq_len).train)
+    dense_tokens = round(flops / count_flops(baseline, seq_len, causal=causal).train)
+    moe_tokens = round(flops / count_flops(moe, seq_len, causal=causal).train)
     if min(dense_tokens, moe_tokens) < seq_len:
         raise InputError(f"flops: {flops:.3g} do not train these models on one sequence of {seq_len:,} tokens")
     unique = dense_tokens if reuse == "strict" else max(1, moe_tokens // 2)

@@ -78,7 +78,8 @@ class Budget(Config):
     min_tokens_per_total x total parameters do not fit. With
     `serve_flops_tokens` the compute also pays for that many served tokens, each costing one forward pass
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `max_memory` holds weights at `precision` and the KV cache of
-    one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length.
+    one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length, with the full square of
+    attention scores; so `mfu`, a share of the bf16 peak, is of these FLOPs too.
 
     `objective` is the least loss; the least price of serving, or of training and serving together, at no more than
     `target_loss` (or the best loss of designs with `target_experts` experts); or `balance`, the knee of loss against

@@ -44,6 +44,7 @@ def compare(
     precision: str = "bf16",
     laws: Any = None,
     extrapolate: bool = False,
+    causal: bool = False,
     **others: Any,
 ) -> DesignComparison:
     """Put designs side by side at equal compute, as `moelab compare` does.
@@ -61,6 +62,8 @@ def compare(
         precision: Of the served weights: bf16, fp8, int4.
         laws: Laws, ids, fitted laws, fit files or "all"; None: all published laws.
         extrapolate: Use laws outside their range of experts and sparsity.
+        causal: Count the causal half of the attention scores in FLOPs, not the full square. Laws read FLOPs in their
+            own conventions either way.
         others: Arguments that it does not have, each refused in one line.
 
     Returns:
@@ -94,14 +97,20 @@ def compare(
     if unique is not None:
         check_at_most(unique, MOST_TOKENS, "unique_tokens")
     if len(models) == 1:
-        parts = derived_parts(*models[0], budget, context, unique, strict="unique_tokens" in equal)
+        parts = derived_parts(*models[0], budget, context, unique, "unique_tokens" in equal, causal)
     else:
-        parts = given_parts(models, budget, context, unique)
+        parts = given_parts(models, budget, context, unique, causal)
     serving = None
     if hardware is not None:
         serving = Serving.parse({"hardware": hardware, "traffic": {"precision": precision}}, "compare")
     result = compare_designs(
-        parts, laws_of(laws), seq_len=context, serving=serving, precision=precision, extrapolate=extrapolate
+        parts,
+        laws_of(laws),
+        seq_len=context,
+        serving=serving,
+        precision=precision,
+        extrapolate=extrapolate,
+        causal=causal,
     )
     check_equal(result.sides, equal, given=len(models))
     return result
@@ -115,16 +124,18 @@ def compare_designs(
     serving: Serving | None = None,
     precision: str = "bf16",
     extrapolate: bool = False,
+    causal: bool = False,
 ) -> DesignComparison:
     """Compare named designs, each with its tokens and unique tokens, under every law."""
     predictors = predictors_of(laws, extrapolate=extrapolate)
     designs = [Design.of(model, tokens, seq_len, min(unique, tokens)) for _, (model, tokens, unique) in parts]
     sides = [
-        _side(name, part, design, predictors, seq_len, serving, precision)
+        _side(name, part, design, predictors, seq_len, serving, precision, causal)
         for (name, part), design in zip(parts, designs, strict=True)
     ]
     differences = [_differences(designs[0], other, predictors) for other in designs[1:]]
-    return DesignComparison(sides=sides, differences=differences, warnings=_warnings(sides, predictors))
+    warnings = _warnings(sides, predictors)
+    return DesignComparison(sides=sides, differences=differences, warnings=warnings, causal=causal)
 
 
 def _warnings(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
@@ -154,9 +165,10 @@ def _side(
     seq_len: int,
     serving: Serving | None,
     precision: str,
+    causal: bool,
 ) -> Side:
     model, tokens, unique = part
-    params, flops = count_parameters(model), count_flops(model, seq_len).train
+    params, flops = count_parameters(model), count_flops(model, seq_len, causal=causal).train
     served = None if serving is None else serve_one(model, serving.traffic, serving.device, serving.price)
     return Side(
         name=name,

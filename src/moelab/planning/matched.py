@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moelab.architecture import ModelConfig, count_flops, load_model
+from moelab.architecture.presets import DESCRIBES
 from moelab.errors import InputError
 from moelab.planning.baselines import Part, equal_pair
 from moelab.planning.candidate import Candidate
@@ -39,16 +40,16 @@ def named_model(design: object, number: int) -> tuple[str, ModelConfig]:
 def _holds_runs(design: str | Path) -> bool:
     """Whether this is a table of runs or a folder of them."""
     path = Path(design)
-    return path.suffix.lower() in _TABLES or (path.is_dir() and not (path / "config.yaml").exists())
+    return path.suffix.lower() in _TABLES or (path.is_dir() and not any((path / name).exists() for name in DESCRIBES))
 
 
 def given_parts(
-    models: Sequence[tuple[str, ModelConfig]], flops: float, seq_len: int, unique: int | None
+    models: Sequence[tuple[str, ModelConfig]], flops: float, seq_len: int, unique: int | None, causal: bool = False
 ) -> list[tuple[str, Part]]:
     """Each model with the tokens that the compute buys, at most `unique` of them distinct."""
     parts: list[tuple[str, Part]] = []
     for name, model in models:
-        tokens = round(flops / count_flops(model, seq_len).train)
+        tokens = round(flops / count_flops(model, seq_len, causal=causal).train)
         if tokens < seq_len:
             raise InputError(f"flops: {format_number(flops)} do not train {name} on one sequence of {seq_len:,} tokens")
         parts.append((name, (model, tokens, min(unique or tokens, tokens))))
@@ -56,14 +57,14 @@ def given_parts(
 
 
 def derived_parts(
-    name: str, model: ModelConfig, flops: float, seq_len: int, unique: int | None, strict: bool
+    name: str, model: ModelConfig, flops: float, seq_len: int, unique: int | None, strict: bool, causal: bool = False
 ) -> list[tuple[str, Part]]:
     """A MoE model on new tokens, with strict and with loose reuse, and its dense baseline; with `strict`, the two that
     saw the same distinct tokens. Raises InputError for a dense model."""
     if model.moe is None:
         raise InputError(f"compare: {name} is dense; give a second design to compare it with")
-    dense, reused = equal_pair(model, flops, seq_len, "strict")
-    _, loose = equal_pair(model, flops, seq_len, "loose", dense[0])
+    dense, reused = equal_pair(model, flops, seq_len, "strict", causal=causal)
+    _, loose = equal_pair(model, flops, seq_len, "loose", dense[0], causal=causal)
     new = (reused[0], reused[1], reused[1])
     parts = [(name, new), (STRICT[0], reused), ("loose reuse", loose), (STRICT[1], dense)]
     if strict:

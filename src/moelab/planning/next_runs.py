@@ -132,7 +132,7 @@ def _cost_warning(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
     if spent <= whole * 1.0001:  # tokens are whole numbers, so a run may cost a little more than asked for
         return ()
     return (
-        f"these runs together cost {format_number(spent)} FLOPs, more than the plan's own compute "
+        f"these runs together cost {format_number(spent)} FLOPs (full square), more than the plan's own compute "
         f"({format_number(whole)}); ask for fewer or smaller runs",
     )
 

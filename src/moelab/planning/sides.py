@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.counts import CONVENTIONS
 from moelab.notebook import html_table, short_repr
 from moelab.planning.candidate import Prediction
 from moelab.quantities import format_bytes, format_number
@@ -43,11 +44,13 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class DesignComparison:
     """Two or more designs. `differences` holds, by law, loss of each later side minus that of the first, with p10 and
-    p90 over the draws, and the probability that the first is better."""
+    p90 over the draws, and the probability that the first is better. `causal`: FLOPs count the causal half of attention
+    scores."""
 
     sides: list[Side]
     differences: list[dict[str, dict[str, float | None]]]
     warnings: list[str]
+    causal: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `moelab compare --json`."""
@@ -55,19 +58,20 @@ class DesignComparison:
             "designs": [side.to_dict() for side in self.sides],
             "loss_minus_first": self.differences,
             "warnings": self.warnings,
+            "flops_convention": CONVENTIONS[self.causal],
         }
 
     def rows(self) -> list[tuple[str, ...]]:
         """What a table for people shows: a quantity and its value for every side, as text."""
-        sides = self.sides
+        sides, convention = self.sides, CONVENTIONS[self.causal]
         rows: list[tuple[str, ...]] = [
             ("parameters", *(format_number(side.params_total, 4) for side in sides)),
             ("active", *(format_number(side.params_active, 4) for side in sides)),
             (
-                "training FLOPs per token (full square)",
+                f"training FLOPs per token ({convention})",
                 *(format_number(side.flops_per_token, 4) for side in sides),
             ),
-            ("training FLOPs (full square)", *(format_number(side.train_flops, 3) for side in sides)),
+            (f"training FLOPs ({convention})", *(format_number(side.train_flops, 3) for side in sides)),
             ("tokens", *(format_number(side.tokens) for side in sides)),
             ("unique tokens", *(format_number(side.unique_tokens) for side in sides)),
             ("epochs", *(f"{side.epochs:.2f}" for side in sides)),

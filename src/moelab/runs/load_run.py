@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moelab.architecture import ModelConfig, load_model
+from moelab.architecture.huggingface import is_huggingface
 from moelab.config import load_yaml, override
 from moelab.errors import InputError
 from moelab.runs.config import RunConfig
@@ -41,16 +43,23 @@ def read_run_config(
 ) -> RunConfig:
     """A run config, a mapping of its fields, or a run YAML, with `changes` such as `train.seed=1`.
 
+    `model` may name one instead: a preset, a model YAML, or the config.json of a Hugging Face model, whose architecture
+    is trained from random weights; a path is looked for beside the run YAML first.
     A parent may be named by the start of its id or by its name; it is looked for in `root`. Raises InputError naming
     the field and what is allowed, for a model that cannot be trained too; needs no torch.
     """
+    folder = Path()
     if isinstance(config, RunConfig):
         value, where = config.to_dict(), ""
     elif isinstance(config, Mapping):
         value, where = dict(config), ""
     else:
-        value, where = load_yaml(config), str(config)
+        value, where, folder = load_yaml(config), str(config), Path(config).parent
+    if is_huggingface(value):
+        raise InputError(f"config: {where} describes a model alone; name it in a run YAML as `model: {where}`")
     value = override(value, list(changes))
+    if isinstance(value.get("model"), str):
+        value["model"] = _named_model(value["model"], folder).to_dict()
     parent = value.get("parent")
     if isinstance(parent, Mapping) and isinstance(parent.get("run"), str):
         value["parent"] = {**parent, "run": _parent_id(parent["run"], root)}
@@ -58,6 +67,15 @@ def read_run_config(
     if run.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {run.model.unbuildable}")
     return run
+
+
+def _named_model(name: str, folder: Path) -> ModelConfig:
+    """The architecture of a preset or a file. Raises InputError naming `model` and what is wrong with it."""
+    beside = folder / name
+    try:
+        return load_model(beside if beside.exists() else name)
+    except InputError as error:
+        raise InputError(f"model: {error}") from None
 
 
 def _parent_id(run: str, root: str | Path) -> str:

@@ -78,7 +78,7 @@ def _recommendation(step: PlanStep, plan: Plan) -> str:
     best = plan.best
     return (
         f"This costs {step.flops_times:g} times the compute of the largest run fitted ({best.train_flops:.2g} "
-        f"FLOPs) on {describe_model(best.config)}."
+        f"FLOPs, full square) on {describe_model(best.config)}."
     )
 
 

@@ -47,7 +47,11 @@ def headline_facts(outcome: StudyOutcome) -> list[Fact]:
     if plan is not None and step is not None:
         best = plan.best
         facts = [
-            Fact("Training compute", _power(best.train_flops), f"FLOPs, {step.flops_times:g} x the largest run fitted"),
+            Fact(
+                "Training compute",
+                _power(best.train_flops),
+                f"FLOPs (full square), {step.flops_times:g} x the largest run fitted",
+            ),
             Fact("Recommended", "MoE" if best.is_moe else "dense", best.label),
             Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
         ]

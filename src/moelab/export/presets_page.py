@@ -1,0 +1,44 @@
+"""The presets as a page of documentation: `moelab presets --markdown > docs/presets.md`. A test keeps it current."""
+
+from moelab.architecture import ModelConfig
+from moelab.architecture.released import preset_columns, preset_rows, released_models
+from moelab.errors import InputError
+from moelab.export.families import choose_family
+from moelab.export.gguf_graphs import choose_graph
+
+_HEAD = """# Presets
+
+Written by `moelab presets --markdown > docs/presets.md`; edit `released.yaml` and the folder `presets` of
+`src/moelab/architecture/`, not this page.
+
+Every command takes these names where it takes a model. *Published* is what the makers print; *ours* is the exact count
+of the architecture, which equals the class of transformers built without memory (tests hold it; Grok-1 and
+DeepSeekMoE 16B have no class there). Where a published figure leaves something out or adds it, *ours* does the same and
+the column names it. *Trainable*: moelab builds the same architecture; *exportable*: to a class of transformers, or to
+GGUF. Multi-token-prediction layers stand beside the total.
+"""
+
+
+def presets_markdown() -> str:
+    """The page: a row per preset, then the published figures that differ, with the cause."""
+    columns = [*preset_columns(), "trainable", "exportable"]
+    lines = [_HEAD, f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    for row, model in zip(preset_rows(), released_models().values(), strict=True):
+        trainable, exported = model.config.unbuildable is None, exportable(model.config)
+        lines.append(f"| {' | '.join([*row, 'yes' if trainable else 'no', exported])} |")
+    lines += ["", "Published figures that are not ours rounded:", ""]
+    lines += [f"- {model.name}: {model.note} ({model.source})." for model in released_models().values() if model.note]
+    return "\n".join(lines) + "\n"
+
+
+def exportable(config: ModelConfig) -> str:
+    """Where an architecture can be exported to: a class, a graph of llama.cpp, both or neither."""
+    found = []
+    for choose in (choose_family, lambda model: choose_graph(model)[1]):
+        try:
+            found.append(choose(config).name)
+        except InputError:
+            found.append("")
+    family, graph = found
+    places = ([family] if family else []) + ([f"GGUF {graph}"] if graph else [])
+    return ", ".join(places) or "no"
