@@ -28,6 +28,9 @@ MAX_DESIGNS = 20_000_000
 CHUNK = 32_768
 """Designs processed together, so that their columns stay in a core's cache."""
 
+FEW = 20_000
+"""Designs whose shapes are kept; of more they would take more memory than their counts."""
+
 KEPT_LATTICES = 4
 """Spaces whose designs stay counted for the next plan of the same process."""
 
@@ -111,8 +114,13 @@ class Lattice:
 
     @property
     def shape(self) -> Shape:
-        """The designs as the counting formulas read them, columns of (n,)."""
-        return self.table.shape(self.backbone, self.option)
+        """The designs as the counting formulas read them, columns of (n,); kept for few designs."""
+        if "_shape" in vars(self):
+            return vars(self)["_shape"]  # type: ignore[no-any-return]
+        shape = self.table.shape(self.backbone, self.option)
+        if len(self) <= FEW:
+            vars(self)["_shape"] = shape
+        return shape
 
     def of_option(self, name: str) -> NDArray[np.int64]:
         """A column of the experts for every design (n,), one of `OPTION`."""
