@@ -68,7 +68,7 @@ def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
     assert high is not None
     assert context is not None
     turns = context * plain / (2 * math.pi)
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    kept = ((turns - low) / max(high - low, 1e-9)).clamp(0, 1)
     return plain * (kept + (1 - kept) / scaling.factor)
 
 
