@@ -89,10 +89,11 @@ def preferred(lattice: Lattice, positions: Array) -> int:
 def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
     """Axes on which these equivalent designs differ."""
     some = lattice.take(positions)
-    values = {name: np.asarray(getattr(some.shape, name)) for name in AXES} | {
+    shape = some.shape
+    values = {name: np.asarray(getattr(shape, name)) for name in AXES} | {
         "n_dense_layers": some.n_dense_layers,
         "attention": some.pattern,
-        "head_dim": np.asarray(some.shape.head_dim),
+        "head_dim": np.asarray(shape.head_dim),
     }
     return tuple(name for name, column in values.items() if np.ndim(column) and len(np.unique(column)) > 1)
 
