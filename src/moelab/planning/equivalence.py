@@ -36,7 +36,11 @@ def distinct(ranking: Ranking) -> Array:
 
 def equivalents(ranking: Ranking, index: int) -> Array:
     """Positions of the ranked designs whose law inputs equal those of `index`, itself among them."""
-    same = ranking.order
+    positions, values = ranking.by_first_input
+    value = float(ranking.criteria[0][index])
+    # Wider than `SAME` by a rounding: the exact comparison follows.
+    ends = np.sort([value * (1 - SAME * (1 + 1e-9)), value * (1 + SAME * (1 + 1e-9))])
+    same = positions[np.searchsorted(values, ends[0], "left") : np.searchsorted(values, ends[1], "right")]
     for column in ranking.criteria:
         same = same[np.abs(column[same] - column[index]) <= SAME * np.abs(column[index])]
     return np.sort(same) if len(same) else np.array([index])
