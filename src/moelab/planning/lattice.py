@@ -116,7 +116,7 @@ class Lattice:
     def shape(self) -> Shape:
         """The designs as the counting formulas read them, columns of (n,); kept for few designs."""
         if "_shape" in vars(self):
-            return vars(self)["_shape"]  # type: ignore[no-any-return]
+            return vars(self)["_shape"]
         shape = self.table.shape(self.backbone, self.option)
         if len(self) <= FEW:
             vars(self)["_shape"] = shape
