@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from moelab.architecture import ModelConfig
 from moelab.cli import main
 from moelab.fitting import FittedLaw, save_fits
 from moelab.planning import Space
@@ -217,3 +218,21 @@ def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], wo
     assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_plan_near_a_model_within_limits_on_tokens(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The model itself and one step around it; `--space` would contradict it."""
+    sizes = {"vocab_size": 512, "d_model": 128, "n_layers": 4, "n_heads": 4, "rope_theta": 5e5}
+    moe = {"n_experts": 8, "top_k": 2, "d_expert": 64}
+    path = tmp_path / "model.yaml"
+    ModelConfig.parse({**sizes, "moe": moe}).to_yaml(path)
+    words = ("plan", "--flops", "1e17", "--near", str(path), "--law", "ludziejewski2025", "--extrapolate", "--json")
+    limits = ("--min-tokens-per-active", "30", "--max-tokens-per-active", "50", "--min-tokens-per-total", "5")
+    code, out, _ = run(capsys, *words, *limits)
+    best = json.loads(out)["candidates"][0]
+    assert code == 0
+    assert best["config"]["rope_theta"] == 5e5
+    assert 30 <= best["tokens"] / best["params_active"] <= 50 * (1 + 1e-9)
+    assert best["tokens"] / best["params_total"] >= 5
+    code, _, error = run(capsys, *words, "--space", "space.yaml")
+    assert (code, error) == (2, "error: --near: contradicts --space; give one of them\n")

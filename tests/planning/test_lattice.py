@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moelab.architecture import ModelConfig, count_parameters
+from moelab.architecture import ModelConfig, count_parameters, load_preset
+from moelab.architecture.released import released_models
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.counted import CountedDesign
@@ -89,35 +90,10 @@ def test_equal_spaces_are_counted_once_and_read_only() -> None:
         first.params_total[0] = 0.0
 
 
-MLA = {"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
-NO_QUERY_RANK = {name: size for name, size in MLA.items() if name != "q_lora_rank"}
-WINDOW = {"sliding_window": 128, "sliding_pattern": ["window", "full"]}
-CHUNK = {"sliding_window": 8192, "sliding_pattern": ["chunk", "chunk", "chunk", "full"]}
-
-TODAY: dict[str, tuple[Any, ...]] = {
-    # vocabulary, d_model, layers, heads, KV heads, head_dim; experts, top-k, shared, width, leading dense; the rest
-    "deepseek-v3": (129280, 7168, 61, 128, 128, 128, 256, 8, 1, 2048, 3, {"mla": MLA, "d_ff": 18432}),
-    "kimi-k2": (163840, 7168, 61, 64, 64, 128, 384, 8, 1, 2048, 1, {"mla": MLA, "d_ff": 18432}),
-    "moonlight-16b-a3b": (163840, 2048, 27, 16, 16, 128, 64, 6, 2, 1408, 1, {"mla": NO_QUERY_RANK, "d_ff": 11264}),
-    "qwen3-235b-a22b": (151936, 4096, 94, 64, 4, 128, 128, 8, 0, 1536, 0, {}),
-    "qwen3-30b-a3b": (151936, 2048, 48, 32, 4, 128, 128, 8, 0, 768, 0, {}),
-    "glm-4.5": (151552, 5120, 92, 96, 8, 128, 160, 8, 1, 1536, 3, {"d_ff": 12288}),
-    "glm-4.5-air": (151552, 4096, 46, 96, 8, 128, 128, 8, 1, 1408, 1, {"d_ff": 10944}),
-    "gpt-oss-120b": (201088, 2880, 36, 64, 8, 64, 128, 4, 0, 2880, 0, WINDOW),
-    "gpt-oss-20b": (201088, 2880, 24, 64, 8, 64, 32, 4, 0, 2880, 0, WINDOW),
-    "llama4-scout": (202048, 5120, 48, 40, 8, 128, 16, 1, 1, 8192, 0, CHUNK),
-    "llama4-maverick": (202048, 5120, 48, 40, 8, 128, 128, 1, 1, 8192, 0, CHUNK | {"d_ff": 16384, "moe_every": 2}),
-    "minimax-m2.5": (200064, 3072, 62, 48, 8, 128, 256, 8, 0, 1536, 0, {}),
-}
-"""Published sizes of the MoE models released from 2024-12 on."""
-
-
-def model_of(row: tuple[Any, ...]) -> ModelConfig:
-    vocabulary, d, layers, heads, kv_heads, head_dim, experts, k, shared, width, leading, rest = row
-    moe = {"n_experts": experts, "top_k": k, "d_expert": width, "n_shared_experts": shared, "d_shared": shared * width}
-    sizes = {"vocab_size": vocabulary, "d_model": d, "n_layers": layers, "n_heads": heads, "n_kv_heads": kv_heads}
-    config = {**sizes, "head_dim": head_dim, "moe": moe, "n_dense_layers": leading, "tie_embeddings": False, **rest}
-    return ModelConfig.parse(config)
+TODAY = sorted(
+    name for name, public in released_models().items() if public.released >= "2024-12" and public.config.moe is not None
+)
+"""The MoE presets released from 2024-12 on."""
 
 
 def designs_like(lattice: Lattice, model: ModelConfig) -> np.ndarray:
@@ -145,9 +121,15 @@ def designs_like(lattice: Lattice, model: ModelConfig) -> np.ndarray:
     return same
 
 
+def test_the_models_of_today_are_these() -> None:
+    assert len(TODAY) >= 12
+    assert {"deepseek-v3", "kimi-k2", "glm-4.5", "gpt-oss-120b", "llama4-maverick", "qwen3-235b-a22b"} <= set(TODAY)
+
+
 @pytest.mark.parametrize("name", TODAY)
 def test_the_default_space_holds_a_design_like_every_model_of_today(name: str) -> None:
-    model, space = model_of(TODAY[name]), Space(vocab_size=TODAY[name][0])
+    model = load_preset(name)
+    space = Space(vocab_size=model.vocab_size, tie_embeddings=model.tie_embeddings)
     assert model.moe is not None
     assert model.moe.n_experts in space.n_experts
     assert model.moe.top_k in space.top_k
@@ -176,19 +158,18 @@ def test_parts_of_a_lattice_keep_what_was_read_of_them() -> None:
     assert (part.n_experts == lattice.n_experts[10:20]).all()
 
 
-def test_a_plan_over_a_counted_lattice_equals_the_first_one() -> None:
+def test_a_plan_over_a_kept_lattice_equals_one_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a lattice keeps (counts, what laws read, costs of serving) changes no answer."""
     few = {"n_layers": [5], "head_dim": [16], "n_heads": [4], "sliding_window": [24], "mtp_layers": [0]}
     space = Space.parse(EVERY_AXIS | few)
     serving = {"hardware": "h100", "tokens": 1e10, "traffic": {"prompt": 64, "output": 16}}
     budgets = [Budget.parse({"flops": flops, "serving": serving}) for flops in (1e14, 3e14)]
 
-    def answers(fresh: bool) -> list[dict[str, Any]]:
-        found = []
-        for budget in budgets:
-            if fresh:
-                enumerate_designs.cache_clear()
-            found.append(plan(budget, ["ludziejewski2025"], space, top=2, extrapolate=True).to_dict())
-        return found
+    def answers() -> list[dict[str, Any]]:
+        found = [plan(budget, ["ludziejewski2025"], space, top=2, extrapolate=True) for budget in budgets]
+        return [each.to_dict() for each in found]
 
-    assert answers(fresh=True) == answers(fresh=False)
+    kept = answers()
+    monkeypatch.setattr("moelab.planning.lattice.MOST_KEPT", 0)
+    assert enumerate_designs(space) is not enumerate_designs(space)
+    assert answers() == kept

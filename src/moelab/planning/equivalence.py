@@ -36,7 +36,11 @@ def distinct(ranking: Ranking) -> Array:
 
 def equivalents(ranking: Ranking, index: int) -> Array:
     """Positions of the ranked designs whose law inputs equal those of `index`, itself among them."""
-    same = ranking.order
+    positions, values = ranking.by_first_input
+    value = float(ranking.criteria[0][index])
+    # Wider than `SAME` by a rounding: the exact comparison follows.
+    ends = np.sort([value * (1 - SAME * (1 + 1e-9)), value * (1 + SAME * (1 + 1e-9))])
+    same = positions[np.searchsorted(values, ends[0], "left") : np.searchsorted(values, ends[1], "right")]
     for column in ranking.criteria:
         same = same[np.abs(column[same] - column[index]) <= SAME * np.abs(column[index])]
     return np.sort(same) if len(same) else np.array([index])
@@ -89,10 +93,11 @@ def preferred(lattice: Lattice, positions: Array) -> int:
 def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:
     """Axes on which these equivalent designs differ."""
     some = lattice.take(positions)
-    values = {name: np.asarray(getattr(some.shape, name)) for name in AXES} | {
+    shape = some.shape
+    values = {name: np.asarray(getattr(shape, name)) for name in AXES} | {
         "n_dense_layers": some.n_dense_layers,
         "attention": some.pattern,
-        "head_dim": np.asarray(some.shape.head_dim),
+        "head_dim": np.asarray(shape.head_dim),
     }
     return tuple(name for name, column in values.items() if np.ndim(column) and len(np.unique(column)) > 1)
 

@@ -28,8 +28,11 @@ MAX_DESIGNS = 20_000_000
 CHUNK = 32_768
 """Designs processed together, so that their columns stay in a core's cache."""
 
-KEPT_LATTICES = 4
-"""Spaces whose designs stay counted for the next plan of the same process."""
+FEW = 20_000
+"""Designs whose shapes are kept; of more they would take more memory than their counts."""
+
+KEPT_LATTICES, MOST_KEPT = 4, 2_000_000
+"""Spaces whose designs stay counted for the next plan of the same process, and the most designs of such a space."""
 
 _COLUMNS = (
     "backbone",
@@ -111,8 +114,13 @@ class Lattice:
 
     @property
     def shape(self) -> Shape:
-        """The designs as the counting formulas read them, columns of (n,)."""
-        return self.table.shape(self.backbone, self.option)
+        """The designs as the counting formulas read them, columns of (n,); kept for few designs."""
+        if "_shape" in vars(self):
+            return vars(self)["_shape"]
+        shape = self.table.shape(self.backbone, self.option)
+        if len(self) <= FEW:
+            vars(self)["_shape"] = shape
+        return shape
 
     def of_option(self, name: str) -> NDArray[np.int64]:
         """A column of the experts for every design (n,), one of `OPTION`."""
@@ -165,23 +173,36 @@ class Lattice:
         return config_of(self.space, self.table.model, self.patterns[row["pattern"]], row)
 
 
-@lru_cache(maxsize=KEPT_LATTICES)
 def enumerate_designs(space: Space) -> Lattice:
-    """All designs of the space, dense ones first; read only, and counted once for equal spaces.
+    """All designs of the space, dense ones first; read only, and counted once for equal spaces that are not too large.
 
     Raises InputError naming the axis that leaves none.
     """
-    bands = bands_of(space)
-    n_backbones = sum(len(band) for band in bands)
-    n_dense, n_moe = int("dense" in space.kinds), count_moe_options(space) if "moe" in space.kinds else 0
-    if n_backbones * (n_dense + n_moe) > MAX_DESIGNS:
+    return _kept(space) if _most_designs(space) <= MOST_KEPT else _enumerate(space)
+
+
+@lru_cache(maxsize=KEPT_LATTICES)
+def _kept(space: Space) -> Lattice:
+    return _enumerate(space)
+
+
+@lru_cache(maxsize=KEPT_LATTICES)
+def _most_designs(space: Space) -> int:
+    """Combinations of backbones and experts, those that do not exist included."""
+    options = int("dense" in space.kinds) + (count_moe_options(space) if "moe" in space.kinds else 0)
+    return sum(len(band) for band in bands_of(space)) * options
+
+
+def _enumerate(space: Space) -> Lattice:
+    most = _most_designs(space)
+    if most > MAX_DESIGNS:
         raise InputError(
-            f"space: {n_backbones * (n_dense + n_moe):,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
+            f"space: {most:,} designs, more than the {MAX_DESIGNS:,} that fit in memory; "
             "widen the steps of d_model and n_layers or shorten n_experts and top_k"
         )
     check_counts(space)
-    backbones = backbones_of(space, bands)
-    dense = np.zeros((n_dense, len(OPTION)), np.int64)
+    backbones = backbones_of(space, bands_of(space))
+    dense = np.zeros((int("dense" in space.kinds), len(OPTION)), np.int64)
     moe = moe_options(space) if "moe" in space.kinds else np.zeros((0, len(OPTION)), np.int64)
     table = ShapeTable(space, backbones, np.concatenate([dense, moe]))
     rows = max(1, CHUNK // max(1, len(moe)))

@@ -176,7 +176,8 @@ def implied_tokens(ranking: Ranking, budget: Budget, index: int) -> float | None
 
 def _training_optimum(ranking: Ranking, budget: Budget, share: float) -> tuple[int, float]:
     """The design of least loss at this share of the compute, among the best and a sample of the rest; its FLOPs."""
-    order = np.argsort(ranking.log_excess, kind="stable")[: SAMPLE // 2]
+    least = min(SAMPLE // 2, len(ranking.feasible))
+    order = np.argpartition(ranking.log_excess, least - 1)[:least]
     rest = np.random.default_rng(0).choice(
         len(ranking.feasible), min(SAMPLE // 2, len(ranking.feasible)), replace=False
     )

@@ -31,7 +31,7 @@ def plan(
         budget: The limits: training FLOPs, parameters, bytes of memory, tokens, serving (a Budget names each unit).
         laws: Laws, ids, fitted laws, fit files or "all"; None: every published law. A law is not used outside its range
             of experts, sparsity and granularity unless `extrapolate`.
-        space: The architectures to search; None: about a million designs of practice.
+        space: The architectures to search; None: the default space, about 600,000 designs of practice.
         top: How many candidates to return, best first.
         weights: One number per law: how much each fit to the same runs weighs in their mean; None: by held-out error.
         extrapolate: Use laws outside their fitted range of experts, sparsity and granularity.

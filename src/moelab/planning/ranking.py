@@ -77,6 +77,13 @@ class Ranking:
         order = kept[np.argsort(self.score[kept], kind="stable")]
         return np.asarray(order[np.isfinite(self.score[order])])
 
+    @cached_property
+    def by_first_input(self) -> tuple[Array, Array]:
+        """`order` sorted by the first of `criteria`, and the sorted values."""
+        values = self.criteria[0][self.order]
+        ascending = np.argsort(values)
+        return self.order[ascending], values[ascending]
+
     @property
     def ensemble_laws(self) -> list[Predictor]:
         """The predictors of all members."""
