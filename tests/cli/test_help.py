@@ -170,8 +170,8 @@ def test_a_wrong_run_is_refused_before_torch_is_imported(
     [
         (("count", "llama3-8b", "--seq-len", "abc"), "error: --seq-len: expected a number"),
         (
-            ("compare", "llama3-8b", "--law", "hofman2022"),
-            "error: --law: no such law 'hofman2022'; did you mean 'hoffmann2022'",
+            ("plan", "--flops", "1e21", "--law", "hofman"),
+            "error: --law: no such law 'hofman'; did you mean 'hoffmann2022'",
         ),
         (("plan", "--flops", "x"), "error: plan: --flops: expected a number"),
         (("serving", "llama3-8b", "--hardware", "H10"), "error: --hardware: no such device 'H10'; did you mean 'h100'"),
