@@ -135,7 +135,7 @@ def test_compare_warns_of_meaningless_predictions(capsys: pytest.CaptureFixture[
     assert "Warning: mixtral-8x7b: meaningless by" in run(capsys, *words)[1]
     fine = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21")[1]
     assert "meaningless" not in fine
-    assert "* factor outside the range" in fine
+    assert "(x): how far outside the range" in fine
 
 
 def test_the_price_of_training_is_shown(capsys: pytest.CaptureFixture[str], space_file: str) -> None:
