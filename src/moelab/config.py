@@ -141,7 +141,12 @@ class Config(BaseModel):
 
 def load_yaml(path: str | Path, what: str = "config") -> dict[str, Any]:
     """Read a YAML mapping. Raises InputError naming `what` the file is, the file and the line."""
-    value = parse_yaml(read_text(Path(path), what), f"{what}: {path}")
+    return parse_mapping(read_text(Path(path), what), path, what)
+
+
+def parse_mapping(text: str, path: str | Path, what: str = "config") -> dict[str, Any]:
+    """`load_yaml` for the text of the file."""
+    value = parse_yaml(text, f"{what}: {path}")
     if not isinstance(value, dict):
         raise InputError(f"{what}: {path} must hold keys and values, not {type(value).__name__}")
     return value

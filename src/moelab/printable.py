@@ -4,6 +4,8 @@ import math
 import re
 import reprlib
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (ESC, CR, newlines), marks that reorder text, line separators, halves of characters."""
@@ -45,6 +47,14 @@ def short(value: object) -> str:
 def cut(text: str, most: int = _LONGEST) -> str:
     """The text, with dots in the place of what is beyond `most` characters."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def suggest(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The names that begin like this one or resemble it: "did you mean 'a' or 'b'? ", empty where none does."""
+    lower = {each.lower(): each for each in known}
+    near = [each for each in lower if len(name) > 2 and each.startswith(name.lower())]
+    near += [each for each in get_close_matches(name.lower(), lower, n=most, cutoff=0.6) if each not in near]
+    return f"did you mean {' or '.join(repr(lower[each]) for each in near[:most])}? " if near else ""
 
 
 def warn(text: str) -> None:

@@ -31,6 +31,7 @@ MOST_DEVICES = 10**6
 MOST_PRICE = 1e6
 """Dollars per device-hour beyond which a price is a slip."""
 _CLOCK = re.compile(r"\s*(\d{1,6}):([0-5]\d):([0-5]\d)\s*\Z", re.ASCII)
+_EXPONENT = re.compile(r"e\+0*(?=\d)")
 _OCTAL = re.compile(r"\s*[+-]?0[\d_]")
 _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*\Z")
 
@@ -123,7 +124,7 @@ def check_at_most(value: float, most: float, field: str = "value") -> None:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Short text for people: 1.28B, 47.2M, 512, 1.2e+21."""
+    """Short text for people: 1.28B, 47.2M, 512, 1.2e21."""
     if value is None or not math.isfinite(value):
         return "-"
     rounded = float(f"{value:.{digits}g}")  # 999.9M is 1B in three digits
@@ -131,8 +132,20 @@ def format_number(value: float | None, digits: int = 3) -> str:
         if size <= abs(rounded) < 1000 * size and not (unit == "K" and abs(value) < 1e4 and value == int(value)):
             return f"{rounded / size:.{digits}g}{unit}"
     if abs(value) >= 1e15 or 0 < abs(value) < 1e-3:
-        return f"{value:.{digits}g}"
+        return format_flops(value, digits)
     return f"{value:.0f}" if value == int(value) else f"{value:.{digits + 1}g}"
+
+
+def format_flops(value: float, digits: int = 3) -> str:
+    """Compute as people write it: 1e21, 2.94e12."""
+    return _EXPONENT.sub("e", f"{value:.{digits}g}")
+
+
+def format_outside(distance: float | None) -> str:
+    """A log10 distance outside the fitted range in words: inside, 3.2x, unknown."""
+    if distance is None or distance != distance:
+        return "unknown"
+    return "inside" if distance <= 0 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"
 
 
 def format_bytes(value: float | None) -> str:

@@ -128,7 +128,7 @@ def test_missing_data(run: Any) -> None:
         (("study", "nowhere"), ("ready: quickstart",)),
         (("runs", "nowhere"), ("nowhere",)),
         (("data", "prepare", "--source", "nowhere"), ("nowhere",)),
-        (("data", "prepare", "--vocab-size", "20"), ("vocab_size", "at least")),
+        (("data", "prepare", "--vocab-size", "20"), ("--vocab-size", "at least")),
         (("frobnicate",), ("No such command",)),
         (("count", "mixtral-8x7b", "--frob"), ("No such option",)),
         (("plan", "--flops", "lots"), ("flops", "1e21")),

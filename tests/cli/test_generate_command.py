@@ -57,8 +57,8 @@ def test_json_and_text_agree(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("words", "message"),
     [
         ((), "error: --prompt: is required, or --from-start"),
-        (("--prompt", "a", "--temperature", "-1"), "error: temperature: must be at least 0"),
-        (("--prompt", "a", "--data", "nowhere"), "error: data"),
+        (("--prompt", "a", "--temperature", "-1"), "error: --temperature: must be at least 0"),
+        (("--prompt", "a", "--data", "nowhere"), "error: --data"),
     ],
 )
 def test_bad_input(run: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:

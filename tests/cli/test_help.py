@@ -163,3 +163,27 @@ def test_a_wrong_run_is_refused_before_torch_is_imported(
     assert code == 2, errors
     assert message in errors
     assert "torch" not in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("count", "llama3-8b", "--seq-len", "abc"), "error: --seq-len: expected a number"),
+        (
+            ("plan", "--flops", "1e21", "--law", "hofman"),
+            "error: --law: no such law 'hofman'; did you mean 'hoffmann2022'",
+        ),
+        (("plan", "--flops", "x"), "error: plan: --flops: expected a number"),
+        (("serving", "llama3-8b", "--hardware", "H10"), "error: --hardware: no such device 'H10'; did you mean 'h100'"),
+        (("count", "mixtral"), "preset 'mixtral'; did you mean 'mixtral-8x7b' or 'mixtral-8x22b'? presets: "),
+        (("count", "Qwen3-30b"), "did you mean 'qwen3-30b-a3b'"),
+        (("laws", "hofmann"), "did you mean 'hoffmann2022'?"),
+        (("study", "quickstat"), "did you mean 'quickstart'? ready: "),
+    ],
+)
+def test_errors_name_the_flag_and_what_is_near(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = answer(capsys, *words)
+    assert code == 2
+    assert message in errors

@@ -2,10 +2,14 @@
 
 import hashlib
 import io
+import json
 import subprocess
+import sys
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +17,49 @@ from moelab.data.archives import PACKAGES, Package, default_cache, fetch, fetch_
 from moelab.data.corpus import CORPORA, read_package
 from moelab.errors import InputError, MoelabError
 
+FORKS = """
+import json, os, runpy, sys, tempfile
+import pip._internal.cli.main, pip._internal.commands.download
+for line in sys.stdin:
+    command, changes = json.loads(line)
+    out, errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    child = os.fork()
+    if not child:
+        os.dup2(out.fileno(), 1), os.dup2(errors.fileno(), 2)
+        os.environ.clear(), os.environ.update(changes)
+        kind, name, *sys.argv[1:] = command
+        if kind == "-m": runpy.run_module(name, run_name="__main__", alter_sys=True)
+        else: runpy.run_path(name, run_name="__main__")
+        sys.exit()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    texts = [(each.seek(0), each.read().decode())[1] for each in (out, errors)]
+    print(json.dumps([status, *texts]), flush=True)
+"""
+"""Runs command lines of Python, each in a fork of this process, which has imported pip: that is what takes time."""
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Callable[..., Any]]:
+    """`subprocess.run` for `python -m pip ...` and `python -P SCRIPT ...`."""
+    with subprocess.Popen([sys.executable, "-c", FORKS], stdin=-1, stdout=-1, text=True) as server:
+
+        def run(command: list[str], *, env: dict[str, str], **others: Any) -> Any:
+            assert command[0] == sys.executable
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(json.dumps([command[1:], env]) + "\n")
+            server.stdin.flush()
+            code, out, errors = json.loads(server.stdout.readline())
+            return subprocess.CompletedProcess(command, code, out, errors)
+
+        yield run
+        server.communicate()
+
 
 @pytest.fixture
-def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Callable[..., Any]) -> Path:
     """A folder that pip uses as its only index."""
+    monkeypatch.setattr(subprocess, "run", forks)
     folder = tmp_path / "links"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -45,7 +45,7 @@ def test_strict_and_loose_reuse() -> None:
     assert dense_unique == dense_tokens == unique
     _, (_, tokens, unique) = equal_pair(moe, 1e21, reuse="loose")
     assert tokens / unique == pytest.approx(2, rel=1e-6)
-    with pytest.raises(InputError, match="do not train these models on one sequence"):
+    with pytest.raises(InputError, match="do not train these models on a sequence"):
         equal_pair(moe, 1e9)
 
 

@@ -75,7 +75,7 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "note: decode at a batch of" in run(capsys, *words)[1]
     for flag in (("--tpot", "5ms"), ("--ttft", "1s"), ("--batch", "3"), ("--imbalance", "2")):
         code, _, err = run(capsys, *words, *flag)
-        assert (code, err.startswith(f"error: {flag[0][2:]}: is for the roofline")) == (2, True)
+        assert (code, err.startswith(f"error: {flag[0]}: is for the roofline")) == (2, True)
 
 
 def test_serving_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_compare_warns_of_meaningless_predictions(capsys: pytest.CaptureFixture[
     assert "Warning: mixtral-8x7b: meaningless by" in run(capsys, *words)[1]
     fine = run(capsys, "compare", "olmoe-1b-7b", "--flops", "1e21")[1]
     assert "meaningless" not in fine
-    assert "* factor outside the range" in fine
+    assert "(x): how far outside the range" in fine
 
 
 def test_the_price_of_training_is_shown(capsys: pytest.CaptureFixture[str], space_file: str) -> None:
@@ -149,7 +149,7 @@ BAD = [
     (["plan", "--flops", "lots"], "flops: expected a number such as 1e21"),
     (["plan", "--flops", "1e21", "--max-params", "1"], "max_params 1: no design fits; the nearest feasible value is"),
     (["plan", "--flops", "1e21", "--gpus", "8", "--days", "3"], "contradicts gpus and days"),
-    (["plan", "--flops", "1e21", "--max-epochs", "3"], "max_epochs: needs unique_tokens"),
+    (["plan", "--flops", "1e21", "--max-epochs", "3"], "--max-epochs: needs unique_tokens"),
     (["plan", "--flops", "1e21", "--tpot", "50ms"], "--tpot: needs --hardware"),
     (["plan", "--flops", "1e21", "--prompt", "9"], "--prompt: needs --hardware"),
     (["plan", "--flops", "1e21", "--output", "9"], "--output: needs --hardware"),
@@ -177,21 +177,21 @@ BAD = [
     (["plan", "--flops", "1e21", "--hardware", "h100", "--gpu-price", "nan"], "gpu_price: expected a number"),
     (["plan", "--gpus", "1e300", "--days", "3", "--train-hardware", "h100"], "gpus: must be above 0 and at most 1e+06"),
     (["plan", "--gpus", "8", "--days", "1e300", "--train-hardware", "h100"], "days: must be above 0 and at most 3650"),
-    (["plan", "--flops", "1e21", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
+    (["plan", "--flops", "1e21", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
     (["plan", "--flops", "1e21", "--unique-tokens", "1"], "unique_tokens 1: less than one sequence of 4,096 tokens"),
     (["plan", "--flops", "1e21", "--max-memory", "1"], "max_memory 1 B: no design fits; the nearest feasible value is"),
-    (["plan", "--flops", "1e21", "--max-params", "nan"], "max_params: expected a number such as"),
+    (["plan", "--flops", "1e21", "--max-params", "nan"], "--max-params: expected a number such as"),
     (["plan", "--flops", "1e21", "--top", "1001"], "--top: must be 1 to 1000"),
     (["plan", "--flops", "1e21", "--space", "missing.yaml"], "space: no such file: missing.yaml"),
     (["serving", "llama3-8b", "--hardware", "missing.yaml"], "hardware: no such file: missing.yaml"),
     (["serving", "llama3-8b", "--hardware", "h100", "--tables", "missing.yaml"], "latency table: no such file"),
     (["serving", "llama3-8b", "--hardware", "h100", "--prompt", "1e300"], "prompt: input should be less than or equal"),
     (["serving", "llama3-8b", "--hardware", "h100", "--gpus", "1e300"], "gpus: must be above 0 and at most 1e+06"),
-    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "1e300"], "gpu_price: must be 0 to 1,000,000"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "1e300"], "--gpu-price: must be 0 to 1,000,000"),
     (["compare", "olmoe-1b-7b", "--flops", "1e300"], "flops: must be above 0 and at most 1e+30"),
-    (["compare", "olmoe-1b-7b", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
-    (["compare", "olmoe-1b-7b", "--unique-tokens", "0"], "unique_tokens: must be above 0 and at most 1e+18"),
-    (["count", "llama3-8b", "--seq-len", "1e300"], "seq_len: must be above 0 and at most 1e+09"),
+    (["compare", "olmoe-1b-7b", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
+    (["compare", "olmoe-1b-7b", "--unique-tokens", "0"], "--unique-tokens: must be above 0 and at most 1e+18"),
+    (["count", "llama3-8b", "--seq-len", "1e300"], "--seq-len: must be above 0 and at most 1e+09"),
     (["laws", "abnar2025", "--optimum", "--flops", "1e300"], "flops: must be above 0 and at most 1e+30"),
     (["laws", "deepseek2024", "--optimum", "--flops", "-1"], "--flops: must be above 0 and at most 1e+30"),
     (
@@ -200,13 +200,13 @@ BAD = [
     ),
     (["serving", "llama3-8b", "--hardware", "h100", "--tpot", "1us"], "tpot: 0.001 ms cannot be met"),
     (["serving", "llama3-8b", "--hardware", "h100", "--batch", "0"], "batch"),
-    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "gpu_price"),
+    (["serving", "llama3-8b", "--hardware", "h100", "--gpu-price", "-1"], "--gpu-price"),
     (["compare", "llama3-8b"], "is dense; give a second design"),
     (["compare", "olmoe-1b-7b", "llama3-8b", "--equal", "params"], "equal params: the designs differ"),
     (["compare", "olmoe-1b-7b", "--equal", "tokens"], "the dense baseline of one design can equal it in params, flops"),
     (["compare", "olmoe-1b-7b", "--equal", "colour"], "no such quantity 'colour'"),
     (["count", "gpt-5"], "no file, folder or preset"),
-    (["count", "llama3-8b", "--seq-len", "0"], "seq_len: must be above 0 and at most 1e+09, got 0"),
+    (["count", "llama3-8b", "--seq-len", "0"], "--seq-len: must be above 0 and at most 1e+09, got 0"),
 ]
 
 

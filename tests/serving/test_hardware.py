@@ -91,7 +91,9 @@ def test_units_that_are_none(tmp_path: Path, before: str, after: str, message: s
 
 
 def test_bad_devices(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="hardware: no such device 'h1000'; known: a100"):
+    with pytest.raises(
+        InputError, match=r"hardware: no such device 'h1000'; did you mean .h100. or .h200. or .a100.[?] known: a100"
+    ):
         load_hardware("h1000")
     path = tmp_path / "bad.yaml"
     path.write_text("name: x\nsource: y\nbf16: -1\n")

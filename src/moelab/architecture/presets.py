@@ -10,6 +10,7 @@ from moelab.architecture.transition import token_choice_config
 from moelab.config import load_yaml
 from moelab.errors import InputError
 from moelab.files import read_json
+from moelab.printable import suggest
 from moelab.yaml_reader import parse_yaml
 
 PRESETS = (
@@ -49,7 +50,7 @@ _RUN_KEYS = ("model", "data", "train", "name", "labels", "parent")
 def load_preset(name: str) -> ModelConfig:
     """The architecture of a public model. Raises InputError naming the known presets."""
     if name not in PRESETS:
-        raise InputError(f"preset: no such preset {name!r}; known: {', '.join(PRESETS)}")
+        raise InputError(f"preset: no such preset {name!r}; {suggest(name, PRESETS)}known: {', '.join(PRESETS)}")
     text = files("moelab.architecture").joinpath(f"presets/{name}.yaml").read_text(encoding="utf-8")
     return ModelConfig.parse(parse_yaml(text, name), name)
 
@@ -68,7 +69,8 @@ def load_model(config: str | Path) -> ModelConfig:
         if path == Path(config):
             raise InputError(f"config: the folder {config} holds neither {' nor '.join(DESCRIBES)}")
     elif not path.exists():
-        raise InputError(f"config: no file, folder or preset {str(config)!r}; presets: {', '.join(PRESETS)}")
+        near = suggest(str(config), PRESETS)
+        raise InputError(f"config: no file, folder or preset {str(config)!r}; {near}presets: {', '.join(PRESETS)}")
     if path.suffix == ".gguf":
         return read_gguf(path)
     value = read_json(path, "config") if path.suffix == ".json" else load_yaml(path)

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from moelab.cli.interrupt import Interrupted, continues
 from moelab.cli.panels import OTHERS, PANELS, panel_of
+from moelab.errors import InputError
 
 _WIDEST = 100
 """Columns of help at most, where COLUMNS does not name a width."""
@@ -41,6 +42,17 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
                 formatter.write_dl([(first.ljust(width), second) for first, second in panel], width)
 
 
+def with_flag(message: str, ctx: Any) -> str:
+    """The message of an error; a field at its beginning that an option of the command line gave is named as that."""
+    before = f"{ctx.info_name}: " if message.startswith(f"{ctx.info_name}: ") else ""
+    field, colon, rest = message.removeprefix(before).partition(":")
+    for param in ctx.command.params:
+        given = str(getattr(ctx.get_parameter_source(param.name), "name", "")) == "COMMANDLINE"
+        if colon and param.param_type_name == "option" and given and field in (param.name, param.opts[0][2:]):
+            return f"{before}{max(param.opts, key=len)}:{rest}"
+    return message
+
+
 class Command(TyperCommand):
     """One command."""
 
@@ -52,6 +64,9 @@ class Command(TyperCommand):
         """Run it. Raises Interrupted, with what the same command will continue with, for Ctrl-C."""
         try:
             return super().invoke(ctx)
+        except InputError as error:
+            error.args = (with_flag(str(error), ctx),)
+            raise
         except KeyboardInterrupt as stopped:
             raise Interrupted(str(stopped) or continues(ctx.command_path)) from None
 

@@ -217,18 +217,18 @@ def _show_optimum(
 
 def _print_optimum(law: "Law", flops: float, best: "Optimum") -> None:
     from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_bytes, format_number
+    from moelab.quantities import format_bytes, format_flops, format_number, format_outside
 
     rows = [
         (name, format_bytes(value) if name == "memory_bytes" else format_number(value, 4))
         for name, value in best.values.items()
         if name != "train_flops"
     ]
-    print_table([f"{law.id} at {flops:.4g} FLOPs", ""], [*rows, (law.kind, f"{best.loss:.4f}")])
+    print_table([f"{law.id} at {format_flops(flops, 4)} FLOPs", ""], [*rows, (law.kind, f"{best.loss:.4f}")])
     print_line(f"compute in the law's own convention: {law.flops}")
     for bound in best.decided_by:
         print_line(f"limited by: {bound}")
     if best.extrapolation is None:
         print_line("the fitted range is not known")
     elif best.extrapolation > 0:
-        print_line(f"extrapolates: {10**best.extrapolation:.3g} times outside the fitted range")
+        print_line(f"extrapolates: {format_outside(best.extrapolation)} outside the fitted range")

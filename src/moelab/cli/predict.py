@@ -26,7 +26,8 @@ def command(
     from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
-    from moelab.fitting.predict import outside_text, predict
+    from moelab.fitting.predict import predict
+    from moelab.quantities import format_outside
     from moelab.runs.find import find_design
 
     if bool(settings) == bool(config):
@@ -48,7 +49,7 @@ def command(
             (
                 name if len(kinds) == 1 else f"{name} ({each.kind})",
                 *(_cell(number) for number in (each.value, each.low, each.high)),
-                outside_text(each.extrapolation),
+                format_outside(each.extrapolation),
             )
             for name, each in found.laws.items()
         ],

@@ -90,7 +90,7 @@ def _shown(value: object) -> object:
 
 def _print_estimate(found: "Estimate") -> None:
     from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_bytes, format_seconds
+    from moelab.quantities import format_bytes, format_flops, format_seconds
 
     rows = [each.to_dict() for each in found.runs]
     apart = [name for name in ("learning_rate", "batch_tokens") if len({row[name] for row in rows}) > 1]
@@ -107,7 +107,7 @@ def _print_estimate(found: "Estimate") -> None:
     steps = [(each.step, format_seconds(each.seconds)) for each in found.steps]
     print_table(
         ("step", "runs", "train_flops", "time", "note"),
-        ((step.name, step.n_runs, f"{step.train_flops:.3g}", time, step.note) for step, time in steps),
+        ((step.name, step.n_runs, format_flops(step.train_flops), time, step.note) for step, time in steps),
     )
     print_line()
     for match in found.matches:
@@ -116,6 +116,6 @@ def _print_estimate(found: "Estimate") -> None:
     time = "unknown" if found.hours is None else f"about {format_seconds(found.hours * 3600)}"
     speed = f"no speed: {found.speeds.missing}" if found.speeds.missing else found.speeds.origin
     print_line(f"Time: {time} with {found.workers} workers ({speed})")
-    print_line(f"Training FLOPs: {found.train_flops:.3g} (full-square attention)")
+    print_line(f"Training FLOPs: {format_flops(found.train_flops)} (full-square attention)")
     without = " without the text (not prepared, and data.max_tokens sets no limit)" if found.text_bytes is None else ""
     print_line(f"Disk: {format_bytes(found.disk_bytes)}{without}, memory: {format_bytes(found.memory_bytes)}")

@@ -12,6 +12,7 @@ from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.laws import Conversion, Law
 from moelab.notebook import Shown, html_table, interval_text, short_repr
+from moelab.quantities import format_outside
 
 Array = NDArray[Any]
 LEVEL = 0.8
@@ -35,9 +36,12 @@ class Prediction(Shown):
         return short_repr(self, designs=len(self.value), value="; ".join(shown) + ("; ..." * (len(self.value) > 3)))
 
     def _repr_html_(self) -> str:
-        rows = [(*ends, far) for ends, far in zip(self._ends(), self.extrapolation[:MOST_ROWS].tolist(), strict=True)]
+        rows = [
+            (*ends, format_outside(far))
+            for ends, far in zip(self._ends(), self.extrapolation[:MOST_ROWS].tolist(), strict=True)
+        ]
         more = f"{len(self.value):,} designs; the first {MOST_ROWS} are shown" if len(self.value) > MOST_ROWS else ""
-        return html_table(["value", "p10", "p90", "log10 distance outside the fitted range"], rows, note=more)
+        return html_table(["value", "p10", "p90", "outside the fitted range"], rows, note=more)
 
     def _ends(self, most: int = MOST_ROWS) -> list[tuple[float, float, float]]:
         arrays = (self.value, self.low, self.high)

@@ -15,7 +15,7 @@ from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_checks import units_of_fit
 from moelab.laws import Law, all_laws, get_law
 from moelab.notebook import html_table, interval_text, short_repr
-from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, parse_count, parse_number
+from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, format_outside, parse_count, parse_number
 
 Source = FittedLaw | Law
 
@@ -71,18 +71,11 @@ class Predictions:
         return html_table(
             ["law", "predicts", "value", "p10", "p90", "outside the fitted range"],
             [
-                (name, each.kind, each.value, each.low, each.high, outside_text(each.extrapolation))
+                (name, each.kind, each.value, each.low, each.high, format_outside(each.extrapolation))
                 for name, each in self.laws.items()
             ],
             note="; ".join(f"{name}: {reason}" for name, reason in self.failed.items()),
         )
-
-
-def outside_text(distance: float | None) -> str:
-    """A log10 distance outside the fitted range in words: inside, 3.2x, unknown."""
-    if distance is None or distance != distance:
-        return "unknown"
-    return "inside" if distance <= 0 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"
 
 
 def predict(

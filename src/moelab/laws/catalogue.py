@@ -1,6 +1,5 @@
 """Finds every law: a file named author-year holds one paper, its laws in `LAWS` and its rules in `RULES`."""
 
-import difflib
 import importlib
 import pkgutil
 import re
@@ -12,6 +11,7 @@ from moelab.errors import InputError
 from moelab.laws.law import Law
 from moelab.laws.reuse import SUFFIX, with_data_reuse
 from moelab.laws.rules import Rule
+from moelab.printable import suggest
 
 _PAPER = re.compile(r"[a-z]+\d{4}\Z")
 
@@ -36,9 +36,7 @@ def get_law(law_id: str) -> Law:
     if law_id not in laws:
         if law_id in all_rules():
             raise InputError(f"law: {law_id} is a rule for hyperparameters, not a law of the loss")
-        near = difflib.get_close_matches(law_id, laws, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"law: no such law {law_id!r}; {hint}known: {', '.join(laws)}")
+        raise InputError(f"law: no such law {law_id!r}; {suggest(law_id, laws)}known: {', '.join(laws)}")
     return laws[law_id]
 
 
@@ -46,7 +44,7 @@ def get_rule(rule_id: str) -> Rule:
     """A rule by its id. Raises InputError naming the known ones."""
     rules = all_rules()
     if rule_id not in rules:
-        raise InputError(f"rule: no such rule {rule_id!r}; known: {', '.join(rules)}")
+        raise InputError(f"rule: no such rule {rule_id!r}; {suggest(rule_id, rules)}known: {', '.join(rules)}")
     return rules[rule_id]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from moelab.architecture import ModelConfig, Shape, count_flops, count_parameters
 from moelab.errors import InputError
 from moelab.planning.candidate import Candidate
+from moelab.quantities import format_flops
 
 Reuse = Literal["strict", "loose"]
 Part = tuple[ModelConfig, int, int]
@@ -89,7 +90,7 @@ def equal_pair(
     dense_tokens = round(flops / count_flops(baseline, seq_len, causal=causal).train)
     moe_tokens = round(flops / count_flops(moe, seq_len, causal=causal).train)
     if min(dense_tokens, moe_tokens) < seq_len:
-        raise InputError(f"flops: {flops:.3g} do not train these models on one sequence of {seq_len:,} tokens")
+        raise InputError(f"flops: {format_flops(flops)} do not train these models on a sequence of {seq_len:,} tokens")
     unique = dense_tokens if reuse == "strict" else max(1, moe_tokens // 2)
     return (baseline, dense_tokens, dense_tokens), (moe, moe_tokens, min(unique, moe_tokens))
 

@@ -93,8 +93,8 @@ class DesignComparison:
 
     def notes(self) -> list[str]:
         """Lines below the table: what a star means, the warnings, and the differences that have an interval."""
-        starred = any("*" in cell for row in self.rows() if row[0].startswith("loss, ") for cell in row[1:])
-        lines = ["* factor outside the range that the law was fitted on"] if starred else []
+        starred = any("x)" in cell for row in self.rows() if row[0].startswith("loss, ") for cell in row[1:])
+        lines = ["(x): how far outside the range that the law was fitted on, as a factor"] if starred else []
         lines += [f"Warning: {line}" for line in self.warnings]
         return lines + [
             f"{law}: the loss of {side.name} minus that of {self.sides[0].name} is {gap['value']:+.4f} "
@@ -116,7 +116,7 @@ def _loss_text(prediction: Prediction) -> str:
     if prediction.value is None:
         return "not covered"
     beyond = prediction.extrapolation or 0.0
-    far = f" ({10**beyond:.2g}*)" if beyond >= 0.005 else ""
+    far = f" ({10**beyond:.2g}x)" if beyond >= 0.005 else ""
     if prediction.low is None:
         return f"{prediction.value:.3f}{far}"
     return f"{prediction.value:.3f} [{prediction.low:.3f}, {prediction.high:.3f}]{far}"

@@ -7,7 +7,7 @@ from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import MEANINGLESS, guesses_of, worse_than_guessing
 from moelab.planning.uncertainty import Decision
-from moelab.quantities import format_number
+from moelab.quantities import format_number, format_outside
 
 FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
@@ -70,8 +70,7 @@ def _extrapolations(plan: Plan, best: Candidate) -> list[str]:
         if law in plan.ensemble and prediction.extrapolation is not None and prediction.extrapolation > FAR
     }
     return [
-        f"{law} is used a factor of {10**distance:.3g} outside the range it was fitted on"
-        for law, distance in far.items()
+        f"{law} is used {format_outside(distance)} outside the range it was fitted on" for law, distance in far.items()
     ]
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from moelab.claim import Claim, find
+from moelab.config import parse_mapping
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, parse_json, read_json, sha256_file, write_json
+from moelab.files import make_folder, parse_json, read_json, read_text, sha256_file, write_json
 from moelab.lease import DEFAULT, Busy, Lease, Terms, hold
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
@@ -50,7 +52,7 @@ class RunFolder:
 
     def load_config(self) -> RunConfig:
         """The run's config. Raises InputError if it no longer hashes to the folder's name."""
-        config = RunConfig.from_yaml(self.path / CONFIG)
+        config = _parsed(read_text(self.path / CONFIG, "config"), str(self.path / CONFIG))
         if config.run_id != self.path.name:
             raise InputError(
                 f"run: {self.path / CONFIG} was edited: it now describes run {config.run_id}, not {self.path.name}; "
@@ -149,6 +151,12 @@ class RunFolder:
             return dict(read_json(self.path / PROGRESS))
         except (InputError, ValueError, TypeError):
             return {}
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str, path: str) -> RunConfig:
+    """A config by its text, which is read anew each time: a study asks for the same ones over and over."""
+    return RunConfig.parse(parse_mapping(text, path), path)
 
 
 def find_runs(root: str | Path) -> list[RunFolder]:

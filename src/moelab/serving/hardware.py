@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from moelab.config import Bytes, Config, Count, Fraction, Positive, at_most, read_by
 from moelab.errors import InputError
+from moelab.printable import suggest
 from moelab.quantities import MOST_PRICE, parse_bandwidth, parse_flop_rate, parse_price, parse_seconds
 from moelab.yaml_reader import parse_yaml
 
@@ -81,7 +82,9 @@ def load_hardware(name: str) -> Hardware:
         return known[name]
     if Path(name).suffix in (".yaml", ".yml"):
         return Hardware.from_yaml(name, "hardware")
-    raise InputError(f"hardware: no such device {name!r}; known: {', '.join(known)}, or a YAML file")
+    raise InputError(
+        f"hardware: no such device {name!r}; {suggest(name, known)}known: {', '.join(known)}, or a YAML file"
+    )
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from moelab.architecture import ModelConfig
 from moelab.planning import Candidate, Plan
-from moelab.quantities import format_number
+from moelab.quantities import format_flops, format_number
 from moelab.studies.analysis import Analysis
 from moelab.studies.config import PlanStep, StudyConfig
 from moelab.studies.findings import Finding
@@ -77,8 +77,8 @@ def _headline(plan: Plan) -> str:
 def _recommendation(step: PlanStep, plan: Plan) -> str:
     best = plan.best
     return (
-        f"This costs {step.flops_times:g} times the compute of the largest run fitted ({best.train_flops:.2g} "
-        f"FLOPs, full square) on {describe_model(best.config)}."
+        f"This costs {step.flops_times:g} times the compute of the largest run fitted "
+        f"({format_flops(best.train_flops, 2)} FLOPs, full square) on {describe_model(best.config)}."
     )
 
 

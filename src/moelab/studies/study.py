@@ -13,6 +13,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.executors import session
 from moelab.executors.display import Display
 from moelab.fitting import save_fits
+from moelab.printable import suggest
 from moelab.runs import find_runs
 from moelab.runs.table import save_table
 from moelab.studies.analysis import Analysis, analyse
@@ -48,7 +49,9 @@ def load_study(name: str) -> StudyConfig:
         text = files("moelab.studies").joinpath(place).read_text(encoding="utf-8")
         return StudyConfig.parse(parse_yaml(text, name), name)
     if not Path(name).exists():
-        raise InputError(f"study: no file and no ready study {name!r}; ready: {', '.join(READY)}")
+        raise InputError(
+            f"study: no file and no ready study {name!r}; {suggest(str(name), READY)}ready: {', '.join(READY)}"
+        )
     return StudyConfig.from_yaml(name)
 
 
