@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/isoflop_coverage.py [--repeats 20] [--out result.json]
 
-Slices at 1e21 FLOPs of five laws (arXiv 2203.15556, 2402.07871, 2502.05172, 2501.12370, 2509.23678), 15 sizes in windows
-of half-width x2 to x16 whose centre lies at the optimum, or half a half-width (in the logarithm) below or above it. Noise is
-a relative standard deviation. The fit of the true law is its own form with the exponents and amplitudes of size and data
-free, 100 bootstrap replicates. An interval that is open on a side counts as holding that side and as infinitely wide.
+Slices at 1e21 FLOPs of five laws (arXiv 2203.15556, 2402.07871, 2502.05172, 2501.12370, 2509.23678), 15 sizes in
+windows of half-width x2 to x16 whose centre lies at the optimum, or half a half-width (in the logarithm) below or above
+it. Noise is a relative standard deviation. The fit of the true law is its own form with the exponents and amplitudes of
+size and data free, 100 bootstrap replicates. An interval that is open on a side counts as holding that side and as
+infinitely wide.
 Without noise, windows that end before the optimum must be reported as at the edge. About four minutes.
 """
 
@@ -72,7 +73,7 @@ def ends(found: Any) -> tuple[float, float]:
 
 
 def exact(name: str) -> dict[str, Any]:
-    """Without noise: how many windows around the optimum hold it, and how many beside it are reported as at the edge."""
+    """Without noise: how many windows around the optimum hold it, and how many beside it report an edge."""
     held, inside, edges, outside, widest = 0, 0, 0, 0, 0.0
     for half in HALF_WIDTHS:
         for shift in (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75):
@@ -103,7 +104,7 @@ def noisy(name: str, half: float, noise: float, repeats: int) -> dict[str, float
         except InputError:
             low, high = np.inf, -np.inf
         held.append(low <= best <= high)
-        open_ended += not (0 < low and high < np.inf)
+        open_ended += not (low > 0 and high < np.inf)
         widths.append(np.log(high / low) if 0 < low <= high < np.inf else np.inf)
     return {
         "held": float(np.mean(held)),
@@ -131,7 +132,9 @@ def main() -> None:
             f"{found['widest']:12.1%}",
             flush=True,
         )
-    print("\nnoise  half-width  held  width  true law's  held  ratio  open   (means over the five laws; widths in ln N)")
+    print(
+        "\nnoise  half-width  held  width  true law's  held  ratio  open   (means over the five laws; widths in ln N)"
+    )
     for noise in NOISE:
         for half in HALF_WIDTHS:
             rows = {name: noisy(name, half, noise, options.repeats) for name in SLICES}
@@ -140,7 +143,11 @@ def main() -> None:
             held, width, true, true_held, opened = (float(np.mean([r[k] for r in rows.values()])) for k in keys)
             ratio = np.median([r["width"] / r["true_width"] for r in rows.values()])
             good &= bool(held >= 0.75 and ratio <= 3)
-            print(f"{noise:5.1%}  x{half:<9g} {held:5.0%} {width:6.2f} {true:10.2f} {true_held:5.0%} {ratio:7.2f} {opened:5.0%}", flush=True)
+            print(
+                f"{noise:5.1%}  x{half:<9g} {held:5.0%} {width:6.2f} {true:10.2f} {true_held:5.0%} "
+                f"{ratio:7.2f} {opened:5.0%}",
+                flush=True,
+            )
     if options.out:
         Path(options.out).write_text(json.dumps(results, indent=1) + "\n")
     print("\nholds" if good else "\nFAILS")

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from moelab.export import Exported as Exported
     from moelab.export.export_run import export_run as export_run
     from moelab.fitting import Comparison as Comparison
+    from moelab.fitting import Finding as Finding
     from moelab.fitting import FittedLaw as FittedLaw
+    from moelab.fitting import check_table as check_table
     from moelab.fitting import compare_laws as compare_laws
+    from moelab.fitting import isoflop_budgets as isoflop_budgets
     from moelab.fitting import isoflop_slice as isoflop_slice
     from moelab.fitting import isoflop_surface as isoflop_surface
     from moelab.fitting import load_fits as load_fits
@@ -90,6 +93,7 @@ _ROOMS = {
         "FittedLaw",
         "check_table",
         "compare_laws",
+        "isoflop_budgets",
         "isoflop_slice",
         "isoflop_surface",
         "load_fits",

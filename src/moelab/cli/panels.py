@@ -8,9 +8,10 @@ PANELS: dict[str, tuple[str, ...]] = {
         "space", "near", "seq_len", "equal", "optimum",
     ),
     "Data": (
-        "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size",
-        "tokenizer", "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group",
-        "weight", "batch", "trials", "verify", "name", "end_of_text", "pattern", "skip_bad", "allow_lossy",
+        "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "by", "tolerance",
+        "at", "surface", "source", "vocab_size", "tokenizer", "validation_share", "text_field", "cache", "data",
+        "tokens", "settings", "config", "group", "weight", "batch", "trials", "verify", "name", "end_of_text",
+        "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (
         "law", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",

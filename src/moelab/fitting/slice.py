@@ -66,6 +66,16 @@ class Slice(Shown):
         rows = [(f"best {self.x}", *self.optimum.values()), ("loss there", *self.loss_at_optimum.values())]
         return html_table([f"{self.n_points} points", "value", "p10", "p90"], rows, note="; ".join(self.notes))
 
+    def curve_rows(self) -> list[tuple[str, str, int, bool, dict[str, float | None]]]:
+        """Per curve: its name, window and runs, whether it was rejected, and its optimum; None beyond the runs."""
+        axis = _Axis.of(self.x, self.points[0])
+        rows = []
+        for curve in self.curves:
+            ends = {"value": curve.at, "low": curve.low, "high": curve.high}
+            shown = {name: axis.back(end) if np.isfinite(end) else None for name, end in ends.items()}
+            rows.append((curve.name, curve.window, curve.n_points, curve.rejected, shown))
+        return rows
+
     def loss(self, x: Any) -> Array:
         """The parabola at x, in the axis's own unit."""
         u = np.log(x) if self.log else np.asarray(x, float)
@@ -77,7 +87,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     positive. `log` chooses the parabola that is drawn and that gives the value where it fits: in ln x, or in x.
 
     Raises InputError when there are fewer than four different points, and when they show no optimum at all: all losses
-    equal, points on a straight line, or a curve that opens downward. An optimum beyond the points is reported by `edge`.
+    equal, points on a straight line, or a curve that opens downward. `edge` reports an optimum beyond the points.
     """
     check_effort("draws", draws)
     check_seed(seed)
@@ -99,7 +109,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     inside = c2 > 0 and z.min() <= vertex <= z.max()
     if not inside:
         _check_shape(name, x, loss, z, c2, located)
-    vertices, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
+    _, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
     a = c2 / width**2
     b = c1 / width - 2 * a * centre
     at = centre + width * vertex

@@ -1,8 +1,8 @@
 """Where a slice's loss is lowest, by curves of several kinds and windows, so that no one of them decides alone.
 
 A parabola in log size is biased for windows wider than about x3 (arXiv 2603.22339). Beside parabola, cubic and quartic
-stands a law-shaped curve, L = E + R (b e^(-a d) + a e^(b d)) / (a + b) with d = u - u*, which is what a law of two power
-laws leaves along a slice: u* is a parameter of its own, so its interval comes from the profile of the squared error.
+stands a law-shaped curve, L = E + R (b e^(-a d) + a e^(b d)) / (a + b) with d = u - u*, which is what a law of two
+power laws leaves along a slice: u* is a parameter of its own; its interval is the profile of the squared error.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 LEVEL = 0.8
-EXPONENTS = (0.03, 2.0)
+EXPONENTS = (0.05, 1.0)
 """Exponents of a law-shaped curve along the axis; published laws have 0.06 to 0.72."""
 DEGREES = (2, 3, 4)
 NAMES = {2: "parabola", 3: "cubic", 4: "quartic"}
@@ -91,7 +91,10 @@ def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None = 
     off = [curve.at - law.at for curve in narrow if np.isfinite(curve.at) and _significant(curve, law)]
     if off and np.isfinite(law.at):
         reach = max(abs(value) for value in off)
-        low, high = min(low, law.at + min(off), law.at - 0.5 * reach), max(high, law.at + max(off), law.at + 0.5 * reach)
+        low, high = (
+            min(low, law.at + min(off), law.at - 0.5 * reach),
+            max(high, law.at + max(off), law.at + 0.5 * reach),
+        )
     return Located(law.at, low, high, float(np.sqrt(noise2)), spare, tuple(curves))
 
 
@@ -119,7 +122,7 @@ def _windows(u: Array, centre: float) -> list[tuple[str, Array]]:
     found, before = [], len(u)
     for factor in WINDOWS:
         rows = np.abs(u - centre) <= np.log(factor) + 1e-9
-        if 4 <= len(np.unique(u[rows])) and rows.sum() < before:
+        if len(np.unique(u[rows])) >= 4 and rows.sum() < before:
             found.append((f"x{factor:g}", rows))
             before = int(rows.sum())
     return found
@@ -192,15 +195,30 @@ def _ends(values: Array) -> tuple[float, float]:
 
 
 def _law_curve(u: Array, profile: _Profile, noise2: float, spare: int) -> Curve:
-    """The law-shaped curve's optimum with the middle 80 % of its profile likelihood (Student's t) over the places
-    searched; an end is open where the last place on that side explains the runs about as well as the best one."""
+    """The law-shaped curve's optimum with the places whose squared error noise explains (Student's t).
+
+    Where those reach the last place searched on a side, the end is the quantile of the profile likelihood over the
+    places; it is open where that last place explains the runs about as well as the best one.
+    """
+    from scipy.special import stdtrit
+
     places, excess = profile.places, (profile.errors - profile.rss) / noise2
     density = np.exp(-(spare + 1) / 2 * np.log1p(excess / spare))
     mass = np.concatenate([[0.0], np.cumsum(np.diff(places) * (density[1:] + density[:-1]) / 2)])
-    low, high = np.interp([(1 - LEVEL) / 2, (1 + LEVEL) / 2], mass / mass[-1], places)
-    low = -np.inf if excess[0] < UNBOUND else min(float(low), profile.at)
-    high = np.inf if excess[-1] < UNBOUND else max(float(high), profile.at)
+    low, high = (float(end) for end in np.interp([(1 - LEVEL) / 2, (1 + LEVEL) / 2], mass / mass[-1], places))
+    limit = float(stdtrit(spare, (1 + LEVEL) / 2)) ** 2
+    inside = np.flatnonzero(excess <= limit)
+    first, last = int(inside[0]), int(inside[-1])
+    low = min(low, profile.at) if first == 0 else _crossing(places, excess, first - 1, first, limit)
+    high = max(high, profile.at) if last == len(places) - 1 else _crossing(places, excess, last, last + 1, limit)
+    low = -np.inf if excess[0] < UNBOUND else low
+    high = np.inf if excess[-1] < UNBOUND else high
     return Curve("law", "all", len(u), profile.at, low, high, 0.0, False)
+
+
+def _crossing(places: Array, excess: Array, a: int, b: int, limit: float) -> float:
+    share = (limit - excess[a]) / (excess[b] - excess[a])
+    return float(places[a] + np.clip(share, 0, 1) * (places[b] - places[a]))
 
 
 def _profile(u: Array, loss: Array) -> _Profile:
@@ -239,7 +257,7 @@ def _least_error(u: Array, loss: Array, places: Array) -> Array:
 
 
 def _errors(u: Array, loss: Array, places: Array, a: Array, b: Array) -> Array:
-    """(P, A, B): the squared error of L0 + R f with R >= 0 and R <= L0, f >= 0 the unit curve with its lowest point 0."""
+    """(P, A, B): the squared error of L0 + R f with 0 <= R <= L0; f >= 0 is the curve of R = 1, its lowest point 0."""
     d = u[None, :] - places[:, None]
     falling = np.exp(-a[:, :, None] * d[:, None, :])[:, :, None, :]
     rising = np.exp(b[:, :, None] * d[:, None, :])[:, None, :, :]
