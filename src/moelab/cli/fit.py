@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
+    ],
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, or all; repeatable.")] = None,
     let: Annotated[
         list[str] | None, typer.Option(help="Add a column: NAME = expression; names with spaces in double quotes.")

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
+    ],
     x: Annotated[str, typer.Option("--x", help="Axis, such as activation_rate, params_total or granularity.")],
     log: Annotated[bool, typer.Option("--log", help="Parabola in the logarithm of the axis.")] = False,
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
