@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from moelab.fitting.predict import predict as predict
     from moelab.laws import all_laws as all_laws
     from moelab.laws import get_law as get_law
+    from moelab.laws import register_law as register_law
     from moelab.model import build_model as build_model
     from moelab.planning import Budget as Budget
     from moelab.planning import Plan as Plan
@@ -107,6 +108,7 @@ _ROOMS = {
     "moelab.laws": (
         "all_laws",
         "get_law",
+        "register_law",
     ),
     "moelab.model": ("build_model",),
     "moelab.planning": (

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from moelab.cli.law_files import LawFiles
+
 
 def command(
     design: Annotated[str, typer.Argument(help="Model YAML, run YAML, a run (folder, id, name), or a preset.")],
@@ -15,6 +17,7 @@ def command(
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
+    law_file: LawFiles = None,
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (
-        "law", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",
+        "law", "law_file", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",
         "starts", "draws", "noise",
     ),
     "Serving": (
