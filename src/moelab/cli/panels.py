@@ -14,8 +14,8 @@ PANELS: dict[str, tuple[str, ...]] = {
         "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (
-        "law", "law_file", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",
-        "starts", "draws", "noise",
+        "law", "law_file", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where",
+        "bootstrap", "starts", "draws", "noise",
     ),
     "Serving": (
         "hardware", "precision", "kv_precision", "serve_tokens", "pay_serving", "prompt", "output", "tpot", "ttft",

@@ -88,7 +88,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
 
 
 def _law_of(value: Mapping[str, Any]) -> Law:
-    """The law of a fit: known by its id, or one's own, from the formula that the file keeps or a Python file at hand."""
+    """The law of a fit: known by its id, or one's own by the formula in the file or by a Python file at hand."""
     name, definition = str(value["law"]), value.get("definition")
     if not isinstance(definition, Mapping):
         return get_law(name)

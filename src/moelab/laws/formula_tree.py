@@ -73,7 +73,7 @@ def _node(tree: ast.AST) -> Node:
             raise InputError(f"formula: {name} takes {wanted} values, got {len(parts)}")
         raise InputError(f"formula: no function {name!r}; allowed: {', '.join(FUNCTIONS)}")
     raise InputError(
-        f"formula: {ast.unparse(tree)[:40]!r} is not allowed; a formula has + - * / **, {', '.join(FUNCTIONS)} and names"
+        f"formula: {ast.unparse(tree)[:40]!r} is not allowed; a formula has + - * / **, names, {', '.join(FUNCTIONS)}"
     )
 
 

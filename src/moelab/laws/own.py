@@ -12,8 +12,8 @@ import numpy as np
 from moelab.errors import InputError
 from moelab.laws.catalogue import add_law
 from moelab.laws.design import Design, Refusal
-from moelab.laws.formula_tree import FUNCTIONS, evaluate, linear_names, parse_formula
 from moelab.laws.forms import Array
+from moelab.laws.formula_tree import FUNCTIONS, evaluate, linear_names, parse_formula
 from moelab.laws.law import Law, Values
 from moelab.yaml_reader import parse_yaml
 
