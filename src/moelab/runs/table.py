@@ -159,7 +159,12 @@ def _read_all(source: str | Path | Sequence[str | Path], diverged: bool) -> pl.D
         paths += [Path(match) for match in matches] or [path]
     if len(paths) == 1:
         return _read(paths[0], diverged)
-    return pl.concat([with_file(_read(path, diverged), path) for path in paths], how="diagonal_relaxed")
+    tables = [with_file(_read(path, diverged), path) for path in paths]
+    numbers = [table.with_columns(pl.selectors.numeric().cast(pl.Float64)) for table in tables]
+    try:
+        return pl.concat(numbers, how="diagonal")
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"runs: {', '.join(map(str, paths[:3]))} do not fit together: {_first_line(error)}") from None
 
 
 def _read(path: Path, diverged: bool) -> pl.DataFrame:
