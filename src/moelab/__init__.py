@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from moelab.export import Exported as Exported
     from moelab.export.export_run import export_run as export_run
     from moelab.fitting import Comparison as Comparison
+    from moelab.fitting import Finding as Finding
     from moelab.fitting import FittedLaw as FittedLaw
+    from moelab.fitting import check_table as check_table
     from moelab.fitting import compare_laws as compare_laws
+    from moelab.fitting import isoflop_budgets as isoflop_budgets
     from moelab.fitting import isoflop_slice as isoflop_slice
     from moelab.fitting import isoflop_surface as isoflop_surface
     from moelab.fitting import load_fits as load_fits
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from moelab.fitting.predict import predict as predict
     from moelab.laws import all_laws as all_laws
     from moelab.laws import get_law as get_law
+    from moelab.laws import register_law as register_law
     from moelab.model import build_model as build_model
     from moelab.planning import Budget as Budget
     from moelab.planning import Plan as Plan
@@ -90,6 +94,7 @@ _ROOMS = {
         "FittedLaw",
         "check_table",
         "compare_laws",
+        "isoflop_budgets",
         "isoflop_slice",
         "isoflop_surface",
         "load_fits",
@@ -103,6 +108,7 @@ _ROOMS = {
     "moelab.laws": (
         "all_laws",
         "get_law",
+        "register_law",
     ),
     "moelab.model": ("build_model",),
     "moelab.planning": (

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from moelab.cli.law_files import LawFiles
+
 
 def command(
     design: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
@@ -16,6 +18,7 @@ def command(
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
     causal: Annotated[bool, typer.Option(help="Count only the causal half of the attention scores.")] = False,
+    law_file: LawFiles = None,
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:

@@ -4,13 +4,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moelab.cli.law_files import LawFiles
+
 if TYPE_CHECKING:
     from moelab.fitting.compare import Comparison
 
 
 def command(
-    runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
+    ],
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, or all; repeatable.")] = None,
+    law_file: LawFiles = None,
     let: Annotated[
         list[str] | None, typer.Option(help="Add a column: NAME = expression; names with spaces in double quotes.")
     ] = None,
@@ -60,9 +65,9 @@ def command(
     from moelab.fitting.fit_file import fit_to_json
     from moelab.runs.table import load_table, rows_where
 
+    law = [*(law or []), *(law_file or [])]
     if not law and not check:
         raise InputError("--law: expected a law's id or all (--check checks the table alone)")
-    law = law or []
     check_output(out, "--out")
     check_output(plot, "--plot", FIGURES)
     check_output(plot_holdout, "--plot-holdout", FIGURES)

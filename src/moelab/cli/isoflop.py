@@ -1,12 +1,18 @@
 """`moelab isoflop`: the optimum along one axis at fixed compute, with an interval."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from moelab.fitting.budgets import Budgets, FullFit
+    from moelab.fitting.slice import Slice
+
 
 def command(
-    runs: Annotated[str, typer.Argument(help="Folder of runs, CSV, Parquet or JSON lines.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
+    ],
     x: Annotated[str, typer.Option("--x", help="Axis, such as activation_rate, params_total or granularity.")],
     log: Annotated[bool, typer.Option("--log", help="Parabola in the logarithm of the axis.")] = False,
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
@@ -16,6 +22,13 @@ def command(
         int | None, typer.Option(help="Draws for the interval; default: 1000 parabolas, 100 surfaces.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    by: Annotated[
+        str | None, typer.Option(help="A slice per budget: a column, or budget to find them from the runs' FLOPs.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Relative gap of FLOPs that begins another budget, with --by.")
+    ] = 0.03,
+    at: Annotated[str | None, typer.Option(help="The optimum at this compute, such as 1e22, with --by.")] = None,
     surface: Annotated[
         bool, typer.Option("--surface", help="Abnar's surface over params_total and sparsity; --x is one of the two.")
     ] = False,
@@ -24,7 +37,9 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Find the lowest loss along one axis at one compute.
+    """Find the lowest loss along one axis at one compute, or at each of several with its power law.
+
+    Example: moelab isoflop runs.csv --x params_active --by budget --at 1e22
 
     Example: moelab isoflop runs/ --x activation_rate --log --where 'train_flops < 1.1e15'
     """
@@ -36,13 +51,18 @@ def command(
     from moelab.runs.table import load_table
 
     check_output(plot, "--plot", FIGURES)
+    if at is not None and by is None:
+        raise InputError("--at: goes with --by budget")
     if surface:
-        _check_surface(x, log)
+        _check_surface(x, log, by)
     columns = columns_of(load_table(runs, let or [], where or []))
     values = variable(columns, x)
     for name, found in ((x, values), (loss, columns.get(loss))):
         if found is None:
             raise InputError(f"isoflop: the table has no column {name!r}; its columns: {', '.join(columns)}")
+    if by is not None:
+        _budgets(columns, x, loss, by, tolerance, at, log, 1000 if draws is None else draws, seed, plot, json)
+        return
     if surface:
         _surface(columns, x, loss, 100 if draws is None else draws, seed, plot, json)
         return
@@ -65,6 +85,9 @@ def command(
                 "draws_outside": result.outside,
                 "r_squared": result.r_squared,
                 "notes": notes,
+                "edge": result.edge,
+                "noise": result.noise,
+                "curves": _curves(result),
             }
         )
         return
@@ -77,13 +100,81 @@ def command(
         print_line(f"note: {result.outside} of {count} drawn parabolas have no minimum among the points")
 
 
-def _check_surface(x: str, log: bool) -> None:
+def _curves(result: "Slice") -> list[dict[str, Any]]:
+    """Where each curve that was tried has its lowest point, on the axis itself; null beyond the runs."""
+    return [
+        {"curve": name, "window": window, "n_points": count, "rejected": rejected, **ends}
+        for name, window, count, rejected, ends in result.curve_rows()
+    ]
+
+
+def _budgets(
+    columns: dict[str, Any],
+    x: str,
+    loss: str,
+    by: str,
+    tolerance: float,
+    at: str | None,
+    log: bool,
+    draws: int,
+    seed: int,
+    plot: str | None,
+    json: bool,
+) -> None:
+    from moelab.cli.output import print_json
+    from moelab.fitting.budgets import full_fit, isoflop_budgets
+    from moelab.quantities import parse_number
+
+    flops = None if at is None else parse_number(at, "--at")
+    found = isoflop_budgets(columns, x, loss=loss, by=by, tolerance=tolerance, log=log, draws=draws, seed=seed)
+    whole = full_fit(columns, x, loss, seed=seed)
+    if plot:
+        from moelab.report.save import save_figure
+
+        save_figure(found.plot(), plot)
+    if json:
+        print_json(found.to_dict(flops, whole))
+    else:
+        _print_budgets(found, flops, whole)
+
+
+def _print_budgets(found: "Budgets", flops: float | None, whole: "FullFit | None") -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_number
+
+    print_table(
+        ["FLOPs", "runs", f"best {found.x}", "p10", "p90", "tokens there", ""],
+        [
+            (f"{budget:.3g}", str(count), *_cells(best), "-" if tokens is None else _cells(tokens)[0], note)
+            for budget, count, best, tokens, note in found.rows()
+        ],
+    )
+    for budget, reason in found.failed.items():
+        print_line(f"no slice at {budget:.3g} FLOPs: {reason}")
+    if not found.exponents:
+        print_line(f"fewer than two bounded optima: no power law of {found.x} in the compute")
+        return
+    rows = [(f"{name} ~ C^", *_cells(ends)) for name, ends in found.exponents.items()]
+    if flops is not None:
+        rows += [(f"best {name} at {flops:.3g} FLOPs", *_cells(ends)) for name, ends in found.at(flops).items()]
+    print_table(["power laws in the compute", "value", "p10", "p90"], rows)
+    if found.parabola is not None:
+        print_line(f"parabolas alone: {found.x} ~ C^{found.parabola:.4g}")
+    if whole is not None:
+        print_line(f"a fit of {whole.law} to all runs: {found.x} ~ C^{whole.exponent:.4g}")
+        for budget, off in found.bias(whole, flops).items():
+            print_line(f"at {format_number(budget)} FLOPs the parabolas lie {off:+.1%} from that fit in {found.x}")
+
+
+def _check_surface(x: str, log: bool, by: str | None) -> None:
     """Raises InputError for options of a slice that a surface cannot follow."""
     from moelab.errors import InputError
     from moelab.fitting.surface import AXES
 
     if x not in AXES:
         raise InputError(f"--x: with --surface expected one of {', '.join(AXES)}, got {x!r}")
+    if by is not None:
+        raise InputError("--by: a surface is of one compute; keep one budget with --where")
     if log:
         raise InputError("--log: a surface is in ln params_total and -ln(1 - sparsity) already; leave it out")
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moelab.cli.law_files import LawFiles
+
 if TYPE_CHECKING:
     from moelab.laws import Law, Rule
     from moelab.laws.optimum import Optimum
@@ -23,7 +25,10 @@ def command(
     max_memory: Annotated[
         str | None, typer.Option(help="Bound on inference memory, such as 80GB, where the law has one.")
     ] = None,
-    fit_file: Annotated[str | None, typer.Option("--fit", help="Take the coefficients from this fit file.")] = None,
+    fit_file: Annotated[
+        str | None, typer.Option("--law", "--fit", help="Take the coefficients from this fit file; with intervals.")
+    ] = None,
+    law_file: LawFiles = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole catalogue as docs/laws.md.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:

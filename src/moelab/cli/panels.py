@@ -8,13 +8,14 @@ PANELS: dict[str, tuple[str, ...]] = {
         "space", "near", "seq_len", "equal", "optimum", "causal",
     ),
     "Data": (
-        "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "surface", "source", "vocab_size",
-        "tokenizer", "validation_share", "text_field", "cache", "data", "tokens", "settings", "config", "group",
-        "weight", "batch", "trials", "verify", "name", "end_of_text", "pattern", "skip_bad", "allow_lossy",
+        "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "by", "tolerance",
+        "at", "surface", "source", "vocab_size", "tokenizer", "validation_share", "text_field", "cache", "data",
+        "tokens", "settings", "config", "group", "weight", "batch", "trials", "verify", "name", "end_of_text",
+        "pattern", "skip_bad", "allow_lossy",
     ),
     "Laws": (
-        "law", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where", "bootstrap",
-        "starts", "draws", "noise",
+        "law", "law_file", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where",
+        "bootstrap", "starts", "draws", "noise",
     ),
     "Serving": (
         "hardware", "precision", "kv_precision", "serve_tokens", "pay_serving", "prompt", "output", "tpot", "ttft",

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moelab.cli.law_files import LawFiles
+
 if TYPE_CHECKING:
     from moelab.planning import Budget
 
@@ -57,6 +59,7 @@ def command(
         int | None, typer.Option(help="Or: the loss of the best design with this many experts (1: dense).")
     ] = None,
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
+    law_file: LawFiles = None,
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     space: Annotated[str | None, typer.Option(help="YAML describing the architectures to search.")] = None,
     near: Annotated[

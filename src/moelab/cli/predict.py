@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from moelab.cli.law_files import LawFiles
+
 
 def command(
     fit_file: Annotated[str, typer.Argument(help="A fit file (moelab fit --out), or the id of a published law.")],
@@ -14,6 +16,7 @@ def command(
     tokens: Annotated[str | None, typer.Option(help="Training tokens, with --config.")] = None,
     seq_len: Annotated[str, typer.Option(help="Context, with --config.")] = "4096",
     law: Annotated[list[str] | None, typer.Option("--law", help="Only these laws of the fit file.")] = None,
+    law_file: LawFiles = None,
     noise: Annotated[bool, typer.Option("--noise", help="Interval of one more measured run, not of the law.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:

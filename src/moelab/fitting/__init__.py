@@ -1,5 +1,6 @@
 """From a table of runs to a fitted law: robust fits, bootstrap intervals, held-out error, comparison. No torch."""
 
+from moelab.fitting.budgets import Budgets, isoflop_budgets
 from moelab.fitting.compare import Comparison, compare_laws
 from moelab.fitting.fit_file import load_fits, save_fits
 from moelab.fitting.fitted import FittedLaw, Holdout, Prediction
@@ -10,6 +11,7 @@ from moelab.fitting.surface import Surface, isoflop_surface
 from moelab.fitting.table_checks import Finding, check_table
 
 __all__ = [
+    "Budgets",
     "Comparison",
     "Finding",
     "FittedLaw",
@@ -21,6 +23,7 @@ __all__ = [
     "check_table",
     "compare_laws",
     "group_holdout",
+    "isoflop_budgets",
     "isoflop_slice",
     "isoflop_surface",
     "load_fits",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.blanks import filled
 from moelab.fitting.columns import columns_of, variable
+from moelab.fitting.diagnosis import common_misfit
 from moelab.fitting.fit import check_options, fit_table
 from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
@@ -203,6 +204,9 @@ def compare_laws(
     }
     total = sum(inverse.values())
     weights = {name: value / total for name, value in inverse.items()}
+    misfit = common_misfit(ranked)
+    if misfit is not None:
+        findings.append(Finding(check="misfit", text=misfit, mend="add a law with --law-file"))
     notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
     ranked = {name: replace(fitted, notes=(*notes, *fitted.notes)) for name, fitted in ranked.items()}
     return Comparison(ranked, weights, skipped, tuple(findings))

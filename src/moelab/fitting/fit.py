@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
+from moelab.fitting.columns import columns_of
+from moelab.fitting.diagnosis import diagnose
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations, observations
@@ -95,7 +97,10 @@ def fit_table(
     **options: Any,
 ) -> FittedLaw:
     """`fit` without the checks of the table."""
-    return fit_observations(observations(table, law, loss, group, weight), law, **options)
+    columns = columns_of(table)
+    data = observations(columns, law, loss, group, weight)
+    fitted = fit_observations(data, law, **options)
+    return replace(fitted, notes=(*fitted.notes, *diagnose(fitted, data, columns, loss or law.kind)))
 
 
 def fit_observations(

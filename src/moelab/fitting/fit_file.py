@@ -10,7 +10,9 @@ import numpy as np
 from moelab.errors import InputError
 from moelab.files import read_json, write_json
 from moelab.fitting.fitted import FittedLaw, Holdout
-from moelab.laws import get_law
+from moelab.laws import Law, all_laws, get_law, with_data_reuse
+from moelab.laws.own import law_from_formula
+from moelab.laws.reuse import SUFFIX
 
 
 def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         "bootstrap": len(fitted.draws),
         "cpu_seconds": fitted.cpu_seconds,
     }
+    if fitted.law.definition is not None:
+        result["definition"] = dict(fitted.law.definition)
     if draws:
         result["measured"] = fitted.measured.tolist()
         result["predicted"] = fitted.predicted.tolist()
@@ -48,7 +52,7 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
 def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
     """The inverse of `fit_to_json`. Raises InputError naming what is missing."""
     try:
-        law = get_law(value["law"])
+        law = _law_of(value)
         draws = np.asarray(value["draws"], float).reshape(-1, len(law.coefficients))
         if not all(np.isfinite(float(value["coefficients"][name]["value"])) for name in law.coefficients):
             raise ValueError("a coefficient is not a finite number")
@@ -81,6 +85,21 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
         raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"fit file: {error}") from None
+
+
+def _law_of(value: Mapping[str, Any]) -> Law:
+    """The law of a fit: known by its id, or one's own by the formula in the file or by a Python file at hand."""
+    name, definition = str(value["law"]), value.get("definition")
+    if not isinstance(definition, Mapping):
+        return get_law(name)
+    if "formula" in definition:
+        law = law_from_formula(definition)
+        return with_data_reuse(law) if name == law.id + SUFFIX else law
+    known = all_laws().get(name.removesuffix(SUFFIX))
+    if known is None or (known.definition or {}).get("sha256") != definition.get("sha256"):
+        changed = "another version of " if known is not None else ""
+        raise InputError(f"{name}: was fitted with {changed}{definition.get('path')}; give it by --law-file")
+    return get_law(name)
 
 
 def save_fits(fits: Mapping[str, FittedLaw], path: str | Path) -> None:

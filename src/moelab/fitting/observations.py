@@ -59,6 +59,10 @@ class Observations:
         spread = np.sqrt(np.sum((np.log(self.measured) - mean[index]) ** 2) / spare)
         return {"rel": float(spread), "n_groups": float(np.sum(counts > 1))}
 
+    def noise_spare(self) -> int:
+        """Degrees of freedom of `seed_noise`."""
+        return 0 if self.replicates is None else len(self) - len(np.unique(self.replicates))
+
 
 def observations(
     table: Any, law: Law, loss: str | None = None, group: str | None = None, weight: str | None = None

@@ -1,4 +1,6 @@
-"""IsoFLOP slices: where along an axis the loss is lowest at one compute, by parabola (arXiv 2203.15556, approach 2)."""
+"""IsoFLOP slices: where along an axis the loss is lowest at one compute (arXiv 2203.15556, approach 2).
+
+The interval covers the choice of curve and of window beside the runs' noise: see `slice_curves`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL, check_effort, check_seed
 from moelab.fitting.columns import variable
+from moelab.fitting.slice_curves import Curve, Located, locate
+from moelab.laws.law import SHARES
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
@@ -19,15 +23,20 @@ ONE_COMPUTE = 1.2
 POOR = 0.8
 """R^2 below which a note reports that the parabola misses the points."""
 _FEWEST = 4
+_CLEAR = 6.0
+"""Standard errors of a slope from which a straight line is no scatter about a flat optimum."""
 
 
 @dataclass(frozen=True, repr=False)
 class Slice(Shown):
-    """The lowest point of a parabola, with the 10th and 90th percentile over draws of its coefficients.
+    """The lowest point of a slice with its 80 % interval, which covers curves of several kinds and windows.
 
-    `curvature` is the second derivative of the loss by the axis (its logarithm where `log`); `outside` counts the
-    draws whose parabola had no minimum among the points and which the interval therefore leaves out. `r_squared` is the
-    share of the losses' variance that the parabola explains; `notes` list reasons not to trust it.
+    An end of the interval is None where it is open: the runs do not bound the optimum there. `edge` is `below` or
+    `above` where the optimum lies beyond the runs on that side; its value is then the outermost run. `curves` are those
+    that were tried. The value is the parabola's where noise explains how it misses the points, else the law-shaped
+    curve's. `curvature` is the parabola's second derivative by the axis (its logarithm where `log`); `outside` counts
+    its draws that had no minimum among the points. `r_squared` is the share of the losses' variance that it explains;
+    `noise` is the runs' standard deviation about the best curve; `notes` list reasons not to trust the parabola.
     """
 
     x: str
@@ -41,6 +50,9 @@ class Slice(Shown):
     points: tuple[Array, Array]
     r_squared: float
     notes: tuple[str, ...] = ()
+    edge: str | None = None
+    noise: float | None = None
+    curves: tuple[Curve, ...] = ()
 
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
@@ -54,6 +66,16 @@ class Slice(Shown):
         rows = [(f"best {self.x}", *self.optimum.values()), ("loss there", *self.loss_at_optimum.values())]
         return html_table([f"{self.n_points} points", "value", "p10", "p90"], rows, note="; ".join(self.notes))
 
+    def curve_rows(self) -> list[tuple[str, str, int, bool, dict[str, float | None]]]:
+        """Per curve: its name, window and runs, whether it was rejected, and its optimum; None beyond the runs."""
+        axis = _Axis.of(self.x, self.points[0])
+        rows = []
+        for curve in self.curves:
+            ends = {"value": curve.at, "low": curve.low, "high": curve.high}
+            shown = {name: axis.back(end) if np.isfinite(end) else None for name, end in ends.items()}
+            rows.append((curve.name, curve.window, curve.n_points, curve.rejected, shown))
+        return rows
+
     def loss(self, x: Any) -> Array:
         """The parabola at x, in the axis's own unit."""
         u = np.log(x) if self.log else np.asarray(x, float)
@@ -61,10 +83,11 @@ class Slice(Shown):
 
 
 def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draws: int = 1000, seed: int = 0) -> Slice:
-    """Fit loss = c0 + c1 u + c2 u^2 with u = x, or ln x where `log`, and return its minimum with an interval.
+    """The lowest point along an axis: u = ln x, or -ln(1 - x) for a share such as sparsity; x itself where it is not
+    positive. `log` chooses the parabola that is drawn and that gives the value where it fits: in ln x, or in x.
 
-    Raises InputError when there are fewer than four points, when the parabola opens downward, and when its lowest
-    point lies outside the points: then the runs do not show where the optimum is.
+    Raises InputError when there are fewer than four different points, and when they show no optimum at all: all losses
+    equal, points on a straight line, or a curve that opens downward. `edge` reports an optimum beyond the points.
     """
     check_effort("draws", draws)
     check_seed(seed)
@@ -81,38 +104,116 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     z = (u - centre) / width
     c2, c1, c0 = np.polyfit(z, loss, 2)
     vertex = -c1 / (2 * c2) if c2 else np.inf
-    if not (c2 > 0 and z.min() <= vertex <= z.max()) and _straight(z, loss, c2):
-        raise InputError(
-            f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
-            f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
-        )
-    if not c2 > 0:
-        raise InputError(f"{name}: the parabola opens downward, so these runs show no optimum")
-    if not z.min() <= vertex <= z.max():
-        at = centre + width * vertex
-        side = "below" if vertex < z.min() else "above"
-        raise InputError(
-            f"{name}: the parabola's lowest point ({np.exp(at) if log else at:.4g}) lies {side} the points "
-            f"({x.min():.4g} to {x.max():.4g}); add runs there"
-        )
-    vertices, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
-    unit = np.exp(centre + width * vertices) if log else centre + width * vertices
-    at = centre + width * vertex
+    axis = _Axis.of(name, x)
+    located = locate(axis.to(x), loss, draws, seed, None if log else x)
+    inside = c2 > 0 and z.min() <= vertex <= z.max()
+    if not inside:
+        _check_shape(name, x, loss, z, c2, located)
+    _, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
     a = c2 / width**2
     b = c1 / width - 2 * a * centre
+    at = centre + width * vertex
+    fitting = inside and _accepted(located, "parabola" if log or axis.kind == "x" else "parabola in the axis itself")
+    value = float(np.exp(at) if log else at) if fitting else axis.back(located.at)
+    edge = None if fitting else _edge(located, axis.to(x))
+    if edge is not None:
+        value = float(x.max() if edge == "above" else x.min())
+    low, high = (axis.back(end) if np.isfinite(end) else None for end in _ends(located, edge))
+    if low is not None and high is not None:
+        low, high = min(low, value), max(high, value)
+    bottom = float(c0 - c1**2 / (4 * c2)) if fitting else _lowest_loss(located, axis.to(x), loss)
     return Slice(
         x=name,
         log=log,
-        optimum=interval_of(float(np.exp(at) if log else at), unit),
-        loss_at_optimum=interval_of(float(c0 - c1**2 / (4 * c2)), bottoms),
+        optimum={"value": value, "low": low if draws else None, "high": high if draws else None},
+        loss_at_optimum=interval_of(bottom, bottoms + bottom - float(np.median(bottoms)) if len(bottoms) else bottoms),
         curvature=float(2 * a),
         n_points=len(x),
         outside=outside,
         coefficients=(float(a), float(b), float(c0 - c1 * centre / width + a * centre**2)),
         points=(x, loss),
         r_squared=_explained(u, loss),
-        notes=tuple(_doubts(name, x, loss, log)),
+        notes=tuple(_doubts(name, x, loss, log) + _spread(name, located, axis, edge)),
+        edge=edge,
+        noise=located.noise,
+        curves=located.curves,
     )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Between x and the axis on which curves are fitted: its logarithm, that of 1 / (1 - x), or x itself."""
+
+    kind: str
+
+    @classmethod
+    def of(cls, name: str, x: Array) -> "_Axis":
+        if name in SHARES and np.all((x >= 0) & (x < 1)):
+            return cls("share")
+        return cls("log" if np.all(x > 0) else "x")
+
+    def to(self, x: Array) -> Array:
+        return -np.log(1 - x) if self.kind == "share" else np.log(x) if self.kind == "log" else x
+
+    def back(self, u: float) -> float:
+        return float(-np.expm1(-u) if self.kind == "share" else np.exp(u) if self.kind == "log" else u)
+
+
+def _accepted(located: Located, name: str) -> bool:
+    """Whether noise explains how the curve over all points misses them."""
+    return any(c.name == name and c.window == "all" and not c.rejected for c in located.curves)
+
+
+def _edge(located: Located, u: Array) -> str | None:
+    """The side on which the optimum lies beyond the points, by the law-shaped curve and most of the others that fit."""
+    if u.min() < located.at < u.max():
+        return None
+    side, beyond = ("above", np.inf) if located.at >= u.max() else ("below", -np.inf)
+    others = [curve.at for curve in located.curves[1:] if curve.window == "all" and not curve.rejected]
+    return side if sum(at == beyond for at in others) >= len(others) / 2 else None
+
+
+def _ends(located: Located, edge: str | None) -> tuple[float, float]:
+    """The interval's ends on the axis, open on the side of an edge."""
+    return (
+        -np.inf if edge == "below" else located.low,
+        np.inf if edge == "above" else located.high,
+    )
+
+
+def _lowest_loss(located: Located, u: Array, loss: Array) -> float:
+    """The loss at the optimum by a cubic through the six points nearest to it."""
+    at = float(np.clip(located.at, u.min(), u.max()))
+    near = np.argsort(np.abs(u - at), kind="stable")[:6]
+    degree = min(3, len(np.unique(u[near])) - 2)
+    return float(np.polyval(np.polyfit(u[near] - at, loss[near], degree), 0.0))
+
+
+def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located: Located) -> None:
+    """Raises InputError where the points show no optimum, nor on which side of them it lies."""
+    if np.ptp(loss) == 0 or (_straight(z, loss, c2) and _slope(z, loss) > _CLEAR):
+        raise InputError(
+            f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
+            f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
+        )
+    if not c2 > 0 and not _straight(z, loss, c2):
+        raise InputError(f"{name}: the parabola opens downward, so these runs show no optimum")
+
+
+def _slope(z: Array, loss: Array) -> float:
+    """The slope of a straight line through the points in units of its standard error."""
+    line = np.polyfit(z, loss, 1)
+    error = np.sqrt(np.sum((loss - np.polyval(line, z)) ** 2) / (len(z) - 2) / np.sum((z - z.mean()) ** 2))
+    return float(abs(line[0]) / max(error, 1e-300))
+
+
+def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[str]:
+    """Notes on an optimum beyond the points and on curves that disagree."""
+    if edge is not None:
+        return [f"the best {name} lies {edge} these runs: add runs there"]
+    if np.isinf(located.low) or np.isinf(located.high):
+        return [f"these runs do not bound the best {name} {'from below' if np.isinf(located.low) else 'from above'}"]
+    return []
 
 
 def _explained(u: Array, loss: Array) -> float:

@@ -14,12 +14,31 @@ from moelab.laws.rules import Rule
 from moelab.printable import suggest
 
 _PAPER = re.compile(r"[a-z]+\d{4}\Z")
+_ID = re.compile(r"[A-Za-z][\w-]{0,63}\Z")
+
+
+_OWN: dict[str, Law] = {}
+"""Laws that this process was given: see `add_law`."""
+
+
+def all_laws() -> dict[str, Law]:
+    """Every law by id, in the order of the years they were published, then those of one's own."""
+    return {**_published(), **_OWN}
 
 
 @cache
-def all_laws() -> dict[str, Law]:
-    """Every law by id, in the order of the years they were published."""
+def _published() -> dict[str, Law]:
     return {law.id: law for module in _papers() for law in getattr(module, "LAWS", ())}
+
+
+def add_law(law: Law) -> Law:
+    """Make a law known by its id to this process. Raises InputError for an id that is taken or cannot be one."""
+    if not _ID.match(law.id):
+        raise InputError(f"law: expected an id of letters, digits, - and _, got {law.id!r}")
+    if law.id in _published() or law.id in all_rules() or law.id == "all":
+        raise InputError(f"law: the id {law.id!r} is taken by a published law or rule")
+    _OWN[law.id] = law
+    return law
 
 
 @cache

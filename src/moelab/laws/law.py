@@ -39,7 +39,8 @@ class Law(Shown):
     a table is too small; `aliases` are the paper's names for ours. `ranges` are the published fit's; None is unknown,
     never guessed. `kind` names what the formula predicts: the loss in nats per token, or the compute leverage over a
     dense model. `at_compute` places the law's variables on a compute budget, `choices` are the discrete values that
-    its optimum considers, and `settings` what else may be set there.
+    its optimum considers, and `settings` what else may be set there. `definition` is what a fit file keeps of a law of
+    one's own: its formula, or the path and hash of its Python file.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Law(Shown):
     at_compute: Compute | None = None
     choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    definition: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return short_repr(self, id=self.id, kind=self.kind, variables=self.variables, form=self.form, mark=self.mark)

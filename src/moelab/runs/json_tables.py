@@ -16,6 +16,7 @@ import polars as pl
 from moelab.errors import InputError
 from moelab.files import MOST_NESTED
 from moelab.printable import short
+from moelab.runs.json_rows import rows_of, table_of
 
 MOST_DIGITS = 38
 """Digits of a whole number: more do not fit in 128 bits, and no run counts so far."""
@@ -26,19 +27,42 @@ _BETWEEN = re.compile(r"[ \t\r\n]*(,|\]|\Z)[ \t\r\n]*")
 
 
 def read_json_table(path: Path, *, lines: bool) -> pl.DataFrame:
-    """The table of a JSON file, plain or compressed by gzip: a row a line, or with `lines` false one list of rows.
+    """The table of a JSON file, plain or compressed: a row a line, or with `lines` false one list of rows, or one of
+    pandas' layouts. NaN is missing; nested fields are columns of dotted names.
 
     Raises InputError for rows nested too deeply, ValueError naming the line that is not JSON, names a key twice, or
     holds a number that no 64-bit float can.
     """
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    content = unpacked(path).removeprefix(b"\xef\xbb\xbf")
     _check_depth(content, path)
+    rows = []
     for number, row in _rows_of_lines(content) if lines else _rows_of_list(content):
         if not isinstance(row, dict):
             raise ValueError(f"line {number}: expected columns and values in braces, got {short(row)}")
-    read = pl.read_ndjson if lines else pl.read_json
-    return read(io.BytesIO(content), infer_schema_length=None)
+        rows.append(row)
+    if not lines and len(rows) == 1 and (laid_out := rows_of(rows[0])) is not None:
+        rows = laid_out
+    if not rows:
+        raise pl.exceptions.NoDataError("no rows")
+    return table_of(rows)
+
+
+def unpacked(path: Path) -> bytes:
+    """A file's content, unpacked where its name ends in .gz or .zst. Raises InputError without the package for zst."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(content)
+    if path.suffix != ".zst":
+        return content
+    try:
+        import zstandard
+    except ImportError:
+        raise InputError(f"runs: {path} needs the package zstandard: pip install zstandard") from None
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)) as stream:
+            return bytes(stream.read())
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_depth(content: bytes, path: Path) -> None:
@@ -126,6 +150,9 @@ def _real(text: str) -> float:
 
 
 def _constant(name: str) -> None:
+    """None for NaN, which Python writes for a missing number."""
+    if name == "NaN":
+        return
     raise ValueError(f"holds {name}, which is no JSON number; write null for a missing one")
 
 

@@ -1,5 +1,6 @@
 """Tables of runs: a folder of our own runs, CSV, Parquet or JSON lines; columns by expression, rows by condition."""
 
+import glob
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,8 +17,11 @@ from moelab.printable import cut, short, warn
 from moelab.runs.cells import has_separators, neutralise, restore
 from moelab.runs.expressions import evaluate, holds
 from moelab.runs.folder import RECORD, find_runs
-from moelab.runs.json_tables import MOST_DIGITS, read_json_table
+from moelab.runs.json_rows import wandb_table
+from moelab.runs.json_tables import MOST_DIGITS, read_json_table, unpacked
 from moelab.runs.record import RunRecord
+from moelab.runs.text_tables import parse_csv, separator_of, with_file
+from moelab.runs.xlsx import read_xlsx
 
 _AGAIN = re.compile(r"_duplicated_\d+\Z")
 _MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
@@ -31,16 +35,23 @@ _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
 def load_table(
-    source: str | Path | pl.DataFrame, let: Sequence[str] = (), where: Sequence[str] = (), *, diverged: bool = False
+    source: str | Path | Sequence[str | Path] | pl.DataFrame,
+    let: Sequence[str] = (),
+    where: Sequence[str] = (),
+    *,
+    diverged: bool = False,
 ) -> pl.DataFrame:
     """Read runs into one table, numbers as 64-bit floats, true and false as 1 and 0.
+
+    `source` is a folder of runs (or of W&B's), a file, a pattern such as 'sweep/*.csv', or several of them: then the
+    column `file` names where a row is from.
 
     `let` adds columns, or changes those of that name ('tokens = "Training FLOP" / (6 * "Model Size")': the arithmetic
     of SQL, names with spaces in double quotes, POW for powers, every number a float) and `where` keeps the rows for
     which every condition holds. Runs that diverged have no loss and are left out of a folder's table unless
     `diverged`. Raises InputError naming the file, column or expression.
     """
-    table = source if isinstance(source, pl.DataFrame) else _read(Path(source), diverged)
+    table = source if isinstance(source, pl.DataFrame) else _read_all(source, diverged)
     table = table.with_columns(pl.selectors.numeric().cast(pl.Float64))
     for assignment in let:
         table = _assign(table, assignment)
@@ -139,9 +150,27 @@ def _whole_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return rows
 
 
+def _read_all(source: str | Path | Sequence[str | Path], diverged: bool) -> pl.DataFrame:
+    """One table of every file that the names and patterns stand for."""
+    paths: list[Path] = []
+    for name in [source] if isinstance(source, str | Path) else source:
+        path = Path(name)
+        matches = sorted(glob.glob(str(path))) if not path.exists() and glob.has_magic(str(path)) else []
+        paths += [Path(match) for match in matches] or [path]
+    if len(paths) == 1:
+        return _read(paths[0], diverged)
+    tables = [with_file(_read(path, diverged), path) for path in paths]
+    numbers = [table.with_columns(pl.selectors.numeric().cast(pl.Float64)) for table in tables]
+    try:
+        return pl.concat(numbers, how="diagonal")
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"runs: {', '.join(map(str, paths[:3]))} do not fit together: {_first_line(error)}") from None
+
+
 def _read(path: Path, diverged: bool) -> pl.DataFrame:
     if path.is_dir():
-        return runs_table(path, diverged)
+        kept = wandb_table(path) if not find_runs(path) and not (path / "runs").is_dir() else None
+        return runs_table(path, diverged) if kept is None else kept
     if not path.exists():
         raise InputError(f"runs: no such file or folder: {path}")
     readers: dict[str, Any] = {
@@ -151,8 +180,9 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         ".jsonl": lambda: read_json_table(path, lines=True),
         ".ndjson": lambda: read_json_table(path, lines=True),
         ".json": lambda: read_json_table(path, lines=False),
+        ".xlsx": lambda: _as_numbers(read_xlsx(path)),
     }
-    name = path.name.removesuffix(".gz")
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
     suffix = Path(name).suffix.lower()
     if suffix not in readers:
         raise InputError(f"runs: {path} is none of {', '.join(readers)} or a folder of runs")
@@ -167,20 +197,22 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
 
 def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     """The table of a CSV file. Raises ValueError naming the row of a number that no 64-bit float can hold."""
+    content = unpacked(path)
     try:
-        table = pl.read_csv(path, separator=separator, infer_schema_length=None)
+        table = parse_csv(content, separator)
     except pl.exceptions.ComputeError:
-        _check_sizes(path, separator)
+        _check_sizes(content, separator)
         raise
     table = _as_numbers(_each_once(table, path))
     if any(table[name].dtype.is_float() and table[name].is_infinite().any() for name in table.columns):
-        _check_sizes(path, separator)
+        _check_sizes(content, separator)
     return restore(table)
 
 
-def _check_sizes(path: Path, separator: str) -> None:
+def _check_sizes(content: bytes, usual: str) -> None:
     """Raises ValueError naming the first number of the file that becomes infinite or no whole number can hold."""
-    texts = pl.read_csv(path, separator=separator, infer_schema=False)
+    separator = separator_of(content.split(b"\n", 1)[0].decode("utf-8", "replace"), usual)
+    texts = pl.read_csv(content, separator=separator, infer_schema=False)
     for name in texts.columns:
         bare = texts[name].str.strip_chars()
         wrong = bare.str.contains(_LONG) | (

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from moelab.errors import InputError
-from moelab.fitting import Slice, isoflop_slice
+from moelab.fitting import Slice
 from moelab.quantities import format_number
 from moelab.report import Fact, Figure, Section, Table
 from moelab.serving import load_hardware, serve_one
 from moelab.studies.findings.base import Evidence, Finding, diverged_warning
-from moelab.studies.findings.slices import Curves
+from moelab.studies.findings.slices import Curves, bounded_slice
 from moelab.studies.seeds import Design
 
 _GRID = 400
@@ -129,7 +129,7 @@ def _ladders(found: Evidence, designs: list[Design]) -> list[Ladder]:
             for d in group
         ]
         try:
-            fitted: Slice | str = isoflop_slice(sizes, [d.loss for d in group], name="params_dense", log=True)
+            fitted: Slice | str = bounded_slice(sizes, [d.loss for d in group], "params_dense")
         except InputError as error:
             fitted = str(error)
         ladders.append(Ladder(experts, group, sizes, costs, fitted))

@@ -24,7 +24,7 @@ class Curves:
         """One group on a logarithmic axis: its slice, or the reason why there is none (then its points are joined)."""
         self.points += [{"x": a, "loss": b, "group": group} for a, b in zip(x, loss, strict=True)]
         try:
-            found = isoflop_slice(x, loss, name=name, log=True)
+            found = bounded_slice(x, loss, name)
         except InputError as error:
             order = np.argsort(x)
             self.lines += [{"x": x[i], "loss": loss[i], "group": group} for i in order]
@@ -57,6 +57,14 @@ class Curves:
         return figures.isoflop(self.points, self.lines, self.best or None, x_title=x_title)
 
 
+def bounded_slice(x: list[float], loss: list[float], name: str) -> Slice:
+    """A slice on a logarithmic axis. Raises InputError where its optimum lies beyond the runs."""
+    found = isoflop_slice(x, loss, name=name, log=True)
+    if found.edge is not None:
+        raise InputError(f"{name}: the lowest loss lies {found.edge} the runs ({min(x):.4g} to {max(x):.4g})")
+    return found
+
+
 def format_optimum(optimum: dict[str, float | None], form: str = ".3g") -> str:
     """An optimum with its interval as text: `3.9 (80 %: 2.5 to 6.2)`."""
     from moelab.quantities import format_number
@@ -67,6 +75,8 @@ def format_optimum(optimum: dict[str, float | None], form: str = ".3g") -> str:
     value, low, high = optimum["value"], optimum["low"], optimum["high"]
     if value is None:
         return "unknown"
-    if low is None or high is None:
+    if low is None and high is None:
         return short(value)
+    if low is None or high is None:
+        return f"{short(value)} (80 %: {'up to ' + short(high) if high is not None else 'from ' + short(low or value)})"
     return f"{short(value)} (80 %: {short(low)} to {short(high)})"

@@ -1,0 +1,172 @@
+"""Laws of one's own: from a YAML file with a formula, from a Python file with `LAW`, or registered from Python."""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moelab.errors import InputError
+from moelab.laws.catalogue import add_law
+from moelab.laws.design import Design, Refusal
+from moelab.laws.forms import Array
+from moelab.laws.formula_tree import FUNCTIONS, evaluate, linear_names, parse_formula
+from moelab.laws.law import Law, Values
+from moelab.yaml_reader import parse_yaml
+
+FIELDS = ("id", "formula", "variables", "bounds", "starts", "range", "title", "positive", "published", "meaning")
+"""Keys of a law file; the first three are needed, and a start for each coefficient that enters nonlinearly."""
+_COUNTED = {
+    "params_non_embedding": "params_without_router",
+    "params_active_non_embedding": "params_active_without_router",
+}
+"""What a design calls the numbers that a table names otherwise."""
+_SIZES = ("params_total", "params_active", "params_non_embedding", "params_active_non_embedding", "params_dense")
+
+
+def register_law(law: Law | Mapping[str, Any] | str | Path) -> Law:
+    """Make a law of one's own known by its id, everywhere that takes a law's id.
+
+    Args:
+        law: A Law, what a law file holds (id, formula, variables, starts, ...), or the path of one (.yaml or .py).
+
+    Raises InputError for a file that is wrong and for the id of a published law.
+
+    >>> import moelab
+    >>> formula = "E_0 + A / params_total**alpha + B / tokens**beta"
+    >>> own = {"id": "mine2026", "formula": formula, "variables": ["params_total", "tokens"]}
+    >>> moelab.register_law({**own, "starts": {"alpha": [0.05, 1], "beta": [0.05, 1]}}).linear
+    ('E_0', 'A', 'B')
+    """
+    if isinstance(law, str | Path):
+        return register_law(load_law(law))
+    return add_law(law if isinstance(law, Law) else law_from_formula(law))
+
+
+def load_law(path: str | Path) -> Law:
+    """The law of a file: .yaml holds a formula, .py is run and holds `LAW`. Raises InputError naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"law-file: no such file: {path}")
+    if path.suffix == ".py":
+        return _python_law(path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"law-file: expected a .yaml or .py file, got {path.name!r}")
+    try:
+        return law_from_formula(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+    except InputError as error:
+        raise InputError(f"law-file {path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _python_law(path: Path) -> Law:
+    spec = importlib.util.spec_from_file_location(f"moelab_own_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"law-file {path}: {type(error).__name__}: {error}") from None
+    law = getattr(module, "LAW", None)
+    if not isinstance(law, Law):
+        raise InputError(f"law-file {path}: holds no LAW of the class moelab.laws.Law")
+    return replace(law, definition={"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+
+
+def law_from_formula(given: Any) -> Law:
+    """A law from what a law file holds. Raises InputError naming the key that is wrong."""
+    if not isinstance(given, Mapping):
+        raise InputError("expected keys and values (id, formula, variables, starts)")
+    for key in given:
+        if key not in FIELDS:
+            raise InputError(f"{key}: unknown; allowed: {', '.join(FIELDS)}")
+    for key in ("id", "formula", "variables"):
+        if key not in given:
+            raise InputError(f"{key}: is missing")
+    tree = parse_formula(given["formula"])
+    variables = tuple(str(name) for name in given["variables"])
+    coefficients = tuple(name for name in tree.names() if name not in variables)
+    unused = [name for name in variables if name not in tree.names()]
+    if unused or not coefficients:
+        raise InputError(f"formula: has no {', '.join(unused)}" if unused else "formula: has no coefficient to fit")
+    if clash := set(FUNCTIONS) & {*variables, *coefficients}:
+        raise InputError(f"formula: {min(clash)} is a function, not a name")
+    limits = {key: _pairs(given.get(key) or {}, key) for key in ("starts", "bounds", "range")}
+    for key, known in (("starts", coefficients), ("bounds", coefficients), ("range", variables)):
+        wrong = [name for name in limits[key] if name not in known]
+        if wrong:
+            raise InputError(f"{key}: {wrong[0]} is none of {', '.join(known)}")
+    linear = tuple(linear_names(tree, [name for name in coefficients if name not in limits["starts"]]))
+    missing = [name for name in coefficients if name not in linear and name not in limits["starts"]]
+    if missing:
+        raise InputError(f"starts: give {', '.join(missing)} a range to start from, such as [0.05, 1]")
+    fitted = frozenset(coefficients)
+
+    def formula(c: Values, v: Values) -> tuple[Array, Any]:
+        value, slopes = evaluate(tree, {**v, **c}, fitted)
+        return value, lambda: {name: slopes.get(name, np.zeros_like(value)) for name in coefficients}
+
+    lowest = {name: {**limits["starts"], **limits["bounds"]}.get(name, (0.0, 0.0))[0] for name in coefficients}
+    size = next((name for name in _SIZES if name in variables), None)
+    published = given.get("published")
+    return Law(
+        id=str(given["id"]),
+        title=str(given.get("title", "own law")),
+        citation="own law",
+        form=f"L = {given['formula']}",
+        variables=variables,
+        coefficients=coefficients,
+        formula=formula,
+        convert=_converter(variables),
+        published=None if published is None else {str(k): float(v) for k, v in published.items()},
+        unpublished="a law of one's own",
+        meaning={str(k): str(v) for k, v in (given.get("meaning") or {}).items()},
+        flops="C = 6 N D" if size and "tokens" in variables else "",
+        ranges={**dict.fromkeys(variables), **limits["range"]},
+        linear=linear,
+        positive=tuple(given.get("positive") or (name for name in coefficients if lowest[name] >= 0)),
+        search=limits["starts"],
+        bounds=limits["bounds"],
+        at_compute=_at_compute(variables, size) if size and "tokens" in variables else None,
+        settings=tuple(name for name in variables if name not in (size, "tokens")),
+        definition=dict(given),
+    )
+
+
+def _pairs(given: Any, key: str) -> dict[str, tuple[float, float]]:
+    try:
+        pairs = {str(name): (float(low), float(high)) for name, (low, high) in given.items()}
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(f"{key}: expected NAME: [low, high] for each") from None
+    for name, (low, high) in pairs.items():
+        if not low < high:
+            raise InputError(f"{key}: {name}: expected low below high, got [{low:g}, {high:g}]")
+    return pairs
+
+
+def _converter(variables: tuple[str, ...]) -> Any:
+    def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
+        found: dict[str, Array] = {}
+        refusals = []
+        for name in variables:
+            value = getattr(design, _COUNTED.get(name, name), None)
+            found[name] = np.full(np.shape(design.tokens), np.nan) if value is None else value
+            if value is None:
+                refusals.append(Refusal(f"a design has no {name}; give the law's variables by --set", np.array(True)))
+        return found, refusals
+
+    return convert
+
+
+def _at_compute(variables: tuple[str, ...], size: str) -> Any:
+    def at_compute(params: Array, flops: float, settings: Values) -> dict[str, Array]:
+        others = [name for name in variables if name not in (size, "tokens")]
+        missing = [name for name in others if name not in settings]
+        if missing:
+            raise InputError(f"set: give {', '.join(missing)} by --set {missing[0]}=...")
+        return {size: params, "tokens": flops / (6 * params), **{name: settings[name] + 0 * params for name in others}}
+
+    return at_compute

@@ -1,0 +1,178 @@
+"""Laws of one's own: formulas are checked trees with exact derivatives, and files are read back by what they hold."""
+
+import json
+
+import numpy as np
+import pytest
+
+import moelab
+from moelab.cli import main
+from moelab.errors import InputError
+from moelab.fitting import load_fits, save_fits
+from moelab.laws import catalogue, get_law
+from moelab.laws.formula_tree import evaluate, parse_formula
+from moelab.laws.own import law_from_formula, load_law, register_law
+
+FORMULA = (
+    "E_0 + (a + g / granularity**gamma) / params_active**alpha + b / tokens**beta + k * log(granularity) * log(rate)"
+)
+GIVEN = {
+    "id": "mine2026",
+    "formula": FORMULA,
+    "variables": ["params_active", "tokens", "granularity", "rate"],
+    "starts": {"alpha": [0.05, 1], "beta": [0.05, 1], "gamma": [0.1, 1.5]},
+    "bounds": {"k": [-1, 1]},
+    "range": {"tokens": [1e9, 1e11]},
+}
+TRUE = {"E_0": 1.5, "a": 20, "g": 3, "gamma": 0.6, "alpha": 0.2, "b": 30, "beta": 0.18, "k": -0.02}
+
+
+@pytest.fixture(autouse=True)
+def own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Laws registered by a test are forgotten after it."""
+    monkeypatch.setattr(catalogue, "_OWN", {})
+
+
+def runs(noise: float = 0.003, count: int = 60) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    table = {
+        "params_active": 10 ** rng.uniform(7.5, 9.5, count),
+        "tokens": 10 ** rng.uniform(9.5, 11.5, count),
+        "granularity": 2.0 ** rng.integers(0, 6, count),
+        "rate": rng.choice([0.05, 0.1, 0.2, 0.5], count),
+    }
+    loss = law_from_formula(GIVEN).loss(TRUE, table)
+    return {**table, "loss": loss * np.exp(noise * rng.standard_normal(count))}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [FORMULA, "exp(a) * min(b, tokens / 1e9) ** -c + max(a, 2)", "-(a - b) ** 2 / +tokens", "log(a + b * tokens)"],
+)
+def test_derivatives_equal_the_complex_step(text) -> None:
+    rng = np.random.default_rng(1)
+    tree = parse_formula(text)
+    values = {name: rng.uniform(1, 3, 5) for name in tree.names()}
+    coefficients = frozenset(name for name in values if name not in ("tokens", "params_active", "granularity", "rate"))
+    value, slopes = evaluate(tree, values, coefficients)
+    for name in coefficients:
+        stepped = evaluate(tree, {**values, name: values[name] + 1e-20j}, coefficients)[0]
+        expected = np.imag(np.broadcast_to(stepped, np.shape(value))) / 1e-20
+        assert np.allclose(slopes.get(name, 0.0), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("__import__('os').system('true')", "not allowed"),
+        ("open(a)", "no function 'open'"),
+        ("a.real", "'a.real' is not allowed"),
+        ("a[0]", "not allowed"),
+        ("[a for a in b]", "not allowed"),
+        ("a if b else c", "not allowed"),
+        ("lambda: a", "not allowed"),
+        ("a & b", "not allowed"),
+        ("a and b", "not allowed"),
+        ("'text'", "not allowed"),
+        ("True", "not allowed"),
+        ("log(a, b)", "log takes 1 values, got 2"),
+        ("min(a)", "min takes 2 values"),
+        ("a +", "not an expression"),
+        ("(" * 900 + "a" + ")" * 900, "not an expression"),
+        ("a" + " + a" * 600, "at most 1,000 numbers, names and signs"),
+        ("a" * 5000, "at most 4,000 characters"),
+        ("", "expected a text"),
+    ],
+)
+def test_formulas_hold_nothing_else(text, message) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_formula(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"formula": None}, "formula: expected a text"),
+        ({"colour": 1}, "colour: unknown; allowed: id"),
+        ({"variables": ["params_active", "tokens", "granularity", "rate", "n"]}, "formula: has no n"),
+        ({"starts": {"alpha": [0.05, 1]}}, "starts: give gamma, beta a range"),
+        ({"starts": {**GIVEN["starts"], "zeta": [0, 1]}}, "starts: zeta is none of"),
+        ({"bounds": {"alpha": [1, 0]}}, "bounds: alpha: expected low below high"),
+        ({"bounds": [1]}, "bounds: expected NAME"),
+        ({"id": "hoffmann2022"}, "is taken by a published law"),
+        ({"id": "../x"}, "expected an id"),
+    ],
+)
+def test_wrong_law_files_are_refused(change, message) -> None:
+    with pytest.raises(InputError, match=message):
+        register_law({**GIVEN, **change})
+
+
+def test_a_law_by_formula_is_fitted_saved_and_read_back(tmp_path) -> None:
+    law = register_law(GIVEN)
+    assert law.linear == ("E_0", "a", "g", "b", "k")
+    assert "k" not in law.positive
+    fitted = moelab.fit(runs(), "mine2026", bootstrap=20, starts=64)
+    ends = fitted.interval("k")
+    assert fitted.coefficients["k"] == pytest.approx(-0.02, abs=0.005)
+    assert ends["high"] < 0
+    save_fits({law.id: fitted}, tmp_path / "fit.json")
+    catalogue._OWN.clear()
+    again = load_fits(tmp_path / "fit.json")["mine2026"]
+    design = {"params_active": 1e9, "tokens": 1e11, "granularity": 8, "rate": 0.1}
+    assert again.predict(**design).value == fitted.predict(**design).value
+    assert again.law.ranges["tokens"] == (1e9, 1e11)
+
+
+PYTHON = """
+from dataclasses import replace
+from moelab.laws import get_law
+LAW = replace(get_law("hoffmann2022"), id="python2026")
+"""
+
+
+def test_a_python_law_is_run_when_named_and_asked_for_again(tmp_path) -> None:
+    path = tmp_path / "law.py"
+    path.write_text(PYTHON)
+    law = register_law(path)
+    table = {name: values for name, values in runs(count=30).items() if name in ("tokens", "loss")}
+    table["params_total"] = runs(count=30)["params_active"]
+    save_fits({law.id: moelab.fit(table, law, bootstrap=0, starts=16)}, tmp_path / "fit.json")
+    assert load_fits(tmp_path / "fit.json")
+    catalogue._OWN.clear()
+    with pytest.raises(InputError, match="give it by --law-file"):
+        load_fits(tmp_path / "fit.json")
+    path.write_text(PYTHON + "\n")
+    register_law(path)
+    with pytest.raises(InputError, match="another version of"):
+        load_fits(tmp_path / "fit.json")
+    path.write_text("1 / 0")
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        load_law(path)
+
+
+def test_the_commands_take_a_law_file(tmp_path, capsys) -> None:
+    import polars as pl
+    import yaml
+
+    law, table, out = tmp_path / "law.yaml", tmp_path / "runs.csv", tmp_path / "fit.json"
+    law.write_text(yaml.safe_dump(GIVEN))
+    pl.DataFrame(runs()).write_csv(table)
+
+    def run(*words: object) -> dict:
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        assert not stop.value.code, printed.err
+        return json.loads(printed.out)
+
+    fits = run("fit", table, "--law-file", law, "--bootstrap", "20", "--starts", "32", "--out", out, "--json")["fits"]
+    assert set(fits) == {"mine2026"}
+    catalogue._OWN.clear()
+    at = [
+        word for name in ("params_active=1e9", "tokens=1e11", "granularity=8", "rate=0.1") for word in ("--set", name)
+    ]
+    assert run("predict", out, *at, "--json")["predictions"]["mine2026"]["loss"]["low"] is not None
+    listed = run("laws", "mine2026", "--law-file", law, "--json")
+    assert listed["form"] == f"L = {FORMULA}"
+    assert get_law("mine2026").id == "mine2026"
