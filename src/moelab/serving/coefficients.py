@@ -15,8 +15,8 @@ class Coefficients(Config):
 
     `matmul` and `experts` are the shares of peak arithmetic of dense matrices and of routed experts' grouped products;
     each expert that a step touches also computes `padding` rows that hold no token. `bandwidth` is the share of memory
-    bandwidth in reading weights, `cache` and `latent_cache` in reading keys and values or latent vectors; `attention` is
-    the share of bf16 arithmetic in attention. `link` is the share of the bandwidth between devices.
+    bandwidth in reading weights, `cache` and `latent_cache` in reading keys and values or latent vectors; `attention`
+    is the share of bf16 arithmetic in attention. `link` is the share of the bandwidth between devices.
 
     A step takes `step` seconds whatever it does, `kernel` seconds for each kernel of each layer, `collective` seconds
     for each exchange between devices, and `request` seconds for each request. Activations move `passes` times between

@@ -140,7 +140,8 @@ def fit_rows(
 
     found = least_squares(residuals, np.zeros(len(names)), xtol=1e-5, ftol=1e-6)
     fitted = at(found.x)
-    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    jacobian = np.asarray(found.jac, float)
+    covariance = np.linalg.inv(jacobian.T @ jacobian)
     half = Z80 * np.sqrt(np.diag(covariance)) * spread
     middle = np.exp(centre + found.x * spread)
     intervals = {n: (float(m / np.exp(h)), float(m * np.exp(h))) for n, m, h in zip(names, middle, half, strict=True)}

@@ -1,6 +1,6 @@
 """Measured serving: a table of rows, one setup each, as benchmarks publish them.
 
-Columns: model, hardware, precision, engine, gpus, input_length, output_length, concurrency (`max` where the server takes
+Columns: model, hardware, precision, engine, gpus, input_length, output_length, concurrency (`max`: the server takes
 all it can), and what was measured: median_tpot_s at a concurrency, output_tokens_per_s_per_gpu at maximum load. Further
 columns that are read: tp, ep, dp_attention, kv_precision, speculative, date.
 """

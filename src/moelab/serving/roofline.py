@@ -7,7 +7,7 @@ Prompts are read in chunks that share a step with decoding (chunked prefill): wi
 b requests in flight begin b/n prompts a step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -235,8 +235,8 @@ class Step:
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = (getattr(self, name)[index] for name in self.__slots__[:-4])
-        return Step(*arrays, begins=self.begins, chunk=self.chunk, width=self.width, produced=self.produced)
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-4]}
+        return replace(self, **arrays)
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""

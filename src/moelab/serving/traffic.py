@@ -18,10 +18,10 @@ class Traffic(Config):
     `tpot` and `ttft` limit the time per output token and to the first one. `gpus` None tries powers of two up to
     `max_gpus`; `parallel` None tries tensor and expert parallelism. `imbalance` is the load of the busiest device over
     the mean under expert parallelism, `max_batch` the requests per device that the server keeps in flight, `engine` the
-    server: None takes the calibration's. `cached` is the share of prompt tokens found in a prefix cache. `draft` further
-    tokens are guessed in each step by layers of multi-token prediction, each kept with the probability `acceptance` if
-    those before it were. `disaggregated` devices for prompts leave the others to decode alone. No measured rows support
-    `cached`, `draft` and `disaggregated`.
+    server: None takes the calibration's. `cached` is the share of prompt tokens found in a prefix cache. `draft`
+    further tokens are guessed in each step by layers of multi-token prediction, each kept with the probability
+    `acceptance` if those before it were. `disaggregated` devices for prompts leave the others to decode alone. No
+    measured rows support `cached`, `draft` and `disaggregated`.
     """
 
     prompt: CountOrZero = Field(default=1024, le=MOST_CONTEXT)
