@@ -28,6 +28,7 @@ COMMANDS = (
     "plan",
     "compare",
     "serving",
+    "calibrate",
     "train",
     "generate",
     "export",

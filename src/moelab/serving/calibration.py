@@ -14,8 +14,8 @@ from moelab.yaml_reader import parse_yaml
 Z80 = 1.2815515594457
 """Half-width of the 80 % interval of a normal distribution, in standard deviations."""
 
-ENGINES = ("tensorrt-llm", "sglang", "vllm")
-"""Engines that can be named; one without rows of its own inherits."""
+STATED = "stated shares"
+"""The id of a calibration that a hardware file's own shares of peak make."""
 
 
 class Calibration(Config):
@@ -47,7 +47,7 @@ class Calibration(Config):
     def line(self) -> str:
         """The same for people."""
         if self.error is None:
-            return f"{self.id}: shares of peak as stated, no fixed costs; no rows support it"
+            return f"{self.id}: no measured serving supports it, so it has no interval"
         rows = f"{self.n_rows} rows" if self.n_rows else "no rows of its own"
         return f"{self.id}: {rows}, median error {self.error:.0%} held out by {self.held_out_by}"
 
@@ -65,7 +65,7 @@ def stated(compute: float | None, bandwidth: float | None, link: float | None, l
     """The calibration of a file that states its own shares of peak and latency: a roofline, as in version 0.1, with
     its defaults where one is None."""
     coefficients = roofline(compute or 0.7, bandwidth or 0.8, link or 0.8, 1e-5 if latency is None else latency)
-    return Calibration(id="stated shares", coefficients=coefficients, source="the hardware file")
+    return Calibration(id=STATED, coefficients=coefficients, source="the hardware file")
 
 
 @cache

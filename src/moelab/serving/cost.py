@@ -16,6 +16,7 @@ from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
+from moelab.serving.calibration import STATED
 from moelab.serving.hardware import Hardware
 from moelab.serving.refusal import why_not
 from moelab.serving.roofline import Layout, Load, distinct_experts, load_of
@@ -154,7 +155,7 @@ def serve_one(
 def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic: Traffic) -> list[str]:
     """What to beware of in the answer of `serve_one` for this model."""
     lines = []
-    if hardware.calibrated(traffic.engine).error is None:
+    if hardware.calibrated(traffic.engine).id == STATED:
         lines.append(
             "not calibrated: the hardware file states its own shares of peak, and no fixed cost is counted; such "
             "rooflines were 1.3 to 3.5 times too fast beside measured engines"

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from moelab.architecture import ModelConfig
+from moelab.architecture import ModelConfig, load_model
 from moelab.errors import InputError
 from moelab.files import read_text
 from moelab.printable import short
@@ -186,3 +186,20 @@ def plain_name(name: str) -> str:
     """A model's name as presets are named: lower case, without what stands in brackets and without a date."""
     text = re.sub(r"\(.*?\)", "", name).strip().lower().replace(" ", "-").replace("_", "-")
     return re.sub(r"-\d{4}$", "", text)
+
+
+SAME_SHAPE = {
+    "deepseek-r1": "deepseek-v3",
+    "llama-3-70b": "llama3-70b",
+    "llama-3.1-70b": "llama3-70b",
+    "llama-3.3-70b": "llama3-70b",
+    "llama-3-8b": "llama3-8b",
+    "llama-3.1-8b": "llama3-8b",
+}
+"""Models that have the shape of a preset under another name."""
+
+
+def find_model(name: str) -> ModelConfig:
+    """A preset or file by the name that a table of measurements gives it. Raises InputError naming the known ones."""
+    plain = plain_name(name)
+    return load_model(name if Path(name).suffix else SAME_SHAPE.get(plain, plain))
