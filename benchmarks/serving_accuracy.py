@@ -17,39 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from moelab.architecture import ModelConfig, load_model
+from moelab.architecture import ModelConfig
 from moelab.config import dump_yaml
 from moelab.files import write_json, write_text
 from moelab.serving.calibration import Z80
 from moelab.serving.fit_rows import Fitted, error_of, fit_rows, held_out
 from moelab.serving.hardware import load_hardware
-from moelab.serving.measured import MeasuredRows, Row, parse_measured, plain_name
+from moelab.serving.measured import MeasuredRows, Row, find_model, parse_measured, plain_name
 
-LLAMA_70B = {
-    "d_model": 8192,
-    "n_layers": 80,
-    "n_heads": 64,
-    "n_kv_heads": 8,
-    "head_dim": 128,
-    "d_ff": 28672,
-    "qk_norm": "none",
-    "tie_embeddings": False,
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama-3.3-70b": {"vocab_size": 128256, **LLAMA_70B},
-    "llama-2-70b": {"vocab_size": 32000, **LLAMA_70B},
-    "qwen3-235b-a22b": {
-        "vocab_size": 151936,
-        "d_model": 4096,
-        "n_layers": 94,
-        "n_heads": 64,
-        "n_kv_heads": 4,
-        "head_dim": 128,
-        "tie_embeddings": False,
-        "moe": {"n_experts": 128, "top_k": 8, "d_expert": 1536},
-    },
-}
-"""Shapes from the models' public configs."""
 DENSE = ("llama-3.3-70b", "llama-2-70b")
 SYSTEMS = {"MI300X": "mi300x", "MI325X": "mi325x", "H200": "h200", "H100": "h100"}
 """Devices of MLPerf's systems that are fitted at fp8. Blackwell's rows may be fp4 and are predicted alone."""
@@ -58,18 +33,10 @@ LENGTHS = (294, 294)
 
 
 def model_of(name: str) -> ModelConfig:
-    """The architecture of a name in the tables."""
-    plain = plain_name(name)
-    if plain.startswith("deepseek-r1"):
-        return load_model("deepseek-v3")
-    if plain.startswith("gpt-oss"):
-        config = load_model("gpt-oss-120b").to_dict() | {"sliding_window": 128, "sliding_pattern": ["window", "full"]}
-        if plain == "gpt-oss-20b":
-            config |= {"n_layers": 24, "moe": {**config["moe"], "n_experts": 32}}
-        return ModelConfig.parse(config, plain)
-    if plain in SHAPES:
-        return ModelConfig.parse(SHAPES[plain], plain)
-    return load_model(plain)
+    """The architecture of a name in the tables; Llama-2-70B is Llama-3-70B with a smaller vocabulary."""
+    if plain_name(name) == "llama-2-70b":
+        return find_model("llama3-70b").replace(vocab_size=32000)
+    return find_model(name)
 
 
 def tables(folder: Path) -> MeasuredRows:

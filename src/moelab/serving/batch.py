@@ -56,15 +56,18 @@ def largest_batch(load: Load, layout: Layout, traffic: Traffic, hardware: Hardwa
     late = np.flatnonzero((step > limit) & (most >= 1))
     if len(late) and traffic.batch is None:
         some = steps.take(late)
-        batch[late] = _shrink(some, batch[late], limit[late])
+        batch[late] = _shrink(some, batch[late], step[late], limit[late])
         step[late] = some.seconds(batch[late])
     return np.where((most >= 1) & (step <= limit), batch, 0.0), step, first
 
 
-def _shrink(steps: Step, most: Array, limit: Array) -> Array:
-    """The largest whole batch between 1 and `most` found within the limit: bisection, then false position."""
+def _shrink(steps: Step, most: Array, at_most: Array, limit: Array) -> Array:
+    """The largest whole batch between 1 and `most` found within the limit: bisection, then false position.
+
+    `at_most` is the seconds at `most`.
+    """
     low, high = np.ones_like(most), most
-    at_low, at_high = steps.seconds(low), steps.seconds(high)
+    at_low, at_high = steps.seconds(low), at_most
     for attempt in range(BISECTIONS + FALSE_POSITIONS):
         if attempt < BISECTIONS:
             middle = np.sqrt(low * high)

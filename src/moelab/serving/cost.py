@@ -23,7 +23,7 @@ from moelab.serving.roofline import Layout, Load, distinct_experts, load_of
 from moelab.serving.traffic import Traffic
 
 Array = NDArray[Any]
-CHUNK = 16384
+CHUNK = 32768
 """Shapes evaluated together: what fits into a core's cache."""
 
 CHEAP = 4

@@ -202,4 +202,4 @@ SAME_SHAPE = {
 def find_model(name: str) -> ModelConfig:
     """A preset or file by the name that a table of measurements gives it. Raises InputError naming the known ones."""
     plain = plain_name(name)
-    return load_model(name if Path(name).suffix else SAME_SHAPE.get(plain, plain))
+    return load_model(name if Path(name).suffix in (".yaml", ".yml", ".json") else SAME_SHAPE.get(plain, plain))

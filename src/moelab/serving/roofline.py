@@ -240,22 +240,36 @@ class Step:
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
-        tokens = batch * self.width
-        seconds = self.fixed + batch * self.linear + np.maximum(tokens * self.head, self.read_head)
+        tokens = batch * self.width if self.width != 1 else batch
+        seconds = tokens * self.head
+        np.maximum(seconds, self.read_head, out=seconds)
+        seconds += self.fixed
+        seconds += batch * self.linear
         alone = self.products(tokens)
+        seconds += alone
         if self.chunk:
-            share = np.minimum(batch * self.begins, 1.0)
-            mixed = self.products(tokens + np.maximum(self.chunk, batch * (self.begins * self.chunk)))
-            alone = alone + share * (mixed - alone)
-        return np.asarray((seconds + alone) / self.produced)
+            share = batch * self.begins
+            mixed = self.products(tokens + np.maximum(self.chunk, share * self.chunk))
+            np.minimum(share, 1.0, out=share)
+            mixed -= alone
+            mixed *= share
+            seconds += mixed
+        if self.produced != 1:
+            seconds /= self.produced
+        return seconds
 
-    def products(self, tokens: Any) -> Array:
+    def products(self, tokens: Array) -> Array:
         """Seconds of dense matrices and routed experts for so many tokens (n,)."""
-        touched = -np.expm1(tokens * self.log_miss)
-        computing = tokens * self.experts + touched * self.padding
-        return np.asarray(
-            np.maximum(tokens * self.dense, self.read_dense) + np.maximum(computing, touched * self.read_experts)
-        )
+        touched = np.exp(tokens * self.log_miss)
+        np.subtract(1.0, touched, out=touched)
+        computing = tokens * self.experts
+        computing += touched * self.padding
+        touched *= self.read_experts
+        np.maximum(computing, touched, out=computing)
+        np.multiply(tokens, self.dense, out=touched)
+        np.maximum(touched, self.read_dense, out=touched)
+        computing += touched
+        return computing
 
 
 def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool = True) -> Step:
