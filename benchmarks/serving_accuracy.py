@@ -102,6 +102,26 @@ def report(name: str, ratio: Any, factor: float | None = None) -> dict[str, Any]
     return line
 
 
+def coverage(groups: dict[str, Any]) -> dict[str, Any]:
+    """How often 80 % intervals hold, each group's made from the held-out errors of the others alone."""
+    inside, widths = [], []
+    for name, ratio in groups.items():
+        others = np.concatenate([values for other, values in groups.items() if other != name])
+        factor = float(np.exp(Z80 * error_of(others)[1]))
+        held = np.abs(np.log(ratio)) <= np.log(factor)
+        inside.append(held)
+        widths.append((factor - 1 / factor) / 2)
+        print(f"  {name}: {held.mean():.0%} of {len(held)} within a factor of {factor:.2f}")
+    line = {
+        "test": "80 % intervals, spread from other groups",
+        "rows": sum(len(held) for held in inside),
+        "coverage_80": round(float(np.concatenate(inside).mean()), 3),
+        "half_width": round(float(np.median(widths)), 3),
+    }
+    print("  ".join(f"{key} {value}" for key, value in line.items()))
+    return line
+
+
 def main() -> None:
     """Print every held-out table; write the calibrations where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -150,7 +170,8 @@ def main() -> None:
     print("\npredicted over measured for MoE, over the same for dense, fitted without either")
     print_pairs(measured, fit, lines)
 
-    print("\nintervals")
+    print("\nintervals: of each left-out group, with the spread of all other groups")
+    lines.append(coverage(pooled | by_model))
     rows_by_setup, by_setup = held_out(measured, lambda row: (row.hardware, row.traffic.batch, row.model), fit)
     assert rows_by_setup == rows
     errors = {
