@@ -21,8 +21,10 @@ STREAM = 2**26
 """Bytes that are copied to measure memory, beyond caches."""
 
 
-def measure_machine(device: str | None = None, seconds: float = SECONDS) -> tuple[Hardware, dict[str, float]]:
-    """Measure CUDA's first device, or the processor, with the threads that torch uses.
+def measure_machine(
+    device: str | None = None, seconds: float = SECONDS, width: int = LARGE
+) -> tuple[Hardware, dict[str, float]]:
+    """Measure CUDA's first device, or the processor, with the threads that torch uses; `width` is the products'.
 
     Returns:
         The machine as a hardware entry without a price, and the measured numbers: bytes per second, FLOPs per second of
@@ -32,7 +34,7 @@ def measure_machine(device: str | None = None, seconds: float = SECONDS) -> tupl
     rates = {"copy_bytes_per_second": _copy(place, seconds), "launch_seconds": _launch(place, seconds)}
     for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
         for rows in ROWS:
-            rates[f"{name}_flops_{rows}_rows"] = _product(place, dtype, rows, seconds)
+            rates[f"{name}_flops_{rows}_rows"] = _product(place, dtype, rows, width, seconds)
     best = max(rate for name, rate in rates.items() if "_flops_" in name)
     # One row reads the whole matrix: what a decoded token reaches of the memory's bandwidth.
     reading = max(rates["fp32_flops_1_rows"] * 2.0, rates["bf16_flops_1_rows"])
@@ -99,13 +101,13 @@ def _launch(place: torch.device, seconds: float) -> float:
     return _best(lambda: value.add_(1.0), place, seconds)
 
 
-def _product(place: torch.device, dtype: torch.dtype, rows: int, seconds: float) -> float:
-    """FLOPs per second of (rows, LARGE) by (LARGE, 4 LARGE), out of as many matrices as memory's caches do not hold."""
-    weights = [torch.ones(LARGE, 4 * LARGE, device=place, dtype=dtype) for _ in range(8)]
-    x = torch.ones(rows, LARGE, device=place, dtype=dtype)
+def _product(place: torch.device, dtype: torch.dtype, rows: int, width: int, seconds: float) -> float:
+    """FLOPs per second of (rows, width) by (width, 4 width), out of as many matrices as memory's caches do not hold."""
+    weights = [torch.ones(width, 4 * width, device=place, dtype=dtype) for _ in range(8)]
+    x = torch.ones(rows, width, device=place, dtype=dtype)
 
     def run() -> None:
         for weight in weights:
             x @ weight
 
-    return len(weights) * 2.0 * rows * LARGE * 4 * LARGE / _best(run, place, seconds)
+    return len(weights) * 2.0 * rows * width * 4 * width / _best(run, place, seconds)

@@ -90,6 +90,10 @@ class Hardware(Config):
             raise ValueError(f"like: no such calibrated device {self.like!r}; known: {', '.join(shipped()['devices'])}")
         return self
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `parse` reads back: a price that is not known is written, as a missing one is 0."""
+        return super().to_dict() | ({"price": None} if self.price is None else {})
+
     def peak(self, precision: str) -> float:
         """FLOPs per second of the data sheet. Where a device lacks the arithmetic, 8 bits compute in 16, 4 bits in the
         narrowest that it has above them; int4 is weight-only and computes in bf16."""
