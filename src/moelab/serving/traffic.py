@@ -1,8 +1,8 @@
 """What is asked of a served model: lengths, limits on latency, precision, devices."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from moelab.config import Config, Context, Count, CountOrZero, Devices, Fraction, Positive, Seconds
 from moelab.quantities import MOST_CONTEXT
@@ -47,6 +47,11 @@ class Traffic(Config):
         if (self.draft > 0) != (self.acceptance is not None):
             raise ValueError("acceptance: goes with draft, the tokens guessed in each step; give both or neither")
         return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that version 0.1 wrote stay where they are None."""
+        return {"max_batch": None, "imbalance": None} | write(self)
 
     @property
     def context(self) -> float:
