@@ -85,9 +85,12 @@ def test_a_plan_that_serves(answer: Callable[[str], Any], printed: Printed, same
     assert found["n_designs"] == kept["n_designs"]
 
 
-def test_prices(answer: Callable[[str], Any], printed: Printed, same_numbers: Same) -> None:
+def test_prices(answer: Callable[[str], Any], printed: Printed, same_keys: Same) -> None:
+    """A hardware file of 0.1 is read; what it states is a roofline still, now with prompts read in chunks."""
     model = ("mixtral-8x7b", "--hardware", "configs/hardware.yaml", "--precision", "fp8", "--json")
-    same_numbers(answer("serving"), printed("serving", *model))
+    found = printed("serving", *model)
+    same_keys(answer("serving"), found)
+    assert found["calibration"]["id"] == "stated shares"
 
 
 def test_designs_side_by_side(answer: Callable[[str], Any], printed: Printed, same_numbers: Same) -> None:

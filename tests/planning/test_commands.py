@@ -59,8 +59,9 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ("serving", "llama3-8b", "--hardware", "h100", "--gpus")
     assert json.loads(run(capsys, *words, "8", "--json")[1])["warnings"] == []
     warnings = json.loads(run(capsys, *words, "1024", "--json")[1])["warnings"]
-    assert len(warnings) == 1
+    assert len(warnings) == 2
     assert warnings[0].startswith("tensor parallel over 1,024 devices but 8 KV heads")
+    assert warnings[1].startswith("not calibrated: 1,024 devices span several nodes")
     assert "note: tensor parallel over" in run(capsys, *words, "1024")[1]
     tables = tmp_path / "t.yaml"
     tables.write_text("prefill: {1: {1: 0.1, 2: 0.2}}\ndecode: {1: {1: 0.02, 64: 0.03}}\n")
@@ -75,7 +76,7 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "note: decode at a batch of" in run(capsys, *words)[1]
     for flag in (("--tpot", "5ms"), ("--ttft", "1s"), ("--batch", "3"), ("--imbalance", "2")):
         code, _, err = run(capsys, *words, *flag)
-        assert (code, err.startswith(f"error: {flag[0]}: is for the roofline")) == (2, True)
+        assert (code, err.startswith(f"error: {flag[0]}: is for the calibrated model")) == (2, True)
 
 
 def test_serving_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

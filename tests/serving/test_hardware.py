@@ -12,10 +12,17 @@ DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
     "h100": (989.4e12, 1978.9e12, 80e9, 3.35e12),
     "h200": (989.4e12, 1978.9e12, 141e9, 4.8e12),
     "b200": (2250e12, 4500e12, 180e9, 8e12),
+    "mi300x": (1307.4e12, 2614.9e12, 192e9, 5.3e12),
+    "h20": (148e12, 296e12, 96e9, 4e12),
+    "h800": (989.4e12, 1978.9e12, 80e9, 3.35e12),
     "b300": (2250e12, 4500e12, 270e9, 8e12),
     "gb200": (2500e12, 5000e12, 186e9, 8e12),
     "gb300": (2500e12, 5000e12, 279e9, 8e12),
-    "mi300x": (1307.4e12, 2614.9e12, 192e9, 5.3e12),
+    "mi325x": (1307.4e12, 2614.9e12, 256e9, 6e12),
+    "mi355x": (2516.6e12, 5033.2e12, 288e9, 8e12),
+    "rtx6000pro": (500e12, 1000e12, 96e9, 1.597e12),
+    "tpu-v5p": (459e12, 918e12, 95e9, 2.765e12),
+    "tpu-v6e": (918e12, 1836e12, 32e9, 1.638e12),
     "l40s": (362.05e12, 733e12, 48e9, 864e9),
     "rtx4090": (165.2e12, 330.3e12, 24e9, 1.008e12),
 }
@@ -34,14 +41,53 @@ def test_every_device_names_its_source() -> None:
 
 def test_a_device_without_fp8_computes_in_bf16() -> None:
     device = load_hardware("a100")
-    assert device.rate("fp8") == device.rate("bf16")
-    assert load_hardware("h100").rate("fp8") == pytest.approx(2 * load_hardware("h100").rate("bf16"), rel=1e-3)
+    assert device.peak("fp8") == device.peak("nvfp4") == device.peak("bf16")
+    assert load_hardware("h100").peak("fp8") == pytest.approx(2 * load_hardware("h100").peak("bf16"), rel=1e-3)
+    assert load_hardware("b200").peak("nvfp4") == 2 * load_hardware("b200").peak("fp8")
+
+
+def test_a_scale_up_domain_of_72() -> None:
+    device = load_hardware("gb300")
+    assert device.between(64) == device.link > device.network
+    assert load_hardware("b300").between(64) == load_hardware("b300").network
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_prices_are_dated_and_ordered_or_absent(name: str) -> None:
+    device = load_hardware(name)
+    if device.prices is None:
+        return
+    prices = device.prices
+    assert prices.low <= prices.typical <= prices.high
+    assert device.price == prices.typical
+    assert prices.source
+    assert prices.date.startswith("2026-")
+
+
+def test_without_a_price_nothing_is_priced() -> None:
+    with pytest.raises(InputError, match="gpu_price: AMD Instinct MI355X has no published price"):
+        load_hardware("mi355x").dollars()
+    assert load_hardware("mi355x").dollars("$4/h") == 4.0
+
+
+def test_every_device_has_a_calibration_and_inheriting_widens_it() -> None:
+    for name, device in catalogue().items():
+        found = device.calibrated()
+        assert found.id
+        assert (found.error is None) == (name == "cpu")
+    own, heir = load_hardware("h200").calibrated(), load_hardware("b200").calibrated()
+    assert own.n_rows > 0 == heir.n_rows
+    assert heir.factor > own.factor > 1  # type: ignore[operator]
+    assert load_hardware("h200").calibrated("vllm").factor > own.factor  # type: ignore[operator]
 
 
 def test_a_measured_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     load_hardware("l40s").replace(bandwidth_efficiency=0.5).to_yaml(path)
-    assert load_hardware(str(path)).reach == 432e9
+    found = load_hardware(str(path)).calibrated()
+    assert (found.id, found.error, found.coefficients.bandwidth) == ("stated shares", None, 0.5)
+    load_hardware("l40s").replace(calibration=load_hardware("h200").calibrated()).to_yaml(path)
+    assert load_hardware(str(path)).calibrated() == load_hardware("h200").calibrated()
 
 
 UNITS = """name: mine
@@ -61,8 +107,9 @@ def test_a_file_may_carry_units(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(UNITS)
     mine, h100 = load_hardware(str(path)), load_hardware("h100")
-    for name in ("bf16", "fp8", "memory", "bandwidth", "link", "network", "price", "latency"):
+    for name in ("bf16", "fp8", "memory", "bandwidth", "link", "network"):
         assert getattr(mine, name) == pytest.approx(getattr(h100, name), rel=1e-15), name
+    assert (mine.price, mine.latency) == (2.5, pytest.approx(1e-5))
     mine.to_yaml(path)
     assert load_hardware(str(path)) == mine
     path.write_text(UNITS.replace("10us", "1e-6"))

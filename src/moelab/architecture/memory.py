@@ -9,8 +9,18 @@ from moelab.architecture.shape import Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown
 
-BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
-"""Bytes of one number, without the scales that low precisions store beside it (about 1-6 % more)."""
+BYTES = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "int4": 0.5,
+    "mxfp4": 0.5 + 1 / 32,
+    "nvfp4": 0.5 + 1 / 16,
+}
+"""Bytes of one number: with its share of a scale in the block formats mxfp4 and nvfp4, without scales in the others
+(about 1-6 % more)."""
 
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1, "sgd": 0}
 """Numbers kept per parameter; Muon keeps one for hidden matrices (AdamW's two for the rest are ignored here)."""

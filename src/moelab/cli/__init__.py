@@ -29,6 +29,7 @@ COMMANDS = (
     "plan",
     "compare",
     "serving",
+    "calibrate",
     "train",
     "generate",
     "export",

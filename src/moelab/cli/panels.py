@@ -19,7 +19,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Serving": (
         "hardware", "precision", "kv_precision", "serve_tokens", "pay_serving", "prompt", "output", "tpot", "ttft",
-        "serve_gpus", "gpu_price", "max_price", "price_like_experts", "imbalance", "tables",
+        "serve_gpus", "gpu_price", "max_price", "price_like_experts", "imbalance", "tables", "engine", "parallel",
+        "max_batch", "cached", "draft", "acceptance", "disaggregated", "device",
     ),
     "Training": ("assign", "processes", "checkpoint_seconds", "adopt", "workers", "executor", "executor_option"),
     "Text": ("max_new_tokens", "temperature", "top_k", "top_p", "mixing", "from_start"),

@@ -7,16 +7,27 @@ import typer
 
 def command(
     config: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
-    hardware: Annotated[str, typer.Option(help="a100, h100, h200, b200, mi300x, l40s, rtx4090, cpu, or YAML.")],
+    hardware: Annotated[str, typer.Option(help="h100, h200, b200, gb200, mi300x, ..., cpu, or YAML.")],
     gpus: Annotated[str, typer.Option(help="Number of devices, or auto for the cheapest power of two.")] = "auto",
     prompt: Annotated[str, typer.Option(help="Tokens of a prompt.")] = "1024",
     output: Annotated[str, typer.Option(help="Tokens of an answer.")] = "256",
     batch: Annotated[str, typer.Option(help="Requests in flight, or auto for the most that fit.")] = "auto",
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token, such as 1s.")] = None,
-    precision: Annotated[str, typer.Option(help="Of weights: bf16, fp8, int4.")] = "bf16",
+    precision: Annotated[str, typer.Option(help="Of weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
     kv_precision: Annotated[str, typer.Option(help="Of the KV cache: bf16, fp8, int4.")] = "bf16",
-    imbalance: Annotated[float, typer.Option(help="Busiest device's load over the mean (experts).")] = 1.0,
+    imbalance: Annotated[
+        float | None, typer.Option(help="Busiest device's load over the mean (experts); else as calibrated.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="tensorrt-llm, sglang or vllm.")] = None,
+    parallel: Annotated[str, typer.Option(help="tensor, expert, or auto for the cheaper.")] = "auto",
+    max_batch: Annotated[str | None, typer.Option(help="Requests per device kept in flight at most.")] = None,
+    cached: Annotated[float, typer.Option(help="Share of prompt tokens found in a prefix cache.")] = 0.0,
+    draft: Annotated[int, typer.Option(help="Tokens guessed in each step (multi-token prediction).")] = 0,
+    acceptance: Annotated[float | None, typer.Option(help="Probability that a guessed token is kept.")] = None,
+    disaggregated: Annotated[
+        bool, typer.Option("--disaggregated", help="Further devices read the prompts; they are paid for.")
+    ] = False,
     gpu_price: Annotated[str | None, typer.Option(help="US dollars per device and hour.")] = None,
     tables: Annotated[
         str | None, typer.Option(help="Use measured latencies (YAML) and the simpler model of arXiv 2404.02852.")
@@ -28,7 +39,7 @@ def command(
 ) -> None:
     """Estimate throughput, latency and price of serving a model.
 
-    The model need not be trained yet.
+    The model need not be trained yet. Times, throughput and prices carry the 80 % interval of their calibration.
 
     Example: moelab serving mixtral-8x7b --hardware h100 --precision fp8 --tpot 50ms
     """
@@ -40,7 +51,7 @@ def command(
 
     check_output(plot, "--plot", FIGURES)
     if tables is not None and plot is not None:
-        raise InputError("--plot: is for the roofline; with --tables the batch follows from memory alone")
+        raise InputError("--plot: is for the calibrated model; with --tables the batch follows from memory alone")
     design = find_design(config)
     served = serving_cost(
         design,
@@ -54,6 +65,13 @@ def command(
         precision=precision,
         kv_precision=kv_precision,
         imbalance=imbalance,
+        engine=engine,
+        parallel=None if parallel == "auto" else parallel,
+        max_batch=max_batch,
+        cached=cached,
+        draft=draft,
+        acceptance=acceptance,
+        disaggregated=disaggregated,
         gpu_price=gpu_price,
         tables=tables,
     )

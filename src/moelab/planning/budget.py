@@ -67,7 +67,7 @@ class Serving(Config):
     @property
     def price(self) -> float:
         """Dollars per device-hour."""
-        return self.device.price if self.gpu_price is None else self.gpu_price
+        return self.device.dollars(self.gpu_price)
 
 
 class Budget(Config):

@@ -228,6 +228,6 @@ def training_price(lattice: Lattice, train_flops: Any, budget: Budget) -> Array:
     if device is None:
         raise InputError("train_hardware: needed to price the training")
     same = budget.serving is not None and budget.train_hardware in (None, budget.serving.hardware)
-    price = budget.serving.price if same and budget.serving is not None else device.price
+    price = budget.serving.price if same and budget.serving is not None else device.dollars()
     seconds = train_flops / (device.bf16 * utilisation(lattice, budget))
     return np.asarray(seconds / 3600 * price)

@@ -17,13 +17,20 @@ BISECTIONS, FALSE_POSITIONS = 4, 3
 def layouts_of(traffic: Traffic) -> list[Layout]:
     """Every layout that `serve` may choose."""
     counts = [traffic.gpus] if traffic.gpus else [2**k for k in range(traffic.max_gpus.bit_length())]
-    return [Layout(g, parallel) for g in counts for parallel in ((False, True) if g > 1 else (False,))]
+    return [layout for g in counts for layout in ways(g, traffic)]
+
+
+def ways(gpus: int, traffic: Traffic) -> list[Layout]:
+    """The layouts over so many devices."""
+    if gpus == 1:
+        return [Layout(1)]
+    return [Layout(gpus, way == "expert") for way in ("tensor", "expert") if traffic.parallel in (None, way)]
 
 
 def least_gpus(load: Load, hardware: Hardware) -> Array:
     """The smallest power of two whose memory holds the weights and one request (n,)."""
-    room = hardware.memory * hardware.usable_memory
-    need = (load.weight_bytes + load.kv_bytes) / room
+    room, share = hardware.capacity
+    need = (load.weight_bytes * share + load.kv_bytes) / room
     return np.exp2(np.ceil(np.log2(np.maximum(need, 1.0)))).astype(np.int64)
 
 
@@ -33,12 +40,12 @@ def memory_of(load: Load, layout: Layout, batch: Array) -> Array:
 
 
 def largest_batch(load: Load, layout: Layout, traffic: Traffic, hardware: Hardware) -> tuple[Array, Array, Array]:
-    """The largest batch within memory, `tpot` and `ttft`, its step time and the time of one prompt (n,); 0: none."""
-    prompt = prompt_time(load, layout, hardware, traffic, alone=False)
-    first = prompt_time(load, layout, hardware, traffic, alone=True) if layout.expert_parallel else prompt
-    steps = step_of(load, layout, hardware, traffic.imbalance, prompt / traffic.output)
-    room = hardware.memory * hardware.usable_memory - layout.weights(load)
-    cap = traffic.batch or traffic.max_batch * layout.gpus
+    """The largest batch within memory, `tpot` and `ttft` (0: none), seconds per output token and of one prompt (n,)."""
+    steps = step_of(load, layout, hardware, traffic, mixed=not traffic.disaggregated)
+    first = prompt_time(load, layout, hardware, traffic, steps)
+    memory, share = hardware.capacity
+    room = memory - share * layout.weights(load)
+    cap = traffic.batch or traffic.most(hardware.calibrated(traffic.engine)) * layout.gpus
     most = np.minimum(np.floor(room / (load.kv_bytes * layout.kv_share(load))), cap)
     most = np.where(layout.fits(load) & (most >= (traffic.batch or 1)), most, 0.0)
     batch = np.maximum(most, 1.0)
@@ -49,15 +56,18 @@ def largest_batch(load: Load, layout: Layout, traffic: Traffic, hardware: Hardwa
     late = np.flatnonzero((step > limit) & (most >= 1))
     if len(late) and traffic.batch is None:
         some = steps.take(late)
-        batch[late] = _shrink(some, batch[late], limit[late])
+        batch[late] = _shrink(some, batch[late], step[late], limit[late])
         step[late] = some.seconds(batch[late])
     return np.where((most >= 1) & (step <= limit), batch, 0.0), step, first
 
 
-def _shrink(steps: Step, most: Array, limit: Array) -> Array:
-    """The largest whole batch between 1 and `most` found within the limit: bisection, then false position."""
+def _shrink(steps: Step, most: Array, at_most: Array, limit: Array) -> Array:
+    """The largest whole batch between 1 and `most` found within the limit: bisection, then false position.
+
+    `at_most` is the seconds at `most`.
+    """
     low, high = np.ones_like(most), most
-    at_low, at_high = steps.seconds(low), steps.seconds(high)
+    at_low, at_high = steps.seconds(low), at_most
     for attempt in range(BISECTIONS + FALSE_POSITIONS):
         if attempt < BISECTIONS:
             middle = np.sqrt(low * high)

@@ -1,9 +1,10 @@
 """What serving costs: devices, the largest batch within memory and latency limits, throughput, price. Vectorised.
 
 Requests arrive steadily and are of all ages, so a step of batch b decodes b tokens and reads b / output new prompts
-(arXiv 2404.02852): step time = decode(b) + b / output x prompt time, throughput = b / step time.
+(arXiv 2404.02852); throughput = b / step time. Every time, throughput and price has the interval of its calibration.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown, html_table, short_repr
-from moelab.serving.batch import largest_batch, least_gpus, memory_of
+from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
+from moelab.serving.calibration import STATED
 from moelab.serving.hardware import Hardware
 from moelab.serving.refusal import why_not
 from moelab.serving.roofline import Layout, Load, distinct_experts, load_of
 from moelab.serving.traffic import Traffic
 
 Array = NDArray[Any]
-CHUNK = 16384
+CHUNK = 32768
 """Shapes evaluated together: what fits into a core's cache."""
 
 CHEAP = 4
@@ -29,12 +31,24 @@ CHEAP = 4
 limits are not met yet."""
 
 
+INTERVALS = (
+    "tokens_per_second",
+    "time_to_first_token",
+    "time_per_output_token",
+    "cost_per_million_tokens",
+    "cost_per_million_output_tokens",
+)
+"""What has an interval: everything that follows from a time."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ServingCost(Shown):
     """The cheapest way found, for n shapes; NaN (0 devices) where none meets the limits.
 
     `tokens_per_second` counts output tokens of the whole group; prices are US dollars, `cost_per_million_tokens` counts
-    both prompt and output tokens, as `--serve-tokens` does. `memory_bytes` is the group's, weights and KV cache.
+    both prompt and output tokens, as `--serve-tokens` does; NaN without a price. `memory_bytes` is the group's, weights
+    and KV cache. `prefill_gpus` are devices beside the group that read prompts for it. The 80 % interval of a time, a
+    throughput or a price is its value over and times `interval_factor`; NaN where no rows support one.
     """
 
     gpus: Array
@@ -47,6 +61,8 @@ class ServingCost(Shown):
     cost_per_million_output_tokens: Array
     memory_bytes: Array
     distinct_experts: Array
+    prefill_gpus: Array
+    interval_factor: Array
 
     def take(self, index: Any) -> "ServingCost":
         """The shapes `index`."""
@@ -61,6 +77,14 @@ class ServingCost(Shown):
     def feasible(self) -> Array:
         """Where the limits can be met."""
         return self.gpus > 0
+
+    def low(self, name: str) -> Array:
+        """The lower end of the 80 % interval of a time, a throughput or a price (n,)."""
+        return np.asarray(getattr(self, name) / self.interval_factor)
+
+    def high(self, name: str) -> Array:
+        """The upper end."""
+        return np.asarray(getattr(self, name) * self.interval_factor)
 
     def __repr__(self) -> str:
         return short_repr(self, models=len(self.gpus), feasible=int(self.feasible.sum()), **self._shown(3))
@@ -79,7 +103,12 @@ class ServingCost(Shown):
         if not self.feasible[index]:
             return None
         value: dict[str, Any] = {field.name: float(getattr(self, field.name)[index]) for field in fields(self)}
-        parallel = value.pop("expert_parallel")
+        parallel, factor = value.pop("expert_parallel"), value.pop("interval_factor")
+        for name in INTERVALS:
+            known = math.isfinite(factor) and math.isfinite(value[name])
+            value[f"{name}_low"] = value[name] / factor if known else None
+            value[f"{name}_high"] = value[name] * factor if known else None
+        value = {name: number if number is None or math.isfinite(number) else None for name, number in value.items()}
         return value | {
             "gpus": int(value["gpus"]),
             "batch": int(value["batch"]),
@@ -114,30 +143,52 @@ def serve_one(
     result = cost.to_dict()
     if result is None:
         raise InputError(why_not(model, traffic, hardware))
-    return result
+    devices = result["gpus"] + result["prefill_gpus"]
+    energy = None if hardware.power is None else hardware.power * devices / result["tokens_per_second"]
+    return result | {
+        "joules_per_output_token": energy,
+        "calibration": hardware.calibrated(traffic.engine).summary(),
+        "not_calibrated": traffic.uncalibrated + ["joules_per_output_token"] * (energy is not None),
+    }
 
 
-def doubts(model: ModelConfig, cost: dict[str, Any]) -> list[str]:
+def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic: Traffic) -> list[str]:
     """What to beware of in the answer of `serve_one` for this model."""
+    lines = []
+    if hardware.calibrated(traffic.engine).id == STATED:
+        lines.append(
+            "not calibrated: the hardware file states its own shares of peak, and no fixed cost is counted; such "
+            "rooflines were 1.3 to 3.5 times too fast beside measured engines"
+        )
     heads = 1 if model.mla is not None else model.n_kv_heads
-    if cost["parallel"] != "tensor" or cost["gpus"] <= heads:
-        return []
-    what = "one latent KV cache" if model.mla is not None else f"{heads} KV head{'s' * (heads > 1)}"
-    return [
-        f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache, and "
-        "kernels lose efficiency on such thin slices, which this estimate leaves out"
-    ]
+    if cost["parallel"] == "tensor" and cost["gpus"] > heads:
+        what = "one latent KV cache" if model.mla is not None else f"{heads} KV head{'s' * (heads > 1)}"
+        lines.append(
+            f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
+        )
+    if traffic.uncalibrated:
+        lines.append(f"not calibrated: no measured rows support {', '.join(traffic.uncalibrated)}")
+    if cost["gpus"] > hardware.node:
+        lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
+    return lines
 
 
-def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float) -> ServingCost:
+def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float | None) -> ServingCost:
     """The cheapest of the layouts for one chunk."""
     best = _nothing(len(load.read_kv))
+    _try_layouts(best, load, traffic, hardware, price)
+    touched = distinct_experts(load.n_experts, load.top_k, best.batch)
+    best.distinct_experts[:] = np.where(load.n_experts > 0, touched, np.where(best.feasible, 0.0, np.nan))
+    return best
+
+
+def _try_layouts(best: ServingCost, load: Load, traffic: Traffic, hardware: Hardware, price: float | None) -> None:
+    """Write the cheapest layout of every shape over `best`."""
     if traffic.gpus is not None:
-        layouts = [Layout(traffic.gpus)] + ([Layout(traffic.gpus, True)] if traffic.gpus > 1 else [])
         everywhere = np.arange(len(load.read_kv))
-        for layout in layouts:
+        for layout in ways(traffic.gpus, traffic):
             _improve(best, load, layout, traffic, hardware, price, everywhere)
-        return best
+        return
     least = least_gpus(load, hardware)
     for factor in (2**k for k in range(traffic.max_gpus.bit_length())):
         gpus = least * factor
@@ -145,32 +196,39 @@ def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float) -> Se
         for g in np.unique(gpus[unmet & (gpus <= traffic.max_gpus)]):
             where = np.flatnonzero(unmet & (gpus == g))
             some = load.take(where)
-            for parallel in (False, True) if g > 1 else (False,):
-                _improve(best, some, Layout(int(g), parallel), traffic, hardware, price, where)
-    return best
+            for layout in ways(int(g), traffic):
+                _improve(best, some, layout, traffic, hardware, price, where)
 
 
 def _nothing(n: int) -> ServingCost:
-    columns = [np.zeros(n, np.int64), np.zeros(n, bool), *(np.full(n, np.nan) for _ in range(8))]
+    columns = [np.zeros(n, np.int64), np.zeros(n, bool), *(np.full(n, np.nan) for _ in range(10))]
     return ServingCost(*columns)
 
 
 def _improve(
-    best: ServingCost, load: Load, layout: Layout, traffic: Traffic, hardware: Hardware, price: float, where: Array
+    best: ServingCost,
+    load: Load,
+    layout: Layout,
+    traffic: Traffic,
+    hardware: Hardware,
+    price: float | None,
+    where: Array,
 ) -> None:
     """Write this layout's result over `best` at `where`, wherever it is cheaper."""
     batch, step, first = largest_batch(load, layout, traffic, hardware)
+    factor = hardware.calibrated(traffic.engine).factor
     with np.errstate(divide="ignore", invalid="ignore"):
         speed = batch / step
-        dollars = layout.gpus * price / 3600 / speed * 1e6
+        # Devices that read prompts for the group: prompts begun each second times the seconds of one.
+        beside = layout.gpus * speed / traffic.output * first if traffic.disaggregated else np.zeros_like(speed)
+        dollars = (layout.gpus + beside) * (math.nan if price is None else price) / 3600 / speed * 1e6
         # Without a price, devices are still scarce: compare by device-seconds per token.
-        worth = layout.gpus / speed
+        worth = (layout.gpus + beside) / speed
     fine = batch >= 1
-    current = best.gpus[where] / best.tokens_per_second[where]
+    current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
     better = fine & ~(worth >= current)
     index = where[better]
     share = traffic.output / (traffic.prompt + traffic.output)
-    moe = load.n_experts[better] > 0
     for name, value in (
         ("gpus", np.full(len(index), layout.gpus)),
         ("expert_parallel", np.full(len(index), layout.expert_parallel)),
@@ -181,6 +239,7 @@ def _improve(
         ("cost_per_million_tokens", dollars[better] * share),
         ("cost_per_million_output_tokens", dollars[better]),
         ("memory_bytes", layout.gpus * memory_of(load, layout, batch)[better]),
-        ("distinct_experts", np.where(moe, distinct_experts(load.n_experts, load.top_k, batch)[better], 0.0)),
+        ("prefill_gpus", beside[better]),
+        ("interval_factor", np.full(len(index), math.nan if factor is None else factor)),
     ):
         getattr(best, name)[index] = value

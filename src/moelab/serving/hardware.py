@@ -1,6 +1,6 @@
 """The devices that train and serve: a catalogue with its sources, or a file measured on one's own machine."""
 
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -11,12 +11,21 @@ from moelab.config import Bytes, Config, Count, Fraction, Positive, at_most, rea
 from moelab.errors import InputError
 from moelab.printable import suggest
 from moelab.quantities import MOST_PRICE, parse_bandwidth, parse_flop_rate, parse_price, parse_seconds
+from moelab.serving.calibration import Calibration, inherited, shipped, shipped_for, stated
 from moelab.yaml_reader import parse_yaml
 
 Rate = Annotated[float, read_by(parse_flop_rate), Field(gt=0, le=1e20)]
 Bandwidth = Annotated[float, read_by(parse_bandwidth), Field(gt=0, le=1e18)]
 Price = Annotated[float, read_by(parse_price), Field(ge=0, le=MOST_PRICE)]
 """US dollars per device and hour."""
+
+HELD_BACK = 0.05
+"""Share of memory for the driver, activations, captured graphs and buffers of exchanges: 4 GB of 80."""
+CACHE_SHARE = 0.85
+"""Share of what weights leave that engines give to the KV cache: SGLang and vLLM 0.85 to 0.9, TensorRT-LLM 0.9."""
+STATED_MEMORY = 0.9
+"""Share of memory for weights and cache of a file that states its own shares."""
+SHARES = ("compute_efficiency", "bandwidth_efficiency", "link_efficiency", "latency")
 
 
 def _latency(text: str | float) -> float:
@@ -27,11 +36,27 @@ def _latency(text: str | float) -> float:
         return parse_seconds(text)
 
 
+class Prices(Config):
+    """Dollars per device and hour as published on a date: the lowest, a typical and the highest offer."""
+
+    low: Price
+    typical: Price
+    high: Price
+    date: str
+    source: str
+
+
 class Hardware(Config):
     """One device. Rates in FLOPs per second (dense), memory in bytes, bandwidths in bytes per second and direction.
 
     Numbers may carry units: `bf16: 989.4 TFLOPs`, `memory: 80GB`, `bandwidth: 3.35 TB/s`, `network: 400 Gbit/s`,
-    `price: $2.5/h`, `latency: 10us`.
+    `price: $2.5/h`, `latency: 10us`. `node` devices share `link`: the scale-up domain. `power` is a board's, in watts.
+
+    What of these rates is reached follows from `calibration`, or else from the shipped calibration of this device, or
+    of the one it is `like`. A file that states any of the shares (`compute_efficiency`, `bandwidth_efficiency`,
+    `link_efficiency`, `latency`) and no calibration is served by a roofline with them. `usable_memory` is the share of
+    memory for weights and KV cache together; without it 5 % is held back, and the cache gets 85 % of what weights
+    leave.
     """
 
     name: str
@@ -44,36 +69,86 @@ class Hardware(Config):
     link: Bandwidth
     network: Bandwidth
     node: Count = Field(default=8, description="devices that share `link`")
-    price: Price = 0.0
-    power: Annotated[Positive, at_most(1e6)] | None = Field(default=None, description="watts of a board")
-    compute_efficiency: Fraction = 0.7
-    bandwidth_efficiency: Fraction = 0.8
-    link_efficiency: Fraction = 0.8
-    latency: Annotated[float, read_by(_latency)] = Field(
-        default=1e-5, ge=0, le=1, description="seconds of one collective, whatever its size"
+    price: Price | None = 0.0
+    prices: Prices | None = None
+    power: Positive | None = Field(default=None, description="watts of one board")
+    like: str | None = Field(default=None, description="the calibrated device that this one resembles")
+    calibration: Calibration | None = None
+    compute_efficiency: Fraction | None = None
+    bandwidth_efficiency: Fraction | None = None
+    link_efficiency: Fraction | None = None
+    latency: Annotated[float, read_by(_latency), Field(ge=0, le=1)] | None = Field(
+        default=None, description="seconds of one collective, whatever its size"
     )
-    usable_memory: Fraction = 0.9
+    usable_memory: Fraction | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in ("compute_efficiency", "bandwidth_efficiency", "link_efficiency", "usable_memory"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name}: must be above 0 and at most 1, got 0")
+        if self.like is not None and self.like not in shipped()["devices"]:
+            raise ValueError(f"like: no such calibrated device {self.like!r}; known: {', '.join(shipped()['devices'])}")
         return self
 
-    def rate(self, precision: str) -> float:
-        """FLOPs per second that arithmetic reaches; int4 is weight-only, so it computes in bf16."""
-        peak = self.fp8 if precision in ("fp8", "int8") and self.fp8 else self.bf16
-        return (peak / 2 if precision == "fp32" else peak) * self.compute_efficiency
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `parse` reads back: a price that is not known is written, as a missing one is 0."""
+        return super().to_dict() | ({"price": None} if self.price is None else {})
+
+    def peak(self, precision: str) -> float:
+        """FLOPs per second of the data sheet. Where a device lacks the arithmetic, 8 bits compute in 16, 4 bits in the
+        narrowest that it has above them; int4 is weight-only and computes in bf16."""
+        if precision == "fp32":
+            return self.bf16 / 2
+        if precision in ("fp8", "int8"):
+            return self.fp8 or self.bf16
+        if precision in ("mxfp4", "nvfp4"):
+            return self.fp4 or self.bf16
+        return self.bf16
+
+    def calibrated(self, engine: str | None = None) -> Calibration:
+        """The calibration that predictions use."""
+        if self.calibration is not None:
+            return self.calibration
+        if self._stated:
+            return stated(self.compute_efficiency, self.bandwidth_efficiency, self.link_efficiency, self.latency)
+        if self.like is None or self.like == self._key:
+            return shipped_for(self.like, engine)
+        return inherited(self.like, engine, self.name)
 
     @property
-    def reach(self) -> float:
-        """Bytes per second that memory reaches."""
-        return self.bandwidth * self.bandwidth_efficiency
+    def _stated(self) -> bool:
+        """Whether the file states any share of peak."""
+        return any(getattr(self, name) is not None for name in SHARES)
+
+    @cached_property
+    def _key(self) -> str | None:
+        """The catalogue's key of this device; None for one that is not of the catalogue."""
+        return next((key for key, known in catalogue().items() if known.name == self.name), None)
+
+    @property
+    def link_share(self) -> float:
+        """Share of the bandwidth between devices that training reaches: 0.8 unless the file states one."""
+        return 0.8 if self.link_efficiency is None else self.link_efficiency
+
+    @property
+    def capacity(self) -> tuple[float, float]:
+        """Bytes a, and a share s: beside w bytes of weights, one device has a - s w bytes for the KV cache."""
+        if self.usable_memory is not None or self._stated:
+            return self.memory * (self.usable_memory or STATED_MEMORY), 1.0
+        return self.memory * (1 - HELD_BACK) * CACHE_SHARE, CACHE_SHARE
 
     def between(self, gpus: int) -> float:
-        """Bytes per second between devices of a group of this size, in one direction."""
-        return (self.link if gpus <= self.node else min(self.link, self.network)) * self.link_efficiency
+        """Bytes per second between devices of a group of this size, in one direction, as on the data sheet."""
+        return self.link if gpus <= self.node else min(self.link, self.network)
+
+    def dollars(self, given: float | str | None = None) -> float:
+        """Dollars per device and hour: as given, else the catalogue's. Raises InputError where neither is known."""
+        if given is not None:
+            return parse_price(given, "gpu_price")
+        if self.price is None:
+            raise InputError(f"gpu_price: {self.name} has no published price here; give one, such as 2.5")
+        return self.price
 
 
 def load_hardware(name: str) -> Hardware:

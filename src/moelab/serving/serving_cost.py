@@ -1,5 +1,6 @@
-"""What one model costs to serve, in one call: by rooflines, or by latencies that were measured."""
+"""What one model costs to serve, in one call: by the calibrated model, or by latencies that were measured."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,35 +34,50 @@ class ServedModel:
     """The cheapest way to serve one model that meets the limits.
 
     Times in seconds, prices in US dollars (`gpu_price` per device and hour, prompt and output tokens together in
-    `cost_per_million_tokens`), `memory_bytes` and `tokens_per_second` (output) of all devices together, `batch` is
-    requests in flight. `parallel` is one device, tensor or expert; None where measured latencies (`tables`) decide.
+    `cost_per_million_tokens`; None without a price), `memory_bytes` and `tokens_per_second` (output) of all devices
+    together, `batch` is requests in flight. `parallel` is one device, tensor or expert; None where measured latencies
+    (`tables`) decide. `intervals` holds NAME_low and NAME_high, the ends of 80 % intervals, of every time, throughput
+    and price; `calibration` is what they come from: id, n_rows, error (median, relative), held_out_by. Both are None
+    with `tables`. `prefill_gpus` are further devices that read prompts alone; `joules_per_output_token` takes every
+    board at its full power. `not_calibrated` names what no measured rows support.
     """
 
     model: str
     hardware: str
     device: Hardware
     traffic: Traffic
-    gpu_price: float
+    gpu_price: float | None
     gpus: int
     batch: float
     parallel: str | None
     tokens_per_second: float
     time_to_first_token: float
     time_per_output_token: float
-    cost_per_million_tokens: float
-    cost_per_million_output_tokens: float
+    cost_per_million_tokens: float | None
+    cost_per_million_output_tokens: float | None
     memory_bytes: float
     distinct_experts: float
     tables: str | None
     warnings: list[str]
+    prefill_gpus: float = 0.0
+    joules_per_output_token: float | None = None
+    intervals: dict[str, float | None] | None = None
+    calibration: dict[str, Any] | None = None
+    not_calibrated: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab serving --json` prints."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         if self.tables is not None:
             return {"gpu_price": self.gpu_price, **numbers, "warnings": self.warnings}
-        numbers |= {"parallel": self.parallel}
-        return {"hardware": self.hardware, "gpu_price": self.gpu_price, **numbers, "warnings": self.warnings}
+        numbers |= {"parallel": self.parallel, **(self.intervals or {})}
+        more = {
+            "prefill_gpus": self.prefill_gpus,
+            "joules_per_output_token": self.joules_per_output_token,
+            "calibration": self.calibration,
+            "not_calibrated": list(self.not_calibrated),
+        }
+        return {"hardware": self.hardware, "gpu_price": self.gpu_price, **numbers, **more, "warnings": self.warnings}
 
     @property
     def title(self) -> str:
@@ -78,15 +94,34 @@ class ServedModel:
             ("devices", f"{self.gpus} x {self.device.name}{how}"),
             ("memory", format_bytes(self.memory_bytes)),
             ("requests in flight", batch),
-            ("output tokens per second", format_number(self.tokens_per_second)),
-            ("time to first token", format_seconds(self.time_to_first_token)),
-            ("time per output token", format_seconds(self.time_per_output_token)),
-            (f"$ per million tokens (${self.gpu_price:g} a device-hour)", f"{self.cost_per_million_tokens:.4g}"),
-            ("$ per million output tokens", f"{self.cost_per_million_output_tokens:.4g}"),
+            ("output tokens per second", self._within("tokens_per_second", format_number)),
+            ("time to first token", self._within("time_to_first_token", format_seconds)),
+            ("time per output token", self._within("time_per_output_token", format_seconds)),
+            (self._per_million, self._within("cost_per_million_tokens", _dollars)),
+            ("$ per million output tokens", self._within("cost_per_million_output_tokens", _dollars)),
         ]
+        if self.prefill_gpus:
+            rows.append(("devices that read prompts (not calibrated)", f"{self.prefill_gpus:.2f}"))
+        if self.joules_per_output_token is not None:
+            rows.append(("joules per output token (not calibrated)", f"{self.joules_per_output_token:.3g}"))
         if self.distinct_experts and self.tables is None:
             rows.append(("distinct experts read per layer and step", f"{self.distinct_experts:.1f}"))
+        if self.calibration is not None:
+            rows.append(("calibration", self.device.calibrated(self.traffic.engine).line()))
         return rows
+
+    @property
+    def _per_million(self) -> str:
+        price = "no price known" if self.gpu_price is None else f"${self.gpu_price:g} a device-hour"
+        return f"$ per million tokens ({price})"
+
+    def _within(self, name: str, shown: Callable[[float], str]) -> str:
+        """A value with its interval."""
+        value, ends = getattr(self, name), self.intervals or {}
+        if value is None:
+            return "-"
+        low, high = ends.get(f"{name}_low"), ends.get(f"{name}_high")
+        return shown(value) if low is None or high is None else f"{shown(value)} [{shown(low)}, {shown(high)}]"
 
     def __repr__(self) -> str:
         return short_repr(
@@ -103,6 +138,10 @@ class ServedModel:
         return html_table([self.title, ""], self.rows(), note=" ".join(f"note: {line}" for line in self.warnings))
 
 
+def _dollars(value: float) -> str:
+    return f"{value:.4g}"
+
+
 def serving_cost(
     model: ModelConfig | str | Path,
     hardware: Hardware | str,
@@ -115,9 +154,16 @@ def serving_cost(
     ttft: float | str | None = None,
     precision: str = "bf16",
     kv_precision: str = "bf16",
-    imbalance: float = 1.0,
+    imbalance: float | None = None,
     gpu_price: float | str | None = None,
     tables: str | Path | None = None,
+    engine: str | None = None,
+    parallel: str | None = None,
+    max_batch: int | str | None = None,
+    cached: float = 0.0,
+    draft: int = 0,
+    acceptance: float | None = None,
+    disaggregated: bool = False,
 ) -> ServedModel:
     """Estimate devices, batch, throughput, latency and price of serving a model that need not exist yet.
 
@@ -130,15 +176,23 @@ def serving_cost(
         batch: Requests in flight; None: the most that fit the memory and the limits.
         tpot: Limit on the time per output token, in seconds or as "50ms".
         ttft: Limit on the time to the first token, in seconds or as "1s".
-        precision: Of the weights: fp32, bf16, fp16, fp8, int8, int4.
+        precision: Of the weights: fp32, bf16, fp16, fp8, int8, int4, mxfp4 (experts alone), nvfp4.
         kv_precision: Of the KV cache.
-        imbalance: Load of the busiest device over the mean under expert parallelism, at least 1.
+        imbalance: Load of the busiest device over the mean under expert parallelism, at least 1; None: as calibrated.
         gpu_price: US dollars per device and hour; None: the catalogue's.
         tables: A YAML of measured latencies: use the simpler model of arXiv 2404.02852, where the batch follows from
             memory alone.
+        engine: tensorrt-llm, sglang or vllm; None: the one that the device's calibration has most rows of.
+        parallel: tensor or expert; None: the cheaper.
+        max_batch: Requests per device that the server keeps in flight at most; None: as calibrated.
+        cached: Share of prompt tokens found in a prefix cache. Not calibrated.
+        draft: Further tokens guessed in each step by multi-token prediction. Not calibrated.
+        acceptance: Probability that a guessed token is kept, if those before it were.
+        disaggregated: Further devices read the prompts; they are counted and paid for. Not calibrated.
 
     Returns:
-        A ServedModel: devices, batch, tokens per second, times in seconds, prices in US dollars, bytes, warnings.
+        A ServedModel: devices, batch, tokens per second, times in seconds, prices in US dollars, bytes, warnings, with
+        80 % intervals and the calibration that they come from.
 
     Raises:
         InputError: What is not known or not allowed, and a limit that cannot be met, with the nearest value.
@@ -146,15 +200,17 @@ def serving_cost(
     >>> import moelab
     >>> served = moelab.serving_cost("mixtral-8x7b", "h100", precision="fp8", tpot="50ms")
     >>> served.gpus, served.parallel, served.time_per_output_token <= 0.05
-    (4, 'expert', True)
+    (2, 'tensor', True)
     """
     config = model if isinstance(model, ModelConfig) else load_model(model)
     device = hardware if isinstance(hardware, Hardware) else load_hardware(hardware)
     price = device.price if gpu_price is None else parse_price(gpu_price, "gpu_price")
-    if not 0 <= price <= MOST_PRICE:
+    if price is not None and not 0 <= price <= MOST_PRICE:
         raise InputError(f"gpu_price: must be 0 to {MOST_PRICE:,.0f} dollars, got {gpu_price}")
     values = {"prompt": prompt, "output": output, "tpot": tpot, "ttft": ttft, "precision": precision}
     values |= {"kv_precision": kv_precision, "batch": batch, "gpus": gpus, "imbalance": imbalance}
+    values |= {"engine": engine, "parallel": parallel, "max_batch": max_batch, "cached": cached, "draft": draft}
+    values |= {"acceptance": acceptance, "disaggregated": disaggregated}
     traffic = Traffic.parse(values, "serving")
     common: dict[str, Any] = {
         "model": "model" if isinstance(model, ModelConfig) else str(model),
@@ -168,15 +224,20 @@ def serving_cost(
             "tpot": tpot is not None,
             "ttft": ttft is not None,
             "batch": batch is not None,
-            "imbalance": imbalance != 1,
+            "imbalance": imbalance not in (None, 1),
             "kv_precision": kv_precision not in ("bf16", precision),
         }
         for name, given in ignored.items():
             if given:
-                raise InputError(f"{name}: is for the roofline; with tables the batch follows from memory alone")
-        return ServedModel(**common, **_from_tables(config, traffic, device, price, str(tables)))
+                raise InputError(
+                    f"{name}: is for the calibrated model; with tables the batch follows from memory alone"
+                )
+        return ServedModel(**common, **_from_tables(config, traffic, device, device.dollars(gpu_price), str(tables)))
     cost = serve_one(config, traffic, device, price)
-    return ServedModel(**common, **cost, tables=None, warnings=doubts(config, cost))
+    ends = {name: cost.pop(name) for name in list(cost) if name.endswith(("_low", "_high"))}
+    missing = tuple(cost.pop("not_calibrated"))
+    warnings = doubts(config, cost, device, traffic)
+    return ServedModel(**common, **cost, tables=None, warnings=warnings, intervals=ends, not_calibrated=missing)
 
 
 def _from_tables(model: ModelConfig, traffic: Traffic, device: Hardware, price: float, tables: str) -> dict[str, Any]:

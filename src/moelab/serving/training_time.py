@@ -151,7 +151,7 @@ def _bytes(precision: str) -> float:
 def _exchanges(shape: Shape, setup: TrainingSetup, waited: float) -> dict[str, Numbers]:
     """Exchanges that compute waits for: tensor and expert parallelism; context parallelism beyond what scores hide."""
     device, layout, d = setup.device, setup.layout, shape.d_model
-    link, network = device.link * device.link_efficiency, device.network * device.link_efficiency
+    link, network = device.link * device.link_share, device.network * device.link_share
     split = shape.n_layers + (shape.n_layers - shape.n_moe_layers) + shape.n_moe_layers * (shape.d_shared > 0)
     # Each split block gathers and scatters its tokens, forward and backward: 4 x 2 bytes by each device of the group.
     tensor = 8.0 * (layout.tp - 1) * split * d / np.where(layout.tp <= device.node, link, min(link, network))
@@ -183,8 +183,8 @@ def _gradients(shape: Shape, setup: TrainingSetup, parts: dict[str, Numbers], wa
     experts = params.experts / (layout.ep * layout.pp)
     held = dense * (copies - 1) / copies + experts * np.maximum(expert_copies - 1, 0) / np.maximum(expert_copies, 1)
     stage = layout.tp * layout.cp * layout.dp
-    link = device.link * device.link_efficiency
-    bandwidth = np.where(stage <= device.node, link, min(link, device.network * device.link_efficiency))
+    link = device.link * device.link_share
+    bandwidth = np.where(stage <= device.node, link, min(link, device.network * device.link_share))
     tokens = setup.global_batch * setup.seq_len / layout.devices
     step = GRADIENT_BYTES * held / bandwidth / tokens * np.where(stage <= device.node, 1.0, waited)
     gathered = 4.0 * held * (setup.microbatches - 1) / bandwidth / tokens

@@ -1,0 +1,262 @@
+"""How far the serving model is from measurements that were left out of its fit.
+
+    python benchmarks/serving_accuracy.py --measured FOLDER [--write FILE.yaml] [--json FILE]
+
+FOLDER holds `serving.csv` (one measured setup a row, the columns of `moelab calibrate`) and `mlperf_offline.csv`
+(Llama-2-70B, offline). Rows are fitted by the newest of each setup. `--write` writes the calibrations that ship with
+the package. About two minutes on one core.
+"""
+
+import argparse
+import csv
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moelab.architecture import ModelConfig
+from moelab.config import dump_yaml
+from moelab.files import write_json, write_text
+from moelab.serving.calibration import Z80
+from moelab.serving.fit_rows import Fitted, error_of, fit_rows, held_out
+from moelab.serving.hardware import load_hardware
+from moelab.serving.measured import MeasuredRows, Row, find_model, parse_measured, plain_name
+
+DENSE = ("llama-3.3-70b", "llama-2-70b")
+SYSTEMS = {"MI300X": "mi300x", "MI325X": "mi325x", "H200": "h200", "H100": "h100"}
+"""Devices of MLPerf's systems that are fitted at fp8. Blackwell's rows may be fp4 and are predicted alone."""
+LENGTHS = (294, 294)
+"""Mean tokens of prompts and answers of MLPerf's OpenOrca set (mlcommons inference, Llama-2-70B reference)."""
+
+
+def model_of(name: str) -> ModelConfig:
+    """The architecture of a name in the tables; Llama-2-70B is Llama-3-70B with a smaller vocabulary."""
+    if plain_name(name) == "llama-2-70b":
+        return find_model("llama3-70b").replace(vocab_size=32000)
+    return find_model(name)
+
+
+def tables(folder: Path) -> MeasuredRows:
+    """Both files as one table: of MLPerf, the median system of each device."""
+    with (folder / "serving.csv").open(encoding="utf-8") as file:
+        rows: list[dict[str, str | None]] = list(csv.DictReader(file))
+    for device, rate in mlperf(folder).items():
+        gpus = 2 if device == "h100" else 1
+        rows.append(
+            {
+                "model": "llama-2-70b",
+                "hardware": device,
+                "precision": "fp8",
+                "engine": "vllm" if device.startswith("mi") else "tensorrt-llm",
+                "speculative": "none",
+                "gpus": str(gpus),
+                "input_length": str(LENGTHS[0]),
+                "output_length": str(LENGTHS[1]),
+                "concurrency": "max",
+                "kv_precision": "fp8",
+                "output_tokens_per_s_per_gpu": str(rate),
+                "date": "2025-09",
+            }
+        )
+    return parse_measured(rows, str(folder), model_of)
+
+
+def mlperf(folder: Path) -> dict[str, float]:
+    """Device -> median tokens a second and device of Llama-2-70B offline, over systems of that device alone."""
+    found: dict[str, list[float]] = {}
+    with (folder / "mlperf_offline.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            devices = [device for text, device in SYSTEMS.items() if text in row["system"]]
+            if len(devices) == 1 and row["tokens_per_s_per_gpu"] and "NVL_" not in row["system"]:
+                found.setdefault(devices[0], []).append(float(row["tokens_per_s_per_gpu"]))
+    return {device: statistics.median(rates) for device, rates in found.items()}
+
+
+def slowdowns(folder: Path) -> dict[str, tuple[float, float]]:
+    """Slowdowns of other vendors' devices beside their data sheets, from MLPerf's dense model alone.
+
+    The share of peak fp8 arithmetic that H200 reaches there, over the share that the device reaches.
+    """
+    rates = mlperf(folder)
+    share = {device: rate / load_hardware(device).peak("fp8") for device, rate in rates.items()}
+    return {device: (share["h200"] / share[device], 0.05) for device in ("mi300x", "mi325x")}
+
+
+def report(name: str, ratio: Any, factor: float | None = None) -> dict[str, Any]:
+    """One printed line: the median absolute error, the bias, the worst, and the intervals' coverage."""
+    off = np.abs(ratio - 1)
+    line = {
+        "test": name,
+        "rows": len(ratio),
+        "median_error": round(float(np.median(off)), 3),
+        "bias": round(float(np.median(ratio) - 1), 3),
+        "worst": round(float(ratio[np.argmax(np.abs(np.log(ratio)))] - 1), 3),
+    }
+    if factor is not None:
+        line["coverage_80"] = round(float(np.mean(np.abs(np.log(ratio)) <= np.log(factor))), 3)
+        line["half_width"] = round((factor - 1 / factor) / 2, 3)
+    print("  ".join(f"{key} {value}" for key, value in line.items()))
+    return line
+
+
+def coverage(groups: dict[str, Any]) -> dict[str, Any]:
+    """How often 80 % intervals hold, each group's made from the held-out errors of the others alone."""
+    inside, widths = [], []
+    for name, ratio in groups.items():
+        others = np.concatenate([values for other, values in groups.items() if other != name])
+        factor = float(np.exp(Z80 * error_of(others)[1]))
+        held = np.abs(np.log(ratio)) <= np.log(factor)
+        inside.append(held)
+        widths.append((factor - 1 / factor) / 2)
+        print(f"  {name}: {held.mean():.0%} of {len(held)} within a factor of {factor:.2f}")
+    line = {
+        "test": "80 % intervals, spread from other groups",
+        "rows": sum(len(held) for held in inside),
+        "coverage_80": round(float(np.concatenate(inside).mean()), 3),
+        "half_width": round(float(np.median(widths)), 3),
+    }
+    print("  ".join(f"{key} {value}" for key, value in line.items()))
+    return line
+
+
+def main() -> None:
+    """Print every held-out table; write the calibrations where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--measured", required=True, type=Path)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    measured, slow = tables(options.measured), slowdowns(options.measured)
+
+    def fit(rows: MeasuredRows) -> Fitted:
+        return fit_rows(rows, slow)
+
+    fitted = fit(measured)
+    print_coefficients(fitted, slow)
+    lines, pooled = [], {}
+    print("\ntime per output token, DeepSeek-R1 at a concurrency")
+    tests: dict[str, Callable[[Row], bool]] = {
+        "without MI300X": lambda row: row.seconds is not None and row.hardware == "mi300x",
+        "without H200": lambda row: row.seconds is not None and row.hardware == "h200",
+        "without SGLang": lambda row: row.seconds is not None and row.engine == "sglang",
+        "without TensorRT-LLM": lambda row: row.seconds is not None and row.engine == "tensorrt-llm",
+        "without concurrency >= 64": lambda row: row.seconds is not None and (row.traffic.batch or 0) >= 64,
+    }
+    for name, test in tests.items():
+        left = measured.where(test)
+        kept = fit(measured.where(lambda row, test=test: not test(row)))  # type: ignore[misc]
+        pooled[name] = kept.predict(left.newest().rows) / np.array([row.value for row in left.newest().rows])
+        every = kept.predict(left.rows) / np.array([row.value for row in left.rows])
+        spread = error_of(pooled[name])[1]
+        lines.append(report(f"{name}, all rows", every))
+        lines.append(report(f"{name}, newest of each setup", pooled[name], float(np.exp(Z80 * spread))))
+
+    print("\nthroughput at maximum load, one model left out at a time")
+    rows, ratio = held_out(measured, lambda row: row.model, fit)
+    models = list(dict.fromkeys(row.model for row in rows))
+    most = np.array([row.seconds is None for row in rows])
+    by_model = {model: ratio[most & np.array([row.model == model for row in rows])] for model in models}
+    by_model = {model: values for model, values in by_model.items() if len(values)}
+    for model, values in by_model.items():
+        lines.append(report(model, values))
+    lines.append(report("all models", np.concatenate(list(by_model.values()))))
+    first = next(model for model in models if model.lower().startswith("deepseek-r1-0528 ("))
+    tpot = ratio[~most & np.array([row.model == first for row in rows])]
+    lines.append(report("DeepSeek-R1, time per output token, no row of it fitted", tpot))
+
+    print("\npredicted over measured for MoE, over the same for dense, fitted without either")
+    print_pairs(measured, fit, lines)
+
+    print("\nintervals: of each left-out group, with the spread of all other groups")
+    lines.append(coverage(pooled | by_model))
+    rows_by_setup, by_setup = held_out(measured, lambda row: (row.hardware, row.traffic.batch, row.model), fit)
+    assert rows_by_setup == rows
+    errors = {
+        "none": (by_setup, "device, model and concurrency together"),
+        "engine": (np.concatenate([pooled["without SGLang"], pooled["without TensorRT-LLM"]]), "engine"),
+        "device": (
+            np.concatenate([pooled["without MI300X"], pooled["without H200"], ratio[most]]),
+            "device, and by model at maximum load",
+        ),
+    }
+    for name, (values, what) in errors.items():
+        spread = error_of(values)[1]
+        lines.append(report(f"held out by {what} ({name})", values, float(np.exp(Z80 * spread))))
+    print("\nworst of these")
+    for i in np.argsort(-np.abs(np.log(ratio)))[:6]:
+        row = rows[i]
+        print(
+            f"  {row.model} on {row.layout.gpus} x {row.hardware}, {row.engine}, {row.traffic.prompt}+"
+            f"{row.traffic.output}, batch {row.traffic.batch or 'max'}: {ratio[i] - 1:+.0%} without the model"
+        )
+    if options.json:
+        write_json(options.json, lines)
+    if options.write:
+        write_text(options.write, calibrations(fitted, measured, errors))
+
+
+def print_coefficients(fitted: Fitted, slow: dict[str, tuple[float, float]]) -> None:
+    """Every fitted number with its 80 % interval."""
+    print("slowdown from MLPerf alone:", {name: round(value, 3) for name, (value, _) in slow.items()})
+    values = fitted.coefficients.model_dump() | fitted.engines | fitted.slowdowns
+    for name, (low, high) in fitted.intervals.items():
+        print(f"  {name:14s} {values[name]:.4g} [{low:.4g}, {high:.4g}]")
+
+
+def print_pairs(measured: MeasuredRows, fit: Callable[[MeasuredRows], Fitted], lines: list[dict[str, Any]]) -> None:
+    """Each MoE model with each dense one: the ratio of the medians of predicted over measured at maximum load."""
+    rows = measured.newest()
+    names = list(dict.fromkeys(row.model for row in rows.rows if row.seconds is None))
+    dense = [name for name in names if plain_name(name) in DENSE]
+    ratios = []
+    for moe in (name for name in names if name not in dense):
+        for other in dense:
+            kept = fit(rows.where(lambda row, a=moe, b=other: row.model not in (a, b)))  # type: ignore[misc]
+            medians = []
+            for name in (moe, other):
+                some = [row for row in rows.rows if row.model == name and row.seconds is None]
+                medians.append(np.median(kept.predict(some) / np.array([row.value for row in some])))
+            ratios.append(medians[0] / medians[1])
+            print(f"  {moe} over {other}: {ratios[-1]:.3f}")
+            lines.append({"test": f"{moe} over {other}", "ratio": round(float(ratios[-1]), 3)})
+    print(f"  median {np.median(ratios):.3f}")
+
+
+def calibrations(fitted: Fitted, measured: MeasuredRows, errors: dict[str, tuple[Any, str]]) -> str:
+    """The file that ships: coefficients with counts of rows and errors, and no row."""
+    devices: dict[str, Any] = {}
+    for row in measured.newest().rows:
+        known = devices.setdefault(row.hardware, {"slowdown": fitted.slowdowns.get(row.hardware, 1.0), "rows": {}})
+        known["rows"][row.engine] = known["rows"].get(row.engine, 0) + 1
+    own = error_of(errors["none"][0])[1]
+    measured_errors = {name: error_of(values) for name, (values, _) in errors.items()}
+    # What is inherited has the error of its own kind of row, and that of the step to another device or engine.
+    spreads = {name: s if name == "none" else math.hypot(own, s) for name, (_, s) in measured_errors.items()}
+    value = {
+        "source": "NVIDIA/TensorRT-LLM performance overview, MLPerf Inference v5.1 (both Apache-2.0) and, for "
+        "coefficients alone, InferenceX (SemiAnalysis); benchmarks/serving_accuracy.py repeats the fit",
+        "default_engine": "tensorrt-llm",
+        "coefficients": rounded(fitted.coefficients.model_dump()),
+        "intervals": {name: [float(f"{end:.4g}") for end in ends] for name, ends in fitted.intervals.items()},
+        "engines": rounded(fitted.engines),
+        "devices": {name: {**known, "slowdown": float(f"{known['slowdown']:.4g}")} for name, known in devices.items()},
+        "errors": {
+            name: rounded({"error": measured_errors[name][0], "spread": spreads[name]}) | {"held_out_by": what}
+            for name, (_, what) in errors.items()
+        },
+    }
+    return "# Written by benchmarks/serving_accuracy.py --write; coefficients of the serving model.\n" + dump_yaml(
+        value
+    )
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers with four digits."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    main()

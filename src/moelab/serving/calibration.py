@@ -1,0 +1,107 @@
+"""Calibrations: coefficients with the rows they were fitted to and their error on rows that were held out."""
+
+import math
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from moelab.config import Config, CountOrZero, Positive
+from moelab.serving.coefficients import Coefficients, roofline
+from moelab.yaml_reader import parse_yaml
+
+Z80 = 1.2815515594457
+"""Half-width of the 80 % interval of a normal distribution, in standard deviations."""
+
+STATED = "stated shares"
+"""The id of a calibration that a hardware file's own shares of peak make."""
+
+
+class Calibration(Config):
+    """Coefficients, how slow the device is beside its data sheet, and how far predictions were off.
+
+    `slowdown` multiplies every time: 1 for the device family that the coefficients come from. `error` is the median
+    absolute relative error of what was held out, `held_out_by` what that was, `spread` the standard deviation of the
+    logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares.
+    """
+
+    id: str
+    coefficients: Coefficients
+    slowdown: Positive = 1.0
+    n_rows: CountOrZero = 0
+    error: Annotated[float, Field(ge=0)] | None = None
+    held_out_by: str | None = None
+    spread: Annotated[float, Field(ge=0, le=3)] | None = None
+    source: str = ""
+
+    @property
+    def factor(self) -> float | None:
+        """The 80 % interval is value / factor to value x factor; None where the error is unknown."""
+        return None if self.spread is None else math.exp(Z80 * self.spread)
+
+    def summary(self) -> dict[str, Any]:
+        """What stands beside every prediction in JSON."""
+        return {"id": self.id, "n_rows": self.n_rows, "error": self.error, "held_out_by": self.held_out_by}
+
+    def line(self) -> str:
+        """The same for people."""
+        if self.error is None:
+            return f"{self.id}: no measured serving supports it, so it has no interval"
+        rows = f"{self.n_rows} rows" if self.n_rows else "no rows of its own"
+        return f"{self.id}: {rows}, median error {self.error:.0%} held out by {self.held_out_by}"
+
+
+@cache
+def shipped() -> dict[str, Any]:
+    """The file that the fit wrote: shared coefficients, engines, devices, and errors by what was held out."""
+    text = files("moelab.serving").joinpath("calibrations.yaml").read_text(encoding="utf-8")
+    value: dict[str, Any] = parse_yaml(text, "calibrations")
+    return value
+
+
+@cache
+def stated(compute: float | None, bandwidth: float | None, link: float | None, latency: float | None) -> Calibration:
+    """The calibration of a file that states its own shares of peak and latency: a roofline, as in version 0.1, with
+    its defaults where one is None."""
+    coefficients = roofline(compute or 0.7, bandwidth or 0.8, link or 0.8, 1e-5 if latency is None else latency)
+    return Calibration(id=STATED, coefficients=coefficients, source="the hardware file")
+
+
+@cache
+def inherited(device: str, engine: str | None, name: str) -> Calibration:
+    """The calibration of the nearest device for one called `name`, with the error measured for such a step."""
+    own, error = shipped_for(device, engine), shipped()["errors"]["device"]
+    return own.replace(
+        id=f"{own.id} for {name}",
+        n_rows=0,
+        error=error["error"],
+        spread=error["spread"],
+        held_out_by=error["held_out_by"],
+    )
+
+
+@cache
+def shipped_for(device: str | None, engine: str | None) -> Calibration:
+    """The calibration of a device and an engine with rows, or of the device with another engine.
+
+    `device` None is one that no shipped row resembles; `engine` None takes the device's engine with most rows.
+    """
+    value = shipped()
+    known = value["devices"].get(device or "")
+    rows: dict[str, int] = known["rows"] if known else {}
+    chosen = engine or (max(rows, key=lambda name: rows[name]) if rows else value["default_engine"])
+    fixed = value["engines"].get(chosen, 1.0)
+    coefficients = {**value["coefficients"], "kernel": value["coefficients"]["kernel"] * fixed}
+    step = "none" if chosen in rows else "engine" if known else "device"
+    error = value["errors"][step]
+    return Calibration(
+        id=f"{device or 'any'}/{chosen}",
+        coefficients=Coefficients.parse(coefficients, "calibrations"),
+        slowdown=known["slowdown"] if known else 1.0,
+        n_rows=rows.get(chosen, 0),
+        error=error["error"],
+        held_out_by=error["held_out_by"],
+        spread=error["spread"],
+        source=value["source"],
+    )

@@ -1,0 +1,29 @@
+"""How weights are stored and in what arithmetic they are multiplied, by precision.
+
+4-bit block formats keep a scale beside their numbers: 8 bits for 32 of them in mxfp4 (OCP Microscaling Formats 1.0),
+8 bits for 16 in nvfp4. mxfp4 stores routed experts alone, the rest in 16 bits, as gpt-oss does (arXiv 2508.10925);
+nvfp4 stores every matrix. int4 is weight-only.
+"""
+
+from dataclasses import dataclass
+
+from moelab.architecture.memory import bytes_of
+from moelab.serving.hardware import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes of one weight and peak FLOPs per second, of routed experts and of everything else."""
+
+    expert_bytes: float
+    other_bytes: float
+    expert_rate: float
+    other_rate: float
+
+
+def stored(precision: str, hardware: Hardware) -> Stored:
+    """Bytes and rates of a precision on a device. Raises InputError for an unknown precision."""
+    size, rate = bytes_of(precision), hardware.peak(precision)
+    if precision == "mxfp4":
+        return Stored(size, 2.0, rate, hardware.bf16)
+    return Stored(size, size, rate, rate)

@@ -1,0 +1,125 @@
+"""The fit to measured rows: coefficients that made the rows come back, bad rows are named, the file is read."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moelab.errors import InputError
+from moelab.serving import load_hardware
+from moelab.serving.calibrate import calibrate
+from moelab.serving.calibration import shipped, shipped_for
+from moelab.serving.fit_rows import FIXED, Fitted, error_of, fit_rows
+from moelab.serving.measured import MeasuredRows, find_model, parse_measured, plain_name, read_measured
+
+BASE = {"model": "llama3-8b", "hardware": "h200", "precision": "fp8", "engine": "sglang", "gpus": "1", "date": "2026"}
+
+
+def cells(**more: Any) -> dict[str, str | None]:
+    lengths = {"input_length": "1024", "output_length": "512", "concurrency": "8", "median_tpot_s": "0.01"}
+    return {**BASE, **lengths, **{name: str(value) for name, value in more.items()}}
+
+
+@pytest.fixture(scope="module")
+def rows() -> MeasuredRows:
+    table = [
+        cells(model=model, concurrency=batch, input_length=prompt)
+        for model in ("llama3-8b", "qwen3-30b-a3b")
+        for batch in (1, 64)
+        for prompt in (512, 4096)
+    ]
+    return parse_measured(table, "rows", find_model)
+
+
+def made(rows: MeasuredRows, kernel: float) -> list[dict[str, str | None]]:
+    """The same rows as a machine with other fixed costs would give."""
+    own = shipped_for("h200", "sglang").coefficients.model_copy(update={"kernel": kernel})
+    seconds = Fitted(own, {}, {}, {}).predict(rows.rows)
+    return [
+        cells(
+            model=row.model,
+            concurrency=row.traffic.batch,
+            input_length=row.traffic.prompt,
+            median_tpot_s=value,
+        )
+        for row, value in zip(rows.rows, seconds, strict=True)
+    ]
+
+
+def test_rows_of_another_machine_are_found_again(rows: MeasuredRows) -> None:
+    table = parse_measured(made(rows, 9e-6), "rows", find_model)
+    fitted = fit_rows(table, {}, {n: (v, 1.0) for n, v in shipped()["coefficients"].items() if n not in FIXED})
+    ratio = fitted.predict(table.rows) / np.array([row.value for row in table.rows])
+    assert np.abs(ratio - 1).max() < 0.02
+    assert fitted.coefficients.kernel * fitted.engines["sglang"] == pytest.approx(9e-6, rel=0.15)
+    low, high = fitted.intervals["kernel"]
+    assert low < fitted.coefficients.kernel < high
+
+
+def test_the_file_is_read_as_hardware(rows: MeasuredRows, tmp_path: Path) -> None:
+    table = made(rows, 9e-6)
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    result = calibrate(read_measured(path, find_model))
+    result.hardware.to_yaml(tmp_path / "mine.yaml")
+    found = load_hardware(str(tmp_path / "mine.yaml")).calibrated()
+    assert found == result.hardware.calibration
+    assert (found.id, found.n_rows, found.held_out_by) == ("h200/sglang", 8, "model")
+    assert found.error is not None
+    assert found.error < 0.2
+    assert result.to_dict()["coefficients"]["max_batch"]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"median_tpot_s": "fast"}, "rows, row 2: median_tpot_s: expected a number above 0"),
+        ({"median_tpot_s": "-1"}, "rows, row 2: median_tpot_s"),
+        ({"model": "no-such-model"}, "rows, row 2: .*no-such-model"),
+        ({"hardware": "h1000"}, "rows, row 2: hardware: no such device"),
+        ({"gpus": "1.5"}, "rows, row 2: gpus: expected a whole number"),
+        ({"precision": "fp2"}, "rows, row 2: precision"),
+        ({"engine": "mine"}, "rows, row 2: engine"),
+        ({"input_length": ""}, "rows, row 2: input_length: is empty"),
+        ({"concurrency": "max"}, "rows, row 2: output_tokens_per_s_per_gpu: is empty"),
+    ],
+)
+def test_bad_rows_are_named(more: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_measured([cells(**more)], "rows", find_model)
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_and_setups_that_are_missing() -> None:
+    with pytest.raises(InputError, match="rows: columns are missing: hardware, precision"):
+        parse_measured([{"model": "llama3-8b"}], "rows", find_model)
+    with pytest.raises(InputError, match="a fit needs at least 3 setups, got 1"):
+        calibrate(parse_measured([cells()] * 5, "rows", find_model))
+    with pytest.raises(InputError, match="no row without speculative"):
+        parse_measured([cells(speculative="mtp")], "rows", find_model)
+
+
+def test_the_newest_of_a_setup_counts() -> None:
+    table = [cells(date="2026-01"), cells(date="2026-05", median_tpot_s="0.02"), cells(date="2026-03")]
+    assert [row.value for row in parse_measured(table, "rows", find_model).newest().rows] == [0.02]
+
+
+def test_names_of_models() -> None:
+    assert plain_name("DeepSeek-R1-0528 (DeepSeek-V3 architecture, 671B/37B)") == "deepseek-r1"
+    assert find_model("DeepSeek-R1-0528").mla is not None
+    assert plain_name("Llama-3.3-70B (dense)") == "llama-3.3-70b"
+
+
+def test_conformal_intervals_cover_what_they_promise() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(200):
+        ratio = np.exp(rng.normal(0, 0.2, 21))
+        _, spread = error_of(ratio[:20])
+        covered.append(abs(np.log(ratio[20])) <= 1.2815515594457 * spread)
+    assert 0.72 < np.mean(covered) < 0.9
