@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from moelab.architecture import Shape, load_preset
+from moelab.architecture import PRESETS, Shape, count_flops, load_preset
 from moelab.architecture.layout import RECOMPUTATIONS, Layout
 from moelab.architecture.training_memory import TrainingStep, device_memory
 from moelab.serving import load_hardware
@@ -59,3 +59,11 @@ def test_a_model_that_fits_no_layout_takes_for_ever() -> None:
     on_more = choose_layouts(shape, cluster(256, "gb200"), training_calibration())
     assert np.isfinite(on_more.seconds).all()
     assert on_more.layout.ep[0] > 1
+
+
+def test_every_preset_trains_on_a_thousand_devices() -> None:
+    for preset in PRESETS:
+        config = load_preset(preset)
+        seconds = choose_layouts(Shape.of(config), cluster(1024), training_calibration()).seconds[0]
+        share = count_flops(config, 4096, causal=True).train / seconds / 989.4e12
+        assert 0.15 < share < 0.65, preset
