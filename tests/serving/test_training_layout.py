@@ -61,6 +61,7 @@ def test_a_model_that_fits_no_layout_takes_for_ever() -> None:
     assert on_more.layout.ep[0] > 1
 
 
+@pytest.mark.slow
 def test_every_preset_trains_on_a_thousand_devices() -> None:
     for preset in PRESETS:
         config = load_preset(preset)
