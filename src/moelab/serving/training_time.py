@@ -34,6 +34,8 @@ WATTS_PER_FLOP = 0.5e-12
 """Board power over bf16 peak at which the exponent `power` changes nothing (GB200: 0.48 W per TFLOP/s)."""
 POWER_RANGE = (0.88, 1.42)
 """That ratio among the devices of the fit (B200 to H100); beyond it the nearest end holds."""
+LINK_SHARE = 0.8
+"""Of a link's or network's bandwidth that large exchanges reach (assumed, as the fit was made with it)."""
 GRADIENT_BYTES = 6.0
 """Exchanged per parameter and step: an fp32 gradient there, a bf16 weight back."""
 
@@ -163,7 +165,7 @@ def _bytes(precision: str) -> float:
 def _exchanges(shape: Shape, setup: TrainingSetup, waited: float) -> dict[str, Numbers]:
     """Exchanges that compute waits for: tensor and expert parallelism; context parallelism beyond what scores hide."""
     device, layout, d = setup.device, setup.layout, shape.d_model
-    link, network = device.link * device.link_efficiency, device.network * device.link_efficiency
+    link, network = device.link * LINK_SHARE, device.network * LINK_SHARE
     layers, moe_layers = _layers(shape)
     split = 2 * layers - moe_layers + moe_layers * (shape.d_shared > 0)
     # Each split block gathers and scatters its tokens, forward and backward: 4 x 2 bytes by each device of the group.
@@ -201,8 +203,8 @@ def _gradients(shape: Shape, setup: TrainingSetup, parts: dict[str, Numbers], wa
     experts = params.experts / (layout.ep * layout.pp)
     held = dense * (copies - 1) / copies + experts * np.maximum(expert_copies - 1, 0) / np.maximum(expert_copies, 1)
     stage = layout.tp * layout.cp * layout.dp
-    link = device.link * device.link_efficiency
-    bandwidth = np.where(stage <= device.node, link, min(link, device.network * device.link_efficiency))
+    link = device.link * LINK_SHARE
+    bandwidth = np.where(stage <= device.node, link, min(link, device.network * LINK_SHARE))
     tokens = setup.global_batch * setup.seq_len / layout.devices
     step = GRADIENT_BYTES * held / bandwidth / tokens * np.where(stage <= device.node, 1.0, waited)
     gathered = 4.0 * held * (setup.microbatches - 1) / bandwidth / tokens
