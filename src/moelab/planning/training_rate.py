@@ -116,10 +116,10 @@ def _predicted(lattice: Lattice, budget: Budget) -> Array:
     key = ("utilisation", *_key(cluster))
 
     def compute() -> Array:
+        layouts(lattice, cluster)  # by the largest designs of the whole lattice, not of one of its parts
         parts = [_shares(lattice.take(part), cluster) for part in lattice.chunks()] if len(lattice) else []
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    layouts(lattice, cluster)
     return _kept(lattice, key, compute)
 
 
