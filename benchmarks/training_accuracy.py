@@ -1,11 +1,12 @@
 """Predicted against measured training speed, one model left out at a time; and the fit that ships.
 
-    python benchmarks/training_accuracy.py [ROWS.csv] [--write] [--by model|hardware]
+    python benchmarks/training_accuracy.py [ROWS.csv] [--by model|hardware] [--shipped] [--write]
 
 Of every setup (model, device, number of devices, precision, sequence length) the newest release counts. MFU is of the
 bf16 peak, attention scores counted as causal. Limits: the median over left-out models of the median absolute error 0.20
-(aim 0.15); 80 % intervals hold 0.70 to 0.90 of the rows, with a median half-width of at most 0.35. `--write` fits all
-rows and writes `src/moelab/serving/training.yaml`. About ten seconds.
+(aim 0.15); 80 % intervals hold 0.70 to 0.90 of the rows, with a median half-width of at most 0.35. `--shipped`
+predicts rows with the calibration that ships instead, without a fit: for rows of one's own. `--write` fits all rows and
+writes `src/moelab/serving/training.yaml`. About ten seconds.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import numpy as np
 
 from moelab.config import dump_yaml
 from moelab.files import write_text
-from moelab.serving.training_fit import HeldOut, calibrate_training, hold_out
+from moelab.serving.training_calibration import training_calibration
+from moelab.serving.training_fit import HeldOut, calibrate_training, held_out, hold_out
 from moelab.serving.training_rows import TrainingRow, read_training_rows
 
 HERE = Path(__file__).parent
@@ -73,9 +75,11 @@ def main() -> None:
     parser.add_argument("rows", nargs="?", default=str(HERE / "measured" / "training.csv"))
     parser.add_argument("--write", action="store_true", help="write the calibration that ships")
     parser.add_argument("--by", choices=["model", "hardware"], default="model", help="what is left out")
+    parser.add_argument("--shipped", action="store_true", help="leave nothing out: predict with what ships")
     options = parser.parse_args()
     rows = read_training_rows(options.rows)
-    results = hold_out(rows, options.by)
+    shipped = training_calibration() if options.shipped else None
+    results = [held_out(row, shipped) for row in rows] if shipped else hold_out(rows, options.by)
     print("\n".join([*table(results), "", *summary(results, options.by)]))
     if options.write:
         write(rows, SHIPPED)

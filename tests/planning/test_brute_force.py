@@ -156,7 +156,9 @@ def test_serving_limits_equal_brute_force(tiny: Space) -> None:
 
 def test_least_lifetime_cost_equals_brute_force(tiny: Space, every: list[Counted]) -> None:
     serving = Serving.parse({"hardware": "cpu", "tokens": 1e9, "traffic": {"prompt": 64, "output": 16}})
-    budget = Budget(flops=3e12, serving=serving, objective="lifetime-cost", target_loss=7.9)
+    budget = Budget(
+        flops=3e12, serving=serving, objective="lifetime-cost", target_loss=7.9, mfu=0.4, mfu_convention="full"
+    )
     ranking = search(enumerate_designs(tiny), budget, predictors_of([JOINT], extrapolate=True))
     device, costs = serving.device, []
     for design in every:

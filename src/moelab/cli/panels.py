@@ -2,7 +2,8 @@
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Budget": (
-        "flops", "gpus", "days", "train_hardware", "mfu", "max_params", "max_active", "max_memory", "context",
+        "flops", "gpus", "days", "train_hardware", "train_precision", "mfu", "mfu_convention",
+        "max_params", "max_active", "max_memory", "context",
         "max_tokens", "min_tokens_per_active", "max_tokens_per_active", "min_tokens_per_total", "unique_tokens",
         "max_epochs", "objective", "within", "target_loss", "target_experts",
         "space", "near", "seq_len", "equal", "optimum", "causal",
@@ -22,7 +23,10 @@ PANELS: dict[str, tuple[str, ...]] = {
         "serve_gpus", "gpu_price", "max_price", "price_like_experts", "imbalance", "tables", "engine", "parallel",
         "max_batch", "cached", "draft", "acceptance", "disaggregated", "device",
     ),
-    "Training": ("assign", "processes", "checkpoint_seconds", "adopt", "workers", "executor", "executor_option"),
+    "Training": (
+        "train_memory", "layout", "micro_batch", "assign", "processes", "checkpoint_seconds", "adopt", "workers",
+        "executor", "executor_option",
+    ),
     "Text": ("max_new_tokens", "temperature", "top_k", "top_p", "mixing", "from_start"),
     "Output": (
         "top", "next_runs", "flops_each", "out", "plot", "plot_holdout", "markdown", "to", "dtype", "check", "force",

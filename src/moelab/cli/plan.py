@@ -16,7 +16,14 @@ def command(
     days: Annotated[str | None, typer.Option(help="Days of training on --gpus.")] = None,
     train_hardware: Annotated[str | None, typer.Option(help="Devices that train (h100, ..., or YAML).")] = None,
     mfu: Annotated[
-        str | None, typer.Option(help="MFU in training (0.4), of FLOPs with the full square, or YAML by expert width.")
+        str | None,
+        typer.Option(help="Share of the bf16 peak in training, or a YAML table by expert width; default: predicted."),
+    ] = None,
+    mfu_convention: Annotated[
+        str | None, typer.Option(help="FLOPs of --mfu: attention scores causal (default), or the full square.")
+    ] = None,
+    train_precision: Annotated[
+        str | None, typer.Option(help="Arithmetic of training: bf16 (default), fp8, mxfp8, nvfp4, fp16, fp32.")
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="Limit on all parameters, such as 10B.")] = None,
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
@@ -114,6 +121,10 @@ def command(
             )
         if mfu is not None and train_hardware is None:
             raise InputError("--mfu: needs --train-hardware, whose time it turns into compute and dollars")
+    if mfu is None and mfu_convention is not None:
+        raise InputError("--mfu-convention: needs --mfu")
+    if mfu is not None and train_precision is not None:
+        raise InputError("--train-precision: contradicts --mfu, which is taken as given; give one of them")
     if pay_serving and serve_tokens is None:
         raise InputError("--pay-serving: needs --serve-tokens")
     budget = _budget(
@@ -122,7 +133,9 @@ def command(
             "gpus": gpus,
             "days": days,
             "train_hardware": train_hardware,
-            "mfu": _mfu(mfu or "0.4"),
+            "mfu": None if mfu is None else _mfu(mfu),
+            "mfu_convention": mfu_convention or "causal",
+            "train_precision": train_precision,
             "max_params": max_params,
             "max_active": max_active,
             "max_memory": max_memory,

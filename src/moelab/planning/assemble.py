@@ -12,7 +12,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
 from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
-from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
+from moelab.planning.feasible import FeasibleSet, memory_bytes, training_hour, training_price
 from moelab.planning.lattice import Lattice
 from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens
 from moelab.planning.nearest import nearest_released
@@ -24,6 +24,7 @@ from moelab.planning.result import Plan
 from moelab.planning.sanity import refuse_meaningless
 from moelab.planning.sensitivity import binding, sensitivities
 from moelab.planning.settle import option_labels, representative, settled_rows
+from moelab.planning.training_rate import training_of
 from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
@@ -222,6 +223,7 @@ class PlanBuilder:
             learning_rate=rates[0].learning_rate,
             batch_tokens=batch,
             rates=rates,
+            training=training_of(lattice, tokens, training_hour(self.budget), self.budget),
         )
 
     def _cost(self, i: int, one: FeasibleSet) -> dict[str, float] | None:

@@ -30,6 +30,8 @@ Objective = Literal["loss", "balance", "serving-cost", "lifetime-cost"]
 COSTS = ("serving-cost", "lifetime-cost")
 """Objectives that minimise a cost at bounded loss."""
 
+PREDICTED = "predicted"
+"""The MFU that stands for a prediction of each design's own."""
 MFU_TABLE = "{dense: 0.4, experts: {512: 0.2, 2048: 0.35}}"
 
 
@@ -77,9 +79,11 @@ class Budget(Config):
     max_tokens_per_active x its active parameters) tokens; designs with D below min_tokens_per_active x active or
     min_tokens_per_total x total parameters do not fit. With
     `serve_flops_tokens` the compute also pays for that many served tokens, each costing one forward pass
-    (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `max_memory` holds weights at `precision` and the KV cache of
-    one sequence of `context` tokens. All FLOPs are exact counts at the space's sequence length, with the full square of
-    attention scores; so `mfu`, a share of the bf16 peak, is of these FLOPs too.
+    (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `mfu` is of the bf16 peak, of FLOPs with `causal` attention
+    scores or the `full` square; `predicted`, the default where devices train, predicts it for each design from
+    hardware, `train_precision` (bf16) and layout.
+    `max_memory` holds weights at `precision` and the KV cache of one sequence of `context` tokens. All FLOPs are exact
+    counts at the space's sequence length.
 
     `objective` is the least loss; the least price of serving, or of training and serving together, at no more than
     `target_loss` (or the best loss of designs with `target_experts` experts); or `balance`, the knee of loss against
@@ -91,7 +95,9 @@ class Budget(Config):
     gpus: Devices | None = None
     days: Annotated[Positive, at_most(3650)] | None = None
     train_hardware: str | None = None
-    mfu: Fraction | MfuTable = 0.4
+    train_precision: Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"] | None = None
+    mfu: Fraction | MfuTable | Literal["predicted"] = 0.4
+    mfu_convention: Literal["causal", "full"] = "causal"
     max_params: Positive | None = None
     max_active: Positive | None = None
     max_memory: Bytes | None = None
@@ -122,18 +128,26 @@ class Budget(Config):
         targeted = data.get("target_loss") is not None or data.get("target_experts") is not None
         return {**data, "objective": "balance" if tokens is not None and not targeted else "loss"}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _predicted_by_default(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("mfu") is not None:
+            return data
+        devices = any(data.get(name) is not None for name in ("gpus", "train_hardware", "serving"))
+        return {**data, "mfu": PREDICTED if devices else 0.4}
+
     @field_validator("mfu", mode="before")
     @classmethod
     def _utilisation(cls, value: Any) -> Any:
         """A share above 0, or a table. Pydantic's own message for a union would name both types."""
-        if isinstance(value, MfuTable):
+        if value == PREDICTED or isinstance(value, MfuTable):
             return value
         if isinstance(value, dict):
             try:
                 return MfuTable.parse(value)
             except InputError as error:
                 raise ValueError(str(error).removeprefix("mfu: ")) from None
-        allowed = f"must be above 0 and at most 1, or a table {MFU_TABLE}, got {value}"
+        allowed = f"must be above 0 and at most 1, or a table {MFU_TABLE}, or {PREDICTED}, got {value}"
         try:
             share = parse_number(value) if isinstance(value, int | float | str) else float("nan")
         except InputError:

@@ -80,6 +80,7 @@ class Candidate(Shown):
     cost: dict[str, float] | None = None
     undetermined: tuple[str, ...] = field(default=())
     rates: list[Rate] = field(default_factory=list)
+    training: dict[str, Any] | None = None
 
     @property
     def is_moe(self) -> bool:
@@ -138,4 +139,5 @@ class Candidate(Shown):
             "batch_tokens": self.batch_tokens,
             "undetermined": list(self.undetermined),
             "rates": [rate.to_dict() for rate in self.rates],
+            "training": self.training,
         }

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
 from moelab.laws.design import Design
-from moelab.planning.budget import LEAST, LIMITS, Budget, MfuTable
+from moelab.planning.budget import LEAST, LIMITS, Budget
 from moelab.planning.counted import CountedDesign
 from moelab.planning.lattice import Lattice
+from moelab.planning.training_rate import best_utilisation, utilisation
 from moelab.quantities import format_bytes, format_number
 
 Array = NDArray[Any]
@@ -199,7 +200,13 @@ def compute_of(lattice: Lattice, budget: Budget) -> Any:
     assert device is not None
     assert budget.gpus is not None
     assert budget.days is not None
-    return budget.gpus * budget.days * 86400.0 * device.bf16 * utilisation(lattice, budget)
+    share = utilisation(lattice, budget)
+    if len(lattice) and not np.any(share > 0):
+        raise InputError(
+            f"gpus {budget.gpus}: the training of no design fits the memory of these devices ({device.name}) under any "
+            "layout tried; give more devices, or an mfu to leave memory out"
+        )
+    return budget.gpus * budget.days * 86400.0 * device.bf16 * share
 
 
 def most_compute(budget: Budget) -> float:
@@ -208,26 +215,22 @@ def most_compute(budget: Budget) -> float:
         return budget.flops
     device = budget.training_device
     assert device is not None
-    best = budget.mfu if isinstance(budget.mfu, float) else max(budget.mfu.dense, *budget.mfu.experts.values())
-    return (budget.gpus or 0) * (budget.days or 0.0) * 86400.0 * device.bf16 * best
-
-
-def utilisation(lattice: Lattice, budget: Budget) -> Any:
-    """Share of peak reached in training: a number, or (n,) from a table by expert width."""
-    if not isinstance(budget.mfu, MfuTable):
-        return float(budget.mfu)
-    widths = sorted(budget.mfu.experts)
-    d_expert = np.maximum(np.asarray(lattice.shape.d_expert, float), 1.0)
-    by_width = np.interp(np.log(d_expert), np.log(widths), [budget.mfu.experts[width] for width in widths])
-    return np.where(lattice.is_moe, by_width, budget.mfu.dense)
+    return (budget.gpus or 0) * (budget.days or 0.0) * 86400.0 * device.bf16 * best_utilisation(budget)
 
 
 def training_price(lattice: Lattice, train_flops: Any, budget: Budget) -> Array:
-    """Dollars of training (n,). Raises InputError where no hardware is given."""
-    device = budget.training_device
+    """Dollars of training (n,); infinite where it fits no devices. Raises InputError where no hardware is given."""
+    device, share = budget.training_device, utilisation(lattice, budget)
     if device is None:
         raise InputError("train_hardware: needed to price the training")
-    same = budget.serving is not None and budget.train_hardware in (None, budget.serving.hardware)
-    price = budget.serving.price if same and budget.serving is not None else device.dollars()
-    seconds = train_flops / (device.bf16 * utilisation(lattice, budget))
-    return np.asarray(seconds / 3600 * price)
+    seconds = np.where(share > 0, train_flops / (device.bf16 * np.maximum(share, 1e-12)), np.inf)
+    return np.asarray(seconds / 3600 * training_hour(budget))
+
+
+def training_hour(budget: Budget) -> float:
+    """Dollars of one training device and hour: the serving price where the same devices serve; 0 without devices."""
+    if budget.training_device is None:
+        return 0.0
+    if budget.serving is not None and budget.train_hardware in (None, budget.serving.hardware):
+        return budget.serving.price
+    return budget.training_device.dollars()

@@ -153,6 +153,23 @@ class Plan(Shown):
         }
 
 
+def _training(training: dict[str, Any]) -> str:
+    """How the recommended design trains: MFU in a named convention, where it comes from, and what it takes."""
+    scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
+    spent = f"{format_number(training['device_hours'])} device-hours, {format_number(training['dollars'])} US$"
+    if not training["predicted"]:
+        return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
+    own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"
+    known = training["calibration"]
+    return (
+        f"The predicted MFU is {training['mfu']:.0%} ({training['mfu_low']:.0%} to {training['mfu_high']:.0%}) of the "
+        f"bf16 peak{own}, {scores}, on {training['gpus']:,} devices with {training['layout']}: {spent}, "
+        f"{format_number(training['days'])} days ({format_number(training['days_low'])} to "
+        f"{format_number(training['days_high'])}; calibration {known['id']}, "
+        f"error {known['error']:.0%} on models left out{'' if known['device_in_fit'] else '; device not in the fit'})."
+    )
+
+
 def summary(plan: Plan) -> str:
     """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
     best, doubt = plan.best, plan.confidence
@@ -162,6 +179,7 @@ def summary(plan: Plan) -> str:
         f"Train {_kind(best)} ({layers}) on {format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square), "
         f"serving {format_bytes(best.memory_bytes)} of memory.",
+        *([_training(best.training)] if best.training else []),
         f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from moelab.architecture import ModelConfig, load_model
+from moelab.architecture import PRESETS, ModelConfig, load_model
 from moelab.architecture.counts import count_flops
 from moelab.architecture.layout import Layout
 from moelab.architecture.shape import Shape
@@ -14,16 +14,6 @@ from moelab.files import read_text
 from moelab.serving.hardware import load_hardware
 from moelab.serving.training_time import TrainingSetup, training_peak
 
-MODELS = {
-    "DeepSeekV3": "deepseek-v3",
-    "GPT OSS 120B": "gpt-oss-120b",
-    "Qwen3_30B_a3B": "qwen3-30b-a3b",
-    "Qwen3_235B_a22B": "qwen3-235b-a22b",
-    "LLAMA3_8B": "llama3-8b",
-    "LLAMA3_70B": "llama3-70b",
-    "LLAMA3.1_405B": "llama3.1-405b",
-}
-"""Presets of the models that Megatron-Bridge's pages name."""
 PRECISIONS = {"BF16": "bf16", "FP8": "fp8", "FP8-CS": "fp8", "MXFP8": "mxfp8", "FP8-MX": "mxfp8", "NVFP4": "nvfp4"}
 GRAPHS = (26, 6)
 """Megatron-Bridge's release since when rows of MoE models run 1.2 to 1.6 times faster than those of the release before,
@@ -90,8 +80,9 @@ def read_training_rows(path: str | Path, *, newest: bool = True) -> list[Trainin
 def _row(values: dict[str, str]) -> TrainingRow:
     """Raises KeyError for a missing column, ValueError or InputError for a wrong value."""
     precision = PRECISIONS.get(values["precision"].strip().upper(), values["precision"].strip().lower())
-    config = _config(values["model"].strip())
-    tp, pp, cp, ep, vp = (_size(values[name]) for name in ("tp", "pp", "cp", "ep", "vp"))
+    name = values["model"].strip()
+    config = load_model(_preset(name))
+    tp, pp, cp, ep, vp = (_size(values[key]) for key in ("tp", "pp", "cp", "ep", "vp"))
     gpus, group = int(values["gpus"]), tp * pp * cp
     if gpus % group:
         raise InputError(f"tp x pp x cp ({group}) must divide gpus ({gpus})")
@@ -109,7 +100,7 @@ def _row(values: dict[str, str]) -> TrainingRow:
         recent=release[:2] >= GRAPHS,
     )
     return TrainingRow(
-        model=values["model"].strip(),
+        model=name,
         hardware=hardware,
         config=config,
         layout=layout,
@@ -119,10 +110,13 @@ def _row(values: dict[str, str]) -> TrainingRow:
     )
 
 
-def _config(name: str) -> ModelConfig:
-    """The architecture that was trained: DeepSeek-V3 with its multi-token-prediction module."""
-    config = load_model(MODELS.get(name, name))
-    return config.replace(mtp_layers=1) if name == "DeepSeekV3" else config
+def _preset(name: str) -> str:
+    """The preset whose letters and digits are those of the name (`GPT OSS 120B`, `DeepSeekV3`), or the name itself."""
+    return next((preset for preset in PRESETS if _letters(preset) == _letters(name)), name)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _size(text: str, default: int = 1) -> int:

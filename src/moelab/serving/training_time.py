@@ -34,6 +34,8 @@ WATTS_PER_FLOP = 0.5e-12
 """Board power over bf16 peak at which the exponent `power` changes nothing (GB200: 0.48 W per TFLOP/s)."""
 POWER_RANGE = (0.88, 1.42)
 """That ratio among the devices of the fit (B200 to H100); beyond it the nearest end holds."""
+LINK_SHARE = 0.8
+"""Of a link's or network's bandwidth that large exchanges reach (assumed, as the fit was made with it)."""
 GRADIENT_BYTES = 6.0
 """Exchanged per parameter and step: an fp32 gradient there, a bf16 weight back."""
 
@@ -42,7 +44,7 @@ GRADIENT_BYTES = 6.0
 class TrainingSetup:
     """What training runs on: devices, arithmetic, layout, `micro_batch` sequences of `seq_len` tokens per data-parallel
     rank at a time, `global_batch` sequences a step. `recent` software launches a MoE layer's kernels as graphs.
-    `recompute` is what the backward pass computes once more."""
+    `forwards` is how often the layers' forward pass is computed: 2 with full recomputation."""
 
     device: Hardware
     precision: str = "bf16"
@@ -51,7 +53,7 @@ class TrainingSetup:
     micro_batch: Numbers = 1
     global_batch: Numbers
     recent: Any = True
-    recompute: str = "none"
+    forwards: Numbers = 1.0
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -84,9 +86,9 @@ def device_seconds(shape: Shape, setup: TrainingSetup, coefficients: Mapping[str
     tokens = setup.micro_batch * setup.seq_len
     per_layer = setup.layout.tp * setup.layout.cp / tokens
     slower = np.where(setup.recent, 1.0, coefficients["older"])
-    parts["launches"] = per_layer * (
-        shape.n_layers * DENSE_LAUNCH + shape.n_moe_layers * coefficients["launch"] * slower
-    )
+    layers, moe_layers = _layers(shape)
+    again = (2 + setup.forwards) / 3
+    parts["launches"] = again * per_layer * (layers * DENSE_LAUNCH + moe_layers * coefficients["launch"] * slower)
     share = (setup.layout.pp - 1) / (setup.layout.vp * setup.microbatches)
     parts["bubble"] = share * sum(parts.values())
     parts["gradients"] = _gradients(shape, setup, parts, coefficients["waited"])
@@ -123,18 +125,30 @@ def _compute(shape: Shape, setup: TrainingSetup, coefficients: Mapping[str, floa
     plain = product_rate(device, "bf16", coefficients)
     # A product of few tokens waits for the expert's weights instead: as long as that many tokens would take.
     wait = rate * _bytes(setup.precision) / (2 * device.bandwidth)
-    again = 4 / 3 if setup.recompute == "full" else 1.0
-    dense = flops.attention_projections + flops.dense_ffn + flops.shared_experts + flops.router
-    hidden = (shape.n_layers - shape.n_moe_layers) * shape.d_ff
-    hidden = hidden + shape.n_moe_layers * (shape.top_k * shape.d_expert + shape.d_shared)
-    routed = ROUTED_BYTES * shape.n_moe_layers * shape.top_k * shape.d_model
-    stream = coefficients["stream"] * shape.n_layers * shape.d_model + coefficients["hidden"] * hidden
+    again = (2 + setup.forwards) / 3
+    dense = flops.forward + flops.mtp - flops.experts - flops.attention_scores - flops.head
+    layers, moe_layers = _layers(shape)
+    hidden = (layers - moe_layers) * shape.d_ff + moe_layers * (shape.top_k * shape.d_expert + shape.d_shared)
+    routed = ROUTED_BYTES * moe_layers * shape.top_k * _routed_width(shape)
+    stream = coefficients["stream"] * layers * shape.d_model + coefficients["hidden"] * hidden
     return {
         "products": again * 3 * dense / rate + 3 * flops.head / plain,
         "experts": again * 3 * flops.experts / rate * (1 + wait / np.maximum(tokens_per_expert(shape, setup), 1e-9)),
         "scores": again * 3 * flops.attention_scores / plain,
-        "memory": (stream + routed + LOGIT_BYTES * shape.vocab_size) / device.bandwidth,
+        "memory": (again * (stream + routed) + LOGIT_BYTES * shape.vocab_size * (1 + shape.mtp_layers))
+        / device.bandwidth,
     }
+
+
+def _layers(shape: Shape) -> tuple[Numbers, Numbers]:
+    """All layers and MoE layers, those that predict further tokens included."""
+    further = shape.mtp_layers * (shape.n_moe_layers > 0) * (1 - shape.mtp_dense)
+    return shape.n_layers + shape.mtp_layers, shape.n_moe_layers + further
+
+
+def _routed_width(shape: Shape) -> Numbers:
+    """Width of what is sent to an expert: the model's, or that of latent experts."""
+    return np.where(shape.d_latent > 0, shape.d_latent, shape.d_model)
 
 
 def tokens_per_expert(shape: Shape, setup: TrainingSetup) -> Numbers:
@@ -151,8 +165,9 @@ def _bytes(precision: str) -> float:
 def _exchanges(shape: Shape, setup: TrainingSetup, waited: float) -> dict[str, Numbers]:
     """Exchanges that compute waits for: tensor and expert parallelism; context parallelism beyond what scores hide."""
     device, layout, d = setup.device, setup.layout, shape.d_model
-    link, network = device.link * device.link_share, device.network * device.link_share
-    split = shape.n_layers + (shape.n_layers - shape.n_moe_layers) + shape.n_moe_layers * (shape.d_shared > 0)
+    link, network = device.link * LINK_SHARE, device.network * LINK_SHARE
+    layers, moe_layers = _layers(shape)
+    split = 2 * layers - moe_layers + moe_layers * (shape.d_shared > 0)
     # Each split block gathers and scatters its tokens, forward and backward: 4 x 2 bytes by each device of the group.
     tensor = 8.0 * (layout.tp - 1) * split * d / np.where(layout.tp <= device.node, link, min(link, network))
     near = np.minimum(layout.ep, device.node)
@@ -160,15 +175,20 @@ def _exchanges(shape: Shape, setup: TrainingSetup, waited: float) -> dict[str, N
     top_k = np.maximum(shape.top_k, 1)
     # A token crosses to another node once however many of its experts live there (dispatch and combine, twice each).
     remote = (nodes - 1) * (1 - (1 - 1 / nodes) ** top_k)
-    sent = 8.0 * shape.n_moe_layers * d
+    sent = 8.0 * moe_layers * _routed_width(shape)
     expert = sent * (top_k * (near - 1) / near / link + waited * remote / network)
     group = layout.tp * layout.cp
     keys = 6.0 * (layout.cp - 1) * kv_elements_per_token(shape)
     context = keys / np.where(group <= device.node, link, min(link, network))
     hidden = 3 * count_flops(shape, setup.seq_len, causal=True).attention_scores / device.bf16
+    # Every piece of the model hands its output on, and gets a gradient back.
+    together = layout.pp * np.maximum(group, layout.ep)
+    stages = 4.0 * d * (layout.pp * layout.vp - 1) / np.where(together <= device.node, link, min(link, network))
+    again = (1 + setup.forwards) / 2
     return {
-        "tensor_parallel": tensor,
-        "expert_parallel": expert,
+        "tensor_parallel": again * tensor,
+        "expert_parallel": again * expert,
+        "pipeline": waited * stages,
         "context_parallel": np.maximum(context - hidden, 0.0),
     }
 
@@ -179,12 +199,12 @@ def _gradients(shape: Shape, setup: TrainingSetup, parts: dict[str, Numbers], wa
     device, layout = setup.device, setup.layout
     params = count_parameters(shape)
     copies, expert_copies = layout.dp * layout.cp, layout.expert_dp
-    dense = (params.params_total - params.experts) / (layout.tp * layout.pp)
+    dense = (params.params_trained - params.experts) / (layout.tp * layout.pp)
     experts = params.experts / (layout.ep * layout.pp)
     held = dense * (copies - 1) / copies + experts * np.maximum(expert_copies - 1, 0) / np.maximum(expert_copies, 1)
     stage = layout.tp * layout.cp * layout.dp
-    link = device.link * device.link_share
-    bandwidth = np.where(stage <= device.node, link, min(link, device.network * device.link_share))
+    link = device.link * LINK_SHARE
+    bandwidth = np.where(stage <= device.node, link, min(link, device.network * LINK_SHARE))
     tokens = setup.global_batch * setup.seq_len / layout.devices
     step = GRADIENT_BYTES * held / bandwidth / tokens * np.where(stage <= device.node, 1.0, waited)
     gathered = 4.0 * held * (setup.microbatches - 1) / bandwidth / tokens

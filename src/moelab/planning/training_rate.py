@@ -1,0 +1,234 @@
+"""Utilisation in training of every design of a lattice, predicted or as the budget states it.
+
+The prediction is by classes: designs of equal experts whose size is within a quarter of an octave train on one layout,
+the best for the largest of them (`serving/training_layout.py`); the time of each is its own. A class keeps its layout
+for all subsets of the lattice.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture.counts import count_flops
+from moelab.architecture.layout import RECOMPUTATIONS, Layout, LayoutSizes
+from moelab.planning.budget import PREDICTED, Budget, MfuTable
+from moelab.planning.lattice import Lattice
+from moelab.serving.training_calibration import training_calibration
+from moelab.serving.training_layout import Cluster, choose_layouts, forwards
+from moelab.serving.training_time import product_rate
+
+Array = NDArray[Any]
+
+BATCH = (0.292, 0.3271)
+"""Tokens of a batch at C FLOPs: 0.292 C^0.3271 (DeepSeek LLM, arXiv 2401.02954)."""
+TYPICAL_SHARE = 0.4
+"""Of the bf16 peak: only to size a cluster and a batch, both of which move the prediction little."""
+MONTH = 30.0
+"""Days in which a training of given FLOPs is assumed to finish, where the budget has no devices."""
+LEAST_DEVICES = 256
+"""Of such a training: memory for designs of a trillion parameters."""
+_FIELDS = tuple(Layout.model_fields)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The layout of n designs: sizes by name, micro-batch, position of the recomputation; `fits` where there is one."""
+
+    rows: NDArray[np.int64]
+
+    @property
+    def sizes(self) -> LayoutSizes:
+        """The layouts."""
+        return LayoutSizes(**{name: self.rows[:, i] for i, name in enumerate(_FIELDS)})
+
+    @property
+    def micro_batch(self) -> Array:
+        """Sequences at a time (n,)."""
+        return self.rows[:, -3]
+
+    @property
+    def recompute(self) -> Array:
+        """Positions in RECOMPUTATIONS (n,)."""
+        return self.rows[:, -2]
+
+    @property
+    def fits(self) -> Array:
+        """Whether any layout fits (n,)."""
+        return self.rows[:, -1] > 0
+
+
+def utilisation(lattice: Lattice, budget: Budget) -> Any:
+    """Share of the bf16 peak in training, of FLOPs as the lattice counts them (full square): a number or (n,).
+
+    0 where a design does not fit the budget's devices.
+    """
+    if budget.mfu == PREDICTED:
+        return _predicted(lattice, budget)
+    stated = _stated(lattice, budget)
+    return stated if budget.mfu_convention == "full" else stated * lattice.flops_train / causal_flops(lattice)
+
+
+def causal_flops(lattice: Lattice) -> Array:
+    """Training FLOPs per token with causal attention scores (n,)."""
+    return _kept(lattice, "causal", lambda: count_flops(lattice.shape, lattice.space.seq_len, causal=True).train)
+
+
+def _stated(lattice: Lattice, budget: Budget) -> Any:
+    if not isinstance(budget.mfu, MfuTable):
+        return float(budget.mfu)
+    widths = sorted(budget.mfu.experts)
+    d_expert = np.maximum(np.asarray(lattice.shape.d_expert, float), 1.0)
+    by_width = np.interp(np.log(d_expert), np.log(widths), [budget.mfu.experts[width] for width in widths])
+    return np.where(lattice.is_moe, by_width, budget.mfu.dense)
+
+
+def best_utilisation(budget: Budget) -> float:
+    """The largest share any design reaches; where it is predicted, that of large products."""
+    if budget.mfu == PREDICTED:
+        device = budget.training_device
+        assert device is not None
+        return product_rate(device, budget.train_precision or "bf16", training_calibration().coefficients) / device.bf16
+    if isinstance(budget.mfu, MfuTable):
+        return max(budget.mfu.dense, *budget.mfu.experts.values())
+    return float(budget.mfu)
+
+
+def cluster_of(lattice: Lattice, budget: Budget) -> Cluster:
+    """The devices that train, and their batch. Without devices in the budget: enough for a month."""
+    device = budget.training_device
+    assert device is not None
+    second = device.bf16 * TYPICAL_SHARE
+    if budget.gpus is not None and budget.days is not None:
+        gpus, flops = budget.gpus, budget.gpus * budget.days * 86400 * second
+    else:
+        flops = budget.flops or 0.0
+        gpus = 2 ** math.ceil(math.log2(min(max(flops / (second * 86400 * MONTH), LEAST_DEVICES), 16384)))
+    batch = BATCH[0] * flops ** BATCH[1]
+    precision = budget.train_precision or "bf16"
+    return Cluster(device=device, gpus=gpus, precision=precision, seq_len=lattice.space.seq_len, batch_tokens=batch)
+
+
+def _predicted(lattice: Lattice, budget: Budget) -> Array:
+    cluster = cluster_of(lattice, budget)
+    key = ("utilisation", *_key(cluster))
+
+    def compute() -> Array:
+        layouts(lattice, cluster)  # by the largest designs of the whole lattice, not of one of its parts
+        parts = [_shares(lattice.take(part), cluster) for part in lattice.chunks()] if len(lattice) else []
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    return _kept(lattice, key, compute)
+
+
+def _shares(part: Lattice, cluster: Cluster) -> Array:
+    chosen = layouts(part, cluster)
+    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
+    seconds = training_calibration().seconds(part.shape, setup)
+    return np.where(chosen.fits, part.flops_train / seconds / cluster.device.bf16, 0.0)
+
+
+def training_of(one: Lattice, tokens: float, price: float, budget: Budget) -> dict[str, Any] | None:
+    """How one design trains, as plain data: MFU, days, device-hours and dollars with 80 % intervals, layout, and which
+    calibration predicted it. None without devices; of a stated MFU no interval and no layout."""
+    if budget.training_device is None:
+        return None
+    if budget.mfu != PREDICTED:
+        return _as_stated(one, tokens, price, budget)
+    cluster = cluster_of(one, budget)
+    chosen = layouts(one, cluster)
+    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
+    calibration = training_calibration()
+    speed = calibration.predict(one.shape, setup)
+    hours = {name: float(getattr(speed, f"seconds{name}")[0]) * tokens / 3600 for name in ("", "_low", "_high")}
+    sizes = {name: int(size) for name, size in zip(_FIELDS, chosen.rows[0], strict=False)}
+    return {
+        "predicted": True,
+        "mfu": float(speed.mfu[0]),
+        "mfu_low": float(speed.mfu_low[0]),
+        "mfu_high": float(speed.mfu_high[0]),
+        "mfu_of": "bf16 peak",
+        "mfu_convention": "causal",
+        "mfu_own": float(speed.mfu_own[0]),
+        "precision": cluster.precision,
+        "gpus": cluster.gpus,
+        "layout": str(Layout(**sizes)),
+        "micro_batch": int(chosen.micro_batch[0]),
+        "recompute": RECOMPUTATIONS[int(chosen.recompute[0])],
+        **_spent(hours, price, cluster.gpus),
+        "calibration": {
+            "id": calibration.id,
+            "n_rows": calibration.n_rows,
+            "error": calibration.error,
+            "held_out_by": "model",
+            "device_in_fit": _name(budget) in calibration.hardware,
+        },
+    }
+
+
+def _name(budget: Budget) -> str | None:
+    """The devices that train, as the budget names them."""
+    return budget.train_hardware or (None if budget.serving is None else budget.serving.hardware)
+
+
+def _as_stated(one: Lattice, tokens: float, price: float, budget: Budget) -> dict[str, Any]:
+    device = budget.training_device
+    assert device is not None
+    share = float(np.broadcast_to(utilisation(one, budget), 1)[0])
+    hours = float(one.flops_train[0]) * tokens / (device.bf16 * share) / 3600
+    return {
+        "predicted": False,
+        "mfu": float(np.broadcast_to(_stated(one, budget), 1)[0]),
+        "mfu_of": "bf16 peak",
+        "mfu_convention": budget.mfu_convention,
+        "gpus": budget.gpus,
+        **_spent({"": hours}, price, budget.gpus),
+    }
+
+
+def _spent(hours: dict[str, float], price: float, gpus: int | None) -> dict[str, float]:
+    """Device-hours, days and dollars, with the ends of their intervals."""
+    spent = {f"device_hours{end}": value for end, value in hours.items()}
+    if gpus is not None:
+        spent |= {f"days{end}": value / 24 / gpus for end, value in hours.items()}
+    return spent | {f"dollars{end}": value * price for end, value in hours.items()}
+
+
+def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:
+    """The layout of each design's class; classes not met before get that of their largest design here."""
+    known: dict[int, Array] = vars(lattice.table).setdefault("_training_layouts", {}).setdefault(_key(cluster), {})
+    classes, which = np.unique(_classes(lattice), return_inverse=True)
+    new = np.array([i for i, number in enumerate(classes.tolist()) if number not in known], np.int64)
+    if new.size:
+        order = np.argsort(lattice.params_total, kind="stable")
+        largest = np.empty(len(classes), np.int64)
+        largest[which[order]] = order  # the last one written is the largest
+        found = choose_layouts(lattice.take(largest[new]).shape, cluster, training_calibration())
+        columns = [np.broadcast_to(getattr(found.layout, name), new.shape) for name in _FIELDS]
+        rows = np.stack([*columns, found.micro_batch, found.recompute, np.isfinite(found.seconds)], 1).astype(np.int64)
+        known.update(zip(classes[new].tolist(), rows, strict=True))
+    table = (
+        np.stack([known[number] for number in classes.tolist()]) if len(classes) else np.zeros((0, len(_FIELDS) + 3))
+    )
+    return Chosen(table[which].astype(np.int64))
+
+
+def _classes(lattice: Lattice) -> Array:
+    """A number for each design's experts and its size in quarters of an octave."""
+    size = np.ceil(4 * np.log2(lattice.params_total)).astype(np.int64)
+    return (lattice.n_experts * 4096 + lattice.of_option("top_k")) * 1024 + size
+
+
+def _key(cluster: Cluster) -> tuple[Any, ...]:
+    device = cluster.device
+    return (device.name, cluster.gpus, cluster.precision, cluster.seq_len, cluster.batch_tokens)
+
+
+def _kept(lattice: Lattice, key: Any, compute: Any) -> Array:
+    """A column that this lattice keeps for the next call."""
+    kept = vars(lattice).setdefault("_training", {})
+    if key not in kept:
+        kept[key] = compute()
+    return np.asarray(kept[key])

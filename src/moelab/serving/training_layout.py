@@ -1,0 +1,129 @@
+"""A reasonable layout for every design where none is given: it fits the devices and is the fastest predicted.
+
+Tried are tensor parallelism inside a node, pipeline stages and expert parallelism over powers of two, micro-batches of
+1 and 4 and each recomputation.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture.layers import Numbers
+from moelab.architecture.layout import RECOMPUTATIONS, Layout, LayoutSizes
+from moelab.architecture.shape import Shape
+from moelab.architecture.training_memory import TrainingStep, device_memory
+from moelab.serving.hardware import Hardware
+from moelab.serving.training_calibration import TrainingCalibration
+from moelab.serving.training_time import TrainingSetup
+
+Array = NDArray[np.float64]
+
+SPLITS = ((1, 1), (1, 4), (2, 4), (1, 16), (4, 8), (8, 16))
+"""Tensor and pipeline parallelism that are tried."""
+EXPERT_GROUPS = (8, 64)
+"""Devices over which experts are split: those of a node, or of the largest scale-up domains."""
+MICRO_BATCHES = (1, 4)
+USABLE = 0.92
+"""Share of a device's memory that training may fill: the driver, exchange buffers and fragments take the rest."""
+MOST_PIECES = 4
+"""Pieces of the model that one pipeline stage holds at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenLayouts:
+    """For each design (n,): device-seconds per token (infinite where nothing fits), layout, micro-batch, and the
+    position of its recomputation in RECOMPUTATIONS."""
+
+    seconds: Array
+    layout: LayoutSizes
+    micro_batch: NDArray[np.int64]
+    recompute: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """`gpus` devices that train in steps of `batch_tokens` tokens, at least one sequence a device."""
+
+    device: Hardware
+    gpus: int
+    precision: str
+    seq_len: int
+    batch_tokens: float
+
+    def setup(self, layout: LayoutSizes, micro_batch: Numbers, forwards: Numbers = 1.0) -> TrainingSetup:
+        """What trains on this layout."""
+        return TrainingSetup(
+            device=self.device, precision=self.precision, layout=layout, seq_len=self.seq_len, micro_batch=micro_batch,
+            global_batch=max(self.batch_tokens / self.seq_len, self.gpus), forwards=forwards,
+        )  # fmt: skip
+
+
+def choose_layouts(shape: Shape, cluster: Cluster, calibration: TrainingCalibration) -> ChosenLayouts:
+    """The layout of each of n designs, whose sizes broadcast to (n,)."""
+    n = np.broadcast(*(np.asarray(getattr(shape, name)) for name in Shape.__dataclass_fields__)).size
+    chosen = _Choice(n)
+    for tp, pp in SPLITS:
+        if tp <= cluster.device.node and cluster.gpus % (tp * pp) == 0:
+            for layout, micro_batch in _layouts(shape, cluster, tp, pp):
+                _try(chosen, shape, cluster, layout, micro_batch, calibration)
+    layout = LayoutSizes(**{name: chosen.sizes[i] for i, name in enumerate(Layout.model_fields)})
+    return ChosenLayouts(
+        seconds=chosen.seconds, layout=layout, micro_batch=chosen.micro_batch, recompute=chosen.recompute
+    )
+
+
+class _Choice:
+    """The best so far of n designs."""
+
+    def __init__(self, n: int) -> None:
+        self.seconds = np.full(n, np.inf)
+        self.sizes = np.ones((len(Layout.model_fields), n), np.int64)
+        self.micro_batch, self.recompute = np.ones(n, np.int64), np.zeros(n, np.int64)
+
+
+def _layouts(shape: Shape, cluster: Cluster, tp: int, pp: int) -> Iterator[tuple[LayoutSizes, int]]:
+    """Layouts of one split of the layers that divide the devices, with a micro-batch."""
+    dp = cluster.gpus // (tp * pp)
+    pieces = np.clip(np.asarray(shape.n_layers) // pp, 1, MOST_PIECES) if pp > 1 else 1
+    groups = sorted({min(group, tp * dp) for group in EXPERT_GROUPS}) if np.any(shape.n_experts) else [1]
+    for group in groups:
+        ep = _dividing(np.asarray(shape.n_experts), tp * dp, group)
+        for micro_batch in MICRO_BATCHES:
+            yield LayoutSizes(tp=tp, pp=pp, ep=ep, dp=dp, vp=pieces, zero=3 if pp == 1 else 1), micro_batch
+
+
+def _dividing(n_experts: NDArray[np.int64], stage: int, most: int) -> NDArray[np.int64]:
+    """The largest power of two up to `most` that divides the experts and the devices of a stage; 1 where dense."""
+    powers = [p for p in (1 << k for k in range(most.bit_length())) if p <= most and stage % p == 0]
+    best = np.ones_like(n_experts)
+    for power in powers:
+        best = np.where((n_experts > 0) & (n_experts % power == 0), power, best)
+    return best
+
+
+def _try(
+    chosen: _Choice, shape: Shape, cluster: Cluster, layout: LayoutSizes, micro_batch: int,
+    calibration: TrainingCalibration,
+) -> None:  # fmt: skip
+    """Take this layout for the designs that it fits and that have none as fast."""
+    step, n = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len), len(chosen.seconds)
+    room = USABLE * cluster.device.memory
+    divides = np.asarray((shape.n_heads % layout.tp == 0) & (shape.n_layers >= layout.pp))
+    level = np.full(n, len(RECOMPUTATIONS))
+    for number in reversed(range(len(RECOMPUTATIONS))):
+        needed = device_memory(shape, layout, replace(step, recompute=RECOMPUTATIONS[number])).total
+        level = np.where(divides & (needed <= room), number, level)
+    seconds = calibration.seconds(shape, cluster.setup(layout, micro_batch, forwards(level)))
+    seconds = np.where(level < len(RECOMPUTATIONS), seconds, np.inf)
+    better = seconds < chosen.seconds
+    chosen.seconds[better], chosen.recompute[better] = seconds[better], level[better]
+    chosen.micro_batch[better] = micro_batch
+    for i, name in enumerate(Layout.model_fields):
+        chosen.sizes[i, better] = np.broadcast_to(getattr(layout, name), n)[better]
+
+
+def forwards(recompute: NDArray[np.int64]) -> Array:
+    """Forward passes of the layers by the position of the recomputation; a selective one repeats no product."""
+    return np.where(recompute == RECOMPUTATIONS.index("full"), 2.0, 1.0)

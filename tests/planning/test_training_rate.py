@@ -1,0 +1,137 @@
+"""Utilisation in training inside a plan: predicted for each design by default, or stated in a named convention."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moelab.architecture import count_flops
+from moelab.architecture.layout import RECOMPUTATIONS, Layout
+from moelab.architecture.training_memory import TrainingStep, device_memory
+from moelab.cli import main
+from moelab.errors import InputError
+from moelab.laws import get_law
+from moelab.planning import Budget, Space
+from moelab.planning.feasible import compute_of, training_price
+from moelab.planning.lattice import Lattice, enumerate_designs
+from moelab.planning.plan import plan
+from moelab.planning.training_rate import cluster_of, layouts, utilisation
+from moelab.serving.training_calibration import training_calibration
+from moelab.serving.training_layout import USABLE, choose_layouts
+
+MACHINE: dict[str, Any] = {"gpus": 64, "days": 10, "train_hardware": "h100"}
+SPACE = Space(d_model=[1024, 2048, 4096], n_layers=[16, 24, 32], n_experts=[8, 64], top_k=[2, 8], n_dense_layers=[0])
+JOINT = get_law("ludziejewski2025")
+
+
+@pytest.fixture(scope="module")
+def lattice() -> Lattice:
+    return enumerate_designs(SPACE)
+
+
+def test_every_design_has_its_own_compute(lattice: Lattice) -> None:
+    share = utilisation(lattice, Budget.parse(MACHINE))
+    assert share.shape == (len(lattice),)
+    assert np.all((share > 0.01) & (share < 0.9))
+    # Wide experts take fewer rows a product than narrow ones of the same FLOPs: more experts a token is slower.
+    wide, fine = (np.median(share[lattice.of_option("top_k") == k]) for k in (2, 8))
+    assert fine < wide < np.median(share[~lattice.is_moe])
+    compute = compute_of(lattice, Budget.parse(MACHINE))
+    assert np.allclose(compute, 64 * 10 * 86400 * 989.4e12 * share)
+
+
+def test_parts_of_a_lattice_agree_with_the_whole(lattice: Lattice) -> None:
+    budget = Budget.parse(MACHINE)
+    whole, rows = utilisation(lattice, budget), np.arange(3, len(lattice), 7)
+    assert np.allclose(utilisation(lattice.take(rows), budget), whole[rows])
+
+
+def test_the_layout_of_a_class_fits_its_designs_and_is_nearly_the_best(lattice: Lattice) -> None:
+    budget = Budget.parse(MACHINE)
+    cluster = cluster_of(lattice, budget)
+    chosen, rows = layouts(lattice, cluster), np.arange(0, len(lattice), 5)
+    best = choose_layouts(lattice.take(rows).shape, cluster, training_calibration())
+    for place, row in enumerate(rows[:20]):
+        sizes = Layout(**{name: int(getattr(chosen.sizes, name)[row]) for name in Layout.model_fields})
+        step = TrainingStep(
+            seq_len=4096, micro_batch=int(chosen.micro_batch[row]), recompute=RECOMPUTATIONS[chosen.recompute[row]]
+        )
+        shape = lattice.take(np.array([row])).shape
+        assert device_memory(shape, sizes, step).total <= 1.02 * USABLE * 80e9
+        mine = lattice.flops_train[row] / utilisation(lattice, budget)[row] / 989.4e12
+        assert mine <= 1.2 * best.seconds[place]
+
+
+def test_a_stated_share_names_its_flops(lattice: Lattice) -> None:
+    full = utilisation(lattice, Budget.parse({**MACHINE, "mfu": 0.4, "mfu_convention": "full"}))
+    causal = utilisation(lattice, Budget.parse({**MACHINE, "mfu": 0.4}))
+    half = count_flops(lattice.shape, 4096, causal=True).train
+    assert full == 0.4
+    assert np.allclose(causal, 0.4 * lattice.flops_train / half)
+
+
+def test_what_is_slow_on_hardware_loses() -> None:
+    space = Space(d_model=[2048], n_layers=[24], n_experts=[64, 256, 1024], top_k=[1, 2, 4, 8, 16, 32], kinds=["moe"])
+    predicted = plan(Budget.parse(MACHINE), [JOINT], space).best
+    assert predicted.training is not None
+    stated = plan(Budget.parse({**MACHINE, "mfu": predicted.training["mfu"]}), [JOINT], space).best
+    finest = max(c.top_k for c in plan(Budget.parse(MACHINE), [JOINT], space, top=5).candidates)
+    assert finest <= 8
+    assert stated.tokens > 0
+
+
+def test_a_plan_reports_how_its_design_trains() -> None:
+    result = plan(Budget.parse({**MACHINE, "train_precision": "fp8"}), [JOINT], SPACE)
+    training = result.best.training
+    assert training is not None
+    assert training["mfu_low"] < training["mfu"] < training["mfu_high"]
+    assert training["mfu_own"] == pytest.approx(training["mfu"] * 989.4 / 1978.9)
+    assert training["days"] == pytest.approx(10, rel=0.01)
+    assert training["device_hours"] == pytest.approx(64 * 240, rel=0.01)
+    assert training["calibration"]["id"] == "megatron-bridge-26.08"
+    assert Layout.read(training["layout"]).devices == 64
+    assert "The predicted MFU is" in result.sentence
+    assert "of the fp8 peak" in result.sentence
+    bf16 = plan(Budget.parse(MACHINE), [JOINT], SPACE).best
+    assert result.best.train_flops > bf16.train_flops
+    priced = training_price(enumerate_designs(SPACE), 1e21, Budget.parse(MACHINE))
+    assert priced.std() > 0
+
+
+def test_devices_that_hold_no_design_are_refused() -> None:
+    space = Space(d_model=[8192], n_layers=[64], n_experts=[512], top_k=[8], kinds=["moe"], aspect=(48, 160))
+    with pytest.raises(InputError, match="gpus 8: the training of no design fits the memory of these devices"):
+        plan(Budget.parse({**MACHINE, "gpus": 8}), [JOINT], space)
+
+
+MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--flops", "1e21", "--mfu-convention", "full"), "--mfu-convention: needs --mfu"),
+        ((*MACHINE_WORDS, "--mfu", "0.4", "--train-precision", "fp8"), "--train-precision: contradicts --mfu"),
+        ((*MACHINE_WORDS, "--train-precision", "fp9"), "train_precision: input should be 'fp32', 'bf16'"),
+        ((*MACHINE_WORDS, "--mfu", "0.4", "--mfu-convention", "half"), "mfu_convention: input should be 'causal'"),
+    ],
+)
+def test_wrong_words_are_refused(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_count_prints_training_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["count", "qwen3-30b-a3b", "--train-memory", "--layout", "ep=8,dp=8,zero=1", "--micro-batch", "2"]
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "training memory per device, bf16 and AdamW, ep=8,dp=8,zero=1 (8 devices), 2 x 4,096 tokens" in text
+    found = json.loads(text[text.index("{") :])["training_memory"]
+    assert list(found["recompute"]) == list(RECOMPUTATIONS)
+    assert found["recompute"]["full"]["total"] < found["recompute"]["none"]["total"]
