@@ -171,7 +171,7 @@ def _print(result: "Comparison", table: Any) -> None:
             f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
             f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
         )
-        for note in fitted.notes:
+        for note in (*fitted.notes, *fitted.diagnosis):
             if note not in common:
                 print_line(f"note: {note}")
         print_line()

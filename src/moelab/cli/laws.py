@@ -26,7 +26,7 @@ def command(
         str | None, typer.Option(help="Bound on inference memory, such as 80GB, where the law has one.")
     ] = None,
     fit_file: Annotated[
-        str | None, typer.Option("--law", "--fit", help="Take the coefficients from this fit file; with intervals.")
+        str | None, typer.Option("--law", "--fit", help="Take the coefficients from this fit file.")
     ] = None,
     law_file: LawFiles = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole catalogue as docs/laws.md.")] = False,

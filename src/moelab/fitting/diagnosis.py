@@ -105,14 +105,14 @@ def _unusable(fitted: FittedLaw) -> list[str]:
 
 def common_misfit(fits: Mapping[str, FittedLaw]) -> str | None:
     """A note where every law misses by more than the seed noise, with the column that most residuals follow."""
-    misses = [note for fitted in fits.values() for note in fitted.notes if note.startswith("the law misses by")]
+    misses = [note for fitted in fits.values() for note in fitted.diagnosis if note.startswith("the law misses by")]
     if len(misses) < max(len(fits), 1):
         return None
     least = min(float(note.split()[4]) for note in misses)
     follows = [
         n.split("residuals follow ")[1].split(" (p")[0]
         for f in fits.values()
-        for n in f.notes
+        for n in f.diagnosis
         if n.startswith("residuals follow")
     ]
     where = f"; residuals follow {max(set(follows), key=follows.count)}" if follows else ""

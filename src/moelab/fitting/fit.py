@@ -100,7 +100,7 @@ def fit_table(
     columns = columns_of(table)
     data = observations(columns, law, loss, group, weight)
     fitted = fit_observations(data, law, **options)
-    return replace(fitted, notes=(*fitted.notes, *diagnose(fitted, data, columns, loss or law.kind)))
+    return replace(fitted, diagnosis=tuple(diagnose(fitted, data, columns, loss or law.kind)))
 
 
 def fit_observations(

@@ -88,6 +88,7 @@ class FittedLaw(Shown):
     seed_noise: dict[str, float] | None = None
     interval_rel: float | None = None
     holdout: Holdout | None = None
+    diagnosis: tuple[str, ...] = ()
 
     @property
     def residuals(self) -> Array:
@@ -185,7 +186,9 @@ class FittedLaw(Shown):
 
     def _repr_html_(self) -> str:
         head = [f"{self.law.id}, {self.n_runs} runs", "value", "p10", "p90", ""]
-        return html_table(head, self.coefficient_rows(), title=self.law.form, note="; ".join(self.notes))
+        return html_table(
+            head, self.coefficient_rows(), title=self.law.form, note="; ".join((*self.notes, *self.diagnosis))
+        )
 
     def with_holdout(self, holdout: Holdout | None) -> "FittedLaw":
         """The same fit with its held-out score."""
