@@ -239,3 +239,24 @@ def test_public_tables_warn_of_nothing_else(name, published_runs) -> None:
 def test_runs_of_moelab_warn_of_nothing_else() -> None:
     assert found(V0_1 / "table.csv") == {}
     assert set(found(V0_1 / "studies" / "finished" / "runs.csv")) == {"reuse"}
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "part"),
+    [
+        ("checkpoints.csv", "checkpoints", "60 rows are checkpoints of 5 runs (column run_name)"),
+        ("tokB.csv", "units", "tokens: 1 to 32 look like billions"),
+        ("percent.csv", "units", "look like per cent"),
+        ("ppl.csv", "units", "look like perplexity"),
+        ("moe_blank.csv", "blanks", "12 of 60 rows have no n_experts and are taken as dense"),
+        ("nan.jsonl", "missing", "6 of 36 rows have no loss"),
+    ],
+)
+def test_tables_as_people_have_them(name, check, part) -> None:
+    assert part in found(V0_1.parent / "tables" / name)[check]
+
+
+def test_dense_rows_with_blank_experts_are_fitted() -> None:
+    fitted = fit(V0_1.parent / "tables" / "moe_blank.csv", "ludziejewski2025", bootstrap=0, starts=32)
+    assert fitted.n_runs == 60
+    assert fitted.kinds.count("dense") == 12
