@@ -69,10 +69,15 @@ def test_no_default_changed(answer: Callable[[str], Any], reading: ModuleType) -
         assert as_known(config, found[name]) == config, name
 
 
+CALIBRATED = ("max_batch", "imbalance")
+"""Traffic that the calibration gives where it is not set; no id of a run or study depends on it."""
+
+
 def as_known(old: Any, new: Any) -> Any:
-    """`new` without the keys that `old` does not have."""
+    """`new` without the keys that `old` does not have; `CALIBRATED` ones as `old` has them, where nothing is set."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return {key: as_known(old[key], new[key]) for key in old if key in new}
+        known = {key: as_known(old[key], new[key]) for key in old if key in new}
+        return known | {key: old[key] for key in CALIBRATED if key in known and known[key] is None}
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [as_known(a, b) for a, b in zip(old, new, strict=True)]
     return new

@@ -75,19 +75,19 @@ def test_show(capsys: pytest.CaptureFixture[str], dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("prepare", "--vocab-size", "abc"), "error: vocab_size: expected a number"),
-        (("prepare", "--vocab-size", "-5"), "error: vocab_size:"),
-        (("prepare", "--vocab-size", "12"), "error: vocab_size: must be at least 257"),
-        (("prepare", "--vocab-size", "1e300"), "error: vocab_size: must be above 0 and at most 1e+07"),
+        (("prepare", "--vocab-size", "abc"), "error: --vocab-size: expected a number"),
+        (("prepare", "--vocab-size", "-5"), "error: --vocab-size:"),
+        (("prepare", "--vocab-size", "12"), "error: --vocab-size: must be at least 257"),
+        (("prepare", "--vocab-size", "1e300"), "error: --vocab-size: must be above 0 and at most 1e+07"),
         (
             ("prepare", "--tokenizer", "t.json", "--vocab-size", "500"),
             "error: --vocab-size: a given tokenizer has its own",
         ),
-        (("prepare", "--source", ""), "error: source: must not be empty"),
-        (("prepare", "--max-tokens", "0"), "error: max_tokens:"),
-        (("prepare", "--validation-share", "7"), "error: validation_share:"),
-        (("prepare", "--source", "/absent"), "error: source: /absent is no file"),
-        (("prepare", "--source", "/dev/null/x"), "error: source: /dev/null/x is no file"),
+        (("prepare", "--source", ""), "error: --source: must not be empty"),
+        (("prepare", "--max-tokens", "0"), "error: --max-tokens:"),
+        (("prepare", "--validation-share", "7"), "error: --validation-share:"),
+        (("prepare", "--source", "/absent"), "error: --source: /absent is no file"),
+        (("prepare", "--source", "/dev/null/x"), "error: --source: /dev/null/x is no file"),
         (("show", "/absent"), "error: data: /absent holds no prepared data"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_lossy_tokenizer_needs_a_flag(capsys: pytest.CaptureFixture[str], data
     words = ("data", "prepare", "--source", texts, "--tokenizer", tmp_path / "t.json", "--out", tmp_path / "o")
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert "error: tokenizer: it does not keep the text (texts: " in err
+    assert "error: --tokenizer: it does not keep the text (texts: " in err
     assert err.endswith("give another, or allow_lossy\n")
     code, out, err = run(capsys, *words, "--allow-lossy")
     assert code == 0

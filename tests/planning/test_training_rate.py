@@ -113,8 +113,8 @@ MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")
     [
         (("--flops", "1e21", "--mfu-convention", "full"), "--mfu-convention: needs --mfu"),
         ((*MACHINE_WORDS, "--mfu", "0.4", "--train-precision", "fp8"), "--train-precision: contradicts --mfu"),
-        ((*MACHINE_WORDS, "--train-precision", "fp9"), "train_precision: input should be 'fp32', 'bf16'"),
-        ((*MACHINE_WORDS, "--mfu", "0.4", "--mfu-convention", "half"), "mfu_convention: input should be 'causal'"),
+        ((*MACHINE_WORDS, "--train-precision", "fp9"), "--train-precision: input should be 'fp32', 'bf16'"),
+        ((*MACHINE_WORDS, "--mfu", "0.4", "--mfu-convention", "half"), "--mfu-convention: input should be 'causal'"),
     ],
 )
 def test_wrong_words_are_refused(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,7 @@ def test_units_that_are_none(tmp_path: Path, before: str, after: str, message: s
 
 def test_bad_devices(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"hardware: no such device 'h1000'; did you mean .h100. or .h200. or .a100.[?] known: a100"
+        InputError, match=r"hardware: no such device 'h1000'; did you mean 'h100' or 'h800' or 'h200'[?] known: a100"
     ):
         load_hardware("h1000")
     path = tmp_path / "bad.yaml"

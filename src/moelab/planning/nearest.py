@@ -17,6 +17,9 @@ from moelab.serving import serve_one
 Array = NDArray[Any]
 Row = dict[str, Any]
 
+AHEAD = float(np.log(10.0))
+"""Log compute by which a released model is reported ahead at most: beyond it the laws are far outside their runs."""
+
 COUNT = 3
 """Released models that a plan shows."""
 
@@ -71,7 +74,8 @@ def _behind(ranking: Ranking, design: Design, chosen: int) -> tuple[float | None
             nats.append(own - base)
     if not nats:
         return None, None
-    return float(-np.expm1(-np.median(compute))), float(np.median(nats))
+    ahead = min(-float(np.median(compute)), AHEAD)
+    return float(-np.expm1(ahead)), float(np.median(nats))
 
 
 def _price(config: ModelConfig, budget: Budget) -> float | None:
