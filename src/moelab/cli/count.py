@@ -49,4 +49,5 @@ def command(
     print_table(["memory", ""], counted.memory_rows())
     if training is not None:
         print_line()
-        print_table([training.title, *training.by_recomputation], training.rows())
+        print_line(training.title)
+        print_table(["recomputation", *training.by_recomputation], training.rows())

@@ -139,7 +139,8 @@ def _check(table: Any, loss: str | None, json: bool) -> None:
         return
     for finding in findings:
         print_line(f"note: {finding}")
-    print_line(f"{table.height} rows, {len(table.columns)} columns: {len(findings) or 'no'} notes")
+    notes = "1 note" if len(findings) == 1 else f"{len(findings) or 'no'} notes"
+    print_line(f"{table.height} rows, {len(table.columns)} columns: {notes}")
 
 
 def _known(name: str) -> str:
