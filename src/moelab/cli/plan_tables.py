@@ -6,6 +6,9 @@ if TYPE_CHECKING:
     from moelab.planning import Plan
     from moelab.planning.next_runs import NextRuns
 
+LEAST_GAIN = 0.0005
+"""Gains of a limit that round to nothing are left out."""
+
 
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
@@ -30,7 +33,7 @@ def print_plan(result: "Plan") -> None:
         print_line()
     for name, gain in result.sensitivity.items():
         saving = gain.get("gain_cost", gain.get("gain_compute"))
-        if saving is not None and (name != "compute" or "gain_cost" in gain):
+        if saving is not None and saving >= LEAST_GAIN and (name != "compute" or "gain_cost" in gain):
             what = f"{saving:.1%} of the cost" if "gain_cost" in gain else f"as much loss as {saving:.1%} compute"
             print_line(f"10 % more of {LIMIT_NAMES[name]} saves {what}")
     best = result.best

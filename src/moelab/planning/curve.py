@@ -49,6 +49,10 @@ class Curve:
         below = ys[0] + (np.asarray(loss) - xs[0]) * best
         return np.asarray(np.where(loss > xs[-1], above, np.where(loss < xs[0], below, inside)))
 
+    def loss_behind(self, excess: Any) -> Array:
+        """The optimum's loss at an excess of log compute, the inverse of `log_excess`; beyond the curve, its end's."""
+        return np.asarray(np.interp(self.log_compute[-1] - np.asarray(excess), self.log_compute, self.loss))
+
     def log_excess(self, loss: Any) -> Array:
         """log(C/C'), the excess compute of a loss: 0 at the optimum, negative for a loss below the optimum's."""
         return np.asarray(self.log_compute[-1] - self.log_compute_at(loss))

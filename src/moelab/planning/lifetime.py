@@ -78,9 +78,13 @@ def disagreement(ranking: Ranking) -> float:
 
 
 def extra_nats(ranking: Ranking, index: Array, base: int) -> Array:
-    """Loss of designs `index` above that of `base`: the median over the ensemble's members that cover both."""
-    parts = [ranking.mean(member, index) - ranking.mean(member, base) for member in ranking.ensemble]
-    return np.asarray(np.nanmedian(np.array(parts), axis=0))
+    """Loss of designs `index` above that of `base`, in nats: what their excess compute is worth at each member's own
+    optimum, the median over the ensemble. So it falls as the excess does."""
+    parts = []
+    for curve in ranking.curves:
+        here, there = curve.loss_behind(ranking.log_excess[index]), curve.loss_behind(ranking.log_excess[base])
+        parts.append(here - there)
+    return np.asarray(np.median(np.array(parts), axis=0))
 
 
 def frontier_rows(ranking: Ranking, most: int = 60) -> list[dict[str, Any]]:

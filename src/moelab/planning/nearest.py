@@ -10,7 +10,6 @@ from moelab.architecture.released import ReleasedModel, released_models
 from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget
-from moelab.planning.feasible import most_compute
 from moelab.planning.ranking import Ranking
 from moelab.serving import serve_one
 
@@ -27,7 +26,8 @@ COUNT = 3
 def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]:
     """The released models nearest to design `chosen` in active and total parameters, nearest first.
 
-    A row: `name`, `params_active`, `params_total`, `trained_tokens` (published, or None), `tokens` under this budget,
+    A row: `name`, `params_active`, `params_total`, `trained_tokens` (published, or None), `tokens` at the training
+    FLOPs of the chosen design,
     `excess_compute` and `extra_nats` over the chosen design (None where no law of the ensemble applies),
     `cost_per_million_tokens` (None where it is not served or does not fit the devices).
     """
@@ -48,7 +48,7 @@ def _sizes(config: ModelConfig) -> tuple[float, float]:
 def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel, config: ModelConfig) -> Row:
     active, total = _sizes(config)
     seq_len = ranking.feasible.lattice.space.seq_len
-    tokens = min(most_compute(budget) / count_flops(config, seq_len).train, budget.max_data)
+    tokens = min(ranking.feasible.train_flops_at(chosen) / count_flops(config, seq_len).train, budget.max_data)
     unique = tokens if budget.unique_tokens is None else min(tokens, budget.unique_tokens)
     design = Design.of(config, np.array([tokens]), seq_len, np.array([unique]))
     excess, nats = _behind(ranking, design, chosen)

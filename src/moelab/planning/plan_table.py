@@ -27,27 +27,28 @@ def candidate_table(
 def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str, Cell]:
     """Column title -> a function from a candidate to its cell."""
     columns: dict[str, Cell] = {
-        "active / total": lambda c: f"{format_number(c.params_active)} / {format_number(c.params_total)}",
+        "active/total": lambda c: f"{format_number(c.params_active)}/{format_number(c.params_total)}",
         "experts": lambda c: c.experts,
         "d_expert": lambda c: "-" if c.config.moe is None else f"{c.config.moe.d_expert}",
-        "layers x width": lambda c: f"{c.config.n_layers} x {c.config.d_model}",
+        "layers": lambda c: f"{c.config.n_layers}x{c.config.d_model}",
         "heads": lambda c: f"{c.config.n_heads}/{c.config.n_kv_heads}",
         "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
     }
     if best.mean_loss is not None:
         columns["loss, nats"] = lambda c: f"{c.mean_loss.value:.3f}{range_text(c.mean_loss)}" if c.mean_loss else "-"
-    excess = "excess cost" if objective in COSTS else "excess compute"
+    excess = "excess cost" if objective in COSTS else "excess"
     columns[excess] = lambda c: f"{c.regret_compute.value:.1%}{range_text(c.regret_compute, 100)}"
-    columns["memory"] = lambda c: format_bytes(c.memory_bytes)
+    if best.serving is None:
+        columns["memory"] = lambda c: format_bytes(c.memory_bytes)
     if best.serving is not None:
-        columns["US$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
+        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
     if best.serving is not None:
-        columns["devices"] = lambda c: f"{c.serving['gpus']}" if c.serving else "-"
+        columns["GPUs"] = lambda c: f"{c.serving['gpus']}" if c.serving else "-"
     if best.cost is not None and priced_training:
-        columns["training, US$"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
+        columns["train $"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
     if best.cost is not None and "lifetime" in best.cost:
-        columns["lifetime, US$"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"
-    columns["learning rate"] = lambda c: f"{c.learning_rate:.1e}"
+        columns["life $"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"
+    columns["LR"] = lambda c: f"{c.learning_rate:.1e}"
     return columns
 
 

@@ -17,7 +17,7 @@ from moelab.errors import InputError
 from moelab.planning.budget import Budget
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
-from moelab.planning.feasible import FeasibleSet
+from moelab.planning.feasible import FeasibleSet, compute_of
 from moelab.planning.predictors import Predictor, excluded_by_range
 from moelab.planning.tradeoff import Lifetime
 from moelab.serving import ServingCost
@@ -51,7 +51,8 @@ class Ranking:
 
     `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
     the score in dollars and `target` the loss to reach. Where loss is weighed against `lifetime` cost, `loss_score` is
-    log(C/C') and the score adds the cost to it.
+    log(C/C') and the score adds the cost to it. `log_bought` is the log of the FLOPs that the budget buys for each
+    design, where utilisation depends on it.
     """
 
     feasible: FeasibleSet
@@ -66,6 +67,7 @@ class Ranking:
     target: float | None = None
     coverage: "Coverage | None" = None
     loss_score: Array | None = None
+    log_bought: Array | None = None
     lifetime: Lifetime | None = None
 
     @cached_property
@@ -143,6 +145,13 @@ class Ranking:
         ahead = self.log_excess[best]
         return np.asarray(-np.expm1(np.minimum(ahead - self.log_excess[index], 0)))
 
+    def behind_at_equal_flops(self, index: Any, best: int) -> Array:
+        """As `behind`, but a design's utilisation counts neither for nor against it."""
+        if self.cost is not None or self.log_bought is None:
+            return self.behind(index, best)
+        excess = self.log_excess[index] + self.log_bought[index] - self.log_bought[best]
+        return np.asarray(np.abs(np.expm1(np.clip(self.log_excess[best] - excess, -50, 50))))
+
     @cached_property
     def log_excess(self) -> Array:
         """log(C/C') of every design (n,), as the order of the ensemble has it; infinite where unranked."""
@@ -211,8 +220,18 @@ def rank(
         score = coverage.score(excess, feasible.lattice.is_moe)
     if not np.isfinite(score).any():
         raise InputError("law: no design that fits is covered by enough of these laws; give one of them alone")
+    bought = compute_of(feasible.lattice, budget)
     return Ranking(
-        feasible, law_results, inputs, tuple(predictors), ensemble, curves, score, serving, coverage=coverage
+        feasible,
+        law_results,
+        inputs,
+        tuple(predictors),
+        ensemble,
+        curves,
+        score,
+        serving,
+        coverage=coverage,
+        log_bought=np.log(bought) if np.ndim(bought) else None,
     )
 
 

@@ -70,7 +70,7 @@ def representative(ranking: Ranking, best: int) -> int:
 def near_equal(ranking: Ranking, best: int, among: Array) -> Array:
     """Those of the positions that are near-equal to `best`, of its kind and covered by as many members, and it."""
     moe = ranking.feasible.lattice.is_moe
-    near = among[(ranking.behind(among, best) <= TIE) & (moe[among] == moe[best])]
+    near = among[(ranking.behind_at_equal_flops(among, best) <= TIE) & (moe[among] == moe[best])]
     return np.union1d(near, [best])
 
 
@@ -84,7 +84,11 @@ def _same_size(ranking: Ranking, positions: Array, best: int) -> Array:
 
 
 def settle(ranking: Ranking, near: Array) -> Settled:
-    """The design to build among the near-equal positions."""
+    """The design to build among the near-equal positions.
+
+    What granularity is worth in compute is weighed against the utilisation of training, where that is known, and
+    against the lifetime cost, where loss is.
+    """
     cost = ranking.dollars
     some = ranking.feasible.take(near)
     labels = option_labels(some.lattice)
@@ -95,8 +99,15 @@ def settle(ranking: Ranking, near: Array) -> Settled:
         known = {name: values for name, values in excess.items() if np.isfinite(values).any()}
         if known:
             total = combined(list(known.values()))
-            kept, step = _within(total, kept, GRANULARITY)
-            steps.append(_step("granularity", labels, kept, laws=list(known), best_excess=step))
+            if ranking.log_bought is not None:
+                total = total - ranking.log_bought[near]
+            if ranking.lifetime is not None:
+                total = total + ranking.lifetime.slope * (
+                    ranking.lifetime.cost[near] - ranking.lifetime.cost[near].min()
+                )
+            kept, _ = _within(total, kept, GRANULARITY)
+            weighed = ["utilisation"] * (ranking.log_bought is not None) + ["cost"] * (ranking.lifetime is not None)
+            steps.append(_step("granularity", labels, kept, laws=list(known), weighed_against=weighed))
     if cost is not None and kept.sum() > 1:
         kept, step = _within(np.log(cost[near]), kept, COST)
         steps.append(_step("cost", labels, kept, best_cost=float(np.exp(step))))

@@ -1,5 +1,7 @@
 """Why this design, in words: what dense would need, why these experts, what a lower loss costs."""
 
+from typing import Any
+
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
 
@@ -9,6 +11,9 @@ SETTLED = {
     "practice": "the experts of released models",
 }
 """The steps that settle near-equal designs, in words."""
+
+WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime cost"}
+"""What the laws of granularity are weighed against, in words."""
 
 
 def why(plan: Plan) -> list[str]:
@@ -35,12 +40,16 @@ def _experts(plan: Plan) -> list[str]:
     if not plan.best.is_moe or len(plan.equivalent) < 2:
         return []
     shown = ", ".join(plan.equivalent[:6]) + (", ..." if len(plan.equivalent) > 6 else "")
-    steps = [
-        SETTLED[step["by"]].format(laws=", ".join(step.get("laws", []))) + f" left {_some(step['experts'])}"
-        for step in plan.settled_by
-    ]
+    steps = [f"{_settler(step)} left {_some(step['experts'])}" for step in plan.settled_by]
     settled = f" {'; then '.join(steps)}." if steps else ""
     return [f"The ensemble cannot distinguish {shown}:{settled or ' practice decides.'}"]
+
+
+def _settler(step: dict[str, Any]) -> str:
+    """What settled the experts in one step, in words."""
+    text = SETTLED[step["by"]].format(laws=", ".join(step.get("laws", [])))
+    weighed = [WEIGHED[name] for name in step.get("weighed_against", [])]
+    return f"{text}, weighed against {' and '.join(weighed)}," if weighed else text
 
 
 def _some(experts: list[str]) -> str:
