@@ -17,7 +17,7 @@ from moelab.export.canonical import canonical
 from moelab.export.gguf_file import read_tensors
 from moelab.export.gguf_graphs import choose_graph
 from moelab.export.gguf_tokenizer import gguf_tokenizer
-from moelab.export.huggingface import hugging_face_config
+from moelab.export.hf_config import hugging_face_config
 from moelab.model import LanguageModel
 
 gguf = pytest.importorskip("gguf")

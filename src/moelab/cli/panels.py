@@ -29,7 +29,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Text": ("max_new_tokens", "temperature", "top_k", "top_p", "mixing", "from_start"),
     "Output": (
-        "top", "next_runs", "flops_each", "out", "plot", "plot_holdout", "markdown", "to", "dtype", "check", "force",
+        "top", "next_runs", "flops_each", "out", "report", "plot", "plot_holdout", "markdown", "to", "dtype", "check", "force",
         "dry_run", "seed", "json", "as_json",
     ),
 }  # fmt: skip

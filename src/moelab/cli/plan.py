@@ -81,6 +81,11 @@ def command(
     plot: Annotated[
         str | None, typer.Option(help="Write figures here and beside it (.html, .svg, .png, .pdf).")
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Write run.yaml, config.json, torchtitan.py, megatron.args and plan.json to this folder."),
+    ] = None,
+    report: Annotated[str | None, typer.Option(help="Write one page that can be shared, such as plan.html.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Find the best architectures under a budget.
@@ -89,7 +94,7 @@ def command(
 
     Example: moelab plan --flops 1e21 --max-params 10B --unique-tokens 300B --hardware h100 --tpot 50ms
     """
-    from moelab.cli.output import print_json
+    from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
@@ -158,12 +163,20 @@ def command(
     if not 1 <= top <= 1000:
         raise InputError(f"--top: must be 1 to 1000, got {top}")
     check_output(plot, "--plot", FIGURES)
+    check_output(report, "--report", (".html",))
     laws, where = laws_of(law or None), _space(space, near, seq_len)
     if next_runs is not None:
+        for flag, value in {"--out": out, "--report": report}.items():
+            if value is not None:
+                raise InputError(f"{flag}: contradicts --next-runs, which plans other runs")
         _next(budget, laws, where, next_runs, flops_each, json)
         return
     if flops_each is not None:
         raise InputError("--flops-each: needs --next-runs")
+    if out is not None:
+        from moelab.export.plan_files import check_plan_folder
+
+        check_plan_folder(out)
     result = plan(budget, laws, where, top=top, extrapolate=extrapolate)
     if plot:
         from moelab.planning.result import PLOTS
@@ -171,10 +184,27 @@ def command(
 
         for kind in PLOTS:
             save_figure(result.plot(kind), _beside(plot, kind))
+    files = None if out is None else _write(result, out)
+    if report:
+        from moelab.cli.command_line import command_line
+        from moelab.planning.plan_page import write_plan_page
+
+        write_plan_page(result, report, command_line())
     if json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | ({} if files is None else {"files": files.to_dict()}))
         return
     print_plan(result)
+    if files is not None:
+        for line in files.lines:
+            print_line(line)
+    if report:
+        print_line(f"Report: {report}")
+
+
+def _write(result: Any, out: str) -> Any:
+    from moelab.export.plan_files import write_plan
+
+    return write_plan(result, out)
 
 
 def _beside(path: str, kind: str) -> str:

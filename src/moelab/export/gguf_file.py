@@ -16,7 +16,8 @@ from moelab.export.check import Check, compare, held_out, transformers_logits, t
 from moelab.export.family import Family
 from moelab.export.gguf_graphs import Graph, choose_graph, from_gguf, packed, to_gguf, with_own_head
 from moelab.export.gguf_tokenizer import GGUFTokenizer, gguf_tokenizer
-from moelab.export.huggingface import Exported, hugging_face_config, notes_on, save_weights
+from moelab.export.hf_config import hugging_face_config
+from moelab.export.huggingface import Exported, notes_on, save_weights
 from moelab.export.names import hugging_face_tensors
 from moelab.export.source import Source
 from moelab.files import write_json, write_with

@@ -25,14 +25,12 @@ from moelab.export.check import (
 from moelab.export.families import choose_family
 from moelab.export.family import Family
 from moelab.export.gguf_graphs import choose_graph
+from moelab.export.hf_config import hugging_face_config
 from moelab.export.names import decides, hugging_face_tensors
 from moelab.export.place import NOTE, check_folder, new_folder
-from moelab.export.settings import rope_parameters
 from moelab.export.source import Source
 from moelab.files import write_json, write_text
 from moelab.notebook import Shown
-
-_TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -169,35 +167,6 @@ def _write_config(place: Path, source: Source, config: ModelConfig, family: Fami
     write_json(place / "config.json", hugging_face_config(config, family, dtype, source.config.train.seq_len, end))
     generation = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "do_sample": True, "temperature": 0.8}
     write_json(place / "generation_config.json", generation)
-
-
-def hugging_face_config(
-    config: ModelConfig, family: Family, dtype: str, context: int, end_of_text: int
-) -> dict[str, Any]:
-    """The class's config.json. `context` is the length trained on; every document began after `end_of_text`."""
-    return {
-        "architectures": [family.class_name],
-        "model_type": family.model_type,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": context,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": rope_parameters(config),
-        "tie_word_embeddings": config.tie_embeddings,
-        "attention_dropout": 0.0,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "pad_token_id": None,
-        "use_cache": True,
-        "dtype": _TORCH_NAMES[dtype],
-        **family.settings(config),
-    }
 
 
 def _write_tokenizer(place: Path, source: Source) -> None:

@@ -13,6 +13,8 @@ from moelab.files import sha256_json
 AUTO = "auto"
 Tracker = Literal["tensorboard", "wandb"]
 """Where the numbers of a run may be logged, besides its record."""
+DATA_PLACEHOLDER = "DATA"
+"""`data.path` of a run config that a plan wrote: the data is still to be chosen."""
 _NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
 MACHINE = ("device", "precision", "threads", "dispatch", "kernels")

@@ -8,7 +8,7 @@ from moelab.architecture import ModelConfig, load_model
 from moelab.architecture.huggingface import is_huggingface
 from moelab.config import load_yaml, override
 from moelab.errors import InputError
-from moelab.runs.config import RunConfig
+from moelab.runs.config import DATA_PLACEHOLDER, RunConfig
 from moelab.runs.find import find_run
 from moelab.runs.folder import RunFolder
 from moelab.runs.record import RunRecord
@@ -64,6 +64,11 @@ def read_run_config(
     if isinstance(parent, Mapping) and isinstance(parent.get("run"), str):
         value["parent"] = {**parent, "run": _parent_id(parent["run"], root)}
     run = RunConfig.parse(value, where)
+    if run.data.path == DATA_PLACEHOLDER and not Path(DATA_PLACEHOLDER).exists():
+        raise InputError(
+            "data.path: a plan leaves the data to choose; give the folder that `moelab data prepare` wrote, "
+            "such as --set data.path=FOLDER"
+        )
     if run.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {run.model.unbuildable}")
     return run

@@ -1,0 +1,152 @@
+"""A plan as one page that can be shared: the recommendation with its doubt first, then the evidence for it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from moelab.planning.result import LIMIT_NAMES, Plan, candidate_rows, figure
+from moelab.planning.why import beside_released, released_cells, what_if_cells, why
+from moelab.quantities import format_number
+from moelab.report import Fact, Figure, Page, Section, Table, write_page
+from moelab.version import __version__
+
+
+def write_plan_page(plan: Plan, path: str | Path, repeat: str) -> Path:
+    """Write the page; `repeat` is the command that makes it again. Raises MoelabError where it cannot be written."""
+    return write_page(plan_page(plan, repeat), path)
+
+
+def plan_page(plan: Plan, repeat: str) -> Page:
+    """The page of a plan."""
+    sections = [
+        Section("Why", why(plan)),
+        _designs(plan),
+        *([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]),
+        *([_what_if(plan)] if plan.what_if else []),
+        *([_released(plan)] if plan.nearest_released else []),
+        _laws(plan),
+        *([_rates(plan)] if plan.best.rates else []),
+        *([_sensitivity(plan)] if plan.sensitivity else []),
+    ]
+    return Page(
+        title="A plan by moelab",
+        answer=sentences(plan.sentence),
+        facts=_facts(plan),
+        sections=[section for section in sections if section.text or section.figures or section.tables],
+        warnings=plan.warnings,
+        versions={"moelab": __version__},
+        repeat=[repeat],
+    )
+
+
+def sentences(text: str) -> list[str]:
+    """The first sentence, and the rest as one paragraph."""
+    first, *rest = re.split(r"(?<=\.) (?=[A-Z0-9])", text, maxsplit=1)
+    return [first, *rest]
+
+
+def _facts(plan: Plan) -> list[Fact]:
+    best = plan.best
+    facts = [
+        Fact("Design", "MoE" if best.is_moe else "dense", best.label),
+        Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
+        Fact("Training", f"{best.train_flops:.2g}", "FLOPs, attention as the full square"),
+    ]
+    if best.cost is not None and "lifetime" in best.cost:
+        train = format_number(best.cost["train"])
+        facts.append(Fact("Lifetime cost", f"${format_number(best.cost['lifetime'])}", f"${train} of it training"))
+    elif best.training:
+        facts.append(Fact("Training cost", f"${format_number(best.training['dollars'])}", "predicted"))
+    return facts
+
+
+def _designs(plan: Plan) -> Section:
+    columns, rows = plan.table()
+    near = f"{plan.near_equal:,} designs are near-equal ({plan.near_equal_rule})." if plan.near_equal > 1 else ""
+    chart = figure(plan, "candidates") if candidate_rows(plan) else None
+    return Section(
+        "Designs",
+        tables=[Table(["rank", *columns[1:]], rows, near)],
+        figures=[Figure(chart, "Predicted loss by law. Losses of different published laws are not comparable.")],
+    )
+
+
+def _frontier(plan: Plan) -> Section:
+    from moelab.report import figures
+
+    assert plan.lifetime is not None
+    chart = figures.lifetime_frontier(plan.lifetime["frontier"])
+    caption = (
+        f"No other design has a lower loss at a lower cost. The knee is sought within {plan.lifetime['within']:.0%} "
+        "excess compute of the least loss."
+    )
+    return Section("Loss against lifetime cost", figures=[Figure(chart, caption)])
+
+
+def _pareto(plan: Plan) -> Section:
+    return Section("Loss against size", figures=[Figure(figure(plan, "pareto"), "Designs that no other beats at once.")])
+
+
+def _what_if(plan: Plan) -> Section:
+    rows = [what_if_cells(row) for row in plan.what_if]
+    columns = ["what if", "active / total", "experts", "tokens", "lifetime cost"]
+    shown = 5 if any(row[4] for row in rows) else 4
+    return Section("What changes the answer", tables=[Table(columns[:shown], [row[:shown] for row in rows])])
+
+
+def _released(plan: Plan) -> Section:
+    columns = ["model", "active / total", "trained on", "tokens here", "excess compute", "extra nats", "US$/M"]
+    shown = 7 if plan.best.serving is not None else 6
+    rows = [released_cells(row)[:shown] for row in plan.nearest_released]
+    caption = "As this budget would train them; the excess is over design 1, negative where the model is ahead."
+    return Section("Nearest released models", beside_released(plan), tables=[Table(columns[:shown], rows, caption)])
+
+
+def _laws(plan: Plan) -> Section:
+    """Every law that applies to design 1, the ensemble first; those that do not are one sentence."""
+    best = plan.best
+    order = sorted(best.loss, key=lambda law: law not in plan.ensemble)
+    applies = [law for law in order if best.loss[law].value is not None]
+    rows = [[law, *_law_row(best.loss[law]), _own(plan, law)] for law in applies]
+    others = [law for law in order if law not in applies]
+    text = [f"Not applicable to design 1: {', '.join(others)}."] if others else []
+    columns = ["law (ensemble first)", "loss of design 1", "excess over its optimum", "outside its runs", "its optimum"]
+    return Section("Law by law", text, tables=[Table(columns, rows)])
+
+
+def _law_row(prediction: Any) -> list[str]:
+    behind = prediction.behind_compute
+    return [f"{prediction.value:.3f}", "–" if behind is None else f"{behind:.1%}", _outside(prediction.extrapolation)]
+
+
+def _own(plan: Plan, law: str) -> str | None:
+    return plan.choices[law].label if law in plan.choices else None
+
+
+def _outside(distance: float | None) -> str:
+    return "range unknown" if distance is None else "inside" if distance < 0.005 else f"{10**distance:,.3g} times"
+
+
+def _rates(plan: Plan) -> Section:
+    rows = [
+        [
+            rate.title,
+            f"{rate.learning_rate:.2e}",
+            None if rate.batch_tokens is None else format_number(rate.batch_tokens),
+            _outside(rate.distance),
+        ]
+        for rate in plan.best.rates
+    ]
+    columns = ["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs"]
+    return Section("Learning rate and batch", tables=[Table(columns, rows)])
+
+
+def _sensitivity(plan: Plan) -> Section:
+    """What 10 % more of each limit saves."""
+    rows = []
+    for name, gain in plan.sensitivity.items():
+        saving = gain.get("gain_cost", gain.get("gain_compute"))
+        if saving is not None and (name != "compute" or "gain_cost" in gain):
+            what = "of the cost" if "gain_cost" in gain else "of compute"
+            rows.append([LIMIT_NAMES[name], f"{saving:.1%} {what}"])
+    return Section("Limits", tables=[Table(["10 % more of", "saves as much loss as"], rows)] if rows else [])
