@@ -11,8 +11,8 @@ from moelab.serving.traffic import Traffic
 
 Array = NDArray[Any]
 BISECTIONS, FALSE_POSITIONS = 3, 2
-"""Steps towards the largest batch within a limit, on a logarithmic scale and then along the chord: within 2 % of it
-for 99 of 100 designs, and within 6 % for all of 6,500 that were compared with the exact one."""
+"""Steps towards the largest batch within a limit, on a logarithmic scale and then along the chord. Compared with exact
+batches of 6,500 designs under three limits: 0.1 % below in the mean, 2.6 % for one in a hundred, at most 5 % or 1."""
 
 HALVINGS = 3
 """Further bisections where the batch that the chord gives is above the limit."""
