@@ -13,6 +13,7 @@ LEAST_GAIN = 0.0005
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
+    from moelab.planning.costs import price_lines
     from moelab.planning.result import LIMIT_NAMES
     from moelab.planning.why import why
 
@@ -21,6 +22,8 @@ def print_plan(result: "Plan") -> None:
         print_line(line)
     print_line()
     print_table(*result.table())
+    for line in price_lines(result.best):
+        print_line(line)
     print_line()
     _print_what_if(result)
     print_line()

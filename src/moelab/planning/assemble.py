@@ -10,6 +10,7 @@ from moelab.laws import Conversion
 from moelab.planning import equivalence
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
+from moelab.planning.costs import cost_of, served_with
 from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, memory_bytes, training_hour, training_price
@@ -177,13 +178,16 @@ class PlanBuilder:
         loss = {law.id: self._prediction(law, self.readings[i][law.id]) for law in self.ranking.predictors}
         regret_loss, regret_compute, mean = self._regret(i, loss)
         same = equivalence.equivalents(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
+        plain = self.candidate_of(one, loss)
+        serving = None if self.ranking.serving is None else self.ranking.serving.to_dict(i)
+        serving = served_with(serving, self.budget.serving)
         return replace(
-            self.candidate_of(one, loss),
+            plain,
             regret_loss=regret_loss,
             regret_compute=regret_compute,
             mean_loss=mean,
-            serving=None if self.ranking.serving is None else self.ranking.serving.to_dict(i),
-            cost=self._cost(i, one),
+            serving=serving,
+            cost=self._cost(one, plain.training, serving),
             undetermined=self._undetermined(i, same),
         )
 
@@ -226,16 +230,15 @@ class PlanBuilder:
             training=training_of(lattice, tokens, training_hour(self.budget), self.budget),
         )
 
-    def _cost(self, i: int, one: FeasibleSet) -> dict[str, float] | None:
+    def _cost(
+        self, one: FeasibleSet, training: dict[str, Any] | None, serving: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
         """Dollars of training, of serving, and together, as far as the budget prices them."""
         if self.budget.training_device is None:
             return None
         train = float(training_price(one.lattice, one.train_flops, self.budget)[0])
-        wanted, serving = self.budget.serving, self.ranking.serving
-        if wanted is None or wanted.tokens is None or serving is None:
-            return {"train": train}
-        served = float(serving.cost_per_million_tokens[i]) * wanted.tokens / 1e6
-        return {"train": train, "serve": served, "lifetime": train + served}
+        wanted = self.budget.serving
+        return cost_of(train, training, serving, None if wanted is None else wanted.tokens)
 
     def _regret(self, i: int, loss: dict[str, Prediction]) -> tuple[Interval, Interval, Interval | None]:
         """Extra loss, excess compute, and the ensemble's loss, with intervals where there are draws."""

@@ -77,7 +77,7 @@ class Candidate(Shown):
     batch_tokens: int
     mean_loss: Interval | None = None
     serving: dict[str, Any] | None = None
-    cost: dict[str, float] | None = None
+    cost: dict[str, Any] | None = None
     undetermined: tuple[str, ...] = field(default=())
     rates: list[Rate] = field(default_factory=list)
     training: dict[str, Any] | None = None

@@ -215,7 +215,8 @@ def _improve(
     where: Array,
 ) -> None:
     """Write this layout's result over `best` at `where`, wherever it is cheaper."""
-    batch, step, first = largest_batch(load, layout, traffic, hardware)
+    current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
+    batch, step, first = largest_batch(load, layout, traffic, hardware, None if traffic.disaggregated else current)
     factor = hardware.calibrated(traffic.engine).factor
     with np.errstate(divide="ignore", invalid="ignore"):
         speed = batch / step
@@ -225,7 +226,6 @@ def _improve(
         # Without a price, devices are still scarce: compare by device-seconds per token.
         worth = (layout.gpus + beside) / speed
     fine = batch >= 1
-    current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
     better = fine & ~(worth >= current)
     index = where[better]
     share = traffic.output / (traffic.prompt + traffic.output)

@@ -1,0 +1,95 @@
+"""Dollars of a design's training, serving and lifetime, with 80 % intervals and the calibrations behind them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from moelab.planning.budget import Serving
+from moelab.planning.candidate import Candidate
+from moelab.quantities import format_number
+
+WORDS = {"train": "training", "serve": "serving", "lifetime": "lifetime"}
+"""What a price is called, by its key."""
+
+
+def served_with(cost: dict[str, Any] | None, wanted: Serving | None) -> dict[str, Any] | None:
+    """One design's serving with the calibration that it comes from; None without serving."""
+    if cost is None or wanted is None:
+        return None
+    return cost | {"calibration": wanted.device.calibrated(wanted.traffic.engine).summary()}
+
+
+def cost_of(
+    train: float, training: Mapping[str, Any] | None, serving: Mapping[str, Any] | None, tokens: float | None
+) -> dict[str, Any]:
+    """Dollars as plain data: `train`; with `tokens` to serve, `serve` and `lifetime` too.
+
+    Each has NAME_low and NAME_high, None where nothing measured supports an interval, and `calibration` names what
+    `train` and `serve` come from. Errors of training and serving come from different measurements, so the interval of
+    `lifetime` adds their half-widths in quadrature. The cost at a stated MFU counts as exact there.
+    """
+    predicted = training if training is not None and training["predicted"] else None
+    factors = [math.nan, math.nan] if predicted is None else _over(predicted, "dollars")
+    cost: dict[str, Any] = {"train": train, **_ends("train", train, factors)}
+    cost["calibration"] = {"train": None if predicted is None else predicted["calibration"]}
+    if serving is None or tokens is None:
+        return cost
+    served = serving["cost_per_million_tokens"] * tokens / 1e6
+    cost |= {"serve": served, "lifetime": train + served}
+    cost |= _ends("serve", served, _over(serving, "cost_per_million_tokens"))
+    cost["calibration"]["serve"] = serving["calibration"]
+    for end, sign in (("low", -1), ("high", 1)):
+        halves = [abs((cost[f"{name}_{end}"] or cost[name]) - cost[name]) for name in ("train", "serve")]
+        known = cost[f"serve_{end}"] is not None
+        cost[f"lifetime_{end}"] = train + served + sign * math.hypot(*halves) if known else None
+    return cost
+
+
+def _over(values: Mapping[str, Any], name: str) -> list[float]:
+    """The ends of an interval over its value; NaN where there is none."""
+    ends = (values.get(f"{name}_low"), values.get(f"{name}_high"))
+    return [math.nan if end is None or not values[name] else end / values[name] for end in ends]
+
+
+def _ends(name: str, value: float, factors: list[float]) -> dict[str, float | None]:
+    ends = zip(("low", "high"), factors, strict=True)
+    return {f"{name}_{end}": value * factor if math.isfinite(factor) else None for end, factor in ends}
+
+
+def straddles(best: Candidate, wanted: Serving | None) -> bool:
+    """Whether the limit on the price of serving lies inside the interval of the design's price."""
+    if wanted is None or wanted.max_price is None or best.serving is None:
+        return False
+    low, high = (best.serving[f"cost_per_million_tokens_{end}"] for end in ("low", "high"))
+    return low is not None and low < wanted.max_price < high
+
+
+def price_lines(best: Candidate) -> list[str]:
+    """For people: the intervals of design 1's prices, and the calibrations that they come from; none without prices."""
+    serving, cost = best.serving, best.cost or {}
+    used = cost.get("calibration", {})
+    found, sources = [], []
+    if serving is not None:
+        found.append(f"US$/M tokens {_text(serving, 'cost_per_million_tokens')}")
+        sources.append(_source("serving", serving["calibration"]))
+    found += [f"{word} US$ {_text(cost, name)}" for name, word in WORDS.items() if name in cost]
+    if used.get("train") is not None:
+        sources.append(_source("training", used["train"]))
+    if not sources:
+        return []
+    return [f"Prices of design 1 with 80 % intervals: {'; '.join(found)}.", f"They come from {'; '.join(sources)}."]
+
+
+def _source(what: str, calibration: Mapping[str, Any]) -> str:
+    if calibration["error"] is None:
+        return f"{what}: {calibration['id']}, not calibrated, so without interval"
+    return (
+        f"{what}: calibration {calibration['id']}, {calibration['n_rows']} rows, held-out error "
+        f"{calibration['error']:.0%}"
+    )
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    low, high = values[f"{name}_low"], values[f"{name}_high"]
+    middle = format_number(values[name], 2)
+    return middle if low is None else f"{middle} [{format_number(low, 2)}, {format_number(high, 2)}]"

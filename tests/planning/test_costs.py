@@ -1,0 +1,98 @@
+"""Prices of a plan carry the intervals and the calibrations of serving and training, through limits and lifetime."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from moelab.laws import get_law
+from moelab.planning import Budget, Plan, Space
+from moelab.planning.costs import cost_of, price_lines, straddles
+from moelab.planning.plan import plan
+from moelab.serving.training_calibration import training_calibration
+
+SPACE = Space(d_model=[1024], n_layers=[16], n_experts=[64], top_k=[4], n_dense_layers=[0], attention="full")
+SUMMARY = {"id", "n_rows", "error", "held_out_by"}
+
+
+def planned(hardware: str = "h200", **more: Any) -> Plan:
+    serving = {"hardware": hardware, "tokens": 1e12, **more.pop("serving", {})}
+    return plan(Budget.parse({"flops": 1e21, "serving": serving, **more}), [get_law("ludziejewski2025")], SPACE)
+
+
+@pytest.fixture(scope="module")
+def result() -> Plan:
+    return planned()
+
+
+def test_prices_carry_intervals_and_calibrations(result: Plan) -> None:
+    for design in (*result.candidates, result.best_dense, *result.pareto):
+        assert design is not None
+        plain = design.to_dict()
+        serving, cost, training = plain["serving"], plain["cost"], plain["training"]
+        assert set(serving["calibration"]) == SUMMARY
+        assert serving["calibration"]["id"] == "h200/tensorrt-llm"
+        assert cost["calibration"]["serve"] == serving["calibration"]
+        assert cost["calibration"]["train"]["id"] == training_calibration().id
+        for name in ("train", "serve", "lifetime"):
+            assert cost[f"{name}_low"] < cost[name] < cost[f"{name}_high"]
+        million = serving["cost_per_million_tokens"]
+        assert cost["serve_high"] / cost["serve"] == pytest.approx(serving["cost_per_million_tokens_high"] / million)
+        assert cost["train_low"] == pytest.approx(training["dollars_low"])
+        assert cost["train_high"] == pytest.approx(training["dollars_high"])
+
+
+def test_lifetime_adds_independent_errors(result: Plan) -> None:
+    cost = result.best.cost
+    assert cost is not None
+    halves = [cost[f"{name}_high"] - cost[name] for name in ("train", "serve")]
+    assert cost["lifetime_high"] - cost["lifetime"] == pytest.approx(math.hypot(*halves))
+    assert cost["lifetime_low"] > cost["train_low"] + cost["serve_low"]
+
+
+def test_a_stated_mfu_has_no_interval(result: Plan) -> None:
+    cost = cost_of(2.0, {"predicted": False}, result.best.serving, 1e12)
+    assert cost["train_low"] is None
+    assert cost["calibration"]["train"] is None
+    assert cost["lifetime_high"] == pytest.approx(2.0 + cost["serve_high"])
+
+
+def test_a_roofline_has_no_interval() -> None:
+    result = planned("cpu", mfu=0.4, serving={"gpu_price": 1.0, "traffic": {"precision": "int4"}})
+    assert result.best.serving is not None
+    assert result.best.cost is not None
+    assert result.best.cost["lifetime_low"] is None
+    assert result.best.serving["calibration"]["error"] is None
+    assert "not calibrated, so without interval" in price_lines(result.best)[1]
+
+
+def test_training_alone() -> None:
+    assert cost_of(2.0, None, None, None) == {
+        "train": 2.0, "train_low": None, "train_high": None, "calibration": {"train": None}
+    }  # fmt: skip
+
+
+def test_the_lines_name_calibrations_and_errors(result: Plan) -> None:
+    prices, sources = price_lines(result.best)
+    assert result.best.serving is not None
+    used = result.best.serving["calibration"]
+    assert f"calibration h200/tensorrt-llm, {used['n_rows']} rows, held-out error {used['error']:.0%}" in sources
+    assert all(f"{word} US$ " in prices for word in ("training", "serving", "lifetime"))
+    alone = replace(result.best, serving=None, cost=cost_of(2.0, result.best.training, None, None))
+    assert price_lines(alone)[0].startswith("Prices of design 1 with 80 % intervals: training US$ 2 [")
+    assert price_lines(replace(result.best, serving=None, cost=None)) == []
+
+
+def test_a_limit_inside_the_interval_is_a_warning(result: Plan) -> None:
+    assert result.best.serving is not None
+    price = result.best.serving["cost_per_million_tokens"]
+    near = planned(serving={"max_price": price * 1.01})
+    assert near.best.serving is not None
+    assert near.best.serving["cost_per_million_tokens"] <= price * 1.01
+    assert sum("inside the 80 % interval of the design's price" in line for line in near.warnings) == 1
+    wanted = near.budget.serving
+    assert wanted is not None
+    assert straddles(near.best, wanted)
+    assert not straddles(near.best, wanted.replace(max_price=price * 10))
+    assert not straddles(near.best, wanted.replace(max_price=None))
