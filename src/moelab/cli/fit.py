@@ -59,6 +59,7 @@ def command(
     from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
+    from moelab.cli.progress import share_done
     from moelab.errors import InputError
     from moelab.fitting import save_fits
     from moelab.fitting.compare import compare_laws
@@ -78,23 +79,25 @@ def command(
         _check(table, loss, json)
         return
     ids = None if "all" in law else [_known(name) for name in law]
-    result = compare_laws(
-        table,
-        ids,
-        holdout=None if holdout == 0 else holdout,
-        holdout_optional=holdout is None,
-        holdout_by=holdout_by,
-        holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
-        loss=loss,
-        objective=objective,
-        fix=parse_assignments(fix or [], "--fix"),
-        share=[[name.strip() for name in names.split(",")] for names in share or []],
-        bootstrap=bootstrap,
-        group=group,
-        weight=weight,
-        seed=seed,
-        starts=starts,
-    )
+    with share_done("bootstrap", quiet=json) as progress:
+        result = compare_laws(
+            table,
+            ids,
+            holdout=None if holdout == 0 else holdout,
+            holdout_optional=holdout is None,
+            holdout_by=holdout_by,
+            holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
+            loss=loss,
+            objective=objective,
+            fix=parse_assignments(fix or [], "--fix"),
+            share=[[name.strip() for name in names.split(",")] for names in share or []],
+            bootstrap=bootstrap,
+            group=group,
+            weight=weight,
+            seed=seed,
+            starts=starts,
+            progress=progress,
+        )
     if out:
         save_fits(result.fits, out)
     if plot:
