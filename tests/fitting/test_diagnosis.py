@@ -61,8 +61,12 @@ def test_a_true_law_has_no_trend(synthetic) -> None:
 
 
 def test_coefficients_at_a_bound_are_marked(synthetic) -> None:
+    """Losses that fall with tokens as the fifth power, beyond the law's bound of 3."""
     law = get_law("hoffmann2022")
-    table = synthetic(law, {**law.published, "E_0": 1e-9}, 40, 0.002)
-    table["loss"] = table["loss"] * 0.5 * (table["tokens"] / 1e10) ** -0.1
+    table = synthetic(law, law.published, 40)
+    table["loss"] = 1 + (1e8 / table["params_total"]) ** 0.3 + (table["tokens"] / table["tokens"].min()) ** -5.0
     fitted = fit(table, law, bootstrap=0, starts=32)
-    assert [note for note in fitted.diagnosis if "at a bound" in note] or not fitted.at_bound
+    assert fitted.at_bound == ("beta",)
+    assert fitted.coefficients["beta"] == law.bounds["beta"][1]
+    assert [note for note in fitted.diagnosis if note.startswith("beta: at a bound")]
+    assert next(row for row in fitted.coefficient_rows() if row[0] == "beta")[-1] == "at a bound"

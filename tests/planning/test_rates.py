@@ -43,5 +43,5 @@ def test_a_plan_gives_the_first_rate_and_all_of_them() -> None:
     plain = found.to_dict()
     assert [rate["rule"] for rate in plain["rates"]] == [rate.rule for rate in found.best.rates]
     assert set(plain["rates"][0]) == {
-        "rule", "title", "learning_rate", "batch_tokens", "inputs", "ranges", "distance"
+        "rule", "title", "learning_rate", "batch_tokens", "inputs", "ranges", "distance", "intervals"
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """`moelab fit`: fit scaling laws to a table of runs, with intervals and held-out error."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,13 +9,14 @@ from moelab.cli.law_files import LawFiles
 
 if TYPE_CHECKING:
     from moelab.fitting.compare import Comparison
+    from moelab.fitting.fitted import FittedLaw
 
 
 def command(
     runs: Annotated[
         list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
     ],
-    law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, or all; repeatable.")] = None,
+    law: Annotated[list[str] | None, typer.Option("--law", help="A law's or rule's id, or all; repeatable.")] = None,
     law_file: LawFiles = None,
     let: Annotated[
         list[str] | None, typer.Option(help="Add a column: NAME = expression; names with spaces in double quotes.")
@@ -59,10 +61,12 @@ def command(
     from moelab.cli.assignments import parse_assignments
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
+    from moelab.cli.progress import share_done
     from moelab.errors import InputError
     from moelab.fitting import save_fits
     from moelab.fitting.compare import compare_laws
     from moelab.fitting.fit_file import fit_to_json
+    from moelab.laws.rule_forms import is_rule_form
     from moelab.runs.table import load_table, rows_where
 
     law = [*(law or []), *(law_file or [])]
@@ -77,24 +81,34 @@ def command(
     if check:
         _check(table, loss, json)
         return
+    if any(is_rule_form(name) for name in law):
+        if not all(is_rule_form(name) for name in law):
+            raise InputError(
+                "--law: rules for learning rate and batch are fitted by themselves, without laws of the loss"
+            )
+        options: dict[str, Any] = {"fix": parse_assignments(fix or [], "--fix"), "bootstrap": bootstrap, "seed": seed}
+        _fit_rules(table, law, out, json, loss=loss, holdout=holdout, starts=starts, **options)
+        return
     ids = None if "all" in law else [_known(name) for name in law]
-    result = compare_laws(
-        table,
-        ids,
-        holdout=None if holdout == 0 else holdout,
-        holdout_optional=holdout is None,
-        holdout_by=holdout_by,
-        holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
-        loss=loss,
-        objective=objective,
-        fix=parse_assignments(fix or [], "--fix"),
-        share=[[name.strip() for name in names.split(",")] for names in share or []],
-        bootstrap=bootstrap,
-        group=group,
-        weight=weight,
-        seed=seed,
-        starts=starts,
-    )
+    with share_done("bootstrap", quiet=json) as progress:
+        result = compare_laws(
+            table,
+            ids,
+            holdout=None if holdout == 0 else holdout,
+            holdout_optional=holdout is None,
+            holdout_by=holdout_by,
+            holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
+            loss=loss,
+            objective=objective,
+            fix=parse_assignments(fix or [], "--fix"),
+            share=[[name.strip() for name in names.split(",")] for names in share or []],
+            bootstrap=bootstrap,
+            group=group,
+            weight=weight,
+            seed=seed,
+            starts=starts,
+            progress=progress,
+        )
     if out:
         save_fits(result.fits, out)
     if plot:
@@ -116,6 +130,30 @@ def command(
         )
         return
     _print(result, table)
+    if out:
+        print_line(f"written to {out}")
+
+
+def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **options: Any) -> None:
+    """Fit rules for learning rate and batch to the table's sweeps."""
+    from moelab.cli.output import print_json, print_line
+    from moelab.fitting.rules import fit_rule, rules_to_json, save_rules
+
+    rules = {name: fit_rule(table, name, **options) for name in names}
+    if out:
+        save_rules(rules, out)
+    if json:
+        print_json(rules_to_json(rules, draws=False))
+        return
+    for rule in rules.values():
+        for fitted in rule.fits.values():
+            _print_fit(fitted)
+            held = fitted.holdout
+            if held is not None:
+                print_line(
+                    f"held-out error {held.mean_abs_rel:.1%} of {held.n_runs} designs, bias {held.bias_rel:+.1%}"
+                )
+            print_line()
     if out:
         print_line(f"written to {out}")
 
@@ -164,17 +202,7 @@ def _print(result: "Comparison", table: Any) -> None:
     if result.findings:
         print_line()
     for fitted in result.fits.values():
-        rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
-        print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
-        if fitted.interval_rel is not None:
-            print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
-        print_line(
-            f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
-            f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
-        )
-        for note in (*fitted.notes, *fitted.diagnosis):
-            if note not in common:
-                print_line(f"note: {note}")
+        _print_fit(fitted, common)
         print_line()
     print_table(SCORES, result.rows())
     noise = next(iter(result.fits.values())).seed_noise
@@ -184,6 +212,23 @@ def _print(result: "Comparison", table: Any) -> None:
         print_line(f"left out {name}: {reason}")
     if len(result.fits) > 1:
         _print_disagreement(result, table)
+
+
+def _print_fit(fitted: "FittedLaw", common: Sequence[str] = ()) -> None:
+    """A fit's coefficients and notes, but those in `common`."""
+    from moelab.cli.output import print_line, print_table
+
+    rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
+    print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
+    if fitted.interval_rel is not None:
+        print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
+    print_line(
+        f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
+        f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
+    )
+    for note in (*fitted.notes, *fitted.diagnosis):
+        if note not in common:
+            print_line(f"note: {note}")
 
 
 def _print_disagreement(result: "Comparison", table: Any) -> None:

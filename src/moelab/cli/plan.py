@@ -65,7 +65,9 @@ def command(
     target_experts: Annotated[
         int | None, typer.Option(help="Or: the loss of the best design with this many experts (1: dense).")
     ] = None,
-    law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
+    law: Annotated[
+        list[str] | None, typer.Option("--law", help="A law's id, all, or a file of fits or rules; repeatable.")
+    ] = None,
     law_file: LawFiles = None,
     extrapolate: Annotated[bool, typer.Option(help="Use laws beyond their range of experts and sparsity.")] = False,
     space: Annotated[str | None, typer.Option(help="YAML describing the architectures to search.")] = None,
@@ -98,7 +100,7 @@ def command(
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
-    from moelab.planning.chosen_laws import laws_of
+    from moelab.planning.chosen_laws import laws_of, rules_of
     from moelab.planning.plan import plan
 
     serving = {
@@ -177,7 +179,7 @@ def command(
         from moelab.export.plan_files import check_plan_folder
 
         check_plan_folder(out)
-    result = plan(budget, laws, where, top=top, extrapolate=extrapolate)
+    result = plan(budget, [*laws, *rules_of(law)], where, top=top, extrapolate=extrapolate)
     if plot:
         from moelab.planning.result import PLOTS
         from moelab.report.save import save_figure

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting import replicates
 from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
 from moelab.fitting.columns import columns_of
 from moelab.fitting.diagnosis import diagnose
@@ -23,6 +24,8 @@ from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
 STARTS, REFINED = 512, 16
+SEARCHED, SPREAD = 5_000, 2_000
+"""Rows among which starts are searched, and rows over which the mean interval is taken; a sample of larger tables."""
 _AGREE = 1e-6
 MOST_OFF = 100.0
 """Largest factor between predicted and measured loss that a fit may start from."""
@@ -113,6 +116,7 @@ def fit_observations(
     bootstrap: int = 1000,
     seed: int = 0,
     starts: int = STARTS,
+    progress: replicates.Progress | None = None,
 ) -> FittedLaw:
     """`fit` for runs that are already a law's variables."""
     began = time.process_time()
@@ -125,7 +129,7 @@ def fit_observations(
     value = float(problem.value(theta[None], weights)[0])
     coefficients = _coefficients(parameters, theta)
     predicted = _predicted(law, coefficients, data, fix or {})
-    draws = _bootstrap(problem, modes, data, bootstrap, seed)
+    draws = replicates.bootstrap(problem, modes, data, bootstrap, seed, progress)
     fitted = FittedLaw(
         law=law,
         n_runs=len(data),
@@ -146,10 +150,11 @@ def fit_observations(
         kinds=tuple(data.kinds.tolist()),
         free=len(parameters.free),
         cpu_seconds=0.0,
-        notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap)),
+        notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap), *_large(data, parameters, bootstrap)),
         seed_noise=data.seed_noise(),
     )
-    interval = fitted.mean_interval({name: data.variables[name] for name in law.variables})
+    few = slice(None, None, -(-len(data) // SPREAD))
+    interval = fitted.mean_interval({name: data.variables[name][few] for name in law.variables})
     return replace(fitted, interval_rel=interval, cpu_seconds=time.process_time() - began)
 
 
@@ -183,8 +188,9 @@ def _enough_rows(
 
 def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
     """The best optimum, the distinct optima worth starting replicates from, how many starts agree, how many ran."""
-    theta = draw_starts(problem, weights, starts, min(REFINED, starts), seed)
-    solved = minimise(problem, theta, weights, steps=300, tolerance=1e-14)
+    few, some = _sample(problem, weights, seed)
+    theta = draw_starts(few, some, starts, min(REFINED, starts), seed)
+    solved = minimise(few, theta, some, steps=300, tolerance=1e-14)
     best = float(solved.value.min())
     if not best < 1e299:
         raise InputError(f"{problem.parameters.law.id}: no start gave finite predictions; check the columns' units")
@@ -195,41 +201,18 @@ def _point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tupl
         near = solved.value[index] <= 1.02 * best + 1e-18
         if near and all(np.max(np.abs(solved.theta[index] - mode)) > 0.3 for mode in modes) and len(modes) < 3:
             modes.append(solved.theta[index])
+    if few is not problem:
+        solved = minimise(problem, np.array(modes), weights, steps=300, tolerance=1e-14)
+        modes = list(solved.theta[np.argsort(solved.value, kind="stable")])
     return modes[0], np.array(modes), agreeing, len(theta)
 
 
-def _bootstrap(problem: Problem, modes: Array, data: Observations, count: int, seed: int) -> Array:
-    """(B, number of coefficients). Each replicate starts from every distinct optimum and keeps its best."""
-    names = problem.parameters.law.coefficients
-    if not count:
-        return np.empty((0, len(names)))
-    weights = resample(data, count, seed, len(problem.parameters.free)) * data.weights
-    best = minimise(problem, np.repeat(modes[:1], count, axis=0), weights, steps=40, tolerance=1e-9)
-    theta, value = best.theta, best.value
-    for mode in modes[1:]:
-        other = minimise(problem, np.repeat(mode[None], count, axis=0), weights, steps=40, tolerance=1e-9)
-        theta = np.where((other.value < value)[:, None], other.theta, theta)
-        value = np.minimum(other.value, value)
-    columns = problem.parameters.coefficients(theta)
-    return np.concatenate([columns[name] for name in names], axis=1)
-
-
-def resample(data: Observations, count: int, seed: int, free: int) -> Array:
-    """How often each run is drawn, (count, n), by run or by whole group; draws of too few distinct runs are redone."""
-    rng = np.random.default_rng(seed)
-    n = len(data)
-    labels = np.arange(n) if data.groups is None else np.unique(data.groups, return_inverse=True)[1]
-    units = int(labels.max()) + 1
-    if units < 2:
-        raise InputError("group: the bootstrap needs at least two groups")
-    times = rng.multinomial(units, np.full(units, 1 / units), size=count)
-    if data.groups is None and n > free + 1:
-        for _ in range(50):
-            thin = np.flatnonzero(np.count_nonzero(times, axis=1) <= free)
-            if not len(thin):
-                break
-            times[thin] = rng.multinomial(units, np.full(units, 1 / units), size=len(thin))
-    return times[:, labels].astype(float)
+def _sample(problem: Problem, weights: Array, seed: int) -> tuple[Problem, Array]:
+    """The problem that starts are drawn for: of a large table, `SEARCHED` rows by chance."""
+    if len(problem.log_loss) <= SEARCHED:
+        return problem, weights
+    rows = np.sort(np.random.default_rng(seed).choice(len(problem.log_loss), SEARCHED, replace=False))
+    return problem.take(rows), weights[:, rows]
 
 
 def _predicted(law: Law, coefficients: Mapping[str, float], data: Observations, fix: Mapping[str, float]) -> Array:
@@ -293,3 +276,9 @@ def _thin(bootstrap: int) -> list[str]:
     if not 0 < bootstrap < FEWEST_DRAWS:
         return []
     return [f"only {bootstrap} bootstrap draws: the intervals are unreliable below {FEWEST_DRAWS}"]
+
+
+def _large(data: Observations, parameters: Parameters, bootstrap: int) -> list[str]:
+    if not bootstrap or not replicates.steps(data, len(parameters.free)):
+        return []
+    return [f"{len(data)} rows: bootstrap replicates take {replicates.PASSES} Newton steps from the optimum"]

@@ -14,7 +14,7 @@ from moelab.fitting.observations import Observations, observations
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
-FIT_OPTIONS = ("objective", "fix", "share", "bootstrap", "seed", "starts")
+FIT_OPTIONS = ("objective", "fix", "share", "bootstrap", "seed", "starts", "progress")
 
 
 def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options: Any) -> tuple[FittedLaw, Holdout]:

@@ -36,6 +36,11 @@ class Problem:
     log_loss: Array
     objective: Objective
 
+    def take(self, rows: Any) -> "Problem":
+        """The chosen rows, by index or slice."""
+        variables = {name: values[rows] for name, values in self.variables.items()}
+        return Problem(self.parameters, variables, self.log_loss[rows], self.objective)
+
     def residuals(self, theta: Array) -> Array:
         """log measured - log predicted, (B, n)."""
         with np.errstate(all="ignore"):
@@ -45,7 +50,7 @@ class Problem:
     def value(self, theta: Array, weights: Array) -> Array:
         """The objective, (B,)."""
         r = self.residuals(theta)
-        return self._total(r, weights)
+        return self.total(r, weights)
 
     def linearise(self, theta: Array) -> tuple[Array, Array]:
         """Residuals (B, n) and d log(predicted) / d theta (B, n, P)."""
@@ -54,7 +59,8 @@ class Problem:
             loss = np.broadcast_to(loss, (len(theta), len(self.log_loss)))
             return self.log_loss - np.log(loss), self.parameters.jacobian(gradient(), theta, loss)
 
-    def _total(self, r: Array, weights: Array) -> Array:
+    def total(self, r: Array, weights: Array) -> Array:
+        """The objective of residuals (B, n), (B,)."""
         total = np.sum(
             weights * self.objective.penalty(np.nan_to_num(r, nan=1e100, posinf=1e100, neginf=-1e100)), axis=-1
         )

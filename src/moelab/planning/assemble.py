@@ -1,11 +1,13 @@
 """Builds a plan from a ranking: candidates with predictions, regret and costs, the Pareto front, binding limits."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.fitting.rules import FittedRule
 from moelab.laws import Conversion
 from moelab.planning import equivalence
 from moelab.planning.budget import Budget
@@ -46,7 +48,10 @@ NEAR_WITHOUT_DRAWS = 0.01
 class PlanBuilder:
     """Builds a plan from a ranking; holds what several of its parts share."""
 
-    def __init__(self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int) -> None:
+    def __init__(
+        self, budget: Budget, lattice: Lattice, ranking: Ranking, top: int, rules: Sequence[FittedRule] = ()
+    ) -> None:
+        self.rules = rules
         self.budget, self.lattice, self.ranking = budget, lattice, ranking
         self.feasible, self.built = ranking.feasible, dict[int, Candidate]()
         self.readings = dict[int, dict[str, Conversion]]()
@@ -201,7 +206,7 @@ class PlanBuilder:
         """A feasible set of one design as a candidate: counts, tokens, predictions, learning rate and batch."""
         design, lattice = one.design, one.lattice
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
-        rates = rates_of(design)
+        rates = rates_of(design, self.rules)
         batch = next((rate.batch_tokens for rate in rates if rate.batch_tokens is not None), 1)
         if loss is None:
             loss = {law.id: self._prediction(law, law.read(design)) for law in self.ranking.predictors}

@@ -7,7 +7,7 @@ from moelab.errors import InputError
 from moelab.machine import freed_memory_kept
 from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
-from moelab.planning.chosen_laws import laws_of
+from moelab.planning.chosen_laws import laws_of, rules_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.predictors import predictors_of
 from moelab.planning.result import Plan
@@ -29,7 +29,8 @@ def plan(
 
     Args:
         budget: The limits: training FLOPs, parameters, bytes of memory, tokens, serving (a Budget names each unit).
-        laws: Laws, ids, fitted laws, fit files or "all"; None: every published law. A law is not used outside its range
+        laws: Laws, ids, fitted laws, fit files or "all"; None: every published law. Files of
+            fitted rules (or FittedRule) give learning rate and batch. A law is not used outside its range
             of experts, sparsity and granularity unless `extrapolate`.
         space: The architectures to search; None: the default space, about 600,000 designs of practice.
         top: How many candidates to return, best first.
@@ -58,4 +59,4 @@ def plan(
     with freed_memory_kept():
         lattice = enumerate_designs(space)
         ranking = search(lattice, budget, predictors)
-        return PlanBuilder(budget, lattice, ranking, max(1, top)).plan()
+        return PlanBuilder(budget, lattice, ranking, max(1, top), rules_of(laws)).plan()

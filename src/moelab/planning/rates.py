@@ -1,10 +1,12 @@
 """Learning rate and batch of a design by every published rule that applies, each with its distance from its runs."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from moelab.fitting.rules import FittedRule
 from moelab.laws import get_rule
 from moelab.laws.design import Design
 from moelab.notebook import Shown, short_repr
@@ -26,6 +28,8 @@ class Rate(Shown):
     inputs: dict[str, float]
     ranges: dict[str, tuple[float, float] | None]
     distance: float | None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """p10 and p90 by quantity, of a rule fitted to a sweep."""
 
     def __repr__(self) -> str:
         return short_repr(self, rule=self.rule, learning_rate=self.learning_rate, batch_tokens=self.batch_tokens)
@@ -40,17 +44,42 @@ class Rate(Shown):
             "inputs": self.inputs,
             "ranges": {name: None if ends is None else list(ends) for name, ends in self.ranges.items()},
             "distance": self.distance,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
         }
 
 
-def rates_of(design: Design) -> list[Rate]:
-    """The rates of a single design, (1,) arrays, the preferred rule first.
+def rates_of(design: Design, fitted: Sequence[FittedRule] = ()) -> list[Rate]:
+    """The rates of a single design, (1,) arrays, the preferred rule first: those fitted to one's own sweeps lead.
 
     For a MoE design rules found on MoE models come first; the Step Law counts all parameters, as its own MoE runs did.
     Rules that give no batch stand beside the batch of the first that does.
     """
     moe = not bool(np.ravel(design.dense)[0])
-    return [_rate(name, design) for name in (FOR_MOE if moe else FOR_DENSE)]
+    published = [_rate(name, design) for name in (FOR_MOE if moe else FOR_DENSE)]
+    batch = next(rate.batch_tokens for rate in published if rate.batch_tokens is not None)
+    return [*(_fitted_rate(rule, design, batch) for rule in fitted if "learning_rate" in rule.fits), *published]
+
+
+def _fitted_rate(rule: FittedRule, design: Design, batch: int) -> Rate:
+    """A fitted rule's rate; where its form reads the batch, that is the published rules' first. Compute
+    is counted as in tables of runs."""
+    compute = float(np.ravel(design.in_tables("train_flops"))[0])
+    given = {**_inputs(design), "train_flops": compute, "batch_tokens": float(batch)}
+    inputs = {name: given[name] for fitted in rule.fits.values() for name in fitted.law.variables}
+    found = rule.predict(inputs)
+    own = found.get("batch_tokens")
+    distances = [one["extrapolation"] for one in found.values()]
+    ends = {name: (one["low"], one["high"]) for name, one in found.items() if np.isfinite(one["low"])}
+    return Rate(
+        rule=f"{rule.rule} (fitted)",
+        title=f"{rule.rule}, fitted to a sweep",
+        learning_rate=found["learning_rate"]["value"],
+        batch_tokens=None if own is None else max(1, round(own["value"])),
+        inputs=inputs,
+        ranges={name: ends for fitted in rule.fits.values() for name, ends in fitted.ranges.items()},
+        distance=None if np.isnan(distances).any() else max(distances),
+        intervals=ends,
+    )
 
 
 def _rate(name: str, design: Design) -> Rate:
@@ -79,6 +108,8 @@ def _inputs(design: Design) -> dict[str, float]:
         "params_non_embedding": count.params_non_embedding,
         "params_active_non_embedding": count.params_active_non_embedding,
         "expert_ratio": design.expert_ratio,
+        "activation_rate": count.params_active_non_embedding / np.asarray(count.params_non_embedding, float),
+        "d_model": design.shape.d_model,
     }
     return {name: float(np.ravel(column)[0]) for name, column in columns.items()}
 

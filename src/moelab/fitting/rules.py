@@ -1,0 +1,176 @@
+"""Rules for learning rate and batch fitted to a sweep: the optimum of each design, then a power law through them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.files import read_json, write_json
+from moelab.fitting.checks import numbers
+from moelab.fitting.columns import Columns, columns_of, variable
+from moelab.fitting.compare import fit_with_holdout
+from moelab.fitting.fit_file import fit_from_json, fit_to_json
+from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.table_checks import measured_runs
+from moelab.fitting.table_columns import SWEPT, row_groups, setting_columns
+from moelab.laws.law import Law
+from moelab.laws.rule_forms import rule_laws
+from moelab.notebook import Shown, short_repr
+
+Array = NDArray[Any]
+WINDOW = 4.0
+"""Factor around the best value within which runs shape the parabola."""
+OBJECTIVE = "squared"
+"""Optima scatter by tens of per cent, beyond any Huber threshold that suits losses."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FittedRule(Shown):
+    """A rule's form fitted to a sweep: `fits` has a FittedLaw by quantity (learning_rate, batch_tokens)."""
+
+    rule: str
+    fits: dict[str, FittedLaw]
+
+    def __repr__(self) -> str:
+        return short_repr(self, rule=self.rule, quantities=tuple(self.fits))
+
+    def predict(self, values: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """By quantity: value, low and high (p10, p90), and extrapolation, for one design's variables."""
+        found = {}
+        for quantity, fitted in self.fits.items():
+            one = fitted.predict({name: [values[name]] for name in fitted.law.variables})
+            ends = {"value": one.value, "low": one.low, "high": one.high, "extrapolation": one.extrapolation}
+            found[quantity] = {name: float(end[0]) for name, end in ends.items()}
+        return found
+
+
+def fit_rule(
+    table: Any, rule: str, *, loss: str | None = None, holdout: float | None = None, **options: Any
+) -> FittedRule:
+    """Fit a rule's form to a sweep of learning rates or batches.
+
+    Args:
+        table: Runs with a loss, learning_rate or batch_tokens (or both), and the rule's variables. Runs that agree in
+            every other setting are one sweep; its optimum is that of a parabola in ln value around the best run.
+        rule: steplaw2025, tian2025-moe, marin2026, ..., or that with +activation.
+        loss: The column of the loss; None: loss.
+        holdout: Share of the largest-compute optima to hold out; None: a fifth where that leaves enough; 0: none.
+        **options: As in `moelab.fit`: fix, bootstrap, seed, starts, objective (squared by default).
+
+    Raises:
+        InputError: Neither quantity is swept, a variable is missing, or too few designs have an optimum.
+    """
+    target = loss or "loss"
+    table, _, _ = measured_runs(table, target)
+    columns = columns_of(table)
+    laws = {quantity: law for quantity, law in rule_laws(rule).items() if quantity in columns}
+    if not laws:
+        raise InputError(f"{rule}: the table has no column {' or '.join(rule_laws(rule))} to fit")
+    fits = {}
+    for quantity, law in laws.items():
+        optima, notes = sweep_optima(columns, law, quantity, target)
+        fitted = fit_with_holdout(
+            optima,
+            law,
+            loss=quantity,
+            holdout=holdout or None,
+            holdout_optional=holdout is None,
+            **{"objective": OBJECTIVE, **options},
+        )
+        fits[quantity] = replace(fitted, notes=(*notes, *fitted.notes))
+    return FittedRule(rule=rule, fits=fits)
+
+
+def sweep_optima(columns: Columns, law: Law, quantity: str, target: str) -> tuple[dict[str, Array], list[str]]:
+    """A table of one row per design: the law's variables and the best value of `quantity`; and notes.
+
+    A design whose best value is the smallest or largest tried has no optimum and is left out; a design with one value
+    is taken at it. Raises InputError for a missing column.
+    """
+    if target not in columns:
+        raise InputError(f"{target}: the table has no such column; its columns: {', '.join(columns)}")
+    found = {name: variable(columns, name) for name in law.variables}
+    if missing := [name for name, values in found.items() if values is None]:
+        raise InputError(f"{law.id}: no column for {', '.join(missing)}; map one with --let '{missing[0]} = ...'")
+    swept = [name for name in SWEPT if name not in law.variables]
+    order = {name: variable(columns, name) for name in ("train_flops", "params_non_embedding", "tokens")}
+    label = row_groups(columns, [name for name in setting_columns(columns, target) if name not in swept])
+    values, losses = numbers(columns[quantity], quantity), numbers(columns[target], target)
+    if not (values > 0).all():
+        raise InputError(f"{quantity}: must be positive, got {values.min():g}")
+    kept: list[int] = []
+    best: list[float] = []
+    edge = 0
+    for group in range(int(label.max()) + 1):
+        rows = np.flatnonzero(label == group)
+        value = _optimum(values[rows], losses[rows])
+        if value is None:
+            edge += 1
+            continue
+        kept.append(int(rows[np.argmin(losses[rows])]))
+        best.append(value)
+    if not kept:
+        raise InputError(f"{quantity}: every design has its best value at the edge of its sweep: sweep further")
+    known = {name: column for name, column in {**order, **found}.items() if column is not None}
+    optima = {name: np.asarray(column, float)[kept] for name, column in known.items()}
+    text = f"{edge} of {edge + len(kept)} designs have their best {quantity} at the edge of the sweep: left out"
+    return {**optima, quantity: np.array(best)}, [text] if edge else []
+
+
+def _optimum(values: Array, losses: Array) -> float | None:
+    """Where the loss is least over ln value, at the best of the other swept settings; None at an edge."""
+    tried = np.unique(values)
+    least = np.array([losses[values == value].min() for value in tried])
+    at = int(np.argmin(least))
+    if len(tried) == 1:
+        return float(tried[0])
+    if at in (0, len(tried) - 1):
+        return None
+    x = np.log(tried / tried[at])
+    near = np.abs(x) <= np.log(WINDOW) * (1 + 1e-9)
+    near[at - 1 : at + 2] = True
+    bend, slope, _ = np.polyfit(x[near], least[near], 2)
+    vertex = -slope / (2 * bend) if bend > 0 else 0.0
+    return float(tried[at] * np.exp(np.clip(vertex, x[at - 1], x[at + 1])))
+
+
+def save_rules(rules: Mapping[str, FittedRule], path: str | Path) -> None:
+    """Write `{"rules": {ID: {QUANTITY: fit}}}`, which `moelab plan --law FILE` reads."""
+    write_json(Path(path), rules_to_json(rules))
+
+
+def rules_to_json(rules: Mapping[str, FittedRule], draws: bool = True) -> dict[str, Any]:
+    """Plain data of fitted rules."""
+    return {
+        "rules": {
+            name: {quantity: fit_to_json(fitted, draws) for quantity, fitted in rule.fits.items()}
+            for name, rule in rules.items()
+        }
+    }
+
+
+def holds_rules(path: str | Path) -> bool:
+    """Whether a JSON file is one of fitted rules."""
+    value = read_json(Path(path), "fit file")
+    return isinstance(value, dict) and isinstance(value.get("rules"), dict)
+
+
+def load_rules(path: str | Path) -> list[FittedRule]:
+    """Read what `save_rules` wrote. Raises InputError naming the rule that is damaged."""
+    value = read_json(Path(path), "fit file")
+    if not isinstance(value, dict) or not isinstance(value.get("rules"), dict):
+        raise InputError(f'rules file: {path} holds no {{"rules": ...}}; write one with moelab fit --law RULE --out')
+    found = []
+    for name, quantities in value["rules"].items():
+        if not isinstance(quantities, dict) or not quantities:
+            raise InputError(f"rules file {path}: {name}: expected learning_rate or batch_tokens")
+        laws = rule_laws(str(name))
+        if wrong := [quantity for quantity in quantities if quantity not in laws]:
+            raise InputError(f"rules file {path}: {name}: {wrong[0]} is none of {', '.join(laws)}")
+        fits = {quantity: fit_from_json(fitted) for quantity, fitted in quantities.items()}
+        found.append(FittedRule(rule=str(name), fits=fits))
+    return found

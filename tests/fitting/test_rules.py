@@ -1,0 +1,134 @@
+"""Rules fitted to sweeps: known power laws come back, edges are left out, and a plan uses what was fitted."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from moelab.cli import main
+from moelab.errors import InputError
+from moelab.fitting.rules import fit_rule, load_rules, save_rules
+from moelab.laws import get_rule
+from moelab.laws.rule_forms import ACTIVATION, RULE_FORMS, rule_laws
+from moelab.planning import Budget, Space
+from moelab.planning.plan import plan
+
+
+def sweep(rate_of, designs: int = 24, noise: float = 0.0, tried: int = 9, width: float = 4.0, seed: int = 0):
+    """Designs each run at `tried` rates around the best one; the loss is a parabola in the logarithm of the rate."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[float]] = {}
+    for _ in range(designs):
+        design = {
+            "params_non_embedding": float(np.exp(rng.uniform(np.log(1e7), np.log(1e9)))),
+            "tokens": float(np.exp(rng.uniform(np.log(1e9), np.log(1e11)))),
+            "activation_rate": float(rng.choice([0.05, 0.1, 0.25, 0.5, 1.0])),
+            "d_model": float(rng.choice([256, 512, 1024])),
+        }
+        best = rate_of(design)
+        for rate in np.exp(np.linspace(-np.log(width), np.log(width), tried)) * best * np.exp(rng.uniform(-0.2, 0.2)):
+            loss = 3 + 0.05 * np.log(rate / best) ** 2 + noise * rng.standard_normal()
+            for name, value in {**design, "learning_rate": rate, "loss": loss}.items():
+                columns.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in columns.items()}
+
+
+def test_the_published_step_law_comes_back_from_its_own_optima() -> None:
+    rule = get_rule("steplaw2025")
+    table = sweep(lambda design: float(rule.apply(**design)["learning_rate"]))
+    table["batch_tokens"] = rule.apply(**table)["batch_tokens"]
+    fitted = fit_rule(table, "steplaw2025", bootstrap=40, starts=64)
+    rate, batch = fitted.fits["learning_rate"], fitted.fits["batch_tokens"]
+    assert rate.coefficients == pytest.approx({"a": 1.79, "alpha": -0.713, "beta": 0.307}, rel=1e-5)
+    assert batch.coefficients == pytest.approx({"a": 0.58, "beta": 0.571}, rel=1e-5)
+    assert rate.holdout.mean_abs_rel < 1e-5
+    assert rate.n_runs == 24
+
+
+def test_noise_gives_intervals_that_hold_the_truth_and_activation_is_a_factor() -> None:
+    def rate(design) -> float:
+        return (
+            0.4 * design["params_non_embedding"] ** -0.3 * design["tokens"] ** 0.1 * design["activation_rate"] ** 0.35
+        )
+
+    table = sweep(rate, designs=40, noise=0.002, seed=3)
+    with_rate = fit_rule(table, "steplaw2025" + ACTIVATION, bootstrap=200, starts=64).fits["learning_rate"]
+    without = fit_rule(table, "steplaw2025", bootstrap=20, starts=64).fits["learning_rate"]
+    ends = with_rate.interval("delta")
+    assert ends["low"] - 0.02 < 0.35 < ends["high"] + 0.02
+    assert 0 < ends["high"] - ends["low"] < 0.2
+    assert with_rate.holdout.mean_abs_rel < 0.5 * without.holdout.mean_abs_rel
+
+
+@pytest.mark.parametrize("name", [*RULE_FORMS, "tian2025-moe" + ACTIVATION])
+def test_every_form_is_its_power_law(name) -> None:
+    values = {
+        "params_non_embedding": 1e9, "params_active_non_embedding": 2e8, "tokens": 1e10, "train_flops": 1e19,
+        "expert_ratio": 8.0, "d_model": 512.0, "activation_rate": 0.2, "batch_tokens": 1e6,
+    }  # fmt: skip
+    for law in rule_laws(name).values():
+        coefficients = dict.fromkeys(law.coefficients, 0.25)
+        by_hand = 0.25 * np.prod([values[v] ** (0.5 if v == "batch_tokens" else 0.25) for v in law.variables])
+        assert law.loss(coefficients, values) == pytest.approx(by_hand)
+        assert ("activation_rate" in law.variables) == name.endswith(ACTIVATION)
+
+
+def test_designs_whose_best_rate_is_at_the_edge_are_left_out() -> None:
+    table = sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2)
+    first = table["params_non_embedding"] == table["params_non_embedding"][0]
+    kept = ~first | (table["learning_rate"] < np.median(table["learning_rate"][first]) / 1.5)
+    fitted = fit_rule({name: column[kept] for name, column in table.items()}, "steplaw2025", bootstrap=0, starts=32)
+    rate = fitted.fits["learning_rate"]
+    assert rate.n_runs == 23
+    assert "1 of 24 designs have their best learning_rate at the edge of the sweep: left out" in rate.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "message"),
+    [
+        ({"learning_rate": None}, "steplaw2025", "no column learning_rate or batch_tokens"),
+        ({"tokens": None}, "steplaw2025", "no column for tokens"),
+        ({"loss": None}, "steplaw2025", "loss: the table has no such column"),
+        ({}, "steplaw2024", "has no form to fit"),
+    ],
+)
+def test_bad_sweeps_are_refused(change, rule, message) -> None:
+    table = {**sweep(lambda design: 1e-3, designs=3), **change}
+    with pytest.raises(InputError, match=message):
+        fit_rule({name: column for name, column in table.items() if column is not None}, rule, bootstrap=0)
+
+
+def test_a_plan_uses_the_rules_of_a_file(tmp_path, capsys) -> None:
+    table = sweep(lambda design: 0.02 * design["params_non_embedding"] ** -0.2 * design["tokens"] ** 0.05)
+    with open(tmp_path / "sweep.csv", "w", newline="") as file:
+        csv.writer(file).writerows([list(table), *zip(*table.values(), strict=True)])
+    path = tmp_path / "rules.json"
+    options = ["--bootstrap", "50", "--starts", "32", "--out", str(path), "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", str(tmp_path / "sweep.csv"), "--law", "steplaw2025", *options])
+    assert not stop.value.code
+    found = json.loads(capsys.readouterr().out)["rules"]["steplaw2025"]["learning_rate"]
+    assert found["coefficients"]["alpha"]["value"] == pytest.approx(-0.2, abs=1e-4)
+    space = Space(d_model=(1024,), n_layers=(12, 16), n_experts=(16,), top_k=(1,), vocab_size=32000)
+    best = plan(Budget(flops=1e20), ["ludziejewski2025", str(path)], space).best
+    own = best.rates[0]
+    assert own.rule == "steplaw2025 (fitted)"
+    assert best.learning_rate == own.learning_rate
+    assert own.learning_rate == pytest.approx(0.02 * best.params_non_embedding**-0.2 * best.tokens**0.05, rel=1e-3)
+    low, high = own.intervals["learning_rate"]
+    assert low <= own.learning_rate * (1 + 1e-6)
+    assert high >= own.learning_rate * (1 - 1e-6)
+    assert own.distance is not None
+    assert best.batch_tokens == next(rate.batch_tokens for rate in best.rates if rate.batch_tokens is not None)
+
+
+def test_saved_rules_read_back(tmp_path) -> None:
+    fitted = fit_rule(sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2), "steplaw2025", bootstrap=10)
+    save_rules({"steplaw2025": fitted}, tmp_path / "rules.json")
+    again = load_rules(tmp_path / "rules.json")[0]
+    values = {"params_non_embedding": 1e9, "tokens": 1e11}
+    assert again.predict(values) == fitted.predict(values)
+    (tmp_path / "rules.json").write_text('{"rules": {"steplaw2025": {"momentum": {}}}}')
+    with pytest.raises(InputError, match="momentum is none of"):
+        load_rules(tmp_path / "rules.json")
