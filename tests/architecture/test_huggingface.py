@@ -54,6 +54,13 @@ def test_the_issues_case(tmp_path: Path) -> None:
         assert count_parameters(load_model(given)).params_total == 140_630_071_296
 
 
+def test_dots_names_its_choice_as_its_scores() -> None:
+    """The config.json of dots.llm1 has `scoring_func: noaux_tc`, which llama.cpp's converter takes as sigmoid."""
+    read = read_huggingface({**DEEPSEEK, "model_type": "dots1", "scoring_func": "noaux_tc"}, "config.json")
+    assert read.moe is not None
+    assert read.moe.score == "sigmoid"
+
+
 def test_other_cases_of_attention() -> None:
     """Latent attention without a query rank, and biases on queries, keys and values alone."""
     lite = {

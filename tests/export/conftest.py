@@ -36,6 +36,11 @@ MLA: dict[str, Any] = {
         "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 6, "v_head_dim": 10,
     },
 }  # fmt: skip
+YARN: dict[str, Any] = {"kind": "yarn", "factor": 4, "original_context": 16}
+MSCALE = {"mscale": 1, "mscale_all_dim": 1}
+LLAMA3: dict[str, Any] = {
+    "kind": "llama3", "factor": 8, "original_context": 16, "low_freq_factor": 1, "high_freq_factor": 4,
+}  # fmt: skip
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"qk_norm": "none"}),
@@ -140,6 +145,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 16, "mscale": 1, "mscale_all_dim": 1},
         },
     ),
+    "deepseek_v3-yarn": ("deepseek_v3", {**MLA, "moe": {**SIGMOID, **ONE}, "rope_scaling": {**YARN, **MSCALE}}),
+    "deepseek_v2-yarn": (
+        "deepseek_v2",
+        {
+            **MLA, "rope_interleaved": True, "moe": {**MOE, **TWO, "normalize_gates": False},
+            "rope_scaling": {**YARN, "mscale": 0.707, "mscale_all_dim": 0.707},
+        },
+    ),
     "deepseek_v2": (
         "deepseek_v2",
         {
@@ -174,6 +187,51 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "dots1", {"moe": {**SIGMOID, **ONE}, "sliding_window": 6, "sliding_pattern": ["window", "full", "window"]},
     ),
     "minimax-partial": ("minimax_m2", {"moe": SIGMOID, "qk_norm": "full", "rotary_dim": 4}),
+    "gpt-oss-unrounded": (
+        "gpt_oss", {**GPT_OSS, "rope_scaling": {**YARN, "original_context": 4096, "truncate": False}},
+    ),
+    "deepseek_v2-27-layers": (
+        "deepseek_v2",
+        {
+            **MLA, "n_layers": 27, "moe": {**MOE, **TWO, "normalize_gates": False},
+            "mla": {**MLA["mla"], "q_lora_rank": None},
+        },
+    ),
+    "deepseek_v3-27-layers": ("deepseek_v3", {**MLA, "n_layers": 27, "moe": {**SIGMOID, **TWO}}),
+    "deepseek_v3-27-layers-no-query-rank": (
+        "deepseek_v3",
+        {**MLA, "n_layers": 27, "moe": {**SIGMOID, **TWO}, "mla": {**MLA["mla"], "q_lora_rank": None}},
+    ),
+    "qwen3_moe-1024": ("qwen3_moe", {"n_layers": 1, "moe": {**MOE, "n_experts": 1024, "d_expert": 8}}),
+    "gpt-oss-yarn": ("gpt_oss", {**GPT_OSS, "rope_scaling": YARN}),
+    "llama-linear": ("llama", {"qk_norm": "none", "rope_scaling": {"kind": "linear", "factor": 3}}),
+    "mixtral-llama3": ("mixtral", {"qk_norm": "none", "moe": MOE, "rope_scaling": LLAMA3}),
+    "mixtral-yarn": (
+        "mixtral", {"qk_norm": "none", "moe": MOE, "rope_scaling": {**YARN, "attention_factor": 1.4, "beta_fast": 2}},
+    ),
+    "qwen3-yarn": ("qwen3", {"rope_scaling": YARN}),
+    "qwen3_moe-yarn": ("qwen3_moe", {"moe": MOE, "rope_scaling": YARN}),
+    "olmoe-yarn": (
+        "olmoe",
+        {"moe": {**MOE, "normalize_gates": False}, "qk_norm": "full", "n_kv_heads": 4, "rope_scaling": YARN},
+    ),
+    "qwen2_moe-bias-yarn": (
+        "qwen2_moe",
+        {
+            "qk_norm": "none", "attention_bias": "qkv", "rope_scaling": YARN,
+            "moe": {**MOE, **ODD, "normalize_gates": False, "shared_gate": True},
+        },
+    ),
+    "glm-partial-bias-yarn": (
+        "glm4_moe",
+        {
+            "rotary_dim": 4, "attention_bias": "qkv", "n_dense_layers": 1, "rope_scaling": YARN,
+            "moe": {**SIGMOID, **ONE, "bias_update": 0.1},
+        },
+    ),
+    "minimax-partial-yarn": (
+        "minimax_m2", {"moe": SIGMOID, "qk_norm": "full", "rotary_dim": 4, "rope_scaling": YARN},
+    ),
     "minimax": ("minimax_m2", {"moe": {**SIGMOID, "bias_update": 0.1}, "qk_norm": "full", "head_dim": 12}),
 }  # fmt: skip
 """By name: the class's model_type, and what the architecture has beside BASE."""

@@ -19,6 +19,7 @@ from moelab.export.gguf_graphs import choose_graph
 from moelab.export.gguf_tokenizer import gguf_tokenizer
 from moelab.export.hf_config import hugging_face_config
 from moelab.model import LanguageModel
+from moelab.model.rotary import frequencies, rotated_dim, table_factor
 
 gguf = pytest.importorskip("gguf")
 
@@ -42,6 +43,11 @@ GRAPHS = {
     "deepseek_v3-halves": "deepseek2",
     "deepseek_v2-plain": "deepseek2",
     "gpt-oss-plain": "gpt-oss",
+    "llama3-scaling": "llama",
+    "mixtral-yarn": "llama",
+    "glm-partial-bias-yarn": "glm4moe",
+    "deepseek_v2-yarn": "deepseek2",
+    "gpt-oss-yarn": "gpt-oss",
 }
 """The cases that llama.cpp runs, and the name of its graph."""
 REFUSED = {
@@ -52,9 +58,10 @@ REFUSED = {
     "olmoe-gates-gqa-bias": "attention_bias",
     "glm-top1-no-shared": "n_shared_experts",
     "deepseek_v3-halves-no-query-rank-mtp": "mla",
-    "deepseek_v3-bias-yarn": "rope_scaling",
+    "deepseek_v3-bias-yarn": "attention_bias",
     "deepseek_v2": "n_group",
-    "gpt-oss": "rope_scaling",
+    "deepseek_v3-27-layers": "mla: .* of no others",
+    "gpt-oss-unrounded": "rope_scaling",
     "mistral": "GGUF is not written for Mistral",
     "gemma2": "GGUF is not written for Gemma 2",
     "qwen3_moe-windows": "sliding_window",
@@ -247,3 +254,36 @@ def test_only_an_earlier_export_is_replaced(make_source: MakeSource, make_model:
     foreign.close()
     with pytest.raises(InputError, match="no earlier export"):
         export_gguf(source, tmp_path / "other.gguf", force=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["mixtral-yarn", "deepseek_v2-yarn", "gpt-oss-yarn", "llama-linear", "minimax-partial"]
+)
+def test_positions_are_read_back(name: str, make_source: MakeSource, make_model: MakeModel, tmp_path: Path) -> None:
+    wanted = make_model(name).config
+    export_gguf(make_source(make_model(name)), tmp_path / "out.gguf", check=False)
+    read = load_model(tmp_path / "out.gguf")
+    assert rotated_dim(read) == rotated_dim(wanted)
+    ours = frequencies(8, wanted.rope_theta, wanted.rope_scaling)
+    torch.testing.assert_close(frequencies(8, read.rope_theta, read.rope_scaling), ours, rtol=1e-6, atol=0)
+    if wanted.rope_scaling and wanted.rope_scaling.kind == "yarn":
+        assert read.rope_scaling is not None
+        assert table_factor(read.rope_scaling) == pytest.approx(table_factor(wanted.rope_scaling), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "word"),
+    [({"mscale": 1.0}, "mscale_all_dim"), ({"mscale": 1.0, "mscale_all_dim": 0.5}, "mscale_all_dim"), ({}, "mscale")],
+)
+def test_latent_attention_needs_equal_scales(scaling: dict[str, float], word: str, make_model: MakeModel) -> None:
+    """llama.cpp multiplies the tables and the scores by one factor, ours are apart."""
+    yarn = {"kind": "yarn", "factor": 4, "original_context": 16, **scaling}
+    with pytest.raises(InputError, match=word):
+        choose_graph(make_model("deepseek_v3").config.replace(rope_scaling=yarn))
+
+
+def test_llama_3_frequencies_are_a_tensor_of_one_graph(make_model: MakeModel) -> None:
+    scaling = make_model("llama3-scaling").config.rope_scaling
+    assert choose_graph(make_model("mixtral").config.replace(rope_scaling=scaling))[1].name == "llama"
+    with pytest.raises(InputError, match=r"rope_scaling: .* llama3"):
+        choose_graph(make_model("qwen3").config.replace(rope_scaling=scaling))

@@ -15,6 +15,7 @@ from moelab.export.card import description
 from moelab.export.check import Check, compare, held_out, transformers_logits, transformers_version
 from moelab.export.family import Family
 from moelab.export.gguf_graphs import Graph, choose_graph, from_gguf, packed, to_gguf, with_own_head
+from moelab.export.gguf_positions import FREQUENCIES, add_positions, frequency_divisors
 from moelab.export.gguf_tokenizer import GGUFTokenizer, gguf_tokenizer
 from moelab.export.hf_config import hugging_face_config
 from moelab.export.huggingface import Exported, notes_on, save_weights
@@ -127,7 +128,7 @@ def _write(
     writer.add_file_type(file_type)
     _tokenizer(writer, tokenizer, source.dataset.manifest.end_of_text)
     # What is one-dimensional, or decides between experts, stays in fp32, as llama.cpp's own converter has it.
-    for name, tensor in to_gguf(tensors, config, graph).items():
+    for name, tensor in {**to_gguf(tensors, config, graph), **frequency_divisors(config)}.items():
         values = np.ascontiguousarray(tensor.numpy())
         if values.ndim == 1 or ".ffn_gate_inp" in name or dtype == "fp32":
             writer.add_tensor(name, values)
@@ -151,9 +152,9 @@ def _metadata(writer: Any, source: Source, config: ModelConfig, family: Family) 
     writer.add_block_count(config.n_layers)
     writer.add_head_count(config.n_heads)
     writer.add_layer_norm_rms_eps(config.norm_eps)
-    writer.add_rope_freq_base(config.rope_theta)
     writer.add_vocab_size(config.vocab_size)
     _attention_metadata(writer, config)
+    add_positions(writer, config)
     moe = config.moe
     if moe is None:
         writer.add_feed_forward_length(config.d_ff)
@@ -190,14 +191,12 @@ def _attention_metadata(writer: Any, config: ModelConfig) -> None:
         writer.add_head_count_kv(config.n_kv_heads)
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
-        writer.add_rope_dimension_count(config.head_dim)
         return
     writer.add_head_count_kv(1)
     writer.add_key_length(mla.kv_lora_rank + mla.qk_rope_head_dim)
     writer.add_value_length(mla.kv_lora_rank)
     writer.add_key_length_mla(mla.qk_nope_head_dim + mla.qk_rope_head_dim)
     writer.add_value_length_mla(mla.v_head_dim)
-    writer.add_rope_dimension_count(mla.qk_rope_head_dim)
     writer.add_kv_lora_rank(mla.kv_lora_rank)
     if mla.q_lora_rank is not None:
         writer.add_q_lora_rank(mla.q_lora_rank)
@@ -215,12 +214,13 @@ def _tokenizer(writer: Any, tokenizer: GGUFTokenizer, end_of_text: int) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a GGUF file in fp32, by name."""
+    """The weights of a GGUF file in fp32, by name."""
     from gguf import GGUFReader, dequantize
 
     return {
         tensor.name: torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
         for tensor in GGUFReader(path).tensors
+        if tensor.name != FREQUENCIES
     }
 
 

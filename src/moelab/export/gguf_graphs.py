@@ -10,28 +10,34 @@ import torch
 from torch import Tensor
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.attention import AttentionBias
 from moelab.errors import InputError, MoelabError
 from moelab.export.details import GPT_OSS, GPT_OSS_LIMIT
 from moelab.export.families import FAMILIES, choose_family, refuse_unknown
 from moelab.export.family import Family, exported_options
 from moelab.export.gguf_layouts import pack_gpt_oss, pack_latent, unpack_gpt_oss, unpack_latent
+from moelab.export.gguf_positions import unwritten_scaling
 from moelab.export.names import interleave, uninterleave
 
 Repack = Callable[[dict[str, Tensor], ModelConfig, bool], dict[str, Tensor]]
 """(tensors, config, permutes) -> tensors: another cut of the same numbers."""
 
 
+LITE_LAYERS = (26, 27)
+"""By these numbers of layers llama.cpp's `deepseek2` knows models without a query rank (llama_model_deepseek2)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Graph:
     """One of llama.cpp's graphs: `permutes` is true where it rotates neighbouring pairs of q and k and the class does
-    not, `own_head` where it has no tied head, `biases` where attention biases are written. `options` are those of
+    not, `own_head` where it has no tied head; `biases` are the attention biases that it has. `options` are those of
     `exported_options` that it has. `pack` and `unpack` turn the class's tensors into the graph's and back. `refuse`
     returns `field: reason` for an architecture it cannot run."""
 
     name: str
     permutes: bool = False
     own_head: bool = False
-    biases: bool = False
+    biases: AttentionBias = False
     options: tuple[str, ...] = ()
     pack: Repack = lambda tensors, config, permutes: tensors
     unpack: Repack = lambda tensors, config, permutes: tensors
@@ -71,8 +77,8 @@ def _glm(config: ModelConfig) -> str | None:
 
 
 def _deepseek(config: ModelConfig) -> str | None:
-    if config.mla is not None and config.mla.q_lora_rank is None:
-        return "mla: its graph takes queries without a latent only of models of 26 or 27 layers"
+    if config.mla is not None and (config.mla.q_lora_rank is None) != (config.n_layers in LITE_LAYERS):
+        return "mla: its graph takes queries without a latent of models of 26 or 27 layers, and of no others"
     moe = config.moe
     if moe is not None and moe.n_group is not None and moe.scores_groups_by != "top2":
         return "group_score: its graph scores groups by their two largest"
@@ -96,8 +102,8 @@ GRAPHS = {
     "mixtral": Graph(name="llama", permutes=True),
     "olmoe": Graph(name="olmoe", own_head=True, refuse=_olmoe),
     "qwen3_moe": Graph(name="qwen3moe", refuse=_qwen3_moe),
-    "qwen2_moe": Graph(name="qwen2moe", own_head=True, refuse=_qwen2_moe),
-    "glm4_moe": Graph(name="glm4moe", refuse=_glm),
+    "qwen2_moe": Graph(name="qwen2moe", own_head=True, biases="qkv", refuse=_qwen2_moe),
+    "glm4_moe": Graph(name="glm4moe", biases="qkv", options=("rotary_dim",), refuse=_glm),
     "deepseek_v2": Graph(
         name="deepseek2", own_head=True, options=("mla", "rope_interleaved"), pack=pack_latent, unpack=unpack_latent,
         refuse=_deepseek,
@@ -110,7 +116,7 @@ GRAPHS = {
         name="gpt-oss", own_head=True, biases=True, options=(*GPT_OSS, "sliding_window"), pack=pack_gpt_oss,
         unpack=unpack_gpt_oss, refuse=_gpt_oss,
     ),
-    "minimax_m2": Graph(name="minimax-m2", own_head=True),
+    "minimax_m2": Graph(name="minimax-m2", own_head=True, options=("rotary_dim",)),
     "ernie4_5_moe": Graph(name="ernie4_5-moe"),
 }  # fmt: skip
 """By the model_type of the class of transformers."""
@@ -147,9 +153,11 @@ def choose_graph(config: ModelConfig) -> tuple[Family, Graph]:
 def _unwritten(config: ModelConfig, graph: Graph) -> str | None:
     """What of the architecture is not written for this graph, as `field: reason`."""
     for name, words in exported_options(config).items():
-        if name not in graph.options:
+        if name not in (*graph.options, "rope_scaling"):
             return f"{name}: {words} are not written to GGUF"
-    return "attention_bias: it is not written to GGUF" if config.attention_bias and not graph.biases else None
+    if config.attention_bias not in (False, graph.biases):
+        return "attention_bias: it is not written to GGUF"
+    return unwritten_scaling(config, graph.name)
 
 
 def _fits(family: Family, config: ModelConfig) -> bool:

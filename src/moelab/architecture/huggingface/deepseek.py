@@ -22,7 +22,7 @@ def _experts(s: Settings, moe: dict[str, Any], own: dict[str, Any]) -> dict[str,
 
 def _sigmoid(s: Settings) -> dict[str, Any]:
     """DeepSeek-V3's gates: sigmoid scores, a bias that balances, groups of experts by their two best."""
-    s.only("scoring_func", "sigmoid")
+    s.only("scoring_func", "sigmoid", "noaux_tc")  # dots.llm1's files give its method of choice here
     s.only("topk_method", "noaux_tc")
     return {
         "score": "sigmoid",

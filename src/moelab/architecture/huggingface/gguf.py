@@ -169,10 +169,15 @@ def _latent(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaling(own: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    mscale = 10 * own.get("rope.scaling.yarn_log_multiplier", 0.0)
+    mscale, factor = 10 * own.get("rope.scaling.yarn_log_multiplier", 0.0), own.get("rope.scaling.factor")
+    betas = {f"beta_{end}": own.get(f"rope.scaling.yarn_beta_{end}") for end in ("fast", "slow")}
+    given = own.get("rope.scaling.attn_factor")
+    if kind == "yarn" and given not in (None, 1.0) and factor:
+        betas["attention_factor"] = given * (0.1 * math.log(factor) + 1)  # llama.cpp multiplies YaRN's own factor by it
     return {
         "rope_type": kind,
-        "factor": own.get("rope.scaling.factor"),
+        "factor": factor,
+        **{name: value for name, value in betas.items() if value is not None},
         "original_max_position_embeddings": own.get("rope.scaling.original_context_length"),
         **({"mscale": mscale, "mscale_all_dim": mscale} if mscale else {}),
     }
