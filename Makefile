@@ -31,9 +31,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
-# Tests are many small computations: threads of their own only get in each other's way.
-test test-slow: export OMP_NUM_THREADS ?= 1
-test test-slow: export POLARS_MAX_THREADS ?= 1
 # Compiled tests and modules are kept: each of the processes that the tests start would compile them again.
 test test-slow: export PYTHONDONTWRITEBYTECODE =
 

@@ -8,6 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Tests are many small computations: threads of their own only get in each other's way, and threads that wait must not
+# spin. The libraries read this when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest

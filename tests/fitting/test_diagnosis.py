@@ -40,13 +40,13 @@ def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
 
 
 def test_a_missing_interaction_is_named_and_its_law_confirmed(table) -> None:
-    found = moelab.compare_laws(table, ["plain2026"], bootstrap=0, starts=64)
+    found = moelab.compare_laws(table, ["plain2026"], bootstrap=0, starts=16)
     notes = " ".join(found.fits["plain2026"].diagnosis)
     assert "times the seed noise" in notes
     assert "activation_rate" in notes.split("residuals follow ")[1].split(" (p")[0]
     assert found.findings[-1].check == "misfit"
     assert found.findings[-1].text.startswith("every law misses by")
-    both = moelab.compare_laws(table, ["plain2026", "true2026"], bootstrap=0, starts=64)
+    both = moelab.compare_laws(table, ["plain2026", "true2026"], bootstrap=0, starts=16)
     assert next(iter(both.fits)) == "true2026"
     assert both.weights["true2026"] > 0.9
     assert not any("misses by" in note or "residuals follow" in note for note in both.fits["true2026"].diagnosis)
@@ -57,7 +57,7 @@ def test_a_true_law_has_no_trend(synthetic) -> None:
     law = get_law("hoffmann2022")
     for seed in range(5):
         table = synthetic(law, law.published, 40, 0.005, seed)
-        assert fit(table, law, bootstrap=0, starts=32).diagnosis == ()
+        assert fit(table, law, bootstrap=0, starts=8).diagnosis == ()
 
 
 def test_coefficients_at_a_bound_are_marked(synthetic) -> None:

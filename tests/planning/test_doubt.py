@@ -68,7 +68,7 @@ def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
 
 def test_the_memory_of_the_serving_devices_is_a_limit() -> None:
     wanted = {"hardware": "h100", "tokens": 1e12, "traffic": {"gpus": 1}}
-    budget = Budget.parse({"flops": 1e22, "objective": "loss", "serving": wanted})
+    budget = Budget.parse({"flops": 1e22, "objective": "loss", "serving": wanted, "mfu": 0.4})
     found = plan(
         budget, ["ludziejewski2025"], Space(d_model={"from": 2048, "to": 6144, "step": 256}, n_experts=(16, 64))
     )

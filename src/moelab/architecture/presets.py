@@ -1,5 +1,6 @@
 """Public models by name, from their published configurations; and the way from a CONFIG argument to a model."""
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def load_preset(name: str) -> ModelConfig:
     """The architecture of a public model. Raises InputError naming the known presets."""
     if name not in PRESETS:
         raise InputError(f"preset: no such preset {name!r}; {suggest(name, PRESETS)}known: {', '.join(PRESETS)}")
+    return _preset(name)
+
+
+@cache
+def _preset(name: str) -> ModelConfig:
     text = files("moelab.architecture").joinpath(f"presets/{name}.yaml").read_text(encoding="utf-8")
     return ModelConfig.parse(parse_yaml(text, name), name)
 

@@ -32,7 +32,12 @@ def megatron_text(launch: Launch) -> str:
 def megatron_arguments(launch: Launch) -> Arguments:
     """Every flag with its value. Raises InputError for a design that they cannot express."""
     _refuse(launch.model)
-    return {**_model(launch.model, launch.train.seq_len), **_experts(launch.model), **_training(launch), **_layout(launch)}
+    return {
+        **_model(launch.model, launch.train.seq_len),
+        **_experts(launch.model),
+        **_training(launch),
+        **_layout(launch),
+    }
 
 
 def _refuse(model: ModelConfig) -> None:

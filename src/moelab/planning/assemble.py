@@ -118,7 +118,7 @@ class PlanBuilder:
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
             nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
-            what_if=what_if(self.ranking, self.lattice, self.budget, self.rows[0].near),
+            deferred_what_if=what_if(self.ranking, self.lattice, self.budget, self.rows[0].near),
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))

@@ -84,7 +84,9 @@ def _frontier(plan: Plan) -> Section:
 
 
 def _pareto(plan: Plan) -> Section:
-    return Section("Loss against size", figures=[Figure(figure(plan, "pareto"), "Designs that no other beats at once.")])
+    return Section(
+        "Loss against size", figures=[Figure(figure(plan, "pareto"), "Designs that no other beats at once.")]
+    )
 
 
 def _what_if(plan: Plan) -> Section:

@@ -1,10 +1,12 @@
 """A plan: ranked candidates, the best design of each kind, uncertainty, binding limits, warnings, figures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from moelab.errors import InputError
+from moelab.machine import freed_memory_kept
 from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
@@ -41,7 +43,7 @@ class Plan(Shown):
     included, by `near_equal_rule`. `p_moe_beats_dense` is None without bootstrap draws. `optimum` gives the location of
     the optimum by property, and `choices` each law's own optimum. `binding` names the binding limits, and `sensitivity`
     holds the gain from 10 % more of each. The laws of `ensemble` rank the designs; the others only predict. `slices`
-    holds the rows of the figure of that name.
+    holds the rows of the figure of that name, and `deferred_what_if` computes `what_if`.
     """
 
     budget: Budget
@@ -66,7 +68,7 @@ class Plan(Shown):
     open_axes: dict[str, tuple[float, float]] = field(default_factory=dict)
     settled_by: list[dict[str, Any]] = field(default_factory=list)
     lifetime: dict[str, Any] | None = None
-    what_if: list[Row] = field(default_factory=list)
+    deferred_what_if: Callable[[], list[Row]] = field(default=list, compare=False)
     nearest_released: list[Row] = field(default_factory=list)
 
     @property
@@ -78,6 +80,12 @@ class Plan(Shown):
     def confidence(self) -> Confidence:
         """How far the plan can be trusted."""
         return confidence_of(self.best, self.ensemble, self.choices)
+
+    @cached_property
+    def what_if(self) -> list[Row]:
+        """A row per change of a limit or a law, with the design that is then recommended; computed at first use."""
+        with freed_memory_kept():
+            return self.deferred_what_if()
 
     @property
     def sentence(self) -> str:

@@ -1,7 +1,8 @@
 """What changes the answer: limits halved and doubled, each law alone, and the law's floor at its p10 and p90."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ FLOOR = "E_0"
 """The coefficient of a law that is its irreducible loss."""
 
 
-def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> list[Row]:
-    """A row per change: `change`, the design that is then recommended or the reason for which there is none, and
-    whether that `changes` the answer.
+def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> Callable[[], list[Row]]:
+    """A function that computes a row per change: `change`, the design that is then recommended or the reason for which
+    there is none, and whether that `changes` the answer. It keeps a sample of the lattice and not the ranking.
 
     `near` are positions of the designs among which the recommended one was settled.
 
@@ -41,17 +42,25 @@ def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> 
     some = _sample(ranking, lattice, near)
     if ranking.lifetime is not None:
         budget = budget.model_copy(update={"within": ranking.lifetime.within})
-    asked = _row("as asked", some, budget, ranking.predictors)
+    repeated = bool((ranking.feasible.tokens[near] > ranking.feasible.unique_tokens[near] * ONE_EPOCH).any())
+    return partial(_rows, some, budget, ranking.predictors, ranking.ensemble_laws, repeated)
+
+
+def _rows(
+    some: Lattice, budget: Budget, predictors: Sequence[Predictor], members: list[Predictor], repeated: bool
+) -> list[Row]:
+    """A row per change on the sample `some`; `members` are the laws of the ensemble."""
+    asked = _row("as asked", some, budget, predictors)
     rows = []
     for name in _limits(budget):
         for word, factor in FACTORS.items():
             scaled = 1 / factor if name in LEAST else factor
-            rows.append(_row(f"{word} the {TITLES[name]}", some, budget.scaled(name, scaled), ranking.predictors))
+            rows.append(_row(f"{word} the {TITLES[name]}", some, budget.scaled(name, scaled), predictors))
     if budget.objective not in ("serving-cost", "lifetime-cost"):
-        rows += [_row(f"{law.id} alone", some, budget, [law]) for law in _alone(ranking)]
-        rows += [_row(change, some, budget, laws) for change, laws in _floors(ranking)]
-    if (ranking.feasible.tokens[near] > ranking.feasible.unique_tokens[near] * ONE_EPOCH).any():
-        rows.append(_row(REUSE, some, budget, [law.with_reuse(1 / 3) for law in ranking.predictors]))
+        rows += [_row(f"{law.id} alone", some, budget, [law]) for law in (members if len(members) > 1 else [])]
+        rows += [_row(change, some, budget, laws) for change, laws in _floors(members)]
+    if repeated:
+        rows.append(_row(REUSE, some, budget, [law.with_reuse(1 / 3) for law in predictors]))
     return [row | {"changes": _changes(row, asked)} for row in rows]
 
 
@@ -122,15 +131,9 @@ def _row(change: str, lattice: Lattice, budget: Budget, predictors: Sequence[Pre
     return row
 
 
-def _alone(ranking: Ranking) -> list[Predictor]:
-    """The laws of the ensemble, where there is more than one."""
-    laws = ranking.ensemble_laws
-    return laws if len(laws) > 1 else []
-
-
-def _floors(ranking: Ranking) -> Iterator[tuple[str, list[Predictor]]]:
+def _floors(members: list[Predictor]) -> Iterator[tuple[str, list[Predictor]]]:
     """Every fitted law of the ensemble replaced by the draw whose floor is its p10, and its p90."""
-    for law in ranking.ensemble_laws:
+    for law in members:
         if FLOOR not in law.draws:
             continue
         usable = np.isfinite(np.stack([np.asarray(values) for values in law.draws.values()])).all(axis=0)
@@ -143,5 +146,5 @@ def _floors(ranking: Ranking) -> Iterator[tuple[str, list[Predictor]]]:
             changed = replace(law, coefficients={**law.coefficients, **drawn}, draws={})
             yield (
                 f"{law.id} with its floor at {word} ({drawn[FLOOR]:.3f})",
-                [changed if one is law else one for one in ranking.ensemble_laws],
+                [changed if one is law else one for one in members],
             )
