@@ -1,4 +1,4 @@
-"""Arguments of Megatron-LM (`pretrain_gpt.py`) for a planned run: model, batch, rates, layout; data is left to the user.
+"""Arguments of Megatron-LM (`pretrain_gpt.py`) for a planned run: model, batch, rates, layout; no data.
 
 Names were read in Megatron-LM's main branch of 2026-08-22 (megatron-core 0.20); a test holds them against its lists.
 """
@@ -32,7 +32,12 @@ def megatron_text(launch: Launch) -> str:
 def megatron_arguments(launch: Launch) -> Arguments:
     """Every flag with its value. Raises InputError for a design that they cannot express."""
     _refuse(launch.model)
-    return {**_model(launch.model, launch.train.seq_len), **_experts(launch.model), **_training(launch), **_layout(launch)}
+    return {
+        **_model(launch.model, launch.train.seq_len),
+        **_experts(launch.model),
+        **_training(launch),
+        **_layout(launch),
+    }
 
 
 def _refuse(model: ModelConfig) -> None:

@@ -40,7 +40,15 @@ def _refuse(model: ModelConfig) -> None:
         return
     if moe.router != "token_choice":
         raise InputError(f"router: torchtitan has token choice, got {moe.router}")
-    unusual = ("router_bias", "expert_bias", "output_norm", "normalize_scores", "hash_layers", "d_latent", "shared_gate")
+    unusual = (
+        "router_bias",
+        "expert_bias",
+        "output_norm",
+        "normalize_scores",
+        "hash_layers",
+        "d_latent",
+        "shared_gate",
+    )
     for name in (*unusual, "input_gates", "capacity_factor"):
         if getattr(moe, name):
             raise InputError(f"{name}: torchtitan's MoE layer has no such option")
@@ -124,7 +132,7 @@ def _notes(launch: Launch) -> str:
     if moe is not None and not moe.bias_update and moe.balance_loss:
         notes.append(f"torchtitan balances by a bias per expert; the plan has a balance loss of {moe.balance_loss:g}.")
     if launch.layout is not None and launch.layout.zero < 3:
-        notes.append(f"The plan's layout divides optimiser state (ZeRO {launch.layout.zero}), torchtitan parameters too.")
+        notes.append(f"The plan has ZeRO {launch.layout.zero}; torchtitan divides the parameters too.")
     if launch.layout is not None and launch.layout.vp > 1:
         stages = _pipeline(launch.model.n_layers, launch.layout.pp, launch.layout.vp)
         notes.append(f"The plan's pipeline holds {launch.layout.vp} pieces a device; here: {_pieces(launch, stages)}.")
@@ -158,7 +166,7 @@ TOKENIZER = ""  # a folder with tokenizer.json
 
 # Learning rate and batch: {rule}.{notes}'''
 
-_MODEL = '''
+_MODEL = """
 
 def _linear():
     return {"weight": partial(nn.init.trunc_normal_, std=0.02), "bias": nn.init.zeros_}
@@ -213,9 +221,9 @@ def _model(model_class, block_class):
         vocab_size=VOCAB, dim=DIM, norm=_norm(DIM), tok_embeddings=embedding, lm_head=head, layers=layers,
         enable_weight_tying=TIED,
     )
-'''
+"""
 
-_GROUPED = '''
+_GROUPED = """
 def _attention(layer):
     from torchtitan.models.common import CosSinRoPE
     from torchtitan.models.common.config_utils import get_attention_config, make_gqa_config
@@ -240,9 +248,9 @@ def _model_spec():
         parallelize_fn=parallelize_qwen3, pipelining_fn=pipeline_llm,
         post_optimizer_build_fn=register_moe_load_balancing_hook, state_dict_adapter=None,
     )
-'''
+"""
 
-_LATENT = '''
+_LATENT = """
 def _attention(layer):
     from torchtitan.models.common import ComplexRoPE
     from torchtitan.models.deepseek_v3 import make_mla_attention_config
@@ -266,7 +274,7 @@ def _model_spec():
         parallelize_fn=parallelize_deepseekv3, pipelining_fn=pipeline_llm,
         post_optimizer_build_fn=register_moe_load_balancing_hook, state_dict_adapter=None,
     )
-'''
+"""
 
 _RUN = '''
 def plan():

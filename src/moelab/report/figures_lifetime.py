@@ -18,7 +18,9 @@ def lifetime_frontier(table: Any, *, title: str = "") -> Any:
     )
     rows.sort(key=lambda row: row["lifetime"])
     x = theme.quantity_x("lifetime", rows, "lifetime cost, US$ (training and serving)", log=True)
-    y = alt.Y("extra_nats:Q", scale=theme.scale([row["extra_nats"] for row in rows]), title="loss above the least, nats")
+    y = alt.Y(
+        "extra_nats:Q", scale=theme.scale([row["extra_nats"] for row in rows]), title="loss above the least, nats"
+    )
     tips = theme.tooltip(("design", "design", ""), ("lifetime", "lifetime, US$", ".3~s"),
                          ("extra_nats", "extra loss, nats", ".4f"))  # fmt: skip
     base = alt.Chart(theme.data(rows)).encode(x, y)
