@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.layout import Layout
 from moelab.export import Source
+from moelab.export.launch import Launch
 from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunRecord, run_columns
+from moelab.runs.config import TrainConfig
 
 BASE = {
     "vocab_size": 300, "d_model": 32, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_ff": 48, "rope_theta": 5e3,
@@ -336,3 +340,46 @@ def next_token() -> Callable[[Path, str], tuple[int, dict[int, float]]]:
     """`_next_token`; skips where llama.cpp is not installed."""
     pytest.importorskip("xllamacpp")
     return _next_token
+
+
+MODEL = ModelConfig.parse(
+    {
+        "vocab_size": 1000, "d_model": 64, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "d_ff": 192,
+        "n_dense_layers": 1, "tie_embeddings": False,
+        "moe": {"n_experts": 8, "top_k": 2, "d_expert": 48, "n_shared_experts": 1, "d_shared": 48},
+    }
+)  # fmt: skip
+
+
+LATENT = {"q_lora_rank": 32, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+MODELS = {
+    "grouped": MODEL,
+    "dense": MODEL.replace(moe=None, n_dense_layers=0),
+    "latent": MODEL.replace(mla=LATENT, n_kv_heads=4, qk_norm="none"),
+    "window": MODEL.replace(sliding_window=64, sliding_pattern=["window", "full"], mtp_layers=1),
+}
+
+
+@pytest.fixture
+def launched() -> Callable[..., Launch]:
+    """A function from a model's name in MODELS (or a model) and changed fields to a planned run of it."""
+    return launch_with
+
+
+def launch_with(model: str | ModelConfig = "grouped", **changes: Any) -> Launch:
+    train = TrainConfig.parse(
+        {"tokens": 1_024_000, "seq_len": 128, "batch_tokens": 4096, "micro_batch": 2, "learning_rate": 1e-3}
+    )
+    layout = Layout(tp=2, pp=2, ep=4, dp=4, vp=2)
+    own = Launch(
+        model=MODELS[model] if isinstance(model, str) else model,
+        train=train,
+        batch=32,
+        micro_batch=2,
+        layout=layout,
+        recompute="selective",
+        precision="fp8",
+        unique_tokens=None,
+        rule="a rule",
+    )
+    return replace(own, **changes)

@@ -29,8 +29,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Text": ("max_new_tokens", "temperature", "top_k", "top_p", "mixing", "from_start"),
     "Output": (
-        "top", "next_runs", "flops_each", "out", "report", "plot", "plot_holdout", "markdown", "to", "dtype", "check", "force",
-        "dry_run", "seed", "json", "as_json",
+        "top", "next_runs", "flops_each", "out", "report", "plot", "plot_holdout", "markdown", "to", "dtype", "check",
+        "force", "dry_run", "seed", "json", "as_json",
     ),
 }  # fmt: skip
 """Groups in the order of `--help`, with the names of their parameters in the commands' functions."""

@@ -1,4 +1,4 @@
-"""Arguments of Megatron-LM (`pretrain_gpt.py`) for a planned run: model, batch, rates, layout; data is left to the user.
+"""Arguments of Megatron-LM (`pretrain_gpt.py`) for a planned run: model, batch, rates, layout; no data.
 
 Names were read in Megatron-LM's main branch of 2026-08-22 (megatron-core 0.20); a test holds them against its lists.
 """

@@ -1,4 +1,4 @@
-"""The files that train a plan: a run config, config.json, settings of torchtitan and Megatron-LM, and the plan itself."""
+"""The files that train a plan: a run config, config.json, settings of torchtitan and Megatron-LM, the plan."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ def hugging_face(launch: Launch) -> dict[str, Any]:
 
 
 def run_config(launch: Launch) -> RunConfig:
-    """The run; its data is a placeholder that `moelab train` refuses. InputError for a model that moelab cannot train."""
+    """The run; `moelab train` refuses its placeholder of data. InputError where moelab cannot train the model."""
     if launch.model.unbuildable:
         raise InputError(f"model: moelab counts but cannot train {launch.model.unbuildable}")
     data = DataConfig(path=DATA_PLACEHOLDER, unique_tokens=launch.unique_tokens)

@@ -10,6 +10,9 @@ from moelab.quantities import format_number
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
 
+SHOWN_NATS, SHOWN_KNEES = 0.05, 4.0
+"""The frontier is drawn up to so many nats above its least loss, or so many times the extra loss of the knee."""
+
 
 def write_plan_page(plan: Plan, path: str | Path, repeat: str) -> Path:
     """Write the page; `repeat` is the command that makes it again. Raises MoelabError where it cannot be written."""
@@ -21,28 +24,30 @@ def plan_page(plan: Plan, repeat: str) -> Page:
     sections = [
         Section("Why", why(plan)),
         _designs(plan),
+        *([_predicted(plan)] if candidate_rows(plan) else []),
         *([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]),
         *([_what_if(plan)] if plan.what_if else []),
         *([_released(plan)] if plan.nearest_released else []),
         _laws(plan),
         *([_rates(plan)] if plan.best.rates else []),
         *([_sensitivity(plan)] if plan.sensitivity else []),
+        Section("Warnings", warnings=plan.warnings),
     ]
     return Page(
         title="A plan by moelab",
         answer=sentences(plan.sentence),
         facts=_facts(plan),
-        sections=[section for section in sections if section.text or section.figures or section.tables],
-        warnings=plan.warnings,
+        sections=[part for part in sections if part.text or part.figures or part.tables or part.warnings],
         versions={"moelab": __version__},
         repeat=[repeat],
     )
 
 
 def sentences(text: str) -> list[str]:
-    """The first sentence, and the rest as one paragraph."""
-    first, *rest = re.split(r"(?<=\.) (?=[A-Z0-9])", text, maxsplit=1)
-    return [first, *rest]
+    """Paragraphs: any doubt and the recommendation by themselves, then the rest."""
+    parts = re.split(r"(?<=\.) (?=[A-Z0-9])", text)
+    first = next((i for i, part in enumerate(parts) if part.startswith("Train ")), 0)
+    return [*parts[: first + 1], *([" ".join(parts[first + 1 :])] if parts[first + 1 :] else [])]
 
 
 def _facts(plan: Plan) -> list[Fact]:
@@ -63,22 +68,29 @@ def _facts(plan: Plan) -> list[Fact]:
 def _designs(plan: Plan) -> Section:
     columns, rows = plan.table()
     near = f"{plan.near_equal:,} designs are near-equal ({plan.near_equal_rule})." if plan.near_equal > 1 else ""
-    chart = figure(plan, "candidates") if candidate_rows(plan) else None
-    return Section(
-        "Designs",
-        tables=[Table(["rank", *columns[1:]], rows, near)],
-        figures=[Figure(chart, "Predicted loss by law. Losses of different published laws are not comparable.")],
-    )
+    return Section("Designs", tables=[Table(["rank", *columns[1:]], [list(map(_whole, row)) for row in rows], near)])
+
+
+def _whole(cell: str) -> str:
+    """A cell that does not break between `top` and its number."""
+    return cell.replace(" top-", "\u00a0top\u2011")
+
+
+def _predicted(plan: Plan) -> Section:
+    caption = "Losses of different published laws are not comparable."
+    return Section("Predicted loss", figures=[Figure(figure(plan, "candidates"), caption)])
 
 
 def _frontier(plan: Plan) -> Section:
     from moelab.report import figures
 
     assert plan.lifetime is not None
-    chart = figures.lifetime_frontier(plan.lifetime["frontier"])
+    rows = plan.lifetime["frontier"]
+    most = max([SHOWN_NATS, *(SHOWN_KNEES * row["extra_nats"] for row in rows if row["knee"])])
+    chart = figures.lifetime_frontier([row for row in rows if row["extra_nats"] <= most])
     caption = (
         f"No other design has a lower loss at a lower cost. The knee is sought within {plan.lifetime['within']:.0%} "
-        "excess compute of the least loss."
+        f"excess compute of the least loss; designs more than {most:.2g} nats above it are not drawn."
     )
     return Section("Loss against lifetime cost", figures=[Figure(chart, caption)])
 

@@ -1,0 +1,140 @@
+"""torchtitan's file for a plan: it compiles, and gives torchtitan's classes fields that they have."""
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from moelab.errors import InputError
+from moelab.export.launch import Launch
+from moelab.export.torchtitan import torchtitan_text
+
+# Names of torchtitan's main branch of 2026-08-21.
+FIELDS: dict[str, str] = {
+    "components.data:ConcatThenSplitPackingConfig": "dataset",
+    "components.data:GrainDataLoader.Config": "dataset",
+    "components.loss:ChunkedLossWrapper.Config": "loss_fn",
+    "components.loss:CrossEntropyLoss.Config": "global_vocab_size",
+    "components.optimizer:LRSchedulersContainer.Config": "warmup_steps decay_ratio decay_type min_lr_factor",
+    "components.optimizer:default_adamw": "lr betas eps weight_decay",
+    "components.optimizer:register_moe_load_balancing_hook": "",
+    "components.quantization:Float8GroupedExpertsConverter.Config": "model_compile_enabled",
+    "components.quantization:Float8LinearConverter.Config": "recipe_name filter_fqns emulate model_compile_enabled",
+    "config:ParallelismConfig": "data_parallel_replicate_degree data_parallel_shard_degree tensor_parallel_degree "
+    "pipeline_parallel_degree pipeline_parallel_layers_per_stage pipeline_parallel_schedule num_pp_microbatches "
+    "context_parallel_degree expert_parallel_degree",
+    "config:TrainingConfig": "num_tokens_per_microbatch_per_dp_rank num_tokens_per_train_step max_context_length "
+    "max_norm steps disable_cuda_graphs",
+    "distributed.activation_checkpoint:FullAC.Config": "",
+    "distributed.activation_checkpoint:SelectiveAC.Config": "",
+    "distributed.pipeline_parallel:pipeline_llm": "",
+    "models.common:ComplexRoPE.Config": "dim max_context_length theta",
+    "models.common:CosSinRoPE.Config": "dim max_context_length theta",
+    "models.common:Embedding.Config": "num_embeddings embedding_dim param_init",
+    "models.common:Linear.Config": "in_features out_features bias param_init",
+    "models.common.config_utils:get_attention_config": "backend",
+    "models.common.config_utils:make_ffn_config": "dim hidden_dim w1_param_init w2w3_param_init",
+    "models.common.config_utils:make_gqa_config": "dim n_heads wqkv_param_init wo_param_init inner_attention rope "
+    "n_kv_heads head_dim fuse_qkv qk_norm",
+    "models.common.config_utils:make_moe_config": "num_experts router routed_experts shared_experts load_balance_coeff",
+    "models.common.config_utils:make_routed_experts_config": "dim hidden_dim num_experts top_k param_init comm_backend",
+    "models.common.config_utils:make_router_config": "dim num_experts gate_param_init top_k score_func route_norm "
+    "route_scale num_expert_groups num_limited_groups",
+    "models.common.nn_modules:RMSNorm.Config": "normalized_shape eps param_init",
+    "models.deepseek_v3:make_mla_attention_config": "layer_id dim n_heads q_lora_rank kv_lora_rank qk_nope_head_dim "
+    "qk_rope_head_dim v_head_dim mscale attn_backend linear_init norm_init depth_init rope",
+    "models.deepseek_v3:DeepSeekV3Model.Config": "vocab_size dim norm tok_embeddings lm_head layers "
+    "enable_weight_tying",
+    "models.deepseek_v3:parallelize_deepseekv3": "",
+    "models.deepseek_v3.model:DeepSeekV3TransformerBlock.Config": "attention feed_forward moe attention_norm ffn_norm",
+    "models.qwen3:Qwen3Model.Config": "vocab_size dim norm tok_embeddings lm_head layers "
+    "enable_weight_tying",
+    "models.qwen3:parallelize_qwen3": "",
+    "models.qwen3.model:Qwen3TransformerBlock.Config": "attention feed_forward moe attention_norm ffn_norm",
+    "protocols.model_spec:ModelSpec": "name flavor model parallelize_fn pipelining_fn post_optimizer_build_fn "
+    "state_dict_adapter",
+    "trainer:Trainer.Config": "model_spec hf_assets_path loss dataloader optimizer lr_scheduler training parallelism "
+    "activation_checkpoint",
+}  # fmt: skip
+"""module:class or function -> the fields or parameters that it has."""
+
+
+class Recorded(dict[str, Any]):
+    """What a config class was given; `kind` is its name."""
+
+    kind: str
+
+
+def _recorder(name: str, fields: str) -> Any:
+    known = fields.split()
+
+    def build(*values: Any, **given: Any) -> Recorded:
+        unknown = given.keys() - set(known)
+        assert not unknown, f"{name} has no {unknown}"
+        found = Recorded(**dict(zip(known, values, strict=False)), **given)
+        found.kind = name
+        return found
+
+    return build
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package torchtitan whose classes refuse a field that is not in FIELDS."""
+    modules: dict[str, ModuleType] = {}
+    for name, fields in FIELDS.items():
+        module, path = name.split(":")
+        owner, _, inner = path.partition(".")
+        place = modules.setdefault(module, ModuleType(f"torchtitan.{module}"))
+        value = _recorder(path, fields)
+        setattr(place, owner, type(owner, (), {inner: staticmethod(value)}) if inner else value)
+    data = ModuleType("torchtitan.hf_datasets.text_datasets")
+    data.DATASETS = {"c4": "c4"}  # type: ignore[attr-defined]
+    modules["hf_datasets.text_datasets"] = data
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, f"torchtitan.{name}", module)
+
+
+def executed(text: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The Trainer.Config of the file, with the data chosen."""
+    stand_in(monkeypatch)
+    names: dict[str, Any] = {}
+    exec(compile(text.replace(' = ""', ' = "c4"'), "torchtitan.py", "exec"), names)
+    return names["plan"]()
+
+
+@pytest.mark.parametrize("name", ["grouped", "dense", "latent"])
+def test_the_torchtitan_file_uses_known_classes_and_fields(
+    name: str, monkeypatch: pytest.MonkeyPatch, launched: Callable[..., Launch]
+) -> None:
+    launch = launched(name, precision="bf16")
+    config = executed(torchtitan_text(launch), monkeypatch)
+    layers = config["model_spec"]["model"]["layers"]
+    assert len(layers) == 6
+    assert [layer["moe"] is not None for layer in layers] == [launch.model.is_moe_layer(i) for i in range(6)]
+    assert config["training"]["num_tokens_per_train_step"] == 4096
+    assert config["training"]["steps"] == 250
+    assert config["optimizer"]["lr"] == 1e-3
+    assert config["parallelism"]["num_pp_microbatches"] == 32 // (4 * 2)
+    if name == "grouped":
+        moe = layers[-1]["moe"]
+        assert (moe["num_experts"], moe["router"]["top_k"], moe["router"]["route_norm"]) == (8, 2, True)
+        assert moe["routed_experts"]["hidden_dim"] == moe["shared_experts"]["hidden_dim"] == 48
+        assert layers[0]["feed_forward"]["hidden_dim"] == 192
+        assert layers[0]["attention"]["n_kv_heads"] == 2
+
+
+def test_the_torchtitan_file_asks_for_its_data(
+    monkeypatch: pytest.MonkeyPatch, launched: Callable[..., Launch]
+) -> None:
+    stand_in(monkeypatch)
+    names: dict[str, Any] = {}
+    exec(torchtitan_text(launched()), names)
+    with pytest.raises(SystemExit, match="DATASET, TOKENIZER"):
+        names["plan"]()
+
+
+def test_torchtitan_refuses_windows(launched: Callable[..., Launch]) -> None:
+    with pytest.raises(InputError, match=r"^sliding_window: torchtitan"):
+        torchtitan_text(launched("window"))
