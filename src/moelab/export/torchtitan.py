@@ -132,13 +132,7 @@ def _notes(launch: Launch) -> str:
     if moe is not None and not moe.bias_update and moe.balance_loss:
         notes.append(f"torchtitan balances by a bias per expert; the plan has a balance loss of {moe.balance_loss:g}.")
     if launch.layout is not None and launch.layout.zero < 3:
-<<<<<<< HEAD
-        notes.append(
-            f"The plan's layout divides optimiser state (ZeRO {launch.layout.zero}), torchtitan parameters too."
-        )
-=======
         notes.append(f"The plan has ZeRO {launch.layout.zero}; torchtitan divides the parameters too.")
->>>>>>> refs/rooms/planout
     if launch.layout is not None and launch.layout.vp > 1:
         stages = _pipeline(launch.model.n_layers, launch.layout.pp, launch.layout.vp)
         notes.append(f"The plan's pipeline holds {launch.layout.vp} pieces a device; here: {_pieces(launch, stages)}.")
