@@ -20,9 +20,9 @@ def _experts(s: Settings, moe: dict[str, Any], own: dict[str, Any]) -> dict[str,
     return {**own, **place, "moe": {**sizes, **more, **moe}}
 
 
-def _sigmoid(s: Settings) -> dict[str, Any]:
-    """DeepSeek-V3's gates: sigmoid scores, a bias that balances, groups of experts by their two best."""
-    s.only("scoring_func", "sigmoid", "noaux_tc")  # dots.llm1's files give its method of choice here
+def _sigmoid(s: Settings, *names: str) -> dict[str, Any]:
+    """DeepSeek-V3's gates: sigmoid scores (also under `names`), a balancing bias, groups of experts by their two best."""
+    s.only("scoring_func", "sigmoid", *names)
     s.only("topk_method", "noaux_tc")
     return {
         "score": "sigmoid",
@@ -88,4 +88,4 @@ def glm4_moe(s: Settings) -> dict[str, Any]:
 def dots1(s: Settings) -> dict[str, Any]:
     """Dots1ForCausalLM (arXiv 2506.05767)."""
     own = {**blocks.backbone(s), "attention_bias": s.flag("attention_bias"), "qk_norm": "head"}
-    return _experts(s, _sigmoid(s), {**own, **layers.windows(s, layers.kinds_of(s, layers.after(s)))})
+    return _experts(s, _sigmoid(s, "noaux_tc"), {**own, **layers.windows(s, layers.kinds_of(s, layers.after(s)))})
