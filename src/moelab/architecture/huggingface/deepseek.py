@@ -21,7 +21,7 @@ def _experts(s: Settings, moe: dict[str, Any], own: dict[str, Any]) -> dict[str,
 
 
 def _sigmoid(s: Settings, *names: str) -> dict[str, Any]:
-    """DeepSeek-V3's gates: sigmoid scores (also under `names`), a balancing bias, groups of experts by their two best."""
+    """DeepSeek-V3's gates: sigmoid scores (or `names`), a balancing bias, groups of experts by their two best."""
     s.only("scoring_func", "sigmoid", *names)
     s.only("topk_method", "noaux_tc")
     return {
