@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moelab.architecture import ModelConfig, count_parameters, load_preset
+from moelab.architecture import ModelConfig, load_preset
 from moelab.architecture.released import released_models
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.counted import CountedDesign
+from moelab.planning.held import in_default_space
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
 
@@ -96,31 +97,6 @@ TODAY = sorted(
 """The MoE presets released from 2024-12 on."""
 
 
-def designs_like(lattice: Lattice, model: ModelConfig) -> np.ndarray:
-    """Which designs have the model's experts, layers of experts, attention and heads, and about its sizes."""
-    shape, params, moe = lattice.shape, count_parameters(model), model.moe
-    assert moe is not None
-    kind = "latent" if model.mla else "window" if model.sliding_window else "full"
-    layers = model.sliding_pattern or ("full",)
-    kinds = [p.kind == kind and (p.layers, p.window) == (layers, model.sliding_window or 0) for p in lattice.patterns]
-    same = np.array(kinds)[lattice.pattern]
-    for name in ("n_experts", "top_k", "n_shared_experts"):
-        same &= lattice.of_option(name) == getattr(moe, name)
-    same &= lattice.n_dense_layers == model.n_dense_layers
-    same &= lattice.of_option("moe_every") == model.moe_every
-    same &= (lattice.of_backbone("n_heads") == model.n_heads) & (lattice.of_backbone("head_dim") == model.head_dim)
-    near = (
-        (lattice.of_backbone("n_layers"), model.n_layers, 0.05),
-        (lattice.of_backbone("d_model"), model.d_model, 0.1),
-        (shape.d_expert, moe.d_expert, 0.1),
-        (lattice.params_total, params.params_total, 0.02),
-        (lattice.params_active, params.params_active, 0.02),
-    )
-    for column, value, most in near:
-        same &= np.abs(np.asarray(column) / value - 1) <= most
-    return same
-
-
 def test_the_models_of_today_are_these() -> None:
     assert len(TODAY) >= 12
     assert {"deepseek-v3", "kimi-k2", "glm-4.5", "gpt-oss-120b", "llama4-maverick", "qwen3-235b-a22b"} <= set(TODAY)
@@ -128,13 +104,14 @@ def test_the_models_of_today_are_these() -> None:
 
 @pytest.mark.parametrize("name", TODAY)
 def test_the_default_space_holds_a_design_like_every_model_of_today(name: str) -> None:
-    model = load_preset(name)
-    space = Space(vocab_size=model.vocab_size, tie_embeddings=model.tie_embeddings)
-    assert model.moe is not None
-    assert model.moe.n_experts in space.n_experts
-    assert model.moe.top_k in space.top_k
-    part = space.replace(n_experts=[model.moe.n_experts], top_k=[model.moe.top_k], kinds=["moe"])
-    assert designs_like(enumerate_designs(part), model).any()
+    assert in_default_space(load_preset(name))
+
+
+def test_another_number_of_heads_or_layers_is_another_design() -> None:
+    model = load_preset("qwen3-30b-a3b")
+    assert not in_default_space(model.replace(n_layers=60))
+    assert not in_default_space(model.replace(n_heads=28))
+    assert not in_default_space(load_preset("llama3-8b"))
 
 
 @pytest.mark.parametrize("changes", [{}, {"d_shared": None}])
