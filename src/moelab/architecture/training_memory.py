@@ -14,7 +14,7 @@ from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import ParameterCount, count_parameters
 from moelab.architecture.layers import Numbers
 from moelab.architecture.layout import RECOMPUTATIONS, Layout, LayoutSizes
-from moelab.architecture.memory import bytes_of, training_memory
+from moelab.architecture.memory import TrainingMemory, bytes_of, training_memory
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown
@@ -77,7 +77,8 @@ def device_memory(shape: Shape, layout: Layout | LayoutSizes, step: TrainingStep
     """Bytes on the fullest device: the first pipeline stage, which holds most micro-batches, or the last, which holds
     head and loss. Raises InputError for an unknown precision, optimiser or recomputation."""
     sizes = layout.sizes if isinstance(layout, Layout) else layout
-    first, last = (_stage(shape, sizes, step, is_first) for is_first in (True, False))
+    params, state = count_parameters(shape), training_memory(shape, step.precision, step.optimizer)
+    first, last = (_stage(shape, sizes, step, params, state, is_first) for is_first in (True, False))
     larger = first.total >= last.total
 
     def fuller(name: str) -> Numbers:
@@ -87,12 +88,13 @@ def device_memory(shape: Shape, layout: Layout | LayoutSizes, step: TrainingStep
     return DeviceMemory(**{name: fuller(name) for name in first.parts})
 
 
-def _stage(shape: Shape, layout: LayoutSizes, step: TrainingStep, is_first: bool) -> DeviceMemory:
-    params = count_parameters(shape)
+def _stage(
+    shape: Shape, layout: LayoutSizes, step: TrainingStep, params: ParameterCount, state: TrainingMemory, is_first: bool
+) -> DeviceMemory:
     layers = -(-shape.n_layers // layout.pp)
     moe = np.minimum(layers, shape.n_moe_layers)
     dense, experts = _parameters(params, shape, layout, (layers, moe), is_first)
-    state, total = training_memory(shape, step.precision, step.optimizer), params.params_trained
+    total = params.params_trained
     copies, expert_copies = layout.dp * layout.cp, np.maximum(layout.expert_dp, 1)
 
     def held(size: Numbers, divided_from: int) -> Numbers:

@@ -1,5 +1,6 @@
 """Released models beside a plan: the nearest in size, trained with this budget, by the same laws and prices."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,20 +34,20 @@ def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]
     """
     lattice = ranking.feasible.lattice
     aim = np.log([lattice.params_active[chosen], lattice.params_total[chosen]])
-    models = [(model, config) for model in released_models().values() for config in [model.config]]
-    sizes = {model.name: _sizes(config) for model, config in models}
-    near = sorted(models, key=lambda pair: float(np.abs(np.log(sizes[pair[0].name]) - aim).sum()))
-    return [_row(ranking, budget, chosen, model, config) for model, config in near[:COUNT]]
+    sizes = _sizes()
+    near = sorted(released_models().values(), key=lambda model: float(np.abs(np.log(sizes[model.name]) - aim).sum()))
+    return [_row(ranking, budget, chosen, model) for model in near[:COUNT]]
 
 
-def _sizes(config: ModelConfig) -> tuple[float, float]:
-    """Active and total parameters."""
-    params = count_parameters(config)
-    return float(params.params_active), float(params.params_total)
+@cache
+def _sizes() -> dict[str, tuple[float, float]]:
+    """Active and total parameters of every released model, by name."""
+    counted = {name: count_parameters(model.config) for name, model in released_models().items()}
+    return {name: (float(params.params_active), float(params.params_total)) for name, params in counted.items()}
 
 
-def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel, config: ModelConfig) -> Row:
-    active, total = _sizes(config)
+def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel) -> Row:
+    config, (active, total) = model.config, _sizes()[model.name]
     seq_len = ranking.feasible.lattice.space.seq_len
     tokens = min(ranking.feasible.train_flops_at(chosen) / count_flops(config, seq_len).train, budget.max_data)
     unique = tokens if budget.unique_tokens is None else min(tokens, budget.unique_tokens)
