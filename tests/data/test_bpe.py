@@ -4,7 +4,7 @@ import base64
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moelab.data import bpe
@@ -19,6 +19,7 @@ def test_ordinary_texts_come_unchanged(texts: list[str]) -> None:
 
 
 @given(st.lists(st.text(alphabet="ab1 -_\n", min_size=0, max_size=80), max_size=10))
+@example(["1      1"])
 @settings(max_examples=50)
 def test_long_runs_come_in_pieces_and_nothing_else_is_lost(texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:

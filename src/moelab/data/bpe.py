@@ -65,8 +65,9 @@ def capped(texts: Iterable[str]) -> Iterator[str]:
     left = MOST_LONG
     for text in texts:
         chunks = text.split()
-        spaces = len(text) - sum(map(len, chunks)) - len(chunks)
-        if len(text) <= LONGEST_WORD or (spaces < LONGEST_WORD and max(map(len, chunks), default=0) <= LONGEST_WORD):
+        # The longest gap between chunks, where all others are one space: at most the rest and two.
+        gap = len(text) - sum(map(len, chunks)) - len(chunks) + 2
+        if len(text) <= LONGEST_WORD or (gap <= LONGEST_WORD and max(map(len, chunks), default=0) <= LONGEST_WORD):
             yield text
             words.add(chunks)
         else:
