@@ -68,14 +68,25 @@ def test_an_interrupted_study_goes_on_to_the_same_numbers(
         same_outcome(then, now, from_the_start)
 
 
-def test_a_finished_study_is_only_read(workplace: Path, same_numbers: Same) -> None:
-    """Its fits and its plan come out as they were; no run is trained, and none is needed but for its record."""
+DESIGN = ("config", "params_total", "params_active", "tokens", "train_flops", "loss", "mean_loss")
+"""What a plan holds of a design whatever settles ties and gives rates."""
+
+
+def test_a_finished_study_is_only_read(workplace: Path, same_numbers: Same, same_keys: Same) -> None:
+    """Its fits and its recommendation come out as they were; no run is trained, and none is needed but its record.
+
+    Designs behind the first one, and the rules that give rates, may be others.
+    """
     out = workplace / "studies" / "finished"
     fits, plan = load_fits(out / "fits.json"), read_json(out / "plan.json")
     stamps = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     done = go_on(str(out))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == stamps
-    same_numbers(plan, read_json(out / "plan.json"), 1e-6)
+    found = read_json(out / "plan.json")
+    same_keys(plan, found)
+    assert [found[name] for name in ("n_designs", "n_feasible")] == [plan[name] for name in ("n_designs", "n_feasible")]
+    first = ({name: each["candidates"][0][name] for name in DESIGN} for each in (plan, found))
+    same_numbers(*first, 1e-6)
     for law, fitted in load_fits(out / "fits.json").items():
         assert fitted.coefficients == pytest.approx(fits[law].coefficients, rel=1e-6)

@@ -39,6 +39,14 @@ class StudyFolder:
         write_json(self.path / f"{name}.json", finite(value))
 
 
+TRAFFIC_OF_0_1 = {"max_batch": 512, "imbalance": 1.0}
+"""Defaults of traffic that 0.1 wrote out; today the calibration gives them where they are not set."""
+
+
 def _decisive(config: StudyConfig) -> StudyConfig:
     """The study without the fields that do not change its outcome: title, description, workers, executor."""
-    return config.model_copy(update={"title": "", "about": "", "workers": 0, "executor": ExecutorConfig()})
+    traffic = config.serving.traffic
+    unset = {name: None for name, value in TRAFFIC_OF_0_1.items() if getattr(traffic, name) == value}
+    serving = config.serving.model_copy(update={"traffic": traffic.model_copy(update=unset)})
+    same = {"title": "", "about": "", "workers": 0, "executor": ExecutorConfig(), "serving": serving}
+    return config.model_copy(update=same)
