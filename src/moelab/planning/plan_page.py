@@ -6,7 +6,7 @@ from typing import Any
 
 from moelab.planning.result import LIMIT_NAMES, Plan, candidate_rows, figure
 from moelab.planning.why import beside_released, released_cells, what_if_cells, why
-from moelab.quantities import format_number
+from moelab.quantities import format_flops, format_number
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
 
@@ -55,7 +55,7 @@ def _facts(plan: Plan) -> list[Fact]:
     facts = [
         Fact("Design", "MoE" if best.is_moe else "dense", best.label),
         Fact("Tokens", format_number(best.tokens), f"{best.tokens / best.params_active:.0f} per active parameter"),
-        Fact("Training", f"{best.train_flops:.2g}", "FLOPs, attention as the full square"),
+        Fact("Training", format_flops(best.train_flops, 3), "FLOPs, attention as the full square"),
     ]
     if best.cost is not None and "lifetime" in best.cost:
         train = format_number(best.cost["train"])
