@@ -21,6 +21,8 @@ def inside() -> Plan:
 def test_a_supported_plan_begins_with_the_design(inside: Plan) -> None:
     assert inside.confidence.level == "supported"
     assert inside.sentence.startswith("Train a MoE model")
+    assert 0.7 * inside.best.train_flops < inside.train_flops_causal < inside.best.train_flops
+    assert " causal)" in inside.sentence
     assert inside.to_dict()["confidence"]["sentence"] == ""
 
 

@@ -147,7 +147,7 @@ def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
     assert isinstance(value["warnings"], list)
     kind = "a MoE model of" if result.best.is_moe else "a dense model of"
     assert result.sentence.startswith(f"Train {kind} ")
-    assert "FLOPs (attention as the full square)" in result.sentence
+    assert "FLOPs (attention as the full square; " in result.sentence
 
 
 def test_utilisation_by_expert_width_can_change_the_choice() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from moelab.architecture import count_flops
 from moelab.errors import InputError
 from moelab.machine import freed_memory_kept
 from moelab.notebook import Shown, html_table, short_repr
@@ -88,6 +89,11 @@ class Plan(Shown):
             return self.deferred_what_if()
 
     @property
+    def train_flops_causal(self) -> float:
+        """Training FLOPs of the recommended design with causal attention scores, half of the square."""
+        return float(count_flops(self.best.config, self.space.seq_len, causal=True).train * self.best.tokens)
+
+    @property
     def sentence(self) -> str:
         """The result in a few sentences."""
         return summary(self)
@@ -157,6 +163,7 @@ class Plan(Shown):
             "what_if": self.what_if,
             "nearest_released": self.nearest_released,
             "confidence": self.confidence.to_dict(),
+            "train_flops_causal": self.train_flops_causal,
             "rates": [rate.to_dict() for rate in self.best.rates],
         }
 
@@ -185,7 +192,8 @@ def summary(plan: Plan) -> str:
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
         f"Train {_kind(best)} ({layers}) on {format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
-        f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square), "
+        f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
+        f"{format_number(plan.train_flops_causal)} causal), "
         f"serving {format_bytes(best.memory_bytes)} of memory.",
         *([_training(best.training)] if best.training else []),
         f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
