@@ -17,6 +17,12 @@ MOE = {"n_experts": 4, "top_k": 2, "d_expert": 16, "balance_loss": 0.01, "z_loss
 OPTIONS = {"precision": "bf16", "threads": 1}
 
 
+@pytest.fixture(autouse=True)
+def forget_compiled() -> None:
+    """Each test compiles anew: the limit of recompilations counts over a whole process."""
+    torch._dynamo.reset()
+
+
 def test_what_cannot_be_compiled_is_refused(make_run: Any) -> None:
     with pytest.raises(InputError, match=r"train\.compile: blocks is for a dense model, or train\.dispatch: grouped"):
         make_run({"moe": MOE}, compile="blocks", dispatch="loop", **OPTIONS)
