@@ -94,6 +94,7 @@ SLICES = {
     points=strategies.integers(9, 24),
     log_flops=strategies.floats(19, 22),
 )
+@hypothesis.example(name="abnar2025", half=9.0, shift=0.0, points=9, log_flops=19.0)
 def test_without_noise_the_interval_holds_a_laws_own_optimum(name, half, shift, points, log_flops) -> None:
     """For any law, half-width and place of the optimum in the window (see benchmarks/isoflop_coverage.py)."""
     law, (axis, settings) = get_law(name), SLICES[name]

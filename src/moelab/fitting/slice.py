@@ -20,6 +20,9 @@ Array = NDArray[Any]
 RANGE = (10, 90)
 ONE_COMPUTE = 1.2
 """Largest ratio of training FLOPs among runs that count as runs of one compute."""
+RESOLUTION = 2e-4
+"""Share of the slice's width by which either end of an interval lies farther out: curves agree by chance below it."""
+
 POOR = 0.8
 """R^2 below which a note reports that the parabola misses the points."""
 _FEWEST = 4
@@ -118,7 +121,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     edge = None if fitting else _edge(located, axis.to(x))
     if edge is not None:
         value = float(x.max() if edge == "above" else x.min())
-    low, high = (axis.back(end) if np.isfinite(end) else None for end in _ends(located, edge))
+    low, high = (axis.back(end) if np.isfinite(end) else None for end in _ends(located, edge, axis.to(x)))
     if low is not None and high is not None:
         low, high = min(low, value), max(high, value)
     bottom = float(c0 - c1**2 / (4 * c2)) if fitting else _lowest_loss(located, axis.to(x), loss)
@@ -173,11 +176,12 @@ def _edge(located: Located, u: Array) -> str | None:
     return side if sum(at == beyond for at in others) >= len(others) / 2 else None
 
 
-def _ends(located: Located, edge: str | None) -> tuple[float, float]:
-    """The interval's ends on the axis, open on the side of an edge."""
+def _ends(located: Located, edge: str | None, u: Array) -> tuple[float, float]:
+    """The interval's ends on the axis, open on the side of an edge; never narrower than curves can resolve."""
+    least = RESOLUTION * float(np.ptp(u))
     return (
-        -np.inf if edge == "below" else located.low,
-        np.inf if edge == "above" else located.high,
+        -np.inf if edge == "below" else located.low - least,
+        np.inf if edge == "above" else located.high + least,
     )
 
 
