@@ -13,6 +13,10 @@ STUDY ?= studies/quickstart
 MOELAB_TEST_WORKERS ?= auto
 PYTEST_ARGS ?=
 
+# Tests that need transformers, gguf, llama.cpp or regex, which `make test` alone does not install.
+WITH_ENGINES := tests/export tests/architecture/test_gguf_header.py tests/architecture/test_transformers.py \
+	tests/model/test_families.py tests/model/test_multi_token.py tests/model/test_transformers_routers.py tests/data/test_ranks.py
+
 .PHONY: help install quickstart test test-slow test-all lint format types check clean
 
 help:
@@ -59,7 +63,7 @@ $(KERNELS): $(READY)
 test-slow: $(CLUSTER) $(ENGINES) $(KERNELS)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
 	$(BIN)/python -m pytest -m 'hypothesis and not gpu' --hypothesis-profile full
-	$(BIN)/python -m pytest tests/export tests/model/test_families.py tests/data/test_ranks.py
+	$(BIN)/python -m pytest $(WITH_ENGINES)
 
 test-all: test test-slow
 

@@ -75,6 +75,11 @@ def _print_released(result: "Plan") -> None:
     rows = [released_cells(row) for row in result.nearest_released]
     shown = len(columns) if priced else len(columns) - 1
     print_table(columns[:shown], [row[:shown] for row in rows])
+    if any((row["excess_compute"] or 0) < 0 for row in result.nearest_released):
+        print_line(
+            "A negative excess: the laws put that model ahead of design 1 at its training FLOPs; "
+            "the limits, or what it costs to serve, leave it out."
+        )
     for line in beside_released(result):
         print_line(line)
 

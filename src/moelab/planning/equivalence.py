@@ -1,4 +1,4 @@
-"""Equivalent designs, with equal law inputs, and the one of them to build, by Li et al.'s rules (arXiv 2506.12119)."""
+"""Equivalent designs, with equal law inputs, and how far each is from Li et al.'s rules (arXiv 2506.12119)."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -51,22 +51,6 @@ def top(ranking: Ranking, positions: Array, count: int) -> list[int]:
     return list(islice(_different(ranking, positions), count))
 
 
-def listing(ranking: Ranking, positions: Array, count: int) -> list[int]:
-    """The `count` best designs to build: for each of `top`, the equivalent design that Li et al.'s rules prefer.
-
-    Equivalence within a tolerance is not transitive. Hence two of the best may lead to the same design, or to two
-    equivalent ones; only the first is listed.
-    """
-    listed: list[int] = []
-    for index in _different(ranking, positions):
-        design = preferred(ranking.feasible.lattice, equivalents(ranking, index))
-        if not any(_equivalent(ranking, other, design) for other in listed):
-            listed.append(design)
-        if len(listed) == count:
-            break
-    return listed
-
-
 def _different(ranking: Ranking, positions: Array) -> Iterator[int]:
     """Positions, best first, each different in some law input from all before it."""
     order = positions[np.argsort(ranking.score[positions], kind="stable")]
@@ -79,15 +63,6 @@ def _different(ranking: Ranking, positions: Array) -> Iterator[int]:
         for column in columns:
             same &= np.abs(column - column[first]) <= SAME * np.abs(column[first])
         free &= ~same
-
-
-def _equivalent(ranking: Ranking, first: int, second: int) -> bool:
-    return all(abs(column[second] - column[first]) <= SAME * abs(column[first]) for column in ranking.criteria)
-
-
-def preferred(lattice: Lattice, positions: Array) -> int:
-    """Of equivalent designs, the one that Li et al.'s rules prefer; the first of ties."""
-    return int(positions[np.argmin(distance_from_rules(lattice.take(positions)))])
 
 
 def undetermined(lattice: Lattice, positions: Array) -> tuple[str, ...]:

@@ -35,18 +35,6 @@ def granularity_excess(design: Design) -> dict[str, Array]:
     return {name: np.where(design.dense, 0.0, excess) for name, excess in found.items()}
 
 
-def best_granularity(design: Design) -> dict[str, float]:
-    """By law, the granularity that it finds best for the first of the designs, in its own convention."""
-    return {name: float(_grid(name)[int(np.argmin(curve))]) for name, curve in _curves(design).items()}
-
-
-def _curves(design: Design) -> dict[str, Array]:
-    """By law, the excess over its grid of granularities, at the first of the designs."""
-    leverage = -_log_leverage(design, _grid("tian2025")[:, None])[:, 0]
-    loss = _krajewski_loss(design, _grid("krajewski2024")[:, None], 0.0)[:, 0]
-    return {"tian2025": leverage, "krajewski2024": loss}
-
-
 def _grid(name: str) -> Array:
     """Granularities over a law's fitted range, even in the logarithm."""
     low, high = (2.0, 16.0) if name == "tian2025" else (1.0, 16.0)
