@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.report import figures, theme
+from moelab.report.dark import DARK_COLORS
 from moelab.report.figures_tradeoffs import named_designs
 from moelab.report.save import figure_svg
 
@@ -161,6 +163,13 @@ def test_moe_and_dense_keep_their_hues_and_shapes(name: str, drawn: Callable[[st
     colors = [scale["range"] for scale in scales if scale.get("domain") == theme.KIND_ORDER]
     assert colors
     assert all(each in (theme.KIND_COLORS, theme.KIND_SHAPES) for each in colors)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_colour_has_a_counterpart_on_dark_pages(name: str, drawn: Callable[[str], Any]) -> None:
+    colours = set(re.findall(r'"(#[0-9a-fA-F]{6}|white|black)"', json.dumps(drawn(name).to_dict(validate=False))))
+    assert colours
+    assert colours <= set(DARK_COLORS)
 
 
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:

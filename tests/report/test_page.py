@@ -156,6 +156,27 @@ def test_a_page_without_figures_carries_no_library() -> None:
     assert len(html) < 20_000
 
 
+def test_three_sentences_stand_before_the_numbers() -> None:
+    answer = ["Train the MoE.", "It has 8 experts. It costs $4.", "It takes 3 days. Or 4.", "Two more. Done."]
+    text = render_page(Page("t", answer, facts=[Fact("gain", "0.057")]))
+    order = [
+        "<h1>Train the MoE.",
+        ">It has 8 experts.<",
+        ">It costs $4.<",
+        "0.057",
+        ">It takes 3 days. Or 4.<",
+        ">Two more. Done.<",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+
+
+def test_cells_that_round_carry_their_number() -> None:
+    section = Section("s", tables=[Table(["n", "x"], [[1_280_000_000, 3.06123], [7, None]])])
+    cells = [a for tag, a in Elements(render_page(Page("t", ["a"], sections=[section]))).tags if tag == "td"]
+    assert [cell.get("data-value") for cell in cells] == ["1280000000", "3.06123", None, None]
+
+
 def test_an_empty_table_says_so() -> None:
     section = Section("Runs", tables=[Table(["run"], [])])
     assert "This table has no rows." in render_page(Page("t", ["a"], sections=[section]))

@@ -7,6 +7,7 @@ write_page(page, "report.html")
 import base64
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on the page. The first sentence of `answer` is the headline."""
+    """Everything on the page. The first sentence of `answer` is the headline; the first three stand above the facts."""
 
     title: str
     answer: Sequence[str]
@@ -75,35 +76,73 @@ def write_page(page: Page, path: str | Path) -> Path:
 
 def render_page(page: Page) -> str:
     """The page as HTML text, about 1 MB because it carries its drawing library; all text is escaped."""
+    from moelab.report.dark import DARK_COLORS
+
+    specs = section_specs(page.sections)
+    script = _library() if specs else ""
+    stills = _stills(_charts(page.sections), PAGE_BYTES - len(script) - sum(map(len, map(json.dumps, specs))) - 60_000)
+    lead, after = _lead(page.answer)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            lead=lead,
+            after=after,
+            sections=numbered(page.sections),
+            facts=[Fact(*fact) for fact in page.facts],
+            specs=safe_json(specs),
+            stills=stills,
+            bundle=script.replace("</script", "<\\/script"),
+            dark_colors=safe_json(DARK_COLORS),
+            has_tables=any(Table(*table).rows for part in page.sections for table in part.tables),
+        )
+    )
+
+
+@functools.cache
+def environment() -> Any:
+    """The templates of all pages, with every value escaped and control characters shown."""
     import jinja2
 
-    from moelab.report.save import figure_spec
-    from moelab.report.words import column_alignment, column_cells, rich, shown
+    from moelab.report.words import page_columns, rich, shown
 
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("moelab.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, finalize=shown,
     )  # fmt: skip
-    environment.filters |= {"rich": rich}
-    charts = [
-        figure.chart
-        for section in page.sections
-        for figure in map(_figure, section.figures)
-        if figure.chart is not None
-    ]
-    specs = [figure_spec(chart) for chart in charts]
-    script = _library() if specs else ""
-    stills = _stills(charts, PAGE_BYTES - len(script) - sum(len(json.dumps(spec)) for spec in specs) - 60_000)
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        sections=_numbered(page.sections),
-        facts=[Fact(*fact) for fact in page.facts],
-        specs=_safe_json(specs),
-        stills=stills,
-        bundle=script.replace("</script", "<\\/script"),
-        alignment=column_alignment,
-        cells=column_cells,
-    )
+    made.filters |= {"rich": rich}
+    made.globals |= {"columns_of": lambda table: page_columns(table.columns, table.rows)}
+    return made
+
+
+def section_specs(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """The Vega-Lite specification of every chart, in the order of `numbered`."""
+    from moelab.report.save import figure_spec
+
+    return [figure_spec(chart) for chart in _charts(sections)]
+
+
+def _charts(sections: Sequence[Section]) -> list[Any]:
+    figures = [_figure(figure) for section in sections for figure in section.figures]
+    return [figure.chart for figure in figures if figure.chart is not None]
+
+
+LEAD_SENTENCES = 3
+_SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z0-9`])")
+
+
+def _lead(answer: Sequence[str]) -> tuple[list[str], list[str]]:
+    """At most three sentences to read before the numbers, and the rest, in paragraphs."""
+    lead: list[str] = []
+    after: list[str] = []
+    for paragraph in answer:
+        sentences = _SENTENCE_END.split(paragraph)
+        room = 0 if after else LEAD_SENTENCES - len(lead)
+        lead += sentences[:room]
+        if sentences[room:]:
+            after.append(" ".join(sentences[room:]))
+    return lead, after
 
 
 @functools.cache
@@ -118,7 +157,7 @@ def _figure(figure: Figure | Sequence[Any]) -> Figure:
     return Figure(*figure)
 
 
-def _numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
+def numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
     """The sections with an anchor each, and the place of each figure's chart in the list of charts."""
     numbered, count = [], 0
     for number, section in enumerate(sections, 1):
@@ -133,7 +172,7 @@ def _numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
     return numbered
 
 
-def _safe_json(value: Any) -> str:
+def safe_json(value: Any) -> str:
     """JSON that may stand inside a script element: no tag or comment can start in it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -23,6 +23,31 @@ def rich(text: object) -> Markup:
 def shown(value: Any) -> Any:
     """What a template prints: text with its control characters shown; markup as it is."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+class Column(NamedTuple):
+    """A column of a table as the page prints it: heading, CSS classes, cells, and exact numbers where cells round."""
+
+    name: str
+    side: str
+    cells: list[str]
+    exact: list[str]
+
+
+def page_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Column]:
+    """The columns of a table; `exact` is empty where the cell already is the number."""
+    columns = []
+    for place, name in enumerate(names):
+        cells = column_cells(rows, place)
+        exact = [_exact(row[place] if place < len(row) else None, cell) for row, cell in zip(rows, cells, strict=True)]
+        columns.append(Column(name, column_alignment(rows, place), cells, exact))
+    return columns
+
+
+def _exact(value: Any, cell: str) -> str:
+    value = getattr(value, "item", lambda: value)()
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return repr(value) if number and repr(value) != cell else ""
 
 
 def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
