@@ -28,6 +28,7 @@ ROOMS = (
     "executors",
     "studies",
     "export",
+    "app",
     "cli",
 )
 DESK = ROOMS[: ROOMS.index("data")]

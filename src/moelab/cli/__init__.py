@@ -27,6 +27,7 @@ COMMANDS = (
     "predict",
     "isoflop",
     "plan",
+    "app",
     "compare",
     "serving",
     "calibrate",

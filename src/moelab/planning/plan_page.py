@@ -19,14 +19,14 @@ def write_plan_page(plan: Plan, path: str | Path, repeat: str) -> Path:
     return write_page(plan_page(plan, repeat), path)
 
 
-def plan_page(plan: Plan, repeat: str) -> Page:
-    """The page of a plan."""
+def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
+    """The page of a plan; without `changes` it lacks what would change the answer, which takes longest to compute."""
     sections = [
         Section("Why", why(plan)),
         _designs(plan),
         *([_predicted(plan)] if candidate_rows(plan) else []),
         *([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]),
-        *([_what_if(plan)] if plan.what_if else []),
+        *([changes_section(plan)] if changes and plan.what_if else []),
         *([_released(plan)] if plan.nearest_released else []),
         _laws(plan),
         *([_rates(plan)] if plan.best.rates else []),
@@ -101,7 +101,8 @@ def _pareto(plan: Plan) -> Section:
     )
 
 
-def _what_if(plan: Plan) -> Section:
+def changes_section(plan: Plan) -> Section:
+    """The design that is recommended after each change of a limit or a law."""
     rows = [what_if_cells(row) for row in plan.what_if]
     columns = ["what if", "active / total", "experts", "tokens", "lifetime cost"]
     shown = 5 if any(row[4] for row in rows) else 4

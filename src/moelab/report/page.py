@@ -79,7 +79,7 @@ def render_page(page: Page) -> str:
     from moelab.report.dark import DARK_COLORS
 
     specs = section_specs(page.sections)
-    script = _library() if specs else ""
+    script = chart_library() if specs else ""
     stills = _stills(_charts(page.sections), PAGE_BYTES - len(script) - sum(map(len, map(json.dumps, specs))) - 60_000)
     lead, after = _lead(page.answer)
     return (
@@ -146,7 +146,7 @@ def _lead(answer: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 @functools.cache
-def _library() -> str:
+def chart_library() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, 0.9 MB."""
     import vl_convert
 

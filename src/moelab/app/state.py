@@ -1,0 +1,89 @@
+"""The state of the planner page: its address, the options of a plan and the command that gives the same answer."""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from moelab.app.controls import Control, controls
+from moelab.errors import InputError
+
+LONGEST = 40
+"""Characters of a value: the longest preset's name has fewer."""
+UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
+"""A fit file of the visitor's own, by its SHA-256."""
+EXAMPLE = {"flops": "1e21", "max-params": "10B", "unique-tokens": "300B", "hardware": "h100", "tpot": "50ms"}
+"""What the page answers before anything is set: the example of the README."""
+FLAGS = ("extrapolate",)
+
+
+@dataclass(frozen=True)
+class State:
+    """Values by the names of their fields, in the order of the page; a field with several values has a tuple."""
+
+    values: Mapping[str, str | tuple[str, ...]]
+
+    @property
+    def query(self) -> str:
+        """The address of this state: the part after the question mark. Equal states have equal addresses."""
+        return urlencode(self.values, doseq=True)
+
+    @property
+    def uploads(self) -> list[str]:
+        """SHA-256 of every uploaded fit that the state names."""
+        found = [UPLOAD.fullmatch(law) for law in self.values.get("law", ())]
+        return [match[1] for match in found if match]
+
+    def options(self, files: Mapping[str, str]) -> dict[str, Any]:
+        """The options of a plan; `files` gives the path of each upload."""
+        options: dict[str, Any] = {name.replace("-", "_"): value for name, value in self.values.items()}
+        if "law" in options:
+            options["law"] = [files[law.removeprefix("upload:")] if ":" in law else law for law in options["law"]]
+        return options | {flag: True for flag in FLAGS if flag in options}
+
+    @property
+    def command(self) -> str:
+        """The command with the same answer; an upload stands as fit.json."""
+        words = ["moelab", "plan"]
+        for name, value in self.values.items():
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [f"--{name}"] if name in FLAGS else [f"--{name}", "fit.json" if ":" in each else each]
+        return shlex.join(words)
+
+
+def read_state(pairs: Iterable[tuple[str, str]]) -> State:
+    """The state of an address, from its (name, value) pairs; empty values count as absent.
+
+    Raises InputError in one line naming the field, for an unknown field and for a value that is none of its choices:
+    a page never reads the file that a value might name.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        control = controls().get(name)
+        if control is None:
+            raise InputError(f"{name[:LONGEST]}: no such field; known: {', '.join(controls())}")
+        value = value.strip()
+        if value:
+            found.setdefault(name, []).append(_checked(control, value))
+    for name, values in found.items():
+        if len(values) > 1 and not controls()[name].several:
+            raise InputError(f"{name}: expected one value, got {len(values)}")
+    ordered = [(name, control) for name, control in controls().items() if name in found]
+    return State(
+        {name: tuple(dict.fromkeys(found[name])) if control.several else found[name][0] for name, control in ordered}
+    )
+
+
+def _checked(control: Control, value: str) -> str:
+    if control.several and UPLOAD.fullmatch(value):
+        return value
+    if control.choices:
+        if value not in control.choices:
+            known = ", ".join(control.choices)
+            raise InputError(f"{control.name}: expected one of {known}, got {value[:LONGEST]!r}")
+        return value
+    if len(value) > LONGEST or not re.fullmatch(r"[0-9A-Za-z.,+\-_ ]*", value):
+        raise InputError(f"{control.name}: expected a number such as {control.example}, got {value[:LONGEST]!r}")
+    return value

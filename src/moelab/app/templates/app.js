@@ -1,0 +1,128 @@
+// The planner page: a change of a field asks for a new answer, and the address always names what is shown.
+const form = document.getElementById("state");
+const place = document.getElementById("answer");
+const after = document.getElementById("changes");
+const statusLine = document.getElementById("status");
+const errorLine = document.getElementById("error");
+let asking = null, pause = 0;
+
+function query() {
+  const pairs = [...new FormData(form)].filter(([, value]) => typeof value === "string" && value.trim());
+  return new URLSearchParams(pairs.map(([name, value]) => [name, value.trim()])).toString();
+}
+
+function fill(element, part) {
+  element.innerHTML = part.html;
+  drawCharts(element, part.specs);
+  prepareTables(element);
+}
+
+function showError(part) {
+  for (const field of form.querySelectorAll(".field.bad")) {
+    field.classList.remove("bad");
+    field.querySelector(".wrong").hidden = true;
+  }
+  const field = part.error && part.field ? form.querySelector(`[data-field="${CSS.escape(part.field)}"]`) : null;
+  if (field) {
+    field.classList.add("bad");
+    field.closest("details").open = true;
+    const line = field.querySelector(".wrong");
+    line.textContent = part.error;
+    line.hidden = false;
+  }
+  errorLine.textContent = part.error || "";
+  errorLine.hidden = !part.error;
+}
+
+async function get(part, asked, signal) {
+  const reply = await fetch(`/part/${part}?${asked}`, { signal });
+  return reply.json();
+}
+
+async function ask(remember) {
+  if (asking) asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  const asked = query();
+  if (remember) history.pushState(null, "", asked ? "/?" + asked : "/");
+  place.classList.add("waiting");
+  statusLine.textContent = "Planning…";
+  const begun = performance.now();
+  try {
+    const found = await get("answer", asked, signal);
+    showError(found);
+    if (!found.error) {
+      fill(place, found);
+      after.replaceChildren();
+      for (const link of document.querySelectorAll("#downloads a"))
+        link.href = link.href.split("?")[0] + "?" + asked;
+    }
+    statusLine.textContent = found.error ? "" : `Answered in ${((performance.now() - begun) / 1000).toFixed(1)} s.`;
+    place.classList.remove("waiting");
+    place.dataset.asked = asked;
+    if (!found.error) await showChanges(asked, signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    place.classList.remove("waiting");
+    statusLine.textContent = "";
+    showError({ error: "The server does not answer; the last answer is shown below." });
+  }
+}
+
+async function showChanges(asked, signal) {
+  const found = await get("changes", asked, signal);
+  if (!found.error) fill(after, found);
+  after.dataset.asked = asked;
+}
+
+// Fields as the address has them, for the browser's back and forward.
+function restore() {
+  const wanted = new URLSearchParams(location.search);
+  for (const field of form.elements) {
+    if (!field.name) continue;
+    if (field.type === "checkbox") field.checked = wanted.getAll(field.name).includes(field.value);
+    else field.value = wanted.get(field.name) || "";
+  }
+  ask(false);
+}
+
+async function upload(input) {
+  const file = input.files[0];
+  const line = input.parentElement.querySelector(".wrong");
+  if (!file) return;
+  let reply = { error: "file: the server does not answer" };
+  try { reply = await (await fetch("/upload", { method: "POST", body: file })).json(); } catch (error) { console.error(error); }
+  line.textContent = reply.error || "";
+  line.hidden = !reply.error;
+  input.value = "";
+  if (reply.error) return;
+  for (const box of form.querySelectorAll('input[name="law"]')) box.checked = false;
+  const tick = document.createElement("label");
+  tick.className = "tick";
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", name: "law", checked: true });
+  box.value = "upload:" + reply.sha256;
+  tick.append(box, ` ${file.name} (${reply.laws.join(", ")})`);
+  form.querySelector('[data-field="law"] fieldset').append(tick);
+  ask(true);
+}
+
+document.body.classList.add("live");
+form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(pause); ask(true); });
+form.addEventListener("input", (event) => {
+  if (event.target.type === "file" || event.target.matches("select, [type=checkbox]")) return;
+  clearTimeout(pause);
+  pause = setTimeout(() => ask(true), 350);
+});
+form.addEventListener("change", (event) => {
+  clearTimeout(pause);
+  if (event.target.type === "file") upload(event.target);
+  else if (event.target.matches("select, [type=checkbox]")) ask(true);
+});
+addEventListener("popstate", restore);
+if (matchMedia("(max-width: 860px)").matches)
+  for (const group of form.querySelectorAll("details.group")) group.open = false;
+
+drawCharts(place, JSON.parse(document.getElementById("charts").textContent));
+prepareTables(place);
+place.dataset.asked = query();
+if (place.innerHTML.trim()) showChanges(query(), undefined);

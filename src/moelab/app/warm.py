@@ -1,0 +1,21 @@
+"""What the planning processes do before and beside their plans."""
+
+import contextlib
+
+from moelab.errors import MoelabError
+
+
+def warm() -> None:
+    """Answer the page's example once, so that the first visitor finds everything loaded."""
+    from moelab.app.answers import answer
+    from moelab.app.state import EXAMPLE, read_state
+
+    with contextlib.suppress(MoelabError):
+        answer(read_state(EXAMPLE.items()), {})
+
+
+def check_fit(path: str) -> list[str]:
+    """The laws in a fit file. Raises InputError for a file that is none."""
+    from moelab.planning.chosen_laws import laws_of, rules_of
+
+    return [str(law.id) for law in [*laws_of([path]), *rules_of([path])]]
