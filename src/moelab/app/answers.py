@@ -93,8 +93,10 @@ def refused(error: Exception) -> Answer:
 def rendered(page: Page) -> Answer:
     """All of a page but its frame."""
     specs = section_specs(page.sections)
-    html = templates().get_template("answer.html.j2").render(
-        page=page, sections=numbered(page.sections), stills=[None] * len(specs), repeat=page.repeat
+    html = (
+        templates()
+        .get_template("answer.html.j2")
+        .render(page=page, sections=numbered(page.sections), stills=[None] * len(specs), repeat=page.repeat)
     )
     return Answer(html, specs)
 
@@ -103,7 +105,9 @@ def rendered_sections(sections: Sequence[Section], prefix: str) -> Answer:
     """Sections alone, with anchors that begin with `prefix`."""
     specs = section_specs(sections)
     parts = [{**part, "id": f"{prefix}-{number}"} for number, part in enumerate(numbered(sections), 1)]
-    return Answer(templates().get_template("sections.html.j2").render(sections=parts, stills=[None] * len(specs)), specs)
+    return Answer(
+        templates().get_template("sections.html.j2").render(sections=parts, stills=[None] * len(specs)), specs
+    )
 
 
 @cache

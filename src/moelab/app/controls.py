@@ -18,6 +18,7 @@ class Control:
     choices: tuple[str, ...] = ()
     several: bool = False
     note: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def groups() -> tuple[Group, ...]:
         Group(
             "Compute",
             (
-                Control("flops", "Training FLOPs", "1e21", note="or devices and days below"),
+                Control("flops", "Training FLOPs", "1e21", wide=True, note="or devices and days:"),
                 Control("gpus", "Devices", "512"),
                 Control("days", "Days", "30"),
                 Control("train-hardware", "Device that trains", choices=devices),

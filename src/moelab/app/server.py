@@ -1,10 +1,7 @@
 """The planner page over HTTP: Starlette routes, a visitor's cookie, answers from warm processes."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
-from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,16 +11,18 @@ from starlette.routing import Route
 
 from moelab.app.answers import DOWNLOADS, Answer, answer, changes, download, refused, templates
 from moelab.app.controls import groups
+from moelab.app.fit_routes import fit_routes
 from moelab.app.guard import Guard
+from moelab.app.jobs import Jobs
+from moelab.app.requests import body, refusal, seen_by, visitor_of
 from moelab.app.state import EXAMPLE, State, read_state
-from moelab.app.uploads import MOST_BYTES, Uploads, new_visitor
+from moelab.app.static import stamp, static
+from moelab.app.uploads import Uploads
 from moelab.app.warm import check_fit, warm
 from moelab.app.workers import Workers
 from moelab.errors import InputError, MoelabError
 from moelab.report.page import safe_json
 
-COOKIE = "moelab_visitor"
-WEEK = 7 * 86400
 PARTS = {"answer": answer, "changes": changes}
 
 
@@ -33,8 +32,10 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.workers, app.state.uploads = Workers(processes, warm), Uploads()
+        app.state.jobs = Jobs()
         app.state.workers.start()
         yield
+        app.state.jobs.close()
         app.state.workers.stop()
         app.state.uploads.close()
 
@@ -43,6 +44,7 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
         Route("/part/{part}", part),
         Route("/download/{name}", downloaded),
         Route("/upload", upload, methods=["POST"]),
+        *fit_routes(),
         Route("/static/{name}", static),
     ]
     guard = Middleware(Guard, hosts=hosts, frames=frames)
@@ -57,14 +59,14 @@ async def page(request: Request) -> Response:
         found = await _ask(request, "answer", state)
     except InputError as error:
         state, found = State({}), refused(error)
-    html = templates().get_template("app.html.j2").render(
-        groups=groups(), state=state, answer=found, specs=safe_json(found.specs), downloads=DOWNLOADS, stamp=stamp()
+    html = (
+        templates()
+        .get_template("app.html.j2")
+        .render(
+            groups=groups(), state=state, answer=found, specs=safe_json(found.specs), downloads=DOWNLOADS, stamp=stamp()
+        )
     )
-    reply = HTMLResponse(html, status_code=200 if not found.error else 422)
-    if COOKIE not in request.cookies:
-        secure = request.url.scheme == "https"
-        reply.set_cookie(COOKIE, new_visitor(), max_age=WEEK, httponly=True, samesite="strict", secure=secure)
-    return reply
+    return seen_by(request, HTMLResponse(html, status_code=200 if not found.error else 422))
 
 
 async def part(request: Request) -> Response:
@@ -97,66 +99,19 @@ async def downloaded(request: Request) -> Response:
 
 async def upload(request: Request) -> Response:
     """Take a fit file as data; the reply has its SHA-256 and the laws in it."""
-    visitor = request.cookies.get(COOKIE, "")
-    content = await _body(request)
-    if content is None or not visitor:
-        status, what = (413, f"at most {MOST_BYTES // 10**6} MB") if visitor else (403, "cookies are needed for files")
-        return JSONResponse({"error": f"file: {what}"}, status_code=status)
     uploads: Uploads = request.app.state.uploads
-    digest = uploads.keep(visitor, content, ".json")
+    try:
+        visitor, content = visitor_of(request), await body(request)
+        digest = uploads.keep(visitor, content, ".json")
+    except InputError as error:
+        return refusal(error)
     try:
         laws = await request.app.state.workers.ask(("fit", digest), check_fit, uploads.path(visitor, digest))
-    except (InputError, MoelabError) as error:
+    except MoelabError as error:
+        hidden = uploads.path(visitor, digest)
         uploads.drop(visitor, digest)
-        return JSONResponse({"error": str(error).replace(str(uploads.folder), "").lstrip("/")}, status_code=422)
+        return refusal(error, hidden)
     return JSONResponse({"sha256": digest, "laws": laws})
-
-
-async def _body(request: Request) -> bytes | None:
-    """The body, or None where it is larger than a file may be; no more than that is ever held."""
-    if int(request.headers.get("content-length", "0") or 0) > MOST_BYTES:
-        return None
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MOST_BYTES:
-            return None
-    return bytes(content)
-
-
-async def static(request: Request) -> Response:
-    """A script or style of the page; its address carries its hash, so browsers may keep it."""
-    name = request.path_params["name"]
-    if name not in STATIC:
-        return PlainTextResponse("no such file", status_code=404)
-    headers = {"cache-control": "public, max-age=31536000, immutable"}
-    return Response(static_text(name), media_type=STATIC[name], headers=headers)
-
-
-STATIC = {"app.css": "text/css", "app.js": "text/javascript", "charts.js": "text/javascript"}
-
-
-@cache
-def static_text(name: str) -> str:
-    """The styles; the page's script; or the library that draws charts."""
-    from moelab.report.dark import DARK_COLORS
-    from moelab.report.page import chart_library
-
-    def read(room: str, file: str) -> str:
-        return files(f"moelab.{room}").joinpath(f"templates/{file}").read_text(encoding="utf-8")
-
-    if name == "charts.js":
-        return chart_library()
-    if name == "app.css":
-        return read("report", "page.css") + read("app", "app.css")
-    colors = f"const darkColors = {safe_json(DARK_COLORS)};\n"
-    return colors + read("report", "charts.js") + read("report", "tables.js") + read("app", "app.js")
-
-
-@cache
-def stamp() -> str:
-    """What changes whenever a static file does."""
-    return hashlib.sha256("".join(static_text(name) for name in STATIC).encode()).hexdigest()[:12]
 
 
 async def _ask(request: Request, name: str, state: State) -> Answer:
@@ -170,5 +125,5 @@ async def _ask(request: Request, name: str, state: State) -> Answer:
 
 def _files(request: Request, state: State) -> dict[str, str]:
     """The paths of the visitor's own uploads; InputError for one that this visitor did not bring."""
-    visitor = request.cookies.get(COOKIE, "")
-    return {digest: request.app.state.uploads.path(visitor, digest) for digest in state.uploads}
+    uploads: Uploads = request.app.state.uploads
+    return {digest: uploads.path(visitor_of(request), digest) for digest in state.uploads}

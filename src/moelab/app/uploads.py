@@ -1,4 +1,4 @@
-"""Files that visitors bring: kept as data under their SHA-256, each seen by its own visitor alone, gone with the server."""
+"""Files that visitors bring: data under their SHA-256, seen by their own visitor alone, gone with the server."""
 
 import hashlib
 import secrets

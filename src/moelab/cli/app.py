@@ -7,7 +7,9 @@ import typer
 
 def command(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network of this machine.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for every network of this machine.")
+    ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name that the server answers to, besides localhost; repeatable.")
     ] = None,

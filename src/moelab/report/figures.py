@@ -3,6 +3,7 @@
 from moelab.report.figures_laws import holdout_error, predicted_measured
 from moelab.report.figures_lifetime import lifetime_frontier
 from moelab.report.figures_plans import budget_slices, candidates, verification
+from moelab.report.figures_residuals import residuals
 from moelab.report.figures_runs import learning_curves, loss_by_size
 from moelab.report.figures_slices import isoflop, loss_against
 from moelab.report.figures_surfaces import surface
@@ -20,6 +21,7 @@ __all__ = [
     "loss_by_size",
     "pareto",
     "predicted_measured",
+    "residuals",
     "save_figure",
     "serving_curve",
     "surface",

@@ -1,0 +1,166 @@
+"""The fit page's work: what a visitor's table holds, and laws fitted to it, as parts of a page."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moelab.app.answers import rendered_sections
+from moelab.errors import InputError
+from moelab.fitting.columns import columns_of, variable
+from moelab.fitting.compare import SCORES, Comparison, compare_laws
+from moelab.fitting.fit_file import save_fits
+from moelab.fitting.table_checks import check_table
+from moelab.fitting.table_columns import quoted, suggestions
+from moelab.quantities import format_flops
+from moelab.report import Figure, Section, Table, figures
+from moelab.runs.table import load_table
+
+VARIABLES = {
+    "loss": "Loss, nats per token",
+    "params_total": "Parameters",
+    "params_active": "Active parameters",
+    "tokens": "Training tokens",
+    "unique_tokens": "Unique tokens",
+    "n_experts": "Experts",
+    "top_k": "Experts of a token",
+    "granularity": "Granularity",
+    "train_flops": "Training FLOPs",
+}
+"""What columns can be mapped to, and their labels."""
+UNITS = {"1": 1.0, "thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
+MOST_ROWS = 20_000
+MOST_COLUMNS = 200
+SHOWN_ROWS = 5
+REPLICATES, STARTS = 400, 128
+"""Of fits on the page: its intervals are within a tenth of those of `moelab fit`, which takes 1,000 and 512."""
+
+Mapped = Mapping[str, tuple[str, str]]
+
+
+def examine(path: str, name: str) -> dict[str, Any]:
+    """What is in a table: its size, columns, first rows, and the column (with its unit) suggested for each variable.
+
+    Raises InputError for a file that is no table, in a line that names it as `name`.
+    """
+    table = _table(path, name)
+    near = suggestions(table.columns)
+    mapping = {}
+    for variable_name in VARIABLES:
+        if variable_name in table.columns:
+            mapping[variable_name] = (variable_name, "1")
+        elif variable_name in near:
+            column, expression = near[variable_name]
+            factor = float(expression.split(" * ")[0]) if " * " in expression else 1.0
+            mapping[variable_name] = (column, next(unit for unit, size in UNITS.items() if size == factor))
+    rows = [[None if cell is None else str(cell) for cell in row] for row in table.head(SHOWN_ROWS).rows()]
+    return {"n_rows": table.height, "columns": table.columns, "rows": rows, "mapping": mapping}
+
+
+def assignments(mapping: Mapped, columns: Sequence[str]) -> list[str]:
+    """The `--let` assignments of a mapping. Raises InputError for a variable, column or unit that is not there."""
+    lets = []
+    for name, (column, unit) in mapping.items():
+        if name not in VARIABLES:
+            raise InputError(f"mapping: no such variable {name!r}; known: {', '.join(VARIABLES)}")
+        if column not in columns:
+            raise InputError(f"{name}: the table has no column {column!r}")
+        if unit not in UNITS:
+            raise InputError(f"{name}: expected a unit of {', '.join(UNITS)}, got {unit!r}")
+        if name != column or UNITS[unit] != 1:
+            factor = "" if UNITS[unit] == 1 else f"{UNITS[unit]:.0f} * "
+            lets.append(f"{name} = {factor}{quoted(column)}")
+    return lets
+
+
+def checks(path: str, name: str, mapping: Mapped) -> dict[str, Any]:
+    """What a fit with this mapping should be warned of."""
+    return {"notes": [str(finding) for finding in check_table(_mapped(path, name, mapping)) if finding]}
+
+
+def fit_page(
+    path: str, name: str, mapping: Mapped, laws: Sequence[str], progress: Callable[[float], None]
+) -> dict[str, Any]:
+    """Fit laws (none named: all that the table supports): a part of a page, and the fit file `moelab plan` reads."""
+    table = _mapped(path, name, mapping)
+    found = compare_laws(table, list(laws) or None, bootstrap=REPLICATES, starts=STARTS, progress=progress)
+    sections = [_compared(found), _points(found), *_residuals(found, table), _coefficients(found), *_slices(table)]
+    with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
+        file = Path(folder) / "fit.json"
+        save_fits(found.fits, file)
+        return rendered_sections(sections, "fit").to_dict() | {"fits": file.read_bytes()}
+
+
+def _table(path: str, name: str) -> Any:
+    try:
+        table = load_table(path)
+    except InputError as error:
+        raise InputError(str(error).replace(path, name)) from None
+    if table.height > MOST_ROWS or len(table.columns) > MOST_COLUMNS:
+        raise InputError(
+            f"{name}: at most {MOST_ROWS:,} rows and {MOST_COLUMNS} columns here, got {table.height:,} and "
+            f"{len(table.columns)}; moelab fit has no such limit"
+        )
+    return table
+
+
+def _mapped(path: str, name: str, mapping: Mapped) -> Any:
+    return load_table(_table(path, name), assignments(mapping, _table(path, name).columns))
+
+
+def _compared(found: Comparison) -> Section:
+    notes = [f"Left out {law}: {reason}." for law, reason in found.skipped.items()]
+    caption = "Errors are relative to the measured loss. The weights are those of the ensemble."
+    warnings = [str(finding) for finding in found.findings]
+    return Section("Laws side by side", tables=[Table(SCORES, found.rows(), caption)], text=notes, warnings=warnings)
+
+
+def _points(found: Comparison) -> Section:
+    charts = [Figure(found.plot(), "Predicted against measured loss, and the error of each run.")]
+    if any(fitted.holdout is not None for fitted in found.fits.values()):
+        charts.append(Figure(found.plot_holdout(), "Runs that a fit had not seen, by how far they lie beyond it."))
+    return Section("Predicted against measured", figures=charts)
+
+
+def _residuals(found: Comparison, table: Any) -> list[Section]:
+    """Errors of the best law against every variable in which the runs differ."""
+    best = next(iter(found.fits.values()))
+    columns = columns_of(table)
+    measured = np.asarray(columns["loss"], float)
+    errors = best.predict(table).value / measured - 1
+    points = []
+    for name in dict.fromkeys((*best.law.variables, *VARIABLES)):
+        values = variable(columns, name)
+        if name == "loss" or values is None or np.ptp(values) == 0:
+            continue
+        points += [
+            {"variable": name, "x": float(x), "error_rel": float(error), "law": best.law.id, "label": f"row {row + 1}"}
+            for row, (x, error) in enumerate(zip(values, errors, strict=True))
+            if np.isfinite(x) and np.isfinite(error)
+        ]
+    if not points:
+        return []
+    caption = f"Errors of {best.law.id}. A trend along a variable is what the law does not describe."
+    return [Section("Errors by variable", best.diagnosis, [Figure(figures.residuals(points), caption)])]
+
+
+def _coefficients(found: Comparison) -> Section:
+    rows = [[law, *row] for law, fitted in found.fits.items() for row in fitted.coefficient_rows()]
+    return Section("Coefficients", tables=[Table(["law", "coefficient", "value", "p10", "p90", ""], rows)])
+
+
+def _slices(table: Any) -> list[Section]:
+    """The isoFLOP slices of active parameters, where the table has budgets."""
+    from moelab.fitting.budgets import isoflop_budgets
+
+    columns = columns_of(table)
+    axis = "params_active" if variable(columns, "params_active") is not None else "params_total"
+    try:
+        found = isoflop_budgets(table, axis, draws=200)
+    except InputError:
+        return []
+    rows = [[format_flops(flops), count, *best.values()] for flops, count, best, *_ in found.rows()]
+    head = ["FLOPs", "runs", f"best {axis}", "p10", "p90"]
+    return [Section("Slices of equal compute", figures=[Figure(found.plot())], tables=[Table(head, rows)])]
