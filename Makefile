@@ -8,6 +8,7 @@ READY := $(VENV)/.moelab-installed
 CLUSTER := $(VENV)/.moelab-cluster-installed
 ENGINES := $(VENV)/.moelab-engines-installed
 KERNELS := $(VENV)/.moelab-kernels-installed
+BROWSER := $(VENV)/.moelab-browser-installed
 STUDY ?= studies/quickstart
 # Test processes of `make test` (auto: the usable cores), and options of your own, such as PYTEST_ARGS="-k router -x".
 MOELAB_TEST_WORKERS ?= auto
@@ -60,10 +61,16 @@ $(KERNELS): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[kernels]'
 	@touch $@
 
-test-slow: $(CLUSTER) $(ENGINES) $(KERNELS)
+# Playwright (45 MB to download) for the tests of the pages; they use the system's Chromium.
+$(BROWSER): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt playwright
+	@touch $@
+
+test-slow: $(CLUSTER) $(ENGINES) $(KERNELS) $(BROWSER)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
 	$(BIN)/python -m pytest -m 'hypothesis and not gpu' --hypothesis-profile full
 	$(BIN)/python -m pytest $(WITH_ENGINES)
+	$(BIN)/python -m pytest -m browser
 
 test-all: test test-slow
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from moelab.cli import app, main
+from moelab.cli import main, root
 
 ROOT = Path(__file__).parent.parent
 SUFFIXES = {".py", ".yaml", ".j2", ".c", ".md"}
@@ -64,7 +64,7 @@ def commands() -> list[tuple[str, ...]]:
             for name in command.list_commands(None):
                 walk(command.get_command(None, name), (*words, name))
 
-    walk(typer.main.get_command(app), ())
+    walk(typer.main.get_command(root), ())
     return every
 
 

@@ -9,7 +9,8 @@ import pytest
 import typer
 
 import moelab
-from moelab.cli import COMMANDS, app, main
+from moelab.cli import COMMANDS, main
+from moelab.cli import root as entry
 from moelab.cli.panels import OTHERS, PANELS, panel_of
 
 EVERY = [(name,) for name in COMMANDS] + [("data", "prepare"), ("data", "show")]
@@ -48,7 +49,7 @@ def test_the_groups_of_plan_and_its_defaults(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_option_stands_in_a_named_group() -> None:
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(entry)
     context = root.make_context("moelab", ["count", "x"])  # type: ignore[attr-defined]
     for name in COMMANDS:
         command = root.get_command(context, name)  # type: ignore[attr-defined]

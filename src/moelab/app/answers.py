@@ -1,5 +1,6 @@
 """What a state of the planner page answers, as parts of a page: computed in a process of its own."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -81,13 +82,11 @@ def download(state: State, files: Mapping[str, str], name: str) -> bytes:
 
 
 def refused(error: Exception) -> Answer:
-    """The message of bad input, and the field that it begins with."""
+    """The message of bad input, and the first field that it names."""
     from moelab.app.controls import controls
 
-    message = str(error)
-    words = message.removeprefix("--").split(":")[0].split(".")
-    names = [word.replace("_", "-") for word in reversed(words)]
-    return Answer(error=message, field=next((name for name in names if name in controls()), ""))
+    names = [word.replace("_", "-") for word in re.findall(r"[a-z]+(?:[_-][a-z]+)*", str(error))]
+    return Answer(error=str(error), field=next((name for name in names if name in controls()), ""))
 
 
 def rendered(page: Page) -> Answer:

@@ -10,7 +10,7 @@ import numpy as np
 from moelab.app.answers import rendered_sections
 from moelab.errors import InputError
 from moelab.fitting.columns import columns_of, variable
-from moelab.fitting.compare import SCORES, Comparison, compare_laws
+from moelab.fitting.compare import Comparison, compare_laws
 from moelab.fitting.fit_file import save_fits
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import quoted, suggestions
@@ -31,6 +31,8 @@ VARIABLES = {
 }
 """What columns can be mapped to, and their labels."""
 UNITS = {"1": 1.0, "thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
+COLUMNS = ("law", "in sample", "held out", "bias", "80 % covers", "reach", "weight")
+"""Of the table of laws: errors, share of held-out runs inside their interval, held-out over fitted compute."""
 MOST_ROWS = 20_000
 MOST_COLUMNS = 200
 SHOWN_ROWS = 5
@@ -90,7 +92,18 @@ def fit_page(
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         file = Path(folder) / "fit.json"
         save_fits(found.fits, file)
-        return rendered_sections(sections, "fit").to_dict() | {"fits": file.read_bytes()}
+        return rendered_sections(sections, "fit").to_dict() | {"fits": file.read_bytes(), "flops": reach(table)}
+
+
+def reach(table: Any) -> str:
+    """Ten times the compute of the largest run, to one digit: what a plan by these fits is first asked for."""
+    columns = columns_of(table)
+    flops = variable(columns, "train_flops")
+    if flops is None:
+        sizes = [variable(columns, name) for name in ("params_active", "params_total")]
+        tokens, size = variable(columns, "tokens"), next((each for each in sizes if each is not None), None)
+        flops = None if tokens is None or size is None else 6 * size * tokens
+    return "1e21" if flops is None else f"{10 * np.nanmax(flops):.0e}".replace("e+", "e")
 
 
 def _table(path: str, name: str) -> Any:
@@ -111,10 +124,13 @@ def _mapped(path: str, name: str, mapping: Mapped) -> Any:
 
 
 def _compared(found: Comparison) -> Section:
-    notes = [f"Left out {law}: {reason}." for law, reason in found.skipped.items()]
-    caption = "Errors are relative to the measured loss. The weights are those of the ensemble."
-    warnings = [str(finding) for finding in found.findings]
-    return Section("Laws side by side", tables=[Table(SCORES, found.rows(), caption)], text=notes, warnings=warnings)
+    """The laws by rank; those left out as one sentence per reason."""
+    reasons: dict[str, list[str]] = {}
+    for law, reason in found.skipped.items():
+        reasons.setdefault(reason, []).append(law)
+    notes = [f"Left out {', '.join(laws)}: {reason}." for reason, laws in reasons.items()]
+    caption = "Errors are relative to the measured loss; the runs of most compute are held out."
+    return Section("Laws side by side", tables=[Table(COLUMNS, found.rows(), caption)], text=notes)
 
 
 def _points(found: Comparison) -> Section:

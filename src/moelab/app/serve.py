@@ -20,6 +20,7 @@ def serve(host: str, port: int, hosts: tuple[str, ...], frames: tuple[str, ...],
         listener.bind((host, port))
     except OSError as error:
         raise InputError(f"--host, --port: cannot listen on {host}:{port}: {error.strerror or error}") from None
+    listener.listen()  # browsers that come before the server is up wait for it
     own = () if host in (*ANY, *LOOPBACK) else (f"[{host}]" if ":" in host else host,)
     shown = "localhost" if host in (*ANY, "127.0.0.1") else host
     print(f"moelab app: http://{shown}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)

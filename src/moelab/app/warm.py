@@ -18,4 +18,5 @@ def check_fit(path: str) -> list[str]:
     """The laws in a fit file. Raises InputError for a file that is none."""
     from moelab.planning.chosen_laws import laws_of, rules_of
 
-    return [str(law.id) for law in [*laws_of([path]), *rules_of([path])]]
+    rules = rules_of([path])
+    return [rule.rule for rule in rules] if rules else [fitted.law.id for fitted in laws_of([path])]

@@ -61,4 +61,4 @@ class Workers:
 
     def stop(self) -> None:
         """End all processes."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=True, cancel_futures=True)

@@ -59,7 +59,7 @@ class _LazyGroup(Group):
         return typer.main.get_command(single)
 
 
-app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, rich_markup_mode=None)
+root = typer.Typer(cls=_LazyGroup, no_args_is_help=True, rich_markup_mode=None)
 
 
 def _print_version(asked: bool) -> None:
@@ -70,7 +70,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@root.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str], debug: bool) -> int:
     try:
-        result = app(args=words, prog_name="moelab", standalone_mode=False, **settings())
+        result = root(args=words, prog_name="moelab", standalone_mode=False, **settings())
         if result == CODE:  # typer's answer to Ctrl-C outside of a command's own work
             raise Interrupted
         return result if isinstance(result, int) else 0

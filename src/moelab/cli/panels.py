@@ -6,7 +6,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "max_params", "max_active", "max_memory", "context",
         "max_tokens", "min_tokens_per_active", "max_tokens_per_active", "min_tokens_per_total", "unique_tokens",
         "max_epochs", "objective", "within", "target_loss", "target_experts",
-        "space", "near", "seq_len", "equal", "optimum", "causal",
+        "space", "near", "kinds", "seq_len", "equal", "optimum", "causal",
     ),
     "Data": (
         "let", "where", "best_of", "sort", "columns", "loss", "x", "log", "by", "tolerance",
@@ -27,6 +27,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "train_memory", "layout", "micro_batch", "assign", "processes", "checkpoint_seconds", "adopt", "workers",
         "executor", "executor_option",
     ),
+    "Server": ("port", "host", "allow_host", "allow_frame"),
     "Text": ("max_new_tokens", "temperature", "top_k", "top_p", "mixing", "from_start"),
     "Output": (
         "top", "next_runs", "flops_each", "out", "report", "plot", "plot_holdout", "markdown", "to", "dtype", "check",
@@ -38,6 +39,7 @@ PANELS: dict[str, tuple[str, ...]] = {
 OTHERS = "Options"
 
 _ELSEWHERE = {
+    ("app", "processes"): "Server",
     ("train", "log"): "Training",
     ("serving", "gpus"): "Serving",
     ("serving", "batch"): "Serving",

@@ -7,10 +7,15 @@ import typer
 from moelab.cli.law_files import LawFiles
 
 if TYPE_CHECKING:
-    from moelab.planning import Budget
+    from moelab.planning.request import PlanRequest
+
+
+OUTPUTS = ("plot", "out", "report", "json", "next_runs", "flops_each", "law_file")
+"""Options that are no part of the question."""
 
 
 def command(
+    asked: typer.Context,
     flops: Annotated[str | None, typer.Option(help="Training FLOPs, such as 1e21.")] = None,
     gpus: Annotated[str | None, typer.Option(help="Instead of --flops: devices, with --days.")] = None,
     days: Annotated[str | None, typer.Option(help="Days of training on --gpus.")] = None,
@@ -74,6 +79,7 @@ def command(
     near: Annotated[
         str | None, typer.Option(help="Instead of --space: this model (CONFIG) and one step around it on every axis.")
     ] = None,
+    kinds: Annotated[str | None, typer.Option(help="Kinds of architecture: moe, dense, or moe,dense.")] = None,
     seq_len: Annotated[str | None, typer.Option(help="Context at which FLOPs are counted (4096).")] = None,
     next_runs: Annotated[int | None, typer.Option(help="Print this many runs to train next instead.")] = None,
     flops_each: Annotated[
@@ -100,78 +106,16 @@ def command(
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
     from moelab.errors import InputError
-    from moelab.planning.chosen_laws import laws_of, rules_of
-    from moelab.planning.plan import plan
+    from moelab.planning.request import plan_request
 
-    serving = {
-        "hardware": hardware,
-        "tokens": serve_tokens,
-        "gpu_price": gpu_price,
-        "max_price": max_price,
-        "price_like_experts": price_like_experts,
-        "traffic": {
-            "prompt": prompt or "1024", "output": output or "256", "tpot": tpot, "ttft": ttft,
-            "gpus": serve_gpus, "precision": precision,
-        },
-    }  # fmt: skip
-    if hardware is None:
-        needs = {
-            "--tpot": tpot, "--ttft": ttft, "--max-price": max_price, "--price-like-experts": price_like_experts,
-            "--prompt": prompt, "--output": output, "--serve-gpus": serve_gpus, "--gpu-price": gpu_price,
-        }  # fmt: skip
-        for flag, value in needs.items():
-            if value is not None:
-                raise InputError(f"{flag}: needs --hardware, the devices that serve")
-        if serve_tokens is not None and not pay_serving:
-            raise InputError(
-                "--serve-tokens: needs --hardware to price them, or --pay-serving to take them from --flops"
-            )
-        if mfu is not None and train_hardware is None:
-            raise InputError("--mfu: needs --train-hardware, whose time it turns into compute and dollars")
-    if mfu is None and mfu_convention is not None:
-        raise InputError("--mfu-convention: needs --mfu")
-    if mfu is not None and train_precision is not None:
-        raise InputError("--train-precision: contradicts --mfu, which is taken as given; give one of them")
-    if pay_serving and serve_tokens is None:
-        raise InputError("--pay-serving: needs --serve-tokens")
-    budget = _budget(
-        {
-            "flops": flops,
-            "gpus": gpus,
-            "days": days,
-            "train_hardware": train_hardware,
-            "mfu": None if mfu is None else _mfu(mfu),
-            "mfu_convention": mfu_convention or "causal",
-            "train_precision": train_precision,
-            "max_params": max_params,
-            "max_active": max_active,
-            "max_memory": max_memory,
-            "precision": precision,
-            "context": context,
-            "max_tokens": max_tokens,
-            "unique_tokens": unique_tokens,
-            "max_epochs": max_epochs,
-            "min_tokens_per_active": min_tokens_per_active,
-            "max_tokens_per_active": max_tokens_per_active,
-            "min_tokens_per_total": min_tokens_per_total,
-            "serve_flops_tokens": (serve_tokens or 0) if pay_serving else 0,
-            "serving": None if hardware is None else serving,
-            "objective": objective,
-            "within": within,
-            "target_loss": target_loss,
-            "target_experts": target_experts,
-        }
-    )
-    if not 1 <= top <= 1000:
-        raise InputError(f"--top: must be 1 to 1000, got {top}")
+    request = plan_request({name: value for name, value in asked.params.items() if name not in OUTPUTS})
     check_output(plot, "--plot", FIGURES)
     check_output(report, "--report", (".html",))
-    laws, where = laws_of(law or None), _space(space, near, seq_len)
     if next_runs is not None:
         for flag, value in {"--out": out, "--report": report}.items():
             if value is not None:
                 raise InputError(f"{flag}: contradicts --next-runs, which plans other runs")
-        _next(budget, laws, where, next_runs, flops_each, json)
+        _next(request, next_runs, flops_each, json)
         return
     if flops_each is not None:
         raise InputError("--flops-each: needs --next-runs")
@@ -179,7 +123,7 @@ def command(
         from moelab.export.plan_files import check_plan_folder
 
         check_plan_folder(out)
-    result = plan(budget, [*laws, *rules_of(law)], where, top=top, extrapolate=extrapolate)
+    result = request.plan()
     if plot:
         from moelab.planning.result import PLOTS
         from moelab.report.save import save_figure
@@ -217,40 +161,14 @@ def _beside(path: str, kind: str) -> str:
     return path if kind == "candidates" else str(file.with_name(f"{file.stem}-{kind}{file.suffix}"))
 
 
-def _budget(values: dict[str, Any]) -> "Budget":
-    from moelab.planning import Budget
-
-    return Budget.parse(values, "plan")
-
-
-def _mfu(text: str) -> Any:
-    from pathlib import Path
-
-    from moelab.config import load_yaml
-
-    return load_yaml(text, "mfu") if Path(text).suffix in (".yaml", ".yml") else text
-
-
-def _space(path: str | None, near: str | None, seq_len: str | None) -> Any:
-    from moelab.errors import InputError
-    from moelab.planning import Space
-    from moelab.planning.near import near_space
-
-    if near is not None and path is not None:
-        raise InputError("--near: contradicts --space; give one of them")
-    found = near_space(near) if near is not None else None
-    space = found or (Space() if path is None else Space.from_yaml(path, "space"))
-    return space if seq_len is None else space.replace(seq_len=seq_len)
-
-
-def _next(budget: "Budget", laws: list[Any], space: Any, count: int, flops_each: str | None, json: bool) -> None:
+def _next(request: "PlanRequest", count: int, flops_each: str | None, json: bool) -> None:
     from moelab.cli.output import print_json, print_line
     from moelab.cli.plan_tables import print_next_runs
     from moelab.planning.next_runs import next_runs
     from moelab.quantities import parse_number
 
     each = None if flops_each is None else parse_number(flops_each, "--flops-each")
-    chosen = next_runs(budget, laws, space, count=count, flops_each=each)
+    chosen = next_runs(request.budget, request.laws, request.space, count=count, flops_each=each)
     if json:
         print_json(chosen.to_dict())
         return

@@ -112,7 +112,7 @@ async function follow(name) {
     at("result").innerHTML = reply.html;
     drawCharts(at("result"), reply.specs);
     prepareTables(at("result"));
-    at("plan").href = "/?flops=1e21&law=upload:" + reply.sha256;
+    at("plan").href = `/?flops=${reply.flops}&law=upload:` + reply.sha256;
     at("file").href = "/fit/file/" + reply.sha256;
     at("onward").hidden = false;
   }

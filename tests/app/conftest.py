@@ -1,0 +1,96 @@
+"""The app called as a server calls it, without a port: plans in this process, one visitor per client."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from moelab.app.uploads import Uploads
+
+if find_spec("starlette") is None:  # the extra app
+    collect_ignore = ["test_server.py", "test_fit_routes.py"]
+
+HOST = "localhost:8000"
+
+
+class Inline:
+    """Workers that answer in this process and remember nothing."""
+
+    async def ask(self, key: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Client:
+    """One browser: it keeps its cookie and sends the page's own origin with what it posts."""
+
+    app: Any
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def get(self, address: str, **headers: str) -> Reply:
+        return self.send("GET", address, b"", headers)
+
+    def post(self, address: str, body: bytes, **headers: str) -> Reply:
+        return self.send("POST", address, body, {"origin": f"http://{HOST}", **headers})
+
+    def send(self, method: str, address: str, body: bytes, headers: dict[str, str]) -> Reply:
+        path, _, query = address.partition("?")
+        sent = {"host": HOST, "content-length": str(len(body)), **headers}
+        if self.cookies:
+            sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in sent.items()], "scheme": "http",
+            "server": ("localhost", 8000), "client": ("127.0.0.1", 1), "http_version": "1.1", "root_path": "",
+        }  # fmt: skip
+        got: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def take(message: MutableMapping[str, Any]) -> None:
+            got.append(message)
+
+        asyncio.run(self.app(scope, receive, take))
+        found = {key.decode(): value.decode() for key, value in got[0]["headers"]}
+        if "set-cookie" in found:
+            name, _, value = found["set-cookie"].split(";")[0].partition("=")
+            self.cookies[name] = value
+        return Reply(got[0]["status"], found, b"".join(part.get("body", b"") for part in got[1:]))
+
+
+@pytest.fixture
+def visitors() -> Iterator[Callable[[], Client]]:
+    """A function that returns a new visitor of one server."""
+    from moelab.app.server import application
+
+    app = application()
+    app.state.workers, app.state.uploads = Inline(), Uploads()
+    app.state.jobs = SimpleNamespace()
+    yield lambda: Client(app)
+    app.state.uploads.close()
+
+
+@pytest.fixture
+def client(visitors: Callable[[], Client]) -> Client:
+    return visitors()

@@ -1,0 +1,237 @@
+"""The pages in Chromium: every kind of control, bad input, uploads, addresses, keyboard, both widths and themes."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+SHOTS = os.environ.get("MOELAB_SCREENSHOTS")
+"""A folder to keep pictures of the pages in."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server of its own on a free port."""
+    command = [sys.executable, "-m", "moelab", "app", "--port", "0", "--processes", "1"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    yield line.split()[2]
+    server.terminate()
+    server.wait(20)
+    server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (apt install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright (pip install playwright)")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails the test where a script fails or anything is asked of another host."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    found = context.new_page()
+    found.set_default_timeout(60_000)
+    wrong: list[str] = []
+    found.on("pageerror", lambda error: wrong.append(str(error)))
+    found.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    found.on("request", lambda asked: wrong.append(asked.url) if re.match(r"\w+://(?!localhost)", asked.url) else None)
+    yield found
+    context.close()
+    assert wrong == []
+
+
+def answered(page: Any, query: str) -> None:
+    """Wait until the answer of this address stands on the page, with what would change it."""
+    page.wait_for_function("query => document.getElementById('answer').dataset.asked === query", arg=query)
+    page.wait_for_selector("#changes section")
+
+
+START = "flops=1e18&near=olmoe-1b-7b"
+
+
+def test_a_change_gives_another_answer_and_address(page: Any, address: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    first = page.inner_text("h1")
+    page.fill("#flops", "1e19")
+    answered(page, START.replace("1e18", "1e19"))
+    assert page.url == f"{address}?flops=1e19&near=olmoe-1b-7b"
+    assert page.inner_text("h1") != first
+    assert page.locator("#downloads a").first.get_attribute("href").endswith("flops=1e19&near=olmoe-1b-7b")
+    page.go_back()
+    answered(page, START)
+    assert page.inner_text("h1") == first
+    assert page.input_value("#flops") == "1e18"
+    page.reload()
+    assert page.inner_text("h1") == first
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max-params", "4B"), ("max-active", "700M"), ("max-memory", "8GB"), ("unique-tokens", "10B"),
+        ("max-tokens", "20B"),
+        ("hardware", "h200"), ("kinds", "moe"), ("seq-len", "2048"),
+    ],
+)  # fmt: skip
+def test_every_control_is_answered(page: Any, address: str, name: str, value: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    field = page.locator(f"#{name}")
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    if field.evaluate("node => node.tagName") == "SELECT":
+        field.select_option(value)
+    else:
+        field.fill(value)
+    asked = "pair => document.getElementById('answer').dataset.asked?.includes(pair)"
+    page.wait_for_function(asked, arg=f"{name}={value}")
+    assert page.is_hidden("#error"), page.inner_text("#error")
+    assert f"--{name} {value}" in page.inner_text("#repeat")
+
+
+def test_bad_input_is_shown_at_its_field_and_the_last_answer_stays(page: Any, address: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    title = page.inner_text("h1")
+    page.fill("#flops", "many")
+    page.wait_for_selector('[data-field="flops"].bad')
+    assert "expected a number such as 1e21" in page.inner_text('[data-field="flops"] .wrong')
+    assert page.inner_text("h1") == title
+    page.fill("#flops", "1e18")
+    page.wait_for_selector("#error", state="hidden")
+    assert page.locator(".bad").count() == 0
+
+
+def test_the_keyboard_reaches_everything(page: Any, address: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    reached = set()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the answer"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    assert {"flops", "gpus", "max-params", "hardware", "SUMMARY", "BUTTON"} <= reached
+    sort = page.locator("th button").first
+    sort.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("th").first.get_attribute("aria-sort") == "ascending"
+
+
+def test_every_field_and_figure_has_a_name(page: Any, address: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("input, select, button, a, .chart")].filter((node) =>
+        !(node.labels && node.labels.length) && !node.getAttribute("aria-label") && !node.textContent.trim())
+        .map((node) => node.outerHTML.slice(0, 80))"""
+    )
+    assert nameless == []
+
+
+def test_tables_sort_filter_and_download(page: Any, address: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    table = page.locator("section:has(h2:text-is('Designs')) table")
+    head = table.locator("th", has_text="tokens")
+    column = head.evaluate("node => node.cellIndex")
+    cells = f"rows => [...rows].map((row) => row.cells[{column}].textContent)"
+    head.locator("button").click()
+    rising = table.locator("tbody tr").evaluate_all(cells)
+    head.locator("button").click()
+    falling = table.locator("tbody tr").evaluate_all(cells)
+    assert rising != falling
+    assert rising[0] == falling[-1]
+    with page.expect_download() as caught:
+        page.locator("section:has(h2:text-is('Designs')) button:text-is('CSV')").click()
+    lines = Path(caught.value.path()).read_text().splitlines()
+    assert lines[0].startswith("rank,")
+    assert len(lines) == 1 + len(rising)
+    page.locator("section:has(h2:text-is('Designs')) input[type=search]").fill("no such row")
+    assert table.locator("tbody tr:visible").count() == 0
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_figures_are_saved(page: Any, address: str, kind: str) -> None:
+    page.goto(f"{address}?{START}")
+    answered(page, START)
+    with page.expect_download() as caught:
+        page.locator(f"button:text-is('{kind.upper()}')").first.click()
+    start = Path(caught.value.path()).read_bytes()[:100]
+    assert (b"<svg" in start) if kind == "svg" else start.startswith(b"\x89PNG")
+    assert caught.value.suggested_filename == f"predicted-loss.{kind}"
+
+
+def test_a_table_is_fitted_and_planned_with(page: Any, address: str, tmp_path: Path) -> None:
+    import moelab
+
+    law = moelab.get_law("besiroglu2024")
+    lines = ["run,params (M),tokens (B),val_loss"]
+    for number, (size, tokens) in enumerate((s, t) for s in (10, 20, 40, 80) for t in (0.1, 0.4, 2.0)):
+        loss = float(law.loss(None, {"params_total": size * 1e6, "tokens": tokens * 1e9}))
+        lines.append(f"<img src=x onerror=alert({number})>,{size},{tokens},{loss:.6f}")
+    file = tmp_path / "runs.csv"
+    file.write_text("\n".join(lines))
+    page.on("dialog", lambda dialog: pytest.fail("a run's name was run as a script"))
+    page.goto(f"{address}fit")
+    page.set_input_files("#table", file)
+    page.wait_for_selector("#start:visible")
+    assert page.input_value("#column-params_total") == "params (M)"
+    page.locator("#laws summary").click()
+    page.check("[name=law][value=besiroglu2024]")
+    page.click("#start")
+    page.wait_for_selector("#onward:visible")
+    assert page.locator("#result img").count() == 0
+    assert "besiroglu2024" in page.inner_text("#result")
+    page.click("#plan")
+    page.wait_for_selector("h1")
+    assert "law=upload:" in page.url.replace("%3A", ":")
+    assert "flops=1e19" in page.url
+    assert "dense model" in page.inner_text("#answer header")
+
+
+def test_a_fit_is_cancelled(page: Any, address: str, tmp_path: Path) -> None:
+    file = tmp_path / "runs.csv"
+    rows = [f"{n}e7,{d}e9,{3 + 1 / n + 1 / d},{e},2" for n in range(1, 9) for d in range(1, 9) for e in (4, 8)]
+    file.write_text("\n".join(["params_active,tokens,loss,n_experts,top_k", *rows]))
+    page.goto(f"{address}fit")
+    page.set_input_files("#table", file)
+    page.wait_for_selector("#start:visible")
+    page.click("#start")
+    page.wait_for_selector("#cancel:visible")
+    page.click("#cancel")
+    page.wait_for_selector("#start:visible")
+    assert page.inner_text("#status") == "Cancelled."
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_their_width_and_theme(browser: Any, address: str, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    for name, place in (("plan", f"?{START}"), ("fit", "fit")):
+        page.goto(address + place)
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+        assert dark == (scheme == "dark")
+        if SHOTS:
+            page.screenshot(path=Path(SHOTS) / f"{name}-{width}-{scheme}.png", full_page=True)
+    context.close()

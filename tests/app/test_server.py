@@ -1,0 +1,146 @@
+"""The planner page over HTTP: the same answer as the command, one line for bad input, harmless to hostile input."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moelab.app.guard import host_name
+from moelab.app.uploads import MOST_BYTES
+from moelab.planning.request import plan_request
+from tests.app.conftest import HOST, Client
+
+SMALL = "flops=1e18&near=olmoe-1b-7b&law=ludziejewski2025"
+
+
+def test_the_page_holds_its_answer_without_scripts(client: Client) -> None:
+    reply = client.get(f"/?{SMALL}")
+    assert reply.status == 200
+    assert "Train a MoE model of" in reply.text
+    assert 'value="1e18"' in reply.text
+    assert "moelab plan --flops 1e18 --near olmoe-1b-7b --law ludziejewski2025" in reply.text
+    assert "<script>" not in reply.text
+
+
+def test_a_part_is_what_the_command_answers(client: Client) -> None:
+    reply = client.get(f"/part/answer?{SMALL}").json
+    plan = plan_request({"flops": "1e18", "near": "olmoe-1b-7b", "law": ["ludziejewski2025"]}).plan()
+    assert f"<h1>{plan.sentence.split(' on ')[0]}" in reply["html"]
+    assert plan.best.label in reply["html"]
+    assert len(reply["specs"]) >= 2
+    assert reply["error"] == ""
+
+
+def test_what_changes_the_answer_is_a_part_of_its_own(client: Client) -> None:
+    assert "What changes the answer" not in client.get(f"/part/answer?{SMALL}").json["html"]
+    assert "twice the compute" in client.get(f"/part/changes?{SMALL}").json["html"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "message"),
+    [
+        ("flops=abc", "flops", "flops"),
+        ("flops=1e21&tpot=50ms", "tpot", "needs --hardware"),
+        ("flops=1e18&near=olmoe-1b-7b&max-params=1M", "max-params", "max_params"),
+        ("flops=1e21&days=3", "flops", "contradicts"),
+        ("flops=1e21&hardware=x.yaml", "hardware", "expected one of"),
+    ],
+)
+def test_bad_input_is_one_line_at_its_field(client: Client, query: str, field: str, message: str) -> None:
+    reply = client.get(f"/part/answer?{query}")
+    assert reply.status == 422
+    assert reply.json["html"] == ""
+    assert message in reply.json["error"]
+    assert "\n" not in reply.json["error"]
+    assert reply.json["field"] == field
+    assert client.get(f"/?{query}").status == 422
+
+
+def test_files_of_the_plan(client: Client) -> None:
+    reply = client.get(f"/download/plan.json?{SMALL}")
+    assert json.loads(reply.body)["candidates"][0]["params_total"] > 0
+    assert reply.headers["content-disposition"] == 'attachment; filename="plan.json"'
+    assert b"model:" in client.get(f"/download/run.yaml?{SMALL}").body
+    refused = client.get(f"/download/config.json?{SMALL}")
+    assert refused.status == 422
+    assert refused.text.startswith("config.json: ")
+    assert client.get(f"/download/%2e%2e%2fetc?{SMALL}").status == 404
+    assert client.get("/download/passwd").status == 404
+
+
+def test_hostile_addresses_stay_text(client: Client) -> None:
+    for query in ("flops=%3Cscript%3Ealert(1)%3C/script%3E", "%3Cimg%20src=x%3E=1", "law=..%2F..%2Fetc%2Fpasswd"):
+        reply = client.get(f"/?{query}")
+        assert reply.status == 422
+        assert "<script>alert" not in reply.text
+        assert "<img src=x>" not in reply.text
+    assert client.get("/?flops=" + "9" * 5000).status == 414
+    assert client.get("/static/../server.py").status == 404
+
+
+def test_every_reply_has_the_policy(client: Client) -> None:
+    for address in (f"/?{SMALL}", "/static/app.js", "/part/answer?flops=x", "/nothing", "/fit"):
+        headers = client.get(address).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "script-src 'self' 'unsafe-eval';" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_other_hosts_and_origins_are_refused(client: Client) -> None:
+    assert client.get(f"/?{SMALL}", host="evil.example").status == 400
+    assert client.get("/static/app.css", host="[::1]:8000").status == 200
+    assert client.post("/upload", b"{}", origin="http://evil.example").status == 403
+    assert client.send("POST", "/upload", b"{}", {}).status == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("localhost:80", "localhost"), ("LOCALHOST", "localhost"), ("[::1]:8000", "[::1]"), ("[::1]", "[::1]")],
+)
+def test_host_names(host: str, name: str) -> None:
+    assert host_name(host) == name
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small fit file."""
+    import moelab
+    from moelab.fitting import save_fits
+
+    runs = {"params_total": [1e7, 2e7, 4e7, 8e7] * 3, "tokens": [1e8] * 4 + [4e8] * 4 + [2e9] * 4}
+    law = moelab.get_law("besiroglu2024")
+    pairs = zip(runs["params_total"], runs["tokens"], strict=True)
+    runs["loss"] = [float(law.loss(None, {"params_total": n, "tokens": d})) for n, d in pairs]
+    path = Path(tmp_path_factory.mktemp("fit")) / "fit.json"
+    save_fits({"besiroglu2024": moelab.fit(runs, "besiroglu2024", bootstrap=10, starts=16)}, path)
+    return path.read_bytes()
+
+
+def test_an_uploaded_fit_is_used_by_its_visitor_alone(visitors: Callable[[], Client], fit: bytes) -> None:
+    one, two = visitors(), visitors()
+    assert one.post("/upload", fit).status == 422
+    one.get("/fit")
+    two.get("/fit")
+    reply = one.post("/upload", fit).json
+    assert reply["laws"] == ["besiroglu2024"]
+    address = f"/part/answer?flops=1e18&near=llama3-70b&law=upload:{reply['sha256']}"
+    assert "choose the file again" in two.get(address).json["error"]
+    assert "choose the file again" not in one.get(address).json["error"]
+
+
+def test_what_is_no_fit_is_refused_without_a_path(client: Client) -> None:
+    client.get("/fit")
+    for content in (b"{}", b"not json", b'=cmd|"/c calc"!A0,1\n', b"[" * 10_000):
+        reply = client.post("/upload", content)
+        assert reply.status == 422
+        assert re.match(r"[^/]*$", reply.json["error"].split(" (")[0]), reply.json["error"]
+        assert not client.app.state.uploads.files
+
+
+def test_too_large_a_file_is_refused_at_once(client: Client) -> None:
+    client.get("/fit")
+    reply = client.send("POST", "/upload", b"", {"origin": f"http://{HOST}", "content-length": "200000000"})
+    assert reply.status == 413
+    assert client.send("POST", "/upload", bytes(MOST_BYTES + 1), {"origin": f"http://{HOST}"}).status == 413
