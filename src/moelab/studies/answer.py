@@ -135,8 +135,7 @@ def _verdict(verdict: Verdict | None) -> str:
         f" (80 % interval {abs(verdict.margin) - spread:+.3f} to {abs(verdict.margin) + spread:+.3f}, from a seed "
         f"noise of {noise.deviation:.3f} with {noise.freedom} degrees of freedom, measured on smaller runs)"
     )
-    wide = noise.spread(verdict.seeds, 0.95)
-    at_95 = f"the 95 % interval, {abs(verdict.margin) - wide:+.3f} to {abs(verdict.margin) + wide:+.3f}"
+    bound = f"{noise.spread(verdict.seeds, 0.95):.3f} at the 5 % level"
     if verdict.decided:
-        return f"{text}; {at_95}, excludes zero, so the difference is significant."
-    return f"{text}; {at_95}, includes zero: the evidence does not decide between them."
+        return f"{text}; that is more than seeds explain ({bound}), so the difference is significant."
+    return f"{text}; that is no more than seeds explain ({bound}): the evidence does not decide between them."

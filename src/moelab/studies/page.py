@@ -8,7 +8,7 @@ from moelab.runs.table import save_table
 from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page_designs import matching_section, stage_section
 from moelab.studies.page_plan import laws_section, plan_section, verified_section
-from moelab.studies.page_runs import method_section, run_notes, runs_section, runs_table
+from moelab.studies.page_runs import curves_section, method_section, run_notes, runs_section, runs_table
 from moelab.studies.seeds import Trained, each_once
 from moelab.studies.training import StudyContext
 
@@ -37,7 +37,7 @@ def _sections(outcome: StudyOutcome) -> list[Section]:
         sections.append(laws_section(outcome.analysis.comparison))
     if outcome.matches:
         sections.append(matching_section(outcome.matches))
-    return [*sections, runs_section(outcome), method_section(outcome)]
+    return [*sections, runs_section(outcome), *curves_section(outcome), method_section(outcome)]
 
 
 def headline_facts(outcome: StudyOutcome) -> list[Fact]:

@@ -115,6 +115,36 @@ def runs_section(outcome: StudyOutcome) -> Section:
     )
 
 
+MOST_CURVES = 60
+"""Learning curves in one figure; of more runs, the best and worst and some between are drawn."""
+
+
+def curves_section(outcome: StudyOutcome) -> list[Section]:
+    """The learning curves of the runs, and how the routers of the MoE runs fared."""
+    once = sorted(each_once(outcome.every), key=lambda pair: (pair[1].loss is None, pair[1].loss or 0.0))
+    drawn = once if len(once) <= MOST_CURVES else [once[i * len(once) // MOST_CURVES] for i in range(MOST_CURVES)]
+    points = [
+        {"run": record.run_id, "label": config.name or record.run_id, "kind": record.kind, **point}
+        for config, record in drawn
+        for point in ({"tokens": row.get("tokens"), "loss": row.get("loss")} for row in record.loss_curve)
+        if point["tokens"] and point["loss"] is not None
+    ]
+    rows = [[config.name or record.run_id, *_health(record.routing)] for config, record in once if record.routing]
+    if not points and not rows:
+        return []
+    some = f"{MOST_CURVES} of {len(once)} runs, evenly by loss. " if len(drawn) < len(once) else ""
+    figure = [Figure(figures.learning_curves(points), f"{some}Validation loss.")] if points else []
+    caption = "Worst MoE layer at the last evaluation. Violation: the busiest expert's load over the mean, less 1."
+    table = [Table(["run", "violation", "idle experts", "load cv", "dropped", "near ties"], rows, caption)]
+    return [Section("Learning curves and routing", figures=figure, tables=table if rows else [])]
+
+
+def _health(layers: list[dict[str, float]]) -> list[float | None]:
+    """The worst layer's numbers."""
+    names = ("max_violation", "dead_experts", "load_cv", "drop_rate", "near_ties")
+    return [max((layer[name] for layer in layers if name in layer), default=None) for name in names]
+
+
 def method_section(outcome: StudyOutcome) -> Section:
     """The training settings: the sweep, the device, the rule for the learning rate."""
     text = []

@@ -55,7 +55,7 @@ class Verified:
 class Verdict:
     """MoE against dense as measured: `margin` = dense loss - MoE loss, each a mean over `seeds` runs.
 
-    The evidence decides when the 95 % interval of the margin, from the seed noise by Student's t, excludes zero.
+    The evidence decides when the margin differs from zero at the 5 % level, from the seed noise by Student's t.
     """
 
     moe_loss: float

@@ -6,13 +6,15 @@ from moelab.studies.config import StudyConfig
 from moelab.studies.findings.base import Evidence, Finding, evidence
 from moelab.studies.findings.equal_resources import equal_resources_finding
 from moelab.studies.findings.experts import expansion_finding, granularity_finding
+from moelab.studies.findings.grid import grid_finding
 from moelab.studies.findings.isoflop import isoflop_finding
 from moelab.studies.findings.mixtures import mixture_of_tokens_finding
 from moelab.studies.findings.overtraining import overtraining_finding
 from moelab.studies.findings.rates import ladder_finding, learning_rate_finding
 from moelab.studies.seeds import SeedNoise, Trained
 
-ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
+ANALYSES: dict[str, Callable[[Evidence], Finding | None]] = {
+    "grid": grid_finding,
     "isoflop": isoflop_finding,
     "granularity": granularity_finding,
     "expansion": expansion_finding,
@@ -22,7 +24,7 @@ ANALYSES: dict[str, Callable[[Evidence], Finding]] = {
     "learning_rate": learning_rate_finding,
     "mixture_of_tokens": mixture_of_tokens_finding,
 }
-"""The analysis of each experiment design. Grids and repeats have none: the laws and the noise read their runs."""
+"""The analysis of each experiment design. Repeats have none: the noise reads their runs."""
 
 
 def find_all(study: StudyConfig, trained: list[Trained], noise: SeedNoise | None) -> list[Finding]:
@@ -33,8 +35,9 @@ def find_all(study: StudyConfig, trained: list[Trained], noise: SeedNoise | None
         if analysis is None:
             continue
         seen = evidence(study, entry, trained, noise)
-        if seen.designs:
-            found.append(analysis(seen))
+        finding = analysis(seen) if seen.designs else None
+        if finding is not None:
+            found.append(finding)
     return found
 
 

@@ -40,19 +40,19 @@ class Evidence:
         return groups
 
     def judged(self, ahead: Design, behind: Design) -> str:
-        """A margin as text, with whether it exceeds the noise between seeds (95 %)."""
+        """A margin as text, with whether it exceeds the noise between seeds (5 % level)."""
         return judge_margin(behind.loss - ahead.loss, self.noise, ahead.seeds, behind.seeds)
 
 
 def judge_margin(margin: float, noise: SeedNoise | None, seeds: int = 1, others: int = 1) -> str:
-    """A margin as text, such as `0.013 nats, more than seeds explain (95 %: 0.008)`."""
+    """A margin as text, such as `0.013 nats, more than seeds explain (0.008 at the 5 % level)`."""
     text = f"{abs(margin):.3f} nats"
     if noise is None:
         return f"{text} (no run was repeated, so the noise between seeds is unknown)"
     bound = noise.bound(seeds, others, 0.95)
     if abs(margin) > bound:
-        return f"{text}, more than seeds explain (95 %: {bound:.3f})"
-    return f"{text}, no more than seeds explain (95 %: {bound:.3f})"
+        return f"{text}, more than seeds explain ({bound:.3f} at the 5 % level)"
+    return f"{text}, no more than seeds explain ({bound:.3f} at the 5 % level)"
 
 
 def evidence(
