@@ -26,6 +26,7 @@ def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
         _designs(plan),
         *([_predicted(plan)] if candidate_rows(plan) else []),
         *([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]),
+        *([_slices(plan)] if any(plan.slices.values()) else []),
         *([changes_section(plan)] if changes and plan.what_if else []),
         *([_released(plan)] if plan.nearest_released else []),
         _laws(plan),
@@ -99,6 +100,11 @@ def _pareto(plan: Plan) -> Section:
     return Section(
         "Loss against size", figures=[Figure(figure(plan, "pareto"), "Designs that no other beats at once.")]
     )
+
+
+def _slices(plan: Plan) -> Section:
+    caption = "The least loss that each law predicts within the limits at this value; all else is chosen anew."
+    return Section("Loss along each axis", figures=[Figure(figure(plan, "slices"), caption)])
 
 
 def changes_section(plan: Plan) -> Section:
