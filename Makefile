@@ -61,16 +61,16 @@ $(KERNELS): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[kernels]'
 	@touch $@
 
-# Playwright (45 MB to download) for the tests of the pages; they use the system's Chromium.
+# Playwright (45 MB to download) for the tests of the pages, which use the system's Chromium, and what runs notebooks.
 $(BROWSER): $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt playwright
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt playwright -e '.[notebook]'
 	@touch $@
 
 test-slow: $(CLUSTER) $(ENGINES) $(KERNELS) $(BROWSER)
 	$(BIN)/python -m pytest -m '(slow or dist) and not gpu'
 	$(BIN)/python -m pytest -m 'hypothesis and not gpu' --hypothesis-profile full
 	$(BIN)/python -m pytest $(WITH_ENGINES)
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m 'browser or notebook'
 
 test-all: test test-slow
 
