@@ -50,6 +50,21 @@ def test_every_run_once_in_the_order_asked(train: Train, runs: list[RunConfig], 
     assert not list(tmp_path.rglob(".lease*"))
 
 
+@pytest.mark.parametrize(("order", "expected"), [("listed", [32, 16, 64]), (None, [64, 32, 16])])
+def test_runs_begin_as_listed_or_with_the_most_expensive(
+    train: Train, a_run: Make, order: Any, expected: list[int]
+) -> None:
+    runs = [a_run({"d_ff": width}) for width in (32, 16, 64)]
+    begun: list[int] = []
+
+    def note(order: Order, worker: str) -> dict[str, str]:
+        begun.extend(config["model"]["d_ff"] for config in order.configs)
+        return work(order, worker)
+
+    train(runs, note, workers=1, executor=QUICK.model_copy(update={"order": order}))
+    assert begun == expected
+
+
 def test_finished_runs_start_no_workers(train: Train, runs: list[RunConfig]) -> None:
     first = train(runs)
 

@@ -39,12 +39,12 @@ Observer = Callable[[Board], None]
 class RunMonitor:
     """Polls the runs' folders and revokes the leases of dead workers."""
 
-    def __init__(self, configs: list[RunConfig], root: Path, patience: float) -> None:
+    def __init__(self, configs: list[RunConfig], root: Path, patience: float, listed: bool = False) -> None:
         self.folders = {config.run_id: RunFolder(root / config.run_id) for config in configs}
         self.costs = {config.run_id: float(run_columns(config)["train_flops"]) for config in configs}
         self.names = {config.run_id: config.name or config.run_id for config in configs}
-        self.open = sorted(self.folders, key=self.costs.__getitem__, reverse=True)
-        """Runs that are neither finished nor failed, most expensive first."""
+        self.open = list(self.folders) if listed else sorted(self.folders, key=self.costs.__getitem__, reverse=True)
+        """Runs that are neither finished nor failed: as listed, or most expensive first."""
         self.failed: dict[str, str] = {}
         self._records: dict[str, RunRecord] = {}
         self._claims: dict[str, Claim] = {}

@@ -75,7 +75,7 @@ def run_all(
     others. `workers` 0 lets the executor choose. Raises InputError for a finished run that was tampered with,
     MoelabError where the executor cannot work at all.
     """
-    monitor = RunMonitor(configs, root, executor.patience)
+    monitor = RunMonitor(configs, root, executor.patience, executor.order == "listed")
     monitor.clear_failures()
     board = monitor.look()
     if observe is not None:

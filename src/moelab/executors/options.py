@@ -28,13 +28,16 @@ class ExecutorConfig(Config):
     """How a study's runs are trained; nothing here changes a result.
 
     `patience` is how long a remote worker's lease may show no heartbeat before its run is given to another (seconds;
-    keep it above the minute for which network file systems may show an old state). `memory` replaces the estimate of
+    keep it above the minute for which network file systems may show an old state). `order: listed` trains the runs as
+    the study lists them, so that the finished ones are a useful table at any time; without it the most expensive come
+    first, which ends soonest with several workers. `memory` replaces the estimate of
     what a run needs, or of what is free on this machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
     `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
     a cluster; without, it starts one on this machine.
     """
 
     kind: Literal["local", "ray", "slurm"] = "local"
+    order: Literal["listed"] | None = None
     patience: Seconds = PATIENCE_SECONDS
     checkpoint_seconds: NonNegative = 15.0
     memory: Bytes | None = None
