@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.rules import FittedRule
-from moelab.laws import Conversion
+from moelab.laws import Conversion, Design
 from moelab.planning import equivalence
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
@@ -206,12 +206,13 @@ class PlanBuilder:
         """A feasible set of one design as a candidate: counts, tokens, predictions, learning rate and batch."""
         design, lattice = one.design, one.lattice
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
-        rates = rates_of(design, self.rules)
+        config, seq_len = lattice.config(0), lattice.space.seq_len
+        rates = rates_of(Design.of(config, np.array([tokens]), seq_len, np.array([unique])), self.rules)
         batch = next((rate.batch_tokens for rate in rates if rate.batch_tokens is not None), 1)
         if loss is None:
             loss = {law.id: self._prediction(law, law.read(design)) for law in self.ranking.predictors}
         return Candidate(
-            config=lattice.config(0),
+            config=config,
             params_total=int(lattice.params_total[0]),
             params_active=int(lattice.params_active[0]),
             params_non_embedding=int(lattice.params_non_embedding[0]),

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape, count_flops, count_parameters
 from moelab.errors import InputError
+from moelab.laws.design import width_ratio
 from moelab.planning.attention_axis import LayerPattern
+from moelab.planning.credit import credit_of
 from moelab.planning.emit import config_of
 from moelab.planning.shapes import ShapeTable
 from moelab.planning.space import Space
@@ -45,6 +47,8 @@ _COLUMNS = (
     "params_experts",
     "flops_forward",
     "flops_train",
+    "width_ratio",
+    "token_credit",
 )
 
 
@@ -53,7 +57,8 @@ class Lattice:
     """n designs: each a row of the backbones with a row of the experts in `table`, and its exact counts (n,).
 
     FLOPs are per token at `space.seq_len`, as the full square of attention scores. `flops_train` includes multi-token
-    prediction, which no other count does.
+    prediction, which no other count does. `width_ratio` is the feed-forward width of all layers over that in use,
+    `token_credit` the share of the tokens that laws read (`credit.py`).
     """
 
     space: Space
@@ -68,6 +73,8 @@ class Lattice:
     params_experts: NDArray[np.float64]
     flops_forward: NDArray[np.float64]
     flops_train: NDArray[np.float64]
+    width_ratio: NDArray[np.float64]
+    token_credit: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.params_total)
@@ -238,6 +245,10 @@ def _block(table: ShapeTable, rows: slice, picks: slice) -> dict[str, Any]:
         "params_experts": params.experts * 1.0,
         "flops_forward": flops.forward * 1.0,
         "flops_train": flops.train * 1.0,
+        "width_ratio": width_ratio(shape),
+        "token_credit": credit_of(
+            flops.train, flops.attention_scores, params.params_active_non_embedding, table.space.seq_len
+        ),
     }
     exists = table.exists(shape)
     exists = np.broadcast_to(exists, np.broadcast_shapes(*(np.shape(column) for column in columns.values())))

@@ -11,6 +11,7 @@ from moelab.architecture.released import ReleasedModel, released_models
 from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget
+from moelab.planning.credit import credited_design
 from moelab.planning.ranking import Ranking
 from moelab.serving import serve_one
 
@@ -50,8 +51,7 @@ def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel) ->
     config, (active, total) = model.config, _sizes()[model.name]
     seq_len = ranking.feasible.lattice.space.seq_len
     tokens = min(ranking.feasible.train_flops_at(chosen) / count_flops(config, seq_len).train, budget.max_data)
-    unique = tokens if budget.unique_tokens is None else min(tokens, budget.unique_tokens)
-    design = Design.of(config, np.array([tokens]), seq_len, np.array([unique]))
+    design = credited_design(config, tokens, budget.unique_tokens, seq_len)
     excess, nats = _behind(ranking, design, chosen)
     return {
         "name": model.name,
