@@ -17,9 +17,11 @@ from moelab.errors import InputError
 from moelab.planning.budget import Budget
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
-from moelab.planning.feasible import FeasibleSet, compute_of
+from moelab.planning.feasible import FeasibleSet
+from moelab.planning.paired import PairedErrors, unknown_share
 from moelab.planning.predictors import Predictor, excluded_by_range
 from moelab.planning.tradeoff import Lifetime
+from moelab.planning.training_rate import utilisation
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
@@ -51,8 +53,8 @@ class Ranking:
 
     `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
     the score in dollars and `target` the loss to reach. Where loss is weighed against `lifetime` cost, `loss_score` is
-    log(C/C') and the score adds the cost to it. `log_bought` is the log of the FLOPs that the budget buys for each
-    design, where utilisation depends on it.
+    log(C/C') and the score adds the cost to it. Where the budget buys each design its own FLOPs, `slower` is the log of
+    the best utilisation `top_share` over each design's; what of it lies within the `paired` error counts as a tie.
     """
 
     feasible: FeasibleSet
@@ -67,7 +69,9 @@ class Ranking:
     target: float | None = None
     coverage: "Coverage | None" = None
     loss_score: Array | None = None
-    log_bought: Array | None = None
+    slower: Array | None = None
+    top_share: float | None = None
+    paired: PairedErrors = PairedErrors()
     lifetime: Lifetime | None = None
 
     @cached_property
@@ -145,19 +149,12 @@ class Ranking:
         ahead = self.log_excess[best]
         return np.asarray(-np.expm1(np.minimum(ahead - self.log_excess[index], 0)))
 
-    def behind_at_equal_flops(self, index: Any, best: int) -> Array:
-        """As `behind`, but a design's utilisation counts neither for nor against it."""
-        if self.cost is not None or self.log_bought is None:
-            return self.behind(index, best)
-        excess = self.log_excess[index] + self.log_bought[index] - self.log_bought[best]
-        return np.asarray(np.abs(np.expm1(np.clip(self.log_excess[best] - excess, -50, 50))))
-
     @cached_property
     def log_excess(self) -> Array:
         """log(C/C') of every design (n,), as the order of the ensemble has it; infinite where unranked."""
         if self.loss_score is not None:
             return self.loss_score
-        if len(self.ensemble) > 1:
+        if len(self.ensemble) > 1 or (self.slower is not None and self.cost is None):
             return self.score
         excess = self.curves[0].log_excess(self.mean(self.ensemble[0]))
         return np.where(np.isnan(excess), np.inf, excess)
@@ -211,16 +208,22 @@ def rank(
     losses = {name: result.losses for name, result in law_results.items() if result.losses is not None}
     means = [member.mean(losses) for member in ensemble]
     curves = tuple(curve_of(member, mean, feasible, budget) for member, mean in zip(ensemble, means, strict=True))
+    paired, slower, top_share = PairedErrors.of(budget), None, None
+    if budget.flops is None and np.ndim(share := utilisation(feasible.lattice, budget)):
+        top_share = float(np.max(share))
+        slower = np.log(top_share / np.maximum(share, 1e-300))
+    coverage = None
     if len(ensemble) == 1:
-        score = np.where(np.isnan(means[0]), np.inf, means[0])
-        coverage = None
+        score = means[0] if slower is None else curves[0].log_excess(means[0])
+        score = np.where(np.isnan(score), np.inf, score)
     else:
         excess = np.array([curve.log_excess(mean) for curve, mean in zip(curves, means, strict=True)])
         coverage = Coverage.of(excess, feasible.lattice.is_moe)
         score = coverage.score(excess, feasible.lattice.is_moe)
+    if slower is not None:
+        score = score - unknown_share(slower, paired.training)
     if not np.isfinite(score).any():
         raise InputError("law: no design that fits is covered by enough of these laws; give one of them alone")
-    bought = compute_of(feasible.lattice, budget)
     return Ranking(
         feasible,
         law_results,
@@ -231,7 +234,9 @@ def rank(
         score,
         serving,
         coverage=coverage,
-        log_bought=np.log(bought) if np.ndim(bought) else None,
+        slower=slower,
+        top_share=top_share,
+        paired=paired,
     )
 
 
@@ -269,18 +274,23 @@ def evaluate_laws(
     return law_results, inputs
 
 
-def score_designs(ranking: Ranking, feasible: FeasibleSet) -> tuple[Array | None, Array]:
-    """Other designs under the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,).
+def score_designs(ranking: Ranking, feasible: FeasibleSet, budget: Budget) -> tuple[Array | None, Array]:
+    """Other designs under the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,), in
+    which utilisation within the paired error is a tie.
 
     The logarithm is negative for designs better than the optimum under the ranking's limits, infinite where too few
     members cover a design.
     """
     means = [member.loss(feasible.design) for member in ranking.ensemble]
     excess = np.array([curve.log_excess(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
+    tied: Any = 0.0
+    if ranking.top_share is not None:
+        share = np.maximum(utilisation(feasible.lattice, budget), 1e-300)
+        tied = unknown_share(np.maximum(np.log(ranking.top_share / share), 0.0), ranking.paired.training)
     if len(means) == 1:
-        return means[0], np.where(np.isnan(excess[0]), np.inf, excess[0])
+        return means[0], np.where(np.isnan(excess[0]), np.inf, excess[0]) - tied
     assert ranking.coverage is not None
-    return None, ranking.coverage.score(excess, feasible.lattice.is_moe)
+    return None, ranking.coverage.score(excess, feasible.lattice.is_moe) - tied
 
 
 def _median(values: Array) -> Array:
