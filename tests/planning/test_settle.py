@@ -9,13 +9,13 @@ from moelab.laws import get_law
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
-from moelab.planning.granularity import granularity_excess
+from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.practice import distance_from_practice
 from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
-from moelab.planning.settle import SIZE, TIE, combined, near_equal, settle, settled_rows
+from moelab.planning.settle import SIZE, near_equal, settle, settled_rows
 
 OPEN = Space(
     d_model=(1024, 2048), n_layers=(12, 16, 24), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -77,7 +77,7 @@ def test_dense_models_have_no_granularity() -> None:
 
 def test_laws_are_averaged_where_they_apply_and_the_uncovered_come_last() -> None:
     columns = [np.array([0.1, np.nan, np.nan]), np.array([0.3, 0.2, np.nan])]
-    assert combined(columns).tolist() == pytest.approx([0.2, 0.2, 1.2])
+    assert mean_excess(columns).tolist() == pytest.approx([0.2, 0.2, 1.2])
 
 
 def test_practice_prefers_released_experts_to_a_single_one_and_to_very_many() -> None:

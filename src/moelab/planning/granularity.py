@@ -1,9 +1,9 @@
 """What laws that see the granularity of experts make of it, in compute, within the ranges they were fitted on.
 
 Krajewski et al. (arXiv 2402.07871) give loss against G = d_ff / d_expert at an expansion of 16 or 64. Tian et al.
-(Ling, 2507.17702) give the leverage over dense against 2 d_model / d_expert. The five-factor law (2509.23678) gives loss
-against the experts in use and the share of shared ones. Sizes, data and compute beyond a law's
-runs are clipped to them: only the effect of granularity is asked for.
+(Ling, 2507.17702) give the leverage over dense against 2 d_model / d_expert. The five-factor law (2509.23678) gives
+loss against the experts in use and the share of shared ones. Where a law's range of sizes and data is known, these are
+clipped to it: only the effect of granularity is asked for.
 """
 
 from collections.abc import Callable, Mapping, Sequence

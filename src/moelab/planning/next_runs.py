@@ -109,7 +109,7 @@ def next_runs(
     builder = PlanBuilder(small, lattice, search(lattice, small, predictors), 1)
     runs = []
     for index, before, after in zip(chosen, [now, *regrets], regrets, strict=False):
-        candidate = builder.candidate_of(options.take(np.array([index])))
+        candidate = builder.builder.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
     return NextRuns(runs, now, noise, _cost_warning(runs, budget))
 

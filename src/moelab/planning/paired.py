@@ -38,6 +38,10 @@ class PairedErrors:
         return cls(training, serving)
 
 
+EXACT = PairedErrors()
+"""Costs that count as exact."""
+
+
 def unknown_share(slower: Any, half_width: float) -> Array:
     """The part of each design's log time above the fastest's (n,) that lies within the paired error: a tie."""
     return np.asarray(np.minimum(slower, half_width))

@@ -18,7 +18,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
 from moelab.planning.feasible import FeasibleSet
-from moelab.planning.paired import PairedErrors, unknown_share
+from moelab.planning.paired import EXACT, PairedErrors, unknown_share
 from moelab.planning.predictors import Predictor, excluded_by_range
 from moelab.planning.tradeoff import Lifetime
 from moelab.planning.training_rate import utilisation
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 MISSING_MEMBER = 1e6
 """Added to a design's score for every member that covers others of its kind but not it: above any log(C/C')."""
 
-KEPT = 100_000
+KEPT = 40_000
 """Best designs that are sorted; of the rest it only matters that they are worse."""
 
 
@@ -71,7 +71,7 @@ class Ranking:
     loss_score: Array | None = None
     slower: Array | None = None
     top_share: float | None = None
-    paired: PairedErrors = PairedErrors()
+    paired: PairedErrors = EXACT
     lifetime: Lifetime | None = None
 
     @cached_property

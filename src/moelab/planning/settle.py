@@ -1,7 +1,6 @@
 """Settles what the ensemble leaves open: of near-equal designs, the one that laws of granularity, costs and practice
 prefer, in this order, each step on record."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,8 @@ TIE = 0.01
 """Excess compute (or cost) up to which designs are near-equal to fits of one's own, or by cost."""
 
 PUBLISHED_TIE = 0.10
-"""The same for published laws: 0.003 to 0.01 nats, less than the 0.015 of the one such fit whose authors print its error
-(arXiv 2402.07871)."""
+"""The same for published laws: 0.003 to 0.01 nats, less than the 0.015 by which the one such fit whose authors print its
+error misses its own runs (arXiv 2402.07871)."""
 
 GRANULARITY = 0.05
 """Excess compute by the laws of granularity that practice may still overrule."""
@@ -57,24 +56,23 @@ def settled_rows(ranking: Ranking, count: int) -> list[Settled]:
     The first is settled among near-equal designs of all sizes, the others among those of their size.
     """
     order, rows = ranking.order, list[Settled]()
+    size = _Sizes(ranking, order)
     free = np.ones(len(order), bool)
     while len(rows) < count and free.any():
         best = int(order[np.argmax(free)])
-        everywhere = not rows
-        among = order if everywhere else order[_same_size(ranking, order, best)]
-        row = settle(ranking, near_equal(ranking, best, among))
+        row = settle(ranking, near_equal(ranking, best, order[size.same_as(best)] if rows else order))
+        if not rows:
+            free &= _behind(ranking, order, best) > TIE
         if all(row.chosen != other.chosen for other in rows):
             rows.append(row)
-        if everywhere:
-            free &= _behind(ranking, order, best) > TIE
-        free &= ~_same_size(ranking, order, best) & ~_same_size(ranking, order, row.chosen)
+        free &= ~size.same_as(best) & ~size.same_as(row.chosen)
     return rows
 
 
 def representative(ranking: Ranking, best: int) -> int:
     """The design to build of all those near-equal to `best` and of its size."""
     order = ranking.order
-    return settle(ranking, near_equal(ranking, best, order[_same_size(ranking, order, best)])).chosen
+    return settle(ranking, near_equal(ranking, best, order[_Sizes(ranking, order).same_as(best)])).chosen
 
 
 def tie_of(ranking: Ranking) -> float:
@@ -108,20 +106,31 @@ def _behind(ranking: Ranking, positions: Array, best: int) -> Array:
     return np.asarray(-np.expm1(np.minimum(ranking.score[best] - ranking.score[positions], 0)))
 
 
-def _same_size(ranking: Ranking, positions: Array, best: int) -> Array:
-    """Which of the positions have the kind of `best`, and its active and total parameters within `SIZE`."""
-    lattice = ranking.feasible.lattice
-    same = lattice.is_moe[positions] == lattice.is_moe[best]
-    for column in (lattice.params_active, lattice.params_total):
-        same &= np.abs(column[positions] - column[best]) <= SIZE * column[best]
-    return np.asarray(same)
+class _Sizes:
+    """Kind, active and total parameters of some positions, gathered once."""
+
+    def __init__(self, ranking: Ranking, positions: Array) -> None:
+        self.lattice = ranking.feasible.lattice
+        self.moe = self.lattice.is_moe[positions]
+        self.columns = [
+            (column, column[positions]) for column in (self.lattice.params_active, self.lattice.params_total)
+        ]
+
+    def same_as(self, best: int) -> Array:
+        """Which of the positions have the kind of `best`, and its active and total parameters within `SIZE`."""
+        same = self.moe == self.lattice.is_moe[best]
+        for column, here in self.columns:
+            low, high = column[best] * (1 - SIZE), column[best] * (1 + SIZE)
+            same &= (here >= low) & (here <= high)
+        return np.asarray(same)
 
 
 def settle(ranking: Ranking, near: Array) -> Settled:
     """The design to build among the near-equal positions: first its experts, then its shape by Li et al.'s rules.
 
-    Each choice of experts stands for itself by its best design: the cheapest where loss is weighed against cost. What granularity is worth in compute is weighed against
-    the utilisation of training and the lifetime cost, as far as their differences exceed the paired error.
+    Each choice of experts stands for itself by its best design, the cheapest where loss is weighed against cost. What
+    granularity is worth in compute is weighed against the utilisation of training and the lifetime cost, as far as
+    their differences exceed the paired error.
     """
     order = ranking.score if ranking.lifetime is None else ranking.lifetime.cost
     near = near[np.argsort(order[near], kind="stable")]
