@@ -8,6 +8,7 @@ from moelab.architecture.presets import load_preset
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.credit import token_credit
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.nearest import nearest_released
 from moelab.planning.predictors import predictors_of
@@ -30,7 +31,8 @@ def test_olmoe_is_nearest_to_its_own_shape_and_measured_by_the_same_law() -> Non
     tokens = 1e22 / count_flops(config, SPACE.seq_len).train
     assert rows[0]["tokens"] == pytest.approx(tokens)
     member = ranking.ensemble[0]
-    loss = member.loss(Design.of(config, np.array([tokens]), SPACE.seq_len))[0]
+    read = tokens * float(token_credit(config, SPACE.seq_len))
+    loss = member.loss(Design.of(config, np.array([read]), SPACE.seq_len))[0]
     assert rows[0]["extra_nats"] == pytest.approx(loss - ranking.mean(member, chosen))
     assert rows[0]["trained_tokens"] == pytest.approx(5.1e12)
     assert rows[0]["cost_per_million_tokens"] is None

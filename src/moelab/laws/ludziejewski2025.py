@@ -1,7 +1,7 @@
 """Joint MoE scaling law (Ludziejewski et al. 2025, arXiv 2502.05172): active parameters, tokens and experts together.
 
 L = a Ê^delta N_a^(alpha + gamma ln Ê) + b Ê^omega D^(beta + zeta ln Ê) + E_0, with Clark's saturated Ê. Its runs are
-top-1 in every layer; a model of narrow or shared experts or with dense layers enters with E = its width over that in use.
+top-1 in every layer; a model of narrow or shared experts or dense layers enters with E = its width over that in use.
 """
 
 from typing import Any

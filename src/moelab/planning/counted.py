@@ -114,6 +114,11 @@ class CountedDesign(Design):
         return self.lattice.flops_train * self.trained
 
     @cached_property
+    def train_flops_without_head(self) -> Array:
+        """Exact training FLOPs without the output head."""
+        return np.asarray(Design.train_flops_without_head.func(self) / self.lattice.token_credit)
+
+    @cached_property
     def all_moe(self) -> Array:
         """Where every layer is MoE."""
         return self.lattice.of_experts("all_moe") > 0

@@ -37,7 +37,7 @@ def granularity_excess(design: Design) -> dict[str, Array]:
     NaN where the design's granularity lies outside that range. Dense designs have none: 0.
     """
     found = {name: rule(design) for name, rule in _RULES.items()}
-    return {name: np.where(design.dense, 0.0, excess) for name, excess in found.items()}
+    return {name: np.where(design.dense, 0.0, excess + 0 * design.tokens) for name, excess in found.items()}
 
 
 def mean_excess(columns: Sequence[Array]) -> Array:

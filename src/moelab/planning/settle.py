@@ -17,11 +17,12 @@ from moelab.planning.ranking import Ranking
 Array = NDArray[Any]
 
 TIE = 0.01
-"""Excess compute (or cost) up to which designs are near-equal to fits of one's own, or by cost."""
+"""Excess compute (or cost) up to which designs are near-equal: to fits of one's own, to one law that is taken alone, or
+by cost."""
 
 PUBLISHED_TIE = 0.10
-"""The same for published laws: 0.003 to 0.01 nats, less than the 0.015 by which the one such fit whose authors print its
-error misses its own runs (arXiv 2402.07871)."""
+"""The same for an ensemble of published laws: 0.003 to 0.01 nats. The one such fit whose authors print its error misses its own runs
+by 0.015 nats (arXiv 2402.07871)."""
 
 GRANULARITY = 0.05
 """Excess compute by the laws of granularity that practice may still overrule."""
@@ -77,7 +78,7 @@ def representative(ranking: Ranking, best: int) -> int:
 
 def tie_of(ranking: Ranking) -> float:
     """The excess compute, or cost, below which this ranking cannot distinguish two designs."""
-    published = any(not member.fitted for member in ranking.ensemble)
+    published = len(ranking.ensemble) > 1 and not any(member.fitted for member in ranking.ensemble)
     return PUBLISHED_TIE if published and ranking.cost is None else TIE
 
 
