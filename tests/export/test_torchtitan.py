@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from moelab.architecture import count_parameters
 from moelab.errors import InputError
 from moelab.export.launch import Launch
 from moelab.export.torchtitan import torchtitan_text
@@ -59,6 +61,28 @@ FIELDS: dict[str, str] = {
     "activation_checkpoint",
 }  # fmt: skip
 """module:class or function -> the fields or parameters that it has."""
+
+
+BUILD = """
+import importlib.util, json, sys
+import torch
+spec = importlib.util.spec_from_file_location("planned_run", sys.argv[1])
+run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run)
+run.DATASET, run.TOKENIZER = "c4_test", sys.argv[2]
+config = run.plan()
+with torch.device("meta"):
+    model = config.model_spec.model.build()
+print(json.dumps({
+    "kind": type(config).__qualname__,
+    "parameters": sum(value.numel() for value in model.parameters()),
+    "tokens": config.training.num_tokens_per_train_step,
+    "steps": config.training.steps,
+    "pipeline": config.parallelism.pipeline_parallel_degree,
+    "expert_parallel": config.parallelism.expert_parallel_degree,
+}))
+"""
+"""Builds the file's config with the real package, and its model on the meta device."""
 
 
 class Recorded(dict[str, Any]):
@@ -138,3 +162,25 @@ def test_the_torchtitan_file_asks_for_its_data(
 def test_torchtitan_refuses_windows(launched: Callable[..., Launch]) -> None:
     with pytest.raises(InputError, match=r"^sliding_window: torchtitan"):
         torchtitan_text(launched("window"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grouped", "dense", "latent"])
+def test_torchtitan_itself_builds_the_model_of_the_file(
+    name: str, tmp_path: Path, launched: Callable[..., Launch], printed: Callable[..., Any]
+) -> None:
+    """With its main branch from 2026-08-21 on (its releases up to 0.3.0 lack `components.data`): the parameters of the
+    model that it builds are those that moelab counts."""
+    launch = launched(name, precision="bf16")
+    file = tmp_path / "planned_run.py"
+    file.write_text(torchtitan_text(launch))
+    found = printed(BUILD, str(file), str(tmp_path), needs=("torchtitan.components.data", "triton"))
+    assert launch.layout is not None
+    assert found == {
+        "kind": "Trainer.Config",
+        "parameters": count_parameters(launch.model).params_total,
+        "tokens": launch.train.batch_tokens,
+        "steps": launch.train.steps,
+        "pipeline": launch.layout.pp,
+        "expert_parallel": launch.layout.ep,
+    }

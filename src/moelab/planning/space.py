@@ -99,8 +99,8 @@ class Space(Config):
     Experts: `n_experts` x `top_k`, within `experts_per_choice`, the bounds of their ratio; `n_shared_experts` x
     `n_dense_layers` x `moe_every`, or the combinations of these that `layouts` lists.
 
-    `routing: loss_free` gives the configs sigmoid scores with loss-free balancing, as DeepSeek-V3 trains. With
-    `template` all designs have every further option of that model: rotary scaling, biases, sinks, norms, groups of
+    `routing: loss_free` gives the configs sigmoid scores with loss-free balancing, as DeepSeek-V3 trains; `released`
+    gives it to designs with shared experts alone, as in the default space. With `template` all designs have every further option of that model: rotary scaling, biases, sinks, norms, groups of
     experts.
     """
 
@@ -135,7 +135,7 @@ class Space(Config):
     qk_norm: Literal["none", "head", "full", "l2"] = "head"
     activation: Activation = "swiglu"
     normalize_gates: bool | None = Field(default=None, description="null: yes, except with top_k 1")
-    routing: RoutingChoice = "softmax"
+    routing: RoutingChoice | Literal["released"] = "softmax"
     template: ModelConfig | None = None
 
     @model_validator(mode="before")
