@@ -22,7 +22,7 @@ from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import refuse_meaningless
 from moelab.planning.sensitivity import binding, sensitivities
-from moelab.planning.settle import option_labels, representative, settled_rows, tie_of
+from moelab.planning.settle import near_equal, option_labels, representative, settled_rows, tie_of
 from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
@@ -111,7 +111,9 @@ class PlanBuilder:
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
             nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
-            deferred_what_if=what_if(self.ranking, self.lattice, self.budget, self.rows[0].near),
+            deferred_what_if=what_if(
+                self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen)
+            ),
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
@@ -150,9 +152,10 @@ class PlanBuilder:
         if self.decision is not None:
             partly = "at least: only the shortlist was checked; " if self.decision.capped else ""
             return self.decision.near_equal, f"{partly}no worse in at least a tenth of the draws"
-        tie, best = tie_of(self.ranking), int(np.argmin(self.ranking.log_excess))
-        if self.ranking.cost is not None:
-            best = self.ranking.best
-        near = self.ranking.comparable[self.distinct] & (self.ranking.behind(self.distinct, best) <= tie)
-        what = "cost" if self.ranking.cost is not None else "excess compute"
-        return int(near.sum()), f"no draws: at most {tie:.0%} more {what} than the best"
+        ranking, tie = self.ranking, tie_of(self.ranking)
+        near = near_equal(ranking, ranking.best, self.distinct[ranking.comparable[self.distinct]])
+        what = "more cost" if ranking.cost is not None else "more excess compute"
+        if ranking.lifetime is not None:
+            what = "of compute behind on the balance of loss and cost, or as much in loss at about equal cost"
+            return len(near), f"no draws: at most {tie:.0%} {what}"
+        return len(near), f"no draws: at most {tie:.0%} {what} than the best"

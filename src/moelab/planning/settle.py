@@ -21,8 +21,8 @@ TIE = 0.01
 by cost."""
 
 PUBLISHED_TIE = 0.10
-"""The same for an ensemble of published laws: 0.003 to 0.01 nats. The one such fit whose authors print its error misses its own runs
-by 0.015 nats (arXiv 2402.07871)."""
+"""The same for an ensemble of published laws: 0.003 to 0.01 nats. The one such fit whose authors print its error misses
+its own runs by 0.015 nats (arXiv 2402.07871)."""
 
 GRANULARITY = 0.05
 """Excess compute by the laws of granularity that practice may still overrule."""

@@ -100,8 +100,8 @@ class Space(Config):
     `n_dense_layers` x `moe_every`, or the combinations of these that `layouts` lists.
 
     `routing: loss_free` gives the configs sigmoid scores with loss-free balancing, as DeepSeek-V3 trains; `released`
-    gives it to designs with shared experts alone, as in the default space. With `template` all designs have every further option of that model: rotary scaling, biases, sinks, norms, groups of
-    experts.
+    gives it to designs with shared experts alone, as in the default space. With `template` all designs have every
+    further option of that model: rotary scaling, biases, sinks, norms, groups of experts.
     """
 
     d_model: Axis = Field(default_factory=_default_widths)

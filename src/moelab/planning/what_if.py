@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning.budget import LEAST, LIMITS, Budget
+from moelab.planning.candidate import Candidate
 from moelab.planning.lattice import Lattice
+from moelab.planning.other_attention import attention_rows
 from moelab.planning.predictors import ONE_EPOCH, Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
@@ -31,11 +33,13 @@ FLOOR = "E_0"
 """The coefficient of a law that is its irreducible loss."""
 
 
-def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> Callable[[], list[Row]]:
+def what_if(
+    ranking: Ranking, lattice: Lattice, budget: Budget, near: Array, best: Candidate
+) -> Callable[[], list[Row]]:
     """A function that computes a row per change: `change`, the design that is then recommended or the reason for which
     there is none, and whether that `changes` the answer. It keeps a sample of the lattice and not the ranking.
 
-    `near` are positions of the designs among which the recommended one was settled.
+    `near` are positions of the designs among which `best`, the recommended one, was settled.
 
     Changes of a limit are searched on a sample of the lattice, so sizes are resolved to a few per cent.
     """
@@ -43,11 +47,16 @@ def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> 
     if ranking.lifetime is not None:
         budget = budget.model_copy(update={"within": ranking.lifetime.within})
     repeated = bool((ranking.feasible.tokens[near] > ranking.feasible.unique_tokens[near] * ONE_EPOCH).any())
-    return partial(_rows, some, budget, ranking.predictors, ranking.ensemble_laws, repeated)
+    return partial(_rows, some, budget, ranking.predictors, ranking.ensemble_laws, repeated, best)
 
 
 def _rows(
-    some: Lattice, budget: Budget, predictors: Sequence[Predictor], members: list[Predictor], repeated: bool
+    some: Lattice,
+    budget: Budget,
+    predictors: Sequence[Predictor],
+    members: list[Predictor],
+    repeated: bool,
+    best: Candidate,
 ) -> list[Row]:
     """A row per change on the sample `some`; `members` are the laws of the ensemble."""
     asked = _row("as asked", some, budget, predictors)
@@ -61,7 +70,11 @@ def _rows(
         rows += [_row(change, some, budget, laws) for change, laws in _floors(members)]
     if repeated:
         rows.append(_row(REUSE, some, budget, [law.with_reuse(1 / 3) for law in predictors]))
-    return [row | {"changes": _changes(row, asked)} for row in rows]
+    rows = [row | {"changes": _changes(row, asked)} for row in rows]
+    if budget.serving is not None and best.cost is not None:
+        experts = best.label.partition(", ")[2]
+        rows += attention_rows(best.config, float(best.tokens), experts, budget.serving, best.cost["train"])
+    return rows
 
 
 def _changes(row: Row, asked: Row) -> bool:

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+from moelab.architecture import count_flops
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
+
+PAID = 1.0
+"""FLOPs of serving over those of training from which both ways to count serving are worth a sentence."""
 
 SETTLED = {
     "granularity": "laws of granularity ({laws})",
@@ -18,7 +22,7 @@ WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime c
 
 def why(plan: Plan) -> list[str]:
     """Sentences that argue for the recommendation."""
-    return [*_dense(plan), *_experts(plan), *_balance(plan)]
+    return [*_dense(plan), *_experts(plan), *_balance(plan), *_served_flops(plan)]
 
 
 def _dense(plan: Plan) -> list[str]:
@@ -76,6 +80,28 @@ def _balance(plan: Plan) -> list[str]:
             "to the same loss with less compute."
         )
     return lines
+
+
+def _served_flops(plan: Plan) -> list[str]:
+    """How serving counted in FLOPs differs from serving that is priced."""
+    best, budget = plan.best, plan.budget
+    forward = float(count_flops(best.config, plan.space.seq_len).forward)
+    if budget.serve_flops_tokens:
+        served = forward * budget.serve_flops_tokens
+        share = served / (served + best.train_flops)
+        return [
+            f"Of the compute, {share:.0%} serves {format_number(budget.serve_flops_tokens)} tokens, counted as FLOPs "
+            "alone; --hardware prices memory, latency and devices instead."
+        ]
+    if plan.lifetime is None or budget.serving is None or budget.serving.tokens is None:
+        return []
+    times = forward * budget.serving.tokens / best.train_flops
+    if times < PAID:
+        return []
+    return [
+        f"Serving takes {times:.1f} times the FLOPs of training. Other devices serve here, and their dollars count; "
+        "with --pay-serving one compute must hold both, so its --flops must be larger."
+    ]
 
 
 def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
