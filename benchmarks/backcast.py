@@ -87,7 +87,7 @@ def backcast(
             continue
         at = settled_rows(ranking, 1)[0].chosen
         if ratio == 0:
-            excess = _excess(ranking, credited_design(config, tokens, None, lattice.space.seq_len), at)
+            excess = _excess(ranking, credited_design(config, np.array([tokens]), None, lattice.space.seq_len), at)
         plans[ratio] = {
             "params_active": float(ranking.feasible.lattice.params_active[at]),
             "params_total": float(ranking.feasible.lattice.params_total[at]),

@@ -45,8 +45,8 @@ def token_credit(model: ModelConfig | Shape, seq_len: int) -> Array:
     return credit_of(flops.train, flops.attention_scores, active, seq_len)
 
 
-def credited_design(config: ModelConfig, tokens: float, unique_tokens: float | None, seq_len: int) -> Design:
-    """One model as laws read it: of its tokens, and of `unique_tokens` at most, those that count for the loss."""
+def credited_design(config: ModelConfig, tokens: Any, unique_tokens: float | None, seq_len: int) -> Design:
+    """One model as laws read it: of its `tokens` (a number or an array) those that count for the loss, of which
+    `unique_tokens` at most are distinct."""
     counted = tokens * float(token_credit(config, seq_len))
-    unique = counted if unique_tokens is None else min(counted, unique_tokens)
-    return Design.of(config, np.array([counted]), seq_len, np.array([unique]))
+    return Design.of(config, counted, seq_len, None if unique_tokens is None else np.minimum(counted, unique_tokens))

@@ -63,7 +63,7 @@ def balanced(ranking: Ranking, budget: Budget) -> Ranking:
     score = excess + slope * (cost - cost[near[0]])
     score = np.where(allowed, score, score + OUTSIDE)
     knee = int(near[np.argmin(score[near])])
-    lifetime = Lifetime(train, serve, within, slope, front, knee)
+    lifetime = Lifetime(train, serve, within, slope, front, knee, ranking.log_excess)
     return replace(ranking, score=np.where(np.isfinite(cost), score, np.inf), loss_score=excess, lifetime=lifetime)
 
 

@@ -5,12 +5,11 @@ No law has the kind of attention among its variables, so a plan does not choose 
 
 from typing import Any
 
-import numpy as np
-
 from moelab.architecture import ModelConfig, count_parameters
 from moelab.errors import InputError
 from moelab.planning.attention_axis import latent_sizes
 from moelab.planning.budget import Serving
+from moelab.planning.nearest import PRICE
 from moelab.serving import serve_one
 
 Row = dict[str, Any]
@@ -47,16 +46,20 @@ def _row(
 ) -> Row:
     try:
         other = config.replace(**changes)
-        price = serve_one(other, wanted.traffic, wanted.device, wanted.price)["cost_per_million_tokens"]
+        served = serve_one(other, wanted.traffic, wanted.device, wanted.price)
     except InputError as error:
         return {"change": change, "why_not": str(error), "changes": True}
-    params = count_parameters(other)
+    params, millions = count_parameters(other), (wanted.tokens or 0) / 1e6
+    dollars = {
+        f"cost{end}": None if served[f"{PRICE}{end}"] is None else train + float(served[f"{PRICE}{end}"]) * millions
+        for end in ("", "_low", "_high")
+    }
     return {
         "change": change,
         "experts": experts,
         "params_active": float(params.params_active),
         "params_total": float(params.params_total),
         "tokens": tokens,
-        "cost": float(np.asarray(train + price * (wanted.tokens or 0) / 1e6)),
+        **dollars,
         "changes": True,
     }

@@ -60,7 +60,8 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
         _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
     loss, excess = score_designs(ranking, feasible, raised)
-    least = int(np.argmin(ranking.log_excess))
+    own = ranking.log_excess if ranking.lifetime is None else ranking.lifetime.ensemble_excess
+    least = int(np.argmin(own))
     now_loss, now = score_designs(ranking, ranking.feasible.take(np.array([least])), budget)
     gain = float(np.expm1(min(max(0.0, float(now[0] - np.min(excess))), np.log1p(MOST_GAIN))))
     if loss is None or now_loss is None:

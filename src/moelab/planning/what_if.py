@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.planning.budget import LEAST, LIMITS, Budget
 from moelab.planning.candidate import Candidate
+from moelab.planning.costs import cost_of, served_with
+from moelab.planning.feasible import training_hour
 from moelab.planning.lattice import Lattice
 from moelab.planning.other_attention import attention_rows
 from moelab.planning.predictors import ONE_EPOCH, Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.settle import SIZE, option_labels, settled_rows
+from moelab.planning.training_rate import training_of
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -140,8 +143,21 @@ def _row(change: str, lattice: Lattice, budget: Budget, predictors: Sequence[Pre
         "tokens": float(one.tokens[0]),
     }
     if found.dollars is not None:
-        row["cost"] = float(found.dollars[at])
+        row |= {"cost": float(found.dollars[at]), **_interval(found, budget, at)}
     return row
+
+
+def _interval(found: Ranking, budget: Budget, at: int) -> Row:
+    """The ends of the 80 % interval of a design's lifetime cost; none where another cost is minimised."""
+    wanted = budget.serving
+    if found.lifetime is None or found.serving is None or wanted is None:
+        return {}
+    one = found.feasible.take(np.array([at])).lattice
+    training = training_of(one, float(found.feasible.tokens[at]), training_hour(budget), budget)
+    cost = cost_of(
+        float(found.lifetime.train[at]), training, served_with(found.serving.to_dict(at), wanted), wanted.tokens
+    )
+    return {f"cost_{end}": cost[f"lifetime_{end}"] for end in ("low", "high")}
 
 
 def _floors(members: list[Predictor]) -> Iterator[tuple[str, list[Predictor]]]:

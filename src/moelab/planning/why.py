@@ -1,8 +1,10 @@
 """Why this design, in words: what dense would need, why these experts, what a lower loss costs."""
 
+import math
 from typing import Any
 
 from moelab.architecture import count_flops
+from moelab.planning.paired import PairedErrors
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
 
@@ -22,7 +24,7 @@ WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime c
 
 def why(plan: Plan) -> list[str]:
     """Sentences that argue for the recommendation."""
-    return [*_dense(plan), *_experts(plan), *_balance(plan), *_served_flops(plan)]
+    return [*_dense(plan), *_experts(plan), *_utilisation(plan), *_balance(plan), *_served_flops(plan)]
 
 
 def _dense(plan: Plan) -> list[str]:
@@ -47,6 +49,17 @@ def _experts(plan: Plan) -> list[str]:
     steps = [f"{_settler(step)} left {_some(step['experts'])}" for step in plan.settled_by]
     settled = f" {'; then '.join(steps)}." if steps else ""
     return [f"The ensemble cannot distinguish {shown}:{settled or ' practice decides.'}"]
+
+
+def _utilisation(plan: Plan) -> list[str]:
+    """How far predicted training times must differ before the difference counts."""
+    error = PairedErrors.of(plan.budget).training
+    if plan.budget.flops is not None or not error:
+        return []
+    return [
+        f"Predicted training times of two designs are known to a factor of {math.exp(error):.2f} (80 %): smaller "
+        "differences are ties, so the excess of design 1, which has its own predicted MFU in it, need not be the least."
+    ]
 
 
 def _settler(step: dict[str, Any]) -> str:
@@ -111,7 +124,7 @@ def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     if not row["changes"]:
         return str(row["change"]), "no change", "", "", ""
     size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
-    cost = f"${format_number(_float(row['cost']))}" if "cost" in row else ""
+    cost = f"${_interval(row, 'cost')}" if "cost" in row else ""
     return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
 
 
@@ -127,8 +140,15 @@ def released_cells(row: dict[str, object]) -> tuple[str, ...]:
         format_number(_float(row["tokens"])),
         f"{_float(row['excess_compute']):.0%}" if covered else "not covered",
         f"{_float(row['extra_nats']):+.3f}" if covered else "-",
-        "-" if price is None else f"{_float(price):.3g}",
+        "-" if price is None else _interval(row, "cost_per_million_tokens"),
     )
+
+
+def _interval(row: dict[str, object], name: str) -> str:
+    """A price with its 80 % interval where it has one."""
+    ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
+    middle, low, high = ("" if end is None else format_number(_float(end), 2) for end in ends)
+    return f"{middle} [{low}, {high}]" if low and high else middle
 
 
 def beside_released(plan: Plan) -> list[str]:
