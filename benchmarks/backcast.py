@@ -24,8 +24,9 @@ from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.credit import credited_design
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import Lattice, enumerate_designs
-from moelab.planning.predictors import Predictor, predictors_of
+from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.settle import settled_rows

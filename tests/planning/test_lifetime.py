@@ -8,11 +8,11 @@ import pytest
 from moelab.errors import InputError
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.lifetime import LEAST_BATCH, OUTSIDE, extra_nats, frontier_rows, implied_tokens
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.tradeoff import chord_slope, frontier

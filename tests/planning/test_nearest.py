@@ -9,9 +9,9 @@ from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.credit import token_credit
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.nearest import nearest_released
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 from moelab.planning.why import released_cells
 

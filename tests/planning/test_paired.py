@@ -7,9 +7,9 @@ import pytest
 
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.paired import EXACT, PairedErrors, known_excess, unknown_share
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 from moelab.serving.training_calibration import training_calibration
 

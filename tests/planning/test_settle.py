@@ -9,11 +9,11 @@ from moelab.laws import get_law
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.practice import distance_from_practice
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 from moelab.planning.settle import PUBLISHED_TIE, SIZE, TIE, near_equal, settle, settled_rows, tie_of
 

@@ -5,8 +5,8 @@ import pytest
 
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.settle import near_equal, settled_rows, tie_of

@@ -10,9 +10,9 @@ from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.credit import practice_scores, token_credit
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import Planner, plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 
 LAW = "ludziejewski2025"

@@ -14,7 +14,7 @@ def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
     from moelab.planning.costs import price_lines
-    from moelab.planning.result import LIMIT_NAMES
+    from moelab.planning.phrases import LIMIT_NAMES
     from moelab.planning.why import why
 
     print_line(result.sentence)

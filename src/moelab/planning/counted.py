@@ -116,7 +116,7 @@ class CountedDesign(Design):
     @cached_property
     def train_flops_without_head(self) -> Array:
         """Exact training FLOPs without the output head."""
-        return np.asarray(Design.train_flops_without_head.func(self) / self.lattice.token_credit)
+        return self.train_flops - 3.0 * self.lattice.flops_head * self.trained
 
     @cached_property
     def all_moe(self) -> Array:

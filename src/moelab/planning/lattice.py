@@ -115,6 +115,11 @@ class Lattice:
         return np.asarray((self.options[:, 0] > 0)[self.option])
 
     @cached_property
+    def flops_head(self) -> NDArray[np.float64]:
+        """Forward FLOPs of the output head, per token (n,)."""
+        return np.asarray(2.0 * self.space.vocab_size * self.of_backbone("d_model"), np.float64)
+
+    @cached_property
     def pattern(self) -> NDArray[np.int64]:
         """The kind of attention of each design (n,), a position in `patterns`."""
         return self.of_backbone("pattern")

@@ -20,8 +20,8 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, most_compute
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.space import Space

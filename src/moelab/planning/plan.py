@@ -8,8 +8,8 @@ from moelab.machine import freed_memory_kept
 from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.chosen_laws import laws_of, rules_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.predictors import predictors_of
 from moelab.planning.result import Plan
 from moelab.planning.sanity import check_target
 from moelab.planning.search import search

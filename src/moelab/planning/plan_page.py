@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moelab.planning.result import LIMIT_NAMES, Plan, candidate_rows, figure
+from moelab.planning.phrases import LIMIT_NAMES
+from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.why import beside_released, released_cells, what_if_cells, why
 from moelab.quantities import format_flops, format_number
 from moelab.report import Fact, Figure, Page, Section, Table, write_page

@@ -15,36 +15,21 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning.budget import Budget
+from moelab.planning.coverage import Coverage, median_of
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
 from moelab.planning.feasible import FeasibleSet
+from moelab.planning.law_results import LawResult, evaluate_laws
 from moelab.planning.paired import EXACT, PairedErrors, unknown_share
-from moelab.planning.predictors import Predictor, excluded_by_range
+from moelab.planning.predictors import Predictor
 from moelab.planning.tradeoff import Lifetime
 from moelab.planning.training_rate import utilisation
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
-MISSING_MEMBER = 1e6
-"""Added to a design's score for every member that covers others of its kind but not it: above any log(C/C')."""
-
 KEPT = 40_000
 """Best designs that are sorted; of the rest it only matters that they are worse."""
-
-
-@dataclass(frozen=True)
-class LawResult:
-    """One law's best design (-1 where it covers none) with its loss.
-
-    `losses` (n,) are those of all designs, NaN where the law does not apply; only laws of the ensemble keep them.
-    `outside` is the formula's least loss over designs that only the fitted range, or the window of tokens, excludes.
-    """
-
-    best: int
-    loss: float
-    outside: float
-    losses: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,7 @@ class Ranking:
     serving: ServingCost | None = None
     cost: Array | None = None
     target: float | None = None
-    coverage: "Coverage | None" = None
+    coverage: Coverage | None = None
     loss_score: Array | None = None
     slower: Array | None = None
     top_share: float | None = None
@@ -166,37 +151,7 @@ class Ranking:
             return np.asarray(1 - self.score[self.best] / self.cost[index])
         parts = zip(self.curves, self.ensemble, strict=True)
         excess = np.array([curve.log_excess(self.mean(member, index)) for curve, member in parts])
-        return np.asarray(-np.expm1(-np.maximum(_median(excess), 0)))
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How many members must cover a design: more than half, or the most that cover any where that is fewer.
-
-    Medians over different members are not comparable. Hence designs that as many members cover as any design of their
-    kind come first.
-    """
-
-    needed: int
-    dense: int
-    moe: int
-
-    @classmethod
-    def of(cls, excess: Array, is_moe: Array) -> "Coverage":
-        """From log(C/C') by every member (members, n), NaN where a member does not apply."""
-        covering = np.isfinite(excess).sum(axis=0)
-        dense, moe = (int(covering[kind].max(initial=0)) for kind in (~is_moe, is_moe))
-        return cls(min(len(excess) // 2 + 1, max(dense, moe, 1)), dense, moe)
-
-    def most(self, is_moe: Array) -> Array:
-        """The most members that cover any design of each design's kind (n,)."""
-        return np.where(is_moe, self.moe, self.dense)
-
-    def score(self, excess: Array, is_moe: Array) -> Array:
-        """The median (n,), plus `MISSING_MEMBER` for every member that is missing; infinite where too few apply."""
-        covering = np.isfinite(excess).sum(axis=0)
-        missing = np.maximum(self.most(is_moe) - covering, 0)
-        return np.where(covering >= self.needed, _median(excess) + MISSING_MEMBER * missing, np.inf)
+        return np.asarray(-np.expm1(-np.maximum(median_of(excess), 0)))
 
 
 def rank(
@@ -240,40 +195,6 @@ def rank(
     )
 
 
-def evaluate_laws(
-    feasible: FeasibleSet, predictors: Sequence[Predictor], ensemble: Sequence[Member]
-) -> tuple[dict[str, LawResult], dict[str, Array]]:
-    """Every law's result for all designs, and the ensemble's variables, computed a chunk of designs at a time."""
-    n, moe = len(feasible), feasible.lattice.is_moe
-    members = {predictor.id for member in ensemble for predictor in member.predictors}
-    losses = {name: np.full(n, np.nan) for name in members}
-    best = {predictor.id: (-1, np.inf) for predictor in predictors}
-    outside = {predictor.id: np.inf for predictor in predictors}
-    inputs: dict[str, Array] = {}
-    for chunk in feasible.lattice.chunks():
-        part = feasible.take(chunk)
-        for predictor in predictors:
-            if not predictor.law.covers_moe and moe[chunk].all():
-                continue
-            reading = predictor.read(part.design)
-            beyond = excluded_by_range(reading) if predictor.id in members else np.zeros(len(part), bool)
-            formula = np.where(reading.covered | beyond, predictor.formula(reading, reading.covered | beyond), np.nan)
-            loss = np.where(reading.covered & np.isfinite(formula), formula, np.inf)
-            lowest = int(loss.argmin())
-            if loss[lowest] < best[predictor.id][1]:
-                best[predictor.id] = (chunk.start + lowest, float(loss[lowest]))
-            if predictor.id not in members:
-                continue
-            losses[predictor.id][chunk] = np.where(np.isinf(loss), np.nan, loss)
-            outside[predictor.id] = min(outside[predictor.id], float(np.min(formula, where=beyond, initial=np.inf)))
-            for name in predictor.law.variables:
-                if name not in inputs:
-                    inputs[name] = np.empty(n)
-                inputs[name][chunk] = reading.variables[name]
-    law_results = {v.id: LawResult(*best[v.id], outside[v.id], losses.get(v.id)) for v in predictors}
-    return law_results, inputs
-
-
 def score_designs(ranking: Ranking, feasible: FeasibleSet, budget: Budget) -> tuple[Array | None, Array]:
     """Other designs under the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,), in
     which utilisation within the paired error is a tie.
@@ -291,19 +212,3 @@ def score_designs(ranking: Ranking, feasible: FeasibleSet, budget: Budget) -> tu
         return means[0], np.where(np.isnan(excess[0]), np.inf, excess[0]) - tied
     assert ranking.coverage is not None
     return None, ranking.coverage.score(excess, feasible.lattice.is_moe) - tied
-
-
-def _median(values: Array) -> Array:
-    """Median over axis 0, ignoring NaN; infinite where all are NaN. The few rows are sorted by exchanges."""
-    count = np.isfinite(values).sum(axis=0)
-    ordered = np.where(np.isnan(values), np.inf, values)
-    for end in range(len(ordered) - 1, 0, -1):
-        for row in range(end):
-            lower = np.minimum(ordered[row], ordered[row + 1])
-            np.maximum(ordered[row], ordered[row + 1], out=ordered[row + 1])
-            ordered[row] = lower
-    low, high = ordered[0], ordered[0]
-    for row in range(1, len(ordered)):
-        low = np.where(count > 2 * row, ordered[row], low)
-        high = np.where(count >= 2 * row, ordered[row], high)
-    return np.where(count == 0, np.inf, (low + high) / 2)

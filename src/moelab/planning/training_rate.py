@@ -227,7 +227,7 @@ def _key(cluster: Cluster) -> tuple[Any, ...]:
 
 
 def _kept(lattice: Lattice, key: Any, compute: Any) -> Array:
-    """A column that this lattice keeps for the next call; taken from the lattice that it is a part of, if kept there."""
+    """A column that this lattice keeps for the next call, or that the lattice keeps of which it is a part."""
     kept = vars(lattice).setdefault("_training", {})
     if key not in kept:
         known = _of_whole(lattice, key)
