@@ -15,7 +15,7 @@ from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.lattice import Lattice
 from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens
-from moelab.planning.nearest import nearest_released
+from moelab.planning.nearest import nearest_released, released_rates
 from moelab.planning.pareto import pareto_front, slice_rows
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
@@ -111,6 +111,7 @@ class PlanBuilder:
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
             nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
+            released_rates=self._released_rates(),
             deferred_what_if=what_if(
                 self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen)
             ),
@@ -118,6 +119,11 @@ class PlanBuilder:
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
         return result
+
+    def _released_rates(self) -> list[dict[str, Any]]:
+        """Learning rates of released models about as large as the recommended design."""
+        best = self.candidate(self.chosen)
+        return released_rates(best.params_active, best.params_total, best.is_moe)
 
     def _lifetime(self) -> dict[str, Any] | None:
         """Loss against lifetime cost: the frontier and its knee, dollars by loss, and the implied lifetime tokens."""

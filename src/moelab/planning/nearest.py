@@ -43,6 +43,28 @@ def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]
     return [_row(ranking, budget, chosen, model) for model in near[:COUNT]]
 
 
+def released_rates(params_active: float, params_total: float, is_moe: bool) -> list[Row]:
+    """Learning rate and batch of the released models nearest in size, of the kind asked for, nearest first: `name`,
+    `learning_rate` (peak), `batch_tokens` (after any ramp, or None), `optimizer`, `source`."""
+    aim, sizes = np.log([params_active, params_total]), _sizes()
+    known = [
+        model
+        for model in released_models().values()
+        if model.learning_rate is not None and (model.config.moe is not None) == is_moe
+    ]
+    near = sorted(known, key=lambda model: float(np.abs(np.log(sizes[model.name]) - aim).sum()))
+    return [
+        {
+            "name": model.name,
+            "learning_rate": model.learning_rate,
+            "batch_tokens": model.batch_tokens,
+            "optimizer": model.optimizer,
+            "source": model.recipe,
+        }
+        for model in near[:COUNT]
+    ]
+
+
 @cache
 def _sizes() -> dict[str, tuple[float, float]]:
     """Active and total parameters of every released model, by name."""

@@ -57,6 +57,7 @@ class Plan(Shown):
     lifetime: dict[str, Any] | None = None
     deferred_what_if: Callable[[], list[Row]] = field(default=list, compare=False)
     nearest_released: list[Row] = field(default_factory=list)
+    released_rates: list[Row] = field(default_factory=list)
 
     @property
     def best(self) -> Candidate:
@@ -151,6 +152,7 @@ class Plan(Shown):
             "confidence": self.confidence.to_dict(),
             "train_flops_causal": self.train_flops_causal,
             "rates": [rate.to_dict() for rate in self.best.rates],
+            "released_rates": self.released_rates,
         }
 
 

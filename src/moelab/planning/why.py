@@ -151,6 +151,17 @@ def _interval(row: dict[str, object], name: str) -> str:
     return f"{middle} [{low}, {high}]" if low and high else middle
 
 
+def rate_cells(row: dict[str, object]) -> tuple[str, ...]:
+    """A released model's learning rate and batch as the cells of a table; where they stand, last."""
+    batch = row["batch_tokens"]
+    return (
+        f"{row['name']} as released ({row['optimizer']})",
+        f"{_float(row['learning_rate']):.2e}",
+        "-" if batch is None else format_number(_float(batch)),
+        str(row["source"]),
+    )
+
+
 def beside_released(plan: Plan) -> list[str]:
     """How far the nearest released models were trained beyond this plan, and why."""
     ratios = [
