@@ -14,7 +14,6 @@ from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
 from moelab.planning.candidate import Candidate, Prediction
 from moelab.planning.chosen_laws import laws_of
-from moelab.planning.credit import credited_design
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.matched import COMPARES_LAWS, derived_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor
@@ -130,7 +129,7 @@ def compare_designs(
 ) -> DesignComparison:
     """Compare named designs, each with its tokens and unique tokens, under every law."""
     predictors = predictors_of(laws, extrapolate=extrapolate)
-    designs = [credited_design(model, tokens, unique, seq_len) for _, (model, tokens, unique) in parts]
+    designs = [Design.of(model, tokens, seq_len, min(unique, tokens)) for _, (model, tokens, unique) in parts]
     sides = [
         _side(name, part, design, predictors, seq_len, serving, precision, causal)
         for (name, part), design in zip(parts, designs, strict=True)

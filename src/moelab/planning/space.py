@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from moelab.architecture.attention import LayerKind
 from moelab.architecture.config import Activation, ModelConfig
-from moelab.architecture.routing_choice import RoutingChoice
 from moelab.config import Config, Context, Count, Positive
 from moelab.planning.attention_axis import AttentionOption, AttentionWord
 from moelab.planning.axes import Axis, AxisOrZero, Ratios
@@ -135,7 +134,7 @@ class Space(Config):
     qk_norm: Literal["none", "head", "full", "l2"] = "head"
     activation: Activation = "swiglu"
     normalize_gates: bool | None = Field(default=None, description="null: yes, except with top_k 1")
-    routing: RoutingChoice | Literal["released"] = "softmax"
+    routing: Literal["softmax", "loss_free", "released"] = "softmax"
     template: ModelConfig | None = None
 
     @model_validator(mode="before")
