@@ -43,7 +43,7 @@ def test_olmoe_is_nearest_to_its_own_shape_and_measured_by_the_same_law() -> Non
 def test_released_rates_are_of_the_kind_and_nearest_first_each_with_its_source() -> None:
     rows = released_rates(35e9, 500e9, True)
     assert {row["name"] for row in rows} == {"glm-4.5", "deepseek-v3", "kimi-k2"}
-    assert [row["name"] for row in released_rates(8e9, 8e9, False)][0] == "llama3-8b"
+    assert released_rates(8e9, 8e9, False)[0]["name"] == "llama3-8b"
     published = [model for model in released_models().values() if model.learning_rate is not None]
     assert len(published) >= 8
     assert all(model.recipe and model.optimizer in ("AdamW", "Muon") for model in published)
