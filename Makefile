@@ -51,7 +51,7 @@ $(CLUSTER): $(READY)
 	@touch $@
 
 # transformers and gguf (130 MB on disk) for the tests of exports; llama.cpp itself (100 MB) and megatron-core (11 MB) where a
-# wheel of them installs. torchtitan is tested where its main branch is installed: its releases lack classes of the file.
+# wheel of them installs. The test of torchtitan is skipped unless torchtitan 0.3.0 and torchdata are installed: they bring wandb and more.
 $(ENGINES): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[hf]'
 	-$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --only-binary xllamacpp xllamacpp

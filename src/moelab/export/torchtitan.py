@@ -1,6 +1,6 @@
 """A configuration of torchtitan for a planned run: a Python file that builds torchtitan's own config classes.
 
-Names were read in torchtitan's main branch of 2026-08-21; a test holds every class and field used against a list.
+Names are of torchtitan 0.3.0; a test holds every class and field used against a list, a slow one against the package.
 """
 
 from typing import Any
@@ -65,7 +65,7 @@ def torchtitan_numbers(launch: Launch) -> dict[str, Any]:
         "MOE_LAYERS": [layer for layer in range(model.n_layers) if model.is_moe_layer(layer)],
         **_experts(model), **_latent(model),
         "SEQ_LEN": train.seq_len, "STEPS": train.steps, "BATCH_TOKENS": train.batch_tokens,
-        "MICRO_BATCH": launch.micro_batch, "LEARNING_RATE": float(f"{train.learning_rate:.6g}"),
+        "LOCAL_BATCH": _local_batch(launch), "LEARNING_RATE": float(f"{train.learning_rate:.6g}"),
         "WARMUP": train.warmup, "FINAL_RATE": train.final_lr_fraction,
         "ADAMW": {"betas": (train.beta1, train.beta2), "eps": train.epsilon, "weight_decay": train.weight_decay},
         "CLIP": train.grad_clip, "RECOMPUTE": launch.recompute or "none",
@@ -96,6 +96,12 @@ def _latent(model: ModelConfig) -> dict[str, Any]:
     return {"LATENT": {**sizes, "q_lora_rank": sizes["q_lora_rank"] or 0}}
 
 
+def _local_batch(launch: Launch) -> int:
+    """Sequences of a device between two accumulations of gradients: with a pipeline all of its micro-batches."""
+    layout = launch.layout
+    return launch.micro_batch if layout is None or layout.pp == 1 else launch.batch // layout.dp
+
+
 def _parallel(launch: Launch) -> dict[str, Any]:
     """Fields of ParallelismConfig. torchtitan divides parameters over data-parallel devices (ZeRO 3)."""
     layout = launch.layout
@@ -109,7 +115,7 @@ def _parallel(launch: Launch) -> dict[str, Any]:
         "expert_parallel_degree": layout.ep,
     }
     if layout.pp > 1:
-        own["num_pp_microbatches"] = launch.batch // (layout.dp * launch.micro_batch)
+        own["pipeline_parallel_microbatch_size"] = launch.micro_batch
         own |= _pipeline(launch.model.n_layers, layout.pp, layout.vp)
     return own
 

@@ -1,6 +1,6 @@
 """The parts of torchtitan's file that are the same for all plans: its head, its model, its attention, its run."""
 
-HEAD = '''"""A planned run for torchtitan (main branch of 2026-08-21), built by its own config classes.
+HEAD = '''"""A planned run for torchtitan (0.3.0), built by its own config classes.
 
 Copy this file to a name of its own, set DATASET and TOKENIZER, and run from that folder:
     cp torchtitan.py planned_run.py
@@ -82,7 +82,7 @@ def _attention(layer):
     return make_gqa_config(
         dim=DIM, n_heads=HEADS, n_kv_heads=KV_HEADS, head_dim=HEAD_DIM, wqkv_param_init=_linear(),
         wo_param_init=_linear(), inner_attention=get_attention_config("flex"), fuse_qkv=True,
-        rope=CosSinRoPE.Config(dim=HEAD_DIM, max_context_length=SEQ_LEN, theta=ROPE_THETA),
+        rope=CosSinRoPE.Config(dim=HEAD_DIM, max_seq_len=SEQ_LEN, theta=ROPE_THETA),
         qk_norm=_norm(HEAD_DIM) if QK_NORM else None,
     )
 
@@ -109,7 +109,7 @@ def _attention(layer):
     return make_mla_attention_config(
         layer_id=layer, dim=DIM, n_heads=HEADS, **LATENT, attn_backend="flex", linear_init=_linear(),
         norm_init={"weight": nn.init.ones_}, depth_init=lambda layer: _linear(),
-        rope=ComplexRoPE.Config(dim=LATENT["qk_rope_head_dim"], max_context_length=SEQ_LEN, theta=ROPE_THETA),
+        rope=ComplexRoPE.Config(dim=LATENT["qk_rope_head_dim"], max_seq_len=SEQ_LEN, theta=ROPE_THETA),
     )
 
 
@@ -130,12 +130,11 @@ def _model_spec():
 RUN = '''
 def plan():
     """The Trainer.Config that `--config plan` names."""
-    from torchtitan.components.data import ConcatThenSplitPackingConfig, GrainDataLoader
     from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
     from torchtitan.components.optimizer import LRSchedulersContainer, default_adamw
     from torchtitan.config import ParallelismConfig, TrainingConfig
     from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
-    from torchtitan.hf_datasets.text_datasets import DATASETS
+    from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
     from torchtitan.trainer import Trainer
 
     if not DATASET or not TOKENIZER:
@@ -148,15 +147,15 @@ def plan():
         model_spec=spec,
         hf_assets_path=TOKENIZER,
         loss=ChunkedLossWrapper.Config(loss_fn=CrossEntropyLoss.Config(global_vocab_size=VOCAB)),
-        dataloader=GrainDataLoader.Config(dataset=ConcatThenSplitPackingConfig(dataset=DATASETS[DATASET])),
+        dataloader=HuggingFaceTextDataLoader.Config(dataset=DATASET),
         optimizer=default_adamw(lr=LEARNING_RATE, **ADAMW),
         lr_scheduler=LRSchedulersContainer.Config(
             warmup_steps=WARMUP, decay_ratio=None, decay_type="cosine", min_lr_factor=FINAL_RATE
         ),
         training=TrainingConfig(
-            num_tokens_per_microbatch_per_dp_rank=MICRO_BATCH * SEQ_LEN,
-            num_tokens_per_train_step=BATCH_TOKENS,
-            max_context_length=SEQ_LEN,
+            local_batch_size=LOCAL_BATCH,
+            global_batch_size=BATCH_TOKENS // SEQ_LEN,
+            seq_len=SEQ_LEN,
             max_norm=CLIP,
             steps=STEPS,
             disable_cuda_graphs=True,
