@@ -116,7 +116,7 @@ class CountedDesign(Design):
     @cached_property
     def train_flops_without_head(self) -> Array:
         """Exact training FLOPs without the output head."""
-        return self.train_flops - 3.0 * self.lattice.flops_head * self.trained
+        return np.asarray(3.0 * (self.lattice.flops_forward - self.lattice.flops_head) * self.trained)
 
     @cached_property
     def all_moe(self) -> Array:
