@@ -147,7 +147,7 @@ def released_cells(row: dict[str, object]) -> tuple[str, ...]:
 def _interval(row: dict[str, object], name: str) -> str:
     """A price with its 80 % interval where it has one."""
     ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
-    middle, low, high = ("" if end is None else format_number(_float(end), 2) for end in ends)
+    middle, low, high = ("" if end is None else format_number(_float(end), 3) for end in ends)
     return f"{middle} [{low}, {high}]" if low and high else middle
 
 
