@@ -50,10 +50,12 @@ $(CLUSTER): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cluster]'
 	@touch $@
 
-# transformers and gguf (130 MB on disk) for the tests of exports, and llama.cpp itself (100 MB) where a wheel of it installs.
+# transformers and gguf (130 MB on disk) for the tests of exports; llama.cpp itself (100 MB) and megatron-core (11 MB) where a
+# wheel of them installs. The test of torchtitan is skipped unless torchtitan 0.3.0 and torchdata are installed: they bring wandb and more.
 $(ENGINES): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[hf]'
 	-$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --only-binary xllamacpp xllamacpp
+	-$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps --only-binary megatron-core megatron-core
 	@touch $@
 
 # Triton (290 MB to download), for the tests of the kernels of CUDA devices in its interpreter.

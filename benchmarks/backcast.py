@@ -1,6 +1,6 @@
 """Released MoE models beside the plan of their own budgets: what the planner would have chosen, and why they differ.
 
-    python benchmarks/backcast.py [--ratios 0,1,3,10,30,100] [--laws LAW ...] [--out FILE.json]
+    python benchmarks/backcast.py [--ratios 0,1,2,4,8] [--laws LAW ...] [--out FILE.json]
 
 Every released MoE with published tokens is planned twice: with its training compute, its total parameters as the limit
 and its tokens as unique data; and with a compute that also pays for serving. Served tokens are one multiple of the
@@ -23,8 +23,10 @@ from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.credit import credited_design
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import Lattice, enumerate_designs
-from moelab.planning.predictors import Predictor, predictors_of
+from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.settle import settled_rows
@@ -36,7 +38,7 @@ WITHIN = 1.5
 def main() -> None:
     """Print the table, the ratio and its score; write them as JSON with --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ratios", default="0,1,2,3,5,10,20,30,50,100", help="served over trained tokens to try")
+    parser.add_argument("--ratios", default="0,1,1.5,2,3,4,6,8,12,16,24,32", help="served over trained tokens to try")
     parser.add_argument("--laws", nargs="*", help="laws that rank; default: all published")
     parser.add_argument("--out", help="write the rows as JSON")
     chosen = parser.parse_args()
@@ -86,7 +88,7 @@ def backcast(
             continue
         at = settled_rows(ranking, 1)[0].chosen
         if ratio == 0:
-            excess = _excess(ranking, Design.of(config, np.array([tokens]), lattice.space.seq_len), at)
+            excess = _excess(ranking, credited_design(config, np.array([tokens]), None, lattice.space.seq_len), at)
         plans[ratio] = {
             "params_active": float(ranking.feasible.lattice.params_active[at]),
             "params_total": float(ranking.feasible.lattice.params_total[at]),

@@ -18,8 +18,9 @@ from moelab.cli.output import print_table
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import Lattice, enumerate_designs
-from moelab.planning.predictors import Predictor, predictors_of
+from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.quantities import format_number, parse_number

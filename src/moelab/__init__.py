@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from moelab.planning import Plan as Plan
     from moelab.planning import Space as Space
     from moelab.planning.compare import compare as compare
+    from moelab.planning.plan import Planner as Planner
     from moelab.planning.plan import plan as plan
     from moelab.planning.sides import DesignComparison as DesignComparison
     from moelab.runs import RunConfig as RunConfig
@@ -117,7 +118,10 @@ _ROOMS = {
         "Space",
     ),
     "moelab.planning.compare": ("compare",),
-    "moelab.planning.plan": ("plan",),
+    "moelab.planning.plan": (
+        "Planner",
+        "plan",
+    ),
     "moelab.planning.sides": ("DesignComparison",),
     "moelab.runs": (
         "RunConfig",

@@ -1,6 +1,9 @@
 """One tiny random model per class of transformers and feature, and runs made of them without training."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -383,3 +386,35 @@ def launch_with(model: str | ModelConfig = "grouped", **changes: Any) -> Launch:
         rule="a rule",
     )
     return replace(own, **changes)
+
+
+def _missing(*modules: str) -> str:
+    """The first of these modules that is not installed; empty where all are."""
+    for module in modules:
+        parent, _, _ = module.partition(".")
+        if importlib.util.find_spec(parent) is None:
+            return parent
+        spec = importlib.util.find_spec(parent)
+        assert spec is not None
+        path = Path(next(iter(spec.submodule_search_locations or [""]))).joinpath(*module.split(".")[1:])
+        if not (path.is_dir() or path.with_suffix(".py").exists()):
+            return module
+    return ""
+
+
+@pytest.fixture
+def printed(tmp_path: Path) -> Callable[..., Any]:
+    """A function that runs code in a process of its own and returns its last line, read as JSON.
+
+    Importing an engine changes loggers and warnings. Skips where a module of `needs` is not installed.
+    """
+
+    def run(code: str, *arguments: str, needs: tuple[str, ...]) -> Any:
+        if lacks := _missing(*needs):
+            pytest.skip(f"needs {lacks}")
+        command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run

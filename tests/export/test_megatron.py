@@ -49,6 +49,12 @@ TRAINING = frozenset(
 )
 """Further flags, of TrainingConfig, SchedulerConfig, TokenizerConfig and arguments.py."""
 
+FIELDS = """
+import dataclasses, json
+from megatron.core.transformer.transformer_config import MLATransformerConfig
+print(json.dumps([field.name for field in dataclasses.fields(MLATransformerConfig)]))
+"""
+
 
 @pytest.mark.parametrize("name", ["grouped", "dense", "latent", "window"])
 @pytest.mark.parametrize("precision", ["bf16", "fp8", "mxfp8", "nvfp4", "fp16"])
@@ -98,3 +104,11 @@ def test_megatron_refuses_what_it_has_no_argument_for(
 ) -> None:
     with pytest.raises(InputError, match=f"^{reason}"):
         megatron_arguments(launched(launched().model.replace(**changes)))
+
+
+@pytest.mark.slow
+def test_megatron_core_itself_has_every_field(printed: Callable[..., Any]) -> None:
+    known = set(printed(FIELDS, needs=("megatron.core", "numpy")))
+    assert len(known) > 200
+    assert known >= TRANSFORMER_CONFIG
+    assert set(RENAMED.values()) <= known

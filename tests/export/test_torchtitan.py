@@ -2,19 +2,20 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from moelab.architecture import count_parameters
 from moelab.errors import InputError
 from moelab.export.launch import Launch
 from moelab.export.torchtitan import torchtitan_text
 
-# Names of torchtitan's main branch of 2026-08-21.
+# Names of torchtitan 0.3.0.
 FIELDS: dict[str, str] = {
-    "components.data:ConcatThenSplitPackingConfig": "dataset",
-    "components.data:GrainDataLoader.Config": "dataset",
+    "hf_datasets.text_datasets:HuggingFaceTextDataLoader.Config": "dataset infinite",
     "components.loss:ChunkedLossWrapper.Config": "loss_fn",
     "components.loss:CrossEntropyLoss.Config": "global_vocab_size",
     "components.optimizer:LRSchedulersContainer.Config": "warmup_steps decay_ratio decay_type min_lr_factor",
@@ -23,15 +24,16 @@ FIELDS: dict[str, str] = {
     "components.quantization:Float8GroupedExpertsConverter.Config": "model_compile_enabled",
     "components.quantization:Float8LinearConverter.Config": "recipe_name filter_fqns emulate model_compile_enabled",
     "config:ParallelismConfig": "data_parallel_replicate_degree data_parallel_shard_degree tensor_parallel_degree "
-    "pipeline_parallel_degree pipeline_parallel_layers_per_stage pipeline_parallel_schedule num_pp_microbatches "
+    "pipeline_parallel_degree pipeline_parallel_layers_per_stage pipeline_parallel_schedule "
+    "pipeline_parallel_microbatch_size "
     "context_parallel_degree expert_parallel_degree",
-    "config:TrainingConfig": "num_tokens_per_microbatch_per_dp_rank num_tokens_per_train_step max_context_length "
+    "config:TrainingConfig": "local_batch_size global_batch_size seq_len "
     "max_norm steps disable_cuda_graphs",
     "distributed.activation_checkpoint:FullAC.Config": "",
     "distributed.activation_checkpoint:SelectiveAC.Config": "",
     "distributed.pipeline_parallel:pipeline_llm": "",
-    "models.common:ComplexRoPE.Config": "dim max_context_length theta",
-    "models.common:CosSinRoPE.Config": "dim max_context_length theta",
+    "models.common:ComplexRoPE.Config": "dim max_seq_len theta",
+    "models.common:CosSinRoPE.Config": "dim max_seq_len theta",
     "models.common:Embedding.Config": "num_embeddings embedding_dim param_init",
     "models.common:Linear.Config": "in_features out_features bias param_init",
     "models.common.config_utils:get_attention_config": "backend",
@@ -59,6 +61,28 @@ FIELDS: dict[str, str] = {
     "activation_checkpoint",
 }  # fmt: skip
 """module:class or function -> the fields or parameters that it has."""
+
+
+BUILD = """
+import importlib.util, json, sys
+import torch
+spec = importlib.util.spec_from_file_location("planned_run", sys.argv[1])
+run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run)
+run.DATASET, run.TOKENIZER = "c4_test", sys.argv[2]
+config = run.plan()
+with torch.device("meta"):
+    model = config.model_spec.model.build()
+print(json.dumps({
+    "kind": type(config).__qualname__,
+    "parameters": sum(value.numel() for value in model.parameters()),
+    "sequences": config.training.global_batch_size,
+    "steps": config.training.steps,
+    "pipeline": config.parallelism.pipeline_parallel_degree,
+    "expert_parallel": config.parallelism.expert_parallel_degree,
+}))
+"""
+"""Builds the file's config with the real package, and its model on the meta device."""
 
 
 class Recorded(dict[str, Any]):
@@ -89,9 +113,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         place = modules.setdefault(module, ModuleType(f"torchtitan.{module}"))
         value = _recorder(path, fields)
         setattr(place, owner, type(owner, (), {inner: staticmethod(value)}) if inner else value)
-    data = ModuleType("torchtitan.hf_datasets.text_datasets")
-    data.DATASETS = {"c4": "c4"}  # type: ignore[attr-defined]
-    modules["hf_datasets.text_datasets"] = data
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, f"torchtitan.{name}", module)
 
@@ -113,10 +134,12 @@ def test_the_torchtitan_file_uses_known_classes_and_fields(
     layers = config["model_spec"]["model"]["layers"]
     assert len(layers) == 6
     assert [layer["moe"] is not None for layer in layers] == [launch.model.is_moe_layer(i) for i in range(6)]
-    assert config["training"]["num_tokens_per_train_step"] == 4096
+    assert config["training"]["global_batch_size"] * config["training"]["seq_len"] == 4096
+    assert config["dataloader"]["dataset"] == "c4"
     assert config["training"]["steps"] == 250
     assert config["optimizer"]["lr"] == 1e-3
-    assert config["parallelism"]["num_pp_microbatches"] == 32 // (4 * 2)
+    assert config["parallelism"]["pipeline_parallel_microbatch_size"] == 2
+    assert config["training"]["local_batch_size"] == 32 // 4
     if name == "grouped":
         moe = layers[-1]["moe"]
         assert (moe["num_experts"], moe["router"]["top_k"], moe["router"]["route_norm"]) == (8, 2, True)
@@ -138,3 +161,24 @@ def test_the_torchtitan_file_asks_for_its_data(
 def test_torchtitan_refuses_windows(launched: Callable[..., Launch]) -> None:
     with pytest.raises(InputError, match=r"^sliding_window: torchtitan"):
         torchtitan_text(launched("window"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grouped", "dense", "latent"])
+def test_torchtitan_itself_builds_the_model_of_the_file(
+    name: str, tmp_path: Path, launched: Callable[..., Launch], printed: Callable[..., Any]
+) -> None:
+    """The parameters of the model that it builds are those that moelab counts (0.3.0, which needs triton)."""
+    launch = launched(name, precision="bf16")
+    file = tmp_path / "planned_run.py"
+    file.write_text(torchtitan_text(launch))
+    found = printed(BUILD, str(file), str(tmp_path), needs=("torchtitan.hf_datasets", "torchdata", "triton"))
+    assert launch.layout is not None
+    assert found == {
+        "kind": "Trainer.Config",
+        "parameters": count_parameters(launch.model).params_total,
+        "sequences": launch.train.batch_tokens // launch.train.seq_len,
+        "steps": launch.train.steps,
+        "pipeline": launch.layout.pp,
+        "expert_parallel": launch.layout.ep,
+    }

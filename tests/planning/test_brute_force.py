@@ -14,9 +14,9 @@ from moelab.architecture.memory import kv_bytes, weight_bytes
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 from moelab.serving import serve, serve_one
 

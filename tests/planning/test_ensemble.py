@@ -11,9 +11,9 @@ from moelab.fitting.fitted import Holdout
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import published_laws
+from moelab.planning.coverage import Coverage
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
-from moelab.planning.ranking import Coverage
 
 SPACE = Space(d_model=(512, 1024), n_layers=(16,), n_experts=(16, 512), top_k=(1, 2), n_shared_experts=(0,))
 

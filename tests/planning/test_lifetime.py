@@ -8,10 +8,11 @@ import pytest
 from moelab.errors import InputError
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
+from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.lifetime import LEAST_BATCH, OUTSIDE, extra_nats, frontier_rows, implied_tokens
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.tradeoff import chord_slope, frontier
@@ -140,8 +141,10 @@ def test_the_plan_gives_dollars_by_loss() -> None:
     assert sum(row["knee"] for row in plain["lifetime"]["frontier"]) == 1
 
 
-def test_extra_nats_of_one_law_are_its_loss_above_the_base() -> None:
+def test_extra_nats_of_one_law_are_its_loss_and_what_granularity_costs_above_the_base() -> None:
     alone = search(enumerate_designs(SPACE), budget(), predictors_of(laws_of(["ludziejewski2025"])))
-    losses = alone.mean(alone.ensemble[0])
-    index = alone.order[:5]
-    assert extra_nats(alone, index, int(alone.order[0])) == pytest.approx(losses[index] - losses[alone.order[0]])
+    losses, curve, index = alone.mean(alone.ensemble[0]), alone.curves[0], alone.order[:5]
+    fine = mean_excess(list(granularity_excess(alone.feasible.design).values()))
+    assert fine[index].max() > 0
+    own = curve.loss_behind(curve.log_excess(losses[index]) + fine[index])
+    assert extra_nats(alone, index, int(index[0])) == pytest.approx(own - own[0])

@@ -5,12 +5,14 @@ import pytest
 
 from moelab.architecture import count_flops
 from moelab.architecture.presets import load_preset
+from moelab.architecture.released import released_models
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.credit import token_credit
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.nearest import nearest_released
-from moelab.planning.predictors import predictors_of
+from moelab.planning.nearest import nearest_released, released_rates
 from moelab.planning.search import search
 from moelab.planning.why import released_cells
 
@@ -30,8 +32,20 @@ def test_olmoe_is_nearest_to_its_own_shape_and_measured_by_the_same_law() -> Non
     tokens = 1e22 / count_flops(config, SPACE.seq_len).train
     assert rows[0]["tokens"] == pytest.approx(tokens)
     member = ranking.ensemble[0]
-    loss = member.loss(Design.of(config, np.array([tokens]), SPACE.seq_len))[0]
+    read = tokens * float(token_credit(config, SPACE.seq_len))
+    loss = member.loss(Design.of(config, np.array([read]), SPACE.seq_len))[0]
     assert rows[0]["extra_nats"] == pytest.approx(loss - ranking.mean(member, chosen))
     assert rows[0]["trained_tokens"] == pytest.approx(5.1e12)
     assert rows[0]["cost_per_million_tokens"] is None
     assert released_cells(rows[0])[2] == "5.1T"
+
+
+def test_released_rates_are_of_the_kind_and_nearest_first_each_with_its_source() -> None:
+    rows = released_rates(35e9, 500e9, True)
+    assert {row["name"] for row in rows} == {"glm-4.5", "deepseek-v3", "kimi-k2"}
+    assert released_rates(8e9, 8e9, False)[0]["name"] == "llama3-8b"
+    published = [model for model in released_models().values() if model.learning_rate is not None]
+    assert len(published) >= 8
+    assert all(model.recipe and model.optimizer in ("AdamW", "Muon") for model in published)
+    deepseek = released_models()["deepseek-v3"]
+    assert (deepseek.learning_rate, deepseek.batch_tokens) == (2.2e-4, 15360 * 4096)

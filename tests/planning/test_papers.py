@@ -6,9 +6,9 @@ import pytest
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
@@ -46,7 +46,7 @@ def test_sparser_models_are_larger_and_use_a_smaller_part() -> None:
     totals, approximate, actives = [], [], []
     for experts in (2, 4, 8, 16):
         space = Space(n_experts=(experts,), top_k=(1,), n_shared_experts=(0,), n_dense_layers=(0,), kinds=("moe",))
-        best = plan(Budget(flops=1e20), [ABNAR], space, top=1).best
+        best = plan(Budget(flops=1e20), [ABNAR], space, top=1).choices[ABNAR.id]
         totals.append(best.params_total)
         approximate.append(best.params_total / experts)
         actives.append(best.params_active)

@@ -12,10 +12,10 @@ from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.pareto import pareto_front
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.result import candidate_rows, pareto_rows
 from moelab.planning.search import search
 

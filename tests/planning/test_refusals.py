@@ -9,9 +9,9 @@ from moelab.errors import InputError
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.budget import Serving
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")

@@ -9,13 +9,13 @@ from moelab.laws import get_law
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import laws_of
-from moelab.planning.granularity import granularity_excess
+from moelab.planning.given_laws import predictors_of
+from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.practice import distance_from_practice
-from moelab.planning.predictors import predictors_of
 from moelab.planning.search import search
-from moelab.planning.settle import SIZE, TIE, combined, near_equal, settle, settled_rows
+from moelab.planning.settle import PUBLISHED_TIE, SIZE, TIE, near_equal, settle, settled_rows, tie_of
 
 OPEN = Space(
     d_model=(1024, 2048), n_layers=(12, 16, 24), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -35,7 +35,7 @@ def with_granularity(granularity: int, d_model: int = 2048) -> Design:
             },
         }
     )  # fmt: skip
-    return Design.of(model, 50e9, 4096)
+    return Design.of(model, np.array([50e9]), 4096)
 
 
 def test_krajewskis_excess_is_the_extra_loss_over_the_laws_own_slope() -> None:
@@ -71,13 +71,13 @@ def test_lings_best_granularity_is_that_of_its_formula() -> None:
 
 
 def test_dense_models_have_no_granularity() -> None:
-    excess = granularity_excess(Design.of(load_preset("llama3-8b"), 1e12, 4096))
+    excess = granularity_excess(Design.of(load_preset("llama3-8b"), np.array([1e12]), 4096))
     assert all(values[0] == 0 for values in excess.values())
 
 
 def test_laws_are_averaged_where_they_apply_and_the_uncovered_come_last() -> None:
     columns = [np.array([0.1, np.nan, np.nan]), np.array([0.3, 0.2, np.nan])]
-    assert combined(columns).tolist() == pytest.approx([0.2, 0.2, 1.2])
+    assert mean_excess(columns).tolist() == pytest.approx([0.2, 0.2, 1.2])
 
 
 def test_practice_prefers_released_experts_to_a_single_one_and_to_very_many() -> None:
@@ -89,7 +89,7 @@ def test_practice_prefers_released_experts_to_a_single_one_and_to_very_many() ->
         name: float(far[(lattice.n_experts == e) & (np.asarray(lattice.shape.top_k) == k)].min())
         for name, (e, k) in rows.items()
     }
-    assert found["128"] == 0
+    assert found["128"] < 0.5
     assert found["16"] > 1
     assert found["512"] > 1
 
@@ -117,7 +117,7 @@ def test_rows_differ_in_size_and_the_first_is_near_equal_to_the_best() -> None:
     rows = settled_rows(ranking, 6)
     chosen = [row.chosen for row in rows]
     assert len(set(chosen)) == 6
-    assert float(ranking.behind(np.array(chosen[:1]), ranking.best)[0]) <= TIE
+    assert float(ranking.behind(np.array(chosen[:1]), ranking.best)[0]) <= tie_of(ranking) == TIE
     lattice = ranking.feasible.lattice
     sizes = np.log(np.stack([lattice.params_active[chosen], lattice.params_total[chosen]]))
     apart = np.abs(sizes[:, :, None] - sizes[:, None]).max(axis=0)
@@ -134,6 +134,46 @@ def test_the_settled_design_is_one_of_the_near_equal_ones() -> None:
     assert row.steps[0]["by"] == "granularity"
     kept = [step["kept"] for step in row.steps]
     assert kept == sorted(kept, reverse=True)
+
+
+def test_the_five_factor_excess_is_the_extra_loss_over_the_laws_own_slope() -> None:
+    """The dumb way: the law on a grid of experts in use and shared shares, and its slope by a small step."""
+    design, law = with_granularity(2), get_law("fivefactor2025")
+
+    def loss(active: float, share: float, growth: float = 1.0) -> float:
+        sizes = {name: getattr(design, name) * growth for name in ("params_total", "params_active", "tokens")}
+        values = sizes | {"active_experts": np.array([active]), "shared_share": np.array([share])}
+        return float(law.loss(law.published, values)[0])
+
+    best = min(loss(g, s) for g in np.linspace(1, 16, 301) for s in np.linspace(0, 0.5, 51))
+    slope = (loss(2.0, 0.0) - loss(2.0, 0.0, float(np.exp(5e-7)))) / 1e-6
+    assert granularity_excess(design)["fivefactor2025"][0] == pytest.approx((loss(2.0, 0.0) - best) / slope, rel=1e-4)
+
+
+def test_larger_models_have_more_experts_in_practice() -> None:
+    """Of released models: 64 or 128 experts below 50B, 160 to 384 from 300B on."""
+    space = Space(attention=["full"]).replace(kinds=["moe"], n_experts=[64, 128, 256], top_k=[8])
+    lattice = enumerate_designs(space)
+    far = distance_from_practice(lattice)
+
+    def preferred(total: float) -> int:
+        near = np.abs(np.log(lattice.params_total / total)) < 0.1
+        return int(lattice.n_experts[np.where(near, far, np.inf).argmin()])
+
+    assert preferred(30e9) == 128
+    assert preferred(700e9) == 256
+
+
+def test_an_ensemble_of_published_laws_resolves_less_than_one_law_alone() -> None:
+    """Their losses are known to 0.015 nats; a law that is given alone is followed."""
+    lattice, budget = enumerate_designs(OPEN), Budget(flops=1e21, max_params=10e9)
+    several = search(lattice, budget, predictors_of(laws_of(["ludziejewski2025", "abnar2025"])))
+    alone = search(lattice, budget, predictors_of(laws_of(["ludziejewski2025"])))
+    assert (tie_of(several), tie_of(alone)) == (PUBLISHED_TIE, TIE)
+    for ranking in (several, alone):
+        near = near_equal(ranking, ranking.best, ranking.order)
+        assert ranking.behind(near, ranking.best).max() <= tie_of(ranking)
+        assert settle(ranking, near).chosen in near
 
 
 def test_a_jittered_budget_keeps_the_experts() -> None:

@@ -120,7 +120,7 @@ def test_a_space_without_axes_is_the_default_space() -> None:
         ({"attention": [{"kind": "full", "n_heads": 4, "heads_ratio": 1}]}, "heads_ratio: contradicts n_heads"),
         ({"layouts": [{}], "n_dense_layers": 1}, "n_shared_experts: contradicts layouts"),
         ({"layouts": []}, "layouts: needs at least one value"),
-        ({"routing": "sigmoid"}, "routing: input should be 'softmax' or 'loss_free', got 'sigmoid'"),
+        ({"routing": "sigmoid"}, "routing: input should be 'softmax', 'loss_free' or 'released', got 'sigmoid'"),
         ({"n_heads": 0}, "n_heads.0: input should be greater than 0, got 0"),
     ],
 )

@@ -9,9 +9,10 @@ from moelab.laws.design import Design
 from moelab.laws.reuse import R_D
 from moelab.planning import Budget, Space
 from moelab.planning.feasible import FeasibleSet, fit_budget
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
-from moelab.planning.predictors import Predictor, predictors_of
+from moelab.planning.predictors import Predictor
 
 JOINT = get_law("ludziejewski2025")
 

@@ -20,7 +20,8 @@ multi-token prediction."""
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReleasedModel(Shown):
     """A public model: `total` and `active` parameters as printed (`671B`), what these figures count, training tokens,
-    the month of its release, where this stands, and what remains to be explained. None where nothing was published."""
+    the month of its release, where this stands, and what remains to be explained; of pre-training its peak
+    `learning_rate`, `batch_tokens` after any ramp, and `optimizer`, by `recipe`. None where nothing was published."""
 
     name: str
     total: str
@@ -31,6 +32,10 @@ class ReleasedModel(Shown):
     active_is: Counted = "all"
     tokens: float | None = None
     note: str = ""
+    learning_rate: float | None = None
+    batch_tokens: float | None = None
+    optimizer: str | None = None
+    recipe: str | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -60,8 +65,12 @@ class ReleasedModel(Shown):
         published = {"params_total": self.params_total, "params_active": self.params_active}
         counted = {"params_total": params.params_total, "params_active": params.params_active, "params_mtp": params.mtp}
         facts = {
-            name: getattr(self, name) for name in ("released", "source", "total_is", "active_is", "tokens", "note")
-        }
+            name: getattr(self, name)
+            for name in (
+                "released", "source", "total_is", "active_is", "tokens", "note", "learning_rate", "batch_tokens",
+                "optimizer", "recipe",
+            )
+        }  # fmt: skip
         return {"name": self.name, **facts, "published": published, "counted": counted, "agrees": self.agrees}
 
     @property
@@ -86,6 +95,9 @@ def _read() -> dict[str, ReleasedModel]:
 def _one(name: str, values: dict[str, Any]) -> ReleasedModel:
     tokens = values.get("tokens")
     known = {**values, "tokens": None if tokens is None else parse_number(tokens)}
+    for quantity in ("learning_rate", "batch_tokens"):
+        if quantity in values:
+            known[quantity] = parse_number(values[quantity])
     return ReleasedModel(name=name, **known)
 
 

@@ -14,7 +14,7 @@ def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
     from moelab.planning.costs import price_lines
-    from moelab.planning.result import LIMIT_NAMES
+    from moelab.planning.phrases import LIMIT_NAMES
     from moelab.planning.why import why
 
     print_line(result.sentence)
@@ -39,8 +39,7 @@ def print_plan(result: "Plan") -> None:
         if saving is not None and saving >= LEAST_GAIN and (name != "compute" or "gain_cost" in gain):
             what = f"{saving:.1%} of the cost" if "gain_cost" in gain else f"as much loss as {saving:.1%} compute"
             print_line(f"10 % more of {LIMIT_NAMES[name]} saves {what}")
-    best = result.best
-    _print_rates(best)
+    _print_rates(result)
     for line in result.warnings:
         print_line(f"Warning: {line}")
 
@@ -98,21 +97,23 @@ def _print_laws(result: "Plan") -> None:
         print_line(f"Not applicable to design 1: {', '.join(others)} (--json gives each reason).")
 
 
-def _print_rates(best: Any) -> None:
-    """Learning rate and batch by every rule that applies, the preferred one first."""
+def _print_rates(result: "Plan") -> None:
+    """Learning rate and batch by every rule that applies, the preferred one first, and of released models."""
     from moelab.cli.output import print_table
+    from moelab.planning.why import rate_cells
     from moelab.quantities import format_number
 
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             rate.title,
             f"{rate.learning_rate:.2e}",
             "-" if rate.batch_tokens is None else format_number(rate.batch_tokens),
             distance_text(rate.distance),
         )
-        for rate in best.rates
+        for rate in result.best.rates
     ]
-    print_table(["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs"], rows)
+    rows += [rate_cells(row) for row in result.released_rates]
+    print_table(["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs, or source"], rows)
 
 
 def _print_optimum(result: "Plan") -> None:

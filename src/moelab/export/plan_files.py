@@ -33,9 +33,7 @@ class PlanFiles:
         wrote = f"Wrote {', '.join(self.written)} to {self.folder}"
         lines = [wrote, *(f"No {name}: {reason}" for name, reason in self.left_out.items())]
         windows = any("sliding_" in reason for reason in self.left_out.values())
-        return (
-            [*lines, "A --space with `attention: full` has designs that all these engines take."] if windows else lines
-        )
+        return [*lines, "The default space has full attention, which all these engines take."] if windows else lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""

@@ -38,11 +38,12 @@ def formula(c: Values, v: Values) -> tuple[Array, Any]:
 
 
 def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
-    """N with embeddings, S = (E - K) / E, C with attention scores, router and head."""
+    """N with embeddings; S, the share of the feed-forward width that a token leaves unused, which is (E - K) / E where
+    every layer has routed experts alone; C with attention scores, router and head."""
     return {
         "params_total": design.params_total,
         "tokens": design.tokens,
-        "sparsity": design.sparsity,
+        "sparsity": 1 - 1 / design.width_ratio,
         "train_flops": design.train_flops,
     }, []
 
@@ -78,7 +79,7 @@ LAWS = (
         meaning={
             "params_total": "all parameters, embeddings included",
             "tokens": "tokens processed, each once",
-            "sparsity": "S = (n_experts - top_k) / n_experts",
+            "sparsity": "S = (n_experts - top_k) / n_experts; with shared experts or dense layers, of all width",
             "train_flops": "with attention scores, router and head",
         },
         flops="n (4c d^2 + 2c d n_ctx + (12c/G) K d^2 + r d E) + c n_vocab d per token, c = 6, r = 14",

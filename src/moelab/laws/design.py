@@ -11,7 +11,9 @@ from moelab.architecture import ModelConfig, ParameterCount, Shape, count_flops,
 from moelab.notebook import Shown
 
 Array = NDArray[Any]
-IN_TABLES = ("params_non_embedding", "params_active_non_embedding", "params_dense", "train_flops")
+IN_TABLES = (
+    "params_non_embedding", "params_active_non_embedding", "params_dense", "train_flops", "expert_ratio", "sparsity",
+)  # fmt: skip
 """Variables that a paper counts otherwise than the columns of a table do."""
 
 
@@ -150,6 +152,12 @@ class Design(Shown):
         return np.where(self.dense, 1.0, (self.n_experts + shared) / (self.top_k + shared))
 
     @cached_property
+    def width_ratio(self) -> Array:
+        """Feed-forward width of all layers, dense ones and shared experts included, over the width in use: what E / K
+        is of a model with routed experts alone in every layer; 1 where dense."""
+        return width_ratio(self.shape)
+
+    @cached_property
     def train_flops(self) -> Array:
         """Exact training FLOPs: attention scores (full square), router and head included."""
         return _float(count_flops(self.shape, self.seq_len).train) * self.tokens
@@ -166,7 +174,10 @@ class Design(Shown):
         return np.asarray(self.shape.n_moe_layers) == np.asarray(self.shape.n_layers)
 
     def in_tables(self, name: str) -> Array:
-        """A variable as a table of runs counts it: routers among the parameters, the head among the FLOPs."""
+        """A variable as a table of runs counts it: routers among the parameters, the head among the FLOPs, experts of
+        the MoE layers alone."""
+        if name in ("expert_ratio", "sparsity"):
+            return np.asarray(getattr(self, name))
         if name == "train_flops":
             return self.train_flops
         if name == "params_dense":
@@ -182,6 +193,14 @@ class Design(Shown):
         if self.d_ff_reference is not None:
             return _float(self.d_ff_reference)
         return np.maximum(_float(self.shape.top_k) * self._d_expert + _float(self.shape.d_shared), 1.0)
+
+
+def width_ratio(shape: Shape) -> Array:
+    """Feed-forward width of all layers over the width that a token uses; 1 where no layer is MoE."""
+    moe, plain = _float(shape.n_moe_layers), _float(shape.n_layers) - shape.n_moe_layers
+    always = moe * shape.d_shared + plain * shape.d_ff
+    routed = moe * shape.d_expert
+    return np.asarray((routed * shape.n_experts + always) / (routed * shape.top_k + always))
 
 
 def _float(value: Any) -> Array:

@@ -1,7 +1,7 @@
 """Joint MoE scaling law (Ludziejewski et al. 2025, arXiv 2502.05172): active parameters, tokens and experts together.
 
 L = a Ê^delta N_a^(alpha + gamma ln Ê) + b Ê^omega D^(beta + zeta ln Ê) + E_0, with Clark's saturated Ê. Its runs are
-top-1; a layer of many narrow experts enters with E = its whole width over the width in use.
+top-1 in every layer; a model of narrow or shared experts or dense layers enters with E = its width over that in use.
 """
 
 from typing import Any
@@ -45,11 +45,11 @@ def formula(c: Values, v: Values) -> tuple[Array, Any]:
 
 
 def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
-    """N_a with embeddings, E as a MoE layer's width over the width in use, C = 6 N_a D."""
+    """N_a with embeddings, E as the feed-forward width of all layers over the width in use, C = 6 N_a D."""
     return {
         "params_active": design.params_active,
         "tokens": design.tokens,
-        "expert_ratio": design.expert_ratio,
+        "expert_ratio": design.width_ratio,
         "params_total": design.params_total,
     }, []
 
@@ -107,7 +107,7 @@ LAWS = (
         meaning={
             "params_active": "parameters one token uses, embeddings included: 2 d V + 13 n d^2",
             "tokens": "tokens processed, each once",
-            "expert_ratio": "E of full-size top-1 experts; elsewhere a layer's width over that in use (our reading)",
+            "expert_ratio": "E of full-size top-1 experts; elsewhere all layers' width over that in use (our reading)",
         },
         flops="C = 6 N_a D, embeddings in N_a",
         ranges={

@@ -14,8 +14,9 @@ from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
 from moelab.planning.candidate import Candidate, Prediction
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.matched import COMPARES_LAWS, derived_parts, given_parts, named_model
-from moelab.planning.predictors import Predictor, predictors_of
+from moelab.planning.predictors import Predictor
 from moelab.planning.sanity import MEANINGLESS
 from moelab.planning.sides import DesignComparison, Side
 from moelab.quantities import (

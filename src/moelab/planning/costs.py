@@ -91,5 +91,5 @@ def _source(what: str, calibration: Mapping[str, Any]) -> str:
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     low, high = values[f"{name}_low"], values[f"{name}_high"]
-    middle = format_number(values[name], 2)
-    return middle if low is None else f"{middle} [{format_number(low, 2)}, {format_number(high, 2)}]"
+    middle = format_number(values[name], 3)
+    return middle if low is None else f"{middle} [{format_number(low, 3)}, {format_number(high, 3)}]"

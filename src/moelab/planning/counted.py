@@ -14,20 +14,24 @@ Array = NDArray[Any]
 
 
 class CountedDesign(Design):
-    """A `Design` of a lattice's n designs; `tokens` broadcasts against them.
+    """A `Design` of a lattice's n designs, trained on tokens that broadcast against them.
 
-    Every property equals that of `Design.of(lattice.shape, ...)`, which serves as its reference in the tests.
+    `tokens` and `unique_tokens` are those that count for the loss (`credit.py`), `trained` all that the design trains
+    on. Every property equals that of `Design.of(lattice.shape, ...)`, which serves as its reference in the tests.
     """
 
     lattice: Lattice
+    trained: Array
 
     def __init__(self, lattice: Lattice, tokens: Array, unique_tokens: Array | None = None) -> None:
-        tokens = np.asarray(tokens, float)
+        trained = np.asarray(tokens, float)
+        tokens = trained * lattice.token_credit
         unique = tokens if unique_tokens is None else np.minimum(np.asarray(unique_tokens, float), tokens)
         # The fields of a frozen dataclass are set once, here.
         vars(self).update(
-            lattice=lattice, tokens=tokens, seq_len=lattice.space.seq_len, unique_tokens=unique, d_ff_reference=None
-        )
+            lattice=lattice, tokens=tokens, seq_len=lattice.space.seq_len, unique_tokens=unique, d_ff_reference=None,
+            trained=trained,
+        )  # fmt: skip
 
     @property
     def shape(self) -> Shape:
@@ -100,9 +104,19 @@ class CountedDesign(Design):
         return self._by_option("expert_ratio")
 
     @cached_property
+    def width_ratio(self) -> Array:
+        """Feed-forward width of all layers over the width in use."""
+        return self.lattice.width_ratio
+
+    @cached_property
     def train_flops(self) -> Array:
         """Exact training FLOPs: attention scores (full square), router and head included."""
-        return self.lattice.flops_train * self.tokens
+        return self.lattice.flops_train * self.trained
+
+    @cached_property
+    def train_flops_without_head(self) -> Array:
+        """Exact training FLOPs without the output head."""
+        return np.asarray(3.0 * (self.lattice.flops_forward - self.lattice.flops_head) * self.trained)
 
     @cached_property
     def all_moe(self) -> Array:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.routing_choice import RoutingChoice
 from moelab.planning.attention_axis import LayerPattern, latent_sizes
 from moelab.planning.space import Space
 
@@ -14,11 +15,18 @@ _SIZES = (
 """What a design sets or leaves out, whatever the template has."""
 
 
+def routing_of(space: Space, n_shared_experts: int) -> RoutingChoice:
+    """How a design's experts are scored and balanced; `released`: as the models of today with such experts are."""
+    if space.routing != "released":
+        return space.routing
+    return "loss_free" if n_shared_experts else "softmax"
+
+
 def base_model(space: Space) -> ModelConfig:
     """The smallest model with the options that all designs of a space have."""
     if space.template is not None:
         return space.template
-    moe = {"n_experts": 2, "top_k": 1, "d_expert": 1, "routing": space.routing}
+    moe = {"n_experts": 2, "top_k": 1, "d_expert": 1, "routing": routing_of(space, 0)}
     return ModelConfig.parse(
         {
             "vocab_size": space.vocab_size, "d_model": 2, "n_layers": 1, "n_heads": 1, "head_dim": 2,
@@ -61,7 +69,8 @@ def _attention(base: ModelConfig, pattern: LayerPattern, row: Mapping[str, int])
 def _experts(space: Space, row: Mapping[str, int]) -> dict[str, Any]:
     """The MoE layer: the template's options, its sizes from the row."""
     template = None if space.template is None else space.template.moe
-    moe: dict[str, Any] = {"routing": space.routing} if template is None else template.to_dict()
+    routing = routing_of(space, row["n_shared_experts"])
+    moe: dict[str, Any] = {"routing": routing} if template is None else template.to_dict()
     sizes = ("n_experts", "top_k", "d_expert", "n_shared_experts", "d_shared")
     moe |= {name: row[name] for name in sizes}
     if space.normalize_gates is not None:

@@ -40,8 +40,10 @@ def designs_like(lattice: Lattice, model: ModelConfig) -> NDArray[Any]:
 
 
 def in_default_space(model: ModelConfig) -> bool:
-    """Whether the planner's default space, at the model's vocabulary, holds a design like this MoE model."""
-    moe, space = model.moe, Space(vocab_size=model.vocab_size, tie_embeddings=model.tie_embeddings)
+    """Whether the planner's default space, at the model's vocabulary and with its kind of attention opened, holds a
+    design like this MoE model."""
+    kind = "latent" if model.mla else "window" if model.sliding_window else "full"
+    moe, space = model.moe, Space(attention=[kind], vocab_size=model.vocab_size, tie_embeddings=model.tie_embeddings)
     if moe is None or moe.n_experts not in space.n_experts or moe.top_k not in space.top_k:
         return False
     part = space.replace(n_experts=[moe.n_experts], top_k=[moe.top_k], kinds=["moe"])

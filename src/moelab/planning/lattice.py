@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture import ModelConfig, Shape, count_flops, count_parameters
+from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.planning.attention_axis import LayerPattern
 from moelab.planning.emit import config_of
+from moelab.planning.lattice_columns import COLUMNS, counted_block
 from moelab.planning.shapes import ShapeTable
 from moelab.planning.space import Space
 from moelab.planning.tables import (
@@ -34,26 +35,14 @@ FEW = 20_000
 KEPT_LATTICES, MOST_KEPT = 4, 2_000_000
 """Spaces whose designs stay counted for the next plan of the same process, and the most designs of such a space."""
 
-_COLUMNS = (
-    "backbone",
-    "option",
-    "params_total",
-    "params_active",
-    "params_non_embedding",
-    "params_active_non_embedding",
-    "params_router",
-    "params_experts",
-    "flops_forward",
-    "flops_train",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Lattice:
     """n designs: each a row of the backbones with a row of the experts in `table`, and its exact counts (n,).
 
     FLOPs are per token at `space.seq_len`, as the full square of attention scores. `flops_train` includes multi-token
-    prediction, which no other count does.
+    prediction, which no other count does. `width_ratio` is the feed-forward width of all layers over that in use,
+    `token_credit` the share of the tokens that laws read (`credit.py`).
     """
 
     space: Space
@@ -68,6 +57,8 @@ class Lattice:
     params_experts: NDArray[np.float64]
     flops_forward: NDArray[np.float64]
     flops_train: NDArray[np.float64]
+    width_ratio: NDArray[np.float64]
+    token_credit: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.params_total)
@@ -106,6 +97,11 @@ class Lattice:
     def is_moe(self) -> NDArray[np.bool_]:
         """Which designs have experts (n,)."""
         return np.asarray((self.options[:, 0] > 0)[self.option])
+
+    @cached_property
+    def flops_head(self) -> NDArray[np.float64]:
+        """Forward FLOPs of the output head, per token (n,)."""
+        return np.asarray(2.0 * self.space.vocab_size * self.of_backbone("d_model"), np.float64)
 
     @cached_property
     def pattern(self) -> NDArray[np.int64]:
@@ -148,18 +144,18 @@ class Lattice:
     def take(self, index: Any) -> "Lattice":
         """The designs `index` (a mask, a slice or positions). The same slice is the same lattice, with all it keeps."""
         if not isinstance(index, slice):
-            some = self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+            some = self._with({name: getattr(self, name)[index] for name in COLUMNS})
             vars(some)["origin"] = (self, index)
             return some
         kept = vars(self).setdefault("_slices", {})
         key = (index.start, index.stop, index.step)
         if key not in kept:
-            kept[key] = self._with({name: getattr(self, name)[index] for name in _COLUMNS})
+            kept[key] = self._with({name: getattr(self, name)[index] for name in COLUMNS})
         return kept[key]
 
     def join(self, other: "Lattice") -> "Lattice":
         """These designs and the others, of the same lattice."""
-        return self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS})
+        return self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})
 
     def _with(self, columns: dict[str, Any]) -> "Lattice":
         return Lattice(space=self.space, table=self.table, **columns)
@@ -206,12 +202,12 @@ def _enumerate(space: Space) -> Lattice:
     moe = moe_options(space) if "moe" in space.kinds else np.zeros((0, len(OPTION)), np.int64)
     table = ShapeTable(space, backbones, np.concatenate([dense, moe]))
     rows = max(1, CHUNK // max(1, len(moe)))
-    blocks = [_block(table, slice(0, len(backbones)), slice(0, len(dense)))]
+    blocks = [counted_block(table, slice(0, len(backbones)), slice(0, len(dense)))]
     blocks += [
-        _block(table, slice(start, min(start + rows, len(backbones))), slice(len(dense), len(table.options)))
+        counted_block(table, slice(start, min(start + rows, len(backbones))), slice(len(dense), len(table.options)))
         for start in range(0, len(backbones), rows)
     ]
-    columns = {name: np.concatenate([block[name] for block in blocks]) for name in _COLUMNS}
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS}
     if not len(columns["option"]):
         raise InputError(
             "space: no design fits together; min_d_expert, top_k and n_dense_layers exclude every combination"
@@ -219,28 +215,3 @@ def _enumerate(space: Space) -> Lattice:
     for column in columns.values():
         column.flags.writeable = False
     return Lattice(space=space, table=table, **columns)
-
-
-def _block(table: ShapeTable, rows: slice, picks: slice) -> dict[str, Any]:
-    """Backbones (B, 1) against options (M,): the formulas broadcast, then the combinations that exist are kept."""
-    backbone = np.arange(rows.start, rows.stop, dtype=np.int32)[:, None]
-    option = np.arange(picks.start, picks.stop, dtype=np.int32)
-    shape = table.shape(backbone, option)
-    params, flops = count_parameters(shape), count_flops(shape, table.space.seq_len)
-    columns = {
-        "backbone": backbone,
-        "option": option,
-        "params_total": params.params_total * 1.0,
-        "params_active": params.params_active * 1.0,
-        "params_non_embedding": params.params_non_embedding * 1.0,
-        "params_active_non_embedding": params.params_active_non_embedding * 1.0,
-        "params_router": params.router * 1.0,
-        "params_experts": params.experts * 1.0,
-        "flops_forward": flops.forward * 1.0,
-        "flops_train": flops.train * 1.0,
-    }
-    exists = table.exists(shape)
-    exists = np.broadcast_to(exists, np.broadcast_shapes(*(np.shape(column) for column in columns.values())))
-    if exists.all():
-        return {name: np.broadcast_to(column, exists.shape).ravel() for name, column in columns.items()}
-    return {name: np.broadcast_to(column, exists.shape)[exists] for name, column in columns.items()}

@@ -12,25 +12,26 @@ from numpy.typing import NDArray
 
 from moelab.planning.budget import Budget
 from moelab.planning.feasible import affordable_tokens, compute_of, training_price
+from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.ranking import Ranking, score_designs
 from moelab.planning.tradeoff import Lifetime, chord_slope, frontier
 
 Array = NDArray[Any]
 
 LEAST_WITHIN = 0.10
-"""Excess compute within which the knee is sought, unless the laws disagree by more."""
+"""Excess compute within which the knee is sought, unless laws or predicted training times are further apart."""
 
 MOST_WITHIN = 0.5
-"""Largest excess compute that laws' disagreement alone admits."""
-
-NEAR = 0.01
-"""Excess compute up to which designs are near-equal in loss."""
+"""Largest excess compute that these alone admit."""
 
 LEAST_BATCH = 8
 """Requests in flight below which no deployment runs; a knee there would only show the edge of memory."""
 
 OUTSIDE = 1e3
 """Added to the score of designs behind by more than `within`, or served at fewer requests: they are ranked last."""
+
+FAR = 1.5
+"""Excess log compute from which on a design is no candidate, so that laws of granularity are not asked."""
 
 SAMPLE = 8_000
 """Designs among which the training optimum at less compute is sought."""
@@ -50,8 +51,8 @@ def balanced(ranking: Ranking, budget: Budget) -> Ranking:
     train = training_price(feasible.lattice, feasible.train_flops, budget)
     price = np.nan_to_num(ranking.serving.cost_per_million_tokens, nan=np.inf)
     serve = price * (budget.serving.tokens / 1e6)
-    excess, cost = ranking.log_excess, train + serve
-    within = disagreement(ranking) if budget.within is None else budget.within
+    excess, cost = with_granularity(ranking), train + serve
+    within = unresolved(ranking) if budget.within is None else budget.within
     front = frontier(np.where(ranking.comparable, excess, np.inf), cost)
     allowed = excess <= float(excess[front[-1]]) - np.log1p(-within)
     batched = allowed & (ranking.serving.batch >= LEAST_BATCH)
@@ -62,19 +63,41 @@ def balanced(ranking: Ranking, budget: Budget) -> Ranking:
     score = excess + slope * (cost - cost[near[0]])
     score = np.where(allowed, score, score + OUTSIDE)
     knee = int(near[np.argmin(score[near])])
-    lifetime = Lifetime(train, serve, within, slope, front, knee)
+    lifetime = Lifetime(train, serve, within, slope, front, knee, ranking.log_excess)
     return replace(ranking, score=np.where(np.isfinite(cost), score, np.inf), loss_score=excess, lifetime=lifetime)
 
 
+def with_granularity(ranking: Ranking) -> Array:
+    """log(C/C') of the ensemble, plus what laws of granularity find each design's experts behind (n,).
+
+    Serving prefers few and wide experts, whose loss most members do not see: without these laws the price decides.
+    Designs behind by more than `FAR` are left as they are.
+    """
+    excess = ranking.log_excess.copy()
+    near = np.flatnonzero(excess <= excess.min() + FAR)
+    found = granularity_excess(ranking.feasible.take(near).design)
+    excess[near] += mean_excess(list(found.values()))
+    return excess
+
+
+def unresolved(ranking: Ranking) -> float:
+    """The excess compute below which no design is known to be behind: 10 %, what the laws disagree by, or the paired
+    error of the predicted training time, whichever is largest; at most 50 %."""
+    timing = float(-np.expm1(-ranking.paired.training))
+    return min(max(disagreement(ranking), timing), MOST_WITHIN)
+
+
 def disagreement(ranking: Ranking) -> float:
-    """How far some member of the ensemble finds even the design of least loss behind its own optimum, as a share of
-    compute; at least 10 %. Of designs that are near-equal in loss, the one on which members agree most."""
-    near = ranking.order[ranking.comparable[ranking.order]]
-    near = near[ranking.behind(near, int(near[0])) <= NEAR]
-    parts = zip(ranking.curves, ranking.ensemble, strict=True)
-    behind = np.array([curve.log_excess(ranking.mean(member, near)) for curve, member in parts])
-    worst = -np.expm1(-np.nan_to_num(behind, nan=0.0).max(axis=0))
-    return float(np.clip(worst.min(), LEAST_WITHIN, MOST_WITHIN))
+    """The largest excess, as a share of compute, that some member of the ensemble finds in another's optimum: from 10 %
+    to 50 %. Optima are of the ranked designs that the most members cover."""
+    means = np.array([ranking.mean(member) for member in ranking.ensemble])
+    means[:, ~ranking.comparable] = np.nan
+    optima = np.unique([int(np.nanargmin(mean)) for mean in means if np.isfinite(mean).any()])
+    if len(optima) < 2:
+        return LEAST_WITHIN
+    excess = [curve.log_excess(mean[optima]) for curve, mean in zip(ranking.curves, means, strict=True)]
+    worst = float(-np.expm1(-np.nanmax(excess)))
+    return float(np.clip(worst, LEAST_WITHIN, MOST_WITHIN))
 
 
 def extra_nats(ranking: Ranking, index: Array, base: int) -> Array:
@@ -191,6 +214,6 @@ def _training_optimum(ranking: Ranking, budget: Budget, share: float) -> tuple[i
     tokens = affordable_tokens(some.lattice, budget, compute)
     usable = np.flatnonzero(tokens >= some.lattice.space.seq_len)
     some = some.take(usable).with_tokens(tokens[usable], budget)
-    _, excess = score_designs(ranking, some)
+    _, excess = score_designs(ranking, some, budget)
     at = int(np.argmin(excess))
     return int(index[usable[at]]), some.train_flops_at(at)

@@ -1,5 +1,6 @@
 """Released models beside a plan: the nearest in size, trained with this budget, by the same laws and prices."""
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from moelab.architecture.released import ReleasedModel, released_models
 from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget
+from moelab.planning.credit import credited_design
 from moelab.planning.ranking import Ranking
 from moelab.serving import serve_one
 
@@ -19,6 +21,8 @@ Row = dict[str, Any]
 
 AHEAD = float(np.log(10.0))
 """Log compute by which a released model is reported ahead at most: beyond it the laws are far outside their runs."""
+
+PRICE = "cost_per_million_tokens"
 
 COUNT = 3
 """Released models that a plan shows."""
@@ -30,13 +34,35 @@ def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]
     A row: `name`, `params_active`, `params_total`, `trained_tokens` (published, or None), `tokens` at the training
     FLOPs of the chosen design,
     `excess_compute` and `extra_nats` over the chosen design (None where no law of the ensemble applies),
-    `cost_per_million_tokens` (None where it is not served or does not fit the devices).
+    `cost_per_million_tokens` with _low and _high (None where it is not served or does not fit the devices).
     """
     lattice = ranking.feasible.lattice
     aim = np.log([lattice.params_active[chosen], lattice.params_total[chosen]])
     sizes = _sizes()
     near = sorted(released_models().values(), key=lambda model: float(np.abs(np.log(sizes[model.name]) - aim).sum()))
     return [_row(ranking, budget, chosen, model) for model in near[:COUNT]]
+
+
+def released_rates(params_active: float, params_total: float, is_moe: bool) -> list[Row]:
+    """Learning rate and batch of the released models nearest in size, of the kind asked for, nearest first: `name`,
+    `learning_rate` (peak), `batch_tokens` (after any ramp, or None), `optimizer`, `source`."""
+    aim, sizes = np.log([params_active, params_total]), _sizes()
+    known = [
+        model
+        for model in released_models().values()
+        if model.learning_rate is not None and (model.config.moe is not None) == is_moe
+    ]
+    near = sorted(known, key=lambda model: float(np.abs(np.log(sizes[model.name]) - aim).sum()))
+    return [
+        {
+            "name": model.name,
+            "learning_rate": model.learning_rate,
+            "batch_tokens": model.batch_tokens,
+            "optimizer": model.optimizer,
+            "source": model.recipe,
+        }
+        for model in near[:COUNT]
+    ]
 
 
 @cache
@@ -50,8 +76,7 @@ def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel) ->
     config, (active, total) = model.config, _sizes()[model.name]
     seq_len = ranking.feasible.lattice.space.seq_len
     tokens = min(ranking.feasible.train_flops_at(chosen) / count_flops(config, seq_len).train, budget.max_data)
-    unique = tokens if budget.unique_tokens is None else min(tokens, budget.unique_tokens)
-    design = Design.of(config, np.array([tokens]), seq_len, np.array([unique]))
+    design = credited_design(config, np.array([tokens]), budget.unique_tokens, seq_len)
     excess, nats = _behind(ranking, design, chosen)
     return {
         "name": model.name,
@@ -61,7 +86,7 @@ def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel) ->
         "tokens": tokens,
         "excess_compute": excess,
         "extra_nats": nats,
-        "cost_per_million_tokens": _price(config, budget),
+        **_price(config, budget),
     }
 
 
@@ -79,12 +104,11 @@ def _behind(ranking: Ranking, design: Design, chosen: int) -> tuple[float | None
     return float(-np.expm1(ahead)), float(np.median(nats))
 
 
-def _price(config: ModelConfig, budget: Budget) -> float | None:
-    """Dollars per million tokens on the budget's serving devices."""
-    wanted = budget.serving
-    if wanted is None:
-        return None
-    try:
-        return float(serve_one(config, wanted.traffic, wanted.device, wanted.price)["cost_per_million_tokens"])
-    except InputError:
-        return None
+def _price(config: ModelConfig, budget: Budget) -> Row:
+    """Dollars per million tokens on the budget's serving devices, with the ends of the 80 % interval."""
+    wanted, names = budget.serving, ("", "_low", "_high")
+    served: Row = {}
+    if wanted is not None:
+        with suppress(InputError):
+            served = serve_one(config, wanted.traffic, wanted.device, wanted.price)
+    return {f"{PRICE}{end}": served.get(f"{PRICE}{end}") for end in names}

@@ -20,8 +20,8 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, most_compute
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.predictors import predictors_of
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.space import Space
@@ -109,7 +109,7 @@ def next_runs(
     builder = PlanBuilder(small, lattice, search(lattice, small, predictors), 1)
     runs = []
     for index, before, after in zip(chosen, [now, *regrets], regrets, strict=False):
-        candidate = builder.candidate_of(options.take(np.array([index])))
+        candidate = builder.builder.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
     return NextRuns(runs, now, noise, _cost_warning(runs, budget))
 

@@ -8,12 +8,45 @@ from moelab.machine import freed_memory_kept
 from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.chosen_laws import laws_of, rules_of
+from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.predictors import predictors_of
 from moelab.planning.result import Plan
 from moelab.planning.sanity import check_target
 from moelab.planning.search import search
 from moelab.planning.space import Space
+
+
+class Planner:
+    """Plans for many budgets over one space with the same laws: what no budget changes is counted once.
+
+    The first plan counts the designs and what laws read of them; `plan` for another budget starts from there.
+
+    >>> import moelab
+    >>> planner = moelab.Planner(["ludziejewski2025"], moelab.Space(d_model=[512, 768, 1024], n_experts=[8, 32]))
+    >>> [planner.plan(moelab.Budget(flops=flops)).best.is_moe for flops in (1e18, 1e19)]
+    [True, True]
+    """
+
+    def __init__(
+        self,
+        laws: Sequence[Any] | None = None,
+        space: Space | None = None,
+        *,
+        weights: Sequence[float] | None = None,
+        extrapolate: bool = False,
+    ) -> None:
+        """The arguments are those of `plan`. Raises InputError for a law that cannot be used or an empty space."""
+        self.space = space or Space()
+        self.predictors = predictors_of(laws_of(laws), weights, extrapolate)
+        self.rules = rules_of(laws)
+        self.lattice = enumerate_designs(self.space)
+
+    def plan(self, budget: Budget, *, top: int = 10) -> Plan:
+        """The best designs under this budget, as `plan` returns them. Raises InputError where nothing fits."""
+        check_target(budget, self.space.vocab_size)
+        with freed_memory_kept():
+            ranking = search(self.lattice, budget, self.predictors)
+            return PlanBuilder(budget, self.lattice, ranking, max(1, top), self.rules).plan()
 
 
 def plan(
@@ -32,7 +65,7 @@ def plan(
         laws: Laws, ids, fitted laws, fit files or "all"; None: every published law. Files of
             fitted rules (or FittedRule) give learning rate and batch. A law is not used outside its range
             of experts, sparsity and granularity unless `extrapolate`.
-        space: The architectures to search; None: the default space, about 600,000 designs of practice.
+        space: The architectures to search; None: the default space, about 306,000 designs of practice.
         top: How many candidates to return, best first.
         weights: One number per law: how much each fit to the same runs weighs in their mean; None: by held-out error.
         extrapolate: Use laws outside their fitted range of experts, sparsity and granularity.
@@ -53,10 +86,5 @@ def plan(
     """
     if not isinstance(budget, Budget):
         raise InputError(f"budget: expected a Budget such as Budget(flops=1e21), got {type(budget).__name__}")
-    space = space or Space()
-    check_target(budget, space.vocab_size)
-    predictors = predictors_of(laws_of(laws), weights, extrapolate)
-    with freed_memory_kept():
-        lattice = enumerate_designs(space)
-        ranking = search(lattice, budget, predictors)
-        return PlanBuilder(budget, lattice, ranking, max(1, top), rules_of(laws)).plan()
+    check_target(budget, (space or Space()).vocab_size)
+    return Planner(laws, space, weights=weights, extrapolate=extrapolate).plan(budget, top=top)

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moelab.planning.result import LIMIT_NAMES, Plan, candidate_rows, figure
-from moelab.planning.why import beside_released, released_cells, what_if_cells, why
+from moelab.planning.phrases import LIMIT_NAMES
+from moelab.planning.result import Plan, candidate_rows, figure
+from moelab.planning.why import beside_released, rate_cells, released_cells, what_if_cells, why
 from moelab.quantities import format_flops, format_number
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
@@ -158,7 +159,8 @@ def _rates(plan: Plan) -> Section:
         ]
         for rate in plan.best.rates
     ]
-    columns = ["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs"]
+    rows += [list(rate_cells(row)) for row in plan.released_rates]
+    columns = ["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs, or source"]
     return Section("Learning rate and batch", tables=[Table(columns, rows)])
 
 

@@ -15,34 +15,21 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning.budget import Budget
+from moelab.planning.coverage import Coverage, median_of
 from moelab.planning.curve import Curve, curve_of
 from moelab.planning.ensemble import Member, choose_ensemble
-from moelab.planning.feasible import FeasibleSet, compute_of
-from moelab.planning.predictors import Predictor, excluded_by_range
+from moelab.planning.feasible import FeasibleSet
+from moelab.planning.law_results import LawResult, evaluate_laws
+from moelab.planning.paired import EXACT, PairedErrors, unknown_share
+from moelab.planning.predictors import Predictor
 from moelab.planning.tradeoff import Lifetime
+from moelab.planning.training_rate import utilisation
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 
-MISSING_MEMBER = 1e6
-"""Added to a design's score for every member that covers others of its kind but not it: above any log(C/C')."""
-
-KEPT = 100_000
+KEPT = 40_000
 """Best designs that are sorted; of the rest it only matters that they are worse."""
-
-
-@dataclass(frozen=True)
-class LawResult:
-    """One law's best design (-1 where it covers none) with its loss.
-
-    `losses` (n,) are those of all designs, NaN where the law does not apply; only laws of the ensemble keep them.
-    `outside` is the formula's least loss over designs that only the fitted range, or the window of tokens, excludes.
-    """
-
-    best: int
-    loss: float
-    outside: float
-    losses: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +38,8 @@ class Ranking:
 
     `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
     the score in dollars and `target` the loss to reach. Where loss is weighed against `lifetime` cost, `loss_score` is
-    log(C/C') and the score adds the cost to it. `log_bought` is the log of the FLOPs that the budget buys for each
-    design, where utilisation depends on it.
+    log(C/C') and the score adds the cost to it. Where the budget buys each design its own FLOPs, `slower` is the log of
+    the best utilisation `top_share` over each design's; what of it lies within the `paired` error counts as a tie.
     """
 
     feasible: FeasibleSet
@@ -65,9 +52,11 @@ class Ranking:
     serving: ServingCost | None = None
     cost: Array | None = None
     target: float | None = None
-    coverage: "Coverage | None" = None
+    coverage: Coverage | None = None
     loss_score: Array | None = None
-    log_bought: Array | None = None
+    slower: Array | None = None
+    top_share: float | None = None
+    paired: PairedErrors = EXACT
     lifetime: Lifetime | None = None
 
     @cached_property
@@ -145,19 +134,12 @@ class Ranking:
         ahead = self.log_excess[best]
         return np.asarray(-np.expm1(np.minimum(ahead - self.log_excess[index], 0)))
 
-    def behind_at_equal_flops(self, index: Any, best: int) -> Array:
-        """As `behind`, but a design's utilisation counts neither for nor against it."""
-        if self.cost is not None or self.log_bought is None:
-            return self.behind(index, best)
-        excess = self.log_excess[index] + self.log_bought[index] - self.log_bought[best]
-        return np.asarray(np.abs(np.expm1(np.clip(self.log_excess[best] - excess, -50, 50))))
-
     @cached_property
     def log_excess(self) -> Array:
         """log(C/C') of every design (n,), as the order of the ensemble has it; infinite where unranked."""
         if self.loss_score is not None:
             return self.loss_score
-        if len(self.ensemble) > 1:
+        if len(self.ensemble) > 1 or (self.slower is not None and self.cost is None):
             return self.score
         excess = self.curves[0].log_excess(self.mean(self.ensemble[0]))
         return np.where(np.isnan(excess), np.inf, excess)
@@ -169,37 +151,7 @@ class Ranking:
             return np.asarray(1 - self.score[self.best] / self.cost[index])
         parts = zip(self.curves, self.ensemble, strict=True)
         excess = np.array([curve.log_excess(self.mean(member, index)) for curve, member in parts])
-        return np.asarray(-np.expm1(-np.maximum(_median(excess), 0)))
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How many members must cover a design: more than half, or the most that cover any where that is fewer.
-
-    Medians over different members are not comparable. Hence designs that as many members cover as any design of their
-    kind come first.
-    """
-
-    needed: int
-    dense: int
-    moe: int
-
-    @classmethod
-    def of(cls, excess: Array, is_moe: Array) -> "Coverage":
-        """From log(C/C') by every member (members, n), NaN where a member does not apply."""
-        covering = np.isfinite(excess).sum(axis=0)
-        dense, moe = (int(covering[kind].max(initial=0)) for kind in (~is_moe, is_moe))
-        return cls(min(len(excess) // 2 + 1, max(dense, moe, 1)), dense, moe)
-
-    def most(self, is_moe: Array) -> Array:
-        """The most members that cover any design of each design's kind (n,)."""
-        return np.where(is_moe, self.moe, self.dense)
-
-    def score(self, excess: Array, is_moe: Array) -> Array:
-        """The median (n,), plus `MISSING_MEMBER` for every member that is missing; infinite where too few apply."""
-        covering = np.isfinite(excess).sum(axis=0)
-        missing = np.maximum(self.most(is_moe) - covering, 0)
-        return np.where(covering >= self.needed, _median(excess) + MISSING_MEMBER * missing, np.inf)
+        return np.asarray(-np.expm1(-np.maximum(median_of(excess), 0)))
 
 
 def rank(
@@ -211,16 +163,22 @@ def rank(
     losses = {name: result.losses for name, result in law_results.items() if result.losses is not None}
     means = [member.mean(losses) for member in ensemble]
     curves = tuple(curve_of(member, mean, feasible, budget) for member, mean in zip(ensemble, means, strict=True))
+    paired, slower, top_share = PairedErrors.of(budget), None, None
+    if budget.flops is None and np.ndim(share := utilisation(feasible.lattice, budget)):
+        top_share = float(np.max(share))
+        slower = np.log(top_share / np.maximum(share, 1e-300))
+    coverage = None
     if len(ensemble) == 1:
-        score = np.where(np.isnan(means[0]), np.inf, means[0])
-        coverage = None
+        score = means[0] if slower is None else curves[0].log_excess(means[0])
+        score = np.where(np.isnan(score), np.inf, score)
     else:
         excess = np.array([curve.log_excess(mean) for curve, mean in zip(curves, means, strict=True)])
         coverage = Coverage.of(excess, feasible.lattice.is_moe)
         score = coverage.score(excess, feasible.lattice.is_moe)
+    if slower is not None:
+        score = score - unknown_share(slower, paired.training)
     if not np.isfinite(score).any():
         raise InputError("law: no design that fits is covered by enough of these laws; give one of them alone")
-    bought = compute_of(feasible.lattice, budget)
     return Ranking(
         feasible,
         law_results,
@@ -231,69 +189,26 @@ def rank(
         score,
         serving,
         coverage=coverage,
-        log_bought=np.log(bought) if np.ndim(bought) else None,
+        slower=slower,
+        top_share=top_share,
+        paired=paired,
     )
 
 
-def evaluate_laws(
-    feasible: FeasibleSet, predictors: Sequence[Predictor], ensemble: Sequence[Member]
-) -> tuple[dict[str, LawResult], dict[str, Array]]:
-    """Every law's result for all designs, and the ensemble's variables, computed a chunk of designs at a time."""
-    n, moe = len(feasible), feasible.lattice.is_moe
-    members = {predictor.id for member in ensemble for predictor in member.predictors}
-    losses = {name: np.full(n, np.nan) for name in members}
-    best = {predictor.id: (-1, np.inf) for predictor in predictors}
-    outside = {predictor.id: np.inf for predictor in predictors}
-    inputs: dict[str, Array] = {}
-    for chunk in feasible.lattice.chunks():
-        part = feasible.take(chunk)
-        for predictor in predictors:
-            if not predictor.law.covers_moe and moe[chunk].all():
-                continue
-            reading = predictor.read(part.design)
-            beyond = excluded_by_range(reading) if predictor.id in members else np.zeros(len(part), bool)
-            formula = np.where(reading.covered | beyond, predictor.formula(reading, reading.covered | beyond), np.nan)
-            loss = np.where(reading.covered & np.isfinite(formula), formula, np.inf)
-            lowest = int(loss.argmin())
-            if loss[lowest] < best[predictor.id][1]:
-                best[predictor.id] = (chunk.start + lowest, float(loss[lowest]))
-            if predictor.id not in members:
-                continue
-            losses[predictor.id][chunk] = np.where(np.isinf(loss), np.nan, loss)
-            outside[predictor.id] = min(outside[predictor.id], float(np.min(formula, where=beyond, initial=np.inf)))
-            for name in predictor.law.variables:
-                if name not in inputs:
-                    inputs[name] = np.empty(n)
-                inputs[name][chunk] = reading.variables[name]
-    law_results = {v.id: LawResult(*best[v.id], outside[v.id], losses.get(v.id)) for v in predictors}
-    return law_results, inputs
-
-
-def score_designs(ranking: Ranking, feasible: FeasibleSet) -> tuple[Array | None, Array]:
-    """Other designs under the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,).
+def score_designs(ranking: Ranking, feasible: FeasibleSet, budget: Budget) -> tuple[Array | None, Array]:
+    """Other designs under the same ensemble and curves: losses (n,) where it has one member, and log(C/C') (n,), in
+    which utilisation within the paired error is a tie.
 
     The logarithm is negative for designs better than the optimum under the ranking's limits, infinite where too few
     members cover a design.
     """
     means = [member.loss(feasible.design) for member in ranking.ensemble]
     excess = np.array([curve.log_excess(mean) for curve, mean in zip(ranking.curves, means, strict=True)])
+    tied: Any = 0.0
+    if ranking.top_share is not None:
+        share = np.maximum(utilisation(feasible.lattice, budget), 1e-300)
+        tied = unknown_share(np.maximum(np.log(ranking.top_share / share), 0.0), ranking.paired.training)
     if len(means) == 1:
-        return means[0], np.where(np.isnan(excess[0]), np.inf, excess[0])
+        return means[0], np.where(np.isnan(excess[0]), np.inf, excess[0]) - tied
     assert ranking.coverage is not None
-    return None, ranking.coverage.score(excess, feasible.lattice.is_moe)
-
-
-def _median(values: Array) -> Array:
-    """Median over axis 0, ignoring NaN; infinite where all are NaN. The few rows are sorted by exchanges."""
-    count = np.isfinite(values).sum(axis=0)
-    ordered = np.where(np.isnan(values), np.inf, values)
-    for end in range(len(ordered) - 1, 0, -1):
-        for row in range(end):
-            lower = np.minimum(ordered[row], ordered[row + 1])
-            np.maximum(ordered[row], ordered[row + 1], out=ordered[row + 1])
-            ordered[row] = lower
-    low, high = ordered[0], ordered[0]
-    for row in range(1, len(ordered)):
-        low = np.where(count > 2 * row, ordered[row], low)
-        high = np.where(count >= 2 * row, ordered[row], high)
-    return np.where(count == 0, np.inf, (low + high) / 2)
+    return None, ranking.coverage.score(excess, feasible.lattice.is_moe) - tied

@@ -12,6 +12,7 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
+from moelab.planning.phrases import LIMIT_NAMES, epochs_words, kind_words, training_sentence
 from moelab.planning.plan_table import candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
@@ -19,21 +20,6 @@ from moelab.quantities import format_bytes, format_number
 Row = dict[str, Any]
 PLOTS = ("candidates", "pareto", "slices")
 """Figures of a plan."""
-
-LIMIT_NAMES = {
-    "compute": "compute",
-    "data": "data",
-    "tokens": "the limit on tokens",
-    "params": "the limit on parameters",
-    "active": "the limit on active parameters",
-    "memory": "memory",
-    "tokens_per_active": "the minimum of tokens per active parameter",
-    "most_tokens_per_active": "the maximum of tokens per active parameter",
-    "tokens_per_total": "the minimum of tokens per parameter",
-    "serving": "the limits on serving",
-    "serving_memory": "the memory of the serving devices",
-}
-"""The limits of a budget in words, by their names in `binding`."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -71,6 +57,7 @@ class Plan(Shown):
     lifetime: dict[str, Any] | None = None
     deferred_what_if: Callable[[], list[Row]] = field(default=list, compare=False)
     nearest_released: list[Row] = field(default_factory=list)
+    released_rates: list[Row] = field(default_factory=list)
 
     @property
     def best(self) -> Candidate:
@@ -165,24 +152,8 @@ class Plan(Shown):
             "confidence": self.confidence.to_dict(),
             "train_flops_causal": self.train_flops_causal,
             "rates": [rate.to_dict() for rate in self.best.rates],
+            "released_rates": self.released_rates,
         }
-
-
-def _training(training: dict[str, Any]) -> str:
-    """How the recommended design trains: MFU in a named convention, where it comes from, and what it takes."""
-    scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
-    spent = f"{format_number(training['device_hours'])} device-hours, {format_number(training['dollars'])} US$"
-    if not training["predicted"]:
-        return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
-    own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"
-    known = training["calibration"]
-    return (
-        f"The predicted MFU is {training['mfu']:.0%} ({training['mfu_low']:.0%} to {training['mfu_high']:.0%}) of the "
-        f"bf16 peak{own}, {scores}, on {training['gpus']:,} devices with {training['layout']}: {spent}, "
-        f"{format_number(training['days'])} days ({format_number(training['days_low'])} to "
-        f"{format_number(training['days_high'])}; calibration {known['id']}, "
-        f"error {known['error']:.0%} on models left out{'' if known['device_in_fit'] else '; device not in the fit'})."
-    )
 
 
 def summary(plan: Plan) -> str:
@@ -191,11 +162,11 @@ def summary(plan: Plan) -> str:
     layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
-        f"Train {_kind(best)} ({layers}) on {format_number(best.tokens)} tokens{_epochs(best.epochs)}.",
+        f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
         f"{format_number(plan.train_flops_causal)} causal), "
         f"serving {format_bytes(best.memory_bytes)} of memory.",
-        *([_training(best.training)] if best.training else []),
+        *([training_sentence(best.training)] if best.training else []),
         f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:
@@ -207,19 +178,6 @@ def summary(plan: Plan) -> str:
         listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)
         parts.append(f"Binding {'limits' if limits[1:] else 'limit'}: {listed}.")
     return " ".join(parts)
-
-
-def _kind(best: Candidate) -> str:
-    total, moe = format_number(best.params_total), best.config.moe
-    if moe is None:
-        return f"a dense model of {total} parameters"
-    shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
-    active = format_number(best.params_active)
-    return f"a MoE model of {total} parameters, {active} active, with {moe.n_experts} experts, top-{moe.top_k}{shared}"
-
-
-def _epochs(epochs: float) -> str:
-    return f" ({epochs:.2g} epochs)" if epochs > 1.001 else ""
 
 
 def figure(plan: Plan, kind: str) -> Any:

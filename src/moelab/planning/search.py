@@ -17,9 +17,10 @@ from moelab.planning.counted import CountedDesign
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.lattice import Lattice
+from moelab.planning.law_results import evaluate_laws
 from moelab.planning.lifetime import balanced
 from moelab.planning.predictors import Predictor
-from moelab.planning.ranking import Ranking, evaluate_laws, rank
+from moelab.planning.ranking import Ranking, rank
 from moelab.planning.served import served_lattice
 from moelab.quantities import format_number
 from moelab.serving import ServingCost, serve_one

@@ -37,7 +37,7 @@ def sensitivities(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[st
         raised = budget.scaled(name, FACTOR)
         try:
             feasible = _affected(ranking, lattice, budget, raised, name)
-            gains[name] = {"factor": FACTOR, **_gain(ranking, feasible, raised)}
+            gains[name] = {"factor": FACTOR, **_gain(ranking, feasible, budget, raised)}
         except InputError:
             continue
     return gains
@@ -52,16 +52,17 @@ def _limits(budget: Budget) -> list[str]:
     return ["compute", *named, *memory, *(["serving"] if limited else [])]
 
 
-def _gain(ranking: Ranking, feasible: FeasibleSet, raised: Budget) -> dict[str, float | None]:
+def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budget) -> dict[str, float | None]:
     """The gain of the best of these designs over the recommended one."""
     feasible, serving = served(feasible, raised)
     if ranking.cost is not None:
         assert ranking.target is not None
         _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
-    loss, excess = score_designs(ranking, feasible)
-    least = int(np.argmin(ranking.log_excess))
-    now_loss, now = score_designs(ranking, ranking.feasible.take(np.array([least])))
+    loss, excess = score_designs(ranking, feasible, raised)
+    own = ranking.log_excess if ranking.lifetime is None else ranking.lifetime.ensemble_excess
+    least = int(np.argmin(own))
+    now_loss, now = score_designs(ranking, ranking.feasible.take(np.array([least])), budget)
     gain = float(np.expm1(min(max(0.0, float(now[0] - np.min(excess))), np.log1p(MOST_GAIN))))
     if loss is None or now_loss is None:
         return {"gain_loss": None, "gain_compute": gain}

@@ -1,7 +1,6 @@
 """Settles what the ensemble leaves open: of near-equal designs, the one that laws of granularity, costs and practice
 prefer, in this order, each step on record."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.planning.equivalence import distance_from_rules
-from moelab.planning.granularity import granularity_excess
+from moelab.planning.granularity import granularity_excess, mean_excess
+from moelab.planning.lifetime import OUTSIDE
+from moelab.planning.paired import known_excess
 from moelab.planning.practice import distance_from_practice
 from moelab.planning.ranking import Ranking
 
 Array = NDArray[Any]
 
 TIE = 0.01
-"""Excess compute (or cost) up to which designs are near-equal to the ensemble."""
+"""Excess compute (or cost) up to which designs are near-equal: to fits of one's own, to one law that is taken alone, or
+by cost."""
+
+PUBLISHED_TIE = 0.10
+"""The same for an ensemble of published laws: 0.003 to 0.01 nats. The one such fit whose authors print its error misses
+its own runs by 0.015 nats (arXiv 2402.07871)."""
 
 GRANULARITY = 0.05
 """Excess compute by the laws of granularity that practice may still overrule."""
 
 COST = 0.02
-"""Share of the cost that practice may still overrule."""
+"""Share of the cost that practice may overrule even where costs are exact."""
 
 SIZE = 0.05
 """Relative difference in active and in total parameters within which near-equal designs are one row."""
@@ -33,7 +39,10 @@ AXES = ("n_experts", "top_k", "granularity", "n_shared_experts", "n_layers", "d_
 
 @dataclass(frozen=True)
 class Settled:
-    """The design to build of some near-equal ones, the range of every open axis, and the steps that led there."""
+    """The design to build of some near-equal ones, the range of every open axis, and the steps that led there.
+
+    `near` are positions: the best design of every choice of experts, and all that are near-equal to the chosen one.
+    """
 
     chosen: int
     near: Array
@@ -45,89 +54,132 @@ class Settled:
 def settled_rows(ranking: Ranking, count: int) -> list[Settled]:
     """The best designs to build, at most `count`, best first, each of another size and settled among its near-equals.
 
-    The first is settled among near-equal designs of all sizes, the others among those of their size; so is the first
-    where loss is weighed against cost, since that fixes the size.
+    The first is settled among near-equal designs of all sizes, the others among those of their size.
     """
     order, rows = ranking.order, list[Settled]()
+    size = _Sizes(ranking, order)
     free = np.ones(len(order), bool)
     while len(rows) < count and free.any():
         best = int(order[np.argmax(free)])
-        everywhere = not rows and ranking.lifetime is None
-        near = near_equal(ranking, best, order if everywhere else order[_same_size(ranking, order, best)])
-        row = settle(ranking, near)
+        row = settle(ranking, near_equal(ranking, best, order[size.same_as(best)] if rows else order))
+        if not rows:
+            free &= _behind(ranking, order, best) > TIE
         if all(row.chosen != other.chosen for other in rows):
             rows.append(row)
-        free &= ~np.isin(order, near) & ~_same_size(ranking, order, best) & ~_same_size(ranking, order, row.chosen)
+        free &= ~size.same_as(best) & ~size.same_as(row.chosen)
     return rows
 
 
 def representative(ranking: Ranking, best: int) -> int:
     """The design to build of all those near-equal to `best` and of its size."""
     order = ranking.order
-    return settle(ranking, near_equal(ranking, best, order[_same_size(ranking, order, best)])).chosen
+    return settle(ranking, near_equal(ranking, best, order[_Sizes(ranking, order).same_as(best)])).chosen
+
+
+def tie_of(ranking: Ranking) -> float:
+    """The excess compute, or cost, below which this ranking cannot distinguish two designs."""
+    published = len(ranking.ensemble) > 1 and not any(member.fitted for member in ranking.ensemble)
+    return PUBLISHED_TIE if published and ranking.cost is None else TIE
 
 
 def near_equal(ranking: Ranking, best: int, among: Array) -> Array:
-    """Those of the positions that are near-equal to `best`, of its kind and covered by as many members, and it."""
-    moe = ranking.feasible.lattice.is_moe
-    near = among[(ranking.behind_at_equal_flops(among, best) <= TIE) & (moe[among] == moe[best])]
-    return np.union1d(near, [best])
+    """Those of the positions that are near-equal to `best`, of its kind and covered by as many members, and it.
+
+    Where loss is weighed against cost: near-equal on the balance, or near-equal in loss and no more expensive than the
+    paired error explains.
+    """
+    moe, tie, lifetime = ranking.feasible.lattice.is_moe, tie_of(ranking), ranking.lifetime
+    near = _behind(ranking, among, best) <= tie
+    if lifetime is not None:
+        most = lifetime.cost[best] * np.exp(max(ranking.paired.serving, COST))
+        near |= (
+            (ranking.behind(among, best) <= tie)
+            & (lifetime.cost[among] <= most)
+            & (ranking.score[among] < ranking.score[best] + OUTSIDE / 2)
+        )
+    return np.union1d(among[near & (moe[among] == moe[best])], [best])
 
 
-def _same_size(ranking: Ranking, positions: Array, best: int) -> Array:
-    """Which of the positions have the kind of `best`, and its active and total parameters within `SIZE`."""
-    lattice = ranking.feasible.lattice
-    same = lattice.is_moe[positions] == lattice.is_moe[best]
-    for column in (lattice.params_active, lattice.params_total):
-        same &= np.abs(column[positions] - column[best]) <= SIZE * column[best]
-    return np.asarray(same)
+def _behind(ranking: Ranking, positions: Array, best: int) -> Array:
+    """How far the positions are behind `best` in what is ranked, as a share of compute or of cost (n,)."""
+    if ranking.lifetime is None:
+        return ranking.behind(positions, best)
+    return np.asarray(-np.expm1(np.minimum(ranking.score[best] - ranking.score[positions], 0)))
+
+
+class _Sizes:
+    """Kind, active and total parameters of some positions, gathered once."""
+
+    def __init__(self, ranking: Ranking, positions: Array) -> None:
+        self.lattice = ranking.feasible.lattice
+        self.moe = self.lattice.is_moe[positions]
+        self.columns = [
+            (column, column[positions]) for column in (self.lattice.params_active, self.lattice.params_total)
+        ]
+
+    def same_as(self, best: int) -> Array:
+        """Which of the positions have the kind of `best`, and its active and total parameters within `SIZE`."""
+        same = self.moe == self.lattice.is_moe[best]
+        for column, here in self.columns:
+            low, high = column[best] * (1 - SIZE), column[best] * (1 + SIZE)
+            same &= (here >= low) & (here <= high)
+        return np.asarray(same)
 
 
 def settle(ranking: Ranking, near: Array) -> Settled:
-    """The design to build among the near-equal positions.
+    """The design to build among the near-equal positions: first its experts, then its shape by Li et al.'s rules.
 
-    What granularity is worth in compute is weighed against the utilisation of training, where that is known, and
-    against the lifetime cost, where loss is.
+    Each choice of experts stands for itself by its best design, the cheapest where loss is weighed against cost. What
+    granularity is worth in compute is weighed against the utilisation of training and the lifetime cost, as far as
+    their differences exceed the paired error.
     """
-    cost = ranking.dollars
-    some = ranking.feasible.take(near)
-    labels = option_labels(some.lattice)
-    kept, steps = np.ones(len(near), bool), []
-    moe = bool(some.lattice.is_moe[0])
-    if moe and len(set(labels)) > 1:
-        excess = granularity_excess(some.design)
-        known = {name: values for name, values in excess.items() if np.isfinite(values).any()}
-        if known:
-            total = combined(list(known.values()))
-            if ranking.log_bought is not None:
-                total = total - ranking.log_bought[near]
-            if ranking.lifetime is not None:
-                total = total + ranking.lifetime.slope * (
-                    ranking.lifetime.cost[near] - ranking.lifetime.cost[near].min()
-                )
-            kept, _ = _within(total, kept, GRANULARITY)
-            weighed = ["utilisation"] * (ranking.log_bought is not None) + ["cost"] * (ranking.lifetime is not None)
-            steps.append(_step("granularity", labels, kept, laws=list(known), weighed_against=weighed))
+    order = ranking.score if ranking.lifetime is None else ranking.lifetime.cost
+    near = near[np.argsort(order[near], kind="stable")]
+    labels = option_labels(ranking.feasible.lattice.take(near))
+    names, first, which = np.unique(labels.astype(str), return_index=True, return_inverse=True)
+    heads = near[first]
+    kept, steps = _experts(ranking, heads, names)
+    same = near[kept[which]]
+    best = same[0]
+    same = same[(_behind(ranking, same, best) <= TIE) & (order[same] <= order[best] + np.abs(order[best]) * COST)]
+    chosen = int(same[np.argmin(distance_from_rules(ranking.feasible.lattice.take(same)))])
+    options = tuple(names[np.argsort(first)].tolist())
+    return Settled(chosen, np.union1d(heads, same), _open(ranking.feasible.take(near)), options, tuple(steps))
+
+
+def _experts(ranking: Ranking, heads: Array, labels: Array) -> tuple[Array, list[dict[str, Any]]]:
+    """Which choices of experts (n,) laws of granularity, cost and practice leave, and the steps; `heads` are the best
+    design of each."""
+    some, cost = ranking.feasible.take(heads), ranking.dollars
+    kept, steps = np.ones(len(heads), bool), list[dict[str, Any]]()
+    if len(heads) == 1 or not some.lattice.is_moe[0]:
+        return kept, steps
+    known = {name: values for name, values in granularity_excess(some.design).items() if np.isfinite(values).any()}
+    if known:
+        total = mean_excess(list(known.values()))
+        weighed = []
+        if ranking.slower is not None:
+            total = total + known_excess(ranking.slower[heads], ranking.paired.training)
+            weighed.append("utilisation")
+        if ranking.lifetime is not None and cost is not None:
+            total = total + ranking.lifetime.slope * _known_dollars(cost[heads], ranking.paired.serving)
+            weighed.append("cost")
+        kept, _ = _within(total, kept, GRANULARITY)
+        steps.append(_step("granularity", labels, kept, laws=list(known), weighed_against=weighed))
     if cost is not None and kept.sum() > 1:
-        kept, step = _within(np.log(cost[near]), kept, COST)
-        steps.append(_step("cost", labels, kept, best_cost=float(np.exp(step))))
-    practice = distance_from_practice(some.lattice) if moe else np.zeros(len(near))
-    if len(set(labels[kept])) > 1:
-        least = practice[kept].min()
-        kept &= practice <= least + 1e-9
+        half = max(COST, ranking.paired.serving if ranking.cost is None else 0.0)
+        kept, least = _within(np.log(cost[heads]), kept, half)
+        steps.append(_step("cost", labels, kept, best_cost=float(np.exp(least)), paired_error=half))
+    if kept.sum() > 1:
+        practice = distance_from_practice(some.lattice)
+        kept = kept & (practice <= practice[kept].min() + 1e-9)
         steps.append(_step("practice", labels, kept))
-    penalty = np.where(kept, distance_from_rules(some.lattice), np.inf)
-    chosen = int(near[np.argmin(penalty)])
-    return Settled(chosen, near, _open(some), tuple(dict.fromkeys(labels)), tuple(steps))
+    return kept, steps
 
 
-def combined(columns: Sequence[Array]) -> Array:
-    """Mean excess (n,) over the laws that cover a design; one that none covers is worse than all that some covers."""
-    stacked = np.stack(columns)
-    count = np.isfinite(stacked).sum(axis=0)
-    mean = np.nansum(np.where(np.isfinite(stacked), stacked, 0.0), axis=0) / np.maximum(count, 1)
-    worst = float(mean[count > 0].max()) if (count > 0).any() else 0.0
-    return np.asarray(np.where(count > 0, mean, worst + 1.0))
+def _known_dollars(cost: Array, half_width: float) -> Array:
+    """What is known of each cost above the least, in dollars (n,)."""
+    return np.asarray(np.maximum(cost - cost.min() * np.exp(half_width), 0.0))
 
 
 def option_labels(lattice: Any) -> Array:
@@ -150,7 +202,7 @@ def _within(values: Array, kept: Array, tolerance: float) -> tuple[Array, float]
 
 def _step(by: str, labels: Array, kept: Array, **facts: Any) -> dict[str, Any]:
     """A step on record: what was asked, how many designs it kept, and their experts."""
-    return {"by": by, "kept": int(kept.sum()), "of": len(kept), "experts": sorted(set(labels[kept])), **facts}
+    return {"by": by, "kept": int(kept.sum()), "of": len(kept), "experts": sorted(set(labels[kept].tolist())), **facts}
 
 
 def _open(some: Any) -> dict[str, tuple[float, float]]:

@@ -2,15 +2,14 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from moelab.architecture.attention import LayerKind
 from moelab.architecture.config import Activation, ModelConfig
-from moelab.architecture.routing_choice import RoutingChoice
 from moelab.config import Config, Context, Count, Positive
-from moelab.planning.attention_axis import AttentionOption
+from moelab.planning.attention_axis import AttentionOption, AttentionWord
 from moelab.planning.axes import Axis, AxisOrZero, Ratios
 from moelab.yaml_reader import parse_yaml
 
@@ -23,6 +22,9 @@ _OPTIONS = (
 """What is no axis of the default space: a space that gives nothing else is the default space with these."""
 
 _FROM_TEMPLATE = ("vocab_size", "tie_embeddings", "qk_norm", "activation")
+DEFAULT_KINDS = ("full",)
+"""Kinds of attention of a space that names none: full, as in the runs of every law."""
+
 _IN_LAYOUTS = ("n_shared_experts", "n_dense_layers", "moe_every")
 
 
@@ -32,6 +34,18 @@ class Layout(Config):
     n_shared_experts: int = Field(default=0, ge=0)
     n_dense_layers: int = Field(default=0, ge=0)
     moe_every: int = Field(default=1, gt=0)
+
+
+def _words(attention: Any) -> bool:
+    """Whether attention is given by words alone."""
+    return all(isinstance(kind, str) for kind in _kinds(attention))
+
+
+def _lines_of(attention: Any) -> list[Any]:
+    """The lines of the default space of these kinds of attention; a word that is no kind stays, to be refused."""
+    lines, kinds = default_axes()["attention"], _kinds(attention)
+    unknown = [kind for kind in kinds if kind not in get_args(AttentionWord)]
+    return [line for line in lines if line["kind"] in kinds] + unknown
 
 
 def _kinds(value: Any) -> Any:
@@ -67,7 +81,9 @@ def _default_depths() -> tuple[int, ...]:
 class Space(Config):
     """The architectures to search. Every combination that fits together is a design; dense ones come first.
 
-    A space that names no axis is the default one (`planning/space.yaml`): what released models of the last years use.
+    A space that names no axis is the default one (`planning/space.yaml`): what released models of the last years use,
+    with full attention. `attention` given as words alone, such as [full, window, latent], opens the default space's
+    lines of these kinds: no law sees them.
     Every axis is a list, one value, or {from, to, step}; `aspect` bounds d_model / n_layers, no variable of any law.
 
     Attention: `attention` lists kinds, each a word (full, window, latent) or the fields of an `AttentionOption`. Words
@@ -82,9 +98,9 @@ class Space(Config):
     Experts: `n_experts` x `top_k`, within `experts_per_choice`, the bounds of their ratio; `n_shared_experts` x
     `n_dense_layers` x `moe_every`, or the combinations of these that `layouts` lists.
 
-    `routing: loss_free` gives the configs sigmoid scores with loss-free balancing, as DeepSeek-V3 trains. With
-    `template` all designs have every further option of that model: rotary scaling, biases, sinks, norms, groups of
-    experts.
+    `routing: loss_free` gives the configs sigmoid scores with loss-free balancing, as DeepSeek-V3 trains; `released`
+    gives it to designs with shared experts alone, as in the default space. With `template` all designs have every
+    further option of that model: rotary scaling, biases, sinks, norms, groups of experts.
     """
 
     d_model: Axis = Field(default_factory=_default_widths)
@@ -118,7 +134,7 @@ class Space(Config):
     qk_norm: Literal["none", "head", "full", "l2"] = "head"
     activation: Activation = "swiglu"
     normalize_gates: bool | None = Field(default=None, description="null: yes, except with top_k 1")
-    routing: RoutingChoice = "softmax"
+    routing: Literal["softmax", "loss_free", "released"] = "softmax"
     template: ModelConfig | None = None
 
     @model_validator(mode="before")
@@ -128,8 +144,8 @@ class Space(Config):
         if not isinstance(data, dict):
             return data
         given = {name for name, value in data.items() if value is not None}
-        if not given - set(_OPTIONS):
-            return default_axes() | data
+        if not given - {*_OPTIONS, "attention"} and _words(data.get("attention", DEFAULT_KINDS)):
+            return default_axes() | data | {"attention": _lines_of(data.get("attention", DEFAULT_KINDS))}
         data = dict(data)
         if "attention" not in given and given & {"sliding_pattern", "sliding_window"}:
             data["attention"] = ("window",)

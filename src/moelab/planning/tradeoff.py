@@ -14,7 +14,7 @@ class Lifetime:
     """Lifetime cost of all ranked designs. `train` and `serve` (n,) are dollars; `within` is an excess of compute.
 
     `frontier` holds positions from the cheapest to the least loss, `knee` one of them; the score of the balance is
-    log(C/C') + `slope` x dollars.
+    log(C/C') + `slope` x dollars. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it.
     """
 
     train: Array
@@ -23,6 +23,7 @@ class Lifetime:
     slope: float
     frontier: Array
     knee: int
+    ensemble_excess: Array
 
     @property
     def cost(self) -> Array:

@@ -227,8 +227,19 @@ def _key(cluster: Cluster) -> tuple[Any, ...]:
 
 
 def _kept(lattice: Lattice, key: Any, compute: Any) -> Array:
-    """A column that this lattice keeps for the next call."""
+    """A column that this lattice keeps for the next call, or that the lattice keeps of which it is a part."""
     kept = vars(lattice).setdefault("_training", {})
     if key not in kept:
-        kept[key] = compute()
+        known = _of_whole(lattice, key)
+        kept[key] = compute() if known is None else known
     return np.asarray(kept[key])
+
+
+def _of_whole(lattice: Lattice, key: Any) -> Array | None:
+    """The column of a lattice from one of those that it was taken of; None where none keeps it."""
+    if lattice.origin is None:
+        return None
+    whole, index = lattice.origin
+    kept = vars(whole).get("_training", {})
+    column = kept[key] if key in kept else _of_whole(whole, key)
+    return None if column is None else np.asarray(column[index])

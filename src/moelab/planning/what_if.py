@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning.budget import LEAST, LIMITS, Budget
+from moelab.planning.candidate import Candidate
+from moelab.planning.costs import cost_of, served_with
+from moelab.planning.feasible import training_hour
 from moelab.planning.lattice import Lattice
+from moelab.planning.other_attention import attention_rows
 from moelab.planning.predictors import ONE_EPOCH, Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.settle import SIZE, option_labels, settled_rows
+from moelab.planning.training_rate import training_of
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -31,11 +36,13 @@ FLOOR = "E_0"
 """The coefficient of a law that is its irreducible loss."""
 
 
-def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> Callable[[], list[Row]]:
+def what_if(
+    ranking: Ranking, lattice: Lattice, budget: Budget, near: Array, best: Candidate
+) -> Callable[[], list[Row]]:
     """A function that computes a row per change: `change`, the design that is then recommended or the reason for which
     there is none, and whether that `changes` the answer. It keeps a sample of the lattice and not the ranking.
 
-    `near` are positions of the designs among which the recommended one was settled.
+    `near` are positions of the designs among which `best`, the recommended one, was settled.
 
     Changes of a limit are searched on a sample of the lattice, so sizes are resolved to a few per cent.
     """
@@ -43,11 +50,16 @@ def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> 
     if ranking.lifetime is not None:
         budget = budget.model_copy(update={"within": ranking.lifetime.within})
     repeated = bool((ranking.feasible.tokens[near] > ranking.feasible.unique_tokens[near] * ONE_EPOCH).any())
-    return partial(_rows, some, budget, ranking.predictors, ranking.ensemble_laws, repeated)
+    return partial(_rows, some, budget, ranking.predictors, ranking.ensemble_laws, repeated, best)
 
 
 def _rows(
-    some: Lattice, budget: Budget, predictors: Sequence[Predictor], members: list[Predictor], repeated: bool
+    some: Lattice,
+    budget: Budget,
+    predictors: Sequence[Predictor],
+    members: list[Predictor],
+    repeated: bool,
+    best: Candidate,
 ) -> list[Row]:
     """A row per change on the sample `some`; `members` are the laws of the ensemble."""
     asked = _row("as asked", some, budget, predictors)
@@ -61,7 +73,11 @@ def _rows(
         rows += [_row(change, some, budget, laws) for change, laws in _floors(members)]
     if repeated:
         rows.append(_row(REUSE, some, budget, [law.with_reuse(1 / 3) for law in predictors]))
-    return [row | {"changes": _changes(row, asked)} for row in rows]
+    rows = [row | {"changes": _changes(row, asked)} for row in rows]
+    if budget.serving is not None and best.cost is not None:
+        experts = best.label.partition(", ")[2]
+        rows += attention_rows(best.config, float(best.tokens), experts, budget.serving, best.cost["train"])
+    return rows
 
 
 def _changes(row: Row, asked: Row) -> bool:
@@ -127,8 +143,21 @@ def _row(change: str, lattice: Lattice, budget: Budget, predictors: Sequence[Pre
         "tokens": float(one.tokens[0]),
     }
     if found.dollars is not None:
-        row["cost"] = float(found.dollars[at])
+        row |= {"cost": float(found.dollars[at]), **_interval(found, budget, at)}
     return row
+
+
+def _interval(found: Ranking, budget: Budget, at: int) -> Row:
+    """The ends of the 80 % interval of a design's lifetime cost; none where another cost is minimised."""
+    wanted = budget.serving
+    if found.lifetime is None or found.serving is None or wanted is None:
+        return {}
+    one = found.feasible.take(np.array([at])).lattice
+    training = training_of(one, float(found.feasible.tokens[at]), training_hour(budget), budget)
+    cost = cost_of(
+        float(found.lifetime.train[at]), training, served_with(found.serving.to_dict(at), wanted), wanted.tokens
+    )
+    return {f"cost_{end}": cost[f"lifetime_{end}"] for end in ("low", "high")}
 
 
 def _floors(members: list[Predictor]) -> Iterator[tuple[str, list[Predictor]]]:

@@ -1,9 +1,15 @@
 """Why this design, in words: what dense would need, why these experts, what a lower loss costs."""
 
+import math
 from typing import Any
 
+from moelab.architecture import count_flops
+from moelab.planning.paired import PairedErrors
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
+
+PAID = 1.0
+"""FLOPs of serving over those of training from which both ways to count serving are worth a sentence."""
 
 SETTLED = {
     "granularity": "laws of granularity ({laws})",
@@ -18,7 +24,7 @@ WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime c
 
 def why(plan: Plan) -> list[str]:
     """Sentences that argue for the recommendation."""
-    return [*_dense(plan), *_experts(plan), *_balance(plan)]
+    return [*_dense(plan), *_experts(plan), *_utilisation(plan), *_balance(plan), *_served_flops(plan)]
 
 
 def _dense(plan: Plan) -> list[str]:
@@ -43,6 +49,17 @@ def _experts(plan: Plan) -> list[str]:
     steps = [f"{_settler(step)} left {_some(step['experts'])}" for step in plan.settled_by]
     settled = f" {'; then '.join(steps)}." if steps else ""
     return [f"The ensemble cannot distinguish {shown}:{settled or ' practice decides.'}"]
+
+
+def _utilisation(plan: Plan) -> list[str]:
+    """How far predicted training times must differ before the difference counts."""
+    error = PairedErrors.of(plan.budget).training
+    if plan.budget.flops is not None or not error:
+        return []
+    return [
+        f"Predicted training times of two designs are known to a factor of {math.exp(error):.2f} (80 %): smaller "
+        "differences are ties, so the excess of design 1, which has its own predicted MFU in it, need not be the least."
+    ]
 
 
 def _settler(step: dict[str, Any]) -> str:
@@ -78,6 +95,28 @@ def _balance(plan: Plan) -> list[str]:
     return lines
 
 
+def _served_flops(plan: Plan) -> list[str]:
+    """How serving counted in FLOPs differs from serving that is priced."""
+    best, budget = plan.best, plan.budget
+    forward = float(count_flops(best.config, plan.space.seq_len).forward)
+    if budget.serve_flops_tokens:
+        served = forward * budget.serve_flops_tokens
+        share = served / (served + best.train_flops)
+        return [
+            f"Of the compute, {share:.0%} serves {format_number(budget.serve_flops_tokens)} tokens, counted as FLOPs "
+            "alone; --hardware prices memory, latency and devices instead."
+        ]
+    if plan.lifetime is None or budget.serving is None or budget.serving.tokens is None:
+        return []
+    times = forward * budget.serving.tokens / best.train_flops
+    if times < PAID:
+        return []
+    return [
+        f"Serving takes {times:.1f} times the FLOPs of training. Other devices serve here, and their dollars count; "
+        "with --pay-serving one compute must hold both, so its --flops must be larger."
+    ]
+
+
 def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     """A what-if as the cells of a table: change, active / total, experts, tokens, cost."""
     if "why_not" in row:
@@ -85,7 +124,7 @@ def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     if not row["changes"]:
         return str(row["change"]), "no change", "", "", ""
     size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
-    cost = f"${format_number(_float(row['cost']))}" if "cost" in row else ""
+    cost = f"${_interval(row, 'cost')}" if "cost" in row else ""
     return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
 
 
@@ -101,7 +140,25 @@ def released_cells(row: dict[str, object]) -> tuple[str, ...]:
         format_number(_float(row["tokens"])),
         f"{_float(row['excess_compute']):.0%}" if covered else "not covered",
         f"{_float(row['extra_nats']):+.3f}" if covered else "-",
-        "-" if price is None else f"{_float(price):.3g}",
+        "-" if price is None else _interval(row, "cost_per_million_tokens"),
+    )
+
+
+def _interval(row: dict[str, object], name: str) -> str:
+    """A price with its 80 % interval where it has one."""
+    ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
+    middle, low, high = ("" if end is None else format_number(_float(end), 3) for end in ends)
+    return f"{middle} [{low}, {high}]" if low and high else middle
+
+
+def rate_cells(row: dict[str, object]) -> tuple[str, ...]:
+    """A released model's learning rate and batch as the cells of a table; where they stand, last."""
+    batch = row["batch_tokens"]
+    return (
+        f"{row['name']} as released ({row['optimizer']})",
+        f"{_float(row['learning_rate']):.2e}",
+        "-" if batch is None else format_number(_float(batch)),
+        str(row["source"]),
     )
 
 

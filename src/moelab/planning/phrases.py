@@ -1,0 +1,51 @@
+"""Parts of a plan's sentences: the kind of a design, how it trains, the limits of a budget."""
+
+from typing import Any
+
+from moelab.planning.candidate import Candidate
+from moelab.quantities import format_number
+
+LIMIT_NAMES = {
+    "compute": "compute",
+    "data": "data",
+    "tokens": "the limit on tokens",
+    "params": "the limit on parameters",
+    "active": "the limit on active parameters",
+    "memory": "memory",
+    "tokens_per_active": "the minimum of tokens per active parameter",
+    "most_tokens_per_active": "the maximum of tokens per active parameter",
+    "tokens_per_total": "the minimum of tokens per parameter",
+    "serving": "the limits on serving",
+    "serving_memory": "the memory of the serving devices",
+}
+"""The limits of a budget in words, by their names in `binding`."""
+
+
+def training_sentence(training: dict[str, Any]) -> str:
+    """How the recommended design trains: MFU in a named convention, where it comes from, and what it takes."""
+    scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
+    spent = f"{format_number(training['device_hours'])} device-hours, {format_number(training['dollars'])} US$"
+    if not training["predicted"]:
+        return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
+    own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"
+    known = training["calibration"]
+    return (
+        f"The predicted MFU is {training['mfu']:.0%} ({training['mfu_low']:.0%} to {training['mfu_high']:.0%}) of the "
+        f"bf16 peak{own}, {scores}, on {training['gpus']:,} devices with {training['layout']}: {spent}, "
+        f"{format_number(training['days'])} days ({format_number(training['days_low'])} to "
+        f"{format_number(training['days_high'])}; calibration {known['id']}, "
+        f"error {known['error']:.0%} on models left out{'' if known['device_in_fit'] else '; device not in the fit'})."
+    )
+
+
+def kind_words(best: Candidate) -> str:
+    total, moe = format_number(best.params_total), best.config.moe
+    if moe is None:
+        return f"a dense model of {total} parameters"
+    shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
+    active = format_number(best.params_active)
+    return f"a MoE model of {total} parameters, {active} active, with {moe.n_experts} experts, top-{moe.top_k}{shared}"
+
+
+def epochs_words(epochs: float) -> str:
+    return f" ({epochs:.2g} epochs)" if epochs > 1.001 else ""
