@@ -3,14 +3,16 @@
 import re
 import shutil
 import tempfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from moelab.app.state import State
 from moelab.errors import InputError, MoelabError
+from moelab.planning.plan import Planner
 from moelab.planning.plan_page import changes_section, plan_page, write_plan_page
 from moelab.planning.request import plan_request
 from moelab.planning.result import Plan
@@ -41,9 +43,30 @@ class Answer:
         return {"html": self.html, "specs": self.specs, "error": self.error, "field": self.field}
 
 
+PLANNERS, PLANS = 3, 4
+"""How many planners (a space and laws) and plans a process keeps: about 150 MB and 5 MB each."""
+_ONCE = ("law", "near", "kinds", "seq_len", "extrapolate")
+"""Options that a planner is made for; all others are its budget's."""
+
+
 def made_plan(state: State, files: Mapping[str, str]) -> Plan:
     """The plan of a state; `files` gives the path of each upload. Raises InputError as `moelab plan` does."""
-    return plan_request(state.options(files)).plan()
+    return _plan(state.query, state, tuple(files.items()))
+
+
+@lru_cache(PLANS)
+def _plan(query: str, state: State, files: tuple[tuple[str, str], ...]) -> Plan:
+    options = state.options(dict(files))
+    request = plan_request(options)
+    key = tuple((name, str(options.get(name))) for name in _ONCE)
+    planner = _PLANNERS.pop(key, None) or Planner(request.laws, request.space, extrapolate=request.extrapolate)
+    _PLANNERS[key] = planner
+    while len(_PLANNERS) > PLANNERS:
+        _PLANNERS.popitem(last=False)
+    return planner.plan(request.budget, top=request.top)
+
+
+_PLANNERS: OrderedDict[Any, Planner] = OrderedDict()
 
 
 def answer(state: State, files: Mapping[str, str]) -> Answer:

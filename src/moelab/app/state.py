@@ -25,6 +25,9 @@ class State:
 
     values: Mapping[str, str | tuple[str, ...]]
 
+    def __hash__(self) -> int:
+        return hash(self.query)
+
     @property
     def query(self) -> str:
         """The address of this state: the part after the question mark. Equal states have equal addresses."""
