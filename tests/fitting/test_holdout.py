@@ -6,9 +6,9 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw, Holdout, compare_laws, group_holdout, masked_holdout, ordered_holdout
-from moelab.fitting.compare import supported_laws
 from moelab.fitting.fit import fit
 from moelab.fitting.fitted import fit_rows, holdout_rows
+from moelab.fitting.supported import supported_laws
 from moelab.laws import get_law
 
 FEW = {"bootstrap": 12, "starts": 2}

@@ -10,7 +10,7 @@ from hypothesis import strategies
 
 from moelab.errors import InputError
 from moelab.fitting import isoflop_budgets, isoflop_slice, isoflop_surface
-from moelab.fitting.budgets import full_fit
+from moelab.fitting.full_fit import full_fit
 from moelab.fitting.slice import compute_notes
 from moelab.laws import get_law
 from moelab.laws.optimum import optimum

@@ -13,8 +13,9 @@ from moelab.errors import InputError
 from moelab.fitting.fit import fit
 from moelab.fitting.observations import observations
 from moelab.fitting.predict import predict
-from moelab.fitting.table_checks import best_rows, check_table
+from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import suggestions
+from moelab.fitting.table_rows import best_rows
 from moelab.laws import get_law
 
 V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"

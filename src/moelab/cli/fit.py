@@ -8,7 +8,7 @@ import typer
 from moelab.cli.law_files import LawFiles
 
 if TYPE_CHECKING:
-    from moelab.fitting.compare import Comparison
+    from moelab.fitting.comparison import Comparison
     from moelab.fitting.fitted import FittedLaw
 
 
@@ -161,7 +161,7 @@ def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **opti
 def _best(table: Any, designs: str, loss: str) -> Any:
     """The best run of each design."""
     from moelab.fitting.columns import columns_of
-    from moelab.fitting.table_checks import best_rows
+    from moelab.fitting.table_rows import best_rows
 
     names = [name.strip() for name in designs.split(",") if name.strip()]
     return table[best_rows(columns_of(table), names, loss)]
@@ -194,7 +194,7 @@ def _known(name: str) -> str:
 
 def _print(result: "Comparison", table: Any) -> None:
     from moelab.cli.output import print_line, print_table
-    from moelab.fitting.compare import SCORES
+    from moelab.fitting.comparison import SCORES
 
     common = [str(finding) for finding in result.findings]
     for note in common:

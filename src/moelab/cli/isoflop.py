@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from moelab.fitting.budgets import Budgets, FullFit
+    from moelab.fitting.budgets import Budgets
+    from moelab.fitting.full_fit import FullFit
     from moelab.fitting.slice import Slice
 
 
@@ -122,7 +123,8 @@ def _budgets(
     json: bool,
 ) -> None:
     from moelab.cli.output import print_json
-    from moelab.fitting.budgets import full_fit, isoflop_budgets
+    from moelab.fitting.budgets import isoflop_budgets
+    from moelab.fitting.full_fit import full_fit
     from moelab.quantities import parse_number
 
     flops = None if at is None else parse_number(at, "--at")

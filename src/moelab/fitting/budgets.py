@@ -1,6 +1,5 @@
 """IsoFLOP slices at several budgets: the optimum at each, N*(C) and D*(C) as power laws, and at a new C."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,18 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.checks import check_effort, check_seed, numbers
+from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups
+from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.columns import columns_of, variable
-from moelab.fitting.fit import fit_table
-from moelab.fitting.slice import Slice, interval_of, isoflop_slice
-from moelab.laws import get_law
+from moelab.fitting.full_fit import FullFit
+from moelab.fitting.intervals import interval_of
+from moelab.fitting.slice import Slice, isoflop_slice
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
 Ends = dict[str, float | None]
-TOLERANCE = 0.03
-"""Relative gap of training FLOPs from which runs belong to another budget."""
-BUDGET = "budget"
 _PARABOLA = ("parabola", "all")
 
 
@@ -108,33 +105,6 @@ class Budgets(Shown):
         return html_table(["FLOPs", "runs", f"best {self.x}", "p10", "p90"], rows)
 
 
-def budget_groups(columns: Mapping[str, Array], by: str = BUDGET, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
-    """(n,) group numbers from the smallest budget and (n,) FLOPs. A column named `by` decides; else the runs' FLOPs do,
-    a gap of more than `tolerance` beginning another budget. Raises InputError where neither is there."""
-    if not 0 < tolerance < 1:
-        raise InputError(f"tolerance: must be above 0 and below 1, got {tolerance:g}")
-    flops = variable(columns, "train_flops")
-    if flops is None:
-        active, tokens = (variable(columns, name) for name in ("params_active", "tokens"))
-        active = variable(columns, "params_total") if active is None else active
-        flops = None if active is None or tokens is None else 6 * active * tokens
-    if by in columns:
-        labels = np.array([str(value) for value in columns[by]])
-        index = np.unique(labels, return_inverse=True)[1]
-        scale = numbers(columns[by], by) if flops is None else flops
-        middle = np.array([np.median(scale[index == k]) for k in range(int(index.max()) + 1)])
-        return np.argsort(np.argsort(middle, kind="stable"), kind="stable")[index], middle[index]
-    if by != BUDGET:
-        raise InputError(f"by: the table has no column {by!r}; its columns: {', '.join(columns)}")
-    if flops is None:
-        raise InputError("by: the runs have no train_flops (or parameters and tokens) to find their budgets from")
-    order = np.argsort(flops, kind="stable")
-    gaps = np.diff(flops[order]) > tolerance * flops[order][:-1]
-    group = np.empty(len(flops), int)
-    group[order] = np.concatenate([[0], np.cumsum(gaps)])
-    return group, flops
-
-
 def isoflop_budgets(
     table: Any,
     x: str,
@@ -183,42 +153,6 @@ def isoflop_budgets(
     if not slices:
         raise InputError(f"isoflop: no budget has a slice: {next(iter(failed.values()))}")
     return _with_power_laws(x, slices, failed, trained, draws, seed)
-
-
-@dataclass(frozen=True)
-class FullFit:
-    """A law in size and tokens fitted to all budgets at once, and its optimum ln N* = constant + exponent ln C."""
-
-    law: str
-    constant: float
-    exponent: float
-
-    def at(self, flops: float) -> float:
-        """The optimum at a compute."""
-        return float(np.exp(self.constant + self.exponent * np.log(flops)))
-
-
-def full_fit(columns: Mapping[str, Array], x: str, loss: str = "loss", seed: int = 0) -> FullFit | None:
-    """Chinchilla's form with the axis as its size, fitted to all runs, C = k N D with the runs' own k; None for an axis
-    that is no size, or where it cannot be fitted."""
-    size, tokens, losses = (variable(columns, name) for name in (x, "tokens", loss))
-    if not x.startswith("params_") or size is None or tokens is None or losses is None:
-        return None
-    flops = variable(columns, "train_flops")
-    k = 6.0 if flops is None else float(np.exp(np.mean(np.log(flops / (size * tokens)))))
-    usable = np.isfinite(losses)
-    table = {"params_total": size[usable], "tokens": tokens[usable], "loss": losses[usable]}
-    try:
-        fitted = fit_table(table, get_law("hoffmann2022"), bootstrap=0, seed=seed, group="none")
-    except InputError:
-        return None
-    c = fitted.coefficients
-    both = c["alpha"] + c["beta"]
-    if not min(c["alpha"], c["beta"]) > 1e-3:
-        return None
-    # d/dN of A N^-alpha + B (C / (k N))^-beta is 0 at N^(alpha + beta) = alpha A / (beta B) (C / k)^beta.
-    constant = (np.log(c["alpha"] * c["A"] / (c["beta"] * c["B"])) - c["beta"] * np.log(k)) / both
-    return FullFit(fitted.law.id, float(constant), c["beta"] / both)
 
 
 def _tokens_at(optimum: Ends, x: Array, tokens: Array) -> Ends:

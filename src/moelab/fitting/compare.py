@@ -1,119 +1,26 @@
 """Every law that a table supports, fitted side by side, ranked by held-out error, weighted for an ensemble."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.blanks import filled
-from moelab.fitting.columns import columns_of, variable
+from moelab.fitting.comparison import Comparison
 from moelab.fitting.diagnosis import common_misfit
+from moelab.fitting.findings import Finding
 from moelab.fitting.fit import check_options, fit_table
-from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
+from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
-from moelab.fitting.table_checks import Finding, check_table, measured_runs, repeats_data
-from moelab.laws import Law, all_laws, get_law, with_data_reuse
-from moelab.notebook import Shown, html_table, short_repr
+from moelab.fitting.supported import supported_laws
+from moelab.fitting.table_checks import check_table
+from moelab.fitting.table_rows import measured_runs
+from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
 HOLDOUT = 0.2
-SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "held-out / fitted compute", "weight")
-"""Columns of a comparison's `rows`."""
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison(Shown):
-    """`fits` in the order of their rank; `weights` sum to 1; `skipped` gives the reason for each law left out.
-    `findings` are those of `check_table`.
-
-    Where some laws have a held-out error, a law without one (too few rows to hold any out) comes last with weight 0.
-    Its in-sample error cannot be compared with theirs: more coefficients always lower it.
-    """
-
-    fits: dict[str, FittedLaw]
-    weights: dict[str, float]
-    skipped: dict[str, str]
-    findings: tuple[Finding, ...] = ()
-
-    def predict(self, **values: Any) -> Array:
-        """The ensemble: the weighted mean of the laws' predicted logarithms."""
-        logs = [w * np.log(self.fits[name].predict(**values).value) for name, w in self.weights.items() if w]
-        return np.exp(np.sum(logs, axis=0))
-
-    def plot(self) -> Any:
-        """Predicted against measured loss, a panel per law, held-out runs marked, as an Altair chart."""
-        return plot_fits(list(self.fits.values()))
-
-    def plot_holdout(self) -> Any:
-        """Error of each held-out run by how far beyond the fitted ones it lies, a colour per law."""
-        return plot_holdout(list(self.fits.values()))
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """Per law, as text and by rank: the columns of `SCORES`, errors relative to the measured loss."""
-        return [(name, *_score(fitted), f"{self.weights[name]:.2f}") for name, fitted in self.fits.items()]
-
-    def __repr__(self) -> str:
-        weights = {name: f"{weight:.2f}" for name, weight in self.weights.items()}
-        return short_repr(self, weights=", ".join(f"{n} {w}" for n, w in weights.items()), skipped=len(self.skipped))
-
-    def _repr_html_(self) -> str:
-        left_out = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-        return html_table(SCORES, self.rows(), note=f"left out: {left_out}" if left_out else "")
-
-    def disagreement(self, table: Any) -> list[dict[str, Any]]:
-        """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
-        columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}
-        stacked = np.stack(list(columns.values()))
-        spread = np.ptp(stacked, axis=0)
-        return [
-            {**{name: float(values[i]) for name, values in columns.items()}, "spread": float(spread[i])}
-            for i in range(stacked.shape[1])
-        ]
-
-
-def _score(fitted: FittedLaw) -> tuple[str, ...]:
-    held, seen = fitted.holdout, f"{fitted.in_sample['mean_abs_rel']:.2%}"
-    if held is None:
-        return (seen, "-", "-", "-", "-")
-    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
-    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
-    return (seen, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach)
-
-
-def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], dict[str, str]]:
-    """The laws whose variables a table has and which describe its runs; and for the others, why not.
-
-    Laws that share one form differ only in their published coefficients: the first of them stands for all. Where rows
-    repeat their data, a law in tokens that does not see it is LAW+reuse.
-    """
-    columns, _ = filled(columns_of(table))
-    repeated = repeats_data(columns)
-    moe, tokens = variable(columns, "expert_ratio"), variable(columns, "tokens")
-    data_differs = tokens is not None and np.max(tokens) > 1.25 * np.min(tokens)
-    found: list[Law] = []
-    skipped: dict[str, str] = {}
-    for law in all_laws().values():
-        missing = [name for name in law.variables if variable(columns, name) is None]
-        same = next((other.id for other in found if other.form == law.form and other.variables == law.variables), None)
-        if law.kind != "loss" and target in (None, "loss"):
-            skipped[law.id] = f"predicts {law.kind}, not loss"
-        elif missing:
-            skipped[law.id] = f"no column for {', '.join(missing)}"
-        elif not law.covers_moe and moe is not None and np.any(moe > 1):
-            skipped[law.id] = "describes dense models only"
-        elif not law.covers_dense and moe is not None and np.any(moe == 1):
-            skipped[law.id] = "does not describe the dense runs; leave them out with --where"
-        elif "tokens" not in law.variables and data_differs:
-            skipped[law.id] = "has no variable for tokens, in which the runs differ"
-        elif same is not None:
-            skipped[law.id] = f"the same form as {same}"
-        else:
-            blind = repeated and "tokens" in law.variables and "unique_tokens" not in law.variables
-            found.append(with_data_reuse(law) if blind else law)
-    return found, skipped
 
 
 def compare_laws(

@@ -10,8 +10,8 @@ from moelab.errors import InputError
 from moelab.fitting.blanks import filled
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
-from moelab.fitting.table_checks import run_column
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
+from moelab.fitting.table_rows import run_column
 from moelab.laws import Law
 
 Array = NDArray[Any]

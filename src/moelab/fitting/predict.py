@@ -8,11 +8,11 @@ from typing import Any
 from moelab.architecture import ModelConfig, load_model
 from moelab.errors import InputError
 from moelab.fitting.columns import check_names, columns_of
-from moelab.fitting.compare import Comparison
+from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fit_file import load_fits
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.table_checks import units_of_fit
+from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law, all_laws, get_law
 from moelab.notebook import html_table, interval_text, short_repr
 from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, format_outside, parse_count, parse_number

@@ -15,8 +15,8 @@ from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.compare import fit_with_holdout
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.table_checks import measured_runs
 from moelab.fitting.table_columns import SWEPT, row_groups, setting_columns
+from moelab.fitting.table_rows import measured_runs
 from moelab.laws.law import Law
 from moelab.laws.rule_forms import rule_laws
 from moelab.notebook import Shown, short_repr

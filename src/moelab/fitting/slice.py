@@ -10,21 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.checks import FEWEST_IN_INTERVAL, check_effort, check_seed
+from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.columns import variable
+from moelab.fitting.intervals import interval_of
 from moelab.fitting.slice_curves import Curve, Located, locate
+from moelab.fitting.slice_parabola import doubts, draw_parabolas, explained, slope_errors, straight
 from moelab.laws.law import SHARES
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
-RANGE = (10, 90)
 ONE_COMPUTE = 1.2
 """Largest ratio of training FLOPs among runs that count as runs of one compute."""
 RESOLUTION = 2e-4
 """Share of the slice's width by which either end of an interval lies farther out: curves agree by chance below it."""
 
-POOR = 0.8
-"""R^2 below which a note reports that the parabola misses the points."""
 _FEWEST = 4
 _CLEAR = 6.0
 """Standard errors of a slope from which a straight line is no scatter about a flat optimum."""
@@ -112,7 +111,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     inside = c2 > 0 and z.min() <= vertex <= z.max()
     if not inside:
         _check_shape(name, x, loss, z, c2, located)
-    _, bottoms, outside = _draw_parabolas(z, loss, draws, seed)
+    _, bottoms, outside = draw_parabolas(z, loss, draws, seed)
     a = c2 / width**2
     b = c1 / width - 2 * a * centre
     at = centre + width * vertex
@@ -135,8 +134,8 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
         outside=outside,
         coefficients=(float(a), float(b), float(c0 - c1 * centre / width + a * centre**2)),
         points=(x, loss),
-        r_squared=_explained(u, loss),
-        notes=tuple(_doubts(name, x, loss, log) + _spread(name, located, axis, edge)),
+        r_squared=explained(u, loss),
+        notes=tuple(doubts(name, x, loss, log) + _spread(name, located, axis, edge)),
         edge=edge,
         noise=located.noise,
         curves=located.curves,
@@ -195,20 +194,13 @@ def _lowest_loss(located: Located, u: Array, loss: Array) -> float:
 
 def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located: Located) -> None:
     """Raises InputError where the points show no optimum, nor on which side of them it lies."""
-    if np.ptp(loss) == 0 or (_straight(z, loss, c2) and _slope(z, loss) > _CLEAR):
+    if np.ptp(loss) == 0 or (straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR):
         raise InputError(
             f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
             f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"
         )
-    if not c2 > 0 and not _straight(z, loss, c2):
+    if not c2 > 0 and not straight(z, loss, c2):
         raise InputError(f"{name}: the parabola opens downward, so these runs show no optimum")
-
-
-def _slope(z: Array, loss: Array) -> float:
-    """The slope of a straight line through the points in units of its standard error."""
-    line = np.polyfit(z, loss, 1)
-    error = np.sqrt(np.sum((loss - np.polyval(line, z)) ** 2) / (len(z) - 2) / np.sum((z - z.mean()) ** 2))
-    return float(abs(line[0]) / max(error, 1e-300))
 
 
 def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[str]:
@@ -218,27 +210,6 @@ def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[
     if np.isinf(located.low) or np.isinf(located.high):
         return [f"these runs do not bound the best {name} {'from below' if np.isinf(located.low) else 'from above'}"]
     return []
-
-
-def _explained(u: Array, loss: Array) -> float:
-    """R^2 of the parabola in u."""
-    z = (u - u.mean()) / u.std()
-    rest = loss - np.polyval(np.polyfit(z, loss, 2), z)
-    return float(1 - np.sum(rest**2) / np.sum((loss - loss.mean()) ** 2))
-
-
-def _doubts(name: str, x: Array, loss: Array, log: bool) -> list[str]:
-    """Where the parabola misses the points, or one on the other axis leaves less than a quarter of its rest."""
-    here = _explained(np.log(x) if log else x, loss)
-    found = []
-    if here < POOR:
-        found.append(f"the parabola explains only {here:.0%} of the losses' variance")
-    if np.all(x > 0):
-        other = _explained(x if log else np.log(x), loss)
-        if 1 - here > max(4 * (1 - other), 1e-9):
-            axis, advice = (name, "leave out --log") if log else (f"ln {name}", "add --log")
-            found.append(f"a parabola in {axis} fits better, R^2 {other:.4g} against {here:.4g}: {advice}")
-    return found
 
 
 def compute_notes(columns: Mapping[str, Array]) -> list[str]:
@@ -256,40 +227,6 @@ def compute_notes(columns: Mapping[str, Array]) -> list[str]:
         f"the runs are not of one compute: it spans a factor of {flops.max() / flops.min():.3g}, so this is no "
         "optimum at fixed compute; keep one budget with --where"
     ]
-
-
-def _straight(z: Array, loss: Array, c2: float) -> bool:
-    """Whether a parabola's curvature lies within twice its standard error, or within rounding, of zero."""
-    basis = np.stack([z**2, z, np.ones_like(z)], axis=1)
-    rest = loss - basis @ np.linalg.lstsq(basis, loss, rcond=None)[0]
-    error = np.sqrt(np.sum(rest**2) / (len(z) - 3) * np.linalg.inv(basis.T @ basis)[0, 0])
-    return bool(abs(c2) <= max(2 * error, 1e-9 * np.abs(loss).max()))
-
-
-def _draw_parabolas(z: Array, loss: Array, count: int, seed: int) -> tuple[Array, Array, int]:
-    """Vertices and lowest losses of parabolas drawn from the coefficients' t distribution; those without a minimum
-    among the points are counted. With five points this covers 80 %, where resampling residuals covers 68 %."""
-    if not count:
-        return np.empty(0), np.empty(0), 0
-    rng = np.random.default_rng(seed)
-    basis = np.stack([z**2, z, np.ones_like(z)], axis=1)
-    best = np.linalg.lstsq(basis, loss, rcond=None)[0]
-    spare = len(z) - 3
-    spread = np.sum((loss - basis @ best) ** 2) / rng.chisquare(spare, count)
-    root = np.linalg.cholesky(np.linalg.inv(basis.T @ basis))
-    c2, c1, c0 = (best + np.sqrt(spread)[:, None] * (rng.standard_normal((count, 3)) @ root.T)).T
-    with np.errstate(all="ignore"):
-        vertex, bottom = -c1 / (2 * c2), c0 - c1**2 / (4 * c2)
-    good = (c2 > 0) & (vertex >= z.min()) & (vertex <= z.max())
-    return vertex[good], bottom[good], int(count - good.sum())
-
-
-def interval_of(value: float, draws: Array) -> dict[str, float | None]:
-    """A value with the 10th and 90th percentile of its draws, null where there are fewer than ten."""
-    if len(draws) < FEWEST_IN_INTERVAL:
-        return {"value": value, "low": None, "high": None}
-    low, high = np.percentile(draws, RANGE)
-    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def plot_slice(found: Slice) -> Any:

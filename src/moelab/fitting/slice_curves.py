@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.fitting.slice_law import Profile, profile_of
+
 Array = NDArray[Any]
 LEVEL = 0.8
-EXPONENTS = (0.05, 1.0)
-"""Exponents of a law-shaped curve along the axis; published laws have 0.06 to 0.72."""
 DEGREES = (2, 3, 4)
 NAMES = {2: "parabola", 3: "cubic", 4: "quartic"}
 WINDOWS = (16.0, 8.0, 4.0, 3.0, 2.0)
@@ -23,7 +23,6 @@ REJECTED = 0.02
 """A curve is rejected where noise alone would miss by so much more than the best curve with this probability."""
 UNBOUND = 0.25
 """Squared errors of the noise by which the farthest place searched must be worse to bound the optimum."""
-_GRID, _EXPONENT_GRID, _ZOOMS = 49, 9, 4
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,10 @@ class Located:
     curves: tuple[Curve, ...]
 
 
-@dataclass(frozen=True)
-class _Profile:
-    """The law-shaped curve's least squared error at each place of the optimum."""
-
-    at: float
-    rss: float
-    places: Array
-    errors: Array
-
-
 def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None = None) -> Located:
     """The optimum of loss (n,) along u (n,), u in logarithms; `linear` is the axis itself for curves in it, too."""
     rng = np.random.default_rng(seed)
-    profile = _profile(u, loss)
+    profile = profile_of(u, loss)
     whole = np.ones(len(u), bool)
     noise2, spare = _noise(u, loss, profile.rss)
     law = _law_curve(u, profile, noise2, spare)
@@ -194,7 +183,7 @@ def _ends(values: Array) -> tuple[float, float]:
     return float(ordered[int(np.floor(0.1 * last))]), float(ordered[int(np.ceil(0.9 * last))])
 
 
-def _law_curve(u: Array, profile: _Profile, noise2: float, spare: int) -> Curve:
+def _law_curve(u: Array, profile: Profile, noise2: float, spare: int) -> Curve:
     """The law-shaped curve's optimum with the places whose squared error noise explains (Student's t).
 
     Where those reach the last place searched on a side, the end is the quantile of the profile likelihood over the
@@ -219,54 +208,3 @@ def _law_curve(u: Array, profile: _Profile, noise2: float, spare: int) -> Curve:
 def _crossing(places: Array, excess: Array, a: int, b: int, limit: float) -> float:
     share = (limit - excess[a]) / (excess[b] - excess[a])
     return float(places[a] + np.clip(share, 0, 1) * (places[b] - places[a]))
-
-
-def _profile(u: Array, loss: Array) -> _Profile:
-    """The least squared error of the law-shaped curve at places from half the window below it to half above."""
-    reach = float(np.ptp(u))
-    low, high = u.min() - 0.5 * reach, u.max() + 0.5 * reach
-    places = np.linspace(low, high, 2 * _GRID - 1)
-    errors = _least_error(u, loss, places)
-    for _ in range(_ZOOMS):
-        best = int(np.argmin(errors))
-        near = places[max(best - 1, 0)], places[min(best + 1, len(places) - 1)]
-        finer = np.linspace(*near, 17)[1:-1]
-        places, index = np.unique(np.concatenate([places, finer]), return_index=True)
-        errors = np.concatenate([errors, _least_error(u, loss, finer)])[index]
-    best = int(np.argmin(errors))
-    return _Profile(float(places[best]), float(errors[best]), places, errors)
-
-
-def _least_error(u: Array, loss: Array, places: Array) -> Array:
-    """(P,): over exponents a and b, by grids that close in on the best pair of each place."""
-    low, high = np.log(EXPONENTS)
-    half = np.full((len(places), 2), (high - low) / 2)
-    middle = np.full((len(places), 2), (high + low) / 2)
-    steps = np.linspace(-1, 1, _EXPONENT_GRID)
-    best = np.full(len(places), np.inf)
-    for _ in range(7):
-        a = np.clip(middle[:, :1] + half[:, :1] * steps, low, high)
-        b = np.clip(middle[:, 1:] + half[:, 1:] * steps, low, high)
-        errors = _errors(u, loss, places, np.exp(a), np.exp(b)).reshape(len(places), -1)
-        index = np.argmin(errors, axis=1)
-        rows = np.arange(len(places))
-        best = np.minimum(best, errors[rows, index])
-        middle = np.stack([a[rows, index // _EXPONENT_GRID], b[rows, index % _EXPONENT_GRID]], axis=1)
-        half = half * 0.4
-    return best
-
-
-def _errors(u: Array, loss: Array, places: Array, a: Array, b: Array) -> Array:
-    """(P, A, B): the squared error of L0 + R f with 0 <= R <= L0; f >= 0 is the curve of R = 1, its lowest point 0."""
-    d = u[None, :] - places[:, None]
-    falling = np.exp(-a[:, :, None] * d[:, None, :])[:, :, None, :]
-    rising = np.exp(b[:, :, None] * d[:, None, :])[:, None, :, :]
-    a, b = a[:, :, None, None], b[:, None, :, None]
-    f = (b * falling + a * rising) / (a + b) - 1
-    f = f - (mean := f.mean(axis=-1, keepdims=True))
-    centred = loss - loss.mean()
-    ff, fl = np.einsum("...n,...n->...", f, f), f @ centred
-    slope = np.maximum(fl / np.maximum(ff, 1e-300), 0.0)
-    # R <= L0 where L0 = mean loss - R mean f: the constant of the law is not negative.
-    slope = np.minimum(slope, loss.mean() / (1 + mean[..., 0]))
-    return np.asarray(centred @ centred - 2 * slope * fl + slope**2 * ff)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import check_effort, check_seed
-from moelab.fitting.slice import interval_of
+from moelab.fitting.intervals import interval_of
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]

@@ -1,0 +1,74 @@
+"""Laws fitted side by side: their scores, the ensemble they form, and where they differ."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.fitting.findings import Finding
+from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
+from moelab.notebook import Shown, html_table, short_repr
+
+Array = NDArray[Any]
+SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %", "held-out / fitted compute", "weight")
+"""Columns of a comparison's `rows`."""
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """`fits` in the order of their rank; `weights` sum to 1; `skipped` gives the reason for each law left out.
+    `findings` are those of `check_table`.
+
+    Where some laws have a held-out error, a law without one (too few rows to hold any out) comes last with weight 0.
+    Its in-sample error cannot be compared with theirs: more coefficients always lower it.
+    """
+
+    fits: dict[str, FittedLaw]
+    weights: dict[str, float]
+    skipped: dict[str, str]
+    findings: tuple[Finding, ...] = ()
+
+    def predict(self, **values: Any) -> Array:
+        """The ensemble: the weighted mean of the laws' predicted logarithms."""
+        logs = [w * np.log(self.fits[name].predict(**values).value) for name, w in self.weights.items() if w]
+        return np.exp(np.sum(logs, axis=0))
+
+    def plot(self) -> Any:
+        """Predicted against measured loss, a panel per law, held-out runs marked, as an Altair chart."""
+        return plot_fits(list(self.fits.values()))
+
+    def plot_holdout(self) -> Any:
+        """Error of each held-out run by how far beyond the fitted ones it lies, a colour per law."""
+        return plot_holdout(list(self.fits.values()))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Per law, as text and by rank: the columns of `SCORES`, errors relative to the measured loss."""
+        return [(name, *_score(fitted), f"{self.weights[name]:.2f}") for name, fitted in self.fits.items()]
+
+    def __repr__(self) -> str:
+        weights = {name: f"{weight:.2f}" for name, weight in self.weights.items()}
+        return short_repr(self, weights=", ".join(f"{n} {w}" for n, w in weights.items()), skipped=len(self.skipped))
+
+    def _repr_html_(self) -> str:
+        left_out = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+        return html_table(SCORES, self.rows(), note=f"left out: {left_out}" if left_out else "")
+
+    def disagreement(self, table: Any) -> list[dict[str, Any]]:
+        """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
+        columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}
+        stacked = np.stack(list(columns.values()))
+        spread = np.ptp(stacked, axis=0)
+        return [
+            {**{name: float(values[i]) for name, values in columns.items()}, "spread": float(spread[i])}
+            for i in range(stacked.shape[1])
+        ]
+
+
+def _score(fitted: FittedLaw) -> tuple[str, ...]:
+    held, seen = fitted.holdout, f"{fitted.in_sample['mean_abs_rel']:.2%}"
+    if held is None:
+        return (seen, "-", "-", "-", "-")
+    coverage = "-" if held.coverage_80 is None else f"{held.coverage_80:.0%}"
+    reach = "-" if held.max_extrapolation is None else f"{held.max_extrapolation:.2g}x"
+    return (seen, f"{held.mean_abs_rel:.2%}", f"{held.bias_rel:+.2%}", coverage, reach)

@@ -1,0 +1,155 @@
+"""What the rows of a table are: runs, checkpoints of runs, sweeps at one design, repeats, copies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting.checks import numbers
+from moelab.fitting.columns import Columns
+from moelab.fitting.findings import Finding
+from moelab.fitting.table_columns import RUN_NAMES, STEP_NAMES, SWEPT, codes, row_groups, setting_columns
+
+Array = NDArray[Any]
+
+
+def measured_runs(table: Any, loss: str) -> tuple[Any, Array | None, list[Finding]]:
+    """A file's or data frame's rows that have a loss, which rows those are (None: all), and a note on the others.
+
+    A mapping is left as it is: a number that is not finite is refused there.
+    """
+    if isinstance(table, str | Path):
+        from moelab.runs.table import load_table  # polars takes a third of a second to load; a plan needs none
+
+        table = load_table(table)
+    if not hasattr(table, "get_columns") or loss not in table.columns or not table[loss].dtype.is_numeric():
+        return table, None, []
+    missing = np.isnan(table[loss].cast(float).to_numpy())
+    if not missing.any():
+        return table, None, []
+    if missing.all():
+        raise InputError(f"{loss}: no row has a value")
+    text = f"{int(missing.sum())} of {len(missing)} rows have no {loss} and are left out"
+    return table.filter(~missing), ~missing, [Finding(check="missing", text=text)]
+
+
+def best_rows(columns: Columns, designs: Sequence[str], loss: str) -> Array:
+    """The row of the lowest loss of each distinct combination of the `designs` columns, in the table's order.
+
+    Raises InputError for a column that is not there.
+    """
+    for name in (*designs, loss):
+        if name not in columns:
+            raise InputError(f"best-of: the table has no column {name!r}; its columns: {', '.join(columns)}")
+    values = numbers(columns[loss], loss)
+    label = row_groups(columns, designs)
+    order = np.lexsort((np.where(np.isfinite(values), values, np.inf), label))
+    first = np.unique(label[order], return_index=True)[1]
+    return np.sort(order[first])
+
+
+def run_column(columns: Columns) -> str | None:
+    """The column whose values name runs of which several checkpoints are rows; None for a table of whole runs."""
+    for name in present(columns, RUN_NAMES):
+        if _has_checkpoints(columns, name):
+            return name
+    return None
+
+
+def _has_checkpoints(columns: Columns, name: str) -> bool:
+    """Whether rows that share a value differ in their tokens or steps, and in no size."""
+    runs = codes(columns[name])[0]
+    counts = np.bincount(runs)
+    if counts.max() < 2:
+        return False
+    repeated = counts[runs] > 1
+    sizes = [n for n in columns if n.startswith("params_") or n in ("n_experts", "d_model", "n_layers", "params")]
+    if len(np.unique(row_groups(columns, [name, *sizes])[repeated])) > int(np.sum(counts > 1)):
+        return False
+    for step in present(columns, STEP_NAMES):
+        if len(np.unique(row_groups(columns, [name, step])[repeated])) == int(repeated.sum()):
+            return True
+    return False
+
+
+def present(columns: Columns, names: tuple[str, ...]) -> list[str]:
+    """The columns of these names, in the names' order, whatever their case."""
+    by_name = {name.lower(): name for name in reversed(list(columns))}
+    return [by_name[name] for name in names if name in by_name]
+
+
+def checkpoint_findings(columns: Columns, target: str) -> list[Finding]:
+    name = run_column(columns)
+    if name is None:
+        return []
+    runs, rows = len(codes(columns[name])[1]), len(columns[name])
+    text = f"{rows} rows are checkpoints of {runs} runs (column {name}): bootstrap and hold-out take whole runs"
+    return [Finding(check="checkpoints", text=text, mend="--group none takes every row as a run of its own")]
+
+
+def copy_findings(columns: Columns, target: str) -> list[Finding]:
+    rows = len(next(iter(columns.values())))
+    copies = rows - len(np.unique(row_groups(columns, columns)))
+    if not copies:
+        return []
+    keep = ",".join(_fewest(columns, design_columns(columns, target)))
+    text = f"{copies} of {rows} rows are copies of another row in every column"
+    return [Finding(check="copies", text=text, mend=f"--best-of {keep}" if keep else "")]
+
+
+def design_columns(columns: Columns, target: str) -> list[str]:
+    """The setting columns that vary, without what is swept, FLOPs and what only follows from others."""
+    kept = [n for n in setting_columns(columns, target) if n.lower() not in (*SWEPT, "train_flops", "flops_per_token")]
+    return [name for name in kept if len(codes(columns[name])[1]) > 1]
+
+
+def _fewest(columns: Columns, names: Sequence[str]) -> list[str]:
+    """Those of the columns, sizes and data first, that together distinguish as many designs as all of them."""
+    first = ("params_total", "params_active", "params", "tokens", "n_experts", "top_k", "granularity")
+    order = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+    kept: list[str] = []
+    most, found = len(np.unique(row_groups(columns, names))), 1
+    for name in order:
+        count = len(np.unique(row_groups(columns, [*kept, name])))
+        if count > found:
+            kept, found = [*kept, name], count
+        if found == most:
+            break
+    return kept
+
+
+def sweep_findings(columns: Columns, target: str) -> list[Finding]:
+    swept = [name for name in present(columns, SWEPT) if len(codes(columns[name])[1]) > 1]
+    designs = design_columns(columns, target)
+    if not swept or not designs or run_column(columns) is not None:
+        return []
+    label = row_groups(columns, designs)
+    varied = [n for n in swept if len(np.unique(row_groups(columns, [*designs, n]))) > len(np.unique(label))]
+    if not varied:
+        return []
+    return [
+        Finding(
+            check="sweep",
+            text=f"{len(label)} rows sweep {' and '.join(varied)} over {len(np.unique(label))} designs",
+            mend=f"keep the best of each with --best-of {','.join(_fewest(columns, designs))}",
+        )
+    ]
+
+
+def repeat_findings(columns: Columns, target: str) -> list[Finding]:
+    """Rows that agree in every setting, where no column shows that their seeds differ."""
+    settings = setting_columns(columns, target)
+    if any(name.lower() in ("seed", "replicate") for name in columns) or run_column(columns) is not None:
+        return []
+    if target not in columns or not any(name in columns for name in ("tokens", "params_total", "params_active")):
+        return []
+    label = row_groups(columns, settings)
+    distinct = len(np.unique(row_groups({**columns, "row of": label}, ["row of", target])))
+    repeats = distinct - len(np.unique(label))
+    if not repeats:
+        return []
+    text = f"{repeats} rows repeat the settings of another one with another loss, and no column names a seed"
+    return [Finding(check="repeats", text=text, mend="add a column seed, or whatever else differs between them")]

@@ -1,0 +1,106 @@
+"""Units of a table before a fit: tokens in billions, losses in per cent or as perplexity."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting.columns import Columns, variable
+from moelab.fitting.findings import Finding
+from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.table_columns import quoted
+
+Array = NDArray[Any]
+TOO_FEW_TOKENS, TOO_FEW_PARAMS = 1e5, 100.0
+"""A column of tokens or parameters that lies below this throughout is in thousands, millions or billions."""
+LEAST_RATIO, MOST_RATIO = 0.01, 1e5
+"""Tokens per parameter beyond which the two are in different units: public runs have 0.1 to 1e4."""
+MOST_NATS, HIGH_NATS, LEAST_NATS = 15.0, 7.0, 0.2
+"""A loss above all training starts at (12.2 for a vocabulary of 200,000), a median above, and a loss below, any trained
+model."""
+UNTRAINED = 10.4
+"""ln 32,768: about where training starts."""
+_UNITS = {"thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
+
+
+def unit_findings(columns: Columns, target: str) -> list[Finding]:
+    found = []
+    params = next(
+        (
+            v
+            for n in ("params_total", "params_active", "params_non_embedding")
+            if (v := finite_numbers(columns, n)) is not None
+        ),
+        None,
+    )
+    tokens = finite_numbers(columns, "tokens")
+    ratio = float(np.median(tokens) / np.median(params)) if tokens is not None and params is not None else 20.0
+    for name in ("tokens", "unique_tokens", "params_total", "params_active", "params_non_embedding"):
+        values = finite_numbers(columns, name) if name in columns else None
+        if values is None or not (values > 0).any():
+            continue
+        of_tokens = name.endswith("tokens")
+        small = values.max() < (TOO_FEW_TOKENS if of_tokens else TOO_FEW_PARAMS)
+        if of_tokens and params is not None:
+            small = ratio < LEAST_RATIO or (small and params.max() < TOO_FEW_PARAMS)
+        elif not of_tokens and tokens is not None:
+            small = small or (ratio > MOST_RATIO and values.max() < 1e6)
+        if not small:
+            continue
+        unit = _likely_unit(values, params if of_tokens else None)
+        factor = f"{_UNITS[unit]:g}".replace("e+0", "e").replace("e+", "e")
+        found.append(
+            Finding(
+                check="units",
+                text=f"{name}: {values.min():g} to {values.max():g} look like {unit}",
+                mend=f"--let '{name} = {factor} * {name}'",
+            )
+        )
+    return found + _loss_unit(columns, target)
+
+
+def units_of_fit(fitted: FittedLaw) -> list[Finding]:
+    """Whether what a fit was given looks like another unit: predictions then need and give that unit."""
+    columns = {name: np.array(limits) for name, limits in fitted.ranges.items()}
+    return unit_findings({**columns, fitted.law.kind: fitted.measured}, fitted.law.kind)
+
+
+def _likely_unit(values: Array, params: Array | None) -> str:
+    """The unit that brings tokens nearest to twenty per parameter; of sizes, the one that brings them into the range
+    of language models (1e6 to 1e12)."""
+    middle = float(np.median(values))
+    aim = 20 * float(np.median(params)) if params is not None and np.median(params) > 1e5 else 1e9
+    return min(_UNITS, key=lambda unit: abs(np.log(middle * _UNITS[unit] / aim)))
+
+
+def _loss_unit(columns: Columns, target: str) -> list[Finding]:
+    values = finite_numbers(columns, target) if target in columns else None
+    if values is None or not (values > 0).all():
+        return []
+    low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
+    if middle > HIGH_NATS or (low > 4 and high > MOST_NATS):
+        # In per cent the losses of a table lie within a factor of a few; as perplexities they span far more.
+        percent = low > 100 and middle / 100 < UNTRAINED and high < 4 * low
+        change = f"{quoted(target)} / 100" if percent else f"LN({quoted(target)})"
+        unit = "per cent" if percent else "perplexity"
+        text = f"{target}: {low:.4g} to {high:.4g} look like {unit}, not nats per token"
+        return [Finding(check="units", text=text, mend=f"--let '{quoted(target)} = {change}'")]
+    if high < LEAST_NATS:
+        text = (
+            f"{target}: at most {high:.4g} nats per token, which no language model reaches: another unit, or no loss?"
+        )
+        return [Finding(check="units", text=text)]
+    return []
+
+
+def finite_numbers(columns: Columns, name: str) -> Array | None:
+    """The finite numbers of a column or of what it follows from; None for text or where there are none."""
+    try:
+        values = variable(columns, name)
+    except InputError:
+        return None
+    if values is None:
+        return None
+    values = values[np.isfinite(values)]
+    return values if len(values) else None
