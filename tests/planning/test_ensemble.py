@@ -7,7 +7,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
-from moelab.fitting.fitted import Holdout
+from moelab.fitting.prediction import Holdout
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import published_laws

@@ -1,15 +1,10 @@
 """`moelab fit`: fit scaling laws to a table of runs, with intervals and held-out error."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from moelab.cli.law_files import LawFiles
-
-if TYPE_CHECKING:
-    from moelab.fitting.comparison import Comparison
-    from moelab.fitting.fitted import FittedLaw
 
 
 def command(
@@ -59,6 +54,7 @@ def command(
     Example: moelab fit runs.csv --law all --let 'tokens = "Training FLOP" / (6 * "Model Size")' --out fit.json
     """
     from moelab.cli.assignments import parse_assignments
+    from moelab.cli.fit_tables import print_comparison
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.progress import share_done
@@ -126,16 +122,18 @@ def command(
                 "weights": result.weights,
                 "skipped": result.skipped,
                 "findings": [finding.to_dict() for finding in result.findings],
+                "differ_most": [found.to_dict() for found in result.differ_most],
             }
         )
         return
-    _print(result, table)
+    print_comparison(result)
     if out:
         print_line(f"written to {out}")
 
 
 def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **options: Any) -> None:
     """Fit rules for learning rate and batch to the table's sweeps."""
+    from moelab.cli.fit_tables import print_fit
     from moelab.cli.output import print_json, print_line
     from moelab.fitting.rules import fit_rule, rules_to_json, save_rules
 
@@ -147,7 +145,7 @@ def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **opti
         return
     for rule in rules.values():
         for fitted in rule.fits.values():
-            _print_fit(fitted)
+            print_fit(fitted)
             held = fitted.holdout
             if held is not None:
                 print_line(
@@ -190,68 +188,3 @@ def _known(name: str) -> str:
     if Path(name).is_file():
         raise InputError(f"--law: fit takes a law's id or all; {name} is a file (moelab predict reads fit files)")
     return get_law(name).id
-
-
-def _print(result: "Comparison", table: Any) -> None:
-    from moelab.cli.output import print_line, print_table
-    from moelab.fitting.comparison import SCORES
-
-    common = [str(finding) for finding in result.findings]
-    for note in common:
-        print_line(f"note: {note}")
-    if result.findings:
-        print_line()
-    for fitted in result.fits.values():
-        _print_fit(fitted, common)
-        print_line()
-    print_table(SCORES, result.rows())
-    noise = next(iter(result.fits.values())).seed_noise
-    if noise is not None:
-        print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")
-    for name, reason in result.skipped.items():
-        print_line(f"left out {name}: {reason}")
-    if len(result.fits) > 1:
-        _print_disagreement(result, table)
-
-
-def _print_fit(fitted: "FittedLaw", common: Sequence[str] = ()) -> None:
-    """A fit's coefficients and notes, but those in `common`."""
-    from moelab.cli.output import print_line, print_table
-
-    rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
-    print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
-    if fitted.interval_rel is not None:
-        print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
-    print_line(
-        f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
-        f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
-    )
-    for note in (*fitted.notes, *fitted.diagnosis):
-        if note not in common:
-            print_line(f"note: {note}")
-
-
-def _print_disagreement(result: "Comparison", table: Any) -> None:
-    """The designs for which the laws differ most, among the table's runs and at ten times their size and data."""
-    from moelab.cli.output import print_line, print_table
-
-    for where, rows in (("among these runs", table), ("at ten times their size and data", beyond(table))):
-        found = result.disagreement(rows)
-        worst = max(found, key=lambda row: row["spread"])
-        print_line()
-        print_table(
-            [f"where the laws differ most {where} (spread {worst['spread']:.3f})", "loss"],
-            [(name, f"{value:.4f}") for name, value in worst.items() if name != "spread"],
-        )
-
-
-def beyond(table: Any, factor: float = 10.0) -> Any:
-    """The table with parameters and tokens multiplied by `factor`, all other columns unchanged."""
-    import polars as pl
-
-    grown = [name for name in table.columns if name.startswith("params_") or name in ("tokens", "unique_tokens")]
-    return table.with_columns([pl.col(name) * factor for name in grown])
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"

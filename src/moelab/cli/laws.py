@@ -8,9 +8,6 @@ from moelab.cli.law_files import LawFiles
 
 if TYPE_CHECKING:
     from moelab.laws import Law, Rule
-    from moelab.laws.optimum import Optimum
-
-CONTRACT = ("params_total", "params_active", "tokens", "granularity", "n_experts", "train_flops")
 
 
 def command(
@@ -59,7 +56,9 @@ def command(
     elif name in all_rules() and name not in all_laws():
         _show_rule(all_rules()[name], flops, optimum, json)
     elif optimum:
-        _show_optimum(get_law(name), flops, settings or [], max_memory, fit_file, json)
+        from moelab.cli.laws_optimum import show_optimum
+
+        show_optimum(get_law(name), flops, settings or [], max_memory, fit_file, json)
     else:
         if flops or settings or max_memory or fit_file:
             raise InputError("laws: --flops, --set, --max-memory and --fit go with --optimum")
@@ -177,63 +176,3 @@ def _show_rule(rule: "Rule", flops: str | None, optimum: bool, json: bool) -> No
     print_line(f"  {rule.meaning}; from {', '.join(rule.needs)}")
     if values:
         print_table(["at this compute", ""], [(name, format_number(value, 4)) for name, value in values.items()])
-
-
-def _show_optimum(
-    law: "Law", flops: str | None, settings: list[str], max_memory: str | None, fit_file: str | None, json: bool
-) -> None:
-    from moelab.cli.assignments import parse_assignments
-    from moelab.cli.output import print_json
-    from moelab.errors import InputError
-    from moelab.fitting import load_fits
-    from moelab.laws.optimum import optimum
-    from moelab.quantities import parse_bytes, parse_number
-
-    if flops is None:
-        raise InputError("--flops: --optimum needs a compute such as 1e21")
-    pinned = parse_assignments(settings, "--set")
-    coefficients = None
-    if fit_file is not None:
-        fits = load_fits(fit_file)
-        if law.id not in fits:
-            raise InputError(f"--fit: {fit_file} holds no fit of {law.id}; it has {', '.join(fits)}")
-        coefficients = fits[law.id].coefficients
-    memory = None if max_memory is None else parse_bytes(max_memory, "--max-memory")
-    budget = parse_number(flops, "--flops")
-    best = optimum(law, budget, pinned, coefficients, memory)
-    if json:
-        contract: dict[str, float | None] = {name: best.values.get(name) for name in CONTRACT}
-        others = {name: value for name, value in best.values.items() if name not in CONTRACT}
-        print_json(
-            {
-                "law": law.id,
-                **contract,
-                "train_flops": budget,
-                "loss": best.loss if law.kind == "loss" else None,
-                **({} if law.kind == "loss" else {law.kind: best.loss}),
-                **others,
-                "decided_by": list(best.decided_by),
-                "extrapolation": best.extrapolation,
-            }
-        )
-    else:
-        _print_optimum(law, budget, best)
-
-
-def _print_optimum(law: "Law", flops: float, best: "Optimum") -> None:
-    from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_bytes, format_flops, format_number, format_outside
-
-    rows = [
-        (name, format_bytes(value) if name == "memory_bytes" else format_number(value, 4))
-        for name, value in best.values.items()
-        if name != "train_flops"
-    ]
-    print_table([f"{law.id} at {format_flops(flops, 4)} FLOPs", ""], [*rows, (law.kind, f"{best.loss:.4f}")])
-    print_line(f"compute in the law's own convention: {law.flops}")
-    for bound in best.decided_by:
-        print_line(f"limited by: {bound}")
-    if best.extrapolation is None:
-        print_line("the fitted range is not known")
-    elif best.extrapolation > 0:
-        print_line(f"extrapolates: {format_outside(best.extrapolation)} outside the fitted range")

@@ -5,9 +5,10 @@ from moelab.fitting.compare import compare_laws
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.findings import Finding
 from moelab.fitting.fit_file import load_fits, save_fits
-from moelab.fitting.fitted import FittedLaw, Holdout, Prediction
+from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.holdout import group_holdout, masked_holdout, ordered_holdout
 from moelab.fitting.objective import Objective
+from moelab.fitting.prediction import Holdout, Prediction
 from moelab.fitting.slice import Slice, isoflop_slice
 from moelab.fitting.surface import Surface, isoflop_surface
 from moelab.fitting.table_checks import check_table

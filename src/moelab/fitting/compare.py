@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.diagnosis import common_misfit
+from moelab.fitting.disagreement import largest_disagreements
 from moelab.fitting.findings import Finding
 from moelab.fitting.fit import check_options, fit_table
 from moelab.fitting.fitted import FittedLaw
@@ -116,7 +117,7 @@ def compare_laws(
         findings.append(Finding(check="misfit", text=misfit, mend="add a law with --law-file"))
     notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
     ranked = {name: replace(fitted, notes=(*notes, *fitted.notes)) for name, fitted in ranked.items()}
-    return Comparison(ranked, weights, skipped, tuple(findings))
+    return Comparison(ranked, weights, skipped, tuple(findings), tuple(largest_disagreements(ranked, table)))
 
 
 def _once(reasons: dict[str, str]) -> list[str]:

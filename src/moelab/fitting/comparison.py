@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.fitting.blanks import filled
+from moelab.fitting.columns import columns_of
+from moelab.fitting.disagreement import Disagreement, predictions_by_law
 from moelab.fitting.findings import Finding
 from moelab.fitting.fitted import FittedLaw, plot_fits, plot_holdout
 from moelab.notebook import Shown, html_table, short_repr
@@ -18,7 +21,7 @@ SCORES = ("law", "in-sample error", "held-out error", "bias", "coverage of 80 %"
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
     """`fits` in the order of their rank; `weights` sum to 1; `skipped` gives the reason for each law left out.
-    `findings` are those of `check_table`.
+    `findings` are those of `check_table`; `differ_most` are the designs at which the laws differ most.
 
     Where some laws have a held-out error, a law without one (too few rows to hold any out) comes last with weight 0.
     Its in-sample error cannot be compared with theirs: more coefficients always lower it.
@@ -28,6 +31,7 @@ class Comparison(Shown):
     weights: dict[str, float]
     skipped: dict[str, str]
     findings: tuple[Finding, ...] = ()
+    differ_most: tuple[Disagreement, ...] = ()
 
     def predict(self, **values: Any) -> Array:
         """The ensemble: the weighted mean of the laws' predicted logarithms."""
@@ -56,12 +60,11 @@ class Comparison(Shown):
 
     def disagreement(self, table: Any) -> list[dict[str, Any]]:
         """Per row of a table: every law's prediction and the spread between the highest and the lowest."""
-        columns = {name: fitted.predict(table).value for name, fitted in self.fits.items()}
-        stacked = np.stack(list(columns.values()))
-        spread = np.ptp(stacked, axis=0)
+        columns = predictions_by_law(self.fits, filled(columns_of(table))[0])
+        spread = np.ptp(np.stack(list(columns.values())), axis=0)
         return [
             {**{name: float(values[i]) for name, values in columns.items()}, "spread": float(spread[i])}
-            for i in range(stacked.shape[1])
+            for i in range(len(spread))
         ]
 
 

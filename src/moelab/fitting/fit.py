@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting import replicates
+from moelab.fitting.blanks import filled
 from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
 from moelab.fitting.columns import columns_of
 from moelab.fitting.diagnosis import diagnose
 from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.influence import influence_of
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations, observations
 from moelab.fitting.parameters import Parameters
@@ -22,7 +24,7 @@ from moelab.fitting.point_fit import (
     STARTS,
     at_bound,
     coefficients_at,
-    condition_of,
+    determination,
     enough_rows,
     error_measures,
     point_fit,
@@ -107,8 +109,8 @@ def fit_table(
     """`fit` without the checks of the table."""
     columns = columns_of(table)
     data = observations(columns, law, loss, group, weight)
-    fitted = fit_observations(data, law, **options)
-    return replace(fitted, diagnosis=tuple(diagnose(fitted, data, columns, loss or law.kind)))
+    fitted = fit_observations(data, law, influence=True, **options)
+    return diagnose(fitted, data, filled(columns)[0], loss or law.kind)
 
 
 def fit_observations(
@@ -122,8 +124,9 @@ def fit_observations(
     seed: int = 0,
     starts: int = STARTS,
     progress: replicates.Progress | None = None,
+    influence: bool = False,
 ) -> FittedLaw:
-    """`fit` for runs that are already a law's variables."""
+    """`fit` for runs that are already a law's variables; `influence` finds which of them decide the optimum."""
     began = time.process_time()
     check_options(bootstrap=bootstrap, starts=starts, seed=seed)
     objective = Objective.parse(objective)
@@ -135,6 +138,7 @@ def fit_observations(
     coefficients = coefficients_at(parameters, theta)
     predicted = predicted_losses(law, coefficients, data, fix or {})
     draws = replicates.bootstrap(problem, modes, data, bootstrap, seed, progress)
+    condition, unidentified = determination(problem, theta, weights)
     fitted = FittedLaw(
         law=law,
         n_runs=len(data),
@@ -146,7 +150,8 @@ def fit_observations(
         starts=tried,
         starts_agreeing=agreeing,
         at_bound=at_bound(parameters, theta),
-        condition=condition_of(problem, theta, weights),
+        condition=condition,
+        unidentified=unidentified,
         held=parameters.held,
         in_sample=error_measures(data.measured, predicted),
         measured=data.measured,
@@ -157,6 +162,7 @@ def fit_observations(
         cpu_seconds=0.0,
         notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap), *_large(data, parameters, bootstrap)),
         seed_noise=data.seed_noise(),
+        influence=influence_of(problem, theta, data, draws) if influence and len(draws) else None,
     )
     few = slice(None, None, -(-len(data) // SPREAD))
     interval = fitted.mean_interval({name: data.variables[name][few] for name in law.variables})

@@ -9,7 +9,10 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.files import read_json, write_json
-from moelab.fitting.fitted import FittedLaw, Holdout
+from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.influence import Influence
+from moelab.fitting.prediction import Holdout
+from moelab.fitting.residual_tests import ResidualTest
 from moelab.laws import Law, all_laws, get_law, with_data_reuse
 from moelab.laws.own import law_from_formula
 from moelab.laws.reuse import SUFFIX
@@ -32,6 +35,10 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         "held": fitted.held,
         "free": fitted.free,
         "ranges": {name: list(limits) for name, limits in fitted.ranges.items()},
+        "unidentified": list(fitted.unidentified),
+        "coefficient_notes": {name: note for name, note in fitted.coefficient_notes().items() if note},
+        "residual_tests": [test.to_dict() for test in fitted.residual_tests],
+        "influence": None if fitted.influence is None else fitted.influence.to_dict(),
         "notes": list(fitted.notes),
         "diagnosis": list(fitted.diagnosis),
         "seed_noise": fitted.seed_noise,
@@ -79,6 +86,9 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
             cpu_seconds=float(value["cpu_seconds"]),
             notes=tuple(value["notes"]),
             diagnosis=tuple(value.get("diagnosis", ())),
+            unidentified=tuple(value.get("unidentified", ())),
+            residual_tests=tuple(ResidualTest(**each) for each in value.get("residual_tests", ())),
+            influence=Influence.from_dict(value["influence"]) if value.get("influence") else None,
             seed_noise=value.get("seed_noise"),
             interval_rel=value.get("interval_rel"),
             holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,

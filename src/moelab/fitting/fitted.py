@@ -1,64 +1,25 @@
 """A fitted law: coefficients, bootstrap draws, the range it was fitted on, and what it predicts with what interval."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.coefficients import LEVEL, coefficient_ends, coefficient_note
 from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables, predicted_value
+from moelab.fitting.fitted_optimum import FittedOptimum, fitted_optimum
+from moelab.fitting.influence import Influence
+from moelab.fitting.prediction import Holdout, Prediction
+from moelab.fitting.residual_tests import ResidualTest
 from moelab.laws import Conversion, Law
-from moelab.notebook import Shown, html_table, interval_text, short_repr
-from moelab.quantities import format_outside
+from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
-LEVEL = 0.8
 _BLOCK = 2_000_000
-MOST_ROWS = 20
-"""Designs that a notebook shows of many."""
-
-
-@dataclass(frozen=True, repr=False)
-class Prediction(Shown):
-    """One number per design. `low` and `high` are the 10th and 90th percentile (NaN without bootstrap draws);
-    `extrapolation` is the largest log10 distance outside the fitted range."""
-
-    value: Array
-    low: Array
-    high: Array
-    extrapolation: Array
-
-    def __repr__(self) -> str:
-        shown = [interval_text(*ends) for ends in self._ends(3)]
-        return short_repr(self, designs=len(self.value), value="; ".join(shown) + ("; ..." * (len(self.value) > 3)))
-
-    def _repr_html_(self) -> str:
-        rows = [
-            (*ends, format_outside(far))
-            for ends, far in zip(self._ends(), self.extrapolation[:MOST_ROWS].tolist(), strict=True)
-        ]
-        more = f"{len(self.value):,} designs; the first {MOST_ROWS} are shown" if len(self.value) > MOST_ROWS else ""
-        return html_table(["value", "p10", "p90", "outside the fitted range"], rows, note=more)
-
-    def _ends(self, most: int = MOST_ROWS) -> list[tuple[float, float, float]]:
-        arrays = (self.value, self.low, self.high)
-        return list(zip(*(array[:most].tolist() for array in arrays), strict=True))
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Holdout(Shown):
-    """How well runs that the fit did not see were predicted. `rows` has one entry per held-out run."""
-
-    n_runs: int
-    mean_abs_rel: float
-    bias_rel: float
-    coverage_80: float | None
-    max_extrapolation: float | None
-    by: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -89,6 +50,9 @@ class FittedLaw(Shown):
     interval_rel: float | None = None
     holdout: Holdout | None = None
     diagnosis: tuple[str, ...] = ()
+    unidentified: tuple[str, ...] = ()
+    residual_tests: tuple[ResidualTest, ...] = ()
+    influence: Influence | None = None
 
     @property
     def residuals(self) -> Array:
@@ -97,9 +61,39 @@ class FittedLaw(Shown):
         return (np.log(self.measured) - np.log(self.predicted)) * np.sqrt(self.n_runs / spare)
 
     def interval(self, name: str) -> dict[str, float | None]:
-        """A coefficient's value with its 10th and 90th percentile."""
-        low, high = self._bounds(self.draws[:, self.law.coefficients.index(name)]) if len(self.draws) else (None, None)
+        """A coefficient's value with its 10th and 90th percentile. An end is None where it is the coefficient's bound,
+        both are where these runs do not identify it."""
+        low, high = self._coefficient_ends(name)
         return {"value": self.coefficients[name], "low": low, "high": high}
+
+    def _coefficient_ends(self, name: str) -> tuple[float | None, float | None]:
+        if not len(self.draws) or name in self.unidentified:
+            return None, None
+        if name in self.held:
+            return self.coefficients[name], self.coefficients[name]
+        return coefficient_ends(self.law, name, self.draws[:, self.law.coefficients.index(name)])
+
+    def coefficient_notes(self) -> dict[str, str]:
+        """What is to be known of each coefficient before its interval is read: held, at a bound, not identified, not
+        bounded, or a value that lies outside its interval; '' for nothing."""
+        return {
+            name: coefficient_note(
+                self.coefficients[name],
+                self._coefficient_ends(name),
+                self.draws[:, k],
+                held=name in self.held,
+                at_bound=name in self.at_bound,
+                identified=name not in self.unidentified,
+            )
+            for k, name in enumerate(self.law.coefficients)
+        }
+
+    def optimum(
+        self, flops: float, settings: Mapping[str, float] | None = None, max_memory: float | None = None
+    ) -> FittedOptimum:
+        """The law's compute-optimal point with these coefficients, in its own convention of compute, with 80 %
+        intervals and exponents from the bootstrap draws. Raises InputError as `moelab.laws.optimum.optimum`."""
+        return fitted_optimum(self.law, self.coefficients, self.draws, self.ranges, flops, settings or {}, max_memory)
 
     def predict(self, table: Any = None, *, noise: bool = False, **values: Any) -> Prediction:
         """Predict for a table (or mapping) of the law's variables, or for variables given by name.
@@ -142,11 +136,6 @@ class FittedLaw(Shown):
             low[i : i + step], high[i : i + step] = np.nanquantile(block, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return low, high
 
-    @staticmethod
-    def _bounds(draws: Array) -> tuple[float, float]:
-        low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(low), float(high)
-
     def plot(self) -> Any:
         """Predicted against measured loss with residuals, held-out runs marked, as an Altair chart."""
         return plot_fits([self])
@@ -163,14 +152,11 @@ class FittedLaw(Shown):
         return float(np.mean((high - low) / 2 / self.law.loss(self.coefficients, numbers)))
 
     def coefficient_rows(self) -> list[tuple[str, float | None, float | None, float | None, str]]:
-        """Per coefficient: name, value, p10, p90, and whether it was held or lies at a bound."""
-        rows = []
-        for name in self.law.coefficients:
-            ends = self.interval(name)
-            marks = {"held": name in self.held, "at a bound": name in self.at_bound}
-            mark = ", ".join(word for word, holds in marks.items() if holds)
-            rows.append((name, ends["value"], ends["low"], ends["high"], mark))
-        return rows
+        """Per coefficient: name, value, p10, p90, and its note."""
+        return [
+            (name, self.coefficients[name], *self._coefficient_ends(name), note)
+            for name, note in self.coefficient_notes().items()
+        ]
 
     def __repr__(self) -> str:
         held = "none" if self.holdout is None else f"{self.holdout.mean_abs_rel:.2%} of {self.holdout.n_runs} runs"

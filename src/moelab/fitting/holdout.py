@@ -9,8 +9,9 @@ from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL
 from moelab.fitting.columns import columns_of
 from moelab.fitting.fit import fit_observations
-from moelab.fitting.fitted import FittedLaw, Holdout
+from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.observations import Observations, observations
+from moelab.fitting.prediction import Holdout
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]

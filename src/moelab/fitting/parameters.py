@@ -112,3 +112,9 @@ def _limits(law: Law, name: str) -> tuple[float, float]:
         low, high = law.bounds.get(name, (SMALLEST, LARGEST))
         return float(np.log(max(low, SMALLEST))), float(np.log(high))
     return law.bounds.get(name, (-np.inf, np.inf))
+
+
+def limits_of(law: Law, name: str) -> tuple[float, float]:
+    """The least and the greatest value that a fit may give a coefficient."""
+    low, high = _limits(law, name)
+    return (float(np.exp(low)), float(np.exp(high))) if name in law.positive else (low, high)

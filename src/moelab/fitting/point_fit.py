@@ -17,6 +17,8 @@ Array = NDArray[Any]
 SEARCHED, SPREAD = 5_000, 2_000
 """Rows among which starts are searched, and rows over which the mean interval is taken; a sample of larger tables."""
 _AGREE = 1e-6
+NOT_IDENTIFIED, SHARE = 1e8, 0.1
+"""Ratio of singular values beyond which a direction is not identified; the share of it that marks a coefficient."""
 MOST_OFF = 100.0
 """Largest factor between predicted and measured loss that a fit may start from."""
 STARTS, REFINED = 512, 16
@@ -98,13 +100,19 @@ def at_bound(parameters: Parameters, theta: Array) -> tuple[str, ...]:
     return tuple(name for name, at in zip(parameters.free, touching, strict=True) if at)
 
 
-def condition_of(problem: Problem, theta: Array, weights: Array) -> float:
-    """Of the derivative of log loss by the solver's parameters: large means that some are not identified."""
+def determination(problem: Problem, theta: Array, weights: Array) -> tuple[float, tuple[str, ...]]:
+    """How well the runs determine the solver's parameters: the condition of the derivative of log loss by them, and
+    the coefficients that the runs do not identify (those along which the predictions stand still)."""
     if not len(theta):
-        return 1.0
+        return 1.0, ()
     _, jacobian = problem.linearise(theta[None])
-    values = np.linalg.svd(np.sqrt(weights[0])[:, None] * jacobian[0], compute_uv=False)
-    return float(values[0] / values[-1]) if values[-1] > 0 else float("inf")
+    # The triangle of a QR has the same singular values and is small.
+    triangle = np.linalg.qr(np.sqrt(weights[0])[:, None] * jacobian[0], mode="r")
+    _, values, directions = np.linalg.svd(triangle)
+    flat = np.abs(directions[values * NOT_IDENTIFIED < values[0]])
+    names = problem.parameters.free
+    free = tuple(name for name, share in zip(names, flat.max(axis=0, initial=0.0), strict=True) if share > SHARE)
+    return (float(values[0] / values[-1]) if values[-1] > 0 else float("inf")), free
 
 
 def error_measures(measured: Array, predicted: Array) -> dict[str, float]:

@@ -96,7 +96,7 @@ def _stepped(problem: Problem, modes: Array, data: Observations, count: int, see
     """Every replicate by Newton steps from each optimum, in blocks (b, P)."""
     rng = np.random.default_rng(seed)
     labels, units = _units(data)
-    curvatures = [_curvature(problem, mode, data.weights) for mode in modes]
+    curvatures = [curvature_at(problem, mode, data.weights) for mode in modes]
     size = max(1, min(TOGETHER, HELD // len(data)))
     for first in range(0, count, size):
         drawn = [np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(min(size, count - first))]
@@ -150,7 +150,7 @@ def _evaluate(problem: Problem, theta: Array, weights: Array) -> tuple[Array, Ar
     return value, slope
 
 
-def _curvature(problem: Problem, mode: Array, weights: Array) -> Array:
+def curvature_at(problem: Problem, mode: Array, weights: Array) -> Array:
     """The objective's second derivative at an optimum, (P, P).
 
     Huber's is a count of the runs within delta. Where those are few, a wider window of a fifth of the residuals'

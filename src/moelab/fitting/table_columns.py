@@ -20,14 +20,20 @@ SWEPT = (
     "learning_rate", "lr", "max_lr", "peak_lr", "batch_tokens", "batch_size", "global_batch_size", "batch",
 )  # fmt: skip
 """Columns that are searched for the best value of each design."""
+LABELS = {
+    *RUN_NAMES, "seed", "replicate", "status", "device", "parent_run", "index", "unnamed: 0", "", "created", "date",
+    "time", "timestamp", "_timestamp", "url", "path", "file", "host", "note", "notes", "comment", "source", "user",
+    "state",
+}  # fmt: skip
+"""Columns that name a run or its circumstances."""
 OUTCOMES = {
-    *RUN_NAMES, "seed", "replicate", "status", "bits_per_byte", "train_loss", "seconds", "tokens_per_second",
-    "peak_memory_bytes", "resumed", "spikes", "stopped_at", "device", "threads", "processes", "dispatch", "parent_run",
-    "index", "unnamed: 0", "", "created", "date", "time", "timestamp", "_timestamp", "_runtime", "runtime", "url",
-    "path", "file", "host", "note", "notes", "comment", "source", "user", "state", "mfu", "wall_clock", "perplexity",
+    *LABELS, "bits_per_byte", "train_loss", "seconds", "tokens_per_second", "peak_memory_bytes", "resumed", "spikes",
+    "stopped_at", "threads", "processes", "dispatch", "_runtime", "runtime", "mfu", "wall_clock", "perplexity",
+    "max_violation", "drop_rate", "dropped_share", "tokens_per_s", "throughput", "step_time",
 }  # fmt: skip
 """Columns that a run's settings do not decide, or that its seed may change."""
-_MEASURED = re.compile(r"loss|^routing_|perplexity|accuracy|\bbpb\b|_bpb|\bbpc\b|\bgrad_norm\b|\bppl\b")
+_LOSSES = re.compile(r"loss|perplexity|accuracy|\bbpb\b|_bpb|\bbpc\b|\bppl\b|bits_per_byte")
+_MEASURED = re.compile(_LOSSES.pattern + r"|^routing_|grad_norm|violation|drop_|dropped|imbalance|_seconds$|entropy")
 _UNITS = {
     "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "millions": 1e6, "b": 1e9,
     "bn": 1e9, "g": 1e9, "billion": 1e9, "billions": 1e9, "t": 1e12, "tn": 1e12, "trillion": 1e12, "trillions": 1e12,
@@ -64,6 +70,16 @@ def known_names() -> set[str]:
 def is_outcome(name: str, target: str) -> bool:
     """Whether a column is measured or names a run, by what it is called."""
     return name == target or name.lower() in OUTCOMES or bool(_MEASURED.search(name.lower()))
+
+
+def is_label(name: str) -> bool:
+    """Whether a column names a run or its circumstances."""
+    return name.lower() in LABELS
+
+
+def is_loss(name: str) -> bool:
+    """Whether a column is another measure of the loss, whose noise is that of the loss."""
+    return bool(_LOSSES.search(name.lower()))
 
 
 def setting_columns(columns: Columns, target: str) -> list[str]:

@@ -38,11 +38,13 @@ def optimum(
     settings: Mapping[str, float] | None = None,
     coefficients: Values | None = None,
     max_memory: float | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Optimum:
     """Minimise the loss (maximise the leverage) over size and the law's discrete choices at a fixed compute.
 
     `settings` pins a choice or a variable such as `unique_tokens`; `max_memory` bounds `memory_bytes` where the law has
-    it. Raises InputError for unknown settings and for laws without coefficients or without a convention of compute.
+    it; `ranges` are those of a fit of one's own. Raises InputError for unknown settings and for laws without
+    coefficients or without a convention of compute.
     """
     choices, pinned = considered(law, flops, settings or {})
     columns = {**combined(choices), **pinned}
@@ -57,7 +59,7 @@ def optimum(
     values = point_at(law, np.exp(centre), flops, columns)
     chosen = {name: float(np.broadcast_to(value, (1, count))[0, winner]) for name, value in values.items()}
     variables = {name: np.array([value]) for name, value in chosen.items()}
-    distance = float(law.extrapolation(variables)[0])
+    distance = float(law.extrapolation(variables, ranges)[0])
     return Optimum(
         values={**{k: float(v[0, winner]) for k, v in columns.items() if np.ndim(v)}, **chosen},
         loss=float(law.loss(coefficients, variables)[0]),

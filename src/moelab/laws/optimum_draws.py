@@ -80,10 +80,8 @@ def law_compute(law: Law, variables: Mapping[str, float]) -> float | None:
     names = [name for name in law.variables if name.startswith("params_")]
     if law.at_compute is None or "tokens" not in variables or not names:
         return None
-    pinned = {name: values[0] for name, values in law.choices.items() if len(values) == 1}
-    pinned |= {name: value for name, value in variables.items() if name not in (*names, "tokens")}
     try:
-        at = law.at_compute(np.array([variables[names[0]]]), 1.0, {**pinned, **_by_other_names(law, variables)})
+        at = law.at_compute(np.array([variables[names[0]]]), 1.0, choices_of(law, variables))
     except (KeyError, InputError):
         return None
     if names[0] not in at or not np.isclose(at[names[0]], variables[names[0]]).all():
@@ -92,11 +90,12 @@ def law_compute(law: Law, variables: Mapping[str, float]) -> float | None:
     return flops if np.isfinite(flops) and flops > 0 else None
 
 
-def _by_other_names(law: Law, variables: Mapping[str, float]) -> dict[str, float]:
-    """Choices of the law's compute that follow from its variables under another name."""
-    found = {}
+def choices_of(law: Law, variables: Mapping[str, float]) -> dict[str, float]:
+    """A run's choices, as the settings of the law's optimum: under its own names, or as they follow from others."""
+    found = {name: values[0] for name, values in law.choices.items() if len(values) == 1}
+    found |= {name: variables[name] for name in (*law.choices, *law.settings) if name in variables}
     if "n_experts" in law.choices and "expert_ratio" in variables:
         found["n_experts"] = variables["expert_ratio"]
     if "activation_rate" in law.choices and {"params_active", "params_total"} <= set(variables):
         found["activation_rate"] = variables["params_active"] / variables["params_total"]
-    return found
+    return {name: value for name, value in found.items() if name != "unique_tokens"}

@@ -1,0 +1,83 @@
+"""What `moelab fit` prints for people."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moelab.fitting.comparison import Comparison
+    from moelab.fitting.disagreement import Disagreement
+    from moelab.fitting.fitted import FittedLaw
+    from moelab.fitting.influence import Influence
+
+
+def print_comparison(result: "Comparison") -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.fitting.comparison import SCORES
+
+    common = [str(finding) for finding in result.findings]
+    for note in common:
+        print_line(f"note: {note}")
+    if result.findings:
+        print_line()
+    for fitted in result.fits.values():
+        print_fit(fitted, common)
+        print_line()
+    print_table(SCORES, result.rows())
+    noise = next(iter(result.fits.values())).seed_noise
+    if noise is not None:
+        print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")
+    for name, reason in result.skipped.items():
+        print_line(f"left out {name}: {reason}")
+    for found in result.differ_most:
+        print_line()
+        _print_disagreement(found)
+
+
+def print_fit(fitted: "FittedLaw", common: Sequence[str] = ()) -> None:
+    """A fit's coefficients and notes, but those in `common`."""
+    from moelab.cli.output import print_line, print_table
+
+    rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
+    print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
+    if fitted.interval_rel is not None:
+        print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
+    print_line(
+        f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
+        f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
+    )
+    for note in (*fitted.notes, *fitted.diagnosis):
+        if note not in common:
+            print_line(f"note: {note}")
+    if fitted.influence is not None and fitted.influence.left:
+        _print_influence(fitted.influence)
+
+
+def _print_influence(found: "Influence") -> None:
+    """The runs that move the optimum most."""
+    from moelab.cli.output import print_table
+    from moelab.quantities import format_number
+
+    width = "" if found.half_width_rel is None else f" +-{found.half_width_rel:.1%}"
+    shown = format_number(found.value, 4) if found.flops else f"{found.value:.4f}"
+    print_table(
+        [f"{found.title}: {shown}{width}; without", "runs", found.quantity, "change"],
+        [
+            (label, count, format_number(value, 4) if found.flops else f"{value:.4f}", change)
+            for label, count, value, change in found.rows()
+        ],
+    )
+
+
+def _print_disagreement(found: "Disagreement") -> None:
+    """A design at which the laws differ most, with what each predicts for it."""
+    from moelab.cli.output import print_table
+    from moelab.quantities import format_number
+
+    design = [(name, format_number(value, 4)) for name, value in found.design.items()]
+    losses = [(name, f"{value:.4f}") for name, value in found.predictions.items()]
+    row = f"row {found.row}" + (f", {found.label}" if found.label != str(found.row) else "")
+    print_table([f"where the laws differ most {found.where}: {row}, spread {found.spread:.3f}", ""], [*design, *losses])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"

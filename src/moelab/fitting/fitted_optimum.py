@@ -1,0 +1,109 @@
+"""The compute-optimal point of one's own fit, with 80 % intervals and exponents over its bootstrap draws."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.fitting.checks import FEWEST_IN_INTERVAL
+from moelab.fitting.intervals import outside_note
+from moelab.laws import Law
+from moelab.laws.optimum import Optimum, optimum
+from moelab.laws.optimum_draws import optimum_draws
+from moelab.notebook import Shown, html_table, interval_text, short_repr
+
+Array = NDArray[Any]
+Ends = dict[str, float | None]
+MOST_CHOICES = 64
+"""Combinations of discrete choices above which draws keep those of the point."""
+TOGETHER = 500
+"""Draws that are solved at once."""
+
+
+@dataclass(frozen=True, repr=False)
+class FittedOptimum(Shown):
+    """The point, its `intervals` by variable (and of the `loss`), and the `exponents` d ln x / d ln C of sizes and
+    tokens around this compute; value, low and high (p10, p90). An end is None where draws have no optimum there."""
+
+    point: Optimum
+    intervals: dict[str, Ends]
+    exponents: dict[str, Ends]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = {name.replace(" ", "_"): interval_text(**ends) for name, ends in self.intervals.items()}
+        return short_repr(self, **shown)
+
+    def _repr_html_(self) -> str:
+        rows = [(name, *ends.values()) for name, ends in self.intervals.items()]
+        rows += [(f"{name} ~ C^", *ends.values()) for name, ends in self.exponents.items()]
+        return html_table(["at this compute", "value", "p10", "p90"], rows, note="; ".join(self.notes))
+
+
+def fitted_optimum(
+    law: Law,
+    coefficients: Mapping[str, float],
+    draws: Array,
+    ranges: Mapping[str, tuple[float, float]],
+    flops: float,
+    settings: Mapping[str, float],
+    max_memory: float | None = None,
+) -> FittedOptimum:
+    """`FittedLaw.optimum` for a law with its coefficients, draws (B, number of coefficients) and fitted ranges."""
+    point = optimum(law, flops, settings, coefficients, max_memory, ranges)
+    count = math.prod(len(values) for name, values in law.choices.items() if name not in settings)
+    kept = [name for name in law.choices if name not in settings and len(law.choices[name]) > 1]
+    held = {name: point.values[name] for name in kept} if count > MOST_CHOICES else {}
+    pinned = {**settings, **held}
+    own = {name: np.array([[value]]) for name, value in coefficients.items()}
+    exponents = optimum_draws(law, flops, pinned, own, max_memory)[1]
+    values, slopes = _drawn(law, draws, flops, pinned, max_memory)
+    names = {"loss": point.loss} | {name: value for name, value in point.values.items() if name != "train_flops"}
+    intervals = {name: _ends(value, values.get(name)) for name, value in names.items()}
+    powers = {name: _ends(float(each[0]), slopes.get(name)) for name, each in exponents.items()}
+    powers = {name: ends for name, ends in powers.items() if np.isfinite(ends["value"] or np.nan)}
+    notes = [note for name, ends in {**intervals, **powers}.items() for note in outside_note(name, ends)]
+    if held and len(draws):
+        notes.append(f"the intervals keep {', '.join(held)} at the optimum's values")
+    lost = _lost(law, values)
+    if lost >= 0.005:
+        notes.append(f"{lost:.0%} of the draws have no optimum among the sizes considered")
+    return FittedOptimum(point, intervals, powers, tuple(notes))
+
+
+def _drawn(
+    law: Law, draws: Array, flops: float, settings: Mapping[str, float], max_memory: float | None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Values and exponents of all draws by name, (B,); in blocks."""
+    parts = []
+    for first in range(0, len(draws), TOGETHER):
+        block = {name: draws[first : first + TOGETHER, k, None] for k, name in enumerate(law.coefficients)}
+        parts.append(optimum_draws(law, flops, settings, block, max_memory))
+    if not parts:
+        return {}, {}
+    values, slopes = ([part[k] for part in parts] for k in (0, 1))
+    return tuple({name: np.concatenate([part[name] for part in each]) for name in each[0]} for each in (values, slopes))  # type: ignore[return-value]
+
+
+def _ends(value: float, drawn: Array | None) -> Ends:
+    """p10 and p90 of draws; None where that end is infinite, 0 (no optimum) or unknown, or where draws are few."""
+    if drawn is None or len(drawn) < FEWEST_IN_INTERVAL:
+        return {"value": value, "low": None, "high": None}
+    usable = np.sort(drawn[~np.isnan(drawn)])
+    if len(usable) < FEWEST_IN_INTERVAL:
+        return {"value": value, "low": None, "high": None}
+    last = len(usable) - 1
+    low, high = float(usable[math.floor(0.1 * last)]), float(usable[math.ceil(0.9 * last)])
+    below, above = not np.isfinite(low) or (low <= 0 < value), not np.isfinite(high)
+    return {"value": value, "low": None if below else low, "high": None if above else high}
+
+
+def _lost(law: Law, values: Mapping[str, Array]) -> float:
+    """The share of draws without an optimum."""
+    size = next((name for name in law.variables if name.startswith("params_") and name in values), None)
+    if size is None:
+        return 0.0
+    return float(np.mean(~np.isfinite(values[size]) | (values[size] == 0)))
