@@ -123,6 +123,40 @@ def test_a_plan_uses_the_rules_of_a_file(tmp_path, capsys) -> None:
     assert best.batch_tokens == next(rate.batch_tokens for rate in best.rates if rate.batch_tokens is not None)
 
 
+def test_every_option_of_a_fit_works_or_is_refused(tmp_path, capsys) -> None:
+    table = sweep(lambda design: 0.02 * design["params_non_embedding"] ** -0.2 * design["tokens"] ** 0.05, noise=0.004)
+    table["team"] = np.repeat(np.arange(24) % 4, 9)
+    table["share"] = np.repeat(np.linspace(1, 3, 24), 9)
+    options = {"bootstrap": 10, "starts": 8}
+    plain = fit_rule(table, "steplaw2025", **options).fits["learning_rate"]
+    grouped = fit_rule(table, "steplaw2025", group="team", **options).fits["learning_rate"]
+    weighed = fit_rule(table, "steplaw2025", weight="share", **options).fits["learning_rate"]
+    huber = fit_rule(table, "steplaw2025", objective="huber:0.01", **options).fits["learning_rate"]
+    shared = fit_rule(table, "steplaw2025", share=[["alpha", "beta"]], **options).fits["learning_rate"]
+    assert grouped.coefficients == plain.coefficients
+    assert not np.allclose(grouped.draws, plain.draws)
+    assert weighed.coefficients != plain.coefficients
+    assert huber.objective_kind == "huber:0.01"
+    assert shared.coefficients["alpha"] == shared.coefficients["beta"]
+    by = fit_rule(table, "steplaw2025", holdout_by="team", **options).fits["learning_rate"].holdout
+    assert (by.n_runs, by.by) == (24, "each team in turn")
+    some = fit_rule(table, "steplaw2025", holdout_rows=table["team"] == 1, **options).fits["learning_rate"].holdout
+    assert some.n_runs == 6
+    with open(tmp_path / "sweep.csv", "w", newline="") as file:
+        csv.writer(file).writerows([list(table), *zip(*table.values(), strict=True)])
+    for option, value in (("--plot", "x.svg"), ("--plot-holdout", "x.svg"), ("--best-of", "tokens")):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", str(tmp_path / "sweep.csv"), "--law", "steplaw2025", option, value])
+        assert stop.value.code == 2
+        assert f"{option}: " in capsys.readouterr().err
+    call = ["fit", str(tmp_path / "sweep.csv"), "--law", "steplaw2025", "--holdout-where", "team = 1", "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main([*call, "--bootstrap", "20", "--starts", "8"])
+    assert not stop.value.code
+    found = json.loads(capsys.readouterr().out)["rules"]["steplaw2025"]["learning_rate"]
+    assert found["holdout"]["n_runs"] == 6
+
+
 def test_saved_rules_read_back(tmp_path) -> None:
     fitted = fit_rule(sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2), "steplaw2025", bootstrap=10)
     save_rules({"steplaw2025": fitted}, tmp_path / "rules.json")

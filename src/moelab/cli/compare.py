@@ -43,7 +43,7 @@ def command(
         seq_len=seq_len,
         hardware=hardware,
         precision=precision,
-        laws=law or None,
+        laws=law or law_file or None,
         extrapolate=extrapolate,
         causal=causal,
     )

@@ -31,8 +31,11 @@ def command(
     holdout_by: Annotated[str | None, typer.Option(help="Leave out each value of this column in turn.")] = None,
     holdout_where: Annotated[str | None, typer.Option(help="Hold out the rows for which this holds.")] = None,
     objective: Annotated[
-        str, typer.Option(help="huber:DELTA or squared on log loss, or floor:DELTA:WEIGHT.")
-    ] = "huber:1e-3",
+        str | None,
+        typer.Option(
+            help="huber:DELTA or squared on log loss, or floor:DELTA:WEIGHT; default: huber:1e-3, for rules squared."
+        ),
+    ] = None,
     bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.")] = 1000,
     group: Annotated[str | None, typer.Option(help="Resample whole groups of this column; none: single rows.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of weights.")] = None,
@@ -71,19 +74,30 @@ def command(
     check_output(out, "--out")
     check_output(plot, "--plot", FIGURES)
     check_output(plot_holdout, "--plot-holdout", FIGURES)
+    rules = [name for name in law if is_rule_form(name)]
+    if rules:
+        _check_rules(law, rules, {"--best-of": best_of, "--plot": plot, "--plot-holdout": plot_holdout})
     table = load_table(runs, let or [], where or [])
     if best_of:
         table = _best(table, best_of, loss or "loss")
     if check:
         _check(table, loss, json)
         return
-    if any(is_rule_form(name) for name in law):
-        if not all(is_rule_form(name) for name in law):
-            raise InputError(
-                "--law: rules for learning rate and batch are fitted by themselves, without laws of the loss"
-            )
-        options: dict[str, Any] = {"fix": parse_assignments(fix or [], "--fix"), "bootstrap": bootstrap, "seed": seed}
-        _fit_rules(table, law, out, json, loss=loss, holdout=holdout, starts=starts, **options)
+    options: dict[str, Any] = {
+        "holdout_by": holdout_by,
+        "holdout_rows": None if holdout_where is None else rows_where(table, holdout_where),
+        "loss": loss,
+        "fix": parse_assignments(fix or [], "--fix"),
+        "share": [[name.strip() for name in names.split(",")] for names in share or []],
+        "bootstrap": bootstrap,
+        "group": group,
+        "weight": weight,
+        "seed": seed,
+        "starts": starts,
+        **({} if objective is None else {"objective": objective}),
+    }
+    if rules:
+        _fit_rules(table, law, out, json, holdout=holdout, **options)
         return
     ids = None if "all" in law else [_known(name) for name in law]
     with share_done("bootstrap", quiet=json) as progress:
@@ -92,18 +106,8 @@ def command(
             ids,
             holdout=None if holdout == 0 else holdout,
             holdout_optional=holdout is None,
-            holdout_by=holdout_by,
-            holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
-            loss=loss,
-            objective=objective,
-            fix=parse_assignments(fix or [], "--fix"),
-            share=[[name.strip() for name in names.split(",")] for names in share or []],
-            bootstrap=bootstrap,
-            group=group,
-            weight=weight,
-            seed=seed,
-            starts=starts,
             progress=progress,
+            **options,
         )
     if out:
         save_fits(result.fits, out)
@@ -129,6 +133,18 @@ def command(
     print_comparison(result)
     if out:
         print_line(f"written to {out}")
+
+
+def _check_rules(names: list[str], rules: list[str], given: dict[str, str | None]) -> None:
+    """Raises InputError where rules are asked together with laws or with what is not theirs."""
+    from moelab.errors import InputError
+
+    if len(rules) < len(names):
+        raise InputError("--law: rules for learning rate and batch are fitted by themselves, without laws of the loss")
+    for option, value in given.items():
+        if value:
+            why = "a rule needs the whole sweep" if option == "--best-of" else "a rule's fit is not drawn"
+            raise InputError(f"{option}: {why}; leave it out with --law {rules[0]}")
 
 
 def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **options: Any) -> None:

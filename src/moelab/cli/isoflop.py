@@ -1,13 +1,11 @@
 """`moelab isoflop`: the optimum along one axis at fixed compute, with an interval."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from moelab.fitting.budgets import Budgets
-    from moelab.fitting.full_fit import FullFit
-    from moelab.fitting.slice import Slice
+CHECKED = ("missing", "units", "copies", "sweep", "texts", "diverged")
+"""Checks of a table whose findings change a slice."""
 
 
 def command(
@@ -19,6 +17,9 @@ def command(
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
     let: Annotated[list[str] | None, typer.Option(help="Add a column: NAME = expression.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this condition holds.")] = None,
+    best_of: Annotated[
+        str | None, typer.Option(help="Keep the best run of each design; the columns that name one: NAME,NAME.")
+    ] = None,
     draws: Annotated[
         int | None, typer.Option(help="Draws for the interval; default: 1000 parabolas, 100 surfaces.")
     ] = None,
@@ -27,8 +28,9 @@ def command(
         str | None, typer.Option(help="A slice per budget: a column, or budget to find them from the runs' FLOPs.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Relative gap of FLOPs that begins another budget, with --by.")
-    ] = 0.03,
+        float | None,
+        typer.Option(help="Relative gap of FLOPs that begins another budget, with --by budget; default 0.03."),
+    ] = None,
     at: Annotated[str | None, typer.Option(help="The optimum at this compute, such as 1e22, with --by.")] = None,
     surface: Annotated[
         bool, typer.Option("--surface", help="Abnar's surface over params_total and sparsity; --x is one of the two.")
@@ -44,32 +46,45 @@ def command(
 
     Example: moelab isoflop runs/ --x activation_rate --log --where 'train_flops < 1.1e15'
     """
+    from moelab.cli.isoflop_tables import cells, curves_of
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
-    from moelab.fitting.columns import columns_of, variable
+    from moelab.fitting.budget_groups import TOLERANCE
+    from moelab.fitting.columns import variable
+    from moelab.fitting.intervals import outside_note
     from moelab.fitting.slice import compute_notes, isoflop_slice
     from moelab.runs.table import load_table
 
     check_output(plot, "--plot", FIGURES)
     if at is not None and by is None:
         raise InputError("--at: goes with --by budget")
+    if tolerance is not None and by is None:
+        raise InputError("--tolerance: goes with --by budget")
     if surface:
         _check_surface(x, log, by)
-    columns = columns_of(load_table(runs, let or [], where or []))
+    columns, found_notes = _checked(load_table(runs, let or [], where or []), loss, best_of)
     values = variable(columns, x)
     for name, found in ((x, values), (loss, columns.get(loss))):
         if found is None:
             raise InputError(f"isoflop: the table has no column {name!r}; its columns: {', '.join(columns)}")
     if by is not None:
-        _budgets(columns, x, loss, by, tolerance, at, log, 1000 if draws is None else draws, seed, plot, json)
+        _budgets(
+            columns, x, loss, by, TOLERANCE if tolerance is None else tolerance, at, log,
+            1000 if draws is None else draws, seed, plot, json, found_notes,
+        )  # fmt: skip
         return
     if surface:
-        _surface(columns, x, loss, 100 if draws is None else draws, seed, plot, json)
+        _surface(columns, x, loss, 100 if draws is None else draws, seed, plot, json, found_notes)
         return
     count = 1000 if draws is None else draws
     result = isoflop_slice(values, variable(columns, loss), name=x, log=log, draws=count, seed=seed)
-    notes = [*compute_notes(columns), *result.notes]
+    notes = [
+        *found_notes,
+        *compute_notes(columns),
+        *result.notes,
+        *outside_note(f"{loss} there", result.loss_at_optimum),
+    ]
     if plot:
         from moelab.report.save import save_figure
 
@@ -88,11 +103,12 @@ def command(
                 "notes": notes,
                 "edge": result.edge,
                 "noise": result.noise,
-                "curves": _curves(result),
+                "repeats": result.repeats,
+                "curves": curves_of(result),
             }
         )
         return
-    rows = [(f"best {x}", *_cells(result.optimum)), (f"{loss} there", *_cells(result.loss_at_optimum))]
+    rows = [(f"best {x}", *cells(result.optimum)), (f"{loss} there", *cells(result.loss_at_optimum))]
     print_table([f"{result.n_points} points", "value", "p10", "p90"], rows)
     print_line(f"curvature {result.curvature:.4g} per {'ln ' if log else ''}{x} squared; R^2 {result.r_squared:.4g}")
     for note in notes:
@@ -101,12 +117,17 @@ def command(
         print_line(f"note: {result.outside} of {count} drawn parabolas have no minimum among the points")
 
 
-def _curves(result: "Slice") -> list[dict[str, Any]]:
-    """Where each curve that was tried has its lowest point, on the axis itself; null beyond the runs."""
-    return [
-        {"curve": name, "window": window, "n_points": count, "rejected": rejected, **ends}
-        for name, window, count, rejected, ends in result.curve_rows()
-    ]
+def _checked(table: Any, loss: str, best_of: str | None) -> tuple[dict[str, Any], list[str]]:
+    """The columns of the runs with a loss, and notes on what would mislead along a slice."""
+    from moelab.fitting.columns import columns_of
+    from moelab.fitting.table_checks import check_table
+    from moelab.fitting.table_rows import best_rows, measured_runs
+
+    if best_of:
+        names = [name.strip() for name in best_of.split(",") if name.strip()]
+        table = table[best_rows(columns_of(table), names, loss)]
+    notes = [str(each) for each in check_table(table, loss) if each.check in CHECKED]
+    return columns_of(measured_runs(table, loss)[0]), notes
 
 
 def _budgets(
@@ -121,8 +142,10 @@ def _budgets(
     seed: int,
     plot: str | None,
     json: bool,
+    notes: list[str],
 ) -> None:
-    from moelab.cli.output import print_json
+    from moelab.cli.isoflop_tables import print_budgets
+    from moelab.cli.output import print_json, print_line
     from moelab.fitting.budgets import isoflop_budgets
     from moelab.fitting.full_fit import full_fit
     from moelab.quantities import parse_number
@@ -135,37 +158,12 @@ def _budgets(
 
         save_figure(found.plot(), plot)
     if json:
-        print_json(found.to_dict(flops, whole))
+        shown = found.to_dict(flops, whole)
+        print_json({**shown, "notes": [*notes, *shown["notes"]]})
     else:
-        _print_budgets(found, flops, whole)
-
-
-def _print_budgets(found: "Budgets", flops: float | None, whole: "FullFit | None") -> None:
-    from moelab.cli.output import print_line, print_table
-    from moelab.quantities import format_number
-
-    print_table(
-        ["FLOPs", "runs", f"best {found.x}", "p10", "p90", "tokens there", ""],
-        [
-            (f"{budget:.3g}", str(count), *_cells(best), "-" if tokens is None else _cells(tokens)[0], note)
-            for budget, count, best, tokens, note in found.rows()
-        ],
-    )
-    for budget, reason in found.failed.items():
-        print_line(f"no slice at {budget:.3g} FLOPs: {reason}")
-    if not found.exponents:
-        print_line(f"fewer than two bounded optima: no power law of {found.x} in the compute")
-        return
-    rows = [(f"{name} ~ C^", *_cells(ends)) for name, ends in found.exponents.items()]
-    if flops is not None:
-        rows += [(f"best {name} at {flops:.3g} FLOPs", *_cells(ends)) for name, ends in found.at(flops).items()]
-    print_table(["power laws in the compute", "value", "p10", "p90"], rows)
-    if found.parabola is not None:
-        print_line(f"parabolas alone: {found.x} ~ C^{found.parabola:.4g}")
-    if whole is not None:
-        print_line(f"a fit of {whole.law} to all runs: {found.x} ~ C^{whole.exponent:.4g}")
-        for budget, off in found.bias(whole, flops).items():
-            print_line(f"at {format_number(budget)} FLOPs the parabolas lie {off:+.1%} from that fit in {found.x}")
+        for note in notes:
+            print_line(f"note: {note}")
+        print_budgets(found, flops, whole)
 
 
 def _check_surface(x: str, log: bool, by: str | None) -> None:
@@ -181,7 +179,10 @@ def _check_surface(x: str, log: bool, by: str | None) -> None:
         raise InputError("--log: a surface is in ln params_total and -ln(1 - sparsity) already; leave it out")
 
 
-def _surface(columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, plot: str | None, json: bool) -> None:
+def _surface(
+    columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, plot: str | None, json: bool, notes: list[str]
+) -> None:
+    from moelab.cli.isoflop_tables import cells
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
     from moelab.fitting.columns import variable
@@ -193,7 +194,7 @@ def _surface(columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, 
         if values is None:
             raise InputError(f"isoflop: the table has no column {name!r}; its columns: {', '.join(columns)}")
     result = isoflop_surface(*needed.values(), subsamples=draws, seed=seed)
-    best, notes = result.optimum(), compute_notes(columns)
+    best, notes = result.optimum(), [*notes, *compute_notes(columns), *result.notes]
     if plot:
         from moelab.report.save import save_figure
 
@@ -216,16 +217,10 @@ def _surface(columns: dict[str, Any], x: str, loss: str, draws: int, seed: int, 
         )
         return
     print_table(
-        [f"{result.n_points} runs", "value", "p10", "p90"], [(name, *_cells(value)) for name, value in best.items()]
+        [f"{result.n_points} runs", "value", "p10", "p90"], [(name, *cells(value)) for name, value in best.items()]
     )
     print_line(f"degrees (n, s, n s) {result.degrees}; correlation on held-out folds {result.correlation:.3f}")
     unit = "ln params_total" if x == "params_total" else "-ln(1 - sparsity)"
     print_line(f"curvature {result.curvature(x):.4g} per {unit} squared")
     for note in notes:
         print_line(f"note: {note}")
-    for name in result.at_edge():
-        print_line(f"note: the best {name} lies at the edge of the runs")
-
-
-def _cells(value: dict[str, float | None]) -> tuple[str, ...]:
-    return tuple("-" if number is None else f"{number:.4g}" for number in value.values())

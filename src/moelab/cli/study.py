@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moelab.cli.law_files import LawFiles
 from moelab.printable import printable, warn
 
 if TYPE_CHECKING:
+    from moelab.studies.config import StudyConfig
     from moelab.studies.estimate import Estimate
     from moelab.studies.outcome import StudyOutcome
 
@@ -23,6 +25,7 @@ def command(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="For the executor: partition=gpu, time=2h, gpus=1, address=auto."),
     ] = None,
+    law_file: LawFiles = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, FLOPs, hours and disk; train nothing.")
     ] = False,
@@ -41,6 +44,7 @@ def command(
     from moelab.studies import load_study, run_study
 
     config = load_study(study)
+    _check_laws(config, law_file or [])
     config = config.replace(executor=config.executor.with_options(executor, executor_option or []).to_dict())
     folder = out or Path("studies") / config.name
     if dry_run:
@@ -63,6 +67,17 @@ def command(
         from moelab.errors import MoelabError
 
         raise MoelabError(f"study: {len(outcome.failed)} runs failed and were left out; call again to retry them")
+
+
+def _check_laws(config: "StudyConfig", own: list[str]) -> None:
+    """Raises InputError for a law of one's own that the study fits nowhere."""
+    from moelab.errors import InputError
+
+    laws = config.fit.laws if config.fit is not None else []
+    for name in own:
+        if name.removesuffix("+reuse") not in [each.removesuffix("+reuse") for each in laws] and "all" not in laws:
+            named = ", ".join(laws) or "no laws"
+            raise InputError(f"--law-file: {name} is not among the study's fit.laws ({named}); add it there")
 
 
 def _print_progress(text: str) -> None:

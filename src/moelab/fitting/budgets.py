@@ -11,9 +11,11 @@ from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups
 from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.columns import columns_of, variable
 from moelab.fitting.full_fit import FullFit
-from moelab.fitting.intervals import interval_of
+from moelab.fitting.intervals import interval_of, outside_note
+from moelab.fitting.power_law import power_law_draws
 from moelab.fitting.slice import Slice, isoflop_slice
 from moelab.notebook import Shown, html_table, interval_text, short_repr
+from moelab.quantities import format_flops
 
 Array = NDArray[Any]
 Ends = dict[str, float | None]
@@ -56,6 +58,12 @@ class Budgets(Shown):
         places = {budget: self.parabola_at(budget) for budget in asked}
         return {budget: place / whole.at(budget) - 1 for budget, place in places.items() if place is not None}
 
+    def notes(self, flops: float | None = None) -> list[str]:
+        """Values that lie outside their own intervals, the exponents' and those at a compute."""
+        named = {f"the exponent of {name}": ends for name, ends in self.exponents.items()}
+        named |= {} if flops is None or not self.exponents else self.at(flops)
+        return [note for name, ends in named.items() for note in outside_note(name, ends)]
+
     def to_dict(self, flops: float | None, whole: "FullFit | None") -> dict[str, Any]:
         """Plain data: what `moelab isoflop --by budget --json` prints."""
         slices = [
@@ -66,6 +74,8 @@ class Budgets(Shown):
                 "tokens": self.tokens.get(budget),
                 "loss_at_optimum": one.loss_at_optimum,
                 "edge": one.edge,
+                "noise": one.noise,
+                "repeats": one.repeats,
                 "notes": list(one.notes),
             }
             for budget, one in self.slices.items()
@@ -76,6 +86,7 @@ class Budgets(Shown):
             "failed": {f"{budget:g}": reason for budget, reason in self.failed.items()},
             "exponents": self.exponents,
             "at": None if flops is None else {"train_flops": flops, **self.at(flops)},
+            "notes": self.notes(flops),
             "parabola_exponent": self.parabola,
             "full_fit": None if whole is None else {"law": whole.law, "exponent": whole.exponent},
             "parabola_bias": {} if whole is None else {f"{k:g}": v for k, v in self.bias(whole, flops).items()},
@@ -101,7 +112,7 @@ class Budgets(Shown):
         )
 
     def _repr_html_(self) -> str:
-        rows = [(f"{flops:.3g}", count, *best.values()) for flops, count, best, _, _ in self.rows()]
+        rows = [(format_flops(flops), count, *best.values()) for flops, count, best, _, _ in self.rows()]
         return html_table(["FLOPs", "runs", f"best {self.x}", "p10", "p90"], rows)
 
 
@@ -181,7 +192,7 @@ def _with_power_laws(
     lines = {}
     for name, ends in ((x, bounded), ("tokens", {flops: tokens[flops] for flops in bounded if flops in tokens})):
         if len(ends) >= 2 and all(_bounded(each) and (each["value"] or 0) > 0 for each in ends.values()):
-            lines[name] = _power_laws(ends, max(draws, 1), seed)
+            lines[name] = power_law_draws(ends, max(draws, 1), seed)
     lowest = {
         flops: curve.at
         for flops in bounded
@@ -206,30 +217,6 @@ def _bounded(ends: Ends) -> bool:
     return all(value is not None for value in ends.values())
 
 
-def _power_laws(optima: dict[float, Ends], draws: int, seed: int) -> Array:
-    """(1 + draws, 2): intercept and slope of ln optimum by ln C, first that of the values. Each draw moves every
-    optimum within its interval (a normal on either side); budgets that scatter more than that widen the draws."""
-    from scipy.special import ndtri
-
-    rng = np.random.default_rng(seed)
-    log_c = np.log(list(optima))
-    value, low, high = (np.log([float(each[end] or 0) for each in optima.values()]) for end in ("value", "low", "high"))
-    sigma = np.maximum((high - low) / 2 / ndtri(0.9), 1e-9)
-    centre = np.average(log_c, weights=1 / sigma**2)
-    shifted = np.stack([np.ones_like(log_c), log_c - centre], axis=1)
-    solve = np.linalg.pinv(shifted / sigma[:, None]) / sigma
-    best = solve @ value
-    spare = len(value) - 2
-    chi2 = float(np.sum(((value - shifted @ best) / sigma) ** 2))
-    widen = np.sqrt(max(1.0, chi2 / spare)) if spare else 1.0
-    side = rng.standard_normal((draws, len(value)))
-    half = np.where(side < 0, value - low, high - value) / ndtri(0.9)
-    drawn = (value + widen * side * half) @ solve.T
-    lines = np.vstack([best[None], drawn])
-    lines[:, 0] -= lines[:, 1] * centre
-    return lines
-
-
 def _ends(values: Array) -> Ends:
     """The first value with the 10th and 90th percentile of the others."""
     return interval_of(float(values[0]), values[1:])
@@ -241,7 +228,7 @@ def plot_budgets(found: Budgets) -> Any:
 
     points, lines, best = [], [], []
     for flops, one in found.slices.items():
-        group = f"{flops:.3g} FLOPs"
+        group = f"{format_flops(flops)} FLOPs"
         x, loss = one.points
         logged = bool((x > 0).all())
         grid = np.geomspace(x.min(), x.max(), 81) if logged else np.linspace(x.min(), x.max(), 81)

@@ -15,6 +15,7 @@ from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.compare import fit_with_holdout
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.observations import UNGROUPED
 from moelab.fitting.table_columns import SWEPT, row_groups, setting_columns
 from moelab.fitting.table_rows import measured_runs
 from moelab.laws.law import Law
@@ -49,7 +50,15 @@ class FittedRule(Shown):
 
 
 def fit_rule(
-    table: Any, rule: str, *, loss: str | None = None, holdout: float | None = None, **options: Any
+    table: Any,
+    rule: str,
+    *,
+    loss: str | None = None,
+    holdout: float | None = None,
+    holdout_by: str | None = None,
+    holdout_rows: Any = None,
+    group: str | None = None,
+    **options: Any,
 ) -> FittedRule:
     """Fit a rule's form to a sweep of learning rates or batches.
 
@@ -59,34 +68,45 @@ def fit_rule(
         rule: steplaw2025, tian2025-moe, marin2026, ..., or that with +activation.
         loss: The column of the loss; None: loss.
         holdout: Share of the largest-compute optima to hold out; None: a fifth where that leaves enough; 0: none.
-        **options: As in `moelab.fit`: fix, bootstrap, seed, starts, objective (squared by default).
+        holdout_by: A column: leave out each of its values in turn.
+        holdout_rows: One true or false per row: the designs whose best run is true are held out.
+        group: A column whose groups of designs the bootstrap resamples whole; None: single designs.
+        **options: As in `moelab.fit`: fix, share, weight, bootstrap, seed, starts, objective (squared by default).
 
     Raises:
         InputError: Neither quantity is swept, a variable is missing, or too few designs have an optimum.
     """
     target = loss or "loss"
-    table, _, _ = measured_runs(table, target)
+    table, kept, _ = measured_runs(table, target)
+    if holdout_rows is not None and kept is not None:
+        holdout_rows = np.asarray(holdout_rows, bool)[kept]
     columns = columns_of(table)
     laws = {quantity: law for quantity, law in rule_laws(rule).items() if quantity in columns}
     if not laws:
         raise InputError(f"{rule}: the table has no column {' or '.join(rule_laws(rule))} to fit")
     fits = {}
     for quantity, law in laws.items():
-        optima, notes = sweep_optima(columns, law, quantity, target)
+        optima, rows, notes = sweep_optima(columns, law, quantity, target)
+        beside = {name: np.asarray(column)[rows] for name, column in columns.items() if name not in optima}
         fitted = fit_with_holdout(
-            optima,
+            {**optima, **beside},
             law,
             loss=quantity,
             holdout=holdout or None,
+            holdout_by=holdout_by,
+            holdout_rows=None if holdout_rows is None else np.asarray(holdout_rows, bool)[rows],
             holdout_optional=holdout is None,
+            group=group or UNGROUPED,
             **{"objective": OBJECTIVE, **options},
         )
         fits[quantity] = replace(fitted, notes=(*notes, *fitted.notes))
     return FittedRule(rule=rule, fits=fits)
 
 
-def sweep_optima(columns: Columns, law: Law, quantity: str, target: str) -> tuple[dict[str, Array], list[str]]:
-    """A table of one row per design: the law's variables and the best value of `quantity`; and notes.
+def sweep_optima(
+    columns: Columns, law: Law, quantity: str, target: str
+) -> tuple[dict[str, Array], list[int], list[str]]:
+    """A table of one row per design: the law's variables and the best value of `quantity`; its best runs' rows; notes.
 
     A design whose best value is the smallest or largest tried has no optimum and is left out; a design with one value
     is taken at it. Raises InputError for a missing column.
@@ -118,7 +138,7 @@ def sweep_optima(columns: Columns, law: Law, quantity: str, target: str) -> tupl
     known = {name: column for name, column in {**order, **found}.items() if column is not None}
     optima = {name: np.asarray(column, float)[kept] for name, column in known.items()}
     text = f"{edge} of {edge + len(kept)} designs have their best {quantity} at the edge of the sweep: left out"
-    return {**optima, quantity: np.array(best)}, [text] if edge else []
+    return {**optima, quantity: np.array(best)}, kept, [text] if edge else []
 
 
 def _optimum(values: Array, losses: Array) -> float | None:

@@ -38,7 +38,8 @@ class Slice(Shown):
     that were tried. The value is the parabola's where noise explains how it misses the points, else the law-shaped
     curve's. `curvature` is the parabola's second derivative by the axis (its logarithm where `log`); `outside` counts
     its draws that had no minimum among the points. `r_squared` is the share of the losses' variance that it explains;
-    `noise` is the runs' standard deviation about the best curve; `notes` list reasons not to trust the parabola.
+    `noise` is the runs' standard deviation about the best curve, or of repeats at one place where every curve misses by
+    more (`repeats` are the latter's degrees of freedom); `notes` list reasons not to trust the parabola.
     """
 
     x: str
@@ -55,6 +56,7 @@ class Slice(Shown):
     edge: str | None = None
     noise: float | None = None
     curves: tuple[Curve, ...] = ()
+    repeats: int = 0
 
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
@@ -139,6 +141,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
         edge=edge,
         noise=located.noise,
         curves=located.curves,
+        repeats=located.repeats,
     )
 
 
@@ -204,12 +207,16 @@ def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located:
 
 
 def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[str]:
-    """Notes on an optimum beyond the points and on curves that disagree."""
+    """Notes on an optimum beyond the points and on curves that miss or disagree."""
+    found = []
+    if located.misfit is not None:
+        found.append(f"every curve misses these runs by {located.misfit:.1f} times as much as repeats differ")
     if edge is not None:
-        return [f"the best {name} lies {edge} these runs: add runs there"]
-    if np.isinf(located.low) or np.isinf(located.high):
-        return [f"these runs do not bound the best {name} {'from below' if np.isinf(located.low) else 'from above'}"]
-    return []
+        found.append(f"the best {name} lies {edge} these runs: add runs there")
+    elif np.isinf(located.low) or np.isinf(located.high):
+        side = "from below" if np.isinf(located.low) else "from above"
+        found.append(f"these runs do not bound the best {name} {side}")
+    return found
 
 
 def compute_notes(columns: Mapping[str, Array]) -> list[str]:

@@ -21,6 +21,8 @@ WINDOWS = (16.0, 8.0, 4.0, 3.0, 2.0)
 """Half-widths of windows around the lowest loss, as factors of the axis."""
 REJECTED = 0.02
 """A curve is rejected where noise alone would miss by so much more than the best curve with this probability."""
+FEWEST_REPEATS = 2
+"""Degrees of freedom of repeats from which they are held against the curves."""
 UNBOUND = 0.25
 """Squared errors of the noise by which the farthest place searched must be worse to bound the optimum."""
 
@@ -42,7 +44,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Located:
-    """The optimum on the axis u, its ends (infinite: open), the noise (standard deviation) and every curve tried."""
+    """The optimum on the axis u, its ends (infinite: open), the noise (standard deviation) and every curve tried.
+
+    `repeats` are the degrees of freedom of runs at one place of the axis; `misfit` is the factor by which every curve
+    misses more than those differ, where that is no chance.
+    """
 
     at: float
     low: float
@@ -50,6 +56,8 @@ class Located:
     noise: float
     spare: int
     curves: tuple[Curve, ...]
+    repeats: int = 0
+    misfit: float | None = None
 
 
 def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None = None) -> Located:
@@ -57,7 +65,8 @@ def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None = 
     rng = np.random.default_rng(seed)
     profile = profile_of(u, loss)
     whole = np.ones(len(u), bool)
-    noise2, spare = _noise(u, loss, profile.rss)
+    noise = _noise(u, loss, profile.rss)
+    noise2, spare = noise.variance, noise.spare
     law = _law_curve(u, profile, noise2, spare)
     centre = float(np.clip(law.at, u.min(), u.max()))
     windows = [("all", whole), *_windows(u, centre)]
@@ -84,7 +93,7 @@ def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None = 
             min(low, law.at + min(off), law.at - 0.5 * reach),
             max(high, law.at + max(off), law.at + 0.5 * reach),
         )
-    return Located(law.at, low, high, float(np.sqrt(noise2)), spare, tuple(curves))
+    return Located(law.at, low, high, float(np.sqrt(noise2)), spare, tuple(curves), noise.repeats, noise.misfit)
 
 
 def _significant(curve: Curve, law: Curve) -> bool:
@@ -93,8 +102,23 @@ def _significant(curve: Curve, law: Curve) -> bool:
     return bool(np.isfinite(half) and abs(curve.at - law.at) > half)
 
 
-def _noise(u: Array, loss: Array, law_rss: float) -> tuple[float, int]:
-    """The variance of the runs about the best of the flexible curves, and its degrees of freedom."""
+@dataclass(frozen=True)
+class _Noise:
+    """The variance of the runs, its degrees of freedom, those of repeats among them, and the curves' misfit."""
+
+    variance: float
+    spare: int
+    repeats: int
+    misfit: float | None
+
+
+def _noise(u: Array, loss: Array, law_rss: float) -> _Noise:
+    """The variance of the runs about the best of the flexible curves, which includes how repeats differ.
+
+    Where that curve misses by more than repeats of one place do (an F test), the repeats alone give the variance.
+    """
+    from scipy.special import fdtrc
+
     found = []
     if len(u) > 5:
         found.append((law_rss / (len(u) - 5), len(u) - 5))
@@ -103,7 +127,23 @@ def _noise(u: Array, loss: Array, law_rss: float) -> tuple[float, int]:
         if spare >= 1 and len(np.unique(u)) > degree + 1:
             found.append((_least_squares(_basis(u, u, degree), loss)[1] / spare, spare))
     variance, spare = min(found)
-    return max(variance, (1e-13 * float(np.abs(loss).max())) ** 2), spare
+    within, repeats = _pure(u, loss)
+    misfit = None
+    if repeats >= FEWEST_REPEATS and spare > repeats and within > 0:
+        beyond = max(variance * spare - within, 0.0) / (spare - repeats)
+        ratio = beyond / (within / repeats)
+        if fdtrc(spare - repeats, repeats, ratio) < REJECTED:
+            variance, spare, misfit = within / repeats, repeats, float(np.sqrt(ratio))
+    floor = (1e-13 * float(np.abs(loss).max())) ** 2
+    return _Noise(max(variance, floor), spare, repeats, misfit)
+
+
+def _pure(u: Array, loss: Array) -> tuple[float, int]:
+    """The squared error of runs about the mean of those at the same place of the axis, and its degrees of freedom."""
+    index = np.unique(u, return_inverse=True)[1]
+    counts = np.bincount(index)
+    mean = np.bincount(index, loss) / counts
+    return float(np.sum((loss - mean[index]) ** 2)), int(np.sum(counts - 1))
 
 
 def _windows(u: Array, centre: float) -> list[tuple[str, Array]]:

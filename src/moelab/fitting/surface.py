@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import check_effort, check_seed
-from moelab.fitting.intervals import interval_of
+from moelab.fitting.intervals import interval_of, outside_note
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
@@ -54,10 +54,8 @@ class Surface(Shown):
         return short_repr(self, n_points=self.n_points, correlation=self.correlation, **best)
 
     def _repr_html_(self) -> str:
-        edge = ", ".join(self.at_edge())
         rows = [(name, *ends.values()) for name, ends in self.optimum().items()]
-        note = f"the best {edge} lies at the edge of the runs" if edge else ""
-        return html_table([f"{self.n_points} runs", "value", "p10", "p90"], rows, note=note)
+        return html_table([f"{self.n_points} runs", "value", "p10", "p90"], rows, note="; ".join(self.notes))
 
     def loss(self, params: Any, sparsity: Any, coefficients: Array | None = None) -> Array:
         """The surface at total parameters and sparsity."""
@@ -95,6 +93,25 @@ class Surface(Shown):
             if min(abs(value - limits[0]), abs(value - limits[1])) <= 2.5 * float(np.ptp(limits)) / STEPS:
                 found.append(name)
         return tuple(found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before its optimum is read: a negative loss, values outside their intervals, an edge."""
+        found = [note for name, ends in self.optimum().items() for note in outside_note(name, ends, "subsamples")]
+        least = self.least()
+        if least <= 0:
+            found.append(
+                f"the surface predicts a loss of {least:.3g} among these runs, which none can have: it has too many "
+                "terms for them; add runs, or fit slices"
+            )
+        return (*found, *(f"the best {name} lies at the edge of the runs" for name in self.at_edge()))
+
+    def least(self) -> float:
+        """The least loss that the surface, or any of its subsamples, predicts within the runs' sizes and sparsities."""
+        n, s = (np.linspace(low, high, STEPS // 4 + 1) for low, high in self.limits)
+        nn, ss = (axis.ravel() for axis in np.meshgrid(n, s, indexing="ij"))
+        own = self.loss(np.exp(nn), -np.expm1(-ss))
+        return float(min(own.min(), *(ends["low"] for ends in [self.optimum()["loss"]] if ends["low"] is not None)))
 
     def curvature(self, axis: str) -> float:
         """The second derivative of the loss at its lowest point by ln N (`params_total`) or -ln(1 - S) (`sparsity`)."""

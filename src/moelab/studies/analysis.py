@@ -48,7 +48,7 @@ def analyse(study: StudyConfig, records: list[RunRecord]) -> Analysis:
 def _fit(step: FitStep, table: pl.DataFrame) -> Comparison:
     return compare_laws(
         table,
-        step.laws,
+        None if "all" in step.laws else step.laws,
         holdout=step.holdout or None,
         holdout_optional=False,
         skip_unfit=True,

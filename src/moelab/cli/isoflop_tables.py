@@ -1,0 +1,52 @@
+"""What `moelab isoflop` prints for people."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moelab.fitting.budgets import Budgets
+    from moelab.fitting.full_fit import FullFit
+    from moelab.fitting.slice import Slice
+
+
+def curves_of(result: "Slice") -> list[dict[str, Any]]:
+    """Where each curve that was tried has its lowest point, on the axis itself; null beyond the runs."""
+    return [
+        {"curve": name, "window": window, "n_points": count, "rejected": rejected, **ends}
+        for name, window, count, rejected, ends in result.curve_rows()
+    ]
+
+
+def print_budgets(found: "Budgets", flops: float | None, whole: "FullFit | None") -> None:
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_flops
+
+    print_table(
+        ["FLOPs", "runs", f"best {found.x}", "p10", "p90", "tokens there", ""],
+        [
+            (format_flops(budget), str(count), *cells(best), "-" if tokens is None else cells(tokens)[0], note)
+            for budget, count, best, tokens, note in found.rows()
+        ],
+    )
+    for budget, reason in found.failed.items():
+        print_line(f"no slice at {format_flops(budget)} FLOPs: {reason}")
+    if not found.exponents:
+        print_line(f"fewer than two bounded optima: no power law of {found.x} in the compute")
+        return
+    rows = [(f"{name} ~ C^", *cells(ends)) for name, ends in found.exponents.items()]
+    if flops is not None:
+        rows += [
+            (f"best {name} at {format_flops(flops)} FLOPs", *cells(ends)) for name, ends in found.at(flops).items()
+        ]
+    print_table(["power laws in the compute", "value", "p10", "p90"], rows)
+    if found.parabola is not None:
+        print_line(f"parabolas alone: {found.x} ~ C^{found.parabola:.4g}")
+    for note in found.notes(flops):
+        print_line(f"note: {note}")
+    if whole is not None:
+        print_line(f"a fit of {whole.law} to all runs: {found.x} ~ C^{whole.exponent:.4g}")
+        for budget, off in found.bias(whole, flops).items():
+            print_line(f"at {format_flops(budget)} FLOPs the parabolas lie {off:+.1%} from that fit in {found.x}")
+
+
+def cells(value: dict[str, float | None]) -> tuple[str, ...]:
+    return tuple("-" if number is None else f"{number:.4g}" for number in value.values())
