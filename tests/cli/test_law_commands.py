@@ -233,3 +233,24 @@ def test_bad_fit_options(run, runs) -> None:
         code, _, err = run("fit", runs, "--law", "hoffmann2022", *FEW, *extra)
         assert code == 2, extra
         assert message in err
+
+
+def test_isoflop_checks_its_table_and_keeps_the_best_of_each_design(run, tmp_path) -> None:
+    size = np.repeat(np.geomspace(1e8, 1.6e9, 7), 3)
+    rate = np.tile([1e-3, 2e-3, 4e-3], 7)
+    loss = 2.5 + 0.04 * np.log(size / 4e8) ** 2 + 0.05 * np.log(rate / 2e-3) ** 2
+    table = {"params_total": size, "tokens": 1e19 / (6 * size), "learning_rate": rate, "loss": loss}
+    pl.DataFrame(table).write_csv(tmp_path / "runs.csv")
+    call = ("isoflop", tmp_path / "runs.csv", "--x", "params_total", "--log", "--json")
+    swept = json.loads(run(*call)[1])
+    assert any("sweep learning_rate over 7 designs" in note for note in swept["notes"])
+    best = json.loads(run(*call, "--best-of", "params_total")[1])
+    assert best["n_points"] == 7
+    assert best["notes"] == []
+    assert best["optimum"]["value"] == pytest.approx(4e8)
+    code, _, error = run(*call, "--tolerance", "0.1")
+    assert code == 2
+    assert "--tolerance: goes with --by" in error
+    budgets = json.loads(run(*call, "--best-of", "params_total", "--by", "budget")[1])
+    assert budgets["budgets"][0]["repeats"] == 0
+    assert "1e19" in run("isoflop", tmp_path / "runs.csv", "--x", "params_total", "--log", "--by", "budget")[1]

@@ -50,10 +50,10 @@ def command(
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
-    from moelab.fitting.budget_groups import TOLERANCE
+    from moelab.fitting.budget_groups import TOLERANCE, compute_notes
     from moelab.fitting.columns import variable
     from moelab.fitting.intervals import outside_note
-    from moelab.fitting.slice import compute_notes, isoflop_slice
+    from moelab.fitting.slice import isoflop_slice
     from moelab.runs.table import load_table
 
     check_output(plot, "--plot", FIGURES)
@@ -185,8 +185,8 @@ def _surface(
     from moelab.cli.isoflop_tables import cells
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.errors import InputError
+    from moelab.fitting.budget_groups import compute_notes
     from moelab.fitting.columns import variable
-    from moelab.fitting.slice import compute_notes
     from moelab.fitting.surface import isoflop_surface
 
     needed = {name: variable(columns, name) for name in ("params_total", "sparsity", loss)}

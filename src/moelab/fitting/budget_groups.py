@@ -41,3 +41,24 @@ def budget_groups(columns: Mapping[str, Array], by: str = BUDGET, tolerance: flo
     group = np.empty(len(flops), int)
     group[order] = np.concatenate([[0], np.cumsum(gaps)])
     return group, flops
+
+
+ONE_COMPUTE = 1.2
+"""Largest ratio of training FLOPs among runs that count as runs of one compute."""
+
+
+def compute_notes(columns: Mapping[str, Array]) -> list[str]:
+    """A word where the runs are not of one compute: the lowest loss then follows the compute, not the axis."""
+    flops, most = variable(columns, "train_flops"), ONE_COMPUTE
+    if flops is None:
+        active, tokens = variable(columns, "params_active"), variable(columns, "tokens")
+        if active is None or tokens is None:
+            return []
+        flops, most = active * tokens, 2.0  # leaves out attention, router and head
+    flops = flops[np.isfinite(flops) & (flops > 0)]
+    if not len(flops) or flops.max() <= most * flops.min():
+        return []
+    return [
+        f"the runs are not of one compute: it spans a factor of {flops.max() / flops.min():.3g}, so this is no "
+        "optimum at fixed compute; keep one budget with --where"
+    ]

@@ -23,7 +23,8 @@ from moelab.quantities import MOST_FLOPS, format_flops
 Array = NDArray[Any]
 BEYOND = 10.0
 """The compute at which the optimum is taken, in units of the largest run's; size and data of a prediction grow so."""
-TRIED, SHOWN = 12, 5
+TRIED, SHOWN, MEASURED = 8, 5, 200
+"""Runs that are left out in turn, those that are shown, and draws that give the interval's width."""
 MOST_REFITTED = 5_000
 """Rows above which the effects stay estimates."""
 MOST_LISTED = 20
@@ -117,12 +118,12 @@ def influence_of(problem: Problem, theta: Array, data: Observations, draws: Arra
     change, refitted = estimated[first], len(data) <= MOST_REFITTED
     if refitted:
         weights = np.where(labels[None, :] == first[:, None], 0.0, data.weights[None, :])
-        solved = minimise(problem, np.repeat(theta[None], len(first), axis=0), weights, steps=60, tolerance=1e-10)
+        solved = minimise(problem, np.repeat(theta[None], len(first), axis=0), weights, steps=40, tolerance=1e-9)
         change = moved.at(solved.theta) - value
     order = np.argsort(-np.abs(np.where(np.isfinite(change), change, np.inf)), kind="stable")[:SHOWN]
     left = [_left(data, labels, int(first[k]), float(value), float(change[k]), refitted) for k in order]
     about, _, design = quantity
-    batch = {name: draws[:, k, None] for k, name in enumerate(law.coefficients)}
+    batch = {name: draws[:MEASURED, k, None] for k, name in enumerate(law.coefficients)}
     return Influence(
         quantity=about[0],
         flops=about[1],
@@ -182,11 +183,11 @@ def _optimal_size(law: Law, data: Observations) -> Quantity | None:
 
     def log_size(coefficients: Mapping[str, Array]) -> Array:
         with np.errstate(all="ignore"):
-            found = np.log(optimum_draws(law, flops, settings, coefficients)[0][size])
+            found = np.log(optimum_draws(law, flops, settings, coefficients, slopes=False)[0][size])
         return np.where(np.isfinite(found), found, np.nan)
 
     try:
-        law.at_compute and optimum_draws(law, flops, settings, {n: np.ones((1, 1)) for n in law.coefficients})
+        log_size({name: np.ones((1, 1)) for name in law.coefficients})
     except InputError:
         return None
     return (size, flops), log_size, settings

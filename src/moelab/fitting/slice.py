@@ -2,7 +2,6 @@
 
 The interval covers the choice of curve and of window beside the runs' noise: see `slice_curves`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.checks import check_effort, check_seed
-from moelab.fitting.columns import variable
 from moelab.fitting.intervals import interval_of
 from moelab.fitting.slice_curves import Curve, Located, locate
 from moelab.fitting.slice_parabola import doubts, draw_parabolas, explained, slope_errors, straight
@@ -19,8 +17,6 @@ from moelab.laws.law import SHARES
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
-ONE_COMPUTE = 1.2
-"""Largest ratio of training FLOPs among runs that count as runs of one compute."""
 RESOLUTION = 2e-4
 """Share of the slice's width by which either end of an interval lies farther out: curves agree by chance below it."""
 
@@ -217,23 +213,6 @@ def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[
         side = "from below" if np.isinf(located.low) else "from above"
         found.append(f"these runs do not bound the best {name} {side}")
     return found
-
-
-def compute_notes(columns: Mapping[str, Array]) -> list[str]:
-    """A word where the runs are not of one compute: the lowest loss then follows the compute, not the axis."""
-    flops, most = variable(columns, "train_flops"), ONE_COMPUTE
-    if flops is None:
-        active, tokens = variable(columns, "params_active"), variable(columns, "tokens")
-        if active is None or tokens is None:
-            return []
-        flops, most = active * tokens, 2.0  # leaves out attention, router and head
-    flops = flops[np.isfinite(flops) & (flops > 0)]
-    if not len(flops) or flops.max() <= most * flops.min():
-        return []
-    return [
-        f"the runs are not of one compute: it spans a factor of {flops.max() / flops.min():.3g}, so this is no "
-        "optimum at fixed compute; keep one budget with --where"
-    ]
 
 
 def plot_slice(found: Slice) -> Any:

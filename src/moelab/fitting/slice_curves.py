@@ -129,10 +129,10 @@ def _noise(u: Array, loss: Array, law_rss: float) -> _Noise:
     variance, spare = min(found)
     within, repeats = _pure(u, loss)
     misfit = None
-    if repeats >= FEWEST_REPEATS and spare > repeats and within > 0:
-        beyond = max(variance * spare - within, 0.0) / (spare - repeats)
-        ratio = beyond / (within / repeats)
-        if fdtrc(spare - repeats, repeats, ratio) < REJECTED:
+    if repeats >= FEWEST_REPEATS and within > 0:
+        free = max(spare - repeats, 1)  # a law-shaped curve cannot pass through any five places
+        ratio = max(variance * spare - within, 0.0) / free / (within / repeats)
+        if fdtrc(free, repeats, ratio) < REJECTED:
             variance, spare, misfit = within / repeats, repeats, float(np.sqrt(ratio))
     floor = (1e-13 * float(np.abs(loss).max())) ** 2
     return _Noise(max(variance, floor), spare, repeats, misfit)

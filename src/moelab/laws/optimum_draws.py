@@ -30,12 +30,13 @@ def optimum_draws(
     settings: Mapping[str, float],
     draws: Values,
     max_memory: float | None = None,
+    slopes: bool = True,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """`optimum` for B sets of coefficients at once: name -> (B, 1).
 
     Returns every variable of the optimum and its loss by name, (B,), and the exponents d ln x / d ln C of the law's
-    sizes and tokens, (B,), with each draw's discrete choices held. Where a draw has no optimum among the sizes, its
-    size is infinite or 0, its other values NaN.
+    sizes and tokens, (B,), with each draw's discrete choices held (none without `slopes`). Where a draw has no optimum
+    among the sizes, its size is infinite or 0, its other values NaN.
     """
     choices, pinned = considered(law, flops, settings)
     size = len(next(iter(draws.values())))
@@ -45,7 +46,7 @@ def optimum_draws(
     held = {k: np.take_along_axis(v, winner, axis=1) if len(v) > 1 else v[0][winner] for k, v in columns.items()
             if np.ndim(v)} | pinned  # fmt: skip
     found = {}
-    for factor in (1.0, 10**-SLOPE, 10**SLOPE):
+    for factor in (1.0, 10**-SLOPE, 10**SLOPE) if slopes else (1.0,):
         start = np.take_along_axis(centre, winner, axis=1)[..., None] + np.log(factor)
         bounds = np.maximum(start - NEAR, np.log(SMALLEST)), np.minimum(start + NEAR, np.log(LARGEST))
         log_size, _ = search(law, flops * factor, held, draws, max_memory, bounds, ZOOMS // 2, COARSE)
@@ -54,7 +55,10 @@ def optimum_draws(
             values["loss"] = np.asarray(law.loss(draws, {name: values[name] for name in law.variables}))
         found[factor] = {name: np.broadcast_to(value, (size, 1))[:, 0] for name, value in values.items()}
         found[factor]["log_size"] = log_size[:, 0]
-    middle, (below, above) = found.pop(1.0), found.values()
+    middle = found.pop(1.0)
+    if not slopes:
+        return _open_ended(middle, law), {}
+    below, above = found.values()
     scaled = [name for name in law.variables if name.startswith("params_") or name == "tokens"]
     with np.errstate(all="ignore"):
         exponents = {name: np.log(above[name] / below[name]) / (2 * SLOPE * np.log(10)) for name in scaled}
