@@ -10,7 +10,8 @@ import numpy as np
 from moelab.app.answers import rendered_sections
 from moelab.errors import InputError
 from moelab.fitting.columns import columns_of, variable
-from moelab.fitting.compare import Comparison, compare_laws
+from moelab.fitting.compare import compare_laws
+from moelab.fitting.comparison import Comparison
 from moelab.fitting.fit_file import save_fits
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import quoted, suggestions
