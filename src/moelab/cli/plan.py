@@ -108,7 +108,8 @@ def command(
     from moelab.errors import InputError
     from moelab.planning.request import plan_request
 
-    request = plan_request({name: value for name, value in asked.params.items() if name not in OUTPUTS})
+    given = {name: value for name, value in asked.params.items() if name not in OUTPUTS}
+    request = plan_request({**given, "law": law or law_file})
     check_output(plot, "--plot", FIGURES)
     check_output(report, "--report", (".html",))
     if next_runs is not None:

@@ -47,7 +47,7 @@ def plan_request(options: Mapping[str, Any]) -> PlanRequest:
     """
     given = {name: value for name, value in options.items() if value is not None}
     _check(given)
-    law = given.get("law") or given.get("law_file") or None
+    law = given.get("law") or None
     top = given.get("top", 10)
     if not 1 <= top <= MOST_CANDIDATES:
         raise InputError(f"--top: must be 1 to {MOST_CANDIDATES}, got {top}")
