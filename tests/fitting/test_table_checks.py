@@ -54,7 +54,47 @@ def test_a_clean_table_has_no_findings(clean) -> None:
 )
 def test_units_out_of_range(change, check, part, clean) -> None:
     table = {**clean, **{name: np.asarray(clean[name]) * factor for name, factor in change.items()}}
-    assert part in found(table)[check]
+    assert any(finding.check == check and part in str(finding) for finding in check_table(table))
+
+
+def test_sizes_and_tokens_that_are_both_scaled(clean) -> None:
+    """Millions of parameters beside billions of tokens: their ratio alone looks plausible."""
+    table = {**clean, "params_total": clean["params_total"] / 1e6, "tokens": clean["tokens"] / 1e9}
+    units = [str(finding) for finding in check_table(table) if finding.check == "units"]
+    assert len(units) == 2
+    assert units[0].endswith("--let 'params_total = 1e6 * params_total'")
+    assert units[1].endswith("--let 'tokens = 1e9 * tokens'")
+
+
+def test_logarithms_of_sizes_are_no_billions(clean) -> None:
+    text = found({**clean, "params_total": np.log10(clean["params_total"])})["units"]
+    assert text.endswith("look like decimal logarithms; --let 'params_total = POW(10, params_total)'")
+
+
+def test_a_toy_run_is_not_in_another_unit() -> None:
+    toy = {"params_total": [5e3, 1e4, 2e4], "tokens": [2048.0, 4096.0, 8192.0], "loss": [5.0, 4.8, 4.5]}
+    assert "units" not in found(toy)
+
+
+def test_tokens_that_follow_the_size_and_losses_that_rise(clean) -> None:
+    assert found({**clean, "tokens": 20 * clean["params_total"]})["one ratio"].startswith(
+        "tokens follow params_total (about 20 per parameter)"
+    )
+    assert found({**clean, "loss": 9 - clean["loss"]})["rising"].startswith("loss rises with parameters and tokens")
+    fitted = fit({**clean, "tokens": 20 * clean["params_total"]}, "hoffmann2022", bootstrap=20, starts=4)
+    assert fitted.unidentified
+    assert fitted.influence.flops is None  # no optimum is these runs' own
+    assert "this optimum is not theirs" in fitted.optimum(1e21).notes[0]
+
+
+def test_numbers_written_for_people_are_refused_with_what_to_write(clean) -> None:
+    for cell, number in (("15.1B", "15100000000"), ("2,465,562", "2465562")):
+        table = {**clean, "tokens": np.array([cell, *clean["tokens"][1:]], dtype=object)}
+        with pytest.raises(InputError, match=f"tokens: expected numbers, row 1 holds '{cell}'; write it as {number}"):
+            fit(table, "hoffmann2022", bootstrap=0)
+    table = {"params_total": clean["params_total"], "flops": clean["tokens"] * 1e9, "loss": clean["loss"]}
+    with pytest.raises(InputError, match=r"--let 'tokens = flops / \(6 \* params_total\)'"):
+        fit(table, "hoffmann2022", bootstrap=0)
 
 
 def test_perplexities_are_no_losses(clean) -> None:

@@ -176,3 +176,59 @@ def test_the_commands_take_a_law_file(tmp_path, capsys) -> None:
     listed = run("laws", "mine2026", "--law-file", law, "--json")
     assert listed["form"] == f"L = {FORMULA}"
     assert get_law("mine2026").id == "mine2026"
+
+
+DENSE = {
+    "id": "dense2026",
+    "formula": "E_0 + A / params_active**alpha + B / tokens**beta",
+    "variables": ["params_active", "tokens"],
+    "starts": {"alpha": [0.05, 1], "beta": [0.05, 1]},
+    "published": {"E_0": 1.7, "A": 400, "alpha": 0.34, "B": 410, "beta": 0.28},
+}
+
+
+def test_plan_compare_and_study_take_a_law_file(tmp_path, capsys) -> None:
+    import yaml
+
+    law = tmp_path / "law.yaml"
+    law.write_text(yaml.safe_dump(DENSE))
+
+    def run(*words: object) -> tuple[int, str, str]:
+        catalogue._OWN.clear()
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    sides = ("olmoe-1b-7b", "llama3-8b", "--flops", "1e22")
+    code, out, error = run("compare", *sides, "--law-file", law, "--json")
+    assert code == 0, error
+    assert "dense2026" in out
+    space = tmp_path / "space.yaml"
+    space.write_text("d_model: [512]\nn_layers: [8]\nn_experts: [8]\ntop_k: [1]\nvocab_size: 32000\n")
+    code, out, error = run("plan", "--flops", "1e19", "--law-file", law, "--space", space, "--json")
+    assert code == 0, error
+    assert "dense2026" in out
+    study = tmp_path / "study.yaml"
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("The field grows wheat. " * 400)
+    model = {"vocab_size": 300, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
+    fields = {
+        "name": "tiny",
+        "title": "Own law",
+        "data": {"sources": [str(texts)], "vocab_size": 300, "validation_share": 0.2},
+        "base": {"model": model, "train": {"tokens": 1024, "seq_len": 32, "batch_tokens": 256, "eval_tokens": 256}},
+        "runs": [{"name": "rates", "set": {"train.learning_rate": [0.003, 0.01]}}],
+        "fit": {"laws": ["dense2026"]},
+    }
+    study.write_text(yaml.safe_dump(fields))
+    call = ("study", study, "--out", tmp_path / "out", "--dry-run", "--json")
+    code, _, error = run(*call, "--law-file", law)
+    assert code == 0, error
+    code, _, error = run(*call)
+    assert code == 2
+    assert "no such law 'dense2026'" in error
+    study.write_text(yaml.safe_dump({**fields, "fit": {"laws": ["hoffmann2022"]}}))
+    code, _, error = run(*call, "--law-file", law)
+    assert code == 2
+    assert "--law-file: dense2026 is not among the study's fit.laws (hoffmann2022)" in error

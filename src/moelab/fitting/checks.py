@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.laws.law import COUNTS, RATES, SHARES
+from moelab.quantities import parse_number
 
 Array = NDArray[Any]
 MOST = 100_000
@@ -27,8 +28,19 @@ def numbers(values: Array, name: str) -> Array:
             try:
                 np.asarray(cell, dtype=float)
             except (TypeError, ValueError):
-                raise InputError(f"{name}: expected numbers, row {row} holds {str(cell)!r}") from None
+                raise InputError(
+                    f"{name}: expected numbers, row {row} holds {str(cell)!r}{_plain(str(cell))}"
+                ) from None
         raise InputError(f"{name}: expected a column of numbers, one per row") from None
+
+
+def _plain(cell: str) -> str:
+    """How to write a cell such as 15.1B or 2,465,562."""
+    try:
+        value = parse_number(cell.replace(",", "").strip())
+    except InputError:
+        return ""
+    return f"; write it as {value:.12g}"
 
 
 def check_variable(name: str, values: Array, hint: str = "") -> None:

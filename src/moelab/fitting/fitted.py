@@ -61,13 +61,13 @@ class FittedLaw(Shown):
         return (np.log(self.measured) - np.log(self.predicted)) * np.sqrt(self.n_runs / spare)
 
     def interval(self, name: str) -> dict[str, float | None]:
-        """A coefficient's value with its 10th and 90th percentile. An end is None where it is the coefficient's bound,
-        both are where these runs do not identify it."""
+        """A coefficient's value with its 10th and 90th percentile. An end is None where it is the coefficient's bound;
+        both are where the value lies at a bound and where these runs do not identify it."""
         low, high = self._coefficient_ends(name)
         return {"value": self.coefficients[name], "low": low, "high": high}
 
     def _coefficient_ends(self, name: str) -> tuple[float | None, float | None]:
-        if not len(self.draws) or name in self.unidentified:
+        if not len(self.draws) or name in self.unidentified or name in self.at_bound:
             return None, None
         if name in self.held:
             return self.coefficients[name], self.coefficients[name]
@@ -93,7 +93,11 @@ class FittedLaw(Shown):
     ) -> FittedOptimum:
         """The law's compute-optimal point with these coefficients, in its own convention of compute, with 80 %
         intervals and exponents from the bootstrap draws. Raises InputError as `moelab.laws.optimum.optimum`."""
-        return fitted_optimum(self.law, self.coefficients, self.draws, self.ranges, flops, settings or {}, max_memory)
+        found = fitted_optimum(self.law, self.coefficients, self.draws, self.ranges, flops, settings or {}, max_memory)
+        if not self.unidentified:
+            return found
+        note = f"these runs do not identify {', '.join(self.unidentified)}: this optimum is not theirs"
+        return replace(found, notes=(note, *found.notes))
 
     def predict(self, table: Any = None, *, noise: bool = False, **values: Any) -> Prediction:
         """Predict for a table (or mapping) of the law's variables, or for variables given by name.

@@ -95,16 +95,19 @@ class Influence(Shown):
         return html_table(["without", "runs", self.quantity, "change"], self.rows(), title=self.title)
 
 
-def influence_of(problem: Problem, theta: Array, data: Observations, draws: Array) -> Influence | None:
+def influence_of(
+    problem: Problem, theta: Array, data: Observations, draws: Array, identified: bool = True
+) -> Influence | None:
     """What decides the optimum of a fit at `theta` (P,), whose bootstrap draws are (B, number of coefficients).
 
-    None where nothing can move it: no free coefficients, two runs or groups only, or no finite optimum.
+    Where not all coefficients are `identified`, a prediction is taken: an optimum would not be the runs'. None where
+    nothing can move it: no free coefficients, two runs or groups only, no finite value.
     """
     labels, count = _left_out(data)
     if not len(theta) or count <= _FREE_RUNS:
         return None
     law = problem.parameters.law
-    quantity = _optimal_size(law, data) or _prediction(law, data)
+    quantity = (_optimal_size(law, data) if identified else None) or _prediction(law, data)
     moved = _Moved(problem, quantity[1])
     value = moved.at(theta[None])[0]
     if not np.isfinite(value):

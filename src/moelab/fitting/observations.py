@@ -119,11 +119,14 @@ def observations(
 
 
 def _how_to_map(columns: Columns) -> str:
-    """How to supply a missing variable: from the column that looks like it, where there is one."""
-    near = suggestions(columns)
-    if not near:
-        return MAP
-    lines = ", ".join(f"--let '{name} = {expression}'" for name, (_, expression) in near.items() if name != "loss")
+    """How to supply a missing variable: from the column that looks like it, where there is one; tokens from FLOPs."""
+    near = {name: expression for name, (_, expression) in suggestions(columns).items() if name != "loss"}
+    flops = "train_flops" if "train_flops" in columns else near.get("train_flops")
+    size = next((n for n in ("params_active", "params_total") if n in columns), None)
+    size = size or near.get("params_active") or near.get("params_total")
+    if "tokens" not in columns and "tokens" not in near and flops and size:
+        near["tokens"] = f"{flops} / (6 * {size})"
+    lines = ", ".join(f"--let '{name} = {expression}'" for name, expression in near.items())
     return f"{MAP}; these columns look like it: {lines}" if lines else MAP
 
 

@@ -32,6 +32,9 @@ _TEXTS = {
     "tokenizers": ("tokenizer", "tokenizer_name", "tokenizer_hash", "vocab_size"),
     "texts": ("dataset", "corpus", "data", "data_hash", "manifest_hash", "train_data", "text", "eval_set"),
 }
+TOGETHER, RISING, FEWEST_ROWS = 0.999, 0.5, 8
+"""Correlation of log parameters and log tokens beyond which they are one variable; rank correlation of a loss with
+compute beyond which it rises; rows from which both are asked."""
 _FAILED = ("diverged", "crashed", "failed", "killed", "nan")
 
 
@@ -96,6 +99,30 @@ def _sizes(columns: Columns, target: str) -> list[Finding]:
         if 1 < designs < 5:
             text = f"{rows} rows hold {designs} designs only: laws with more coefficients are not identified"
             found.append(Finding(check="designs", text=text))
+    return found
+
+
+def _together(columns: Columns, target: str) -> list[Finding]:
+    """Tokens that are a power of the parameters throughout, and losses that rise with compute."""
+    found = []
+    names = ("params_total", "params_active", "params_non_embedding")
+    name = next((n for n in names if n in columns), None)
+    params, tokens = (None if n is None else finite_numbers(columns, n) for n in (name, "tokens"))
+    if params is None or tokens is None or len(params) != len(tokens) or len(params) < FEWEST_ROWS:
+        return []
+    if not ((params > 0).all() and (tokens > 0).all() and np.ptp(params) > 0):
+        return []
+    log_n, log_d = np.log(params), np.log(tokens)
+    if np.ptp(log_d) > 0.1 and abs(np.corrcoef(log_n, log_d)[0, 1]) > TOGETHER:
+        ratio = np.median(tokens / params)
+        text = f"tokens follow {name} (about {ratio:.3g} per parameter): no fit separates what size and data do"
+        found.append(Finding(check="one ratio", text=text, mend="hold an exponent with --fix beta=..."))
+    values = finite_numbers(columns, target) if target in columns else None
+    if values is not None and len(values) == len(params) and np.ptp(values) > 0:
+        rank = [np.argsort(np.argsort(each, kind="stable"), kind="stable") for each in (log_n + log_d, values)]
+        if np.corrcoef(*rank)[0, 1] > RISING:
+            text = f"{target} rises with parameters and tokens: a loss falls; is it an accuracy, or the order of rows?"
+            found.append(Finding(check="rising", text=text))
     return found
 
 
@@ -164,6 +191,6 @@ def _maybe(columns: Columns, name: str) -> Array | None:
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    _names, unit_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _texts,
-    _diverged, _reuse,
+    _names, unit_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together,
+    _texts, _diverged, _reuse,
 )  # fmt: skip

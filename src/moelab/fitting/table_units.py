@@ -14,6 +14,8 @@ from moelab.fitting.table_columns import quoted
 Array = NDArray[Any]
 TOO_FEW_TOKENS, TOO_FEW_PARAMS = 1e5, 100.0
 """A column of tokens or parameters that lies below this throughout is in thousands, millions or billions."""
+LEAST_TOKENS = 1e3
+"""Tokens below which no run trains."""
 LEAST_RATIO, MOST_RATIO = 0.01, 1e5
 """Tokens per parameter beyond which the two are in different units: public runs have 0.1 to 1e4."""
 MOST_NATS, HIGH_NATS, LEAST_NATS = 15.0, 7.0, 0.2
@@ -25,30 +27,32 @@ _UNITS = {"thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
 
 
 def unit_findings(columns: Columns, target: str) -> list[Finding]:
+    """Tokens, parameters and losses that look like another unit than tokens, parameters and nats per token."""
     found = []
-    params = next(
-        (
-            v
-            for n in ("params_total", "params_active", "params_non_embedding")
-            if (v := finite_numbers(columns, n)) is not None
-        ),
-        None,
-    )
+    names = ("params_total", "params_active", "params_non_embedding")
+    params = next((v for n in names if (v := finite_numbers(columns, n)) is not None), None)
     tokens = finite_numbers(columns, "tokens")
     ratio = float(np.median(tokens) / np.median(params)) if tokens is not None and params is not None else 20.0
-    for name in ("tokens", "unique_tokens", "params_total", "params_active", "params_non_embedding"):
+    both = tokens is not None and _scaled(tokens)
+    for name in (*names, "tokens", "unique_tokens"):
         values = finite_numbers(columns, name) if name in columns else None
         if values is None or not (values > 0).any():
             continue
         of_tokens = name.endswith("tokens")
         small = values.max() < (TOO_FEW_TOKENS if of_tokens else TOO_FEW_PARAMS)
         if of_tokens and params is not None:
-            small = ratio < LEAST_RATIO or (small and params.max() < TOO_FEW_PARAMS)
+            small = ratio < LEAST_RATIO or _scaled(values) or (small and params.max() < TOO_FEW_PARAMS)
         elif not of_tokens and tokens is not None:
-            small = small or (ratio > MOST_RATIO and values.max() < 1e6)
+            small = small or (both and values.max() < TOO_FEW_TOKENS) or (ratio > MOST_RATIO and values.max() < 1e6)
         if not small:
             continue
+        if not of_tokens and _logarithms(values, tokens):
+            text = f"{name}: {values.min():g} to {values.max():g} look like decimal logarithms"
+            found.append(Finding(check="units", text=text, mend=f"--let '{name} = POW(10, {name})'"))
+            continue
         unit = _likely_unit(values, params if of_tokens else None)
+        if not of_tokens:
+            params = params if params is None else values * _UNITS[unit]  # tokens are then held against these
         factor = f"{_UNITS[unit]:g}".replace("e+0", "e").replace("e+", "e")
         found.append(
             Finding(
@@ -58,6 +62,21 @@ def unit_findings(columns: Columns, target: str) -> list[Finding]:
             )
         )
     return found + _loss_unit(columns, target)
+
+
+def _scaled(tokens: Array) -> bool:
+    """Whether numbers of tokens cannot be counts: no language model trains on a thousand, nor on a fraction of one."""
+    few = tokens.max() < TOO_FEW_TOKENS
+    return bool(tokens.max() < LEAST_TOKENS or (few and np.any(tokens != np.round(tokens))))
+
+
+def _logarithms(values: Array, tokens: Array | None) -> bool:
+    """Whether sizes are decimal logarithms: 10 to their power gives more plausible tokens per parameter than any
+    unit."""
+    if tokens is None or not (values.min() > 4 and values.max() < 14) or tokens.max() < TOO_FEW_TOKENS:
+        return False
+    middle, aim = float(np.median(values)), np.log(float(np.median(tokens)) / 20)
+    return bool(abs(middle * np.log(10) - aim) < min(abs(np.log(middle * unit) - aim) for unit in _UNITS.values()))
 
 
 def units_of_fit(fitted: FittedLaw) -> list[Finding]:
