@@ -49,4 +49,7 @@ def print_budgets(found: "Budgets", flops: float | None, whole: "FullFit | None"
 
 
 def cells(value: dict[str, float | None]) -> tuple[str, ...]:
-    return tuple("-" if number is None else f"{number:.4g}" for number in value.values())
+    """A value with its ends as text."""
+    from moelab.quantities import format_number
+
+    return tuple("-" if number is None else format_number(number, 4) for number in value.values())

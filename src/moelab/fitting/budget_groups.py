@@ -52,6 +52,7 @@ def compute_notes(columns: Mapping[str, Array]) -> list[str]:
     flops, most = variable(columns, "train_flops"), ONE_COMPUTE
     if flops is None:
         active, tokens = variable(columns, "params_active"), variable(columns, "tokens")
+        active = variable(columns, "params_total") if active is None else active
         if active is None or tokens is None:
             return []
         flops, most = active * tokens, 2.0  # leaves out attention, router and head
@@ -60,5 +61,5 @@ def compute_notes(columns: Mapping[str, Array]) -> list[str]:
         return []
     return [
         f"the runs are not of one compute: it spans a factor of {flops.max() / flops.min():.3g}, so this is no "
-        "optimum at fixed compute; keep one budget with --where"
+        "optimum at fixed compute; keep one budget with --where, or take each with --by budget"
     ]

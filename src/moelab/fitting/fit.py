@@ -162,7 +162,9 @@ def fit_observations(
         cpu_seconds=0.0,
         notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap), *_large(data, parameters, bootstrap)),
         seed_noise=data.seed_noise(),
-        influence=influence_of(problem, theta, data, draws, not unidentified) if influence and len(draws) else None,
+        influence=influence_of(problem, theta, data, draws, not set(unidentified) - set(at_bound(parameters, theta)))
+        if influence and len(draws)
+        else None,
     )
     few = slice(None, None, -(-len(data) // SPREAD))
     interval = fitted.mean_interval({name: data.variables[name][few] for name in law.variables})

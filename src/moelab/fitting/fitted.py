@@ -94,9 +94,10 @@ class FittedLaw(Shown):
         """The law's compute-optimal point with these coefficients, in its own convention of compute, with 80 %
         intervals and exponents from the bootstrap draws. Raises InputError as `moelab.laws.optimum.optimum`."""
         found = fitted_optimum(self.law, self.coefficients, self.draws, self.ranges, flops, settings or {}, max_memory)
-        if not self.unidentified:
+        unknown = [name for name in self.unidentified if name not in self.at_bound]  # one at a bound has no effect
+        if not unknown:
             return found
-        note = f"these runs do not identify {', '.join(self.unidentified)}: this optimum is not theirs"
+        note = f"these runs do not identify {', '.join(unknown)}: this optimum is not theirs"
         return replace(found, notes=(note, *found.notes))
 
     def predict(self, table: Any = None, *, noise: bool = False, **values: Any) -> Prediction:

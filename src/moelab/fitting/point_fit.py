@@ -42,7 +42,8 @@ def enough_rows(
         )
     if not held:
         return parameters, []
-    return parameters, [f"only {rows} rows: {', '.join(held)} stay at published values"]
+    stay = "stays at its published value" if len(held) == 1 else "stay at published values"
+    return parameters, [f"only {rows} rows: {', '.join(held)} {stay}"]
 
 
 def point_fit(problem: Problem, weights: Array, starts: int, seed: int) -> tuple[Array, Array, int, int]:
