@@ -119,8 +119,8 @@ def _together(columns: Columns, target: str) -> list[Finding]:
         found.append(Finding(check="one ratio", text=text, mend="hold an exponent with --fix beta=..."))
     values = finite_numbers(columns, target) if target in columns else None
     if values is not None and len(values) == len(params) and np.ptp(values) > 0:
-        rank = [np.argsort(np.argsort(each, kind="stable"), kind="stable") for each in (log_n + log_d, values)]
-        if np.corrcoef(*rank)[0, 1] > RISING:
+        compute, losses = (np.argsort(np.argsort(each, kind="stable")) for each in (log_n + log_d, values))
+        if np.corrcoef(compute, losses)[0, 1] > RISING:
             text = f"{target} rises with parameters and tokens: a loss falls; is it an accuracy, or the order of rows?"
             found.append(Finding(check="rising", text=text))
     return found
