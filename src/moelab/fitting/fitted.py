@@ -138,7 +138,9 @@ class FittedLaw(Shown):
             block = self.draw_losses({name: values[i : i + step] for name, values in numbers.items()})
             if noise:
                 block = block * np.exp(rng.choice(self.residuals, block.shape))
-            low[i : i + step], high[i : i + step] = np.nanquantile(block, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+            # The one that leaves out NaN is ten times slower.
+            quantile = np.nanquantile if np.isnan(block).any() else np.quantile
+            low[i : i + step], high[i : i + step] = quantile(block, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return low, high
 
     def plot(self) -> Any:

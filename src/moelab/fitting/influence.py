@@ -121,7 +121,7 @@ def influence_of(
     change, refitted = estimated[first], len(data) <= MOST_REFITTED
     if refitted:
         weights = np.where(labels[None, :] == first[:, None], 0.0, data.weights[None, :])
-        solved = minimise(problem, np.repeat(theta[None], len(first), axis=0), weights, steps=40, tolerance=1e-9)
+        solved = minimise(problem, np.repeat(theta[None], len(first), axis=0), weights, steps=20, tolerance=1e-7)
         change = moved.at(solved.theta) - value
     order = np.argsort(-np.abs(np.where(np.isfinite(change), change, np.inf)), kind="stable")[:SHOWN]
     left = [_left(data, labels, int(first[k]), float(value), float(change[k]), refitted) for k in order]
