@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_comparison(result: "Comparison") -> None:
+    """The notes on the table, every fit, their scores, and the designs at which they differ most."""
     from moelab.cli.output import print_line, print_table
     from moelab.fitting.comparison import SCORES
 

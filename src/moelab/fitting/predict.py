@@ -12,6 +12,7 @@ from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fit_file import load_fits
 from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.intervals import outside_note
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law, all_laws, get_law
 from moelab.notebook import html_table, interval_text, short_repr
@@ -132,13 +133,16 @@ def predict(
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed, notes=_unit_notes(sources, found))
+    return Predictions(laws=found, failed=failed, notes=_notes(sources, found))
 
 
-def _unit_notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
+def _notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
     fits = [sources[name] for name in found]
     findings = [each for fitted in fits if isinstance(fitted, FittedLaw) for each in units_of_fit(fitted)]
-    return tuple(dict.fromkeys(f"the fit was given another unit: {finding.text}" for finding in findings))
+    notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
+    for name, each in found.items():
+        notes += outside_note(f"{name}'s prediction", {"value": each.value, "low": each.low, "high": each.high})
+    return tuple(dict.fromkeys(notes))
 
 
 def _size(tokens: float | str | None, seq_len: int | str) -> tuple[float, int]:
