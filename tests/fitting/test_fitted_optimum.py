@@ -11,6 +11,7 @@ from moelab.cli import main
 from moelab.fitting import save_fits
 from moelab.fitting.fit import fit
 from moelab.fitting.intervals import lies_outside, outside_note
+from moelab.fitting.predict import predict
 from moelab.laws import get_law
 from moelab.laws.optimum import optimum
 from moelab.laws.optimum_draws import law_compute, optimum_draws
@@ -82,7 +83,9 @@ def test_a_value_outside_its_interval_is_noted(fitted) -> None:
     moved[:, DENSE.coefficients.index("alpha")] *= 1.5
     biased = replace(fitted, draws=moved)
     assert biased.coefficient_notes()["alpha"].startswith("outside: draws centre on 0.5")
-    assert any("best params_total" in n or "params_total" in n for n in biased.optimum(1e21).notes)
+    assert any("params_total" in note for note in biased.optimum(1e21).notes)
+    assert "prediction lies outside its interval" in predict(biased, params_total=1e9, tokens=2e10).notes[0]
+    assert predict(fitted, params_total=1e9, tokens=2e10).notes == ()
 
 
 def test_the_command_prints_intervals_and_takes_its_file(fitted, synthetic, tmp_path, capsys) -> None:
