@@ -108,10 +108,10 @@ def command(
     from moelab.errors import InputError
     from moelab.planning.request import plan_request
 
-    given = {name: value for name, value in asked.params.items() if name not in OUTPUTS}
-    request = plan_request({**given, "law": law or law_file})
     check_output(plot, "--plot", FIGURES)
     check_output(report, "--report", (".html",))
+    given = {name: value for name, value in asked.params.items() if name not in OUTPUTS}
+    request = plan_request({**given, "law": law or law_file})
     if next_runs is not None:
         for flag, value in {"--out": out, "--report": report}.items():
             if value is not None:
