@@ -16,7 +16,7 @@ from moelab.serving.batch import largest_batch
 from moelab.serving.calibration import Z80, Calibration
 from moelab.serving.coefficients import PRIORS, Coefficients
 from moelab.serving.measured import MeasuredRows, Row
-from moelab.serving.roofline import Work, timed, work_of
+from moelab.serving.roofline import Step, Work, step_of, timed, work_of
 
 Array = NDArray[Any]
 NOISE = 0.12
@@ -59,9 +59,21 @@ class Fitted:
             device = row.device.model_copy(update={"calibration": self.calibration(row.hardware, row.engine)})
             load = timed(group.work, row.traffic, device)
             batch, seconds, _ = largest_batch(load, row.layout, row.traffic, device)
+            if row.requests is not None:
+                seconds = _in_waves(step_of(load, row.layout, device, row.traffic), batch, row.requests)
+                batch = np.where(batch > 0, float(row.requests), 0.0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 result[group.members] = seconds if row.rate is None else batch / seconds / row.layout.gpus
         return result
+
+
+def _in_waves(step: Step, batch: Array, requests: int) -> Array:
+    """Seconds per output token of all of an offline run's requests, queued at once: they begin and end together, so
+    the last wave holds what the full ones leave (n,)."""
+    batch = np.minimum(np.maximum(batch, 1.0), requests)
+    full = np.floor(requests / batch)
+    left = requests - full * batch
+    return full * step.seconds(batch) + (left > 0) * step.seconds(np.maximum(left, 1.0))
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     """The rows in groups that are computed together."""
     found: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
-        found.setdefault((row.hardware, row.engine, row.layout, row.traffic, row.rate is None), []).append(i)
+        found.setdefault((row.hardware, row.engine, row.layout, row.traffic, row.rate is None, row.requests), []).append(i)
     return [Group(members, rows[members[0]], _work([rows[i] for i in members])) for members in found.values()]
 
 

@@ -32,6 +32,10 @@ ENGINE_NAMES = {
 }
 """Other names of engines."""
 
+BENCH_GRAPHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)
+BENCH_REQUESTS = {(1024, 1024): 3000, (8192, 1024): 1500, (1024, 8192): 1500, (32768, 1024): 1000, (1024, 32768): 1000}
+"""Requests of trtllm-bench's offline runs by lengths of prompt and answer (TensorRT-LLM, performance overview)."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -49,6 +53,7 @@ class Row:
     seconds: float | None
     rate: float | None
     date: str
+    requests: int | None = None
 
     @property
     def value(self) -> float:
@@ -121,7 +126,8 @@ def _row(
     engine = ENGINE_NAMES.get(engine, engine)
     gpus, most = _whole(cells, "gpus"), _text(cells, "concurrency") == "max"
     parallel = (cells.get("dp_attention") or "").lower() == "true"
-    precision, kv = _precision(_text(cells, "precision"))
+    device = load_hardware(hardware)
+    precision, kv = _precision(_text(cells, "precision"), device)
     traffic = Traffic.parse(
         {
             "prompt": _whole(cells, "input_length"),
@@ -132,6 +138,7 @@ def _row(
             "batch": None if most else _whole(cells, "concurrency"),
             "gpus": gpus,
             "engine": engine,
+            "graph_sizes": BENCH_GRAPHS if most and _text(cells, "engine").lower() == "trtllm-bench" else None,
         }
     )
     name = VALUES[1] if most else VALUES[0]
@@ -141,20 +148,35 @@ def _row(
         model=model,
         config=configs[model],
         hardware=hardware,
-        device=load_hardware(hardware),
+        device=device,
         engine=engine,
         layout=Layout(gpus, parallel and gpus > 1),
         traffic=traffic,
         seconds=None if most else value,
         rate=value if most else None,
         date=cells.get("date") or "",
+        requests=_requests(cells) if most else None,
     )
 
 
-def _precision(text: str) -> tuple[str, str]:
-    """Precision of weights and of the cache: `mxfp4/fp8` names weights and activations."""
-    weights, _, rest = text.partition("/")
-    return weights, "fp8" if weights in ("fp8", "nvfp4") or rest == "fp8" else "bf16"
+def _precision(text: str, device: Hardware) -> tuple[str, str]:
+    """Precision of weights and of the cache: `mxfp4/fp8` names weights and activations.
+
+    fp8 and nvfp4 checkpoints keep the cache in 8 bits; mxfp4 ones, which gpt-oss has, do on devices with fp4 arithmetic
+    alone (NVIDIA's tables: fp8, "Hopper: use auto", which is 16 bits there).
+    """
+    weights = text.partition("/")[0]
+    narrow = weights in ("fp8", "nvfp4") or (weights == "mxfp4" and device.fp4 is not None)
+    return weights, "fp8" if narrow else "bf16"
+
+
+def _requests(cells: Mapping[str, str | None]) -> int | None:
+    """Requests queued at the start of an offline run: as the row states, or as NVIDIA's tables were made."""
+    if cells.get("requests"):
+        return _whole(cells, "requests")
+    if _text(cells, "engine").lower() != "trtllm-bench":
+        return None
+    return BENCH_REQUESTS.get((_whole(cells, "input_length"), _whole(cells, "output_length")))
 
 
 def _text(cells: Mapping[str, str | None], name: str) -> str:

@@ -232,10 +232,12 @@ class Step:
     chunk: float
     width: float
     produced: float
+    graphs: Array | None = None
+    ranks: int = 1
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-4]}
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-6]}
         return replace(self, **arrays)
 
     def seconds(self, batch: Array) -> Array:
@@ -245,7 +247,7 @@ class Step:
         np.maximum(seconds, self.read_head, out=seconds)
         seconds += self.fixed
         seconds += batch * self.linear
-        alone = self.products(tokens)
+        alone = self.products(self.padded(batch) * self.width) if self.graphs is not None else self.products(tokens)
         seconds += alone
         if self.chunk:
             share = batch * self.begins
@@ -257,6 +259,11 @@ class Step:
         if self.produced != 1:
             seconds /= self.produced
         return seconds
+
+    def padded(self, batch: Array) -> Array:
+        size = np.ceil(batch / self.ranks - 1e-9)
+        at = np.minimum(np.searchsorted(self.graphs, size), len(self.graphs) - 1)
+        return np.maximum(self.graphs[at], size) * self.ranks
 
     def products(self, tokens: Array) -> Array:
         """Seconds of dense matrices and routed experts for so many tokens (n,)."""
@@ -303,6 +310,8 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         chunk=float(reads / pieces) if pieces else 0.0,
         width=width,
         produced=produced,
+        graphs=None if not traffic.graph_sizes else np.array(traffic.graph_sizes, float),
+        ranks=g if parallel else 1,
     )
 
 
@@ -335,6 +344,7 @@ def communication(load: Load, layout: Layout, hardware: Hardware, calibration: C
     if not layout.expert_parallel:
         moved = load.width * (2.0 * 2 * (g - 1) / g / speed)
         return np.asarray(2 * load.layers * latency), np.asarray(2 * load.layers * moved)
-    hosts = g * -np.expm1(load.top_k * np.log1p(-1 / g)) * (g - 1) / g
+    routed = hardware.node > 8
+    hosts = g * -np.expm1(load.top_k * np.log1p(-1 / g)) * (g - 1) / g if routed else np.float64(g - 1)
     moved = hosts * load.width * (2.0 / g / speed)
     return np.asarray(2 * load.moe_layers * latency), np.asarray(2 * load.moe_layers * moved)

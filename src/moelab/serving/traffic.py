@@ -37,6 +37,7 @@ class Traffic(Config):
     parallel: Literal["tensor", "expert"] | None = None
     imbalance: Annotated[Positive, Field(ge=1, le=10**6)] | None = None
     engine: Engine | None = None
+    graph_sizes: tuple[int, ...] | None = None
     cached: Fraction = 0.0
     draft: Annotated[CountOrZero, Field(le=64)] = 0
     acceptance: Fraction | None = None
