@@ -3,6 +3,7 @@
 Residuals are differences of logarithms; a soft absolute value keeps single rows from deciding. Priors are log-normal.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +36,11 @@ class Fitted:
     engines: dict[str, float]
     slowdowns: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    progress: float = 0.0
 
-    def calibration(self, hardware: str, engine: str, **more: Any) -> Calibration:
+    def calibration(self, hardware: str, engine: str, age: float = 0.0, **more: Any) -> Calibration:
         """What predicts one device and engine; those without rows get 1 and the slowdown that was given."""
-        fixed = self.engines.get(engine, 1.0)
+        fixed = self.engines.get(engine, 1.0) * math.exp(self.progress * age)
         coefficients = self.coefficients.model_copy(update={"kernel": self.coefficients.kernel * fixed})
         return Calibration.model_construct(
             id=f"{hardware}/{engine}",
@@ -56,7 +58,7 @@ class Fitted:
         result = np.empty(sum(len(group.members) for group in groups))
         for group in groups:
             row = group.row
-            device = row.device.model_copy(update={"calibration": self.calibration(row.hardware, row.engine)})
+            device = row.device.model_copy(update={"calibration": self.calibration(row.hardware, row.engine, row.age)})
             load = timed(group.work, row.traffic, device)
             batch, seconds, _ = largest_batch(load, row.layout, row.traffic, device)
             if row.requests is not None:
@@ -89,7 +91,7 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     """The rows in groups that are computed together."""
     found: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
-        found.setdefault((row.hardware, row.engine, row.layout, row.traffic, row.rate is None, row.requests), []).append(i)
+        found.setdefault((row.hardware, row.engine, row.layout, row.traffic, row.rate is None, row.requests, row.age), []).append(i)
     return [Group(members, rows[members[0]], _work([rows[i] for i in members])) for members in found.values()]
 
 
@@ -124,10 +126,10 @@ def fit_rows(
     given, known = prior or PRIORS, slowdowns or {}
     devices = [name for name in known if any(row.hardware == name for row in rows)]
     engines = sorted({row.engine for row in rows})
-    names = [*given, *engines, *devices]
-    centre = np.log([*(given[n][0] for n in given), *(1.0 for _ in engines), *(known[n][0] for n in devices)])
+    names = [*given, *engines, *devices, "progress"]
+    centre = np.log([*(given[n][0] for n in given), *(1.0 for _ in engines), *(known[n][0] for n in devices), 0.3])
     spread = np.array(
-        [*(given[n][1] for n in given), *(ENGINE_SPREAD for _ in engines), *(known[n][1] for n in devices)]
+        [*(given[n][1] for n in given), *(ENGINE_SPREAD for _ in engines), *(known[n][1] for n in devices), 0.5]
     )
 
     def at(z: Array) -> Fitted:
@@ -141,6 +143,7 @@ def fit_rows(
             engines={n: values[n] for n in engines},
             slowdowns={n: values[n] for n in devices} | {n: known[n][0] for n in known if n not in devices},
             intervals={},
+            progress=values["progress"],
         )
 
     def residuals(z: Array) -> Array:
@@ -162,6 +165,7 @@ def fit_rows(
         engines=fitted.engines,
         slowdowns=fitted.slowdowns,
         intervals=intervals,
+        progress=fitted.progress,
     )
 
 

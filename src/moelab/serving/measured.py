@@ -61,6 +61,14 @@ class Row:
         return float(self.seconds if self.seconds is not None else self.rate or math.nan)
 
     @property
+    def age(self) -> float:
+        """Years before NEWEST."""
+        found = re.match(r"(\d{4})(?:-(\d{2}))?", self.date)
+        if not found or "/" in self.date:
+            return 0.4
+        return round(2026 + 4.5 / 12 - (int(found[1]) + (int(found[2] or 6) - 0.5) / 12), 3)
+
+    @property
     def setup(self) -> tuple[Any, ...]:
         """What a repeated measurement shares with this one."""
         return (self.model, self.hardware, self.engine, self.layout, self.traffic)
