@@ -201,7 +201,7 @@ def main() -> None:
 def print_coefficients(fitted: Fitted, slow: dict[str, tuple[float, float]]) -> None:
     """Every fitted number with its 80 % interval."""
     print("slowdown from MLPerf alone:", {name: round(value, 3) for name, (value, _) in slow.items()})
-    values = fitted.coefficients.model_dump() | fitted.engines | fitted.slowdowns
+    values = fitted.coefficients.model_dump() | fitted.engines | fitted.slowdowns | {"progress": fitted.progress}
     for name, (low, high) in fitted.intervals.items():
         print(f"  {name:14s} {values[name]:.4g} [{low:.4g}, {high:.4g}]")
 
@@ -242,6 +242,7 @@ def calibrations(fitted: Fitted, measured: MeasuredRows, errors: dict[str, tuple
         "coefficients": rounded(fitted.coefficients.model_dump()),
         "intervals": {name: [float(f"{end:.4g}") for end in ends] for name, ends in fitted.intervals.items()},
         "engines": rounded(fitted.engines),
+        "progress": float(f"{fitted.progress:.4g}"),
         "devices": {name: {**known, "slowdown": float(f"{known['slowdown']:.4g}")} for name, known in devices.items()},
         "errors": {
             name: rounded({"error": measured_errors[name][0], "spread": spreads[name]}) | {"held_out_by": what}

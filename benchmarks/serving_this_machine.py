@@ -20,8 +20,8 @@ from moelab.model.generate import generate
 from moelab.model.machine_rates import measure_machine
 from moelab.serving import Traffic
 from moelab.serving.fit_rows import FIXED, fit_rows
+from moelab.serving.layout import Layout
 from moelab.serving.measured import MeasuredRows, Row
-from moelab.serving.roofline import Layout
 
 BATCHES, PROMPT = (1, 4, 32), 32
 BACKBONE = {"vocab_size": 4096, "n_heads": 8, "n_kv_heads": 4, "head_dim": 64}

@@ -18,9 +18,11 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
 from moelab.serving.calibration import STATED
 from moelab.serving.hardware import Hardware
+from moelab.serving.layout import Layout
 from moelab.serving.refusal import why_not
-from moelab.serving.roofline import Layout, Load, distinct_experts, load_of
+from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
+from moelab.serving.work import Load, load_of
 
 Array = NDArray[Any]
 CHUNK = 32768

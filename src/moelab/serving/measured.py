@@ -2,7 +2,8 @@
 
 Columns: model, hardware, precision, engine, gpus, input_length, output_length, concurrency (`max`: the server takes
 all it can), and what was measured: median_tpot_s at a concurrency, output_tokens_per_s_per_gpu at maximum load. Further
-columns that are read: tp, ep, dp_attention, kv_precision, speculative, date.
+columns that are read: dp_attention, kv_precision, speculative, date, requests (queued at the start of an offline run),
+graph_sizes. Rows of engine `trtllm-bench` are taken as NVIDIA's published tables were made, unless they state these.
 """
 
 import csv
@@ -19,7 +20,7 @@ from moelab.errors import InputError
 from moelab.files import read_text
 from moelab.printable import short
 from moelab.serving.hardware import Hardware, load_hardware
-from moelab.serving.roofline import Layout
+from moelab.serving.layout import Layout
 from moelab.serving.traffic import Traffic
 
 REQUIRED = ("model", "hardware", "precision", "engine", "gpus", "input_length", "output_length", "concurrency")
@@ -32,15 +33,20 @@ ENGINE_NAMES = {
 }
 """Other names of engines."""
 
+PUBLISHED = "trtllm-bench"
+"""The engine by which rows of NVIDIA's tables of throughput at maximum load are known."""
+
+DATE = re.compile(r"(\d{4})(?:-(\d\d?)|(/\d\d))?")
 BENCH_GRAPHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)
+"""Captured graphs of NVIDIA's tables (TensorRT-LLM 1.2, docs/source/developer-guide/perf-overview.md)."""
 BENCH_REQUESTS = {(1024, 1024): 3000, (8192, 1024): 1500, (1024, 8192): 1500, (32768, 1024): 1000, (1024, 32768): 1000}
-"""Requests of trtllm-bench's offline runs by lengths of prompt and answer (TensorRT-LLM, performance overview)."""
+"""Requests of those offline runs by lengths of prompt and answer (the same document)."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One measured setup. `seconds` per output token at a concurrency, or `rate` of output tokens per second and device
-    at maximum load; the other is None."""
+    at maximum load; the other is None. `requests` were queued at the start of an offline run; None: a steady load."""
 
     number: int
     model: str
@@ -61,12 +67,13 @@ class Row:
         return float(self.seconds if self.seconds is not None else self.rate or math.nan)
 
     @property
-    def age(self) -> float:
-        """Years before NEWEST."""
-        found = re.match(r"(\d{4})(?:-(\d{2}))?", self.date)
-        if not found or "/" in self.date:
-            return 0.4
-        return round(2026 + 4.5 / 12 - (int(found[1]) + (int(found[2] or 6) - 0.5) / 12), 3)
+    def year(self) -> float | None:
+        """When it was measured, in years: from 2026-05, 2026 (its middle) or 2025/26 (the turn); None: no date."""
+        found = DATE.match(self.date)
+        if found is None:
+            return None
+        year, month, turn = found.groups()
+        return int(year) + (1.0 if turn else 0.5 if month is None else (int(month) - 0.5) / 12)
 
     @property
     def setup(self) -> tuple[Any, ...]:
@@ -133,6 +140,7 @@ def _row(
     engine = _text(cells, "engine").lower()
     engine = ENGINE_NAMES.get(engine, engine)
     gpus, most = _whole(cells, "gpus"), _text(cells, "concurrency") == "max"
+    published = most and _text(cells, "engine").lower() == PUBLISHED
     parallel = (cells.get("dp_attention") or "").lower() == "true"
     device = load_hardware(hardware)
     precision, kv = _precision(_text(cells, "precision"), device)
@@ -146,7 +154,7 @@ def _row(
             "batch": None if most else _whole(cells, "concurrency"),
             "gpus": gpus,
             "engine": engine,
-            "graph_sizes": BENCH_GRAPHS if most and _text(cells, "engine").lower() == "trtllm-bench" else None,
+            "graph_sizes": cells.get("graph_sizes") or (BENCH_GRAPHS if published else None),
         }
     )
     name = VALUES[1] if most else VALUES[0]
@@ -163,7 +171,7 @@ def _row(
         seconds=None if most else value,
         rate=value if most else None,
         date=cells.get("date") or "",
-        requests=_requests(cells) if most else None,
+        requests=_requests(cells, published) if most else None,
     )
 
 
@@ -178,13 +186,12 @@ def _precision(text: str, device: Hardware) -> tuple[str, str]:
     return weights, "fp8" if narrow else "bf16"
 
 
-def _requests(cells: Mapping[str, str | None]) -> int | None:
+def _requests(cells: Mapping[str, str | None], published: bool) -> int | None:
     """Requests queued at the start of an offline run: as the row states, or as NVIDIA's tables were made."""
     if cells.get("requests"):
         return _whole(cells, "requests")
-    if _text(cells, "engine").lower() != "trtllm-bench":
-        return None
-    return BENCH_REQUESTS.get((_whole(cells, "input_length"), _whole(cells, "output_length")))
+    lengths = (_whole(cells, "input_length"), _whole(cells, "output_length"))
+    return BENCH_REQUESTS.get(lengths) if published else None
 
 
 def _text(cells: Mapping[str, str | None], name: str) -> str:

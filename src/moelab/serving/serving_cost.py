@@ -12,8 +12,8 @@ from moelab.notebook import html_table, short_repr
 from moelab.quantities import MOST_PRICE, format_bytes, format_number, format_seconds, parse_price
 from moelab.serving.cost import doubts, serve_one
 from moelab.serving.hardware import Hardware, load_hardware
-from moelab.serving.roofline import distinct_experts
 from moelab.serving.simple import load_tables, serve_simple
+from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
 
 _NUMBERS = (
