@@ -161,8 +161,8 @@ def test_requests_queued_at_once_are_served_in_waves() -> None:
     batch = own.max_batch
     assert rate(requests=batch) == pytest.approx(full)
     assert rate(requests=3 * batch) == pytest.approx(full)
-    # A last wave of one request: two steps where a full batch takes one, and almost no more tokens.
-    assert 0.5 * full < rate(requests=batch + 1) < 0.95 * full
+    # A last wave of one request takes the time that one alone takes.
+    assert rate(requests=batch + 1) == pytest.approx((batch + 1) / (batch / full + 1 / rate(requests=1)))
     assert rate(requests=1) < 0.1 * full
 
 

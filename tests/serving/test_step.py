@@ -133,7 +133,7 @@ def test_guessed_tokens_help_small_batches_by_what_is_accepted() -> None:
 
 def test_a_prefix_cache_and_disaggregation() -> None:
     model, device = load_preset("qwen3-30b-a3b"), load_hardware("h200")
-    base = {"precision": "fp8", "gpus": 2, "batch": 64, "prompt": 8192, "output": 256}
+    base = {"precision": "fp8", "gpus": 2, "parallel": "tensor", "batch": 64, "prompt": 8192, "output": 256}
     plain, cached, apart = (
         serve_one(model, Traffic.parse(base | more), device) for more in ({}, {"cached": 0.9}, {"disaggregated": True})
     )

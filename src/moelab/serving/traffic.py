@@ -2,14 +2,8 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from moelab.config import Config, Context, Count, CountOrZero, Devices, Fraction, Positive, Seconds
 from moelab.quantities import MOST_CONTEXT
