@@ -225,7 +225,7 @@ def _improve(
     traffic: Traffic,
     hardware: Hardware,
     price: float | None,
-    where: Array,
+    where: Any,
 ) -> None:
     """Write this layout's result over `best` at `where`, wherever it is cheaper."""
     current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
