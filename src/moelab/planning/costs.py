@@ -56,7 +56,8 @@ def cost_ratio(
 ) -> Interval:
     """The 80 % interval of the ratio of the costs of two of n designs, priced on the same devices and traffic.
 
-    It is far narrower than the intervals of the two prices, as what all designs share cancels: device, engine, release.
+    What all designs share cancels: device, engine, release. Designs that differ in width of experts have the residual of
+    measured pairs of models, which can be wider than the interval of one price on a device with rows of its own.
 
     Args:
         costs: What `cost_of` gave for each design: `lifetime` is compared, or `train` without serving.

@@ -75,7 +75,7 @@ def serving_cost(
     >>> import moelab
     >>> served = moelab.serving_cost("mixtral-8x7b", "h100", precision="fp8", tpot="50ms")
     >>> served.gpus, served.parallel, served.time_per_output_token <= 0.05
-    (2, 'tensor', True)
+    (1, 'one device', True)
     """
     config = model if isinstance(model, ModelConfig) else load_model(model)
     device = hardware if isinstance(hardware, Hardware) else load_hardware(hardware)
