@@ -178,10 +178,8 @@ def main() -> None:
 
     print("\nintervals: of each left-out group, with the spread of all other groups")
     lines.append(coverage(pooled | by_model))
-    rows_by_setup, by_setup = held_out(measured, lambda row: (row.hardware, row.traffic.batch, row.model), fit)
-    assert rows_by_setup == rows
     errors = {
-        "none": (by_setup, "device, model and concurrency together"),
+        "none": (ratio, "model"),
         "engine": (np.concatenate([pooled["without SGLang"], pooled["without TensorRT-LLM"]]), "engine"),
         "device": (
             np.concatenate([pooled["without MI300X"], pooled["without H200"], ratio[most]]),
