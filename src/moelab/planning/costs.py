@@ -56,8 +56,8 @@ def cost_ratio(
 ) -> Interval:
     """The 80 % interval of the ratio of the costs of two of n designs, priced on the same devices and traffic.
 
-    What all designs share cancels: device, engine, release. Designs that differ in width of experts have the residual of
-    measured pairs of models, which can be wider than the interval of one price on a device with rows of its own.
+    What all designs share cancels: device, engine, release. Designs whose experts differ in width have the residual of
+    measured pairs of models, so their ratio can be as uncertain as a price.
 
     Args:
         costs: What `cost_of` gave for each design: `lifetime` is compared, or `train` without serving.
