@@ -9,6 +9,7 @@ the package. About two minutes on one core.
 
 import argparse
 import csv
+import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -21,9 +22,11 @@ from moelab.architecture import ModelConfig
 from moelab.config import dump_yaml
 from moelab.files import write_json, write_text
 from moelab.serving.calibration import Z80
+from moelab.serving.coefficients import PRIORS
 from moelab.serving.fit_rows import Fitted, error_of, fit_rows, held_out
 from moelab.serving.hardware import load_hardware
 from moelab.serving.measured import MeasuredRows, Row, find_model, parse_measured, plain_name
+from moelab.serving.replicates import Replicates, residual_of, widths_apart
 
 DENSE = ("llama-3.3-70b", "llama-2-70b")
 SYSTEMS = {"MI300X": "mi300x", "MI325X": "mi325x", "H200": "h200", "H100": "h100"}
@@ -168,14 +171,15 @@ def main() -> None:
     lines.append(report("DeepSeek-R1, time per output token, no row of it fitted", tpot))
 
     print("\npredicted over measured for MoE, over the same for dense, fitted without either")
-    print_pairs(measured, fit, lines)
+    errors_of_pairs = print_pairs(measured, fit, lines)
+    members = {model: fit(measured.where(lambda row, m=model: row.model != m)) for model in models}  # type: ignore[misc]
+    residual = pair_residual(measured, fitted, members, errors_of_pairs)
+    print(f"residual of ratios beside their jackknife error: {residual:.3f}")
 
     print("\nintervals: of each left-out group, with the spread of all other groups")
     lines.append(coverage(pooled | by_model))
-    rows_by_setup, by_setup = held_out(measured, lambda row: (row.hardware, row.traffic.batch, row.model), fit)
-    assert rows_by_setup == rows
     errors = {
-        "none": (by_setup, "device, model and concurrency together"),
+        "none": (ratio, "model"),
         "engine": (np.concatenate([pooled["without SGLang"], pooled["without TensorRT-LLM"]]), "engine"),
         "device": (
             np.concatenate([pooled["without MI300X"], pooled["without H200"], ratio[most]]),
@@ -195,38 +199,69 @@ def main() -> None:
     if options.json:
         write_json(options.json, lines)
     if options.write:
-        write_text(options.write, calibrations(fitted, measured, errors))
+        write_text(options.write, calibrations(fitted, measured, errors, members, residual))
 
 
 def print_coefficients(fitted: Fitted, slow: dict[str, tuple[float, float]]) -> None:
     """Every fitted number with its 80 % interval."""
     print("slowdown from MLPerf alone:", {name: round(value, 3) for name, (value, _) in slow.items()})
-    values = fitted.coefficients.model_dump() | fitted.engines | fitted.slowdowns
+    values = fitted.coefficients.model_dump() | fitted.engines | fitted.slowdowns | {"progress": fitted.progress}
     for name, (low, high) in fitted.intervals.items():
         print(f"  {name:14s} {values[name]:.4g} [{low:.4g}, {high:.4g}]")
 
 
-def print_pairs(measured: MeasuredRows, fit: Callable[[MeasuredRows], Fitted], lines: list[dict[str, Any]]) -> None:
-    """Each MoE model with each dense one: the ratio of the medians of predicted over measured at maximum load."""
+Pair = tuple[str, str]
+
+
+def print_pairs(
+    measured: MeasuredRows, fit: Callable[[MeasuredRows], Fitted], lines: list[dict[str, Any]]
+) -> dict[Pair, float]:
+    """Each two models, fitted without either: the ratio of their medians of predicted over measured at maximum load.
+
+    Prints those of MoE over dense models, and returns all.
+    """
     rows = measured.newest()
-    names = list(dict.fromkeys(row.model for row in rows.rows if row.seconds is None))
-    dense = [name for name in names if plain_name(name) in DENSE]
-    ratios = []
-    for moe in (name for name in names if name not in dense):
-        for other in dense:
-            kept = fit(rows.where(lambda row, a=moe, b=other: row.model not in (a, b)))  # type: ignore[misc]
-            medians = []
-            for name in (moe, other):
-                some = [row for row in rows.rows if row.model == name and row.seconds is None]
-                medians.append(np.median(kept.predict(some) / np.array([row.value for row in some])))
-            ratios.append(medians[0] / medians[1])
-            print(f"  {moe} over {other}: {ratios[-1]:.3f}")
-            lines.append({"test": f"{moe} over {other}", "ratio": round(float(ratios[-1]), 3)})
-    print(f"  median {np.median(ratios):.3f}")
+    names = sorted({row.model for row in rows.rows if row.seconds is None}, key=lambda n: plain_name(n) in DENSE)
+    found: dict[Pair, float] = {}
+    for pair in itertools.combinations(names, 2):
+        kept = fit(rows.where(lambda row, pair=pair: row.model not in pair))  # type: ignore[misc]
+        medians = []
+        for name in pair:
+            some = [row for row in rows.rows if row.model == name and row.seconds is None]
+            medians.append(np.median(kept.predict(some) / np.array([row.value for row in some])))
+        found[pair] = float(medians[0] / medians[1])
+    mixed = {pair: r for pair, r in found.items() if [plain_name(name) in DENSE for name in pair] == [False, True]}
+    for (moe, dense), ratio in mixed.items():
+        print(f"  {moe} over {dense}: {ratio:.3f}")
+        lines.append({"test": f"{moe} over {dense}", "ratio": round(ratio, 3)})
+    print(f"  median {np.median(list(mixed.values())):.3f}")
+    return found
 
 
-def calibrations(fitted: Fitted, measured: MeasuredRows, errors: dict[str, tuple[Any, str]]) -> str:
-    """The file that ships: coefficients with counts of rows and errors, and no row."""
+def pair_residual(
+    measured: MeasuredRows, fitted: Fitted, members: dict[str, Fitted], pairs: dict[Pair, float]
+) -> float:
+    """What the jackknife errors of ratios lack, so that 80 % intervals hold 80 % of the held-out ratios."""
+    rows = [row for row in measured.newest().rows if row.seconds is None]
+    names = list(dict.fromkeys(row.model for row in rows))
+    base = np.log(fitted.predict(rows))
+    shift = np.stack([np.log(member.predict(rows)) - base for member in members.values()])
+    logs = np.stack([shift[:, [row.model == name for row in rows]].mean(1) for name in names], axis=1)
+    experts = {row.model: row.config.moe for row in rows}
+    widths = np.array([float(moe.d_expert) if (moe := experts[name]) else 0.0 for name in names])
+    first, second = (np.array([names.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    variances = Replicates(logs, widths, 0.0).jackknife(first, second)
+    return residual_of(np.abs(np.log(list(pairs.values()))), variances, widths_apart(widths[first], widths[second]))
+
+
+def calibrations(
+    fitted: Fitted,
+    measured: MeasuredRows,
+    errors: dict[str, tuple[Any, str]],
+    members: dict[str, Fitted],
+    residual: float,
+) -> str:
+    """The file that ships: coefficients with counts of rows and errors, replicates without one model, and no row."""
     devices: dict[str, Any] = {}
     for row in measured.newest().rows:
         known = devices.setdefault(row.hardware, {"slowdown": fitted.slowdowns.get(row.hardware, 1.0), "rows": {}})
@@ -242,7 +277,10 @@ def calibrations(fitted: Fitted, measured: MeasuredRows, errors: dict[str, tuple
         "coefficients": rounded(fitted.coefficients.model_dump()),
         "intervals": {name: [float(f"{end:.4g}") for end in ends] for name, ends in fitted.intervals.items()},
         "engines": rounded(fitted.engines),
+        "progress": float(f"{fitted.progress:.4g}"),
         "devices": {name: {**known, "slowdown": float(f"{known['slowdown']:.4g}")} for name, known in devices.items()},
+        "pair_residual": float(f"{residual:.4g}"),
+        "members": {name: rounded(changed(member, fitted)) for name, member in members.items()},
         "errors": {
             name: rounded({"error": measured_errors[name][0], "spread": spreads[name]}) | {"held_out_by": what}
             for name, (_, what) in errors.items()
@@ -251,6 +289,14 @@ def calibrations(fitted: Fitted, measured: MeasuredRows, errors: dict[str, tuple
     return "# Written by benchmarks/serving_accuracy.py --write; coefficients of the serving model.\n" + dump_yaml(
         value
     )
+
+
+def changed(member: Fitted, fitted: Fitted) -> dict[str, float]:
+    """Coefficients of a fit without one model over those of the fit to all; the kernel's with its engine."""
+    new, old = (
+        fit.calibration("h200", "tensorrt-llm").coefficients.model_dump(include=set(PRIORS)) for fit in (member, fitted)
+    )
+    return {name: new[name] / old[name] for name in new}
 
 
 def rounded(values: dict[str, Any]) -> dict[str, Any]:

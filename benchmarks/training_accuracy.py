@@ -60,7 +60,8 @@ def summary(results: Sequence[HeldOut], by: str) -> list[str]:
 def write(rows: Sequence[TrainingRow], path: Path) -> None:
     """The fit to all rows, as the package ships it."""
     fitted = calibrate_training(rows, "megatron-bridge-26.08", SOURCE)
-    digits = {**fitted.to_dict(), "residual": round(fitted.residual, 4), "error": round(fitted.error, 4)}
+    rounded = {name: round(getattr(fitted, name), 4) for name in ("residual", "error", "pair_residual")}
+    digits = {**fitted.to_dict(), **rounded}
     for each in (digits["coefficients"], *digits["members"]):
         each.update({name: float(f"{value:.5g}") for name, value in each.items()})
     comment = (

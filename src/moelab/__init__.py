@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from moelab.runs import RunRecord as RunRecord
     from moelab.runs.load_run import load_run as load_run
     from moelab.runs.table import load_table as load_table
-    from moelab.serving.serving_cost import ServedModel as ServedModel
+    from moelab.serving.served_model import ServedModel as ServedModel
     from moelab.serving.serving_cost import serving_cost as serving_cost
     from moelab.studies import StudyConfig as StudyConfig
     from moelab.studies import StudyOutcome as StudyOutcome
@@ -129,10 +129,8 @@ _ROOMS = {
     ),
     "moelab.runs.load_run": ("load_run",),
     "moelab.runs.table": ("load_table",),
-    "moelab.serving.serving_cost": (
-        "ServedModel",
-        "serving_cost",
-    ),
+    "moelab.serving.served_model": ("ServedModel",),
+    "moelab.serving.serving_cost": ("serving_cost",),
     "moelab.studies": (
         "StudyConfig",
         "StudyOutcome",

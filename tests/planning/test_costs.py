@@ -8,8 +8,13 @@ import pytest
 
 from moelab.laws import get_law
 from moelab.planning import Budget, Plan, Space
-from moelab.planning.costs import cost_of, price_lines, straddles
+from moelab.planning.costs import cost_of, cost_ratio, price_lines, straddles
+from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
+from moelab.planning.training_rate import training_replicates
+from moelab.serving import Traffic, load_hardware, serve
+from moelab.serving.calibration import Z80
+from moelab.serving.replicates import Replicates, serving_replicates
 from moelab.serving.training_calibration import training_calibration
 
 SPACE = Space(d_model=[1024], n_layers=[16], n_experts=[64], top_k=[4], n_dense_layers=[0], attention="full")
@@ -96,3 +101,40 @@ def test_a_limit_inside_the_interval_is_a_warning(result: Plan) -> None:
     assert straddles(near.best, wanted)
     assert not straddles(near.best, wanted.replace(max_price=price * 10))
     assert not straddles(near.best, wanted.replace(max_price=None))
+
+
+@pytest.fixture(scope="module")
+def designs() -> tuple[Lattice, list[Replicates]]:
+    """Three designs, few large experts and many small ones, with the replicates of their training and serving."""
+    space = Space(
+        d_model=[2048], n_layers=[24], n_experts=[16, 64, 128], top_k=[8], n_dense_layers=[0], attention="full"
+    )
+    lattice = enumerate_designs(space).take([0, 1, 2])
+    budget = Budget.parse({"gpus": 64, "days": 30, "train_hardware": "h100"})
+    traffic, device = Traffic(gpus=4), load_hardware("h200")
+    train = training_replicates(lattice, budget)
+    serve_ = serving_replicates(lattice.shape, serve(lattice.shape, traffic, device), traffic, device)
+    assert train is not None
+    assert serve_ is not None
+    assert training_replicates(lattice, budget.replace(mfu=0.3)) is None
+    return lattice, [train, serve_]
+
+
+def test_a_ratio_of_costs_is_known_better_than_the_costs(designs: tuple[Lattice, list[Replicates]]) -> None:
+    train, serve_ = designs[1]
+    costs = [{"train": t, "serve": s, "lifetime": t + s} for t, s in ((1.0, 4.0), (1.2, 3.0), (1.2, 3.0))]
+    both = cost_ratio(costs, 0, 1, train, serve_)
+    assert both.value == pytest.approx(5 / 4.2)
+    assert both.low is not None
+    assert both.high is not None
+    assert both.low < both.value < both.high
+    parts = train.variance(0, 1, 0.2, 1.2 / 4.2) + serve_.variance(0, 1, 0.8, 3 / 4.2)
+    assert math.log(both.high / both.value) == pytest.approx(Z80 * math.sqrt(parts))
+    assert both.value / both.low == pytest.approx(both.high / both.value)
+    exact = cost_ratio(costs, 0, 1)
+    assert (exact.low, exact.high) == (exact.value, exact.value)
+    same = cost_ratio(costs, 1, 1, train, serve_)
+    assert same.low == pytest.approx(1)
+    only = cost_ratio([{"train": 2.0}, {"train": 1.0}], 0, 1, train, serve_)
+    assert only.value == 2
+    assert only.high == pytest.approx(2 * math.exp(Z80 * math.sqrt(train.variance(0, 1))))

@@ -109,6 +109,63 @@ def test_the_newest_of_a_setup_counts() -> None:
     assert [row.value for row in parse_measured(table, "rows", find_model).newest().rows] == [0.02]
 
 
+def test_an_engine_gets_faster_with_its_releases() -> None:
+    own = shipped_for("h200", "sglang").coefficients
+    table = [cells(date=date, concurrency=batch) for date in ("2026-01", "2026-07") for batch in (1, 64)]
+    rows = parse_measured(table, "rows", find_model).rows
+    assert [row.year for row in rows] == pytest.approx([2026 + 0.5 / 12] * 2 + [2026 + 6.5 / 12] * 2)
+    old, _, new, _ = Fitted(own, {}, {}, {}, progress=0.4, newest=2026.5).predict(rows)
+    faster, _, same, _ = Fitted(own.model_copy(update={"kernel": own.kernel * np.exp(0.2)}), {}, {}, {}).predict(rows)
+    assert old / new > 1.05
+    assert old == pytest.approx(faster, rel=0.02)
+    assert same == pytest.approx(faster)
+
+
+def test_dates() -> None:
+    years = {"2026-05-17": 2026 + 4.5 / 12, "2026": 2026.5, "2025/26": 2026.0, "": None, "spring": None}
+    for date, year in years.items():
+        found = parse_measured([cells(date=date)], "rows", find_model).rows[0].year
+        assert found is None if year is None else found == pytest.approx(year)
+
+
+def test_nvidia_tables_are_read_as_they_were_made() -> None:
+    """Captured graphs and numbers of requests as documented; the cache of mxfp4 models in 16 bits on Hopper."""
+    offline = {
+        "concurrency": "max",
+        "median_tpot_s": "",
+        "output_tokens_per_s_per_gpu": "1000",
+        "output_length": "1024",
+    }
+    offline |= {"engine": "trtllm-bench", "model": "gpt-oss-20b", "precision": "mxfp4/fp8"}
+    hopper = parse_measured([cells(**offline)], "rows", find_model).rows[0]
+    assert (hopper.requests, hopper.traffic.kv_precision, hopper.engine) == (3000, "bf16", "tensorrt-llm")
+    assert hopper.traffic.graph_sizes is not None
+    assert {384, 512, 1024} < set(hopper.traffic.graph_sizes)
+    stated = cells(**offline | {"requests": 64, "graph_sizes": "8,64", "hardware": "b200"})
+    own = parse_measured([stated], "rows", find_model).rows[0]
+    assert (own.requests, own.traffic.graph_sizes, own.traffic.kv_precision) == (64, (8, 64), "fp8")
+    steady = parse_measured([cells(**offline | {"engine": "trt"})], "rows", find_model).rows[0]
+    assert (steady.requests, steady.traffic.graph_sizes) == (None, None)
+
+
+def test_requests_queued_at_once_are_served_in_waves() -> None:
+    own = shipped_for("h200", "tensorrt-llm").coefficients
+    offline = {"concurrency": "max", "median_tpot_s": "", "output_tokens_per_s_per_gpu": "1000", "engine": "trt"}
+    offline |= {"input_length": "128", "output_length": "128"}  # short enough for the engine's largest batch
+
+    def rate(**more: Any) -> float:
+        rows = parse_measured([cells(**offline | more)], "rows", find_model).rows
+        return float(Fitted(own, {}, {}, {}).predict(rows)[0])
+
+    full = rate()
+    batch = own.max_batch
+    assert rate(requests=batch) == pytest.approx(full)
+    assert rate(requests=3 * batch) == pytest.approx(full)
+    # A last wave of one request takes the time that one alone takes.
+    assert rate(requests=batch + 1) == pytest.approx((batch + 1) / (batch / full + 1 / rate(requests=1)))
+    assert rate(requests=1) < 0.1 * full
+
+
 def test_names_of_models() -> None:
     assert plain_name("DeepSeek-R1-0528 (DeepSeek-V3 architecture, 671B/37B)") == "deepseek-r1"
     assert find_model("DeepSeek-R1-0528").mla is not None

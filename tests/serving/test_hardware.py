@@ -146,3 +146,11 @@ def test_bad_devices(tmp_path: Path) -> None:
     path.write_text("name: x\nsource: y\nbf16: -1\n")
     with pytest.raises(InputError, match="bf16"):
         load_hardware(str(path))
+
+
+def test_two_devices_without_a_switch_share_one_connection() -> None:
+    device = load_hardware("mi300x")
+    assert device.between(2) == pytest.approx(64e9)
+    assert device.between(4) == pytest.approx(192e9)
+    assert device.between(8) == pytest.approx(device.link)
+    assert load_hardware("h200").between(2) == load_hardware("h200").link

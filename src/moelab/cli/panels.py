@@ -21,7 +21,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Serving": (
         "hardware", "precision", "kv_precision", "serve_tokens", "pay_serving", "prompt", "output", "tpot", "ttft",
         "serve_gpus", "gpu_price", "max_price", "price_like_experts", "imbalance", "tables", "engine", "parallel",
-        "max_batch", "cached", "draft", "acceptance", "disaggregated", "device",
+        "max_batch", "graph_sizes", "cached", "draft", "acceptance", "disaggregated", "device",
     ),
     "Training": (
         "train_memory", "layout", "micro_batch", "assign", "processes", "checkpoint_seconds", "adopt", "workers",

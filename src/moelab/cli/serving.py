@@ -22,6 +22,9 @@ def command(
     engine: Annotated[str | None, typer.Option(help="tensorrt-llm, sglang or vllm.")] = None,
     parallel: Annotated[str, typer.Option(help="tensor, expert, or auto for the cheaper.")] = "auto",
     max_batch: Annotated[str | None, typer.Option(help="Requests per device kept in flight at most.")] = None,
+    graph_sizes: Annotated[
+        str | None, typer.Option(help="Batches with captured graphs, such as 8,64,512: steps are padded to them.")
+    ] = None,
     cached: Annotated[float, typer.Option(help="Share of prompt tokens found in a prefix cache.")] = 0.0,
     draft: Annotated[int, typer.Option(help="Tokens guessed in each step (multi-token prediction).")] = 0,
     acceptance: Annotated[float | None, typer.Option(help="Probability that a guessed token is kept.")] = None,
@@ -68,6 +71,7 @@ def command(
         engine=engine,
         parallel=None if parallel == "auto" else parallel,
         max_batch=max_batch,
+        graph_sizes=graph_sizes,
         cached=cached,
         draft=draft,
         acceptance=acceptance,

@@ -102,12 +102,13 @@ def _launch(place: torch.device, seconds: float) -> float:
 
 
 def _product(place: torch.device, dtype: torch.dtype, rows: int, width: int, seconds: float) -> float:
-    """FLOPs per second of (rows, width) by (width, 4 width), out of as many matrices as memory's caches do not hold."""
-    weights = [torch.ones(width, 4 * width, device=place, dtype=dtype) for _ in range(8)]
+    """FLOPs per second of (rows, width) by (width, 4 width), weights stored by outputs as in layers, out of as many
+    matrices as memory's caches do not hold."""
+    weights = [torch.ones(4 * width, width, device=place, dtype=dtype) for _ in range(8)]
     x = torch.ones(rows, width, device=place, dtype=dtype)
 
     def run() -> None:
         for weight in weights:
-            x @ weight
+            torch.nn.functional.linear(x, weight)
 
     return len(weights) * 2.0 * rows * width * 4 * width / _best(run, place, seconds)

@@ -1,12 +1,14 @@
 """Dollars of a design's training, serving and lifetime, with 80 % intervals and the calibrations behind them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moelab.planning.budget import Serving
-from moelab.planning.candidate import Candidate
+from moelab.planning.candidate import Candidate, Interval
 from moelab.quantities import format_number
+from moelab.serving.calibration import Z80
+from moelab.serving.replicates import Replicates
 
 WORDS = {"train": "training", "serve": "serving", "lifetime": "lifetime"}
 """What a price is called, by its key."""
@@ -43,6 +45,40 @@ def cost_of(
         known = cost[f"serve_{end}"] is not None
         cost[f"lifetime_{end}"] = train + served + sign * math.hypot(*halves) if known else None
     return cost
+
+
+def cost_ratio(
+    costs: Sequence[Mapping[str, Any]],
+    first: int,
+    second: int,
+    train: Replicates | None = None,
+    serve: Replicates | None = None,
+) -> Interval:
+    """The 80 % interval of the ratio of the costs of two of n designs, priced on the same devices and traffic.
+
+    What all designs share cancels: device, engine, release. Designs whose experts differ in width have the residual of
+    measured pairs of models, so their ratio can be as uncertain as a price.
+
+    Args:
+        costs: What `cost_of` gave for each design: `lifetime` is compared, or `train` without serving.
+        first: Index of the design whose cost is divided.
+        second: Index of the other.
+        train: `training_replicates` of the designs; None: the cost of training counts as exact, as at a stated MFU.
+        serve: `serving_replicates` of the designs; None: that of serving counts as exact.
+
+    Returns:
+        The ratio with its interval. Errors of training and serving come from different measurements: their variances,
+        weighed by their shares of each design's cost, add up. A difference is real where 1 is outside.
+    """
+    pair = (costs[first], costs[second])
+    total = [cost.get("lifetime", cost["train"]) for cost in pair]
+    variance = 0.0
+    for name, replicates in (("train", train), ("serve", serve)):
+        if replicates is not None and name in pair[0]:
+            shares = [cost[name] / whole for cost, whole in zip(pair, total, strict=True)]
+            variance += float(replicates.variance(first, second, *shares))
+    value, factor = total[0] / total[1], math.exp(Z80 * math.sqrt(variance))
+    return Interval(value, value / factor, value * factor)
 
 
 def _over(values: Mapping[str, Any], name: str) -> list[float]:

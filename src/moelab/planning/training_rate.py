@@ -16,6 +16,7 @@ from moelab.architecture.counts import count_flops
 from moelab.architecture.layout import RECOMPUTATIONS, Layout, LayoutSizes
 from moelab.planning.budget import PREDICTED, Budget, MfuTable
 from moelab.planning.lattice import Lattice
+from moelab.serving.replicates import Replicates
 from moelab.serving.training_calibration import training_calibration
 from moelab.serving.training_layout import Cluster, choose_layouts, forwards
 from moelab.serving.training_time import product_rate
@@ -166,6 +167,17 @@ def training_of(one: Lattice, tokens: float, price: float, budget: Budget) -> di
             "device_in_fit": _name(budget) in calibration.hardware,
         },
     }
+
+
+def training_replicates(lattice: Lattice, budget: Budget) -> Replicates | None:
+    """How training costs of these n designs go together over the calibration's replicates, each design on the layout it
+    was predicted with (`Replicates`); None where the budget states an MFU or has no devices: then ratios are exact."""
+    if budget.training_device is None or budget.mfu != PREDICTED:
+        return None
+    cluster = cluster_of(lattice, budget)
+    chosen = layouts(lattice, cluster)
+    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
+    return training_calibration().replicates(lattice.shape, setup)
 
 
 def _name(budget: Budget) -> str | None:

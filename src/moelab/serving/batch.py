@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.serving.hardware import Hardware
-from moelab.serving.roofline import Layout, Load, Step, prompt_time, step_of
+from moelab.serving.layout import Layout
+from moelab.serving.step import Step, prompt_time, step_of
 from moelab.serving.traffic import Traffic
+from moelab.serving.work import Load
 
 Array = NDArray[Any]
 BISECTIONS, FALSE_POSITIONS = 3, 2

@@ -62,7 +62,7 @@ def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | N
     slowdowns = {row.hardware: (_slowdown(row), DEVICE_SPREAD) for row in newest.rows}
 
     def fit(rows: MeasuredRows) -> Fitted:
-        return fit_rows(rows, slowdowns, prior)
+        return fit_rows(rows, slowdowns, prior, (value["progress"], PRIOR_SPREAD))
 
     fitted = fit(measured)
     what, group = _left_out(newest)

@@ -18,9 +18,11 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
 from moelab.serving.calibration import STATED
 from moelab.serving.hardware import Hardware
+from moelab.serving.layout import Layout
 from moelab.serving.refusal import why_not
-from moelab.serving.roofline import Layout, Load, distinct_experts, load_of
+from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
+from moelab.serving.work import Load, load_of
 
 Array = NDArray[Any]
 CHUNK = 32768
@@ -176,28 +178,39 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
 def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float | None) -> ServingCost:
     """The cheapest of the layouts for one chunk."""
     best = _nothing(len(load.read_kv))
-    _try_layouts(best, load, traffic, hardware, price)
+    if traffic.gpus is not None:
+        for layout in ways(traffic.gpus, traffic):
+            _improve(best, load, layout, traffic, hardware, price, slice(None))
+    else:
+        least = least_gpus(load, hardware)
+        order = np.argsort(least, kind="stable")
+        _try_layouts(best, load.take(order), least[order], traffic, hardware, price)
+        for field in fields(best):
+            column = getattr(best, field.name)
+            column[order] = column.copy()
     touched = distinct_experts(load.n_experts, load.top_k, best.batch)
     best.distinct_experts[:] = np.where(load.n_experts > 0, touched, np.where(best.feasible, 0.0, np.nan))
     return best
 
 
-def _try_layouts(best: ServingCost, load: Load, traffic: Traffic, hardware: Hardware, price: float | None) -> None:
-    """Write the cheapest layout of every shape over `best`."""
-    if traffic.gpus is not None:
-        everywhere = np.arange(len(load.read_kv))
-        for layout in ways(traffic.gpus, traffic):
-            _improve(best, load, layout, traffic, hardware, price, everywhere)
-        return
-    least = least_gpus(load, hardware)
+def _try_layouts(
+    best: ServingCost, load: Load, least: Array, traffic: Traffic, hardware: Hardware, price: float | None
+) -> None:
+    """Write the cheapest layout of every shape over `best`. The shapes ascend in `least`, the fewest devices that hold
+    them, so that those tried on the same devices are views and no copies."""
+    counts, starts = np.unique(least, return_index=True)
+    groups = list(zip(counts.tolist(), starts.tolist(), [*starts[1:].tolist(), len(least)], strict=True))
     for factor in (2**k for k in range(traffic.max_gpus.bit_length())):
-        gpus = least * factor
-        unmet = ~best.feasible if factor > CHEAP else np.ones(len(gpus), bool)
-        for g in np.unique(gpus[unmet & (gpus <= traffic.max_gpus)]):
-            where = np.flatnonzero(unmet & (gpus == g))
-            some = load.take(where)
-            for layout in ways(int(g), traffic):
-                _improve(best, some, layout, traffic, hardware, price, where)
+        for count, start, end in groups:
+            where: Any = slice(start, end)
+            if factor > CHEAP:
+                where = start + np.flatnonzero(~best.feasible[start:end])
+                if not len(where):
+                    continue
+            if count * factor <= traffic.max_gpus:
+                some = load.take(where)
+                for layout in ways(count * factor, traffic):
+                    _improve(best, some, layout, traffic, hardware, price, where)
 
 
 def _nothing(n: int) -> ServingCost:
@@ -212,7 +225,7 @@ def _improve(
     traffic: Traffic,
     hardware: Hardware,
     price: float | None,
-    where: Array,
+    where: Any,
 ) -> None:
     """Write this layout's result over `best` at `where`, wherever it is cheaper."""
     current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
@@ -227,19 +240,22 @@ def _improve(
         worth = (layout.gpus + beside) / speed
     fine = batch >= 1
     better = fine & ~(worth >= current)
-    index = where[better]
     share = traffic.output / (traffic.prompt + traffic.output)
     for name, value in (
-        ("gpus", np.full(len(index), layout.gpus)),
-        ("expert_parallel", np.full(len(index), layout.expert_parallel)),
-        ("batch", batch[better]),
-        ("tokens_per_second", speed[better]),
-        ("time_to_first_token", (first + step)[better]),
-        ("time_per_output_token", step[better]),
-        ("cost_per_million_tokens", dollars[better] * share),
-        ("cost_per_million_output_tokens", dollars[better]),
-        ("memory_bytes", layout.gpus * memory_of(load, layout, batch)[better]),
-        ("prefill_gpus", beside[better]),
-        ("interval_factor", np.full(len(index), math.nan if factor is None else factor)),
+        ("gpus", layout.gpus),
+        ("expert_parallel", layout.expert_parallel),
+        ("batch", batch),
+        ("tokens_per_second", speed),
+        ("time_to_first_token", first + step),
+        ("time_per_output_token", step),
+        ("cost_per_million_tokens", dollars * share),
+        ("cost_per_million_output_tokens", dollars),
+        ("memory_bytes", layout.gpus * memory_of(load, layout, batch)),
+        ("prefill_gpus", beside),
+        ("interval_factor", math.nan if factor is None else factor),
     ):
-        getattr(best, name)[index] = value
+        column = getattr(best, name)
+        if isinstance(where, slice):
+            np.copyto(column[where], value, where=better)
+        else:
+            column[where] = np.where(better, value, column[where])

@@ -3,6 +3,7 @@
 Residuals are differences of logarithms; a soft absolute value keeps single rows from deciding. Priors are log-normal.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from moelab.serving.batch import largest_batch
 from moelab.serving.calibration import Z80, Calibration
 from moelab.serving.coefficients import PRIORS, Coefficients
 from moelab.serving.measured import MeasuredRows, Row
-from moelab.serving.roofline import Work, timed, work_of
+from moelab.serving.step import Step, step_of
+from moelab.serving.work import Work, timed, work_of
 
 Array = NDArray[Any]
 NOISE = 0.12
@@ -25,20 +27,30 @@ ENGINE_SPREAD, DEVICE_SPREAD = 0.15, 0.2
 """Prior spread of an engine's fixed cost, and of a device's slowdown beside the one given for it."""
 FIXED: dict[str, Any] = {"max_batch": 2048, "reserved": 1.0}
 """TensorRT-LLM's default largest batch; and memory reserved for the whole answer at admission, its default too."""
+PROGRESS = (0.3, 0.5)
+"""Prior median of the yearly decline of an engine's fixed cost (of its logarithm), and the spread of the median's own
+logarithm: releases fuse kernels and overlap the host's work."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Coefficients, engines' factors of the fixed cost and devices' slowdowns, with 80 % intervals of each."""
+    """Coefficients, engines' factors of the fixed cost and devices' slowdowns, with 80 % intervals of each.
+
+    Engines' fixed cost falls by `progress` a year (of its logarithm); the coefficients are those of the `newest` row's
+    date, in years.
+    """
 
     coefficients: Coefficients
     engines: dict[str, float]
     slowdowns: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    progress: float = 0.0
+    newest: float = 0.0
 
-    def calibration(self, hardware: str, engine: str, **more: Any) -> Calibration:
-        """What predicts one device and engine; those without rows get 1 and the slowdown that was given."""
-        fixed = self.engines.get(engine, 1.0)
+    def calibration(self, hardware: str, engine: str, year: float | None = None, **more: Any) -> Calibration:
+        """What predicts one device and engine in a `year`; those without rows get 1 and the slowdown that was given."""
+        age = 0.0 if year is None else self.newest - year
+        fixed = self.engines.get(engine, 1.0) * math.exp(self.progress * age)
         coefficients = self.coefficients.model_copy(update={"kernel": self.coefficients.kernel * fixed})
         return Calibration.model_construct(
             id=f"{hardware}/{engine}",
@@ -56,12 +68,24 @@ class Fitted:
         result = np.empty(sum(len(group.members) for group in groups))
         for group in groups:
             row = group.row
-            device = row.device.model_copy(update={"calibration": self.calibration(row.hardware, row.engine)})
+            device = row.device.model_copy(update={"calibration": self.calibration(row.hardware, row.engine, row.year)})
             load = timed(group.work, row.traffic, device)
             batch, seconds, _ = largest_batch(load, row.layout, row.traffic, device)
+            if row.requests is not None:
+                seconds = _in_waves(step_of(load, row.layout, device, row.traffic), batch, row.requests)
+                batch = np.where(batch > 0, float(row.requests), 0.0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 result[group.members] = seconds if row.rate is None else batch / seconds / row.layout.gpus
         return result
+
+
+def _in_waves(step: Step, batch: Array, requests: int) -> Array:
+    """Seconds of one token of every request of an offline run (n,). The requests are queued at once and of one length:
+    those in flight begin and end together, in waves of `batch` requests, and the last wave holds what is left."""
+    batch = np.minimum(np.maximum(batch, 1.0), requests)
+    full = np.floor(requests / batch)
+    left = requests - full * batch
+    return full * step.seconds(batch) + (left > 0) * step.seconds(np.maximum(left, 1.0))
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,8 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     """The rows in groups that are computed together."""
     found: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
-        found.setdefault((row.hardware, row.engine, row.layout, row.traffic, row.rate is None), []).append(i)
+        key = (row.hardware, row.engine, row.layout, row.traffic, row.rate is None, row.requests, row.year)
+        found.setdefault(key, []).append(i)
     return [Group(members, rows[members[0]], _work([rows[i] for i in members])) for members in found.values()]
 
 
@@ -96,6 +121,7 @@ def fit_rows(
     measured: MeasuredRows,
     slowdowns: dict[str, tuple[float, float]] | None = None,
     prior: dict[str, tuple[float, float]] | None = None,
+    progress: tuple[float, float] = PROGRESS,
 ) -> Fitted:
     """Fit to the newest row of each setup.
 
@@ -103,6 +129,7 @@ def fit_rows(
         measured: The rows.
         slowdowns: Device -> slowdown beside its data sheet and the spread of its logarithm; others: 1, held.
         prior: Coefficient -> median and spread of its logarithm; `PRIORS` by default.
+        progress: The same of the yearly decline of engines' fixed cost.
     """
     from scipy.optimize import least_squares
 
@@ -112,11 +139,15 @@ def fit_rows(
     given, known = prior or PRIORS, slowdowns or {}
     devices = [name for name in known if any(row.hardware == name for row in rows)]
     engines = sorted({row.engine for row in rows})
-    names = [*given, *engines, *devices]
-    centre = np.log([*(given[n][0] for n in given), *(1.0 for _ in engines), *(known[n][0] for n in devices)])
-    spread = np.array(
-        [*(given[n][1] for n in given), *(ENGINE_SPREAD for _ in engines), *(known[n][1] for n in devices)]
-    )
+    priors = {
+        **given,
+        **dict.fromkeys(engines, (1.0, ENGINE_SPREAD)),
+        **{name: known[name] for name in devices},
+        "progress": progress,
+    }
+    names = list(priors)
+    centre, spread = np.log([median for median, _ in priors.values()]), np.array([s for _, s in priors.values()])
+    newest = max((row.year for row in rows if row.year is not None), default=0.0)
 
     def at(z: Array) -> Fitted:
         values = dict(zip(names, np.exp(centre + z * spread).tolist(), strict=True))
@@ -129,6 +160,8 @@ def fit_rows(
             engines={n: values[n] for n in engines},
             slowdowns={n: values[n] for n in devices} | {n: known[n][0] for n in known if n not in devices},
             intervals={},
+            progress=values["progress"],
+            newest=newest,
         )
 
     def residuals(z: Array) -> Array:
@@ -150,6 +183,8 @@ def fit_rows(
         engines=fitted.engines,
         slowdowns=fitted.slowdowns,
         intervals=intervals,
+        progress=fitted.progress,
+        newest=newest,
     )
 
 

@@ -50,7 +50,8 @@ class Hardware(Config):
     """One device. Rates in FLOPs per second (dense), memory in bytes, bandwidths in bytes per second and direction.
 
     Numbers may carry units: `bf16: 989.4 TFLOPs`, `memory: 80GB`, `bandwidth: 3.35 TB/s`, `network: 400 Gbit/s`,
-    `price: $2.5/h`, `latency: 10us`. `node` devices share `link`: the scale-up domain. `power` is a board's, in watts.
+    `price: $2.5/h`, `latency: 10us`. `node` devices share `link`: the scale-up domain;
+    `pair` is the bandwidth between two of them where no switch connects them. `power` is a board's, in watts.
 
     What of these rates is reached follows from `calibration`, or else from the shipped calibration of this device, or
     of the one it is `like`. A file that states any of the shares (`compute_efficiency`, `bandwidth_efficiency`,
@@ -68,6 +69,7 @@ class Hardware(Config):
     bandwidth: Bandwidth
     link: Bandwidth
     network: Bandwidth
+    pair: Bandwidth | None = Field(default=None, description="bandwidth between two devices of a node without a switch")
     node: Count = Field(default=8, description="devices that share `link`")
     price: Price | None = 0.0
     prices: Prices | None = None
@@ -139,8 +141,12 @@ class Hardware(Config):
         return self.memory * (1 - HELD_BACK) * CACHE_SHARE, CACHE_SHARE
 
     def between(self, gpus: int) -> float:
-        """Bytes per second between devices of a group of this size, in one direction, as on the data sheet."""
-        return self.link if gpus <= self.node else min(self.link, self.network)
+        """Bytes per second between devices of a group of this size, in one direction, as on the data sheet.
+
+        Without a switch, a group uses only its own `pair` connections: two MI300X share 64 of 448 GB/s.
+        """
+        link = self.link if self.pair is None else min(self.link, self.pair * max(gpus - 1, 1))
+        return link if gpus <= self.node else min(link, self.network)
 
     def dollars(self, given: float | str | None = None) -> float:
         """Dollars per device and hour: as given, else the catalogue's. Raises InputError where neither is known."""

@@ -2,7 +2,8 @@
 
 Columns: model, hardware, precision, engine, gpus, input_length, output_length, concurrency (`max`: the server takes
 all it can), and what was measured: median_tpot_s at a concurrency, output_tokens_per_s_per_gpu at maximum load. Further
-columns that are read: tp, ep, dp_attention, kv_precision, speculative, date.
+columns that are read: dp_attention, kv_precision, speculative, date, requests (queued at the start of an offline run),
+graph_sizes. Rows of engine `trtllm-bench` are taken as NVIDIA's published tables were made, unless they state these.
 """
 
 import csv
@@ -19,7 +20,7 @@ from moelab.errors import InputError
 from moelab.files import read_text
 from moelab.printable import short
 from moelab.serving.hardware import Hardware, load_hardware
-from moelab.serving.roofline import Layout
+from moelab.serving.layout import Layout
 from moelab.serving.traffic import Traffic
 
 REQUIRED = ("model", "hardware", "precision", "engine", "gpus", "input_length", "output_length", "concurrency")
@@ -32,11 +33,20 @@ ENGINE_NAMES = {
 }
 """Other names of engines."""
 
+PUBLISHED = "trtllm-bench"
+"""The engine by which rows of NVIDIA's tables of throughput at maximum load are known."""
+
+DATE = re.compile(r"(\d{4})(?:-(\d\d?)|(/\d\d))?")
+BENCH_GRAPHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)
+"""Captured graphs of NVIDIA's tables (TensorRT-LLM 1.2, docs/source/developer-guide/perf-overview.md)."""
+BENCH_REQUESTS = {(1024, 1024): 3000, (8192, 1024): 1500, (1024, 8192): 1500, (32768, 1024): 1000, (1024, 32768): 1000}
+"""Requests of those offline runs by lengths of prompt and answer (the same document)."""
+
 
 @dataclass(frozen=True)
 class Row:
     """One measured setup. `seconds` per output token at a concurrency, or `rate` of output tokens per second and device
-    at maximum load; the other is None."""
+    at maximum load; the other is None. `requests` were queued at the start of an offline run; None: a steady load."""
 
     number: int
     model: str
@@ -49,11 +59,21 @@ class Row:
     seconds: float | None
     rate: float | None
     date: str
+    requests: int | None = None
 
     @property
     def value(self) -> float:
         """What was measured."""
         return float(self.seconds if self.seconds is not None else self.rate or math.nan)
+
+    @property
+    def year(self) -> float | None:
+        """When it was measured, in years: from 2026-05, 2026 (its middle) or 2025/26 (the turn); None: no date."""
+        found = DATE.match(self.date)
+        if found is None:
+            return None
+        year, month, turn = found.groups()
+        return int(year) + (1.0 if turn else 0.5 if month is None else (int(month) - 0.5) / 12)
 
     @property
     def setup(self) -> tuple[Any, ...]:
@@ -120,8 +140,10 @@ def _row(
     engine = _text(cells, "engine").lower()
     engine = ENGINE_NAMES.get(engine, engine)
     gpus, most = _whole(cells, "gpus"), _text(cells, "concurrency") == "max"
+    published = most and _text(cells, "engine").lower() == PUBLISHED
     parallel = (cells.get("dp_attention") or "").lower() == "true"
-    precision, kv = _precision(_text(cells, "precision"))
+    device = load_hardware(hardware)
+    precision, kv = _precision(_text(cells, "precision"), device)
     traffic = Traffic.parse(
         {
             "prompt": _whole(cells, "input_length"),
@@ -132,6 +154,7 @@ def _row(
             "batch": None if most else _whole(cells, "concurrency"),
             "gpus": gpus,
             "engine": engine,
+            "graph_sizes": cells.get("graph_sizes") or (BENCH_GRAPHS if published else None),
         }
     )
     name = VALUES[1] if most else VALUES[0]
@@ -141,20 +164,34 @@ def _row(
         model=model,
         config=configs[model],
         hardware=hardware,
-        device=load_hardware(hardware),
+        device=device,
         engine=engine,
         layout=Layout(gpus, parallel and gpus > 1),
         traffic=traffic,
         seconds=None if most else value,
         rate=value if most else None,
         date=cells.get("date") or "",
+        requests=_requests(cells, published) if most else None,
     )
 
 
-def _precision(text: str) -> tuple[str, str]:
-    """Precision of weights and of the cache: `mxfp4/fp8` names weights and activations."""
-    weights, _, rest = text.partition("/")
-    return weights, "fp8" if weights in ("fp8", "nvfp4") or rest == "fp8" else "bf16"
+def _precision(text: str, device: Hardware) -> tuple[str, str]:
+    """Precision of weights and of the cache: `mxfp4/fp8` names weights and activations.
+
+    fp8 and nvfp4 checkpoints keep the cache in 8 bits; mxfp4 ones, which gpt-oss has, do on devices with fp4 arithmetic
+    alone (NVIDIA's tables: fp8, "Hopper: use auto", which is 16 bits there).
+    """
+    weights = text.partition("/")[0]
+    narrow = weights in ("fp8", "nvfp4") or (weights == "mxfp4" and device.fp4 is not None)
+    return weights, "fp8" if narrow else "bf16"
+
+
+def _requests(cells: Mapping[str, str | None], published: bool) -> int | None:
+    """Requests queued at the start of an offline run: as the row states, or as NVIDIA's tables were made."""
+    if cells.get("requests"):
+        return _whole(cells, "requests")
+    lengths = (_whole(cells, "input_length"), _whole(cells, "output_length"))
+    return BENCH_REQUESTS.get(lengths) if published else None
 
 
 def _text(cells: Mapping[str, str | None], name: str) -> str:

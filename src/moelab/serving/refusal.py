@@ -9,8 +9,9 @@ from moelab.architecture import ModelConfig, Shape
 from moelab.quantities import format_bytes, format_seconds, parse_seconds
 from moelab.serving.batch import largest_batch, layouts_of, least_gpus
 from moelab.serving.hardware import Hardware
-from moelab.serving.roofline import Layout, Load, load_of
+from moelab.serving.layout import Layout
 from moelab.serving.traffic import Traffic
+from moelab.serving.work import Load, load_of
 
 UNLIMITED = 10**12
 """More requests a device than any memory holds."""

@@ -1,145 +1,18 @@
 """What one model costs to serve, in one call: by the calibrated model, or by latencies that were measured."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moelab.architecture import ModelConfig, count_parameters, load_model
 from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
-from moelab.notebook import html_table, short_repr
-from moelab.quantities import MOST_PRICE, format_bytes, format_number, format_seconds, parse_price
+from moelab.quantities import MOST_PRICE, parse_price
 from moelab.serving.cost import doubts, serve_one
 from moelab.serving.hardware import Hardware, load_hardware
-from moelab.serving.roofline import distinct_experts
+from moelab.serving.served_model import NUMBERS, ServedModel
 from moelab.serving.simple import load_tables, serve_simple
+from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
-
-_NUMBERS = (
-    "gpus",
-    "batch",
-    "tokens_per_second",
-    "time_to_first_token",
-    "time_per_output_token",
-    "cost_per_million_tokens",
-    "cost_per_million_output_tokens",
-    "memory_bytes",
-    "distinct_experts",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """The cheapest way to serve one model that meets the limits.
-
-    Times in seconds, prices in US dollars (`gpu_price` per device and hour, prompt and output tokens together in
-    `cost_per_million_tokens`; None without a price), `memory_bytes` and `tokens_per_second` (output) of all devices
-    together, `batch` is requests in flight. `parallel` is one device, tensor or expert; None where measured latencies
-    (`tables`) decide. `intervals` holds NAME_low and NAME_high, the ends of 80 % intervals, of every time, throughput
-    and price; `calibration` is what they come from: id, n_rows, error (median, relative), held_out_by. Both are None
-    with `tables`. `prefill_gpus` are further devices that read prompts alone; `joules_per_output_token` takes every
-    board at its full power. `not_calibrated` names what no measured rows support.
-    """
-
-    model: str
-    hardware: str
-    device: Hardware
-    traffic: Traffic
-    gpu_price: float | None
-    gpus: int
-    batch: float
-    parallel: str | None
-    tokens_per_second: float
-    time_to_first_token: float
-    time_per_output_token: float
-    cost_per_million_tokens: float | None
-    cost_per_million_output_tokens: float | None
-    memory_bytes: float
-    distinct_experts: float
-    tables: str | None
-    warnings: list[str]
-    prefill_gpus: float = 0.0
-    joules_per_output_token: float | None = None
-    intervals: dict[str, float | None] | None = None
-    calibration: dict[str, Any] | None = None
-    not_calibrated: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: what `moelab serving --json` prints."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        if self.tables is not None:
-            return {"gpu_price": self.gpu_price, **numbers, "warnings": self.warnings}
-        numbers |= {"parallel": self.parallel, **(self.intervals or {})}
-        more = {
-            "prefill_gpus": self.prefill_gpus,
-            "joules_per_output_token": self.joules_per_output_token,
-            "calibration": self.calibration,
-            "not_calibrated": list(self.not_calibrated),
-        }
-        return {"hardware": self.hardware, "gpu_price": self.gpu_price, **numbers, **more, "warnings": self.warnings}
-
-    @property
-    def title(self) -> str:
-        """The head of the table: the model and its traffic, or the table of latencies."""
-        if self.tables is not None:
-            return f"from the latencies of {self.tables}"
-        return f"{self.model}, {self.traffic.prompt:,} + {self.traffic.output:,} tokens, {self.traffic.precision}"
-
-    def rows(self) -> list[tuple[str, str]]:
-        """What a table for people shows, as text."""
-        how = "" if self.parallel is None else f", {self.parallel}{' parallel' * (self.gpus > 1)}"
-        batch = f"{self.batch:,}" if self.tables is None else f"{self.batch:,.1f}"
-        rows = [
-            ("devices", f"{self.gpus} x {self.device.name}{how}"),
-            ("memory", format_bytes(self.memory_bytes)),
-            ("requests in flight", batch),
-            ("output tokens per second", self._within("tokens_per_second", format_number)),
-            ("time to first token", self._within("time_to_first_token", format_seconds)),
-            ("time per output token", self._within("time_per_output_token", format_seconds)),
-            (self._per_million, self._within("cost_per_million_tokens", _dollars)),
-            ("$ per million output tokens", self._within("cost_per_million_output_tokens", _dollars)),
-        ]
-        if self.prefill_gpus:
-            rows.append(("devices that read prompts (not calibrated)", f"{self.prefill_gpus:.2f}"))
-        if self.joules_per_output_token is not None:
-            rows.append(("joules per output token (not calibrated)", f"{self.joules_per_output_token:.3g}"))
-        if self.distinct_experts and self.tables is None:
-            rows.append(("distinct experts read per layer and step", f"{self.distinct_experts:.1f}"))
-        if self.calibration is not None:
-            rows.append(("calibration", self.device.calibrated(self.traffic.engine).line()))
-        return rows
-
-    @property
-    def _per_million(self) -> str:
-        price = "no price known" if self.gpu_price is None else f"${self.gpu_price:g} a device-hour"
-        return f"$ per million tokens ({price})"
-
-    def _within(self, name: str, shown: Callable[[float], str]) -> str:
-        """A value with its interval."""
-        value, ends = getattr(self, name), self.intervals or {}
-        if value is None:
-            return "-"
-        low, high = ends.get(f"{name}_low"), ends.get(f"{name}_high")
-        return shown(value) if low is None or high is None else f"{shown(value)} [{shown(low)}, {shown(high)}]"
-
-    def __repr__(self) -> str:
-        return short_repr(
-            self,
-            model=self.model,
-            devices=f"{self.gpus} x {self.device.name}",
-            batch=self.batch,
-            tokens_per_second=self.tokens_per_second,
-            time_per_output_token=self.time_per_output_token,
-            cost_per_million_tokens=self.cost_per_million_tokens,
-        )
-
-    def _repr_html_(self) -> str:
-        return html_table([self.title, ""], self.rows(), note=" ".join(f"note: {line}" for line in self.warnings))
-
-
-def _dollars(value: float) -> str:
-    return f"{value:.4g}"
 
 
 def serving_cost(
@@ -160,6 +33,7 @@ def serving_cost(
     engine: str | None = None,
     parallel: str | None = None,
     max_batch: int | str | None = None,
+    graph_sizes: str | tuple[int, ...] | None = None,
     cached: float = 0.0,
     draft: int = 0,
     acceptance: float | None = None,
@@ -185,6 +59,7 @@ def serving_cost(
         engine: tensorrt-llm, sglang or vllm; None: the one that the device's calibration has most rows of.
         parallel: tensor or expert; None: the cheaper.
         max_batch: Requests per device that the server keeps in flight at most; None: as calibrated.
+        graph_sizes: Batches for which the server captured graphs, such as "8,64,512": steps are padded to them.
         cached: Share of prompt tokens found in a prefix cache. Not calibrated.
         draft: Further tokens guessed in each step by multi-token prediction. Not calibrated.
         acceptance: Probability that a guessed token is kept, if those before it were.
@@ -200,7 +75,7 @@ def serving_cost(
     >>> import moelab
     >>> served = moelab.serving_cost("mixtral-8x7b", "h100", precision="fp8", tpot="50ms")
     >>> served.gpus, served.parallel, served.time_per_output_token <= 0.05
-    (2, 'tensor', True)
+    (1, 'one device', True)
     """
     config = model if isinstance(model, ModelConfig) else load_model(model)
     device = hardware if isinstance(hardware, Hardware) else load_hardware(hardware)
@@ -211,7 +86,7 @@ def serving_cost(
     values |= {"kv_precision": kv_precision, "batch": batch, "gpus": gpus, "imbalance": imbalance}
     values |= {"engine": engine, "parallel": parallel, "max_batch": max_batch, "cached": cached, "draft": draft}
     values |= {"acceptance": acceptance, "disaggregated": disaggregated}
-    traffic = Traffic.parse(values, "serving")
+    traffic = Traffic.parse({**values, "graph_sizes": graph_sizes}, "serving")
     common: dict[str, Any] = {
         "model": "model" if isinstance(model, ModelConfig) else str(model),
         "hardware": hardware.name if isinstance(hardware, Hardware) else hardware,
@@ -262,7 +137,7 @@ def _from_tables(model: ModelConfig, traffic: Traffic, device: Hardware, price: 
         gpus=measured if traffic.gpus is None else (traffic.gpus,),
     )
     moe = model.moe
-    numbers = {name: getattr(cost, name) for name in _NUMBERS if name not in ("memory_bytes", "distinct_experts")}
+    numbers = {name: getattr(cost, name) for name in NUMBERS if name not in ("memory_bytes", "distinct_experts")}
     return numbers | {
         "memory_bytes": cost.memory_elements * size,
         "distinct_experts": float(distinct_experts(moe.n_experts, moe.top_k, cost.batch)) if moe else 0.0,

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from moelab.config import Config, Context, Count, CountOrZero, Devices, Fraction, Positive, Seconds
 from moelab.quantities import MOST_CONTEXT
@@ -12,13 +13,24 @@ Precision = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "mxfp4", "nvf
 Engine = Literal["tensorrt-llm", "sglang", "vllm"]
 
 
+GraphSizes = Annotated[
+    tuple[Count, ...],
+    BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value),
+    AfterValidator(lambda sizes: tuple(sorted(set(sizes)))),
+    Field(min_length=1, max_length=1000),
+]
+"""Batches in ascending order, from a list or a text such as 8,16,32."""
+
+
 class Traffic(Config):
     """Requests of `prompt` tokens answered by `output` tokens, arriving steadily.
 
     `tpot` and `ttft` limit the time per output token and to the first one. `gpus` None tries powers of two up to
     `max_gpus`; `parallel` None tries tensor and expert parallelism. `imbalance` is the load of the busiest device over
     the mean under expert parallelism, `max_batch` the requests per device that the server keeps in flight, `engine` the
-    server: None takes the calibration's. `cached` is the share of prompt tokens found in a prefix cache. `draft`
+    server: None takes the calibration's. `graph_sizes` are the batches of a device for which the server captured CUDA
+    graphs: a step without prompts is padded to the next. None: not padded, as all engines capture every eighth or
+    sixteenth batch by default. `cached` is the share of prompt tokens found in a prefix cache. `draft`
     further tokens are guessed in each step by layers of multi-token prediction, each kept with the probability
     `acceptance` if those before it were. `disaggregated` devices for prompts leave the others to decode alone. No
     measured rows support `cached`, `draft` and `disaggregated`.
@@ -37,6 +49,7 @@ class Traffic(Config):
     parallel: Literal["tensor", "expert"] | None = None
     imbalance: Annotated[Positive, Field(ge=1, le=10**6)] | None = None
     engine: Engine | None = None
+    graph_sizes: GraphSizes | None = Field(default=None, description="batches of the captured CUDA graphs")
     cached: Fraction = 0.0
     draft: Annotated[CountOrZero, Field(le=64)] = 0
     acceptance: Fraction | None = None

@@ -11,6 +11,7 @@ from moelab.architecture.counts import count_flops
 from moelab.architecture.layers import Numbers
 from moelab.architecture.shape import Shape
 from moelab.config import Config, Count, NonNegative
+from moelab.serving.replicates import Replicates
 from moelab.serving.training_time import TrainingSetup, seconds_per_token, training_peak
 from moelab.yaml_reader import parse_yaml
 
@@ -75,6 +76,7 @@ class TrainingCalibration(Config):
     n_rows: Count
     models: tuple[str, ...]
     hardware: tuple[str, ...]
+    pair_residual: NonNegative = Field(default=0.0, description="of the log ratio of two designs, see replicates.py")
     error: NonNegative = Field(description="median over left-out models of the median absolute relative error")
 
     @field_validator("coefficients", "members")
@@ -88,6 +90,13 @@ class TrainingCalibration(Config):
     def seconds(self, shape: Shape, setup: TrainingSetup) -> Numbers:
         """Device-seconds per token."""
         return seconds_per_token(shape, setup, self.coefficients)
+
+    def replicates(self, shape: Shape, setup: TrainingSetup) -> Replicates:
+        """Log seconds under the fits without one model over those under the fit to all, of n designs."""
+        logs = np.stack([np.log(seconds_per_token(shape, setup, member)) for member in self.members])
+        apart = np.atleast_2d(logs.T).T - np.log(self.seconds(shape, setup))
+        widths = np.broadcast_to(np.asarray(shape.d_expert, float), apart[0].shape)
+        return Replicates(apart, widths, self.pair_residual)
 
     def spread(self, shape: Shape, setup: TrainingSetup) -> Numbers:
         """Standard deviation of log seconds over the fits without one model (jackknife)."""

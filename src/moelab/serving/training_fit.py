@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.serving.replicates import Replicates, residual_of, widths_apart
 from moelab.serving.training_calibration import NAMES, NORMAL, TrainingCalibration
 from moelab.serving.training_rows import TrainingRow
 from moelab.serving.training_time import seconds_per_token
@@ -98,7 +99,28 @@ def calibrate_training(rows: Sequence[TrainingRow], name: str, source: str) -> T
     errors = {model: log_errors([row for row in rows if row.model == model], members[model]) for model in models}
     medians = [float(np.median(np.abs(np.exp(-e) - 1))) for e in errors.values()]
     spread = {m: np.array([calibration.spread(r.shape, r.setup) for r in rows if r.model == m]) for m in models}
-    return calibration.replace(residual=_residual(errors, spread), error=float(np.median(medians)))
+    return calibration.replace(
+        residual=_residual(errors, spread),
+        error=float(np.median(medians)),
+        pair_residual=_pair_residual(calibration, rows, errors),
+    )
+
+
+def _pair_residual(calibration: TrainingCalibration, rows: Sequence[TrainingRow], errors: dict[str, Array]) -> float:
+    """What the jackknife error of the ratio of two models lacks, from models that were each predicted without it."""
+    shapes = {row.model: row.shape for row in rows}
+    logs = np.stack(
+        [
+            np.mean([calibration.replicates(r.shape, r.setup).logs[:, 0] for r in rows if r.model == model], axis=0)
+            for model in errors
+        ],
+        axis=1,
+    )
+    widths = np.array([float(np.max(shapes[model].d_expert)) for model in errors])
+    off = np.array([errors[model].mean() for model in errors])
+    first, second = np.triu_indices(len(off), 1)
+    variances = Replicates(logs, widths, 0.0).jackknife(first, second)
+    return residual_of(np.abs(off[first] - off[second]), variances, widths_apart(widths[first], widths[second]))
 
 
 def _residual(errors: dict[str, Array], spread: dict[str, Array]) -> float:

@@ -9,7 +9,9 @@ from moelab.architecture import ModelConfig, Shape, count_flops, count_parameter
 from moelab.architecture.memory import bytes_of, kv_elements
 from moelab.errors import InputError
 from moelab.serving import INTERVALS, Hardware, Traffic, load_hardware, serve, serve_one
-from moelab.serving.roofline import Layout, distinct_experts, load_of, prompt_time, step_of
+from moelab.serving.layout import Layout
+from moelab.serving.step import distinct_experts, prompt_time, step_of
+from moelab.serving.work import load_of
 
 H100 = load_hardware("h100")
 MODELS = ("deepseek-v3", "gpt-oss-120b", "llama3-8b", "mixtral-8x7b", "qwen3-30b-a3b")
@@ -59,10 +61,9 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
     seconds += (kernels * c.kernel + c.step) * slow
     if gpus == 1:
         return seconds
-    between = device.link * c.link / slow
+    between = device.between(gpus) * c.link / slow
     if expert:
-        hosts = gpus * (1 - (1 - 1 / gpus) ** (model.moe.top_k if model.moe else 0)) * (gpus - 1) / gpus
-        moved = (batch + extra) / gpus * hosts * model.d_model * 2 / between
+        moved = (batch + extra) / gpus * (gpus - 1) * model.d_model * 2 / between
         return seconds + 2 * model.n_moe_layers * (moved + c.collective * slow)
     moved = (batch + extra) * model.d_model * 2 * 2 * (gpus - 1) / gpus
     return seconds + 2 * model.n_layers * (moved / between + c.collective * slow)
@@ -132,7 +133,7 @@ def test_guessed_tokens_help_small_batches_by_what_is_accepted() -> None:
 
 def test_a_prefix_cache_and_disaggregation() -> None:
     model, device = load_preset("qwen3-30b-a3b"), load_hardware("h200")
-    base = {"precision": "fp8", "gpus": 2, "batch": 64, "prompt": 8192, "output": 256}
+    base = {"precision": "fp8", "gpus": 2, "parallel": "tensor", "batch": 64, "prompt": 8192, "output": 256}
     plain, cached, apart = (
         serve_one(model, Traffic.parse(base | more), device) for more in ({}, {"cached": 0.9}, {"disaggregated": True})
     )
@@ -251,3 +252,45 @@ def test_limits_that_only_many_devices_meet_are_met() -> None:
     cost = serve_one(load_preset("llama3-8b"), Traffic.parse({"tpot": "5ms"}), H100)
     assert cost["time_per_output_token"] <= 0.005
     assert cost["gpus"] > free["gpus"]
+
+
+def test_a_large_domain_routes_tokens_and_a_small_one_gathers_all() -> None:
+    model, traffic = load_preset("qwen3-30b-a3b"), Traffic(precision="fp8", prompt=0)
+    small = load_hardware("gb200").replace(node=8)
+    moved = []
+    for device in (load_hardware("gb200"), small):
+        load = load_of(Shape.of(model), traffic, device)
+        moved.append(float(step_of(load, Layout(8, True), device, traffic).moved[0]))
+    assert moved[0] / moved[1] == pytest.approx((1 - (1 - 1 / 8) ** 8) * 8 * 7 / 8 / 7)
+
+
+def test_steps_without_prompts_are_padded_to_a_captured_size() -> None:
+    model, plain = load_preset("qwen3-30b-a3b"), Traffic(precision="fp8", prompt=0)
+    captured = plain.replace(graph_sizes="256, 64,128")
+    assert captured.graph_sizes == (64, 128, 256)
+    load = load_of(Shape.of(model), plain, H100)
+
+    def seconds(traffic: Traffic, batch: float, layout: Layout) -> float:
+        return float(step_of(load, layout, H100, traffic).seconds(np.array([batch]))[0])
+
+    one, parallel = Layout(1), Layout(4, True)
+    step = step_of(load, one, H100, plain)
+    batch = np.array([65.0])
+    more = float((step.products(np.array([128.0])) - step.products(batch))[0])
+    assert more > 0
+    assert seconds(captured, 65, one) == pytest.approx(seconds(plain, 65, one) + more)
+    assert seconds(captured, 128, one) == pytest.approx(seconds(plain, 128, one))
+    assert seconds(captured, 300, one) == pytest.approx(seconds(plain, 300, one))
+    # Four ranks of 64 each need no padding; 260 requests are 65 for each.
+    assert seconds(captured, 256, parallel) == pytest.approx(seconds(plain, 256, parallel))
+    assert seconds(captured, 260, parallel) > seconds(plain, 260, parallel)
+
+
+def test_steps_with_prompts_replay_no_graph() -> None:
+    model = load_preset("qwen3-30b-a3b")
+    plain = Traffic(precision="fp8", prompt=8192, output=64)
+    load = load_of(Shape.of(model), plain, H100)
+    # 70 requests in flight with answers of 64 tokens begin a prompt in every step.
+    batch = np.array([70.0])
+    steps = [step_of(load, Layout(1), H100, traffic) for traffic in (plain, plain.replace(graph_sizes=[128]))]
+    assert steps[0].seconds(batch) == pytest.approx(steps[1].seconds(batch))

@@ -1,0 +1,63 @@
+"""How a model lies over several devices, and the time that moving activations between them takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.serving.calibration import Calibration
+from moelab.serving.hardware import Hardware
+from moelab.serving.work import Load
+
+Array = NDArray[Any]
+GATHERED = 8
+"""Devices of a scale-up domain up to which expert parallel engines gather all tokens (TensorRT-LLM routes over NVLink
+only where memory is addressable across nodes, as in NVL72; vLLM's default is allgather_reducescatter)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`gpus` devices. Tensor parallel splits every matrix and the KV heads; expert parallel splits experts, and the
+    batch for everything else."""
+
+    gpus: int
+    expert_parallel: bool = False
+
+    def weights(self, load: Load) -> Array:
+        """Bytes of weights on one device (n,)."""
+        if not self.expert_parallel:
+            return np.asarray(load.weight_bytes / self.gpus)
+        return np.asarray(load.weight_bytes - load.expert_bytes * (1 - 1 / self.gpus))
+
+    def kv_share(self, load: Load) -> Array:
+        """Part of a request's cache on one device: devices beyond n_kv_heads hold copies (n,)."""
+        if self.expert_parallel:
+            return np.full_like(load.kv_heads, 1 / self.gpus)
+        return np.asarray(1 / np.minimum(self.gpus, load.kv_heads))
+
+    def fits(self, load: Load) -> Array:
+        """Which shapes can be laid out so, memory aside (n,)."""
+        if not self.expert_parallel:
+            return np.ones_like(load.n_experts, bool)
+        return np.asarray(load.n_experts >= self.gpus)
+
+
+def communication(load: Load, layout: Layout, hardware: Hardware, calibration: Calibration) -> tuple[Array, Array]:
+    """Seconds between devices: per step, and per token of the step, activations in 16 bits; both (n,).
+
+    Tensor parallel: two all-reduces a layer, 2 (g-1)/g of the activations each. Expert parallel: dispatch and combine
+    in each MoE layer. Within GATHERED devices every token goes to all others (all-gather, then reduce-scatter: what
+    TensorRT-LLM and vLLM do by default there); in larger scale-up domains once to each device with one of its experts.
+    """
+    g, c = layout.gpus, calibration.coefficients
+    if g == 1:
+        return np.zeros_like(load.read_kv), np.zeros_like(load.read_kv)
+    speed, latency = hardware.between(g) * c.link / calibration.slowdown, c.collective * calibration.slowdown
+    if not layout.expert_parallel:
+        moved = load.width * (2.0 * 2 * (g - 1) / g / speed)
+        return np.asarray(2 * load.layers * latency), np.asarray(2 * load.layers * moved)
+    routed = hardware.node > GATHERED
+    hosts = g * -np.expm1(load.top_k * np.log1p(-1 / g)) * (g - 1) / g if routed else np.float64(g - 1)
+    moved = hosts * load.width * (2.0 / g / speed)
+    return np.asarray(2 * load.moe_layers * latency), np.asarray(2 * load.moe_layers * moved)

@@ -1,0 +1,162 @@
+"""Time of one step and of one prompt as functions of the batch, for n shapes under one layout, calibrated.
+
+A step takes a fixed time (kernels of every layer, exchanges between devices), a time for each request and each token,
+and, for dense matrices and for routed experts, the larger of reading weights and computing. A MoE layer reads the
+distinct experts its tokens touch, E (1 - (1 - K/E)^T) under uniform routing, and computes further rows for each.
+Prompts are read in chunks that share a step with decoding (chunked prefill): with prompts of p tokens and answers of n,
+b requests in flight begin b/n prompts a step.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.serving.coefficients import CHUNK
+from moelab.serving.hardware import Hardware
+from moelab.serving.layout import Layout, communication
+from moelab.serving.traffic import Traffic
+from moelab.serving.work import Load
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step as a function of the batch b: fixed + b linear, the head, and dense matrices and experts on the tokens.
+
+    `moved` is the time of a token between devices, part of `linear`. A share `begins` b of the steps (at most all) also
+    reads `chunk` tokens of prompts. Each request has `width` tokens in a step, of which `produced` are kept on average.
+    Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`.
+    """
+
+    fixed: Array
+    linear: Array
+    dense: Array
+    read_dense: Array
+    experts: Array
+    read_experts: Array
+    padding: Array
+    head: Array
+    read_head: Array
+    log_miss: Array
+    moved: Array
+    begins: float
+    chunk: float
+    width: float
+    produced: float
+    graphs: Array | None
+    ranks: int
+
+    def take(self, index: Any) -> "Step":
+        """The shapes `index`."""
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-6]}
+        return replace(self, **arrays)
+
+    def seconds(self, batch: Array) -> Array:
+        """Mean seconds in which each of `batch` requests gets one token (n,)."""
+        tokens = batch * self.width if self.width != 1 else batch
+        seconds = tokens * self.head
+        np.maximum(seconds, self.read_head, out=seconds)
+        seconds += self.fixed
+        seconds += batch * self.linear
+        alone = self.products(tokens if self.graphs is None else self.padded(batch) * self.width)
+        seconds += alone
+        if self.chunk:
+            share = batch * self.begins
+            mixed = self.products(tokens + np.maximum(self.chunk, share * self.chunk))
+            np.minimum(share, 1.0, out=share)
+            mixed -= alone
+            mixed *= share
+            seconds += mixed
+        if self.produced != 1:
+            seconds /= self.produced
+        return seconds
+
+    def padded(self, batch: Array) -> Array:
+        """Rows of a step of `batch` requests: each rank's next captured size; beyond the largest, its own (n,)."""
+        if self.graphs is None:
+            return batch
+        each = np.ceil(batch / self.ranks - 1e-9)
+        at = np.minimum(np.searchsorted(self.graphs, each), len(self.graphs) - 1)
+        return np.asarray(np.maximum(self.graphs[at], each) * self.ranks)
+
+    def products(self, tokens: Array) -> Array:
+        """Seconds of dense matrices and routed experts for so many tokens (n,)."""
+        touched = np.exp(tokens * self.log_miss)
+        np.subtract(1.0, touched, out=touched)
+        computing = tokens * self.experts
+        computing += touched * self.padding
+        touched *= self.read_experts
+        np.maximum(computing, touched, out=computing)
+        np.multiply(tokens, self.dense, out=touched)
+        np.maximum(touched, self.read_dense, out=touched)
+        computing += touched
+        return computing
+
+
+def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool = True) -> Step:
+    """Steps under a layout; with `mixed` they read the traffic's prompts too, else they decode alone."""
+    g, parallel = layout.gpus, layout.expert_parallel
+    calibration = hardware.calibrated(traffic.engine)
+    uneven = traffic.uneven(calibration) if parallel else 1.0
+    fixed, moved = communication(load, layout, hardware, calibration)
+    reads = traffic.reads if mixed else 0.0
+    pieces = np.ceil(reads / CHUNK)
+    per_token = moved + load.activations / (g if parallel else 1)
+    request = calibration.coefficients.request * calibration.slowdown / (g if parallel else 1)
+    width, produced = traffic.draft + 1.0, traffic.produced
+    decoding = np.maximum(load.scores * (width / g), load.read_kv * layout.kv_share(load))
+    reading = reads / traffic.output * produced
+    # A layer of multi-token prediction for each guessed token: its share of the model's layers.
+    guessing = 1 + traffic.draft / load.layers if traffic.draft else 1.0
+    return Step(
+        fixed=(load.fixed + fixed) * guessing,
+        linear=decoding * guessing + request + per_token * (width + reading) + load.prompt_scores * (reading / g),
+        dense=load.dense * (guessing / g),
+        read_dense=load.read_dense * (guessing / (1 if parallel else g)),
+        experts=load.experts * (guessing * uneven / g),
+        read_experts=load.read_experts * (guessing / g),
+        padding=load.padding * (guessing * uneven / g),
+        head=load.head / g,
+        read_head=load.read_head / (1 if parallel else g),
+        log_miss=load.log_miss,
+        moved=moved,
+        begins=float(pieces / traffic.output * produced),
+        chunk=float(reads / pieces) if pieces else 0.0,
+        width=width,
+        produced=produced,
+        graphs=None if traffic.graph_sizes is None else np.array(traffic.graph_sizes, float),
+        ranks=g if parallel else 1,
+    )
+
+
+def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, step: Step) -> Array:
+    """Seconds to read one prompt until its first token, alone on the devices (n,); `step` is the layout's."""
+    if not traffic.reads:
+        return np.zeros_like(load.read_kv)
+    pieces = np.ceil(traffic.reads / CHUNK)
+    # Under expert parallelism a prompt is not split over devices: all but its experts run on one.
+    one = layout.gpus if layout.expert_parallel else 1
+    tokens, guessing = traffic.reads / pieces, 1 + traffic.draft / load.layers if traffic.draft else 1.0
+    touched = -np.expm1(tokens * step.log_miss)
+    products = np.maximum(tokens * (step.dense * one), step.read_dense) + np.maximum(
+        tokens * step.experts + touched * step.padding, touched * step.read_experts
+    )
+    per_token = step.moved + load.activations + load.prompt_scores * (one / layout.gpus)
+    return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
+
+
+def distinct_experts(n_experts: Any, top_k: Any, tokens: Any, frequencies: Any = None) -> Array:
+    """Expected distinct experts that `tokens` tokens touch in one layer.
+
+    E (1 - (1 - K/E)^b) under uniform routing; with measured `frequencies` (how often each expert is chosen, in any
+    unit), the sum of 1 - (1 - f)^b with f scaled to sum to K.
+    """
+    if frequencies is not None:
+        chosen = np.asarray(frequencies, float)
+        chosen = np.minimum(chosen * top_k / chosen.sum(), 1.0)
+        return np.asarray((1 - (1 - chosen) ** np.asarray(tokens)[..., None]).sum(axis=-1))
+    share = np.asarray(top_k, float) / np.maximum(n_experts, 1)
+    return np.asarray(n_experts * -np.expm1(np.asarray(tokens) * np.log1p(-np.minimum(share, 1 - 1e-15))))
