@@ -48,12 +48,13 @@ def backbones(template: Template, changes: dict[str, Any]) -> list[ModelConfig]:
     """Every dense backbone of the lattice, with the base's other settings."""
     lattice = enumerate_designs(space_of(template, changes))
     base = template.backbone().to_dict()
-    shape = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
-    found = []
-    for i in range(len(lattice)):
-        config = lattice.config(i)
-        found.append(ModelConfig.parse({**base, **{name: getattr(config, name) for name in shape}}))
-    return found
+    names = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+    columns = {name: lattice.of_backbone(name) for name in names}
+    if lattice.is_moe.any():  # where `changes` ask for them: without a dense layer they have no d_ff
+        without = lattice.is_moe & (lattice.n_dense_layers == 0) & (lattice.of_option("moe_every") == 1)
+        columns["d_ff"] = np.where(without, 0, columns["d_ff"])
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [ModelConfig.parse({**base, **dict(zip(names, row, strict=True))}) for row in rows]
 
 
 class Candidates:
