@@ -108,9 +108,9 @@ def command(
     from moelab.errors import InputError
     from moelab.planning.request import plan_request
 
-    request = plan_request({name: value for name, value in asked.params.items() if name not in OUTPUTS})
     check_output(plot, "--plot", FIGURES)
     check_output(report, "--report", (".html",))
+    request = plan_request({name: value for name, value in asked.params.items() if name not in OUTPUTS})
     if next_runs is not None:
         for flag, value in {"--out": out, "--report": report}.items():
             if value is not None:
