@@ -99,7 +99,7 @@ def _print_estimate(found: "Estimate") -> None:
         (*columns, "train_flops", "time"),
         (
             [f"{row[c]:.4g}" if c == "learning_rate" else _shown(row[c]) for c in columns]
-            + [f"{row['train_flops']:.3g}", "done" if row["done"] else format_seconds(row["seconds"])]
+            + [format_flops(row["train_flops"]), "done" if row["done"] else format_seconds(row["seconds"])]
             for row in rows
         ),
     )
