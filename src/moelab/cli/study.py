@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def command(
     study: Annotated[str, typer.Argument(help="A study YAML, or the name of a ready study.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The study's folder; default studies/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="studies/NAME")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: as many as the cores allow.")] = 0,
     executor: Annotated[
-        str | None, typer.Option(help="Executor: local, ray or slurm; default: the study's, else local.")
+        str | None, typer.Option(help="Executor: local, ray or slurm.", show_default="the study's, else local")
     ] = None,
     executor_option: Annotated[
         list[str] | None,
