@@ -120,8 +120,14 @@ def parse_price(text: str | float, field: str = "value") -> float:
 def check_at_most(value: float, most: float, field: str = "value") -> None:
     """Raises InputError naming the allowed range unless 0 < value <= most."""
     if not 0 < value <= most:
-        given = format_number(value, 6) if math.isfinite(value) else f"{value:g}"
-        raise InputError(f"{field}: must be above 0 and at most {format_number(most, 6)}, got {given}")
+        raise InputError(f"{field}: must be above 0 and at most {_exact(most)}, got {_exact(value)}")
+
+
+def _exact(value: float) -> str:
+    """A limit or what was given: whole numbers below a million in digits, else six digits with a unit."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.0f}" if abs(value) < 1e6 and value == int(value) else format_number(value, 6)
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
