@@ -28,6 +28,8 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 
 WORDS, EXEMPT = read_rules()
+ONE_WORD = re.compile(r"\\b[a-z()|?]*(\\b|\\w\*)")
+"""A rule about single words: it finds something in a text if it does so among the text's different words."""
 
 
 def found(text: str) -> list[tuple[int, str]]:
@@ -35,8 +37,11 @@ def found(text: str) -> list[tuple[int, str]]:
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text.replace("_", " "))
     for passage in EXEMPT:
         plain = passage.sub(lambda match: re.sub(r"\S", "·", match[0]), plain)
-    hits = {(plain.count("\n", 0, match.start()) + 1, match[0]) for word in WORDS for match in word.finditer(plain)}
-    return sorted(hits)
+    words = "\n".join({*re.findall(r"\w+", plain)})
+    there = [rule for rule in WORDS if not ONE_WORD.fullmatch(rule.pattern) or rule.search(words)]
+    return sorted(
+        {(plain.count("\n", 0, match.start()) + 1, match[0]) for rule in there for match in rule.finditer(plain)}
+    )
 
 
 def files() -> list[Path]:

@@ -10,12 +10,12 @@
 The names below load their room when first used, so `import moelab` costs nothing and needs no torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from moelab.version import __version__ as __version__
 
+TYPE_CHECKING = False  # for type checkers this name is True; `typing` itself would be most of what an import costs
 if TYPE_CHECKING:
+    from typing import Any
+
     from moelab.architecture import ModelConfig as ModelConfig
     from moelab.architecture import MoEConfig as MoEConfig
     from moelab.architecture import count_flops as count_flops
@@ -143,10 +143,12 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [*_HOME]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load a public name from its room (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module 'moelab' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

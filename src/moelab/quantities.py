@@ -120,7 +120,14 @@ def parse_price(text: str | float, field: str = "value") -> float:
 def check_at_most(value: float, most: float, field: str = "value") -> None:
     """Raises InputError naming the allowed range unless 0 < value <= most."""
     if not 0 < value <= most:
-        raise InputError(f"{field}: must be above 0 and at most {most:.6g}, got {value:.6g}")
+        raise InputError(f"{field}: must be above 0 and at most {_exact(most)}, got {_exact(value)}")
+
+
+def _exact(value: float) -> str:
+    """A limit or what was given: whole numbers below a million in digits, else six digits with a unit."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.0f}" if abs(value) < 1e6 and value == int(value) else format_number(value, 6)
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
@@ -142,10 +149,10 @@ def format_flops(value: float, digits: int = 3) -> str:
 
 
 def format_outside(distance: float | None) -> str:
-    """A log10 distance outside the fitted range in words: inside, 3.2x, unknown."""
+    """A log10 distance outside the fitted range in words: inside (less than 1.2 % off), 3.2x, unknown."""
     if distance is None or distance != distance:
         return "unknown"
-    return "inside" if distance <= 0 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"
+    return "inside" if distance < 0.005 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"
 
 
 def format_bytes(value: float | None) -> str:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from moelab.architecture import ModelConfig, count_flops, count_parameters, load_preset
 from moelab.model import LanguageModel, MoELayer, build_model
 
-BASE = {"vocab_size": 40, "d_model": 16, "n_layers": 3, "n_heads": 4}
+BASE = {"vocab_size": 40, "d_model": 16, "n_layers": 2, "n_heads": 4}
 MOE = {"n_experts": 6, "top_k": 2, "d_expert": 8}
 MLA = {"kv_lora_rank": 5, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 3}
 EVEN = {"n_experts": 4, "top_k": 2, "d_expert": 8}
@@ -23,8 +23,8 @@ ZOO: dict[str, dict[str, Any]] = {
     "wide heads, biases": {"d_ff": 24, "head_dim": 8, "n_kv_heads": 2, "attention_bias": True, "qk_norm": "none"},
     "moe": {"moe": MOE},
     "moe, shared": {"moe": {**MOE, "n_shared_experts": 2, "d_shared": 12}},
-    "moe, first dense": {"moe": MOE, "n_dense_layers": 1, "d_ff": 20},
-    "moe, every second": {"moe": MOE, "moe_every": 2, "d_ff": 20},
+    "moe, first dense": {"n_layers": 3, "moe": MOE, "n_dense_layers": 1, "d_ff": 20},
+    "moe, every second": {"n_layers": 3, "moe": MOE, "moe_every": 2, "d_ff": 20},
     "moe, plain experts, top-1": {"moe": {**MOE, "top_k": 1}, "activation": "relu"},
     "expert choice": {"moe": {**EVEN, "router": "expert_choice"}},
     "expert choice, sequence": {"moe": {**EVEN, "router": "expert_choice", "grouping": "sequence", "group_size": 10}},
@@ -49,11 +49,18 @@ ZOO: dict[str, dict[str, Any]] = {
     },
     "moe, sigmoid": {"moe": {**MOE, "score": "sigmoid"}},
     "moe, sigmoid scores that sum to 1": {"moe": {**MOE, "score": "sigmoid", "normalize_scores": True}},
-    "moe, second half": {"moe": MOE, "n_dense_layers": 2, "d_ff": 20},
-    "moe, first dense, then every second": {"moe": MOE, "n_dense_layers": 1, "moe_every": 2, "d_ff": 20},
+    "moe, second half": {"n_layers": 3, "moe": MOE, "n_dense_layers": 2, "d_ff": 20},
+    "moe, first dense, then every second": {
+        "n_layers": 3,
+        "moe": MOE,
+        "n_dense_layers": 1,
+        "moe_every": 2,
+        "d_ff": 20,
+    },
     "hash table": {"moe": {**MOE, "router": "hash", "routing_vocab": 9}},
     "words": {"moe": {**MOE, "router": "word", "routing_vocab": 9}},
     "windows, own heads, sinks": {
+        "n_layers": 3,
         "d_ff": 24,
         "sliding_window": 10,
         "sliding_pattern": ["window", "full"],
@@ -62,6 +69,7 @@ ZOO: dict[str, dict[str, Any]] = {
         "attention_bias": "qkv",
     },
     "chunks, no positions": {
+        "n_layers": 3,
         "d_ff": 24,
         "sliding_window": 5,
         "sliding_pattern": ["chunk", "full"],
@@ -91,9 +99,9 @@ def addmm_in_place(out: torch.Size, left: torch.Size, right: torch.Size, **_: An
     return 2 * left[0] * left[1] * right[1]
 
 
-def measured_flops(config: ModelConfig, seq_len: int, backward: bool) -> int:
+def measured_flops(model: LanguageModel, seq_len: int, backward: bool) -> int:
     """FLOPs of 2 sequences, with balanced or unbalanced routing: the count does not depend on it."""
-    model = build_model(config, seed=0, dispatch="loop")
+    config = model.config
     tokens = torch.randint(0, config.vocab_size, (2, seq_len), generator=torch.Generator().manual_seed(0))
     in_place = {torch.ops.aten.addmm_: addmm_in_place}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
@@ -112,9 +120,9 @@ def test_parameters_equal_numel(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_flops_equal_pytorch_counter(name: str) -> None:
     config = ModelConfig.parse({**BASE, **ZOO[name]})
-    counted = count_flops(config, 10)
-    assert measured_flops(config, 10, backward=False) == counted.forward * 20
-    assert measured_flops(config, 10, backward=True) == counted.train * 20
+    counted, model = count_flops(config, 10), build_model(config, seed=0, dispatch="loop")
+    assert measured_flops(model, 10, backward=False) == counted.forward * 20
+    assert measured_flops(model, 10, backward=True) == counted.train * 20
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,8 @@ def test_presets_built_without_memory(preset: str) -> None:
 def test_behind_its_first_window_a_block_computes_twice_what_counts() -> None:
     """2 sequences of 4 blocks, of which the first is causal; two layers have windows."""
     config = ModelConfig.parse({**BASE, **ZOO["windows, own heads, sinks"], "sliding_window": 4})
-    extra = measured_flops(config, 16, backward=False) - count_flops(config, 16).forward * 32
+    model = build_model(config, seed=0, dispatch="loop")
+    extra = measured_flops(model, 16, backward=False) - count_flops(config, 16).forward * 32
     assert extra == 2 * 12 * 2 * (2 * 4 * config.n_heads * 2 * config.head_dim)
 
 
@@ -209,5 +218,6 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 
 @given(configs(), st.integers(1, 9))
 def test_any_architecture_is_counted_as_built(config: ModelConfig, seq_len: int) -> None:
-    assert count_parameters(config).params_total == parameters(build_model(config))
-    assert measured_flops(config, seq_len, backward=True) == count_flops(config, seq_len).train * 2 * seq_len
+    model = build_model(config, seed=0, dispatch="loop")
+    assert count_parameters(config).params_total == parameters(model)
+    assert measured_flops(model, seq_len, backward=True) == count_flops(config, seq_len).train * 2 * seq_len

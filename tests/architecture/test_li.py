@@ -2,8 +2,7 @@
 
 import pytest
 
-from moelab.architecture import ModelConfig, MoEConfig, count_parameters
-from moelab.architecture.li import li_size, li_solve
+from moelab.architecture import ModelConfig, MoEConfig, count_parameters, li_size, li_solve
 from moelab.errors import InputError
 
 ROW = ModelConfig(

@@ -188,3 +188,21 @@ def test_errors_name_the_flag_and_what_is_near(
     code, _, errors = answer(capsys, *words)
     assert code == 2
     assert message in errors
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_an_option_names_the_kind_of_its_value(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    out = answer(capsys, *words, "-h")[1]
+    options = out.partition("Arguments:")[2].partition("\n\n")[2] if "Arguments:" in out else out
+    assert "<str>" not in options
+    assert "<float>" not in options
+    assert "<int" not in options
+
+
+def test_kinds_and_defaults_of_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = " ".join(answer(capsys, "plan", "-h")[1].split())
+    for text in ("--flops <flops>", "--max-params <count>", "--tpot <time>", "--out <path>", "--max-memory <bytes>"):
+        assert text in shown
+    for default in ("(4096)", "bf16", "(the cheapest)", "(predicted)", "10"):
+        assert f"[default: {default}]" in shown
+    assert "--prompt <text>" in answer(capsys, "generate", "-h")[1]

@@ -78,7 +78,7 @@ def test_show(capsys: pytest.CaptureFixture[str], dataset: Dataset) -> None:
         (("prepare", "--vocab-size", "abc"), "error: --vocab-size: expected a number"),
         (("prepare", "--vocab-size", "-5"), "error: --vocab-size:"),
         (("prepare", "--vocab-size", "12"), "error: --vocab-size: must be at least 257"),
-        (("prepare", "--vocab-size", "1e300"), "error: --vocab-size: must be above 0 and at most 1e+07"),
+        (("prepare", "--vocab-size", "1e300"), "error: --vocab-size: must be above 0 and at most 10M"),
         (
             ("prepare", "--tokenizer", "t.json", "--vocab-size", "500"),
             "error: --vocab-size: a given tokenizer has its own",

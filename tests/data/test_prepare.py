@@ -120,8 +120,8 @@ def test_one_small_file_is_enough(corpus: tuple[Path, Path], tmp_path: Path) -> 
     ("change", "complaint"),
     [
         ({"vocab_size": 256}, "vocab_size: must be at least 257"),
-        ({"max_tokens": 1e300}, r"max_tokens: must be above 0 and at most 1e\+18, got 1e\+300"),
-        ({"vocab_size": 1e300}, r"vocab_size: must be above 0 and at most 1e\+07, got 1e\+300"),
+        ({"max_tokens": 1e300}, r"max_tokens: must be above 0 and at most 1e18, got 1e300"),
+        ({"vocab_size": 1e300}, r"vocab_size: must be above 0 and at most 10M, got 1e300"),
         ({"vocab_size": 100_000}, "vocab_size: the text fills only"),
         ({"validation_share": 0}, "validation_share: must be above 0"),
         ({"validation_share": 0.9}, "validation_share: must be above 0 and at most 0.5"),

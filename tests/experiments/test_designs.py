@@ -66,7 +66,7 @@ def test_a_budget_of_too_few_steps_is_named(plan: Plan) -> None:
         ({"set": {"train.seed": []}}, "x: .*set.train.seed: needs at least one value"),
         ({"design": "isoflop", "flops": 1e12, "params_totl": 3}, "did you mean 'params_total'"),
         ({"design": "isoflop", "flops": 1e12}, "params_total: give either"),
-        ({"design": "isoflop", "flops": 1e12, "params_total": 10**9}, "params_total: 1e\\+09 lies outside"),
+        ({"design": "isoflop", "flops": 1e12, "params_total": 10**9}, "params_total: 1B lies outside"),
         ({"design": "isoflop", "flops": 1e12, "params_total": 50_000, "sparsity": 0.6}, "not a whole number"),
         ({"design": "granularity", "granularity": [5], "expansion": 4, "tokens": 10**6}, "5 does not divide d_ff 96"),
         ({"design": "granularity", "granularity": [2], "expansion": 4}, "exactly one of flops, tokens"),
@@ -103,7 +103,7 @@ def test_a_budget_of_too_few_steps_is_named(plan: Plan) -> None:
         ),
         (
             {"design": "equal_resources", "flops": 1e12, "params_total": 150_000, "activation_rates": 0.01},
-            "activation_rates: 0.01 at 1.5e\\+05",
+            "activation_rates: 0.01 at 150K",
         ),
         ({"design": "repeats", "of": ["other"]}, "no entry 'other' stands before"),
         ({"design": "mixture_of_tokens", "group_size": 3, "tokens": 10**6}, "group_size: 3 does not divide the 8"),

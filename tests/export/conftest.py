@@ -1,5 +1,6 @@
 """One tiny random model per class of transformers and feature, and runs made of them without training."""
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -273,11 +274,23 @@ def random_model(changes: dict[str, Any]) -> LanguageModel:
     return model
 
 
+@functools.cache
+def model_of(name: str) -> LanguageModel:
+    """The random model of a case. Read only."""
+    return random_model(CASES[name][1])
+
+
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> tuple[str, LanguageModel]:
-    """The name of a class and a random model that it represents."""
+    """The name of a class and a random model that it represents. Read only."""
+    return CASES[request.param][0], model_of(request.param)
+
+
+@pytest.fixture(params=CASES)
+def case_config(request: pytest.FixtureRequest) -> tuple[str, ModelConfig]:
+    """The name of a class and an architecture that it represents."""
     kind, changes = CASES[request.param]
-    return kind, random_model(changes)
+    return kind, ModelConfig.parse({**BASE, **changes})
 
 
 SCALED = (

@@ -7,7 +7,6 @@ import pytest
 from moelab.architecture import ModelConfig, load_preset, token_choice_config
 from moelab.errors import InputError
 from moelab.export import choose_family
-from moelab.model import LanguageModel
 
 BASE = {"vocab_size": 300, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_ff": 48}
 MOE = {"n_experts": 8, "top_k": 2, "d_expert": 16}
@@ -25,9 +24,9 @@ def config_with(**changes: Any) -> ModelConfig:
     return ModelConfig.parse({**BASE, **changes})
 
 
-def test_each_case_becomes_its_class(case: tuple[str, LanguageModel]) -> None:
-    kind, model = case
-    assert choose_family(model.config).model_type == kind
+def test_each_case_becomes_its_class(case_config: tuple[str, ModelConfig]) -> None:
+    kind, config = case_config
+    assert choose_family(config).model_type == kind
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,17 @@ def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "_leak", lambda _: "")
 
 
+@pytest.fixture
+def transformers() -> Any:
+    """The library; a test that takes it first is skipped before anything is built."""
+    return pytest.importorskip("transformers")
+
+
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @torch.no_grad()
 def test_transformers_computes_our_logits(
-    case: tuple[str, LanguageModel], make_source: MakeSource, tmp_path: Path
+    transformers: Any, case: tuple[str, LanguageModel], make_source: MakeSource, tmp_path: Path
 ) -> None:
-    transformers = pytest.importorskip("transformers")
     kind, model = case
     export_hugging_face(make_source(model), tmp_path / "out", check=False)
     theirs, found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
@@ -45,9 +50,8 @@ def test_transformers_computes_our_logits(
 
 @torch.no_grad()
 def test_scaled_positions_go_with_every_class_that_lists_them(
-    scaled_case: tuple[str, LanguageModel], make_source: MakeSource, tmp_path: Path
+    transformers: Any, scaled_case: tuple[str, LanguageModel], make_source: MakeSource, tmp_path: Path
 ) -> None:
-    transformers = pytest.importorskip("transformers")
     kind, model = scaled_case
     export_hugging_face(make_source(model), tmp_path / "out", check=False)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -1,5 +1,6 @@
 """Attention's fast paths against all scores at once: outputs and gradients, by each kind of kernels."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -47,6 +48,15 @@ def dumb(q: Any, k: Any, v: Any, scores: Scores, sinks: Any) -> torch.Tensor:
     return torch.stack(rows).view(*q.shape[:3], -1)
 
 
+@functools.cache
+def defined(kind: tuple[tuple[str, Any], ...], sinks: bool, softcap: float | None, value: int) -> tuple[Any, ...]:
+    """Scores, inputs, outputs, a slope on them and the inputs' gradients, as the definition reads. Read only."""
+    scores, inputs = Scores(scale=0.6, softcap=softcap, **dict(kind)), tensors(13, value, sinks)
+    wanted = dumb(*inputs[:3], scores, inputs[3] if sinks else None)
+    slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(0))
+    return scores, inputs, wanted.detach(), slope, torch.autograd.grad(wanted, inputs, slope)
+
+
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 @pytest.mark.parametrize("value", [6, 4])
 @pytest.mark.parametrize(("sinks", "softcap"), [(False, None), (True, None), (False, 0.7), (True, 0.7)])
@@ -54,12 +64,8 @@ def dumb(q: Any, k: Any, v: Any, scores: Scores, sinks: Any) -> torch.Tensor:
 def test_every_path_equals_the_definition(
     kind: dict[str, Any], sinks: bool, softcap: float | None, value: int, kernels: str
 ) -> None:
-    scores = Scores(scale=0.6, softcap=softcap, **kind)
-    inputs = tensors(13, value, sinks)
+    scores, inputs, wanted, slope, expected = defined(tuple(kind.items()), sinks, softcap, value)
     sink = inputs[3] if sinks else None
-    wanted = dumb(*inputs[:3], scores, sink)
-    slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(0))
-    expected = torch.autograd.grad(wanted, inputs, slope)
     with native.using(kernels):
         for function in (attend, attend_reference):
             found = function(*inputs[:3], scores, sinks=sink)

@@ -118,10 +118,10 @@ def test_every_parameter_learns(name: str, optimizer: str) -> None:
     before = {key: value.detach().clone() for key, value in found.named_parameters()}
     tokens = torch.randint(0, 32, (2, 13), generator=torch.Generator().manual_seed(0))
     losses = []
-    for _ in range(8):
+    for _ in range(5):
         output = found.loss(tokens[:, :-1], tokens[:, 1:])
         output.total.backward()
-        steps.step(1e-2)
+        steps.step(3e-2)
         losses.append(output.loss.item())
     assert losses[-1] < losses[0] - 0.1
     still = [key for key, value in found.named_parameters() if torch.equal(value, before[key])]

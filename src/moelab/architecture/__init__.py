@@ -4,6 +4,7 @@ from moelab.architecture.attention import MLAConfig
 from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import FlopCount, ParameterCount, count_flops, count_parameters
 from moelab.architecture.experts import MoEConfig
+from moelab.architecture.li import LiSize, LiSolution, li_size, li_solve
 from moelab.architecture.presets import PRESETS, load_model, load_preset
 from moelab.architecture.routing_choice import ROUTING_CHOICES, routing_fields
 from moelab.architecture.shape import Shape
@@ -13,6 +14,8 @@ __all__ = [
     "PRESETS",
     "ROUTING_CHOICES",
     "FlopCount",
+    "LiSize",
+    "LiSolution",
     "MLAConfig",
     "MoEConfig",
     "ModelConfig",
@@ -20,6 +23,8 @@ __all__ = [
     "Shape",
     "count_flops",
     "count_parameters",
+    "li_size",
+    "li_solve",
     "load_model",
     "load_preset",
     "routing_fields",

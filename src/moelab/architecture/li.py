@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from moelab.architecture.config import ModelConfig
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
-from moelab.quantities import check_at_most
+from moelab.quantities import check_at_most, format_number
 
 Array = NDArray[Any]
 MAX_DEPTH = 160
@@ -123,7 +123,8 @@ def li_solve(
     )
     if not exists.any():
         raise InputError(
-            f"li: no architecture has {params:.4g} parameters at an activation rate of {activation_rate:g}"
+            f"li: no architecture has {format_number(params, 4)} parameters "
+            f"at an activation rate of {activation_rate:g}"
         )
     total, active, _, mu = _counts(shape)
     with np.errstate(all="ignore"):
@@ -134,8 +135,8 @@ def li_solve(
     size = li_size(config, seq_len)
     if abs(size.params / params - 1) > 0.05 or abs(size.activation_rate / activation_rate - 1) > 0.05:
         raise InputError(
-            f"li: the nearest architecture has {size.params:.4g} parameters at a rate of {size.activation_rate:.3f}; "
-            "change top_k, alpha or zeta"
+            f"li: the nearest architecture has {format_number(size.params, 4)} parameters "
+            f"at a rate of {size.activation_rate:.3f}; change top_k, alpha or zeta"
         )
     return LiSolution(config=config, size=size, tokens=size.tokens(flops))
 

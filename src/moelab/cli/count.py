@@ -12,9 +12,12 @@ def command(
     precision: Annotated[str, typer.Option(help="Of weights and KV cache: fp32, bf16, fp8, int4.")] = "bf16",
     train_memory: Annotated[bool, typer.Option("--train-memory", help="Also memory of training per device.")] = False,
     layout: Annotated[
-        str | None, typer.Option(help="Its parallel layout: tp=8,pp=4,cp=1,ep=8,dp=16,vp=1,zero=1 (all 1).")
+        str | None,
+        typer.Option(help="Its parallel layout: tp=8,pp=4,cp=1,ep=8,dp=16,vp=1,zero=1.", show_default="all 1"),
     ] = None,
-    micro_batch: Annotated[str | None, typer.Option(help="Sequences a device works on at a time (1).")] = None,
+    micro_batch: Annotated[
+        str | None, typer.Option(help="Sequences a device works on at a time.", show_default="1")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Count parameters, FLOPs and memory of an architecture.

@@ -27,7 +27,7 @@ def prepare_command(
         list[str] | None, typer.Option(help="Name of a source, once for each --source; by default the file's.")
     ] = None,
     vocab_size: Annotated[
-        str | None, typer.Option(help="Tokens in the trained tokenizer, at least 257; default 4096.")
+        str | None, typer.Option(help="Tokens in the trained tokenizer, at least 257.", show_default="4096")
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="A byte-level tokenizer.json or tiktoken rank file to use instead.")
@@ -39,7 +39,7 @@ def prepare_command(
         str | None,
         typer.Option(help="How a rank file splits text: gpt2, cl100k, o200k or a regular expression; by size."),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Folder to write; data/SOURCE-VOCABULARY by default.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to write.", show_default="data/SOURCE-VOCABULARY")] = None,
     max_tokens: Annotated[
         str | None, typer.Option(help="Most training tokens, such as 8M; the mixture stays the same.")
     ] = None,

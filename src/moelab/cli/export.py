@@ -10,7 +10,8 @@ def command(
     run: Annotated[Path, typer.Argument(help="A finished run: folder, start of its id, or name.", show_default=False)],
     to: Annotated[str, typer.Option(help="`hf` (a folder for transformers) or `gguf` (a file for llama.cpp).")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder or .gguf file; default: exports/RUN_ID-hf or exports/RUN_ID-DTYPE.gguf.")
+        Path | None,
+        typer.Option(help="Folder or .gguf file.", show_default="exports/RUN_ID-hf or exports/RUN_ID-DTYPE.gguf"),
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights: fp32, bf16 or f16; routers stay in fp32.")] = "fp32",
     check: Annotated[bool, typer.Option("--check/--no-check", help="Compare logits on held-out text.")] = True,

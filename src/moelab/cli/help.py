@@ -11,6 +11,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from moelab.cli.interrupt import Interrupted, continues
+from moelab.cli.kinds import kind_of
 from moelab.cli.panels import OTHERS, PANELS, panel_of
 from moelab.errors import InputError
 
@@ -30,6 +31,9 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
     """Arguments, then the options by group."""
     panels: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *PANELS, OTHERS)}
     for param in command.get_params(ctx):
+        kind = kind_of(ctx.info_name, param.name)
+        if kind is not None and param.param_type_name == "option" and not param.is_flag and param.metavar is None:
+            param.metavar = f"<{kind}>"
         record = param.get_help_record(ctx)
         if record is not None:
             argument = param.param_type_name == "argument"

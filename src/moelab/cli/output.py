@@ -6,12 +6,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from moelab.cli.columns import Block, blocks
 from moelab.files import finite
 from moelab.printable import printable
 
 _PIPE_WIDTH = 200
-_WORD = 16
-"""A number up to this long is never broken, even where COLUMNS is too small: half of it reads as another."""
 
 
 def print_json(value: Any) -> None:
@@ -21,28 +20,34 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A rich table on stdout: words left-aligned, columns of numbers right-aligned; the first column never wraps.
+    """A rich table on stdout: words left-aligned, columns of numbers right-aligned, cut to the terminal by `blocks`.
 
     Cells, columns and the title are text: no markup, emoji code or escape sequence in them acts.
     """
-    from rich.table import Table
     from rich.text import Text
 
     cells = [[printable(cell) for cell in row] for row in rows]
-    heading = Text(printable(title), style="bold") if title else None
-    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in cells)
-        justify: Literal["right", "left"] = "right" if numeric else "left"
-        least = max((len(word) for row in cells for word in row[index].split()), default=1) if numeric else 1
-        table.add_column(
-            Text(printable(column)), justify=justify, no_wrap=index == 0, overflow="fold", min_width=min(least, _WORD)
-        )
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+    numeric = [all(_is_number(row[index]) for row in cells) for index in range(len(columns))]
     console = _console()
-    width = max(console.width, console.measure(table).minimum)
-    console.print(table, width=width, crop=False)
+    if title:
+        console.print(Text(printable(title), style="bold"))
+    for number, block in enumerate(blocks([printable(column) for column in columns], cells, console.width)):
+        if number:
+            console.print()
+        _print_block(console, block, [numeric[index] for index in block.columns])
+
+
+def _print_block(console: Any, block: Block, numeric: Sequence[bool]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, block.gap, 0, 0))
+    for heading, width, number in zip(block.headings, block.widths, numeric, strict=True):
+        justify: Literal["right", "left"] = "right" if number else "left"
+        table.add_column(Text(heading), justify=justify, min_width=width, max_width=width, overflow="fold")
+    for row in block.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
 
 
 def print_line(text: str = "") -> None:

@@ -22,13 +22,17 @@ def command(
     train_hardware: Annotated[str | None, typer.Option(help="Devices that train (h100, ..., or YAML).")] = None,
     mfu: Annotated[
         str | None,
-        typer.Option(help="Share of the bf16 peak in training, or a YAML table by expert width; default: predicted."),
+        typer.Option(
+            help="Share of the bf16 peak in training, or a YAML table by expert width.", show_default="predicted"
+        ),
     ] = None,
     mfu_convention: Annotated[
-        str | None, typer.Option(help="FLOPs of --mfu: attention scores causal (default), or the full square.")
+        str | None,
+        typer.Option(help="FLOPs of --mfu: attention scores causal, or the full square.", show_default="causal"),
     ] = None,
     train_precision: Annotated[
-        str | None, typer.Option(help="Arithmetic of training: bf16 (default), fp8, mxfp8, nvfp4, fp16, fp32.")
+        str | None,
+        typer.Option(help="Arithmetic of training: bf16, fp8, mxfp8, nvfp4, fp16, fp32.", show_default="bf16"),
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="Limit on all parameters, such as 10B.")] = None,
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
@@ -37,7 +41,7 @@ def command(
     context: Annotated[str | None, typer.Option(help="Tokens in the KV cache of --max-memory.")] = None,
     max_tokens: Annotated[str | None, typer.Option(help="Limit on training tokens.")] = None,
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens available.")] = None,
-    max_epochs: Annotated[str | None, typer.Option(help="How often they may be repeated (4).")] = None,
+    max_epochs: Annotated[str | None, typer.Option(help="How often they may be repeated.", show_default="4")] = None,
     min_tokens_per_active: Annotated[
         str | None, typer.Option(help="Fewest training tokens per active parameter.")
     ] = None,
@@ -48,11 +52,11 @@ def command(
     serve_tokens: Annotated[str | None, typer.Option(help="Tokens to serve in all, prompt + output.")] = None,
     pay_serving: Annotated[bool, typer.Option(help="--flops also pays for serving --serve-tokens.")] = False,
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Tokens of a prompt (1024).")] = None,
-    output: Annotated[str | None, typer.Option(help="Tokens of an answer (256).")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Tokens of a prompt.", show_default="1024")] = None,
+    output: Annotated[str | None, typer.Option(help="Tokens of an answer.", show_default="256")] = None,
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token.")] = None,
-    serve_gpus: Annotated[str | None, typer.Option(help="Devices to serve on; default: the cheapest.")] = None,
+    serve_gpus: Annotated[str | None, typer.Option(help="Devices to serve on.", show_default="the cheapest")] = None,
     gpu_price: Annotated[str | None, typer.Option(help="US dollars per serving device and hour.")] = None,
     max_price: Annotated[float | None, typer.Option(help="Limit in dollars per million tokens served.")] = None,
     price_like_experts: Annotated[
@@ -80,7 +84,9 @@ def command(
         str | None, typer.Option(help="Instead of --space: this model (CONFIG) and one step around it on every axis.")
     ] = None,
     kinds: Annotated[str | None, typer.Option(help="Kinds of architecture: moe, dense, or moe,dense.")] = None,
-    seq_len: Annotated[str | None, typer.Option(help="Context at which FLOPs are counted (4096).")] = None,
+    seq_len: Annotated[
+        str | None, typer.Option(help="Context at which FLOPs are counted.", show_default="4096")
+    ] = None,
     next_runs: Annotated[int | None, typer.Option(help="Print this many runs to train next instead.")] = None,
     flops_each: Annotated[
         str | None, typer.Option(help="Compute of each such run (a hundredth of the plan's).")

@@ -101,14 +101,14 @@ def _print_rates(result: "Plan") -> None:
     """Learning rate and batch by every rule that applies, the preferred one first, and of released models."""
     from moelab.cli.output import print_table
     from moelab.planning.why import rate_cells
-    from moelab.quantities import format_number
+    from moelab.quantities import format_number, format_outside
 
     rows: list[tuple[str, ...]] = [
         (
             rate.title,
             f"{rate.learning_rate:.2e}",
             "-" if rate.batch_tokens is None else format_number(rate.batch_tokens),
-            distance_text(rate.distance),
+            format_outside(rate.distance),
         )
         for rate in result.best.rates
     ]
@@ -133,16 +133,12 @@ def _print_optimum(result: "Plan") -> None:
 def _law_cells(prediction: Any) -> tuple[str, str, str]:
     """A law's loss of a design, its excess compute over the law's own optimum, and the distance from its range."""
     from moelab.planning.plan_table import range_text
+    from moelab.quantities import format_outside
 
     if prediction.value is None:
         return "not covered", prediction.not_covered, ""
-    outside = distance_text(prediction.extrapolation)
+    outside = format_outside(prediction.extrapolation)
     return f"{prediction.value:.3f}{range_text(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
-
-
-def distance_text(distance: float | None) -> str:
-    """A log10 distance outside a fitted range as a factor."""
-    return "range unknown" if distance is None else "inside" if distance < 0.005 else f"{10**distance:.3g} times"
 
 
 def _own_optimum(design: Any) -> str:

@@ -32,7 +32,7 @@ def command(
     ] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows: 'n_experts > 1'.")] = None,
     sort: Annotated[
-        str | None, typer.Option(help="Column to sort by, -COLUMN: largest first; default train_flops.")
+        str | None, typer.Option(help="Column to sort by, -COLUMN: largest first.", show_default="train_flops")
     ] = None,
     columns: Annotated[
         str | None,

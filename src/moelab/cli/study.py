@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def command(
     study: Annotated[str, typer.Argument(help="A study YAML, or the name of a ready study.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The study's folder; default studies/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="studies/NAME")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: as many as the cores allow.")] = 0,
     executor: Annotated[
-        str | None, typer.Option(help="Executor: local, ray or slurm; default: the study's, else local.")
+        str | None, typer.Option(help="Executor: local, ray or slurm.", show_default="the study's, else local")
     ] = None,
     executor_option: Annotated[
         list[str] | None,
@@ -114,7 +114,7 @@ def _print_estimate(found: "Estimate") -> None:
         (*columns, "train_flops", "time"),
         (
             [f"{row[c]:.4g}" if c == "learning_rate" else _shown(row[c]) for c in columns]
-            + [f"{row['train_flops']:.3g}", "done" if row["done"] else format_seconds(row["seconds"])]
+            + [format_flops(row["train_flops"]), "done" if row["done"] else format_seconds(row["seconds"])]
             for row in rows
         ),
     )

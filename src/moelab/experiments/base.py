@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, model_validator
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.config import Config, Count, Positive
 from moelab.errors import InputError
-from moelab.quantities import format_number, parse_count
+from moelab.quantities import format_flops, format_number, parse_count
 
 MIN_STEPS = 50
 """Fewest optimiser steps of a run that can compare architectures."""
@@ -180,8 +180,11 @@ class Amount:
     def label(self) -> str:
         """For display: 3e12 FLOPs."""
         if self.unit == "flops":
-            return f"{self.value:.3g} FLOPs".replace("e+", "e")
+            return f"{format_flops(self.value)} FLOPs"
         return f"{format_number(self.value)} {'tokens' if self.unit == 'tokens' else 'tokens per parameter'}"
+
+    def _shown(self, value: float) -> str:
+        return format_flops(value) if self.unit == "flops" else format_number(value)
 
     def tokens(self, template: Template, model: ModelConfig, min_steps: int) -> int:
         """Whole optimiser steps nearest to the budget, as tokens. Raises InputError naming the unit for too few."""
@@ -195,8 +198,8 @@ class Amount:
         steps = math.floor(exact / batch + 0.5)
         if steps < min_steps:
             raise InputError(
-                f"{self.unit}: {self.value:.3g} trains {_short(model)} for {steps} steps of {batch:,} tokens; "
-                f"at least {min_steps} (min_steps) are needed, so {self.value * min_steps * batch / exact:.3g}"
+                f"{self.unit}: {self._shown(self.value)} trains {_short(model)} for {steps} steps of {batch:,} tokens; "
+                f"at least {min_steps} (min_steps) are needed, so {self._shown(self.value * min_steps * batch / exact)}"
             )
         return steps * batch
 

@@ -10,6 +10,7 @@ from moelab.errors import InputError
 from moelab.experiments.base import Template
 from moelab.planning import Space
 from moelab.planning.lattice import enumerate_designs
+from moelab.quantities import format_number
 
 _SMALL = 256
 PARAMS_OFF, _RATE_OFF, _MIN_D_EXPERT = 0.02, 0.06, 8
@@ -48,12 +49,13 @@ def backbones(template: Template, changes: dict[str, Any]) -> list[ModelConfig]:
     """Every dense backbone of the lattice, with the base's other settings."""
     lattice = enumerate_designs(space_of(template, changes))
     base = template.backbone().to_dict()
-    shape = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
-    found = []
-    for i in range(len(lattice)):
-        config = lattice.config(i)
-        found.append(ModelConfig.parse({**base, **{name: getattr(config, name) for name in shape}}))
-    return found
+    names = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+    columns = {name: lattice.of_backbone(name) for name in names}
+    if lattice.is_moe.any():  # where `changes` ask for them: without a dense layer they have no d_ff
+        without = lattice.is_moe & (lattice.n_dense_layers == 0) & (lattice.of_option("moe_every") == 1)
+        columns["d_ff"] = np.where(without, 0, columns["d_ff"])
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [ModelConfig.parse({**base, **dict(zip(names, row, strict=True))}) for row in rows]
 
 
 class Candidates:
@@ -79,7 +81,8 @@ class Candidates:
         found: dict[int, float] = {}
         for target in targets:
             if not low / 2 <= target <= high * 2:
-                raise InputError(f"{field}: {target:.4g} lies outside what the shapes reach, {low:.4g} to {high:.4g}")
+                given, least, most = (format_number(value, 4) for value in (target, low, high))
+                raise InputError(f"{field}: {given} lies outside what the shapes reach, {least} to {most}")
             off = np.abs(np.log(reached / target))
             place = int(np.argmin(off + self._unusual))
             if place not in found or off[place] > abs(np.log(reached[place] / found[place])):
@@ -144,7 +147,8 @@ def experts_at_rate(
     fits = experts > top_k
     if not fits.any():
         raise InputError(
-            f"params_total: {params_total:.4g} leaves no room for experts on width {d}; the least is {least[0]:,}"
+            f"params_total: {format_number(params_total, 4)} leaves no room for experts on width {d}; "
+            f"the least is {least[0]:,}"
         )
     widths, experts = widths[fits], experts[fits]
     counts = count_parameters(_resized(Shape.of(probe), experts, widths, top_k, shared))
@@ -153,7 +157,8 @@ def experts_at_rate(
     best = int(np.argmin(np.abs(off_rate) + 3 * np.abs(off_total)))
     if abs(off_total[best]) > PARAMS_OFF or abs(off_rate[best]) > _RATE_OFF:
         raise InputError(
-            f"activation_rates: {activation_rate:g} at {params_total:.4g} parameters cannot be met on width {d}; "
+            f"activation_rates: {activation_rate:g} at {format_number(params_total, 4)} parameters cannot be met on "
+            f"width {d}; "
             f"the nearest has {rates[best]:.3f} at {totals[best]:,} (they reach {rates.min():.3f} to "
             f"{rates.max():.3f})"
         )

@@ -61,10 +61,11 @@ class Problem:
 
     def total(self, r: Array, weights: Array) -> Array:
         """The objective of residuals (B, n), (B,)."""
-        total = np.sum(
-            weights * self.objective.penalty(np.nan_to_num(r, nan=1e100, posinf=1e100, neginf=-1e100)), axis=-1
-        )
-        return np.where(np.isfinite(r).all(axis=-1), total, _FAILED)
+        finite = np.isfinite(r)
+        if finite.all():
+            return (weights * self.objective.penalty(r)).sum(axis=-1)
+        total = (weights * self.objective.penalty(np.where(finite, r, 0.0))).sum(axis=-1)
+        return np.where(finite.all(axis=-1), total, _FAILED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +121,17 @@ def _minimise_block(problem: Problem, theta: Array, weights: Array, steps: int, 
 
 @dataclass(frozen=True, eq=False)
 class _Local:
-    """The objective around theta (B, P): residuals r (B, n), their slopes J (B, n, P), and its quadratic models."""
+    """The objective around theta (B, P): residuals r (B, n), their slopes J (B, n, P), and its quadratic models.
+
+    `curvature` and `majorizer` are the penalty's at r, (B, n); `hessian` and `majorant` what they make of J, (B, P, P).
+    """
 
     theta: Array
     weights: Array
     r: Array
     jacobian: Array
+    curvature: Array
+    majorizer: Array
     gradient: Array
     hessian: Array
     majorant: Array
@@ -134,14 +140,17 @@ class _Local:
     def at(cls, problem: Problem, theta: Array, weights: Array) -> "_Local":
         r, jacobian = problem.linearise(theta)
         objective, flipped = problem.objective, jacobian.transpose(0, 2, 1)
+        curvature, majorizer = objective.curvature(r), objective.majorizer(r)
         return cls(
             theta,
             weights,
             r,
             jacobian,
+            curvature,
+            majorizer,
             -(flipped @ (weights * objective.slope(r))[..., None])[..., 0],
-            flipped @ ((weights * objective.curvature(r))[..., None] * jacobian),
-            flipped @ ((weights * objective.majorizer(r))[..., None] * jacobian),
+            flipped @ ((weights * curvature)[..., None] * jacobian),
+            flipped @ ((weights * majorizer)[..., None] * jacobian),
         )
 
     def take(self, rows: Array) -> "_Local":
@@ -152,46 +161,59 @@ class _Local:
 
 def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array]:
     """Where the better of the straight and the bent step ends, and the objective there."""
-    parameters, objective = problem.parameters, problem.objective
-    step = _step(parameters, local, local.gradient, mu)
-    straight = np.clip(local.theta + step, parameters.low, parameters.high)
+    parameters, damped = problem.parameters, _Damped.of(problem.parameters, local, mu)
+    step = damped.step(local.gradient)
+    straight = np.minimum(np.maximum(local.theta + step, parameters.low), parameters.high)
     value = problem.value(straight, local.weights)
     # The residuals' second derivative along the step, then the correction that undoes it.
     ahead = problem.residuals(local.theta + BEND * step)
     with np.errstate(all="ignore"):
         along = (local.jacobian @ step[..., None])[..., 0]
         second = 2 / BEND * ((ahead - local.r) / BEND + along)
-        pull = local.weights * (objective.curvature(local.r) + mu[:, None] * objective.majorizer(local.r)) * second
+        pull = local.weights * (local.curvature + mu[:, None] * local.majorizer) * second
         turn = -(local.jacobian.transpose(0, 2, 1) @ pull[..., None])[..., 0]
     small = np.isfinite(turn).all(axis=1)
-    turned = _step(parameters, local, np.where(small[:, None], turn, 0.0), mu)
-    bent = np.clip(local.theta + step + 0.5 * turned, parameters.low, parameters.high)
+    turned = damped.step(np.where(small[:, None], turn, 0.0))
+    bent = np.minimum(np.maximum(local.theta + step + 0.5 * turned, parameters.low), parameters.high)
     bent_value = problem.value(bent, local.weights)
     better = bent_value < value
     return np.where(better[:, None], bent, straight), np.where(better, bent_value, value)
 
 
-def _step(parameters: Parameters, local: _Local, gradient: Array, mu: Array) -> Array:
-    """The damped step against `gradient`; coefficients pressed against a bound stand still."""
-    size = gradient.shape[1]
-    stuck = ((local.theta <= parameters.low) & (local.gradient > 0)) | (
-        (local.theta >= parameters.high) & (local.gradient < 0)
-    )
-    diagonal = np.maximum(np.einsum("bpp->bp", local.majorant), 1e-300)
-    diagonal = np.maximum(diagonal, 1e-14 * diagonal.max(axis=1, keepdims=True))
-    system = local.hessian + mu[:, None, None] * local.majorant
-    index = np.arange(size)
-    system[:, index, index] += 0.1 * mu[:, None] * diagonal
-    # Scale to a unit diagonal, then take coefficients that are stuck out of the system.
-    scale = 1 / np.sqrt(diagonal)
-    system = system * scale[:, :, None] * scale[:, None, :]
-    right = np.where(stuck, 0.0, -gradient * scale)
-    system = np.where(stuck[:, :, None] | stuck[:, None, :], 0.0, system)
-    system[:, index, index] += np.where(stuck, 1.0, 1e-16)
-    step = _solve(system, right) * scale
-    step = np.where(np.isfinite(step), step, 0.0)
-    longest = np.max(np.abs(step), axis=1, keepdims=True)
-    return step * np.minimum(1.0, LONGEST / np.maximum(longest, 1e-300))
+@dataclass(frozen=True, eq=False)
+class _Damped:
+    """The damped system (B, P, P), scaled to a unit diagonal; coefficients `stuck` at a bound are taken out of it."""
+
+    system: Array
+    scale: Array
+    stuck: Array
+
+    @classmethod
+    def of(cls, parameters: Parameters, local: _Local, mu: Array) -> "_Damped":
+        index = np.arange(local.theta.shape[1])
+        stuck = ((local.theta <= parameters.low) & (local.gradient > 0)) | (
+            (local.theta >= parameters.high) & (local.gradient < 0)
+        )
+        diagonal = np.maximum(local.majorant[:, index, index], 1e-300)
+        diagonal = np.maximum(diagonal, 1e-14 * diagonal.max(axis=1, keepdims=True))
+        system = local.hessian + mu[:, None, None] * local.majorant
+        system[:, index, index] += 0.1 * mu[:, None] * diagonal
+        scale = 1 / np.sqrt(diagonal)
+        system = system * scale[:, :, None] * scale[:, None, :]
+        if stuck.any():
+            system[stuck[:, :, None] | stuck[:, None, :]] = 0.0
+        system[:, index, index] += np.where(stuck, 1.0, 1e-16)
+        return cls(system, scale, stuck)
+
+    def step(self, gradient: Array) -> Array:
+        """The step against `gradient` (B, P), at most LONGEST; stuck coefficients stand still."""
+        right = np.where(self.stuck, 0.0, -gradient * self.scale)
+        step = _solve(self.system, right) * self.scale
+        finite = np.isfinite(step)
+        if not finite.all():
+            step = np.where(finite, step, 0.0)
+        longest = np.abs(step).max(axis=1, keepdims=True)
+        return step * np.minimum(1.0, LONGEST / np.maximum(longest, 1e-300))
 
 
 def _solve(system: Array, right: Array) -> Array:

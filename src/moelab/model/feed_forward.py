@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.architecture.config import GATED
+from moelab.model.linear import PlainLinear
 from moelab.model.native import usable
 from moelab.model.native.ops import Experts as NativeExperts
 
@@ -90,8 +91,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = activation
         self.first_name = "gate_up_proj" if is_gated(activation) else "up_proj"
-        self.add_module(self.first_name, nn.Linear(d_model, first_width(width, activation), bias=False))
-        self.down_proj = nn.Linear(width, d_model, bias=False)
+        self.add_module(self.first_name, PlainLinear(d_model, first_width(width, activation), bias=False))
+        self.down_proj = PlainLinear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         small = self.down_proj.weight.numel() <= _NATIVE_ELEMENTS

@@ -18,6 +18,7 @@ from moelab.model.cross_entropy import linear_cross_entropy
 from moelab.model.decoder import Decoder
 from moelab.model.hash_router import TokenContext, word_keys
 from moelab.model.head import Head
+from moelab.model.linear import PlainLinear
 from moelab.model.masks import Positions, layer_contexts
 from moelab.model.moe import MoELayer, RoutingOutput, leak_free, leaks
 from moelab.model.multi_token import MTP_LOSS, Further, MultiTokenPrediction, further_loss
@@ -54,7 +55,7 @@ class LanguageModel(nn.Module):
         self.model = Decoder(config, dispatch)
         self.mtp = MultiTokenPrediction(config, dispatch)
         if not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=bool(config.head_bias))
+            self.lm_head = PlainLinear(config.d_model, config.vocab_size, bias=bool(config.head_bias))
         elif config.head_bias:
             self.lm_head_bias = nn.Parameter(torch.empty(config.vocab_size))
         moe = config.moe

@@ -1,4 +1,4 @@
-"""A linear layer whose product is the compiled kernel's where that may run and there are rows enough to pack for."""
+"""Linear layers: no values on the device `meta`, and where it pays the compiled kernel's product."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,8 +9,16 @@ _ENOUGH_ROWS = 64
 """Below this many rows packing the weights costs more than it saves."""
 
 
-class Linear(nn.Linear):
-    """x (..., K) -> x weight^T + bias, (..., N)."""
+class PlainLinear(nn.Linear):
+    """`nn.Linear`, which does not draw weights that have no memory: PyTorch does that slowly, in Python."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class Linear(PlainLinear):
+    """x (..., K) -> x weight^T + bias, (..., N), by the compiled kernel where it may run and there are rows enough."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() < _ENOUGH_ROWS * self.in_features or not usable(x, self.weight):

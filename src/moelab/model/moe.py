@@ -13,7 +13,7 @@ from moelab.model.dispatch import dispatch_experts, dispatch_scaled_inputs
 from moelab.model.feed_forward import Experts, FeedForward, activation_of
 from moelab.model.group_routing import ExpertChoiceRouter, GroupRouter, MixtureOfTokensRouter, SoftRouter
 from moelab.model.hash_router import HashRouter, TokenContext
-from moelab.model.linear import Linear
+from moelab.model.linear import Linear, PlainLinear
 from moelab.model.router import (
     BalanceTerm,
     Routing,
@@ -57,7 +57,7 @@ class MoELayer(nn.Module):
         if moe.n_shared_experts:
             self.shared_experts = FeedForward(config.d_model, moe.d_shared, self.activation)
         if moe.shared_gate:
-            self.shared_router = nn.Linear(config.d_model, 1, bias=False)
+            self.shared_router = PlainLinear(config.d_model, 1, bias=False)
         if moe.output_norm:
             self.output_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
 

@@ -7,7 +7,7 @@ from typing import Any
 from moelab.planning.phrases import LIMIT_NAMES
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.why import beside_released, rate_cells, released_cells, what_if_cells, why
-from moelab.quantities import format_flops, format_number
+from moelab.quantities import format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
 
@@ -138,15 +138,15 @@ def _laws(plan: Plan) -> Section:
 
 def _law_row(prediction: Any) -> list[str]:
     behind = prediction.behind_compute
-    return [f"{prediction.value:.3f}", "–" if behind is None else f"{behind:.1%}", _outside(prediction.extrapolation)]
+    return [
+        f"{prediction.value:.3f}",
+        "–" if behind is None else f"{behind:.1%}",
+        format_outside(prediction.extrapolation),
+    ]
 
 
 def _own(plan: Plan, law: str) -> str | None:
     return plan.choices[law].label if law in plan.choices else None
-
-
-def _outside(distance: float | None) -> str:
-    return "range unknown" if distance is None else "inside" if distance < 0.005 else f"{10**distance:,.3g} times"
 
 
 def _rates(plan: Plan) -> Section:
@@ -155,7 +155,7 @@ def _rates(plan: Plan) -> Section:
             rate.title,
             f"{rate.learning_rate:.2e}",
             None if rate.batch_tokens is None else format_number(rate.batch_tokens),
-            _outside(rate.distance),
+            format_outside(rate.distance),
         ]
         for rate in plan.best.rates
     ]

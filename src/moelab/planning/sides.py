@@ -7,7 +7,7 @@ from moelab.architecture import ModelConfig
 from moelab.architecture.counts import CONVENTIONS
 from moelab.notebook import html_table, short_repr
 from moelab.planning.candidate import Prediction
-from moelab.quantities import format_bytes, format_number
+from moelab.quantities import format_bytes, format_number, format_outside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def _loss_text(prediction: Prediction) -> str:
     if prediction.value is None:
         return "not covered"
     beyond = prediction.extrapolation or 0.0
-    far = f" ({10**beyond:.2g}x)" if beyond >= 0.005 else ""
+    far = f" ({format_outside(beyond)})" if beyond >= 0.005 else ""
     if prediction.low is None:
         return f"{prediction.value:.3f}{far}"
     return f"{prediction.value:.3f} [{prediction.low:.3f}, {prediction.high:.3f}]{far}"

@@ -55,8 +55,8 @@ def _sanity(plan: Plan, ranking: Ranking) -> list[str]:
     known = [distance for distance in distances if distance is not None]
     if known and min(known) > MEANINGLESS:
         lines.append(
-            "predictions are meaningless here: every law of the ensemble whose range is known is a factor of "
-            f"{10 ** min(known):.3g} or more outside the runs it was fitted on"
+            "predictions are meaningless here: every law of the ensemble whose range is known is "
+            f"{format_outside(min(known))} or more outside the runs it was fitted on"
         )
     for law, loss in worse_than_guessing(plan, guesses).items():
         lines.append(
@@ -201,11 +201,8 @@ def _learning_rate(best: Candidate) -> list[str]:
     rate = best.rates[0]
     if rate.distance is not None and rate.distance <= FAR:
         return []
-    far = (
-        "from runs of unknown range"
-        if rate.distance is None
-        else f"a factor of {10**rate.distance:.3g} outside its runs"
-    )
+    known = rate.distance is not None
+    far = f"{format_outside(rate.distance)} outside its runs" if known else "from runs of unknown range"
     return [f"learning rate and batch come from {rate.title}, {far}: sweep the rate before relying on it"]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from moelab.errors import MoelabError
 from moelab.runs import TrainConfig
+from moelab.training.adamw import AdamW
 
 _ADAMW_ONLY = ("embed", "lm_head", "router", "norm")
 _FUSED, _DOWN = "gate_up_proj", "down_proj"
@@ -27,7 +28,7 @@ class Optimizer:
         self.named = dict(model.named_parameters())
         muon = [n for n, p in self.named.items() if config.optimizer == "muon" and is_hidden_matrix(n, p)]
         self.muon = Muon({name: self.named[name] for name in muon}, config) if muon else None
-        self.adamw = torch.optim.AdamW(
+        self.adamw = AdamW(
             _decay_groups({n: p for n, p in self.named.items() if n not in muon}, config),
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
