@@ -1,6 +1,6 @@
 """Make the prior of moelab2026 from public runs, published laws and our reference runs.
 
-    MOELAB_PUBLISHED_RUNS=... OMP_NUM_THREADS=1 python benchmarks/prior.py [--out src/moelab/fitting/priors/moelab2026.json]
+    MOELAB_PUBLISHED_RUNS=... python benchmarks/prior.py --out src/moelab/fitting/priors/moelab2026.json
 
 Half a minute. The file lists its sources with their hashes; it holds means and covariances only, no runs. Run it again
 when `results/reference` has grown.

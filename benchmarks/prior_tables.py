@@ -26,13 +26,15 @@ Columns = dict[str, np.ndarray]
 
 
 def clark(folder: Path) -> pl.DataFrame:
-    """Clark's runs (arXiv 2202.01169) in our columns; N without embeddings, experts by width of all feed-forward layers."""
+    """Clark's runs (arXiv 2202.01169) in our columns; N without embeddings, experts by width of all layers."""
     rows = pl.read_csv(folder / "clark2022" / "final_losses.csv")
     experts, chosen = pl.col("num_experts"), pl.col("k")
     dense = pl.col("router_type") == "Dense"
     one = (pl.col("total_parameter_count") - pl.col("dense_parameter_count")) / (experts - 1)
-    active = pl.when(dense).then(pl.col("total_parameter_count")).otherwise(
-        pl.col("dense_parameter_count") + (chosen - 1) * pl.when(experts > 1).then(one).otherwise(0)
+    active = (
+        pl.when(dense)
+        .then(pl.col("total_parameter_count"))
+        .otherwise(pl.col("dense_parameter_count") + (chosen - 1) * pl.when(experts > 1).then(one).otherwise(0))
     )
     share = pl.col("routing_frequency")
     width = (1 - share + share * experts) / (1 - share + share * chosen)

@@ -45,7 +45,7 @@ def compare_laws(
         holdout_by: A column: leave out each of its values in turn.
         holdout_rows: One true or false per run: which to hold out.
         skip_unfit: List named laws that cannot be fitted in `skipped`, too, instead of refusing them.
-        **options: As in `moelab.fit`: loss, objective, fix, share, bootstrap, group, weight, seed, starts.
+        **options: As in `moelab.fit`: loss, objective, fix, share, bootstrap, group, weight, seed, starts, prior.
 
     Returns:
         A Comparison: `fits` by law in the order of their rank, `weights` (inverse mean-square errors, held-out

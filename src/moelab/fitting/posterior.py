@@ -1,15 +1,16 @@
 """The most probable coefficients under a prior: a batched Gauss-Newton method for robust residuals and a normal prior.
 
-The prior makes every coefficient's curvature positive, so that fits of a handful of runs are well posed. A block is
-(B, ...) replicates: each with its own weights of the runs and its own mean of the prior.
+The prior makes every coefficient's curvature positive, so that fits of a handful of runs are well posed. A step solves
+(H + mu M) s = -g as in `solver`: H is the penalty's own curvature, M that of the parabola above it, both with the
+prior's. A block is (B, ...) replicates: each with its own weights of the runs and its own mean of the prior.
 """
 
 from dataclasses import dataclass
+from math import erf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from moelab.fitting.objective import Objective
 from moelab.fitting.prior import by_coordinates, to_coefficients
@@ -58,7 +59,7 @@ def temperature(objective: Objective, noise: float) -> float:
     if not np.isfinite(objective.delta):
         return noise**2
     z = objective.delta / noise
-    inside = float(erf(z / np.sqrt(2)))
+    inside = erf(z / np.sqrt(2))
     squares = inside - np.sqrt(2 / np.pi) * z * np.exp(-0.5 * z * z) + z * z * (1 - inside)
     return noise**2 * float(squares) / inside
 
@@ -82,19 +83,21 @@ def _maximise(
     spread = 1 / np.sqrt(np.diag(precision))
     theta = np.clip(start, evidence.low, evidence.high)
     value = _value(evidence, theta, mean, precision, weights, heat)
-    mu = np.full(len(theta), 1e-2)
+    mu = np.ones(len(theta))
     active = np.arange(len(theta))
     for _ in range(steps):
         at, before = active, value[active]
         r, jacobian = evidence.linearise(theta[at])
         slope = weights[at] * evidence.objective.slope(r) / heat
-        bend = weights[at] * evidence.objective.majorizer(r) / heat
+        bent, flipped = weights[at][..., None] / heat * jacobian, jacobian.transpose(0, 2, 1)
+        own = flipped @ (evidence.objective.curvature(r)[..., None] * bent) + precision
+        majorant = flipped @ (evidence.objective.majorizer(r)[..., None] * bent) + precision
         gradient = (theta[at] - mean[at]) @ precision - (slope[:, None, :] @ jacobian)[:, 0]
-        hessian = (jacobian * bend[..., None]).transpose(0, 2, 1) @ jacobian + precision
         rows = np.arange(len(at))
         for _ in range(RETRIES):
             place = at[rows]
-            trial = _step(evidence, theta[place], gradient[rows], hessian[rows], mu[place], spread)
+            system = own[rows] + mu[place, None, None] * majorant[rows]
+            trial = _step(evidence, theta[place], gradient[rows], system, spread)
             new = _value(evidence, trial, mean[place], precision, weights[place], heat)
             better = new < value[place]
             theta[place[better]], value[place[better]] = trial[better], new[better]
@@ -116,11 +119,10 @@ def _value(evidence: Evidence, theta: Array, mean: Array, precision: Array, weig
     return np.where(bad, np.inf, fit + 0.5 * np.einsum("bp,pq,bq->b", off, precision, off))
 
 
-def _step(evidence: Evidence, theta: Array, gradient: Array, hessian: Array, mu: Array, spread: Array) -> Array:
+def _step(evidence: Evidence, theta: Array, gradient: Array, system: Array, spread: Array) -> Array:
+    """The damped step; coordinates pressed against a limit stand still."""
     stuck = ((theta <= evidence.low) & (gradient > 0)) | ((theta >= evidence.high) & (gradient < 0))
     index = np.arange(theta.shape[1])
-    system = hessian.copy()
-    system[:, index, index] *= 1 + mu[:, None]
     free = ~stuck
     system = np.where(free[:, :, None] & free[:, None, :], system, 0.0)
     system[:, index, index] += np.where(stuck, 1.0, 0.0)
@@ -131,10 +133,10 @@ def _step(evidence: Evidence, theta: Array, gradient: Array, hessian: Array, mu:
 
 def information(evidence: Evidence, theta: Array, noise: float) -> Array:
     """The runs' information on the coordinates (P,) at one point, (P, P): without the prior's."""
-    r, jacobian = evidence.linearise(theta[None])
+    jacobian = evidence.linearise(theta[None])[1]
     heat = temperature(evidence.objective, noise)
     delta = evidence.objective.delta
     # Huber's expected curvature under the noise; a count of the runs within delta scatters where delta is small.
-    inside = float(erf(delta / noise / np.sqrt(2))) if np.isfinite(delta) else 1.0
+    inside = erf(delta / noise / np.sqrt(2)) if np.isfinite(delta) else 1.0
     weight = evidence.weights * inside / heat
     return np.asarray((jacobian[0] * weight[:, None]).T @ jacobian[0])

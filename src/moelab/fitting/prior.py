@@ -140,9 +140,7 @@ def to_coefficients(law: Law, coordinates: Array) -> dict[str, Array]:
 
 def by_coordinates(law: Law, gradient: Mapping[str, Array], coefficients: Mapping[str, Array], loss: Array) -> Array:
     """d log(loss) / d coordinates, (B, n, P), from the law's gradient by coefficient."""
-    scaled = {
-        name: gradient[name] * (coefficients[name] if name in law.positive else 1.0) for name in law.coefficients
-    }
+    scaled = {name: gradient[name] * (coefficients[name] if name in law.positive else 1.0) for name in law.coefficients}
     for scale, (exponent, reference) in SCALES.items():
         scaled[exponent] = scaled[exponent] + scaled[scale] * coefficients[exponent] * reference
     return np.stack([np.broadcast_to(scaled[name] / loss, loss.shape) for name in law.coefficients], axis=-1)

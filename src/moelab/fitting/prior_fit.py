@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations
 from moelab.fitting.parameters import known_name
+from moelab.fitting.point_fit import error_measures, predicted_losses
 from moelab.fitting.posterior import Evidence, information, maximise
-from moelab.fitting.prior import SCALES, Prior, to_coefficients, to_coordinates
+from moelab.fitting.prior import SCALES, Prior, to_coefficients
 from moelab.fitting.replicates import Progress, resample
 from moelab.laws import Law
 
@@ -25,13 +27,15 @@ FEWEST = 3
 STARTS = 16
 """Starts: the prior's mean and draws of it."""
 ROUNDS, WINSOR = 4, 2.5
-"""Rounds of noise and coefficients in turn; residuals count for the noise up to this many of its standard deviations."""
+"""Rounds of noise and coefficients in turn; residuals count for the noise up to so many standard deviations."""
+MOSTLY = 0.5
+"""Share of a coefficient's variance from which it is named as owed to the prior."""
 DRAWN = 32
 """Replicates between two reports of progress."""
 
 
 @dataclass(frozen=True, eq=False)
-class PriorFit:
+class Posterior:
     """The most probable coordinates (P,), their value, the noise, draws (B, P) of coefficients, and per coefficient
     the share of its variance that the prior left as it was: 1 is owed to the prior alone, 0 to the runs."""
 
@@ -54,7 +58,62 @@ def fit_with_prior(
     bootstrap: int,
     seed: int = 0,
     progress: Progress | None = None,
-) -> PriorFit:
+) -> FittedLaw:
+    """The most probable law with its draws; `prior` of the result holds the prior's name, hash and share."""
+    found = posterior_of(data, law, prior, objective, fix, bootstrap, seed, progress)
+    coefficients = {name: float(v[0, 0]) for name, v in to_coefficients(law, found.theta[None]).items()}
+    held = {known_name(law, name, "fix"): float(value) for name, value in fix.items()}
+    predicted = predicted_losses(law, coefficients, data, held)
+    evidence = found.evidence
+    near = np.minimum(found.theta - evidence.low, evidence.high - found.theta) < 1e-6 * (1 + np.abs(found.theta))
+    return FittedLaw(
+        law=law,
+        n_runs=len(data),
+        coefficients=coefficients,
+        draws=found.draws,
+        ranges={name: (float(v.min()), float(v.max())) for name, v in data.variables.items()},
+        objective=found.value,
+        objective_kind=f"{objective}, with a prior",
+        starts=STARTS + 1,
+        starts_agreeing=found.agreeing,
+        at_bound=tuple(name for name, at in zip(law.coefficients, near, strict=True) if at and name not in held),
+        condition=_condition(evidence, found.theta),
+        held=held,
+        in_sample=error_measures(data.measured, predicted),
+        measured=data.measured,
+        predicted=predicted,
+        labels=tuple(data.labels.tolist()),
+        kinds=tuple(data.kinds.tolist()),
+        free=max(1, min(round(found.free), len(data) - 1)),
+        cpu_seconds=0.0,
+        notes=(_owed(prior, found.share),),
+        seed_noise=data.seed_noise(),
+        prior={"name": prior.name, "sha256": prior.sha256, "share": found.share},
+    )
+
+
+def _owed(prior: Prior, share: Mapping[str, float]) -> str:
+    most = [name for name, value in share.items() if value >= MOSTLY]
+    mostly = f"; {', '.join(most)} come mostly from it" if most else ""
+    return f"fitted with the prior {prior.name!r}{mostly} (--prior none fits without)"
+
+
+def _condition(evidence: Evidence, theta: Array) -> float:
+    _, jacobian = evidence.linearise(theta[None])
+    values = np.linalg.svd(np.sqrt(evidence.weights)[:, None] * jacobian[0], compute_uv=False)
+    return float(values[0] / values[-1]) if values[-1] > 0 and len(values) == len(theta) else float("inf")
+
+
+def posterior_of(
+    data: Observations,
+    law: Law,
+    prior: Prior,
+    objective: Objective,
+    fix: Mapping[str, float],
+    bootstrap: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Posterior:
     """The posterior of a law's coefficients. Raises InputError for too few rows and for scales that are to be held."""
     if len(data) < FEWEST:
         raise InputError(f"{law.id}: {len(data)} rows are too few; needs {FEWEST}")
@@ -67,7 +126,7 @@ def fit_with_prior(
     owed = np.clip(np.diag(posterior) / np.diag(prior.covariance), 0.0, 1.0)
     held = {known_name(law, name, "fix") for name in fix}
     share = {name: float(v) for name, v in zip(law.coefficients, owed, strict=True) if name not in held}
-    return PriorFit(
+    return Posterior(
         evidence=evidence,
         theta=theta,
         value=float(values.min()),
@@ -116,9 +175,10 @@ def _in_turn(evidence: Evidence, prior: Prior, precision: Array, starts: Array) 
     best = theta[np.argmin(values)][None]
     for _ in range(ROUNDS):
         noise = _noise(evidence, best[0], precision, noise, usual, freedom)
-        best, value = maximise(evidence, best, mean[:1], precision, ones[:1], noise)
-    final, values = maximise(evidence, np.vstack([best, theta]), mean[:1].repeat(len(theta) + 1, 0), precision,
-                             ones[:1].repeat(len(theta) + 1, 0), noise)  # fmt: skip
+        best = maximise(evidence, best, mean[:1], precision, ones[:1], noise)[0]
+    ends = np.vstack([best, theta])
+    many, weights = mean[:1].repeat(len(ends), 0), ones[:1].repeat(len(ends), 0)
+    final, values = maximise(evidence, ends, many, precision, weights, noise)
     return final[np.argmin(values)], noise, values
 
 
@@ -159,13 +219,3 @@ def _draws(
             progress(min(first + DRAWN, count) / count)
     columns = to_coefficients(law, np.concatenate(parts))
     return np.concatenate([columns[name] for name in law.coefficients], axis=1)
-
-
-def coefficients_at(law: Law, theta: Array) -> dict[str, float]:
-    """Coordinates (P,) as coefficients."""
-    return {name: float(values[0, 0]) for name, values in to_coefficients(law, theta[None]).items()}
-
-
-def coordinates_of(law: Law, coefficients: Mapping[str, float]) -> Array:
-    """Coefficients as coordinates (P,)."""
-    return to_coordinates(law, coefficients)[0]
