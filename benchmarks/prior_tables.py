@@ -97,14 +97,19 @@ def flame(folder: Path) -> pl.DataFrame:
     )
 
 
-def reference(folder: Path) -> pl.DataFrame | None:
-    """Our own runs: the records below a folder, None where there are too few for a table."""
+def records(folder: Path) -> pl.DataFrame:
+    """The finished records below a folder as a table, in the order of their ids."""
     from moelab.runs import RunRecord
 
-    names = sorted(folder.rglob("*.json"))
-    records = [RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8"))) for path in names]
-    rows = [record.row() for record in records if record.loss is not None]
-    return pl.DataFrame(rows, infer_schema_length=None) if len(rows) >= 15 else None
+    found = [RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8"))) for path in folder.rglob("*.json")]
+    rows = sorted((record.row() for record in found if record.loss is not None), key=lambda row: row["run_id"])
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def reference(folder: Path) -> pl.DataFrame | None:
+    """Our own runs, None where there are too few for a table. The sweep of rates is no part of it."""
+    table = records(folder / "runs") if (folder / "runs").is_dir() else pl.DataFrame()
+    return table if len(table) >= 15 else None
 
 
 def grid(**axes: Iterable[float]) -> Columns:

@@ -40,6 +40,9 @@ def command(
     group: Annotated[str | None, typer.Option(help="Resample whole groups of this column; none: single rows.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of weights.")] = None,
     starts: Annotated[int, typer.Option(help="Random starts.")] = 512,
+    prior: Annotated[
+        str | None, typer.Option(help="What other tables found: a prior's file, or none; default: the law's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of starts and bootstrap.")] = 0,
     out: Annotated[str | None, typer.Option(help="Write the fit here; moelab predict and plan read it.")] = None,
     plot: Annotated[
@@ -106,6 +109,18 @@ def command(
             ids,
             holdout=None if holdout == 0 else holdout,
             holdout_optional=holdout is None,
+            holdout_by=holdout_by,
+            holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
+            loss=loss,
+            objective=objective,
+            fix=parse_assignments(fix or [], "--fix"),
+            share=[[name.strip() for name in names.split(",")] for names in share or []],
+            bootstrap=bootstrap,
+            group=group,
+            weight=weight,
+            seed=seed,
+            starts=starts,
+            prior=prior,
             progress=progress,
             **options,
         )

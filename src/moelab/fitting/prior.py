@@ -77,6 +77,10 @@ class Prior:
             raise InputError(f"prior: {where}: expected finite means and a positive definite covariance")
         return prior
 
+    def is_for(self, law: Law) -> bool:
+        """Whether this is a prior of the law or of one that it is a variant of."""
+        return self.law.split("-")[0] == law.id.split("-")[0]
+
     def of(self, law: Law) -> "Prior":
         """This prior in the law's order of coefficients. Raises InputError where it lacks one."""
         missing = [name for name in law.coefficients if name not in self.coefficients]
@@ -107,16 +111,23 @@ def shipped(law_id: str) -> Prior | None:
 
 
 def find_prior(law: Law, given: "str | Path | Prior | None") -> Prior | None:
-    """The prior of a fit: None is the shipped one, `none` is none, else a file. Raises InputError."""
+    """The prior of a fit: None is the shipped one, `none` is none, else a Prior or its file. Raises InputError."""
     if given is None:
         prior = shipped(law.id)
-    elif isinstance(given, Prior):
-        prior = given
-    elif str(given) == NONE:
+        return None if prior is None else prior.of(law)
+    if not isinstance(given, Prior) and str(given) == NONE:
         return None
-    else:
-        prior = Prior.from_json(parse_json(read_text(Path(given), "prior"), str(given)), str(given))
-    return None if prior is None else prior.of(law)
+    prior = read_prior(given)
+    if not prior.is_for(law):
+        raise InputError(f"prior: {prior.name} is for {prior.law}, not for {law.id}")
+    return prior.of(law)
+
+
+def read_prior(given: "str | Path | Prior") -> Prior:
+    """A prior, or that of a file. Raises InputError naming what is wrong with it."""
+    if isinstance(given, Prior):
+        return given
+    return Prior.from_json(parse_json(read_text(Path(given), "prior"), str(given)), str(given))
 
 
 def to_coordinates(law: Law, coefficients: Mapping[str, Any]) -> Array:
