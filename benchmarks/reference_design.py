@@ -20,9 +20,9 @@ from reference_rates import Rule, fitted_rule
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.files import write_json, write_text
 from moelab.fitting.objective import Objective
+from moelab.fitting.observations import observations
 from moelab.fitting.prior import by_coordinates, shipped, to_coefficients
 from moelab.fitting.prior_fit import posterior_of
-from moelab.fitting.observations import observations
 from moelab.laws import get_law
 
 ROOT = Path(__file__).parents[1]
@@ -282,8 +282,10 @@ def compare(runs: list[Candidate], cost: np.ndarray, picks: list[int], budget: f
         "cheapest first": _within(np.argsort(cost), cost, budget),
         "chosen, first third": picks[: len(picks) // 3],
     }
-    targets = [candidate("d112", ratio, epochs, **kind) for ratio, epochs in ((30, 1), (100, 4))
-               for kind in ({}, {"experts": 8}, {"experts": 32, "fine": 4}, {"experts": 16, "fine": 2, "shared": True})]  # fmt: skip
+    kinds: tuple[dict[str, Any], ...] = (
+        {}, {"experts": 8}, {"experts": 32, "fine": 4}, {"experts": 16, "fine": 2, "shared": True}
+    )  # fmt: skip
+    targets = [candidate("d112", ratio, epochs, **kind) for ratio, epochs in ((30, 1), (100, 4)) for kind in kinds]
     ahead = rows_of(targets, theta)
     prior = np.sqrt(np.diag(np.linalg.inv(start)))
     print(
@@ -319,8 +321,8 @@ def study(runs: list[Candidate], rule: Rule, cost: list[float]) -> str:
     return HEAD.format(count=len(runs), hours=hours, longest=max(cost) / 60, rule=rule.text) + "\n".join(lines) + "\n"
 
 
-HEAD = """# The reference study: moelab's own runs, from which the law's coefficients at small scale and its prior are made.
-#   moelab study reference --workers 1
+HEAD = """# The reference study: moelab's own runs, for the law's coefficients at small scale and for its prior.
+#   moelab study configs/studies/reference.yaml --workers 1
 # Hardware and time: {count} runs, about {hours:.1f} hours of one thread alone, the longest {longest:.0f} minutes.
 # Expect: every first part of the list is a useful table; `make reference-analysis` reads whatever is finished.
 # Written by benchmarks/reference_design.py. Rates: {rule}

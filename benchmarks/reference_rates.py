@@ -56,8 +56,13 @@ def fitted_rule(folder: Path = RECORDS) -> Rule:
     best = best_rates([record for record in records if record["loss"] is not None])
     if not best:
         raise SystemExit(f"no size in {folder} has three rates yet")
+    return rule_of(best)
+
+
+def rule_of(best: list[tuple[float, float]]) -> Rule:
+    """The rule through the best rates."""
     active, rate = (np.log([row[k] for row in best]) for k in (0, 1))
-    params, sizes = PARAMS, len({row[0] for row in best})
+    params, sizes = PARAMS, len({round(float(np.log2(row[0]))) for row in best})
     if sizes >= FEWEST_SIZES:
         params = float(np.polyfit(active, rate, 1)[0])
     constant = float(np.exp(np.mean(rate - params * active)))

@@ -7,7 +7,7 @@ tables can be compared: A's coordinate is the logarithm of the size term at 1e8 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -42,11 +42,12 @@ class Prior:
     covariance: Array
     noise: tuple[float, float]
     sources: tuple[dict[str, Any], ...]
+    part_of: str = ""
 
     @property
     def sha256(self) -> str:
-        """The hash of its content: a fit file names it."""
-        return sha256_json(self.to_json())
+        """The hash of its content, which a fit file names; for the part of a law, that of the whole."""
+        return self.part_of or sha256_json(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `Prior.from_json` reads it back."""
@@ -88,11 +89,17 @@ class Prior:
             raise InputError(f"prior: {self.name} has no coefficient {', '.join(missing)} of {law.id}")
         at = [self.coefficients.index(name) for name in law.coefficients]
         covariance = self.covariance[np.ix_(at, at)]
-        return Prior(self.name, law.id, law.coefficients, self.mean[at], covariance, self.noise, self.sources)
+        chosen: dict[str, Any] = {"coefficients": law.coefficients, "mean": self.mean[at], "covariance": covariance}
+        return replace(self, law=law.id, part_of=self.sha256, **chosen)
 
     def draw(self, count: int, seed: int = 0) -> Array:
         """(count, P): coordinates of laws that this prior holds possible."""
         return np.random.default_rng(seed).multivariate_normal(self.mean, self.covariance, count, method="cholesky")
+
+    def draw_coefficients(self, law: Law, count: int, seed: int = 0) -> dict[str, Array]:
+        """Name -> (count, 1): laws that this prior holds possible, within the law's bounds."""
+        low, high = limits(law)
+        return to_coefficients(law, np.clip(self.of(law).draw(count, seed), low, high))
 
 
 def _positive_definite(matrix: Array) -> bool:
@@ -128,6 +135,18 @@ def read_prior(given: "str | Path | Prior") -> Prior:
     if isinstance(given, Prior):
         return given
     return Prior.from_json(parse_json(read_text(Path(given), "prior"), str(given)), str(given))
+
+
+def limits(law: Law) -> tuple[Array, Array]:
+    """The lowest and highest coordinates (P,) that the law's bounds allow; the scales have none."""
+    low, high = np.full(len(law.coefficients), -np.inf), np.full(len(law.coefficients), np.inf)
+    for at, name in enumerate(law.coefficients):
+        if name in SCALES or name not in law.bounds:
+            continue
+        ends = law.bounds[name]
+        low[at], high[at] = np.log(ends) if name in law.positive else ends
+        low[at] += 1e-9 * (name == "E_start")  # saturation divides by E_start - 1 in the limit
+    return low, high
 
 
 def to_coordinates(law: Law, coefficients: Mapping[str, Any]) -> Array:

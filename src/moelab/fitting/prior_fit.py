@@ -18,7 +18,7 @@ from moelab.fitting.observations import Observations
 from moelab.fitting.parameters import known_name
 from moelab.fitting.point_fit import error_measures, predicted_losses
 from moelab.fitting.posterior import Evidence, information, maximise
-from moelab.fitting.prior import SCALES, Prior, to_coefficients
+from moelab.fitting.prior import SCALES, Prior, limits, to_coefficients
 from moelab.fitting.replicates import Progress, resample
 from moelab.laws import Law
 
@@ -140,7 +140,7 @@ def posterior_of(
 
 def evidence_of(data: Observations, law: Law, objective: Objective, fix: Mapping[str, float] | None = None) -> Evidence:
     """The runs with the limits of the coordinates; a coefficient that is held has one value."""
-    low, high = _limits(law)
+    low, high = limits(law)
     for name, value in (fix or {}).items():
         name = known_name(law, name, "fix")
         if name in SCALES:
@@ -152,17 +152,6 @@ def evidence_of(data: Observations, law: Law, objective: Objective, fix: Mapping
         low[at] = high[at] = np.log(value) if name in law.positive else value
     variables = {name: data.variables[name] for name in law.variables}
     return Evidence(law, variables, np.log(data.measured), data.weights, objective, low, high)
-
-
-def _limits(law: Law) -> tuple[Array, Array]:
-    low, high = np.full(len(law.coefficients), -np.inf), np.full(len(law.coefficients), np.inf)
-    for at, name in enumerate(law.coefficients):
-        if name in SCALES or name not in law.bounds:
-            continue
-        ends = law.bounds[name]
-        low[at], high[at] = np.log(ends) if name in law.positive else ends
-        low[at] += 1e-9 * (name == "E_start")  # saturation divides by E_start - 1 in the limit
-    return low, high
 
 
 def _in_turn(evidence: Evidence, prior: Prior, precision: Array, starts: Array) -> tuple[Array, float, Array]:
