@@ -25,7 +25,7 @@ from moelab.fitting.fit import fit
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.hierarchy import build_prior
 from moelab.fitting.observations import observations
-from moelab.fitting.prior import Prior
+from moelab.fitting.prior import Prior, to_coefficients
 from moelab.fitting.supported import supported_laws
 from moelab.laws import Law, get_law
 from moelab.laws.reuse import SUFFIX
@@ -154,11 +154,11 @@ def score(law: Law, rows: pl.DataFrame, rest: pl.DataFrame, prior: Prior) -> Sco
 
 
 def whole(law: Law, rest: pl.DataFrame, prior: Prior) -> Score:
-    """The table without a fit: the median of the prior's draws for moelab2026, published coefficients for others."""
+    """The table without a fit: the mean of the prior for moelab2026, published coefficients for others."""
     data = observations(rest, law)
     if law.id == OURS:
         draws = law.loss(prior.of(law).draw_coefficients(law, 2000, SEED), data.variables)
-        value = np.exp(np.median(np.log(draws), axis=0))
+        value = law.loss(to_coefficients(law, prior.of(law).mean[None]), data.variables)[0]
         low, high = np.quantile(draws, [0.1, 0.9], axis=0)
     else:
         value, low, high = law.loss(None, data.variables), np.nan, np.nan
