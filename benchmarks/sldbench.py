@@ -60,7 +60,8 @@ def main() -> None:
         print(f"inner R2 {value:6.3f}  {setting[0]}{', weights N^0.5' if setting[1] else ''}")
     chosen = max(inner, key=lambda setting: inner[setting])
     print(
-        f"{len(below)} runs fitted, {len(above)} held out: R2 {r_squared(below, above, chosen, prior):.3f} with {chosen}"
+        f"{len(below)} runs fitted, {len(above)} held out with {chosen}: "
+        f"R2 {r_squared(below, above, chosen, prior):.3f}"
     )
 
 
