@@ -1,4 +1,4 @@
-"""What other tables say about a law's coefficients: a normal distribution in coordinates that tables share.
+"""What other tables found about a law's coefficients: a normal distribution in coordinates that tables share.
 
 A coordinate is the logarithm of a positive coefficient and any other coefficient itself. The two scales are taken where
 tables can be compared: A's coordinate is the logarithm of the size term at 1e8 parameters, B's that of the data term at
