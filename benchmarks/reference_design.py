@@ -345,6 +345,7 @@ base:
     eval_tokens: 256K
     precision: fp32
     threads: 1
+executor: {{order: listed}}
 runs:
 """
 
