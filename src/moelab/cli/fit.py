@@ -79,7 +79,8 @@ def command(
     check_output(plot_holdout, "--plot-holdout", FIGURES)
     rules = [name for name in law if is_rule_form(name)]
     if rules:
-        _check_rules(law, rules, {"--best-of": best_of, "--plot": plot, "--plot-holdout": plot_holdout})
+        unused = {"--best-of": best_of, "--plot": plot, "--plot-holdout": plot_holdout, "--prior": prior}
+        _check_rules(law, rules, unused)
     table = load_table(runs, let or [], where or [])
     if best_of:
         table = _best(table, best_of, loss or "loss")
@@ -109,17 +110,6 @@ def command(
             ids,
             holdout=None if holdout == 0 else holdout,
             holdout_optional=holdout is None,
-            holdout_by=holdout_by,
-            holdout_rows=None if holdout_where is None else rows_where(table, holdout_where),
-            loss=loss,
-            objective=objective,
-            fix=parse_assignments(fix or [], "--fix"),
-            share=[[name.strip() for name in names.split(",")] for names in share or []],
-            bootstrap=bootstrap,
-            group=group,
-            weight=weight,
-            seed=seed,
-            starts=starts,
             prior=prior,
             progress=progress,
             **options,

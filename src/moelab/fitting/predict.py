@@ -14,8 +14,8 @@ from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fit_file import load_fits
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.intervals import outside_note
 from moelab.fitting.floor import FloorPart, across_floor
+from moelab.fitting.intervals import outside_note
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law, all_laws, get_law
 from moelab.notebook import html_table, interval_text, short_repr
@@ -150,14 +150,13 @@ def predict(
     return Predictions(laws=found, failed=failed, notes=_notes(sources, found))
 
 
-def _notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
 def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:
     """The other design with the tokens at which it takes as many FLOPs."""
     per_token = [float(count_flops(each, seq_len).train) for each in (model, other)]
     return other, tokens * per_token[0] / per_token[1]
 
 
-def _unit_notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
+def _notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
     fits = [sources[name] for name in found]
     findings = [each for fitted in fits if isinstance(fitted, FittedLaw) for each in units_of_fit(fitted)]
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
