@@ -18,12 +18,13 @@ PYTEST_ARGS ?=
 WITH_ENGINES := tests/export tests/architecture/test_gguf_header.py tests/architecture/test_transformers.py \
 	tests/model/test_families.py tests/model/test_multi_token.py tests/model/test_transformers_routers.py tests/data/test_ranks.py
 
-.PHONY: help install quickstart test test-slow test-all lint format types check clean
+.PHONY: help install quickstart test test-slow test-all lint format types check clean reference-analysis
 
 help:
 	@echo "make quickstart   install, then: text -> runs -> laws -> plan -> verified recommendation -> report.html"
 	@echo "make test         install, then run the tests (a few minutes)"
 	@echo "make test-all     also the slow and multi-process tests"
+	@echo "make reference-analysis   the figures of the reference study, from the table that ships"
 	@echo "make lint types   ruff and mypy"
 	@echo "make clean        remove .venv and caches (studies and data stay)"
 
@@ -38,6 +39,9 @@ $(READY): pyproject.toml constraints.txt
 
 # Compiled tests and modules are kept: each of the processes that the tests start would compile them again.
 test test-slow: export PYTHONDONTWRITEBYTECODE =
+
+reference-analysis: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reference_analysis.py
 
 quickstart: $(READY)
 	$(BIN)/moelab study quickstart --out $(STUDY)

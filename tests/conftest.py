@@ -54,7 +54,13 @@ FORMS: dict[str, dict[str, float]] = {
     "wang2024": {"A": 100.0, "alpha": 0.25, "gamma": 0.1, "B": 400.0, "beta": 0.28, "E_0": 1.7},
     "clark2022-bilinear": {"a": -0.08, "b": -0.1, "c": 0.01, "d": 1.1},
     "clark2022-separable": {"a": -0.08, "b": -0.03, "d": 1.1},
+    "moelab2026": {
+        "E_0": 1.4, "A": 30.0, "alpha": 0.19, "B": 50.0, "beta": 0.18, "kappa_0": 0.4, "kappa_1": -0.05, "mu_0": 0.1,
+        "mu_1": 0.02, "E_start": 2.0, "E_max": 300.0, "g": 0.11, "gamma": 0.58, "sigma_1": -0.3, "sigma_2": 0.5,
+        "R_D": 15.0, "R_N": 5.0, "rho": 0.1,
+    },
 }  # fmt: skip
+FORMS["moelab2026-outer"] = {**FORMS["moelab2026"], "k": 0.7}
 """Plausible coefficients of our own for laws that ship without: only for trying the formulas."""
 
 

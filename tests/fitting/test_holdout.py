@@ -144,7 +144,8 @@ def test_a_law_without_a_hold_out_neither_leads_nor_weighs(sweep) -> None:
 
 def test_comparison_ranks_by_held_out_error_and_weighs(sweep) -> None:
     result = compare_laws(sweep.drop("sparsity"), holdout=0.2, **NONE)
-    assert set(result.fits) == {"ludziejewski2025", "wang2024"}
+    assert set(result.fits) == {"ludziejewski2025", "wang2024", "moelab2026"}
+    assert result.skipped["moelab2026-outer"] == "a variant of moelab2026; ask for it by its id"
     error = [fitted.holdout.mean_abs_rel for fitted in result.fits.values()]
     assert error == sorted(error)
     assert sum(result.weights.values()) == pytest.approx(1)

@@ -40,6 +40,9 @@ def command(
     group: Annotated[str | None, typer.Option(help="Resample whole groups of this column; none: single rows.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of weights.")] = None,
     starts: Annotated[int, typer.Option(help="Random starts.")] = 512,
+    prior: Annotated[
+        str | None, typer.Option(help="What other tables found: a prior's file, or none; default: the law's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of starts and bootstrap.")] = 0,
     out: Annotated[str | None, typer.Option(help="Write the fit here; moelab predict and plan read it.")] = None,
     plot: Annotated[
@@ -76,7 +79,8 @@ def command(
     check_output(plot_holdout, "--plot-holdout", FIGURES)
     rules = [name for name in law if is_rule_form(name)]
     if rules:
-        _check_rules(law, rules, {"--best-of": best_of, "--plot": plot, "--plot-holdout": plot_holdout})
+        unused = {"--best-of": best_of, "--plot": plot, "--plot-holdout": plot_holdout, "--prior": prior}
+        _check_rules(law, rules, unused)
     table = load_table(runs, let or [], where or [])
     if best_of:
         table = _best(table, best_of, loss or "loss")
@@ -106,6 +110,7 @@ def command(
             ids,
             holdout=None if holdout == 0 else holdout,
             holdout_optional=holdout is None,
+            prior=prior,
             progress=progress,
             **options,
         )

@@ -16,7 +16,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Laws": (
         "law", "law_file", "extrapolate", "fit_file", "fix", "share", "holdout", "holdout_by", "holdout_where",
-        "bootstrap", "starts", "draws", "noise",
+        "bootstrap", "starts", "prior", "draws", "noise", "against",
     ),
     "Serving": (
         "hardware", "precision", "kv_precision", "serve_tokens", "pay_serving", "prompt", "output", "tpot", "ttft",

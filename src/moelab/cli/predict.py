@@ -1,10 +1,14 @@
 """`moelab predict`: the loss that saved fits, or published laws, predict for a design."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moelab.cli.law_files import LawFiles
+
+if TYPE_CHECKING:
+    from moelab.fitting.floor import FloorPart
 
 
 def command(
@@ -18,6 +22,9 @@ def command(
     law: Annotated[list[str] | None, typer.Option("--law", help="Only these laws of the fit file.")] = None,
     law_file: LawFiles = None,
     noise: Annotated[bool, typer.Option("--noise", help="Interval of one more measured run, not of the law.")] = False,
+    against: Annotated[
+        str | None, typer.Option(help="A second design at equal FLOPs: which is better, by the floor.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Predict a loss with its 80 % interval.
@@ -35,12 +42,15 @@ def command(
 
     if bool(settings) == bool(config):
         raise InputError("predict: give either --set NAME=VALUE for each variable, or --config with --tokens")
+    if against and not config:
+        raise InputError("--against: goes with --config")
     if settings and tokens is not None:
         raise InputError("--tokens: goes with --config; with --set, give --set tokens=...")
     values: dict[str, Any] = dict(parse_assignments(settings, "--set")) if settings else {}
     design = None if config is None else find_design(config)
     if design is not None:
         values = {"tokens": tokens, "seq_len": seq_len}
+        values |= {} if against is None else {"against": find_design(against)}
     found = predict(fit_file, design, laws=law or (), noise=noise, **values)
     if json:
         print_json(found.to_dict())
@@ -57,10 +67,25 @@ def command(
             for name, each in found.laws.items()
         ],
     )
+    for name, each in found.laws.items():
+        if each.floor:
+            print_line(f"{name}: {_floor(each.floor, config, against)}")
     for note in found.notes:
         print_line(f"note: {note}")
     for name, reason in found.failed.items():
         print_line(f"left out: {reason if reason.startswith(name) else f'{name}: {reason}'}")
+
+
+def _floor(parts: Sequence["FloorPart"], config: str | None, against: str | None) -> str:
+    """The loss from the lowest floor to the highest and, with a second design, how often each is better."""
+    floors = " / ".join(f"{part.floor:.3f}" for part in parts)
+    losses = " / ".join(f"{part.losses[0]:.4f}" for part in parts)
+    text = f"floor {floors}: loss {losses}"
+    if against is None:
+        return text
+    others = " / ".join(f"{part.losses[1]:.4f}" for part in parts)
+    better = " / ".join(f"{part.lowest[0]:.0%}" for part in parts)
+    return f"{text} against {others} of {against}; {config} is better in {better} of the draws"
 
 
 def _cell(value: float | None) -> str:

@@ -47,6 +47,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         (("n_experts", "top_k", "n_shared_experts"), lambda e, k, s: (k + s) / (e + s)),
         (("n_experts", "top_k"), lambda e, k: k / e),
     ),
+    "granularity": (
+        (("top_k", "d_expert", "d_shared"), lambda k, d, s: k + s / d),
+        (("top_k", "n_shared_experts"), lambda k, s: k + s),
+        (("top_k",), lambda k: k),
+    ),
     "granularity_ling": ((("d_model", "d_expert"), lambda d, w: 2 * d / w),),
     "activation_rate": (
         (("params_active_non_embedding", "params_non_embedding"), lambda a, n: a / n),
@@ -108,14 +113,15 @@ def variables(columns: Columns, law: Law, hint: str) -> dict[str, Array]:
     """All variables of a law. Raises InputError naming the missing columns and, by `hint`, how to supply one."""
     check_experts(columns)
     found = {name: variable(columns, name) for name in law.variables}
-    missing = [name for name, values in found.items() if values is None]
+    present = law.with_optional({name: values for name, values in found.items() if values is not None})
+    missing = [name for name in law.variables if name not in present]
     if missing:
         name = missing[0]
         from_others = [" and ".join(needs) for needs, _ in RULES.get(name, ())]
         derived = f" (or {', or '.join(from_others)})" if from_others else ""
         how = hint.replace("{}", name, 1)
         raise InputError(f"{law.id}: no column for {', '.join(missing)}{derived}; {how}; columns: {', '.join(columns)}")
-    return {name: values for name, values in found.items() if values is not None}
+    return {name: present[name] for name in law.variables}
 
 
 def check_experts(columns: Columns) -> None:

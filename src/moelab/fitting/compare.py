@@ -15,6 +15,7 @@ from moelab.fitting.findings import Finding
 from moelab.fitting.fit import check_options, fit_table
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.holdout import check_column, check_fraction, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting.prior import NONE, read_prior
 from moelab.fitting.supported import supported_laws
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
@@ -45,7 +46,7 @@ def compare_laws(
         holdout_by: A column: leave out each of its values in turn.
         holdout_rows: One true or false per run: which to hold out.
         skip_unfit: List named laws that cannot be fitted in `skipped`, too, instead of refusing them.
-        **options: As in `moelab.fit`: loss, objective, fix, share, bootstrap, group, weight, seed, starts.
+        **options: As in `moelab.fit`: loss, objective, fix, share, bootstrap, group, weight, seed, starts, prior.
 
     Returns:
         A Comparison: `fits` by law in the order of their rank, `weights` (inverse mean-square errors, held-out
@@ -151,7 +152,8 @@ def fit_with_holdout(
 
 
 def _options_for(law: Law, options: dict[str, Any], chosen: Sequence[Law]) -> dict[str, Any]:
-    """With several laws, `fix` and `share` apply where a law has the coefficient; one of them must."""
+    """With several laws, `fix` and `share` apply where a law has the coefficient, a prior where it is the law's; one
+    of them must."""
     if len(chosen) == 1:
         return options
     kept = dict(options)
@@ -161,6 +163,11 @@ def _options_for(law: Law, options: dict[str, Any], chosen: Sequence[Law]) -> di
     has = {*law.coefficients, *law.aliases}
     kept["fix"] = {name: value for name, value in (options.get("fix") or {}).items() if name in has}
     kept["share"] = [names for names in options.get("share") or () if set(names) <= has]
+    if options.get("prior") is not None and options["prior"] != NONE:
+        known = read_prior(options["prior"])
+        if not any(known.is_for(other) for other in chosen):
+            raise InputError(f"prior: {known.name} is for {known.law}, which is not among the laws")
+        kept["prior"] = known if known.is_for(law) else None
     return kept
 
 

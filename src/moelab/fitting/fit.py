@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from moelab.fitting.point_fit import (
     point_fit,
     predicted_losses,
 )
+from moelab.fitting.prior import Prior, find_prior
+from moelab.fitting.prior_fit import fit_with_prior
 from moelab.fitting.solver import Problem
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
@@ -51,6 +54,7 @@ def fit(
     weight: str | None = None,
     seed: int = 0,
     starts: int = STARTS,
+    prior: str | Path | Prior | None = None,
 ) -> FittedLaw:
     """Fit one law to a table of runs: the robust optimum of many starts, with bootstrap draws.
 
@@ -68,6 +72,8 @@ def fit(
         weight: A column of weights.
         seed: Of starts and bootstrap.
         starts: Random starts of the optimiser.
+        prior: What other tables found: None is the prior that ships for the law (moelab2026 has one), `none` is none,
+            else a Prior or its file.
 
     Returns:
         A FittedLaw: coefficients with p10 and p90, the fitted range, errors, notes; `predict(...)` gives values with
@@ -92,6 +98,7 @@ def fit(
     findings = check_table(table, target)
     table, _, _ = measured_runs(table, target)
     options: dict[str, Any] = {"objective": objective, "fix": fix, "share": share, "bootstrap": bootstrap}
+    options["prior"] = prior
     fitted = fit_table(table, law, loss=loss, group=group, weight=weight, seed=seed, starts=starts, **options)
     notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
     return replace(fitted, notes=(*notes, *fitted.notes))
@@ -125,11 +132,19 @@ def fit_observations(
     starts: int = STARTS,
     progress: replicates.Progress | None = None,
     influence: bool = False,
+    prior: str | Path | Prior | None = None,
 ) -> FittedLaw:
     """`fit` for runs that are already a law's variables; `influence` finds which of them decide the optimum."""
     began = time.process_time()
     check_options(bootstrap=bootstrap, starts=starts, seed=seed)
     objective = Objective.parse(objective)
+    known = find_prior(law, prior)
+    if known is not None:
+        if share:
+            raise InputError(f"share: {law.id} is fitted with a prior, which shares no coefficients; add --prior none")
+        fitted = fit_with_prior(data, law, known, objective, fix or {}, bootstrap, seed, progress)
+        fitted = replace(fitted, notes=(*fitted.notes, *_copies(law, data), *_thin(bootstrap)))
+        return _timed(fitted, data, began)
     parameters, notes = enough_rows(law, dict(fix or {}), share, len(data))
     problem = Problem(parameters, data.variables, np.log(data.measured), objective)
     weights = data.weights[None, :]
@@ -166,8 +181,13 @@ def fit_observations(
         if influence and len(draws)
         else None,
     )
+    return _timed(fitted, data, began)
+
+
+def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:
+    """The fit with its mean interval on these runs and the processor's time."""
     few = slice(None, None, -(-len(data) // SPREAD))
-    interval = fitted.mean_interval({name: data.variables[name][few] for name in law.variables})
+    interval = fitted.mean_interval({name: data.variables[name][few] for name in fitted.law.variables})
     return replace(fitted, interval_rel=interval, cpu_seconds=time.process_time() - began)
 
 
@@ -182,15 +202,20 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     """Coefficients that this table does not identify, and runs that this law does not describe."""
     same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
     found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
-    rows = np.stack([*(data.variables[name] for name in law.variables), data.measured], axis=1)
-    copies = len(rows) - len(np.unique(rows, axis=0))
-    if copies:
-        found.append(f"{copies} of {len(rows)} rows repeat another one exactly, loss included: are they copies?")
+    found += _copies(law, data)
     if not law.covers_dense and np.any(data.kinds == "dense"):
         found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
         found.append("the runs differ in expansion, which is no variable of this law")
     return found
+
+
+def _copies(law: Law, data: Observations) -> list[str]:
+    rows = np.stack([*(data.variables[name] for name in law.variables), data.measured], axis=1)
+    copies = len(rows) - len(np.unique(rows, axis=0))
+    if not copies:
+        return []
+    return [f"{copies} of {len(rows)} rows repeat another one exactly, loss included: are they copies?"]
 
 
 def _thin(bootstrap: int) -> list[str]:

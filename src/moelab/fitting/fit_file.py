@@ -46,6 +46,8 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         "bootstrap": len(fitted.draws),
         "cpu_seconds": fitted.cpu_seconds,
     }
+    if fitted.prior is not None:
+        result["prior"] = dict(fitted.prior)
     if fitted.law.definition is not None:
         result["definition"] = dict(fitted.law.definition)
     if draws:
@@ -92,6 +94,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
             seed_noise=value.get("seed_noise"),
             interval_rel=value.get("interval_rel"),
             holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
+            prior=value.get("prior"),
         )
     except KeyError as error:
         raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None

@@ -24,7 +24,9 @@ _BLOCK = 2_000_000
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedLaw(Shown):
-    """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's."""
+    """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's.
+
+    `prior` is None, or the prior's name, hash, and per coefficient the share of its variance that the prior left."""
 
     law: Law
     n_runs: int
@@ -53,6 +55,7 @@ class FittedLaw(Shown):
     unidentified: tuple[str, ...] = ()
     residual_tests: tuple[ResidualTest, ...] = ()
     influence: Influence | None = None
+    prior: Mapping[str, Any] | None = None
 
     @property
     def residuals(self) -> Array:

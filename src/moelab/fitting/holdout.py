@@ -15,7 +15,7 @@ from moelab.fitting.prediction import Holdout
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
-FIT_OPTIONS = ("objective", "fix", "share", "bootstrap", "seed", "starts", "progress")
+FIT_OPTIONS = ("objective", "fix", "share", "bootstrap", "seed", "starts", "progress", "prior")
 
 
 def ordered_holdout(table: Any, law: str | Law, fraction: float = 0.2, **options: Any) -> tuple[FittedLaw, Holdout]:

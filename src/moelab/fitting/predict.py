@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moelab.architecture import ModelConfig, load_model
+import numpy as np
+
+from moelab.architecture import ModelConfig, count_flops, load_model
 from moelab.errors import InputError
 from moelab.fitting.columns import check_names, columns_of
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fit_file import load_fits
 from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.floor import FloorPart, across_floor
 from moelab.fitting.intervals import outside_note
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law, all_laws, get_law
@@ -24,18 +27,22 @@ Source = FittedLaw | Law
 @dataclass(frozen=True, kw_only=True)
 class LawPrediction:
     """What one law predicts for one design: its `kind` (loss in nats per token, for most), value, p10 and p90 (None
-    without draws), and the largest log10 distance outside the fitted range (None: unknown; 0 or less: inside)."""
+    without draws), and the largest log10 distance outside the fitted range (None: unknown; 0 or less: inside).
+
+    `floor` are the losses across the floor's posterior; with a second design (`against`), those of both."""
 
     kind: str
     value: float
     low: float | None
     high: float | None
     extrapolation: float | None
+    floor: tuple[FloorPart, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: an entry of `moelab predict --json`."""
         ends = {"value": self.value, "low": self.low, "high": self.high}
-        return {"kind": self.kind, self.kind: ends, "extrapolation": self.extrapolation}
+        floor = [part.to_dict() for part in self.floor]
+        return {"kind": self.kind, self.kind: ends, "extrapolation": self.extrapolation, "floor": floor}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,7 @@ def predict(
     seq_len: int | str = 4096,
     laws: Sequence[str] = (),
     noise: bool = False,
+    against: ModelConfig | str | Path | None = None,
     **values: float | str,
 ) -> Predictions:
     """Predict the loss of one design, as `moelab predict` does.
@@ -99,6 +107,7 @@ def predict(
         seq_len: Context in tokens at which FLOPs are counted, with `config`.
         laws: Only these of several fits; none: all of them.
         noise: The interval of one more measured run, instead of the law's own.
+        against: A second design, trained with as many FLOPs as `config`: which has the lower loss, by the floor.
         **values: Instead of `config`, the law's variables by name (params_active=1e9, tokens="20B").
 
     Returns:
@@ -123,17 +132,28 @@ def predict(
         raise InputError("predict: give either the law's variables by name, or a config with tokens")
     model = None if config is None else config if isinstance(config, ModelConfig) else load_model(config)
     trained, context = _size(tokens, seq_len) if model is not None else (0.0, 0)
+    other = None
+    if against is not None:
+        if model is None:
+            raise InputError("against: needs a config to be compared with")
+        other = _matched(against if isinstance(against, ModelConfig) else load_model(against), model, trained, context)
     found: dict[str, LawPrediction] = {}
     failed: dict[str, str] = {}
     sources = _sources(fit, laws)
     for name, law in sources.items():
         try:
-            found[name] = _predicted(law, given, model, trained, context, noise)
+            found[name] = _predicted(law, given, model, trained, context, noise, other)
         except InputError as error:
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
     return Predictions(laws=found, failed=failed, notes=_notes(sources, found))
+
+
+def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:
+    """The other design with the tokens at which it takes as many FLOPs."""
+    per_token = [float(count_flops(each, seq_len).train) for each in (model, other)]
+    return other, tokens * per_token[0] / per_token[1]
 
 
 def _notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
@@ -182,7 +202,13 @@ def _sources(fit: Any, chosen: Sequence[str]) -> dict[str, Source]:
 
 
 def _predicted(
-    source: Source, values: dict[str, float], model: ModelConfig | None, tokens: float, seq_len: int, noise: bool
+    source: Source,
+    values: dict[str, float],
+    model: ModelConfig | None,
+    tokens: float,
+    seq_len: int,
+    noise: bool,
+    other: tuple[ModelConfig, float] | None = None,
 ) -> LawPrediction:
     fitted = source if isinstance(source, FittedLaw) else None
     law: Law = source.law if isinstance(source, FittedLaw) else source
@@ -194,16 +220,31 @@ def _predicted(
     else:
         check_names([name for name in values if fitted is None or name not in fitted.ranges], law)
         given = values
+    both = _with_other(law, given, other, seq_len, fitted is None)
     if fitted is not None:
         p = fitted.predict(given, noise=noise)
-        return _prediction(law.kind, p.value[0], p.low[0], p.high[0], p.extrapolation[0])
+        floor = across_floor(fitted, design_variables(columns_of(both), law))
+        return _prediction(law.kind, p.value[0], p.low[0], p.high[0], p.extrapolation[0], floor)
     numbers = design_variables(columns_of(given), law, tuple(law.ranges))
     value = predicted_value(law, None, numbers)[0]
-    return _prediction(law.kind, value, None, None, law.extrapolation(numbers)[0])
+    floor = across_floor(law, design_variables(columns_of(both), law))
+    return _prediction(law.kind, value, None, None, law.extrapolation(numbers)[0], floor)
 
 
-def _prediction(kind: str, value: Any, low: Any, high: Any, extrapolation: Any) -> LawPrediction:
+def _with_other(law: Law, given: Any, other: tuple[ModelConfig, float] | None, seq_len: int, published: bool) -> Any:
+    """The design's variables, beside those of the design that it is compared with."""
+    if other is None:
+        return given
+    found = law.variables_of(*other, seq_len, published=published)
+    if not found.covered:
+        raise InputError(f"{law.id}: against: {found.why()}")
+    return {name: np.array([float(given[name]), float(found.variables[name])]) for name in law.variables}
+
+
+def _prediction(
+    kind: str, value: Any, low: Any, high: Any, extrapolation: Any, floor: Sequence[FloorPart] = ()
+) -> LawPrediction:
     value, low, high, extrapolation = (
         None if number is None or number != number else float(number) for number in (value, low, high, extrapolation)
     )
-    return LawPrediction(kind=kind, value=value, low=low, high=high, extrapolation=extrapolation)
+    return LawPrediction(kind=kind, value=value, low=low, high=high, extrapolation=extrapolation, floor=tuple(floor))

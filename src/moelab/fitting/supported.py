@@ -24,10 +24,12 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
     skipped: dict[str, str] = {}
     forms: dict[str, tuple[str, tuple[str, ...]]] = {}
     for law in all_laws().values():
-        missing = [name for name in law.variables if variable(columns, name) is None]
+        missing = [name for name in law.variables if name not in law.optional and variable(columns, name) is None]
         same = next((name for name, form in forms.items() if form == (law.form, law.variables)), None)
         if law.kind != "loss" and target in (None, "loss"):
             skipped[law.id] = f"predicts {law.kind}, not loss"
+        elif law.variant_of:
+            skipped[law.id] = f"a variant of {law.variant_of}; ask for it by its id"
         elif missing:
             skipped[law.id] = f"no column for {', '.join(missing)}"
         elif not law.covers_moe and moe is not None and np.any(moe > 1):

@@ -40,7 +40,9 @@ class Law(Shown):
     never guessed. `kind` names what the formula predicts: the loss in nats per token, or the compute leverage over a
     dense model. `at_compute` places the law's variables on a compute budget, `choices` are the discrete values that
     its optimum considers, and `settings` what else may be set there. `definition` is what a fit file keeps of a law of
-    one's own: its formula, or the path and hash of its Python file.
+    one's own: its formula, or the path and hash of its Python file. `optional` are variables that a table or a design
+    need not give, with their neutral value or the variable they equal then. `variant_of` names the law that stands for
+    this one where every law is asked.
     """
 
     id: str
@@ -72,6 +74,8 @@ class Law(Shown):
     choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     definition: Mapping[str, Any] | None = None
+    optional: Mapping[str, float | str] = field(default_factory=dict)
+    variant_of: str = ""
 
     def __repr__(self) -> str:
         return short_repr(self, id=self.id, kind=self.kind, variables=self.variables, form=self.form, mark=self.mark)
@@ -92,7 +96,16 @@ class Law(Shown):
 
     def supports(self, variables: Values | Sequence[str]) -> bool:
         """Whether every variable of the law is among `variables`."""
-        return set(self.variables) <= set(variables)
+        return set(self.variables) - set(self.optional) <= set(variables)
+
+    def with_optional(self, variables: Values) -> dict[str, Any]:
+        """The variables, completed by the neutral values of those that may be absent."""
+        found = dict(variables)
+        for name, value in self.optional.items():
+            if name not in found and not (isinstance(value, str) and value not in found):
+                like = np.asarray(next(iter(found.values()))) if found else np.array(1.0)
+                found[name] = found[value] if isinstance(value, str) else np.full(like.shape, value)
+        return found
 
     def extrapolation(self, variables: Values, ranges: Mapping[str, tuple[float, float] | None] | None = None) -> Array:
         """Largest log10 distance outside the fitted range, per design; 0 inside, NaN where the range is unknown.
@@ -149,6 +162,7 @@ class Law(Shown):
         return given
 
     def _variables(self, given: Values) -> Values:
+        given = self.with_optional(given)
         missing = [name for name in self.variables if name not in given]
         if missing:
             needs = ", ".join(self.variables)

@@ -54,6 +54,7 @@ def _fit(step: FitStep, table: pl.DataFrame) -> Comparison:
         skip_unfit=True,
         bootstrap=step.bootstrap,
         seed=step.seed,
+        prior=step.prior,
     )
 
 

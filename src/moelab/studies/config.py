@@ -52,12 +52,16 @@ class Sweep(Config):
 
 
 class FitStep(Config):
-    """The laws fitted to the runs, the number of bootstrap replicates, the share of most expensive runs held out."""
+    """The laws fitted to the runs, the number of bootstrap replicates, the share of most expensive runs held out.
+
+    `prior` is the file of a prior, or `none`; None: the prior that ships for a law, where it has one.
+    """
 
     laws: list[str] = Field(min_length=1)
     bootstrap: Count = 200
     holdout: Fraction = Field(default=0.25, lt=1)
     seed: CountOrZero = 0
+    prior: str | None = None
 
     @field_validator("laws")
     @classmethod

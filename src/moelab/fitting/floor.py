@@ -1,0 +1,88 @@
+"""What a law's floor decides: predictions, and which of several designs is best, across the floor's posterior.
+
+Runs of one range of sizes hardly identify the irreducible loss, and it decides how much a larger model gains. Where a
+fit has draws, they are parted by their floor. Where there are none, the floor is swept and the reducible loss scaled so
+that the prediction at the centre of the fitted range stays.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.fitting.checks import FEWEST_DRAWS
+from moelab.fitting.fitted import FittedLaw
+from moelab.laws import Law
+
+Array = NDArray[Any]
+FLOOR = "E_0"
+PARTS = 5
+SWEEP = (0.8, 0.9, 1.0, 1.1, 1.2)
+"""Factors on the floor where there is no posterior."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloorPart:
+    """One part of the floor's posterior (or one step of a sweep): the floor, the mean loss of each design, and the
+    share of its draws in which each has the lowest loss."""
+
+    floor: float
+    losses: tuple[float, ...]
+    lowest: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: an entry of `moelab predict --json`."""
+        return {"floor": self.floor, "losses": list(self.losses), "lowest": list(self.lowest)}
+
+
+def across_floor(source: FittedLaw | Law, designs: Mapping[str, Any], parts: int = PARTS) -> list[FloorPart]:
+    """The parts from the lowest floor to the highest, for designs given by the law's variables, each (n,).
+
+    Empty for a law without a floor, for a fit that holds it, and where neither draws nor a range are known.
+    """
+    law = source.law if isinstance(source, FittedLaw) else source
+    if FLOOR not in law.coefficients or law.kind != "loss":
+        return []
+    numbers = {name: np.atleast_1d(np.asarray(values, float)) for name, values in designs.items()}
+    if isinstance(source, FittedLaw) and len(source.draws) >= FEWEST_DRAWS:
+        return _posterior(source, numbers, parts)
+    return _sweep(source, law, numbers)
+
+
+def _posterior(fitted: FittedLaw, designs: Mapping[str, Array], parts: int) -> list[FloorPart]:
+    floors = fitted.draws[:, fitted.law.coefficients.index(FLOOR)]
+    losses = fitted.draw_losses(designs)
+    usable = np.isfinite(losses).all(axis=1) & np.isfinite(floors)
+    if np.ptp(floors[usable]) == 0:
+        return []
+    order = np.flatnonzero(usable)[np.argsort(floors[usable], kind="stable")]
+    return [_part(float(np.median(floors[rows])), losses[rows]) for rows in np.array_split(order, parts) if len(rows)]
+
+
+def _part(floor: float, losses: Array) -> FloorPart:
+    first = np.bincount(np.argmin(losses, axis=1), minlength=losses.shape[1]) / len(losses)
+    return FloorPart(floor=floor, losses=tuple(losses.mean(axis=0).tolist()), lowest=tuple(first.tolist()))
+
+
+def _sweep(source: FittedLaw | Law, law: Law, designs: Mapping[str, Array]) -> list[FloorPart]:
+    coefficients = dict(source.coefficients) if isinstance(source, FittedLaw) else law.published
+    ranges = source.ranges if isinstance(source, FittedLaw) else law.ranges
+    known = {name: ranges.get(name) for name in law.variables}
+    if coefficients is None or not all(known.values()):
+        return []
+    centre = {name: _middle(*ends) for name, ends in known.items() if ends is not None}
+    floor = float(coefficients[FLOOR])
+    middle = float(law.loss(coefficients, {name: np.array([value]) for name, value in centre.items()})[0])
+    predicted = np.asarray(law.loss(coefficients, designs), float)
+    found = []
+    for factor in SWEEP:
+        if factor * floor < middle:
+            scale = (middle - factor * floor) / (middle - floor)
+            found.append(_part(factor * floor, factor * floor + scale * np.atleast_2d(predicted - floor)))
+    return found
+
+
+def _middle(low: float, high: float) -> float:
+    return float(np.sqrt(low * high)) if low > 0 else 0.5 * (low + high)
