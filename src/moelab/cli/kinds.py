@@ -1,7 +1,7 @@
 """What an option takes, as `--help` names it: one name of a parameter, one kind, in every command."""
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "flops": ("flops", "flops_each"),
+    "flops": ("flops", "flops_each", "at"),
     "count": (
         "max_params", "max_active", "max_tokens", "unique_tokens", "serve_tokens", "tokens", "vocab_size", "context",
         "seq_len", "gpus", "serve_gpus", "micro_batch", "max_batch", "batch", "output", "workers", "processes", "top",
@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "batches": ("graph_sizes",),
     "name=expression": ("let",),
     "condition": ("where", "holdout_where"),
-    "name=value": ("fix", "settings", "at"),
+    "name=value": ("fix", "settings"),
     "names": ("share", "equal"),
     "source": ("source",),
     "name": ("name",),
