@@ -1,11 +1,14 @@
 """The dense feed-forward: gate and up projections as one matrix, an activation, the down projection."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.architecture.config import GATED
+from moelab.model.exchange import Exchange
 from moelab.model.linear import PlainLinear
 from moelab.model.native import usable
 from moelab.model.native.ops import Experts as NativeExperts
@@ -107,8 +110,11 @@ class Experts(nn.Module):
     """E feed-forwards stacked: first (E, 2F or F, D), gate's rows before up's, and down (E, D, F).
 
     The layout is that of transformers 5 (`experts.gate_up_proj`, `experts.down_proj`). With `bias` both matrices have
-    one, (E, 2F or F) and (E, D), named like them with `_bias`.
+    one, (E, 2F or F) and (E, D), named like them with `_bias`. Where processes share the experts out, each holds E of
+    them and `exchange` sends rows to their owners.
     """
+
+    exchange: Exchange | None = None
 
     def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: str, bias: bool = False) -> None:
         super().__init__()
@@ -120,6 +126,11 @@ class Experts(nn.Module):
         if bias:
             self.register_parameter(f"{self.first_name}_bias", nn.Parameter(torch.empty(first.shape[:2])))
             self.down_proj_bias = nn.Parameter(torch.empty(n_experts, d_model))
+
+    def forward(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """compute(self, *inputs): whoever reads the weights goes through here, where weights that are cut over
+        processes become whole for as long as it takes."""
+        return compute(self, *inputs)
 
     @property
     def biases(self) -> tuple[Tensor, Tensor] | None:

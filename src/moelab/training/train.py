@@ -14,7 +14,7 @@ from moelab.training.adopt import adopt as adopt_run
 from moelab.training.adopt import find_kin
 from moelab.training.display import follow
 from moelab.training.log import check_log
-from moelab.training.parallel import join, leave, started_by_torchrun
+from moelab.training.processes import join, leave, started_by_torchrun
 from moelab.training.resolve import resolve_run
 from moelab.training.run import train_run
 
@@ -78,7 +78,7 @@ def train_here(
     could be are named on stderr."""
     tracker = check_log(log) if log else None
     started = started_by_torchrun()
-    if started and processes is None:
+    if started and processes is None and run.train.parallel is None:
         run = run.replace(train={**run.train.to_dict(), "processes": started})
     dataset = Dataset.open(run.data.path)
     run = resolve_run(run, dataset, root=out)

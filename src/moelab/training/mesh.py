@@ -1,0 +1,166 @@
+"""A model cut over a mesh of data x expert processes: FSDP2 for everything, experts shared out over `expert` ranks.
+
+Rank r is data rank r // expert and expert rank r % expert, so the processes that exchange rows are neighbours. Every
+parameter is cut along its first dimension: an expert weight (E, ...) first over the expert ranks and then over the data
+ranks, everything else over all ranks. Each process trains on its share of the batch. Losses are divided by the number
+of processes and gradients added up, so the gradient is that of the whole batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils import _pytree
+
+from moelab.model import LanguageModel, LossOutput, build_model, draw, outline_model
+from moelab.model.exchange import Exchange
+from moelab.model.feed_forward import Experts
+from moelab.model.moe import RoutingOutput
+from moelab.model.router import BalanceTerm
+from moelab.runs import RunConfig
+from moelab.runs.config import Parallel
+from moelab.training.cut_parts import CutParts
+from moelab.training.layout import Layout
+from moelab.training.processes import World
+
+# FSDP follows the tensors of what a layer returns, to make its weights whole again before their gradients are formed.
+for _output in (BalanceTerm, RoutingOutput, LossOutput):
+    _pytree.register_dataclass(_output)
+
+
+class Ranks:
+    """Which rows of a tensor lie where."""
+
+    def __init__(self, parallel: Parallel, device: str) -> None:
+        self.data, self.expert = parallel.data, parallel.expert
+        grid = torch.arange(parallel.processes).view(self.data, self.expert)
+        self.all = DeviceMesh(device, grid.flatten(), mesh_dim_names=("all",))
+        self.experts = DeviceMesh(device, grid.T, mesh_dim_names=("expert", "data"))
+
+    def rows(self, length: int, of_experts: bool) -> list[slice]:
+        """Of a first dimension of this length, what each rank holds."""
+        if not of_experts:
+            return _cut(length, self.data * self.expert)
+        own = length // self.expert
+        places = [divmod(rank, self.expert) for rank in range(self.data * self.expert)]
+        inner = _cut(own, self.data)
+        return [slice(e * own + inner[d].start, e * own + inner[d].stop) for d, e in places]
+
+    def tensor(self, part: Tensor, shape: torch.Size, of_experts: bool) -> DTensor:
+        """This process's rows as a tensor of the whole shape."""
+        mesh, places = (self.experts, [Shard(0), Shard(0)]) if of_experts else (self.all, [Shard(0)])
+        stride = torch.empty(shape, device="meta").stride()
+        return DTensor.from_local(part, mesh, places, run_check=False, shape=shape, stride=stride)
+
+
+class Cut(Layout):
+    """Each process holds its rows of every parameter, and whole buffers."""
+
+    cut = True
+
+    def __init__(self, config: RunConfig, everyone: World, dtype: torch.dtype = torch.float32) -> None:
+        train = config.train
+        assert train.parallel is not None
+        self.config, self.everyone = config, everyone
+        self.ranks = Ranks(train.parallel, train.device)
+        model = outline_model(config.model, train.dispatch).to(dtype)
+        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        self.of_experts = {name for name in self.shapes if isinstance(_owner(model, name), Experts)}
+        self.rows = {n: self.ranks.rows(shape[0], n in self.of_experts) for n, shape in self.shapes.items()}
+        self.take(model)
+        self._fill(model, train.seed)
+
+    def take(self, model: LanguageModel) -> None:
+        """Cut a model without values."""
+        modules = list(model.modules())
+        for experts in modules:
+            if isinstance(experts, Experts):
+                self._share_out(experts)
+                fully_shard(experts, mesh=self.ranks.experts["data"])
+        for layer in [*model.model.layers, *model.mtp]:
+            if self.config.train.compile == "blocks":
+                layer.compile()
+            fully_shard(layer, mesh=self.ranks.all)
+        fully_shard(model, mesh=self.ranks.all)
+        for module in modules:
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+        for method in ("loss", "balance_counts"):
+            register_fsdp_forward_method(model, method)
+        self.model = model
+
+    def _share_out(self, experts: Experts) -> None:
+        """Leave this process's experts alone in a module without values."""
+        for name, whole in list(experts.named_parameters()):
+            own = torch.empty(whole.shape[0] // self.ranks.expert, *whole.shape[1:], dtype=whole.dtype, device="meta")
+            experts.register_parameter(name, nn.Parameter(own))
+        if self.ranks.expert > 1:
+            experts.exchange = Exchange(self.ranks.experts["expert"].get_group(), self.ranks.expert)
+
+    @torch.no_grad()
+    def _fill(self, model: LanguageModel, seed: int) -> None:
+        """Every parameter's whole initial values are drawn, one after another, and its own rows kept."""
+        model.to_empty(device=self.config.train.device)
+        for buffer in model.buffers():
+            buffer.zero_()
+        model.unshard()  # type: ignore[operator]
+        model.reshard()  # type: ignore[operator]
+        self.parts = CutParts(model, self.everyone, self.rows)
+        for name, part in self.parts.named.items():
+            whole = torch.empty(self.shapes[name])
+            draw(model, name, whole, seed)
+            part.copy_(whole[self.rows[name][self.everyone.rank]])
+
+    def loss(self, tokens: Tensor, targets: Tensor, **options: Any) -> LossOutput:
+        return self.model.loss(tokens, targets, **options)
+
+    @contextmanager
+    def piece(self, last: bool) -> Iterator[None]:
+        """Gradients of earlier pieces are kept whole until those of the last one are there."""
+        module: Any = self.model
+        module.set_requires_gradient_sync(last)
+        module.set_is_last_backward(last)
+        yield
+
+    @property
+    def divisor(self) -> int:
+        return self.everyone.size
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: self.parts.named.get(name, tensor) for name, tensor in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for name, part in self.state().items():
+            if name not in tensors or tensors[name].shape != part.shape:
+                raise RuntimeError(f"{name} is missing or has another shape")
+            part.copy_(tensors[name])
+
+    def whole_model(self) -> LanguageModel:
+        """Of use to the first process alone, on its CPU; the others send it their rows and return the model as it
+        is."""
+        whole = build_model(self.config.model, dispatch=self.config.train.dispatch) if self.everyone.main else None
+        target = {} if whole is None else whole.state_dict()
+        for name, part in self.state().items():
+            tensor = part.detach()
+            if name in self.rows:
+                tensor = self.ranks.tensor(tensor, self.shapes[name], name in self.of_experts).full_tensor()
+            if whole is not None:
+                target[name].copy_(tensor)
+        return self.model if whole is None else whole
+
+
+def _cut(length: int, parts: int) -> list[slice]:
+    """FSDP's shares: equal, and what is left for the last ones."""
+    each = -(-length // parts)
+    return [slice(min(i * each, length), min((i + 1) * each, length)) for i in range(parts)]
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
