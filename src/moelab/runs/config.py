@@ -70,6 +70,9 @@ class Parallel(Config):
         """Processes of the mesh."""
         return self.data * self.expert
 
+    def __str__(self) -> str:
+        return f"{self.data} x {self.expert}"
+
 
 class TrainConfig(Config):
     """How one run is trained. `auto` values are resolved once, before the run is named.

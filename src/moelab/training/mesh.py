@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -142,18 +143,34 @@ class Cut(Layout):
                 raise RuntimeError(f"{name} is missing or has another shape")
             part.copy_(tensors[name])
 
+    @torch.no_grad()
     def whole_model(self) -> LanguageModel:
         """Of use to the first process alone, on its CPU; the others send it their rows and return the model as it
         is."""
-        whole = build_model(self.config.model, dispatch=self.config.train.dispatch) if self.everyone.main else None
-        target = {} if whole is None else whole.state_dict()
+        train, whole = self.config.train, None
+        if self.everyone.main:
+            whole = build_model(self.config.model, dispatch=train.dispatch).to(self.model.head_weight.dtype)
         for name, part in self.state().items():
-            tensor = part.detach()
-            if name in self.rows:
-                tensor = self.ranks.tensor(tensor, self.shapes[name], name in self.of_experts).full_tensor()
+            arrived = self._at_first(name, part.detach())
             if whole is not None:
-                target[name].copy_(tensor)
+                whole.get_parameter(name).copy_(arrived) if name in self.rows else whole.get_buffer(name).copy_(arrived)
         return self.model if whole is None else whole
+
+    def _at_first(self, name: str, part: Tensor) -> Tensor:
+        """The whole tensor in the first process, from the rows of all."""
+        if name not in self.rows:
+            return part
+        rows, shape = self.rows[name], self.shapes[name]
+        width = shape[1:].numel()
+        lengths = [(of_rank.stop - of_rank.start) * width if self.everyone.main else 0 for of_rank in rows]
+        arrived = part.new_empty(sum(lengths))
+        leaving = [part.numel(), *[0] * (len(rows) - 1)]
+        dist.all_to_all_single(arrived, part.flatten(), lengths, leaving)
+        whole = part.new_empty(shape if self.everyone.main else 0)
+        for of_rank, piece in zip(rows, arrived.split(lengths), strict=True):
+            if self.everyone.main:
+                whole[of_rank] = piece.view(-1, *shape[1:])
+        return whole
 
 
 def _cut(length: int, parts: int) -> list[slice]:
