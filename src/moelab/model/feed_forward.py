@@ -128,7 +128,7 @@ class Experts(nn.Module):
             self.down_proj_bias = nn.Parameter(torch.empty(n_experts, d_model))
 
     def forward(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """compute(self, *inputs): whoever reads the weights goes through here, where weights that are cut over
+        """compute(self, *inputs): whoever reads the weights goes through here, where weights that are sharded over
         processes become whole for as long as it takes."""
         return compute(self, *inputs)
 

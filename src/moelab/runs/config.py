@@ -58,8 +58,8 @@ class Parent(Config):
 class Parallel(Config):
     """A mesh of `data` x `expert` processes that train one model, each holding a share of it (FSDP2).
 
-    Experts are shared out over `expert` neighbouring ranks and their rows sent there; everything is further cut over
-    the rest.
+    Experts are shared out over `expert` neighbouring ranks and their rows sent there; everything is further sharded
+    over the rest.
     """
 
     data: Count = Field(default=1, le=4096, description="processes that share out the rows of every expert and batch")
@@ -84,7 +84,7 @@ class TrainConfig(Config):
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `mtp_loss` weighs multi-token prediction; None: DeepSeek-V3's 0.3 (arXiv 2412.19437).
     `processes` train as one, each on its share of every batch and with a whole model; with `parallel` they are a mesh
-    over which the model is cut, and `processes` is its size.
+    over which the model is sharded, and `processes` is its size.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
     A resolved config without `kernels` is one of 0.1, which took what the machine had; without `muon_split` Muon takes
     gate and up projections as the one matrix they are stored as, as 0.1 did.
@@ -131,7 +131,7 @@ class TrainConfig(Config):
     )
     compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
-    parallel: Parallel | None = Field(default=None, description="a mesh over which the model is cut")
+    parallel: Parallel | None = Field(default=None, description="a mesh over which the model is sharded")
     keep_checkpoints: Count = 2
     keep_steps: tuple[TokenCount, ...] = ()
     verify_data: Literal["changed", "always"] = "changed"
@@ -253,7 +253,7 @@ class RunConfig(Config):
         return self
 
     def _check_mesh(self, mesh: Parallel) -> None:
-        """What cannot be cut over processes, or would be another model there."""
+        """What cannot be sharded over processes, or would be another model there."""
         moe = self.model.moe
         if mesh.expert > 1 and moe is None:
             raise ValueError("train.parallel.expert: the model is dense; allowed: 1")

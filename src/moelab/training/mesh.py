@@ -1,7 +1,7 @@
-"""A model cut over a mesh of data x expert processes: FSDP2 for everything, experts shared out over `expert` ranks.
+"""A model sharded over a mesh of data x expert processes: FSDP2 for everything, experts shared out over `expert` ranks.
 
 Rank r is data rank r // expert and expert rank r % expert, so the processes that exchange rows are neighbours. Every
-parameter is cut along its first dimension: an expert weight (E, ...) first over the expert ranks and then over the data
+parameter is split along its first dimension: an expert weight (E, ...) first over the expert ranks, then over the data
 ranks, everything else over all ranks. Each process trains on its share of the batch. Losses are divided by the number
 of processes and gradients added up, so the gradient is that of the whole batch.
 """
@@ -25,9 +25,9 @@ from moelab.model.moe import RoutingOutput
 from moelab.model.router import BalanceTerm
 from moelab.runs import RunConfig
 from moelab.runs.config import Parallel
-from moelab.training.cut_parts import CutParts
-from moelab.training.layout import Layout
 from moelab.training.processes import World
+from moelab.training.replicated import Replicated
+from moelab.training.sharded_parts import ShardedParts
 
 # FSDP follows the tensors of what a layer returns, to make its weights whole again before their gradients are formed.
 for _output in (BalanceTerm, RoutingOutput, LossOutput):
@@ -46,10 +46,10 @@ class Ranks:
     def rows(self, length: int, of_experts: bool) -> list[slice]:
         """Of a first dimension of this length, what each rank holds."""
         if not of_experts:
-            return _cut(length, self.data * self.expert)
+            return _shares(length, self.data * self.expert)
         own = length // self.expert
         places = [divmod(rank, self.expert) for rank in range(self.data * self.expert)]
-        inner = _cut(own, self.data)
+        inner = _shares(own, self.data)
         return [slice(e * own + inner[d].start, e * own + inner[d].stop) for d, e in places]
 
     def tensor(self, part: Tensor, shape: torch.Size, of_experts: bool) -> DTensor:
@@ -59,10 +59,10 @@ class Ranks:
         return DTensor.from_local(part, mesh, places, run_check=False, shape=shape, stride=stride)
 
 
-class Cut(Layout):
+class Sharded(Replicated):
     """Each process holds its rows of every parameter, and whole buffers."""
 
-    cut = True
+    sharded = True
 
     def __init__(self, config: RunConfig, everyone: World, dtype: torch.dtype = torch.float32) -> None:
         train = config.train
@@ -77,7 +77,7 @@ class Cut(Layout):
         self._fill(model, train.seed)
 
     def take(self, model: LanguageModel) -> None:
-        """Cut a model without values."""
+        """Sharded a model without values."""
         modules = list(model.modules())
         for experts in modules:
             if isinstance(experts, Experts):
@@ -112,7 +112,7 @@ class Cut(Layout):
             buffer.zero_()
         model.unshard()  # type: ignore[operator]
         model.reshard()  # type: ignore[operator]
-        self.parts = CutParts(model, self.everyone, self.rows)
+        self.parts = ShardedParts(model, self.everyone, self.rows)
         for name, part in self.parts.named.items():
             whole = torch.empty(self.shapes[name])
             draw(model, name, whole, seed)
@@ -173,7 +173,7 @@ class Cut(Layout):
         return whole
 
 
-def _cut(length: int, parts: int) -> list[slice]:
+def _shares(length: int, parts: int) -> list[slice]:
     """FSDP's shares: equal, and what is left for the last ones."""
     each = -(-length // parts)
     return [slice(min(i * each, length), min((i + 1) * each, length)) for i in range(parts)]

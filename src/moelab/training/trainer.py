@@ -23,10 +23,10 @@ from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import WHOLE, Checkpoint, Files, Progress, load_newest, save_checkpoint
 from moelab.training.kernels import check_kernels, kernels_of
-from moelab.training.layout import Layout
 from moelab.training.monitor import Monitor, Watcher
 from moelab.training.optimizer import Optimizer
 from moelab.training.processes import World, world
+from moelab.training.replicated import Replicated
 from moelab.training.schedule import evaluation_steps, learning_rate_at
 from moelab.training.vocabulary import count_vocabulary
 
@@ -210,7 +210,7 @@ class Trainer:
                 self._count_expert_steps()
                 return None, time.monotonic() - started
             monitor.log_step(progress, self.grad_norm, time.monotonic() - started)
-            if not (self.world.main or self.layout.cut):
+            if not (self.world.main or self.layout.sharded):
                 continue
             if progress.step in marks:
                 self.evaluate()
@@ -225,7 +225,7 @@ class Trainer:
 
     def _agreed(self, due: bool) -> bool:
         """Where all write a checkpoint together, the first process's clock decides when."""
-        return self.world.agree(due, self.config.train.device) if self.layout.cut else due
+        return self.world.agree(due, self.config.train.device) if self.layout.sharded else due
 
     def _count_expert_steps(self) -> None:
         """Move what the optimiser has counted since the last time into the progress."""
@@ -234,12 +234,12 @@ class Trainer:
         self.progress.idle_expert_steps += idle
 
 
-def _lay_out(config: RunConfig, everyone: World, dtype: torch.dtype) -> tuple[Layout, Files]:
-    """The model over the run's processes, and how its checkpoints are written. A mesh alone loads what cuts models."""
+def _lay_out(config: RunConfig, everyone: World, dtype: torch.dtype) -> tuple[Replicated, Files]:
+    """The model over the run's processes, and how its checkpoints are written. What shards one is loaded then."""
     if config.train.parallel is None or everyone.size == 1:
-        return Layout(config, everyone, dtype), WHOLE
-    from moelab.training.cut_files import CutFiles
-    from moelab.training.mesh import Cut
+        return Replicated(config, everyone, dtype), WHOLE
+    from moelab.training.mesh import Sharded
+    from moelab.training.sharded_files import ShardedFiles
 
-    cut = Cut(config, everyone, dtype)
-    return cut, CutFiles(cut)
+    layout = Sharded(config, everyone, dtype)
+    return layout, ShardedFiles(layout)

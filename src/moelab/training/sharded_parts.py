@@ -1,7 +1,7 @@
-"""The parts of a model that is cut over a mesh, as its optimiser sees them: rows of matrices, and whole experts.
+"""The parts of a model that is sharded over a mesh, as its optimiser sees them: rows of matrices, and whole experts.
 
 AdamW works on rows as on anything else. Muon needs whole matrices: each belongs to one process, which gets its rows
-from all, orthogonalises it and sends the rows of the step back. Experts are cut between experts, so they stay.
+from all, orthogonalises it and sends the rows of the step back. A shard of experts holds whole ones, so they stay.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from moelab.training.parts import Parts
 from moelab.training.processes import World
 
 
-class CutParts(Parts):
+class ShardedParts(Parts):
     """Parts of dimension 0, in the order of the ranks.
 
     `rows` of a name are those that each process holds. Each of `named` shares its memory with the model's parameter.
@@ -42,18 +42,18 @@ class CutParts(Parts):
 
     def whole(self, names: Sequence[str], parts: Sequence[Tensor]) -> dict[str, Tensor]:
         given = dict(zip(names, parts, strict=True))
-        cut, owners = self._owners(names)
-        mine = [name for name in cut if owners[name] == self.everyone.rank]
-        sent = [[given[name] for name in cut if owners[name] == rank] for rank in range(self.everyone.size)]
+        matrices, owners = self._owners(names)
+        mine = [name for name in matrices if owners[name] == self.everyone.rank]
+        sent = [[given[name] for name in matrices if owners[name] == rank] for rank in range(self.everyone.size)]
         expected = [[self._part(name, rank) for name in mine] for rank in range(self.everyone.size)]
         arrived = _exchange(sent, expected, like=parts[0])
         wholes = {name: torch.cat([of_rank[index] for of_rank in arrived]) for index, name in enumerate(mine)}
         return {**{name: given[name] for name in names if name not in owners}, **wholes}
 
     def own(self, names: Sequence[str], wholes: dict[str, Tensor]) -> list[Tensor]:
-        cut, owners = self._owners(names)
-        mine = [name for name in cut if owners[name] == self.everyone.rank]
-        theirs = [[name for name in cut if owners[name] == rank] for rank in range(self.everyone.size)]
+        matrices, owners = self._owners(names)
+        mine = [name for name in matrices if owners[name] == self.everyone.rank]
+        theirs = [[name for name in matrices if owners[name] == rank] for rank in range(self.everyone.size)]
         sent = [[wholes[name][self.rows[name][rank]] for name in mine] for rank in range(self.everyone.size)]
         expected = [[self.named[name].shape for name in owned] for owned in theirs]
         arrived = _exchange(sent, expected, like=self.named[names[0]])
@@ -68,13 +68,13 @@ class CutParts(Parts):
         return self.everyone.sum(count)
 
     def _owners(self, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-        """The matrices that are cut, and who orthogonalises each: the one with the least to do, the largest first."""
-        cut = [name for name in names if self.named[name].ndim == 2]
+        """The sharded matrices, and who orthogonalises each: the one with the least to do, the largest first."""
+        matrices = [name for name in names if self.named[name].ndim == 2]
         load, owners = [0] * self.everyone.size, {}
-        for name in sorted(cut, key=lambda each: (-self.shape(each).numel(), each)):
+        for name in sorted(matrices, key=lambda each: (-self.shape(each).numel(), each)):
             owners[name] = load.index(min(load))
             load[owners[name]] += self.shape(name).numel()
-        return cut, owners
+        return matrices, owners
 
     def _part(self, name: str, rank: int) -> torch.Size:
         rows = self.rows[name][rank]

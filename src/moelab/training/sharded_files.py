@@ -1,4 +1,4 @@
-"""A checkpoint of a model that is cut over a mesh: every process writes and reads its own rows, all together."""
+"""A checkpoint of a model that is sharded over a mesh: every process writes and reads its own rows, all together."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from torch import Tensor
 from moelab.errors import MoelabError
 from moelab.training.checkpoint import Files, sync_and_sum
 from moelab.training.distributed_files import STATES, shapes_in, split_states
-from moelab.training.mesh import Cut
+from moelab.training.mesh import Sharded
 
 
-class CutFiles(Files):
-    """The tensors of a layout; those that are not cut (buffers, step counters) are written once."""
+class ShardedFiles(Files):
+    """The tensors of a layout; those that are not sharded (buffers, step counters) are written once."""
 
-    def __init__(self, layout: Cut) -> None:
+    def __init__(self, layout: Sharded) -> None:
         self.layout, self.everyone = layout, layout.everyone
 
     def write(self, folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> dict[str, str]:
@@ -40,8 +40,8 @@ class CutFiles(Files):
 
         parts, rank = {}, self.everyone.rank
         for name, (shape, dtype) in shapes_in(folder).items():
-            rows, cut = self.layout.rows.get(_parameter(name)), len(shape) > 0
-            first = (rows[rank].stop - rows[rank].start,) if rows and cut else shape[:1]
+            rows, has_rows = self.layout.rows.get(_parameter(name)), len(shape) > 0
+            first = (rows[rank].stop - rows[rank].start,) if rows and has_rows else shape[:1]
             parts[name] = torch.empty((*first, *shape[1:]), dtype=dtype, device=self.layout.config.train.device)
         targets = {name: self._whole(name, part) for name, part in parts.items()}
         load(targets, storage_reader=HuggingFaceStorageReader(str(folder)))

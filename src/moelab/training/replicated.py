@@ -1,4 +1,4 @@
-"""How the processes of a run hold its model: one has it alone, or each has a whole one (DDP). `mesh` cuts it up."""
+"""How the processes of a run hold its model: one has it alone, or each has a whole one (DDP). `mesh` shards it."""
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
@@ -14,14 +14,14 @@ from moelab.training.parts import Parts
 from moelab.training.processes import World
 
 
-class Layout:
+class Replicated:
     """The model of a run where every process has a whole one, and what its steps and checkpoints need of the others.
 
-    `model` is this process's, `parts` what its optimiser steps. `cut` is whether each process holds a part: then all
-    of them evaluate and write.
+    `model` is this process's, `parts` what its optimiser steps. `sharded` is whether each process holds a part: then
+    all of them evaluate and write.
     """
 
-    cut = False
+    sharded = False
     model: LanguageModel
     parts: Parts
 
