@@ -5,6 +5,9 @@ Groups of two and of four processes are started once and work off all cases (`me
 
 import importlib.util
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +20,10 @@ import torch
 from safetensors.torch import load_file
 
 from moelab.architecture.communication import step_traffic
+from moelab.config import dump_yaml
 from moelab.data import Dataset
-from moelab.errors import InputError
-from moelab.runs import RunConfig
+from moelab.errors import InputError, MoelabError
+from moelab.runs import RunConfig, RunFolder
 from moelab.training import train_run
 
 WORKER = Path(__file__).with_name("mesh_worker.py")
@@ -287,3 +291,55 @@ def test_a_mesh_is_part_of_the_name_and_its_size_is_processes(make_run: Any) -> 
     wide, deep = make_run(moe, **on((2, 1))), make_run(moe, **on((1, 2)))
     assert wide.train.processes == deep.train.processes == 2
     assert len({make_run(moe).run_id, make_run(moe, processes=2).run_id, wide.run_id, deep.run_id}) == 4
+
+
+@pytest.mark.dist
+def test_a_killed_rank_ends_the_run_and_the_same_call_goes_on(make_run: Any, dataset: Dataset, tmp_path: Path) -> None:
+    config = make_run({"moe": SHARED}, **{**BATCH, "tokens": 300 * 128}, **on((1, 2)))
+
+    def kill(_: dict[str, float]) -> None:
+        worker = multiprocessing.active_children()[1]
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+
+    with pytest.raises(MoelabError, match=r"^process 1 of 2 was ended by SIGKILL; .* the same command goes on from"):
+        train_run(config, tmp_path, dataset, checkpoint_seconds=0.1, watch=kill)
+    record = train_run(config, tmp_path, dataset)
+    assert (record.status, record.resumed) == ("finished", 1)
+
+
+DYING = """
+import os, signal
+from pathlib import Path
+from moelab.__main__ import main
+from moelab.training import Trainer
+inner = Trainer.step
+def step(self):
+    if os.environ["RANK"] == "1" and self.progress.step == 7 and not Path("died").exists():
+        Path("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return inner(self)
+Trainer.step = step
+main()
+"""
+
+
+@pytest.mark.dist
+def test_torchrun_starts_a_mesh_again_where_a_rank_died(make_run: Any, tmp_path: Path) -> None:
+    config = make_run({"moe": SHARED}, **{**BATCH, "tokens": 12 * 128}, keep_steps=(5,), **on((1, 2)))
+    (tmp_path / "run.yaml").write_text(dump_yaml(config.to_dict()))
+    (tmp_path / "dying.py").write_text(DYING)
+    words = ["torch.distributed.run", "--nproc-per-node=2", "--standalone", "--max-restarts=1", "dying.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "train", "run.yaml", "--out", "runs", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    record = RunFolder.open(tmp_path / "runs" / config.run_id).load_record()
+    assert (record.status, record.resumed, record.processes) == ("finished", 1, 2)

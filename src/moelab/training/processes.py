@@ -113,6 +113,11 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def lost_partner(error: RuntimeError) -> bool:
+    """Whether another process went away: NCCL has an error of its own for it, gloo names itself."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 def launch(processes: int, device: str, work: Callable[..., None], arguments: tuple[Any, ...], tick: Any) -> None:
     """Run `work(*arguments)` in joined processes on this machine; `tick()` is called while they run.
 
