@@ -29,7 +29,7 @@ def row(data: int, expert: int) -> str:
     layout = Layout(dp=gpus, ep=expert, zero=3)
     memory = device_memory(Shape.of(model), layout, TrainingStep(seq_len=SEQ_LEN, precision="fp32"))
     flops = count_flops(model, SEQ_LEN).train * tokens
-    sent = step_traffic(model, data=data, expert=expert, local_tokens=tokens, rows="bf16")
+    sent = step_traffic(model, data=data, expert=expert, local_tokens=tokens, precision="bf16")
     parts = (sent.gathered, sent.scattered, sent.exchanged)
     return " | ".join(
         (

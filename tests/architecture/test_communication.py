@@ -44,11 +44,13 @@ def test_a_dense_model_by_hand() -> None:
 
 def test_rows_by_hand() -> None:
     model = ModelConfig.parse({**SHAPE, "moe": MOE})
-    sent = step_traffic(model, data=1, expert=2, local_tokens=64, rows="bf16")
+    sent = step_traffic(model, data=1, expert=2, local_tokens=64, precision="bf16")
     rows, gates, counts = 64 * 2 * 16 * 2 * 4, 64 * 2 * 4 * 2, 4 * 8
     assert sent.exchanged == 2 * (rows + gates + counts) / 2
     further = ModelConfig.parse({**SHAPE, "moe": MOE, "mtp_layers": 1})
-    assert step_traffic(further, data=1, expert=2, local_tokens=64, rows="bf16").exchanged == sent.exchanged * 3 / 2
+    assert (
+        step_traffic(further, data=1, expert=2, local_tokens=64, precision="bf16").exchanged == sent.exchanged * 3 / 2
+    )
 
 
 def test_a_mesh_divides_the_experts() -> None:

@@ -43,12 +43,11 @@ def step_traffic(
     expert: int,
     local_tokens: int,
     passes: int = 1,
-    weights: str = "fp32",
-    rows: str = "fp32",
+    precision: str = "fp32",
 ) -> StepTraffic:
     """What a process of a mesh of data x expert sends in a step of `local_tokens` of its own, in so many forward
-    passes. `weights` is the precision that parameters are gathered in, `rows` that of the routed rows; gradients are
-    scattered in fp32.
+    passes. `precision` is that of rows and of experts' weights; everything else is gathered in fp32, and all gradients
+    are scattered in it.
 
     First dimensions that the mesh does not divide are padded and send a little more. Raises InputError for a mesh that
     does not divide the experts, and for an unknown precision.
@@ -62,12 +61,11 @@ def step_traffic(
     ends = params.embedding + params.head + model.d_model  # and the final norm
     others = params.params_trained - experts - ends
     ring, over_data = (world - 1) / world, (data - 1) / data
-    size = bytes_of(weights)
-    inner = others * ring + experts / expert * over_data
+    shared, owned, kept = others * ring, experts / expert * over_data, ends * ring
     return StepTraffic(
-        gathered=passes * size * (2 * inner + ends * ring),
-        scattered=4 * (inner + ends * ring),
-        exchanged=_exchanged(model, expert, local_tokens, passes, rows),
+        gathered=passes * (4 * (2 * shared + kept) + bytes_of(precision) * 2 * owned),
+        scattered=4 * (shared + owned + kept),
+        exchanged=_exchanged(model, expert, local_tokens, passes, precision),
     )
 
 

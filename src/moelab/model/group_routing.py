@@ -58,9 +58,10 @@ def run_experts(x_ERD: Tensor, experts: Experts, activation: str) -> Tensor:
     """Every expert on its own R rows, (E, R, D); where processes share the experts out, each has as many rows."""
 
     def compute(owned: Experts, x: Tensor) -> Tensor:
-        h, biases = torch.bmm(x, owned.first.to(x.dtype).mT), owned.biases
+        (first, down), biases = owned.weights(x.dtype), owned.biases
+        h = torch.bmm(x, first.mT)
         h = activate(h if biases is None else h + biases[0].to(h.dtype)[:, None], activation)
-        y = torch.bmm(h, owned.down_proj.to(h.dtype).mT)
+        y = torch.bmm(h, down.mT)
         return y if biases is None else y + biases[1].to(y.dtype)[:, None]
 
     exchange = experts.exchange

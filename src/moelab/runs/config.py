@@ -130,6 +130,9 @@ class TrainConfig(Config):
         default="auto", description="what computes fp32 on a CPU: the compiled kernels or PyTorch's"
     )
     compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
+    recompute: Literal["selective", "full"] | None = Field(
+        default=None, description="what backward passes compute again: all but products and routes, or all but routes"
+    )
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
     parallel: Parallel | None = Field(default=None, description="a mesh over which the model is sharded")
     keep_checkpoints: Count = 2
@@ -168,6 +171,8 @@ class TrainConfig(Config):
             raise ValueError(f"micro_batch: must divide the {self.local_batch_size} sequences{each}")
         if self.muon_split and self.optimizer != "muon":
             raise ValueError(f"muon_split: only the optimizer muon has it, not {self.optimizer}; leave it out")
+        if self.recompute is not None and self.compile != "none":
+            raise ValueError("recompute: compiled layers decide themselves what to keep; allowed with it: compile none")
         self._check_schedule()
         if self.transition is not None and self.steps < 2:
             raise ValueError("transition: needs at least two steps, one before and one after")

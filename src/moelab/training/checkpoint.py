@@ -228,7 +228,9 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionEr
 
 def _load(path: Path, state: dict[str, Any], files: Files) -> Checkpoint:
     routing = load_file(path / _ROUTING) if (path / _ROUTING).exists() else {}
-    return Checkpoint(Progress(**state), *files.read(path), routing)
+    model, optimizer = files.read(path)
+    weights = {name: tensor for name, tensor in model.items() if name not in routing}  # all files were read as one
+    return Checkpoint(Progress(**state), weights, optimizer, routing)
 
 
 def _checked_state(path: Path, run_id: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils import _pytree
 
@@ -26,7 +26,7 @@ from moelab.model.router import BalanceTerm
 from moelab.runs import RunConfig
 from moelab.runs.config import Parallel
 from moelab.training.processes import World
-from moelab.training.replicated import Replicated
+from moelab.training.replicated import Replicated, prepare_layers
 from moelab.training.sharded_parts import ShardedParts
 
 # FSDP follows the tensors of what a layer returns, to make its weights whole again before their gradients are formed.
@@ -77,15 +77,16 @@ class Sharded(Replicated):
         self._fill(model, train.seed)
 
     def take(self, model: LanguageModel) -> None:
-        """Sharded a model without values."""
-        modules = list(model.modules())
+        """Shard a model without values."""
+        train, modules = self.config.train, list(model.modules())
+        in_bf16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = in_bf16 if train.precision == "bf16" else MixedPrecisionPolicy()
         for experts in modules:
             if isinstance(experts, Experts):
                 self._share_out(experts)
-                fully_shard(experts, mesh=self.ranks.experts["data"])
+                fully_shard(experts, mesh=self.ranks.experts["data"], mp_policy=policy)
+        prepare_layers(model, train)
         for layer in [*model.model.layers, *model.mtp]:
-            if self.config.train.compile == "blocks":
-                layer.compile()
             fully_shard(layer, mesh=self.ranks.all)
         fully_shard(model, mesh=self.ranks.all)
         for module in modules:
@@ -153,23 +154,23 @@ class Sharded(Replicated):
         for name, part in self.state().items():
             arrived = self._at_first(name, part.detach())
             if whole is not None:
-                whole.get_parameter(name).copy_(arrived) if name in self.rows else whole.get_buffer(name).copy_(arrived)
+                target = whole.get_parameter(name) if name in self.rows else whole.get_buffer(name)
+                target.copy_(arrived)
         return self.model if whole is None else whole
 
     def _at_first(self, name: str, part: Tensor) -> Tensor:
         """The whole tensor in the first process, from the rows of all."""
         if name not in self.rows:
             return part
-        rows, shape = self.rows[name], self.shapes[name]
-        width = shape[1:].numel()
-        lengths = [(of_rank.stop - of_rank.start) * width if self.everyone.main else 0 for of_rank in rows]
+        rows, shape, main = self.rows[name], self.shapes[name], self.everyone.main
+        lengths = [(of_rank.stop - of_rank.start) * shape[1:].numel() if main else 0 for of_rank in rows]
         arrived = part.new_empty(sum(lengths))
-        leaving = [part.numel(), *[0] * (len(rows) - 1)]
-        dist.all_to_all_single(arrived, part.flatten(), lengths, leaving)
-        whole = part.new_empty(shape if self.everyone.main else 0)
+        dist.all_to_all_single(arrived, part.flatten(), lengths, [part.numel(), *[0] * (len(rows) - 1)])
+        if not main:
+            return part
+        whole = part.new_empty(shape)
         for of_rank, piece in zip(rows, arrived.split(lengths), strict=True):
-            if self.everyone.main:
-                whole[of_rank] = piece.view(-1, *shape[1:])
+            whole[of_rank] = piece.view(-1, *shape[1:])
         return whole
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from moelab.model import LanguageModel, LossOutput, build_model
-from moelab.runs import RunConfig
+from moelab.model.decoder import DecoderLayer
+from moelab.runs import RunConfig, TrainConfig
 from moelab.training.parts import Parts
 from moelab.training.processes import World
 
@@ -32,9 +33,7 @@ class Replicated:
 
     def take(self, model: LanguageModel) -> None:
         """Train this model from now on."""
-        if self.config.train.compile == "blocks":
-            for layer in model.model.layers:
-                layer.compile()
+        prepare_layers(model, self.config.train)
         self.model, self.parts = model, Parts(model)
         self._network: nn.Module = _LossModule(model)
         if self.everyone.size > 1:
@@ -71,6 +70,16 @@ class Replicated:
     def whole_model(self) -> LanguageModel:
         """The model with all of its weights; on a mesh of use to the first process alone."""
         return self.model
+
+
+def prepare_layers(model: LanguageModel, train: TrainConfig) -> None:
+    """Compile the layers, or have their activations recomputed, as the run wants it."""
+    for layer in model.model.layers:
+        if train.compile == "blocks":
+            layer.compile()
+    for module in model.modules():
+        if isinstance(module, DecoderLayer):
+            module.recompute = train.recompute
 
 
 class _LossModule(nn.Module):

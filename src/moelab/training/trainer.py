@@ -6,6 +6,7 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from moelab.data import Dataset, TrainBatches
 from moelab.errors import MoelabError
 from moelab.evaluation import Evaluation, evaluate, validation_batches
 from moelab.model import LanguageModel, to_token_choice
+from moelab.model.feed_forward import shared_copies
 from moelab.printable import warn
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
@@ -141,6 +143,18 @@ class Trainer:
         if self.progress.step == train.switch_step:
             self._turn()
         pieces = self._pieces()
+        # What a mesh gathers is in the computing precision already.
+        with nullcontext() if self.layout.sharded else shared_copies(self.model):
+            loss = self._accumulate(pieces)
+        self.grad_norm = self.optimizer.step(learning_rate_at(self.progress.step, train))
+        sum_loads(self.model, self.world)
+        self.model.update_routers()
+        self.progress.step += 1
+        return self.world.sum(loss) / self.world.size
+
+    def _accumulate(self, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Forward and backward passes of all pieces; the mean of their cross-entropy."""
+        train = self.config.train
         with self._precision():
             counts = whole_counts(self.model, train, [x for x, _ in pieces], self.world)
         loss = torch.zeros((), device=train.device)
@@ -157,11 +171,7 @@ class Trainer:
                     )
                 (output.total / (len(pieces) * self.layout.divisor)).backward()
             loss = loss + output.loss.detach() / len(pieces)
-        self.grad_norm = self.optimizer.step(learning_rate_at(self.progress.step, train))
-        sum_loads(self.model, self.world)
-        self.model.update_routers()
-        self.progress.step += 1
-        return self.world.sum(loss) / self.world.size
+        return loss
 
     def _pieces(self) -> list[tuple[Tensor, Tensor]]:
         """This process's share of the step's batch, cut into forward passes: inputs and targets."""

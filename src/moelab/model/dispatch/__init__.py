@@ -58,7 +58,7 @@ def dispatch_experts(
         _note_fallback()
 
     def compute(owned: Experts, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
-        first, down = owned.first.to(x.dtype), owned.down_proj.to(x.dtype)
+        first, down = owned.weights(x.dtype)
         if owned.biases is None:
             return DISPATCHES[name](x, first, down, chosen, gates, activation)
         added = (owned.biases[0].to(x.dtype), owned.biases[1].to(x.dtype))
