@@ -193,6 +193,14 @@ def first_flip(ranks: list[dict[str, Any]], expected: dict[str, Any]) -> int:
     return len(expected["routes"])
 
 
+def test_a_flipped_route_is_found() -> None:
+    alone = {"routes": [[[0, 1, 2, 3], [3, 2, 1, 0]] for _ in range(3)]}
+    ranks = [{"routes": [[[0, 1], [3, 2]] for _ in range(3)]}, {"routes": [[[2, 3], [1, 0]] for _ in range(3)]}]
+    assert first_flip(ranks, alone) == 3
+    ranks[1]["routes"][2][1] = [0, 1]
+    assert first_flip(ranks, alone) == 2
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_curve_in_fp32_until_a_route_flips(groups: Groups, alone: Alone, mesh: tuple[int, int]) -> None:
@@ -200,7 +208,7 @@ def test_the_curve_in_fp32_until_a_route_flips(groups: Groups, alone: Alone, mes
     expected, _ = alone(groups.configs[name], {})
     ranks = groups.ranks(name)
     flip = first_flip(ranks, expected)
-    print(f"{name}: the first flipped route is in step {flip} of {STEPS}")
+    print(f"{name}: {'no route flips' if flip == STEPS else f'the first route flips in step {flip}'} of {STEPS}")
     assert flip > 0
     close(ranks[0]["losses"][:flip], expected["losses"][:flip], 1e-6)
 
