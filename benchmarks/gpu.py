@@ -32,6 +32,7 @@ SECTIONS = {
     "many": 75,
     "peer_dense": 110,
     "granularity": 30,
+    "recompute": 60,
     "peer_moe": 60,
 }
 """Seconds that each section may take. `step_moe` is `run(bench, "moe")` of `gpu_sections.step`; so are its like."""

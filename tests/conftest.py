@@ -167,8 +167,8 @@ def tiny_dataset(tiny_data: dict[str, Any], tmp_path_factory: pytest.TempPathFac
     return prepare(PrepareConfig.parse(tiny_data), tmp_path_factory.mktemp("prepared") / "data").dataset
 
 
-@pytest.fixture
-def make_run(tiny_dataset: Any) -> Callable[..., Any]:
+@pytest.fixture(scope="session")
+def make_runs(tiny_dataset: Any) -> Callable[..., Any]:
     """A function of changes to `model` and `train` that returns a resolved tiny run on the tiny data set."""
     from moelab.runs import RunConfig
     from moelab.training import resolve_run
@@ -183,6 +183,12 @@ def make_run(tiny_dataset: Any) -> Callable[..., Any]:
         return resolve_run(RunConfig.parse(config), tiny_dataset)
 
     return make
+
+
+@pytest.fixture
+def make_run(make_runs: Callable[..., Any]) -> Callable[..., Any]:
+    """`make_runs`, for a single test."""
+    return make_runs
 
 
 class Threads:

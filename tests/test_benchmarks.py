@@ -26,7 +26,7 @@ def test_every_section_of_the_gpu_benchmark_runs(tmp_path: Path) -> None:
     errors = (tmp_path / "errors.log").read_text(encoding="utf-8")
     assert done.returncode == 0, errors[-4000:]
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len([row for row in rows if row["what"] == "section" and row["status"] == "ended"]) == 11
+    assert len([row for row in rows if row["what"] == "section" and row["status"] == "ended"]) == 12
     assert [row for row in rows if row.get("failed") and "not installed" not in row["failed"]] == []
     resumed = [row for row in rows if row["what"] == "resume"]
     assert [row["model"] for row in resumed] == ["dense", "moe"]

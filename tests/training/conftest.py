@@ -45,7 +45,8 @@ def train_until() -> Any:
     def train(config: RunConfig, root: Path, dataset: Dataset, step: int, log: Tracker | None = None) -> None:
         trainer = Trainer(config, RunFolder.create(root, config), dataset)
         trainer.restore()
-        trainer.log = open_log(log, trainer.folder, config, trainer.progress.step) if log else None
+        monitor = trainer.monitor
+        monitor.log = open_log(log, trainer.folder, config, trainer.progress.step) if log else None
         inner = trainer.step
 
         def step_or_die() -> float:
@@ -56,7 +57,7 @@ def train_until() -> Any:
         trainer.step = step_or_die  # type: ignore[method-assign]
         with pytest.raises(Killed), computed_by(config.train):
             trainer.run(checkpoint_seconds=0)
-        if trainer.log is not None:
-            trainer.log.close()
+        if monitor.log is not None:
+            monitor.log.close()
 
     return train

@@ -32,6 +32,8 @@ def command(
     Example: moelab train configs/runs/small-moe.yaml --set train.tokens=2M --set model.moe.top_k=2
 
     Several processes: --processes 2, or torchrun --nproc-per-node 8 -m moelab train CONFIG on one or more machines.
+
+    A model sharded over processes: train.parallel in CONFIG, started in the same two ways (docs/scale.md).
     """
     from moelab.cli.output import print_json, print_line
     from moelab.data import Dataset

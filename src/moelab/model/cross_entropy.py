@@ -36,7 +36,8 @@ _BYTES_PER_ELEMENT = 512
 def linear_cross_entropy(
     hidden: Tensor, head: Head | Tensor, targets: Tensor, *, reduction: str = "mean"
 ) -> tuple[Tensor, Tensor]:
-    """(cross-entropy, squared log Z) of the head's logits (a tensor is its weight), both fp32 with one reduction.
+    """(cross-entropy, squared log Z) of the head's logits (a tensor is its weight), both fp32 (fp64 of fp64) with one
+    reduction.
 
     hidden (N, D), targets (N,) with `IGNORED` left out. `none` returns a value per token,
     0 where ignored, and its gradient goes through the reference. Raises InputError for an unknown
@@ -63,7 +64,7 @@ def cross_entropy_reference(
 ) -> tuple[Tensor, Tensor]:
     """The same by torch's own functions, all logits at once: the specification of `linear_cross_entropy`."""
     head = Head(head) if isinstance(head, Tensor) else head
-    logits = capped(F.linear(hidden, head.weight, head.bias).float(), head.softcap)
+    logits = capped(_wide(F.linear(hidden, head.weight, head.bias)), head.softcap)
     losses = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
     squares = torch.logsumexp(logits, -1).square() * (targets != IGNORED)
     if reduction == "none":
@@ -102,8 +103,13 @@ def _chunks(weight: Tensor, n_tokens: int) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
+def _wide(logits: Tensor) -> Tensor:
+    """In fp32, or in fp64 where they are so already."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _logits(hidden: Tensor, head: Head) -> Tensor:
-    product = torch.mm(hidden, head.weight.t()).float()
+    product = _wide(torch.mm(hidden, head.weight.t()))
     return capped(product if head.bias is None else product + head.bias, head.softcap)
 
 
@@ -125,14 +131,14 @@ def _through_cap(slope: Tensor, logits: Tensor, head: Head) -> Tensor:
 
 
 def slope_reference(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same from fp32 logits by torch's own functions; the slope stays in fp32. Spoils the logits."""
+    """The same from fp32 (or fp64) logits by torch's own functions; the slope keeps their dtype. Spoils the logits."""
     index = targets.clamp(min=0)[:, None]
-    valid = (targets != IGNORED).float()
+    valid = (targets != IGNORED).to(logits.dtype)
     wanted = logits.gather(1, index)[:, 0]
     probabilities = logits.softmax(-1)
     # The largest probability is 1 / sum exp(logit - max), so log Z needs no second pass over exp.
     log_z = logits.amax(-1) - probabilities.amax(-1).log()
-    probabilities.scatter_add_(1, index, -torch.ones_like(index, dtype=torch.float32))
+    probabilities.scatter_add_(1, index, -torch.ones_like(index, dtype=logits.dtype))
     return probabilities.mul_(valid[:, None]), (log_z - wanted) * valid, log_z
 
 
@@ -152,7 +158,7 @@ def _compute(hidden: Tensor, head: Head, targets: Tensor, gradients: bool) -> _C
     if head.plain and usable(hidden, weight):
         return *ops.linear_cross_entropy(hidden, weight, targets, gradients), None
     n_tokens = hidden.shape[0]
-    losses, log_z = hidden.new_empty(2, n_tokens, dtype=torch.float32)
+    losses, log_z = hidden.new_empty(2, n_tokens, dtype=torch.promote_types(hidden.dtype, torch.float32))
     d_hidden, d_weight = (torch.empty_like(hidden), _zeros_for_sums(weight)) if gradients else (None, None)
     d_bias = torch.zeros_like(head.bias) if gradients and head.bias is not None else None
     for part in _chunks(weight, n_tokens):
@@ -198,7 +204,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             losses, log_z, *slopes = _compute(hidden, head, targets, wants_gradient)
         ctx.softcap = softcap
         ctx.save_for_backward(hidden, head.weight, bias, targets, *slopes, log_z)
-        return losses.sum(), torch.dot(log_z.square(), (targets != IGNORED).float())
+        return losses.sum(), torch.dot(log_z.square(), (targets != IGNORED).to(log_z.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

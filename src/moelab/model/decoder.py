@@ -13,14 +13,18 @@ from moelab.model.latent_attention import LatentAttention
 from moelab.model.masks import LayerContext
 from moelab.model.moe import MoELayer, RoutingOutput
 from moelab.model.norms import residual_norm
+from moelab.model.recompute import recomputed
 
 
 class DecoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)).
 
     With `norm_position: post` the norms stand behind attention and feed-forward instead (OLMo 2), with `both` on both
-    sides (Gemma 2). Names are Hugging Face's, where `post_attention_layernorm` means either.
+    sides (Gemma 2). Names are Hugging Face's, where `post_attention_layernorm` means either. `recompute` is what the
+    backward pass computes again: `selective` or `full`.
     """
+
+    recompute: str | None = None
 
     def __init__(self, config: ModelConfig, layer: int, dispatch: str) -> None:
         super().__init__()
@@ -47,6 +51,14 @@ class DecoderLayer(nn.Module):
 
         `attention` goes to attention, `routing` to a MoE layer.
         """
+        if self.recompute is None or cache is not None or not torch.is_grad_enabled():
+            return self._forward(x, attention, cache, routing)
+        y, output = recomputed(self.recompute, self._forward, x, attention, cache, routing)
+        return y, output
+
+    def _forward(
+        self, x: Tensor, attention: LayerContext, cache: LayerCache | None, routing: dict[str, Any]
+    ) -> tuple[Tensor, RoutingOutput | None]:
         if self.norm_position == "pre":
             x = x + self.self_attn(self.input_layernorm(x), attention, cache)
             y, output = self._feed_forward(self.post_attention_layernorm(x), routing)

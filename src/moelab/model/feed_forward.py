@@ -1,11 +1,16 @@
 """The dense feed-forward: gate and up projections as one matrix, an activation, the down projection."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moelab.architecture import ModelConfig
 from moelab.architecture.config import GATED
+from moelab.model.exchange import Exchange
 from moelab.model.linear import PlainLinear
 from moelab.model.native import usable
 from moelab.model.native.ops import Experts as NativeExperts
@@ -107,8 +112,12 @@ class Experts(nn.Module):
     """E feed-forwards stacked: first (E, 2F or F, D), gate's rows before up's, and down (E, D, F).
 
     The layout is that of transformers 5 (`experts.gate_up_proj`, `experts.down_proj`). With `bias` both matrices have
-    one, (E, 2F or F) and (E, D), named like them with `_bias`.
+    one, (E, 2F or F) and (E, D), named like them with `_bias`. Where processes share the experts out, each holds E of
+    them and `exchange` sends rows to their owners.
     """
+
+    exchange: Exchange | None = None
+    copies: dict[str, Tensor] | None = None
 
     def __init__(self, n_experts: int, d_model: int, d_expert: int, activation: str, bias: bool = False) -> None:
         super().__init__()
@@ -121,6 +130,11 @@ class Experts(nn.Module):
             self.register_parameter(f"{self.first_name}_bias", nn.Parameter(torch.empty(first.shape[:2])))
             self.down_proj_bias = nn.Parameter(torch.empty(n_experts, d_model))
 
+    def forward(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """compute(self, *inputs): whoever reads the weights goes through here, where weights that are sharded over
+        processes become whole for as long as it takes."""
+        return compute(self, *inputs)
+
     @property
     def biases(self) -> tuple[Tensor, Tensor] | None:
         """The biases of the first and the second matrices, where there are any."""
@@ -130,3 +144,43 @@ class Experts(nn.Module):
     def first(self) -> Tensor:
         """The stacked first matrices."""
         return self.get_parameter(self.first_name)
+
+    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The stacked matrices in this dtype; within `shared_copies` they are cast once, and gradients are added up in
+        the weights' own dtype."""
+        return self._in(dtype, self.first_name), self._in(dtype, "down_proj")
+
+    def _in(self, dtype: torch.dtype, name: str) -> Tensor:
+        weight = self.get_parameter(name)
+        if weight.dtype == dtype or self.copies is None or torch.compiler.is_compiling():
+            return weight.to(dtype)
+        if name not in self.copies:
+            self.copies[name] = weight.detach().to(dtype)
+        copy: Tensor = _Copy.apply(weight, self.copies[name])
+        return copy
+
+
+@contextmanager
+def shared_copies(model: nn.Module) -> Iterator[None]:
+    """Within this block no weight changes and one dtype is computed in: every pass shares one copy of the experts."""
+    stacks = [module for module in model.modules() if isinstance(module, Experts)]
+    for experts in stacks:
+        experts.copies = {}
+    try:
+        yield
+    finally:
+        for experts in stacks:
+            experts.copies = None
+
+
+class _Copy(torch.autograd.Function):
+    """A copy in another dtype, made before; its gradient is the weight's."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, copy: Tensor) -> Tensor:
+        ctx.dtype = weight.dtype
+        return copy.view_as(copy)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].to(ctx.dtype), None

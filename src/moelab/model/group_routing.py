@@ -55,11 +55,20 @@ def ungroup_tokens(y_NGD: Tensor, like_BTD: Tensor, grouping: str) -> Tensor:
 
 
 def run_experts(x_ERD: Tensor, experts: Experts, activation: str) -> Tensor:
-    """Every expert on its own R rows, (E, R, D)."""
-    h, biases = torch.bmm(x_ERD, experts.first.to(x_ERD.dtype).mT), experts.biases
-    h = activate(h if biases is None else h + biases[0].to(h.dtype)[:, None], activation)
-    y = torch.bmm(h, experts.down_proj.to(h.dtype).mT)
-    return y if biases is None else y + biases[1].to(y.dtype)[:, None]
+    """Every expert on its own R rows, (E, R, D); where processes share the experts out, each has as many rows."""
+
+    def compute(owned: Experts, x: Tensor) -> Tensor:
+        (first, down), biases = owned.weights(x.dtype), owned.biases
+        h = torch.bmm(x, first.mT)
+        h = activate(h if biases is None else h + biases[0].to(h.dtype)[:, None], activation)
+        y = torch.bmm(h, down.mT)
+        return y if biases is None else y + biases[1].to(y.dtype)[:, None]
+
+    exchange = experts.exchange
+    if exchange is None:
+        y: Tensor = experts(compute, x_ERD)
+        return y
+    return exchange.to_tokens(experts(compute, exchange.to_experts(x_ERD)))
 
 
 class GroupRouter(nn.Module):

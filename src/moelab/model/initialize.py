@@ -28,16 +28,21 @@ def build_model(config: ModelConfig, *, seed: int = 0, dispatch: str = "auto") -
     if config.unbuildable:
         raise InputError(f"model: moelab counts but cannot build {config.unbuildable}")
     check_memory(config)
-    if check_dispatch(dispatch) == "auto":
-        dispatch = resolve_dispatch(config, "cpu", torch.float32)
-    with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-        model = LanguageModel(config, dispatch)
+    model = outline_model(config, dispatch)
     # As `to_empty` does, whose tensor "like" another one loads a thousand modules to look at strides, half a second.
     model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
     initialize(model, seed)
     for buffer in model.buffers():
         buffer.zero_()
     return model
+
+
+def outline_model(config: ModelConfig, dispatch: str = "auto") -> LanguageModel:
+    """The model without values, on the device `meta`. Raises InputError for an unknown back end."""
+    if check_dispatch(dispatch) == "auto":
+        dispatch = resolve_dispatch(config, "cpu", torch.float32)
+    with torch.device("meta"):  # torch's own initialisation would draw from the global generator
+        return LanguageModel(config, dispatch)
 
 
 def check_memory(config: ModelConfig) -> None:
@@ -60,15 +65,20 @@ def initialize(model: LanguageModel, seed: int) -> None:
     (GPT-2), embeddings and head 0.02, gains of norms 1, biases 0, sinks 0 (a score like that of unrelated keys).
     """
     for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            continue
-        owner = model.get_submodule(name.rpartition(".")[0])
-        if name.endswith(("norm.weight", "theta")):
-            parameter.fill_(getattr(owner, "initial", 1.0))
-        elif name.endswith(("bias", "sinks")):
-            parameter.zero_()
-        else:
-            parameter.normal_(0.0, _std(name, parameter, model.config), generator=_generator(seed, name))
+        if not parameter.is_meta:
+            draw(model, name, parameter, seed)
+
+
+@torch.no_grad()
+def draw(model: LanguageModel, name: str, values: Tensor, seed: int) -> None:
+    """Fill `values`, of the whole parameter's shape, with what that parameter of the model starts at."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    if name.endswith(("norm.weight", "theta")):
+        values.fill_(getattr(owner, "initial", 1.0))
+    elif name.endswith(("bias", "sinks")):
+        values.zero_()
+    else:
+        values.normal_(0.0, _std(name, values, model.config), generator=_generator(seed, name))
 
 
 def _std(name: str, parameter: Tensor, config: ModelConfig) -> float:

@@ -14,6 +14,7 @@ from moelab.model.feed_forward import Experts, FeedForward, activation_of
 from moelab.model.group_routing import ExpertChoiceRouter, GroupRouter, MixtureOfTokensRouter, SoftRouter
 from moelab.model.hash_router import HashRouter, TokenContext
 from moelab.model.linear import Linear, PlainLinear
+from moelab.model.recompute import recomputing
 from moelab.model.router import (
     BalanceTerm,
     Routing,
@@ -129,7 +130,7 @@ class MoELayer(nn.Module):
         if self.config.balance_loss:
             probabilities = routing.scores if self.config.score == "softmax" else routing.probabilities()
             balance = BalanceTerm.of(probabilities, routing.chosen, mask_T, sequences)
-        if self.config.bias_update and torch.is_grad_enabled():
+        if self.config.bias_update and torch.is_grad_enabled() and not recomputing():
             self.router.load += expert_counts(routing.chosen, self.config.n_experts, mask_T)
         if self.config.z_loss:
             router_z = router_z_loss(routing.logits, mask_T)

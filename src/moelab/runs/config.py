@@ -17,8 +17,8 @@ DATA_PLACEHOLDER = "DATA"
 """`data.path` of a run config that a plan wrote: the data is still to be chosen."""
 _NOT_IDENTITY = ("keep_checkpoints", "keep_steps", "verify_data")
 """Training fields that change no number of the run."""
-MACHINE = ("device", "precision", "threads", "dispatch", "kernels")
-"""Training fields that the machine decides where the config leaves them open."""
+MACHINE = ("device", "precision", "threads", "dispatch", "kernels", "processes", "parallel")
+"""Training fields that follow the machine, not the science: numbers differ by rounding alone."""
 
 
 def check_tracker(name: str) -> Tracker:
@@ -55,6 +55,25 @@ class Parent(Config):
     adopted: bool = Field(default=False, description="whether the machine's part of the parent's training may differ")
 
 
+class Parallel(Config):
+    """A mesh of `data` x `expert` processes that train one model, each holding a share of it (FSDP2).
+
+    Experts are shared out over `expert` neighbouring ranks and their rows sent there; everything is further sharded
+    over the rest.
+    """
+
+    data: Count = Field(default=1, le=4096, description="processes that share out the rows of every expert and batch")
+    expert: Count = Field(default=1, le=4096, description="processes that share out the experts of a layer")
+
+    @property
+    def processes(self) -> int:
+        """Processes of the mesh."""
+        return self.data * self.expert
+
+    def __str__(self) -> str:
+        return f"{self.data} x {self.expert}"
+
+
 class TrainConfig(Config):
     """How one run is trained. `auto` values are resolved once, before the run is named.
 
@@ -64,7 +83,8 @@ class TrainConfig(Config):
     `warmup_steps` and `decay_steps` are the same in steps and stand above the fractions.
     `balance_over` is what the balance loss is formed over: the whole optimiser batch however it is cut, each sequence,
     or each forward pass. `mtp_loss` weighs multi-token prediction; None: DeepSeek-V3's 0.3 (arXiv 2412.19437).
-    `processes` train as one, each on its share of every batch.
+    `processes` train as one, each on its share of every batch and with a whole model; with `parallel` they are a mesh
+    over which the model is sharded, and `processes` is its size.
     `keep_checkpoints` is how many of the newest stay while the run trains; those after `keep_steps` stay for good.
     A resolved config without `kernels` is one of 0.1, which took what the machine had; without `muon_split` Muon takes
     gate and up projections as the one matrix they are stored as, as 0.1 did.
@@ -110,13 +130,34 @@ class TrainConfig(Config):
         default="auto", description="what computes fp32 on a CPU: the compiled kernels or PyTorch's"
     )
     compile: Literal["none", "blocks"] = Field(default="none", description="torch.compile of every layer")
+    recompute: Literal["selective", "full"] | None = Field(
+        default=None, description="what backward passes compute again: all but products and routes, or all but routes"
+    )
     processes: Count = Field(default=1, le=4096, description="data-parallel processes")
+    parallel: Parallel | None = Field(default=None, description="a mesh over which the model is sharded")
     keep_checkpoints: Count = 2
     keep_steps: tuple[TokenCount, ...] = ()
     verify_data: Literal["changed", "always"] = "changed"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_processes(cls, data: Any) -> Any:
+        """`processes` of a mesh is its size, unless it was given; what is wrong with the mesh its own field reports."""
+        mesh = data.get("parallel") if isinstance(data, dict) else None
+        if mesh is None or "processes" in data:
+            return data
+        try:
+            return {**data, "processes": Parallel.model_validate(mesh).processes}
+        except ValueError:
+            return data
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.parallel is not None and self.processes != self.parallel.processes:
+            raise ValueError(
+                f"processes: must be the {self.parallel.processes} of parallel (data x expert), got {self.processes}; "
+                "leave it out"
+            )
         if self.batch_tokens % self.seq_len:
             raise ValueError(f"batch_tokens: must be a multiple of seq_len ({self.seq_len}), got {self.batch_tokens}")
         if self.tokens < self.batch_tokens:
@@ -130,6 +171,8 @@ class TrainConfig(Config):
             raise ValueError(f"micro_batch: must divide the {self.local_batch_size} sequences{each}")
         if self.muon_split and self.optimizer != "muon":
             raise ValueError(f"muon_split: only the optimizer muon has it, not {self.optimizer}; leave it out")
+        if self.recompute is not None and self.compile != "none":
+            raise ValueError("recompute: compiled layers decide themselves what to keep; allowed with it: compile none")
         self._check_schedule()
         if self.transition is not None and self.steps < 2:
             raise ValueError("transition: needs at least two steps, one before and one after")
@@ -210,7 +253,26 @@ class RunConfig(Config):
             raise ValueError("train.mtp_loss: needs model.mtp_layers")
         if self.parent is not None and self.parent.step >= self.train.steps:
             raise ValueError(f"parent.step: must be below the run's {self.train.steps} steps, got {self.parent.step}")
+        if self.train.parallel is not None:
+            self._check_mesh(self.train.parallel)
         return self
+
+    def _check_mesh(self, mesh: Parallel) -> None:
+        """What cannot be sharded over processes, or would be another model there."""
+        moe = self.model.moe
+        if mesh.expert > 1 and moe is None:
+            raise ValueError("train.parallel.expert: the model is dense; allowed: 1")
+        if moe is not None and moe.n_experts % mesh.expert:
+            raise ValueError(f"train.parallel.expert: must divide the {moe.n_experts} experts, got {mesh.expert}")
+        if moe is not None and moe.traits.grouped and moe.group_size is None and (moe.grouping or "batch") == "batch":
+            raise ValueError(
+                "model.moe.group_size: with train.parallel groups by position need a size; allowed: a divisor of the "
+                f"{self.train.micro_batch or self.train.local_batch_size} sequences of a forward pass"
+            )
+        if self.train.transition is not None:
+            raise ValueError("train.transition: not with train.parallel; allowed: train.processes alone")
+        if mesh.expert > 1 and self.train.compile != "none":
+            raise ValueError("train.compile: rows sent between processes are not compiled; allowed: none")
 
     @property
     def final_model(self) -> ModelConfig:

@@ -15,6 +15,7 @@ from moelab.runs.folder import CHECKPOINTS, CONFIG
 from moelab.training.checkpoint import newest_step
 
 _MACHINE = {f"train.{name}" for name in MACHINE}
+_MESH = "train.parallel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def _kin(config: RunConfig, root: Path) -> list[Kin]:
             continue
         fields = _differences(_as_in(theirs, config), theirs)
         if step is not None and fields and fields <= _MACHINE:
-            values = {name: (_value(theirs, name), _value(config, name)) for name in sorted(fields)}
+            values = {name: (_value(theirs, name), _value(config, name)) for name in _shown(fields)}
             found.append(Kin(run_id=folder.path.name, step=step, fields=values))
     return sorted(found, key=lambda kin: -kin.step)
 
@@ -107,10 +108,16 @@ def _as_in(theirs: RunConfig, config: RunConfig) -> RunConfig:
 
 
 def _differences(config: RunConfig, theirs: RunConfig) -> set[str]:
-    """What two runs do not have in common; that the other adopted a run before makes no difference."""
+    """What two runs do not have in common, a mesh as a whole; that the other adopted a run before makes no
+    difference."""
     if theirs.parent is not None and theirs.parent.adopted:
         theirs = theirs.replace(parent=None)
-    return set(config.differences(theirs))
+    return {".".join(name.split(".")[:2]) if name.startswith(_MESH) else name for name in config.differences(theirs)}
+
+
+def _shown(fields: set[str]) -> list[str]:
+    """The fields to name: the size of a mesh follows from it."""
+    return sorted(fields - {"train.processes"} if _MESH in fields else fields)
 
 
 def _children(config: RunConfig, root: Path, run: str) -> list[RunConfig]:

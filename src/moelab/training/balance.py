@@ -13,7 +13,7 @@ from torch import Tensor
 from moelab.model import LanguageModel
 from moelab.model.router import TopKRouter
 from moelab.runs import TrainConfig
-from moelab.training.parallel import World
+from moelab.training.processes import World
 
 
 def whole_counts(

@@ -10,7 +10,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder, TrainConfig
 from moelab.runs.config import MACHINE
 from moelab.runs.folder import CHECKPOINTS
-from moelab.training.checkpoint import Checkpoint, load_step
+from moelab.training.checkpoint import WHOLE, Checkpoint, Files, load_step
 from moelab.training.schedule import learning_rate_at
 
 _FREE = (
@@ -31,7 +31,7 @@ _FREE = (
 """Training fields in which a branch may differ from its parent: what they decide before the branch is compared."""
 
 
-def load_parent(config: RunConfig, root: Path, dataset: Dataset) -> Checkpoint:
+def load_parent(config: RunConfig, root: Path, dataset: Dataset, files: Files = WHOLE) -> Checkpoint:
     """The parent's checkpoint after exactly the step that `config` names, ready to go on from.
 
     The parent lies beside the branch, in `root`. Raises InputError where the branch is not a continuation of it (all
@@ -45,7 +45,7 @@ def load_parent(config: RunConfig, root: Path, dataset: Dataset) -> Checkpoint:
     except InputError as error:
         raise InputError(f"parent.run: {error}") from None
     check_branch(config, parent, dataset)
-    found = load_step(folder.path / CHECKPOINTS, step, run)
+    found = load_step(folder.path / CHECKPOINTS, step, run, files)
     if found is None:
         raise MoelabError(
             f"parent: run {run} holds no checkpoint of step {step}; train it with train.keep_steps naming {step} "

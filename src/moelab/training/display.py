@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from moelab.printable import printable
 from moelab.runs import RunConfig
-from moelab.training.trainer import Watcher
+from moelab.training.monitor import Watcher
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Embeddings, head, routers, norms and biases stay with AdamW.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from moelab.errors import MoelabError
 from moelab.runs import TrainConfig
 from moelab.training.adamw import AdamW
+from moelab.training.parts import Parts
 
 _ADAMW_ONLY = ("embed", "lm_head", "router", "norm")
 _FUSED, _DOWN = "gate_up_proj", "down_proj"
@@ -21,13 +23,15 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Optimizer:
-    """Steps a model's parameters; `state()` and `load_state()` exchange plain tensors named after the parameters."""
+    """Steps a model's parameters, or this process's parts of them; `state()` and `load_state()` exchange plain tensors
+    named after the parameters."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+    def __init__(self, model: nn.Module | Parts, config: TrainConfig) -> None:
         self.config = config
-        self.named = dict(model.named_parameters())
+        self.parts = model if isinstance(model, Parts) else Parts(model)
+        self.named = self.parts.named
         muon = [n for n, p in self.named.items() if config.optimizer == "muon" and is_hidden_matrix(n, p)]
-        self.muon = Muon({name: self.named[name] for name in muon}, config) if muon else None
+        self.muon = Muon(self.parts, muon, config) if muon else None
         self.adamw = AdamW(
             _decay_groups({n: p for n, p in self.named.items() if n not in muon}, config),
             lr=config.learning_rate,
@@ -41,9 +45,9 @@ class Optimizer:
 
         It stays where the gradients are: the host does not wait for it.
         """
-        parameters = list(self.named.values())
-        limit = self.config.grad_clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.parts.take_gradients()
+        parameters, norm = list(self.named.values()), self.parts.norm()
+        nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip or float("inf"), norm)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
         self.adamw.step()
@@ -57,9 +61,11 @@ class Optimizer:
         """Muon's steps on single experts since the last call, and how many of these had no token in the batch."""
         if self.muon is None:
             return 0, 0
-        counted = self.muon.expert_steps, int(self.muon.idle_steps)
+        steps = torch.tensor([self.muon.expert_steps, 0], device=self.muon.idle_steps.device)
+        steps[1] = self.muon.idle_steps
+        total = self.parts.total(steps).tolist()
         self.muon.expert_steps, self.muon.idle_steps = 0, torch.zeros((), dtype=torch.int64)
-        return counted
+        return total[0], total[1]
 
     def state(self) -> dict[str, Tensor]:
         """Every optimiser tensor as `NAME.momentum`, `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`."""
@@ -91,43 +97,60 @@ class Muon:
     gradient is zero there, and what is orthogonalised to full size is the momentum of earlier batches.
     """
 
-    def __init__(self, named: dict[str, Tensor], config: TrainConfig) -> None:
-        self.config = config
-        self.momentum = {parameter: torch.zeros_like(parameter) for parameter in named.values()}
-        self.halves = {p for name, p in named.items() if config.muon_split and _FUSED in name}
-        self.experts = [p for name, p in named.items() if p.ndim == 3 and name.endswith(_DOWN)]
+    def __init__(self, parts: Parts, names: list[str], config: TrainConfig) -> None:
+        self.config, self.parts = config, parts
+        self.named = {name: parts.named[name] for name in names}
+        self.momentum = {parameter: torch.zeros_like(parameter) for parameter in self.named.values()}
+        self.halves = {name for name in names if config.muon_split and _FUSED in name}
+        self.experts = [p for name, p in self.named.items() if p.ndim == 3 and name.endswith(_DOWN)]
         self.expert_steps, self.idle_steps = 0, torch.zeros((), dtype=torch.int64)
-        self.groups: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
-        for parameter in self.momentum:
-            rows, columns = self._matrices(parameter, parameter).shape[-2:]
-            self.groups[min(rows, columns), max(rows, columns)].append(parameter)
+        self.sides: dict[str, tuple[int, int]] = {}
+        for name in names:
+            rows, columns = self._matrices(name, torch.empty(parts.shape(name), device="meta")).shape[-2:]
+            self.sides[name] = (min(rows, columns), max(rows, columns))
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One step with Nesterov momentum and decoupled weight decay; parameters without a gradient rest."""
         self._count_idle()
         beta, decay = self.config.muon_momentum, 1 - learning_rate * self.config.weight_decay
-        for (rows, columns), group in self.groups.items():
-            parameters = [p for p in group if p.grad is not None]
-            if not parameters:
-                continue
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            momenta = [self.momentum[p] for p in parameters]
-            torch._foreach_lerp_(momenta, gradients, 1 - beta)
-            nesterov = torch._foreach_lerp(gradients, momenta, beta)
-            views = [self._matrices(p, update) for p, update in zip(parameters, nesterov, strict=True)]
+        names = [name for name, p in self.named.items() if p.grad is not None]
+        if not names:
+            return
+        parameters = [self.named[name] for name in names]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta = [self.momentum[p] for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - beta)
+        wholes = self.parts.whole(names, torch._foreach_lerp(gradients, momenta, beta))
+        steps = dict(zip(names, self.parts.own(names, self._orthogonalized(wholes)), strict=True))
+        for (_, columns), group in self._by_sides(names).items():
+            moved = [self.named[name] for name in group]
+            torch._foreach_mul_(moved, decay)
+            step = -learning_rate * 0.2 * columns**0.5
+            torch._foreach_add_(moved, [steps[name] for name in group], alpha=step)
+
+    def _orthogonalized(self, updates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whole updates by name, orthogonalised: matrices of one shape as one batch."""
+        found = {}
+        for (rows, _), group in self._by_sides(updates).items():
+            views = [self._matrices(name, updates[name]) for name in group]
             wide = torch.cat([view if view.shape[-2] == rows else view.mT for view in views])
             pieces = orthogonalize(wide).split([len(view) for view in views])
-            steps = [
-                (piece if view.shape[-2] == rows else piece.mT).reshape(p.shape)
-                for piece, view, p in zip(pieces, views, parameters, strict=True)
-            ]
-            torch._foreach_mul_(parameters, decay)
-            torch._foreach_add_(parameters, steps, alpha=-learning_rate * 0.2 * columns**0.5)
+            for name, piece, view in zip(group, pieces, views, strict=True):
+                turned = piece if view.shape[-2] == rows else piece.mT
+                found[name] = turned.reshape(updates[name].shape)
+        return found
 
-    def _matrices(self, parameter: Tensor, value: Tensor) -> Tensor:
+    def _by_sides(self, names: Iterable[str]) -> dict[tuple[int, int], list[str]]:
+        """The names by the shorter and the longer side of their matrices."""
+        groups: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for name in names:
+            groups[self.sides[name]].append(name)
+        return groups
+
+    def _matrices(self, name: str, value: Tensor) -> Tensor:
         """A tensor of the parameter's shape as its matrices (n, rows, columns)."""
-        halves = value.unflatten(-2, (2, -1)) if parameter in self.halves else value
+        halves = value.unflatten(-2, (2, -1)) if name in self.halves else value
         return halves.flatten(0, -3) if halves.ndim > 2 else halves[None]
 
     def _count_idle(self) -> None:
@@ -156,10 +179,10 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     return matrices and not any(word in name for word in _ADAMW_ONLY)
 
 
-def _decay_groups(named: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, object]]:
+def _decay_groups(named: dict[str, Tensor], config: TrainConfig) -> list[dict[str, object]]:
     """Parameters of AdamW that decay (`weight_decay_on`) and those that do not."""
-    decaying: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    decaying: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in named.items():
         (decaying if _decays(name, parameter, config.weight_decay_on) else others).append(parameter)
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]

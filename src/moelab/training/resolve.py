@@ -159,9 +159,10 @@ def _precision(d_model: int, device: str) -> str:
 def _check_memory(config: RunConfig) -> None:
     """Refuse a run whose weights, gradients and optimiser state this machine cannot hold, before any is asked for."""
     train, there = config.train, machine_memory()
-    state = training_memory(config.model, "fp32", train.optimizer).total * train.processes
+    wholes = train.processes if train.parallel is None else 1
+    state = training_memory(config.model, "fp32", train.optimizer).total * wholes
     if there is not None and state > there:
-        copies = f", {train.processes} times" if train.processes > 1 else ""
+        copies = f", {wholes} times" if wholes > 1 else ""
         raise InputError(
             f"model: training its {format_number(count_parameters(config.model).params_total)} parameters takes "
             f"{format_bytes(float(state))} (weights, gradients, optimiser state{copies}); this machine has "

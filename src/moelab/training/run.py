@@ -21,9 +21,10 @@ from moelab.training.checkpoint import drop_checkpoints, save_weights
 from moelab.training.kernels import computed_by
 from moelab.training.log import open_log
 from moelab.training.memory import reset_peak_memory
-from moelab.training.parallel import launch, world
+from moelab.training.monitor import Watcher
+from moelab.training.processes import launch, world
 from moelab.training.record import make_record
-from moelab.training.trainer import Trainer, Watcher
+from moelab.training.trainer import Trainer
 
 
 def train_run(
@@ -50,7 +51,8 @@ def train_run(
     if everyone.size == 1 < wanted:
         return _train_in_processes(config, Path(root), dataset, watch, (checkpoint_seconds, terms, log))
     if everyone.size != wanted:
-        raise InputError(f"train.processes: the run wants {wanted}, but {everyone.size} were started")
+        field = "processes" if config.train.parallel is None else "parallel"
+        raise InputError(f"train.{field}: the run wants {wanted} processes, but {everyone.size} were started")
     folder = RunFolder.create(root, config) if everyone.main else RunFolder(Path(root) / config.run_id)
     holds: AbstractContextManager[Any] = folder.hold(terms) if everyone.main else nullcontext()
     with holds, freed_memory_kept(), computed_by(config.train):
@@ -63,15 +65,16 @@ def train_run(
         trainer.restore()
         with _logging(trainer, log if everyone.main else None):
             evaluation, seconds = trainer.run(checkpoint_seconds)
+        model = trainer.layout.whole_model()
         if everyone.main:
             folder.check()
-            digest = save_weights(folder.path / WEIGHTS, trainer.model.state_dict())
+            digest = save_weights(folder.path / WEIGHTS, model.state_dict())
             record = make_record(
                 config,
                 trainer.progress,
                 evaluation,
                 seconds,
-                model=trainer.model,
+                model=model,
                 weights_sha256=digest,
                 notes=dataset.notes(),
             )
@@ -114,11 +117,11 @@ def _logging(trainer: Trainer, kind: Tracker | None) -> Iterator[None]:
     if kind is None:
         yield
         return
-    trainer.log = open_log(kind, trainer.folder, trainer.config, trainer.progress.step)
+    log = trainer.monitor.log = open_log(kind, trainer.folder, trainer.config, trainer.progress.step)
     try:
         yield
     finally:
-        trainer.log.close()
+        log.close()
 
 
 def load_trained(path: str | Path) -> tuple[RunConfig, LanguageModel]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moelab.data import Dataset
+from moelab.errors import MoelabError
 from moelab.runs import RunConfig, RunRecord
 from moelab.runs.folder import CHECKPOINTS
 from moelab.runs.load_run import read_run_config
@@ -14,7 +15,7 @@ from moelab.training.adopt import adopt as adopt_run
 from moelab.training.adopt import find_kin
 from moelab.training.display import follow
 from moelab.training.log import check_log
-from moelab.training.parallel import join, leave, started_by_torchrun
+from moelab.training.processes import GOES_ON, join, leave, lost_partner, started_by_torchrun
 from moelab.training.resolve import resolve_run
 from moelab.training.run import train_run
 
@@ -35,7 +36,8 @@ def train(
         config: A RunConfig, the path of a run YAML, or its plain data (model, data, train).
         out: Folder that gets a folder per run, named by the run's id.
         changes: Fields to change, as "train.seed=1".
-        processes: Data-parallel processes on this machine; None: as the config has it, or those torchrun started.
+        processes: Data-parallel processes on this machine; None: as the config has it (`train.parallel` names a mesh),
+            or those torchrun started.
         checkpoint_seconds: Seconds between checkpoints.
         log: Also log to "tensorboard" or "wandb", in the run's folder.
         quiet: Show no progress on stderr.
@@ -78,7 +80,7 @@ def train_here(
     could be are named on stderr."""
     tracker = check_log(log) if log else None
     started = started_by_torchrun()
-    if started and processes is None:
+    if started and processes is None and run.train.parallel is None:
         run = run.replace(train={**run.train.to_dict(), "processes": started})
     dataset = Dataset.open(run.data.path)
     run = resolve_run(run, dataset, root=out)
@@ -93,6 +95,10 @@ def train_here(
             record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch, log=tracker)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_continues(run, Path(out))) from None
+    except RuntimeError as error:
+        if started is None or not lost_partner(error):
+            raise
+        raise MoelabError(f"process {os.environ['RANK']} of {started} lost another one; {GOES_ON}") from error
     finally:
         leave()
     return run, record, main

@@ -3,7 +3,7 @@
 T tokens, D width, E experts of width F, K chosen per token, R = T K routed rows.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.errors import InputError
+from moelab.model.dispatch.exchanged import dispatch_exchanged
 from moelab.model.dispatch.grouped import dispatch_grouped, grouped_works
 from moelab.model.dispatch.loop import dispatch_loop
 from moelab.model.dispatch.native import dispatch_native
@@ -52,16 +53,23 @@ def dispatch_experts(
     name: str, x_TD: Tensor, experts: Experts, chosen_TK: Tensor, gates_TK: Tensor, activation: str
 ) -> Tensor:
     """sum_k gate_k expert_k(x) for every token, (T, D), in the dtype the products run in."""
-    dtype = compute_dtype(x_TD)
-    x, first, down = x_TD.to(dtype), experts.first.to(dtype), experts.down_proj.to(dtype)
-    biases = experts.biases
-    if name == "native" and (biases is not None or activation != "swiglu"):
+    x = x_TD.to(compute_dtype(x_TD))
+    if name == "native" and (experts.has_bias or activation != "swiglu"):
         _note_fallback()
+
+    def compute(owned: Experts, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+        first, down = owned.weights(x.dtype)
+        if owned.biases is None:
+            return DISPATCHES[name](x, first, down, chosen, gates, activation)
+        added = (owned.biases[0].to(x.dtype), owned.biases[1].to(x.dtype))
+        return DISPATCHES[name](x, first, down, chosen, gates, activation, added)
+
     with torch.autocast(x.device.type, enabled=False):
-        if biases is None:
-            return DISPATCHES[name](x, first, down, chosen_TK, gates_TK, activation)
-        added = (biases[0].to(dtype), biases[1].to(dtype))
-        return DISPATCHES[name](x, first, down, chosen_TK, gates_TK, activation, added)
+        if experts.exchange is None:
+            y: Tensor = experts(compute, x, chosen_TK, gates_TK)
+            return y
+        n_experts = experts.first.shape[0] * experts.exchange.size
+        return dispatch_exchanged(partial(experts, compute), experts.exchange, x, chosen_TK, gates_TK, n_experts)
 
 
 def dispatch_scaled_inputs(

@@ -1,36 +1,32 @@
-"""Data parallel: several processes train one run, each on its share of every batch (torch.distributed, DDP).
+"""The processes that train one run together: joined, ended and reported on. torchrun starts them, or `launch` does."""
 
-Either torchrun starts them, or `launch` does on this machine. The numbers are those of one process up to the order in
-which gradients are added.
-"""
-
-import inspect
 import os
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from moelab.errors import InputError, MoelabError
-from moelab.model import LanguageModel, LossOutput
 from moelab.signals import interrupts_held
 
+Result = TypeVar("Result")
 _TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others, evaluations of the first one included."""
 
 _POLL_SECONDS = 0.2
+GOES_ON = "the others were ended with it; the same command goes on from the newest checkpoint"
+"""What follows where a process is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +54,29 @@ class World:
         agreed = torch.tensor(int(value), device=device)
         dist.broadcast(agreed, 0)
         return bool(agreed)
+
+    def first(self, look: Callable[[], Result]) -> Result:
+        """What the first process finds, plain data; all wait for it, and all raise the MoelabError that it raised."""
+        if self.size == 1:
+            return look()
+        found: list[Any] = [None, None]
+        if self.main:
+            try:
+                found[0] = look()
+            except MoelabError as error:
+                found[1] = error
+        dist.broadcast_object_list(found, 0)
+        if found[1] is not None:
+            raise found[1]
+        return cast(Result, found[0])
+
+    def all(self, value: Any) -> list[Any]:
+        """The plain data of every process, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
 
     def share(self, rows: int) -> slice:
         """This process's part of a batch of `rows` sequences."""
@@ -94,34 +113,9 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-class LossModule(nn.Module):
-    """`model.loss` as a forward pass, which is what DDP wraps."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor, targets: Tensor, **options: Any) -> LossOutput:
-        return self.model.loss(tokens, targets, **options)
-
-
-def wrap(model: LanguageModel, everyone: World) -> nn.Module:
-    """The module whose call is `model.loss` and whose backward pass averages gradients over the processes."""
-    module = LossModule(model)
-    if everyone.size == 1:
-        return module
-    # Buffers (biases, tables) are the same everywhere; PyTorch 2.13 renamed the option for that.
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    options: dict[str, Any] = {option: False}
-    return DistributedDataParallel(module, **options)
-
-
-def hold_back(network: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Within this block gradients stay in this process, unless it is the last of the step."""
-    if last or not isinstance(network, DistributedDataParallel):
-        return nullcontext()
-    return network.no_sync()
+def lost_partner(error: RuntimeError) -> bool:
+    """Whether another process went away: NCCL has an error of its own for it, gloo names itself."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def launch(processes: int, device: str, work: Callable[..., None], arguments: tuple[Any, ...], tick: Any) -> None:
@@ -164,10 +158,17 @@ def _raise_failure(receivers: list[Connection], codes: list[int | None]) -> None
             reported += [receiver.recv()] if receiver.poll() else []
         except EOFError:
             continue
-    if reported:
-        # A process that lost its partner complains too: the one that knows what was wrong comes first.
-        wrong, message = min(reported, key=lambda each: not each[0])
+    # A process that lost its partner complains too: the one that knows what was wrong comes first.
+    known = [each for each in reported if each[0]]
+    if known:
+        wrong, message = known[0]
         raise (InputError if wrong == "input" else MoelabError)(message)
+    died = {rank: code for rank, code in enumerate(codes) if code is not None and code < 0}
+    if died:
+        rank, code = next(iter(died.items()))
+        raise MoelabError(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}; {GOES_ON}")
+    if reported:
+        raise MoelabError(reported[0][1])
     if any(codes):
         raise MoelabError(f"train.processes: a process died with exit code {next(code for code in codes if code)}")
 
