@@ -1,6 +1,6 @@
 #!/bin/sh
 # One machine of eight GPUs, or several: NODES=8 HEAD=first-machine:29500, the same line on each of them.
-# --max-restarts: where a process dies all are started again, and go on from the newest checkpoint.
+# --max-restarts: where a process dies, all are started again, and go on from the newest checkpoint.
 set -eu
 exec torchrun \
     --nnodes "${NODES:-1}" \

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from moelab.errors import InputError, MoelabError
 from moelab.signals import interrupts_held
@@ -98,13 +99,25 @@ def started_by_torchrun() -> int | None:
     return int(os.environ["WORLD_SIZE"])
 
 
-def join(device: str, rendezvous: str = "env://", rank: int = -1, size: int = -1) -> World:
+def join(device: str, place: str = "env://", rank: int = -1, size: int = -1) -> World:
     """Join the other processes: over NCCL on CUDA, each with its own device, else over gloo."""
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(rank, 0))) % torch.cuda.device_count())
     backend = "nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=size, timeout=_TIMEOUT)
+    if place == "env://" and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        _join_anew(backend)
+    else:
+        dist.init_process_group(backend, init_method=place, rank=rank, world_size=size, timeout=_TIMEOUT)
     return world()
+
+
+def _join_anew(backend: str) -> None:
+    """Join those that one torchrun started. Its store outlives a restart, and the addresses of processes that are gone
+    would be found there: each start has keys of its own. Of several torchruns each counts its own restarts."""
+    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=_TIMEOUT)
 
 
 def leave() -> None:
@@ -115,7 +128,7 @@ def leave() -> None:
 
 def lost_partner(error: RuntimeError) -> bool:
     """Whether another process went away: NCCL has an error of its own for it, gloo names itself."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def launch(processes: int, device: str, work: Callable[..., None], arguments: tuple[Any, ...], tick: Any) -> None:

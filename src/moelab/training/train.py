@@ -89,8 +89,8 @@ def train_here(
     elif started is None:
         for kin in find_kin(run, Path(out)):
             print(f"note: {kin}; continue it with moelab train CONFIG --adopt {kin.run_id}", file=sys.stderr)
-    main = True if started is None else join(run.train.device).main
     try:
+        main = True if started is None else join(run.train.device).main
         with follow(run, quiet=quiet or not main) as watch:
             record = train_run(run, out, dataset, checkpoint_seconds=checkpoint_seconds, watch=watch, log=tracker)
     except KeyboardInterrupt:
