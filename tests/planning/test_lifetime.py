@@ -11,11 +11,20 @@ from moelab.planning.chosen_laws import laws_of
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.lifetime import LEAST_BATCH, OUTSIDE, extra_nats, frontier_rows, implied_tokens
+from moelab.planning.lifetime import (
+    LEAST_BATCH,
+    OUTSIDE,
+    dollars_per_millinat,
+    extra_nats,
+    frontier_rows,
+    implied_tokens,
+)
+from moelab.planning.lower_loss import no_more_expensive
 from moelab.planning.plan import plan
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.tradeoff import chord_slope, frontier
+from moelab.planning.why import NOT_TAKEN, why
 
 SPACE = Space(
     d_model=(1024, 1536, 2048, 3072), n_layers=(12, 16, 24, 32), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -148,3 +157,34 @@ def test_extra_nats_of_one_law_are_its_loss_and_what_granularity_costs_above_the
     assert fine[index].max() > 0
     own = curve.loss_behind(curve.log_excess(losses[index]) + fine[index])
     assert extra_nats(alone, index, int(index[0])) == pytest.approx(own - own[0])
+
+
+def test_a_lower_loss_that_costs_no_more_is_named_with_the_reason_and_never_costs_nothing(ranking: Ranking) -> None:
+    """A dumb loop over the frontier finds the same design; no sentence puts a price of $0 on a lower loss."""
+    assert ranking.lifetime is not None
+    cost, front = ranking.lifetime.cost, ranking.lifetime.frontier
+    nats = extra_nats(ranking, np.arange(len(cost)), int(front[-1]))
+    seen = 0
+    for chosen in ranking.order[:: max(1, len(ranking.order) // 40)]:
+        found = no_more_expensive(ranking, int(chosen), [])
+        better = [i for i in front if nats[i] <= nats[chosen] - 0.001 and cost[i] <= cost[chosen]]
+        assert (found is None) == (not better)
+        if found is not None:
+            seen += 1
+            assert found["index"] == min(better, key=lambda i: nats[i])
+            assert found["not_taken"] in NOT_TAKEN
+            prices = dollars_per_millinat(ranking, budget(), int(chosen))
+            assert prices["lower_loss_costs"] is None or prices["lower_loss_costs"] <= 0
+    assert seen > 0
+
+
+def test_the_sentence_on_a_lower_loss_at_no_more_cost() -> None:
+    found = plan(budget(), ["ludziejewski2025"], SPACE)
+    assert found.lifetime is not None
+    lower = {"design": "4.6B of 65B, 160 top-6+2", "lifetime": 5e5, "nats": 0.004, "not_taken": "practice"}
+    found.lifetime["lower_loss_at_no_more_cost"] = lower
+    found.lifetime["per_millinat"] = {"lower_loss_costs": -2e4, "higher_loss_saves": 0.0, "by_training": None}
+    text = " ".join(why(found))
+    assert "A loss lower by 0.004 nats costs no more over the model's life: 4.6B of 65B, 160 top-6+2 at $500K" in text
+    assert "the experts of released models settled against it" in text
+    assert "$0" not in text

@@ -15,6 +15,7 @@ from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.lattice import Lattice
 from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens
+from moelab.planning.lower_loss import no_more_expensive
 from moelab.planning.nearest import nearest_released, released_rates
 from moelab.planning.pareto import pareto_front, slice_rows
 from moelab.planning.predictors import Predictor
@@ -133,10 +134,14 @@ class PlanBuilder:
         rows = frontier_rows(ranking)
         for row in rows:
             row["design"] = self._label(row.pop("index"))
+        lower = no_more_expensive(ranking, self.chosen, self.rows[0].steps)
+        if lower is not None:
+            lower["design"] = self._label(lower.pop("index"))
         return {
             "within": ranking.lifetime.within,
             "frontier": rows,
             "per_millinat": dollars_per_millinat(ranking, self.budget, self.chosen),
+            "lower_loss_at_no_more_cost": lower,
             "implied_lifetime_tokens": implied_tokens(ranking, self.budget, self.chosen),
         }
 

@@ -139,7 +139,8 @@ def frontier_rows(ranking: Ranking, most: int = 60) -> list[dict[str, Any]]:
 def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[str, float | None]:
     """Dollars that a loss lower by 0.001 nats costs beyond design `index`, and that one higher by it saves.
 
-    From the frontier, interpolated; None beyond its ends. `by_training` is what longer training of the design itself
+    From the frontier, interpolated; None beyond its ends. The first is negative where the frontier reaches the lower
+    loss for less: the recommended design need not lie on it. `by_training` is what longer training of the design itself
     would cost for a loss lower by as much; None where the limits on data leave no more tokens.
     """
     lifetime = ranking.lifetime
@@ -156,8 +157,8 @@ def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[s
 
     less, more = at(here - MILLINAT), at(here + MILLINAT)
     return {
-        "lower_loss_costs": None if less is None else max(0.0, less - cost),
-        "higher_loss_saves": None if more is None else max(0.0, cost - more),
+        "lower_loss_costs": None if less is None else less - cost,
+        "higher_loss_saves": None if more is None else cost - more,
         "by_training": _millinat_by_training(ranking, budget, index),
     }
 

@@ -18,6 +18,16 @@ SETTLED = {
 }
 """The steps that settle near-equal designs, in words."""
 
+NOT_TAKEN = {
+    **{by: f"{text} settled against it" for by, text in SETTLED.items()},
+    "granularity": "laws of granularity settled against its experts",
+    "shape": "rules for the shape settled against it",
+    "kind": "designs of one kind are settled among themselves",
+    "requests": "it is served at fewer than 8 requests in flight",
+    "within": "it lies beyond the excess compute that the balance allows",
+}
+"""Why a design of lower loss at no more cost was not taken, in words."""
+
 WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime cost"}
 """What the laws of granularity are weighed against, in words."""
 
@@ -77,12 +87,7 @@ def _balance(plan: Plan) -> list[str]:
     """Dollars against loss on either side of the recommendation."""
     if plan.lifetime is None:
         return []
-    price, lines = plan.lifetime["per_millinat"], []
-    if price["lower_loss_costs"] is not None and price["higher_loss_saves"] is not None:
-        lines.append(
-            f"A loss lower by 0.001 nats costs ${format_number(price['lower_loss_costs'])} more over the model's life; "
-            f"one higher by 0.001 saves ${format_number(price['higher_loss_saves'])}."
-        )
+    price, lines = plan.lifetime["per_millinat"], _per_millinat(plan)
     longer = price["by_training"]
     if longer is not None:
         lines.append(f"The same 0.001 nats by longer training of this design cost ${format_number(longer)}.")
@@ -93,6 +98,25 @@ def _balance(plan: Plan) -> list[str]:
             "to the same loss with less compute."
         )
     return lines
+
+
+def _per_millinat(plan: Plan) -> list[str]:
+    """What 0.001 nats cost on the frontier; where a lower loss costs no more, the design, and why it was not taken."""
+    assert plan.lifetime is not None
+    price, lower = plan.lifetime["per_millinat"], plan.lifetime["lower_loss_at_no_more_cost"]
+    less, saved = price["lower_loss_costs"], price["higher_loss_saves"]
+    parts = []
+    if lower is not None:
+        reason = NOT_TAKEN[lower["not_taken"]]
+        parts.append(
+            f"A loss lower by {lower['nats']:.3f} nats costs no more over the model's life: {lower['design']} at "
+            f"${format_number(lower['lifetime'])}; not taken, because {reason}."
+        )
+    elif less is not None and less > 0:
+        parts.append(f"A loss lower by 0.001 nats costs ${format_number(less)} more over the model's life.")
+    if saved is not None and saved > 0:
+        parts.append(f"A loss higher by 0.001 nats saves ${format_number(saved)}.")
+    return [" ".join(parts)] if parts else []
 
 
 def _served_flops(plan: Plan) -> list[str]:
