@@ -1,8 +1,12 @@
 """Doubt stands first, what changes the answer stands beside it, and the argument is in words."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from moelab.planning import Budget, Space
+from moelab.planning.candidate import Interval
 from moelab.planning.plan import plan
 from moelab.planning.result import Plan
 from moelab.planning.why import what_if_cells, why
@@ -82,3 +86,26 @@ def test_the_memory_of_the_serving_devices_is_a_limit() -> None:
 def test_gains_are_capped() -> None:
     found = plan(Budget(flops=1e22, max_params=0.5e9), ["ludziejewski2025"], SPACE)
     assert all(gain["gain_compute"] <= 9.0 for gain in found.sensitivity.values())
+
+
+def _dense_sentence(found: Plan, **changed: Any) -> str:
+    """What stands on the best dense model once some of its numbers are others."""
+    assert found.best_dense is not None
+    other = replace(found, best_dense=replace(found.best_dense, **changed))
+    return next(line for line in why(other) if "best dense model" in line)
+
+
+def test_a_dense_model_of_no_more_excess_is_compared_by_what_is_known() -> None:
+    """A lower loss or a higher cost is stated only where the numbers give it."""
+    found = plan(Budget(flops=1e20), ["ludziejewski2025"], SPACE)
+    best = found.best
+    assert best.is_moe
+    assert best.mean_loss is not None
+    worse, better = (Interval(best.mean_loss.value + nats) for nats in (0.01, -0.01))
+    text = _dense_sentence(found, regret_compute=best.regret_compute, mean_loss=worse)
+    assert "a loss higher by 0.010 nats" in text
+    assert "costs" not in text
+    assert "a loss lower by 0.010 nats" in _dense_sentence(found, regret_compute=Interval(-0.1), mean_loss=better)
+    assert "ties in excess" in _dense_sentence(found, regret_compute=best.regret_compute, mean_loss=None)
+    far = _dense_sentence(found, regret_compute=Interval(0.9999))
+    assert "less than 1% of its compute" in far

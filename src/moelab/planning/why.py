@@ -4,9 +4,13 @@ import math
 from typing import Any
 
 from moelab.architecture import count_flops
+from moelab.planning.candidate import Candidate
 from moelab.planning.paired import PairedErrors
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
+
+LEAST_SHARE = 0.005
+"""Share of compute that would round to 0 %."""
 
 PAID = 1.0
 """FLOPs of serving over those of training from which both ways to count serving are worth a sentence."""
@@ -42,13 +46,29 @@ def _dense(plan: Plan) -> list[str]:
     best, dense = plan.best, plan.best_dense
     if not best.is_moe or dense is None or plan.budget.objective in ("serving-cost", "lifetime-cost"):
         return []
+    size = format_number(dense.params_total)
     share = (1 - dense.regret_compute.value) / max(1 - best.regret_compute.value, 1e-9)
     if share >= 1:
-        return [f"The best dense model ({dense.label}) reaches a lower loss; it costs more over its life."]
-    return [
-        f"The best dense model under the same limits ({format_number(dense.params_total)}) reaches a loss for which "
-        f"MoE needs {share:.0%} of its compute."
-    ]
+        return [f"The best dense model under the same limits ({size}) {_against_dense(plan, dense, share > 1)}."]
+    if plan.confidence.level == "unsupported":
+        return [f"The best dense model under the same limits ({size}) is behind; no law supports how far."]
+    needs = "less than 1%" if share < LEAST_SHARE else f"{share:.0%}"
+    worth = f"reaches a loss for which MoE needs {needs} of its compute"
+    return [f"The best dense model under the same limits ({size}) {worth}."]
+
+
+def _against_dense(plan: Plan, dense: Candidate, ahead: bool) -> str:
+    """A dense model whose excess is no larger: its loss where one law gives it, and its cost where there is one."""
+    best, here, there = plan.best, plan.best.mean_loss, dense.mean_loss
+    if here is not None and there is not None:
+        nats = there.value - here.value
+        loss = f"reaches a loss {'lower' if nats < 0 else 'higher'} by {abs(nats):.3f} nats" if nats else "ties in loss"
+    else:
+        loss = "has less excess compute" if ahead else "ties in excess compute"
+    if best.cost is None or dense.cost is None or "lifetime" not in dense.cost:
+        return loss
+    times = dense.cost["lifetime"] / best.cost["lifetime"]
+    return f"{loss}; over its life it costs {times:.2f} times as much"
 
 
 def _experts(plan: Plan) -> list[str]:
