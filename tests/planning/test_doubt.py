@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 
+from moelab.cli.plan_tables import print_plan
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
+from moelab.planning.confidence import Confidence
+from moelab.planning.phrases import saved_by_limits
 from moelab.planning.plan import plan
+from moelab.planning.plan_page import plan_page
 from moelab.planning.result import Plan
-from moelab.planning.why import what_if_cells, why
+from moelab.planning.why import beside_released, what_if_cells, why
 
 SPACE = Space(
     d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -109,3 +113,50 @@ def test_a_dense_model_of_no_more_excess_is_compared_by_what_is_known() -> None:
     assert "ties in excess" in _dense_sentence(found, regret_compute=best.regret_compute, mean_loss=None)
     far = _dense_sentence(found, regret_compute=Interval(0.9999))
     assert "less than 1% of its compute" in far
+
+
+def test_no_percentage_of_compute_stands_beside_a_plan_without_support(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(Budget(flops=1e30), ["ludziejewski2025", "abnar2025"], SPACE)
+    assert found.confidence.meaningless
+    print_plan(found)
+    printed = capsys.readouterr().out
+    assert "%" not in printed
+    assert "No law supports this plan" in printed
+    page = plan_page(found, "moelab plan")
+    assert not any("%" in str(part) for section in page.sections for part in (section.text, section.tables))
+
+
+@pytest.mark.parametrize(
+    ("budget", "least", "most"),
+    [
+        ({"flops": 1e22, "unique_tokens": 1e6, "max_epochs": 1}, 0.0, 1.0),
+        ({"flops": 1e22, "max_params": 2e8, "serve_flops_tokens": 0}, 2e4, 1e9),
+    ],
+)
+def test_tokens_per_active_parameter_far_from_released_models_are_doubtful(
+    budget: dict[str, float], least: float, most: float
+) -> None:
+    space = SPACE.replace(d_model=[256, 1024], n_layers=[4, 12])
+    found = plan(Budget.parse(budget), ["abnar2025", "ludziejewski2025"], space)
+    assert least < found.best.tokens / found.best.params_active < most
+    assert found.confidence.doubtful
+    assert "out of range" in found.sentence.split("Train ")[0]
+    assert any("tokens per active parameter" in line for line in found.warnings)
+
+
+def test_laws_of_unknown_range_are_not_counted_as_far() -> None:
+    known = Confidence("extrapolated", 1.4757, {"moe": [], "dense": []})
+    assert "every law of the ensemble is used at least 29 times" in known.sentence
+    partly = replace(known, unknown=["fivefactor2025"])
+    assert "every law of the ensemble whose range is known is used at least 29 times" in partly.sentence
+    assert partly.to_dict()["range_unknown"] == ["fivefactor2025"]
+
+
+def test_large_numbers_are_capped_in_words(inside: Plan) -> None:
+    gains = {"memory": {"gain_compute": 9.0}, "data": {"gain_compute": 0.02}, "params": {"gain_compute": 1e-5}}
+    assert saved_by_limits(gains) == [
+        ("memory", "as much loss as more than twice the compute"),
+        ("data", "as much loss as 2.0% compute"),
+    ]
+    best = replace(inside.best, tokens=1)
+    assert "saw over 100 times as many" in beside_released(replace(inside, candidates=[best]))[0]

@@ -1,13 +1,16 @@
 """Learning rates by every rule, the one found on MoE models first, each with its distance from its runs."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from moelab.architecture.presets import load_preset
+from moelab.laws import get_rule
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
 from moelab.planning.plan import plan
-from moelab.planning.rates import FOR_DENSE, FOR_MOE, rates_of
+from moelab.planning.rates import FOR_DENSE, FOR_MOE, MOST_RATE, rates_of
 
 
 def test_rules_found_on_moe_come_first_for_moe() -> None:
@@ -45,3 +48,24 @@ def test_a_plan_gives_the_first_rate_and_all_of_them() -> None:
     assert set(plain["rates"][0]) == {
         "rule", "title", "learning_rate", "batch_tokens", "inputs", "ranges", "distance", "intervals"
     }  # fmt: skip
+
+
+def test_a_rate_above_any_rule_s_own_runs_is_never_preferred() -> None:
+    """37M parameters on 25T tokens: the Step Law extrapolates to 0.5; rules near their runs lead."""
+    tiny = load_preset("llama3-8b").replace(d_model=256, n_layers=4, n_heads=4, n_kv_heads=1, d_ff=1024, head_dim=64)
+    rates = rates_of(Design.of(tiny, np.array([25e12]), 4096))
+    assert sorted(rate.rule for rate in rates) == sorted(FOR_DENSE)
+    assert rates[-1].rule == "steplaw2025"
+    assert rates[-1].learning_rate > MOST_RATE
+    assert all(rate.learning_rate < 2e-3 for rate in rates[:-1])
+
+
+def test_no_published_rule_exceeds_the_bound_inside_its_own_runs() -> None:
+    """At every corner of its ranges."""
+    for name in {*FOR_MOE, *FOR_DENSE}:
+        rule = get_rule(name)
+        if any(rule.ranges.get(need) is None for need in rule.needs):
+            continue
+        for corner in product(*(rule.ranges[need] for need in rule.needs)):
+            given = dict(zip(rule.needs, corner, strict=True))
+            assert float(np.ravel(rule.apply(**given)["learning_rate"])[0]) <= MOST_RATE / 4 * 1.01, name

@@ -6,15 +6,12 @@ if TYPE_CHECKING:
     from moelab.planning import Plan
     from moelab.planning.next_runs import NextRuns
 
-LEAST_GAIN = 0.0005
-"""Gains of a limit that round to nothing are left out."""
-
 
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
     from moelab.planning.costs import price_lines
-    from moelab.planning.phrases import LIMIT_NAMES
+    from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
     from moelab.planning.why import why
 
     print_line(result.sentence)
@@ -34,11 +31,8 @@ def print_plan(result: "Plan") -> None:
     if result.optimum:
         _print_optimum(result)
         print_line()
-    for name, gain in result.sensitivity.items():
-        saving = gain.get("gain_cost", gain.get("gain_compute"))
-        if saving is not None and saving >= LEAST_GAIN and (name != "compute" or "gain_cost" in gain):
-            what = f"{saving:.1%} of the cost" if "gain_cost" in gain else f"as much loss as {saving:.1%} compute"
-            print_line(f"10 % more of {LIMIT_NAMES[name]} saves {what}")
+    for name, saved in saved_by_limits(result.sensitivity, not result.confidence.meaningless):
+        print_line(f"10 % more of {LIMIT_NAMES[name]} saves {saved}")
     _print_rates(result)
     for line in result.warnings:
         print_line(f"Warning: {line}")
@@ -71,10 +65,10 @@ def _print_released(result: "Plan") -> None:
         "US$/M",
     ]
     priced = result.best.serving is not None
-    rows = [released_cells(row) for row in result.nearest_released]
+    rows = [released_cells(row, not result.confidence.meaningless) for row in result.nearest_released]
     shown = len(columns) if priced else len(columns) - 1
     print_table(columns[:shown], [row[:shown] for row in rows])
-    if any((row["excess_compute"] or 0) < 0 for row in result.nearest_released):
+    if not result.confidence.meaningless and any((row["excess_compute"] or 0) < 0 for row in result.nearest_released):
         print_line(
             "A negative excess: the laws put that model ahead of design 1 at its training FLOPs; "
             "the limits, or what it costs to serve, leave it out."
@@ -89,7 +83,8 @@ def _print_laws(result: "Plan") -> None:
 
     laws = sorted(result.best.loss, key=lambda name: name not in result.ensemble)
     applies = [law for law in laws if result.best.loss[law].value is not None or law in result.ensemble]
-    rows = [(law, *_law_cells(result.best.loss[law]), _own_optimum(result.choices.get(law))) for law in applies]
+    shares = not result.confidence.meaningless
+    rows = [(law, *_law_cells(result.best.loss[law], shares), _own_optimum(result.choices.get(law))) for law in applies]
     columns = ("loss of design 1, nats", "excess over the law's optimum", "outside fitted range", "the law's optimum")
     print_table(["law (ensemble first)", *columns], rows)
     others = [law for law in laws if law not in applies]
@@ -130,7 +125,7 @@ def _print_optimum(result: "Plan") -> None:
     print_table(["location of the optimum", "design 1", "p10", "p90"], rows)
 
 
-def _law_cells(prediction: Any) -> tuple[str, str, str]:
+def _law_cells(prediction: Any, shares: bool) -> tuple[str, str, str]:
     """A law's loss of a design, its excess compute over the law's own optimum, and the distance from its range."""
     from moelab.planning.plan_table import range_text
     from moelab.quantities import format_outside
@@ -138,7 +133,8 @@ def _law_cells(prediction: Any) -> tuple[str, str, str]:
     if prediction.value is None:
         return "not covered", prediction.not_covered, ""
     outside = format_outside(prediction.extrapolation)
-    return f"{prediction.value:.3f}{range_text(prediction)}", f"{prediction.behind_compute:.1%} of compute", outside
+    behind = f"{prediction.behind_compute:.1%} of compute" if shares else "-"
+    return f"{prediction.value:.3f}{range_text(prediction)}", behind, outside
 
 
 def _own_optimum(design: Any) -> str:

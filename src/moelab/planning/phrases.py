@@ -20,6 +20,28 @@ LIMIT_NAMES = {
 }
 """The limits of a budget in words, by their names in `binding`."""
 
+LEAST_GAIN = 0.0005
+"""Gains of a limit that round to nothing are left out."""
+
+
+def saved_by_limits(gains: dict[str, dict[str, Any]], shares: bool = True) -> list[tuple[str, str]]:
+    """By limit, what 10 % more of it saves, in words, from `Plan.sensitivity`; large gains are capped.
+
+    Gains that round to nothing are left out, and all of them without `shares`, where no law supports the plan. More
+    compute is no saving of compute.
+    """
+    lines = []
+    for name, gain in gains.items():
+        saving = gain.get("gain_cost", gain.get("gain_compute"))
+        if not shares or saving is None or saving < LEAST_GAIN:
+            continue
+        if "gain_cost" in gain:
+            lines.append((name, f"{saving:.1%} of the cost"))
+        elif name != "compute":
+            much = "more than twice the" if saving > 1 else f"{saving:.1%}"
+            lines.append((name, f"as much loss as {much} compute"))
+    return lines
+
 
 def training_sentence(training: dict[str, Any]) -> str:
     """How the recommended design trains: MFU in a named convention, where it comes from, and what it takes."""

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moelab.planning.phrases import LIMIT_NAMES
+from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.why import beside_released, rate_cells, released_cells, what_if_cells, why
 from moelab.quantities import format_flops, format_number, format_outside
@@ -69,7 +69,8 @@ def _facts(plan: Plan) -> list[Fact]:
 
 def _designs(plan: Plan) -> Section:
     columns, rows = plan.table()
-    near = f"{plan.near_equal:,} designs are near-equal ({plan.near_equal_rule})." if plan.near_equal > 1 else ""
+    rule = "" if plan.confidence.meaningless else f" ({plan.near_equal_rule})"
+    near = f"{plan.near_equal:,} designs are near-equal{rule}." if plan.near_equal > 1 else ""
     return Section("Designs", tables=[Table(["rank", *columns[1:]], [list(map(_whole, row)) for row in rows], near)])
 
 
@@ -119,7 +120,8 @@ def changes_section(plan: Plan) -> Section:
 def _released(plan: Plan) -> Section:
     columns = ["model", "active / total", "trained on", "tokens here", "excess compute", "extra nats", "US$/M"]
     shown = 7 if plan.best.serving is not None else 6
-    rows = [released_cells(row)[:shown] for row in plan.nearest_released]
+    shares = not plan.confidence.meaningless
+    rows = [released_cells(row, shares)[:shown] for row in plan.nearest_released]
     caption = "As this budget would train them; the excess is over design 1, negative where the model is ahead."
     return Section("Nearest released models", beside_released(plan), tables=[Table(columns[:shown], rows, caption)])
 
@@ -129,18 +131,18 @@ def _laws(plan: Plan) -> Section:
     best = plan.best
     order = sorted(best.loss, key=lambda law: law not in plan.ensemble)
     applies = [law for law in order if best.loss[law].value is not None]
-    rows = [[law, *_law_row(best.loss[law]), _own(plan, law)] for law in applies]
+    rows = [[law, *_law_row(best.loss[law], not plan.confidence.meaningless), _own(plan, law)] for law in applies]
     others = [law for law in order if law not in applies]
     text = [f"Not applicable to design 1: {', '.join(others)}."] if others else []
     columns = ["law (ensemble first)", "loss of design 1", "excess over its optimum", "outside its runs", "its optimum"]
     return Section("Law by law", text, tables=[Table(columns, rows)])
 
 
-def _law_row(prediction: Any) -> list[str]:
+def _law_row(prediction: Any, shares: bool) -> list[str]:
     behind = prediction.behind_compute
     return [
         f"{prediction.value:.3f}",
-        "–" if behind is None else f"{behind:.1%}",
+        "–" if behind is None or not shares else f"{behind:.1%}",
         format_outside(prediction.extrapolation),
     ]
 
@@ -166,10 +168,7 @@ def _rates(plan: Plan) -> Section:
 
 def _sensitivity(plan: Plan) -> Section:
     """What 10 % more of each limit saves."""
-    rows = []
-    for name, gain in plan.sensitivity.items():
-        saving = gain.get("gain_cost", gain.get("gain_compute"))
-        if saving is not None and (name != "compute" or "gain_cost" in gain):
-            what = "of the cost" if "gain_cost" in gain else "of compute"
-            rows.append([LIMIT_NAMES[name], f"{saving:.1%} {what}"])
-    return Section("Limits", tables=[Table(["10 % more of", "saves as much loss as"], rows)] if rows else [])
+    rows = [
+        [LIMIT_NAMES[name], saved] for name, saved in saved_by_limits(plan.sensitivity, not plan.confidence.meaningless)
+    ]
+    return Section("Limits", tables=[Table(["10 % more of", "saves"], rows)] if rows else [])

@@ -8,19 +8,28 @@ from moelab.planning.candidate import Candidate
 from moelab.quantities import format_bytes, format_number
 
 Cell = Callable[[Candidate], str]
+EXCESS = ("excess", "excess cost")
+"""Title of the column of excess compute, and of cost where a cost is minimised."""
 
 
 def candidate_table(
-    candidates: Sequence[Candidate], best_dense: Candidate | None, objective: str, priced_training: bool
+    candidates: Sequence[Candidate],
+    best_dense: Candidate | None,
+    objective: str,
+    priced_training: bool,
+    shares: bool = True,
 ) -> tuple[list[str], list[list[str]]]:
     """Columns and rows, as text: the ranked designs, then the best dense one where none of them is dense.
 
-    With an `objective` of cost the excess is in dollars; `priced_training` adds what training costs.
+    With an `objective` of cost the excess is in dollars; `priced_training` adds what training costs. Without `shares`
+    there is no excess: the laws do not support one.
     """
     shown = [(f"{rank}", design) for rank, design in enumerate(candidates, 1)]
     if best_dense is not None and all(design.is_moe for design in candidates):
         shown.append(("dense", best_dense))
     columns = _columns(candidates[0], objective, priced_training)
+    if not shares:
+        columns = {name: cell for name, cell in columns.items() if name not in EXCESS}
     return ["", *columns], [[rank, *(cell(design) for cell in columns.values())] for rank, design in shown]
 
 
@@ -36,8 +45,7 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
     }
     if best.mean_loss is not None:
         columns["loss, nats"] = lambda c: f"{c.mean_loss.value:.3f}{range_text(c.mean_loss)}" if c.mean_loss else "-"
-    excess = "excess cost" if objective in COSTS else "excess"
-    columns[excess] = lambda c: f"{c.regret_compute.value:.1%}{range_text(c.regret_compute, 100)}"
+    columns[EXCESS[objective in COSTS]] = lambda c: f"{c.regret_compute.value:.1%}{range_text(c.regret_compute, 100)}"
     if best.serving is None:
         columns["memory"] = lambda c: format_bytes(c.memory_bytes)
     if best.serving is not None:

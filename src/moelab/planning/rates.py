@@ -15,6 +15,13 @@ FOR_MOE = ("tian2025-moe", "ludziejewski2025-lr", "steplaw2025")
 FOR_DENSE = ("steplaw2025", "deepseek2024", "tian2025-dense")
 """Rules in the order of preference: those found on models of the design's kind first."""
 
+MOST_RATE = 0.02
+"""Learning rate above which no rule is preferred: four times the largest that any published rule gives inside its own
+runs (Step Law, 0.005 at 0.21B parameters and 100B tokens)."""
+
+FAR, NEAR = 2.0, 1.0
+"""log10 distances from its runs: a rule beyond the first yields to one within the second."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Rate(Shown):
@@ -52,12 +59,24 @@ def rates_of(design: Design, fitted: Sequence[FittedRule] = ()) -> list[Rate]:
     """The rates of a single design, (1,) arrays, the preferred rule first: those fitted to one's own sweeps lead.
 
     For a MoE design rules found on MoE models come first; the Step Law counts all parameters, as its own MoE runs did.
-    Rules that give no batch stand beside the batch of the first that does.
+    Rules that give no batch stand beside the batch of the first that does. A rate above `MOST_RATE`, and one from far
+    outside its runs where another rule is near its own, come last.
     """
     moe = not bool(np.ravel(design.dense)[0])
     published = [_rate(name, design) for name in (FOR_MOE if moe else FOR_DENSE)]
     batch = next(rate.batch_tokens for rate in published if rate.batch_tokens is not None)
-    return [*(_fitted_rate(rule, design, batch) for rule in fitted if "learning_rate" in rule.fits), *published]
+    rates = [*(_fitted_rate(rule, design, batch) for rule in fitted if "learning_rate" in rule.fits), *published]
+    return sorted(rates, key=lambda rate: _last(rate, rates))
+
+
+def _last(rate: Rate, rates: Sequence[Rate]) -> int:
+    """0 for a rate that keeps its place, 1 for one from far outside its runs, 2 for one that is too large."""
+    if rate.learning_rate > MOST_RATE:
+        return 2
+    near = any(
+        other.learning_rate <= MOST_RATE and other.distance is not None and other.distance <= NEAR for other in rates
+    )
+    return int(near and rate.distance is not None and rate.distance > FAR)
 
 
 def _fitted_rate(rule: FittedRule, design: Design, batch: int) -> Rate:

@@ -105,7 +105,8 @@ class Plan(Shown):
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows of the candidates, as text."""
         priced = self.budget.train_hardware is not None
-        return candidate_table(self.candidates, self.best_dense, self.budget.objective, priced)
+        shares = not self.confidence.meaningless
+        return candidate_table(self.candidates, self.best_dense, self.budget.objective, priced, shares)
 
     def __repr__(self) -> str:
         return short_repr(
@@ -172,7 +173,8 @@ def summary(plan: Plan) -> str:
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")
     if plan.near_equal > 1:
-        parts.append(f"{plan.near_equal:,} designs, this one included, are near-equal ({plan.near_equal_rule}).")
+        rule = "" if doubt.meaningless else f" ({plan.near_equal_rule})"
+        parts.append(f"{plan.near_equal:,} designs, this one included, are near-equal{rule}.")
     limits = [LIMIT_NAMES[name] for name in plan.binding if name in LIMIT_NAMES]
     if limits:
         listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)

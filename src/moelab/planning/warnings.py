@@ -58,6 +58,12 @@ def _sanity(plan: Plan, ranking: Ranking) -> list[str]:
             "predictions are meaningless here: every law of the ensemble whose range is known is "
             f"{format_outside(min(known))} or more outside the runs it was fitted on"
         )
+    if plan.confidence.out_of_range:
+        ratio = plan.best.tokens / plan.best.params_active
+        lines.append(
+            f"{ratio:.3g} tokens per active parameter are far from those of released models: limit them with "
+            "--min-tokens-per-active or --max-tokens-per-active"
+        )
     for law, loss in worse_than_guessing(plan, guesses).items():
         lines.append(
             f"predictions are meaningless here: {law} gives the best design a loss of {loss:.3g}, worse than guessing, "
@@ -179,7 +185,8 @@ def _disagreement(plan: Plan) -> list[str]:
     if known and max(known) < 0.05:
         return []
     optima = "; ".join(f"{_brief(design)} ({law})" for law, design in own.items())
-    cost = f". By another law, one of these has up to {max(known):.0%} excess compute" if known else ""
+    counted = known and not plan.confidence.meaningless
+    cost = f". By another law, one of these has up to {max(known):.0%} excess compute" if counted else ""
     return [f"the laws disagree on the optimum: {optima}{cost}"]
 
 

@@ -9,6 +9,9 @@ from moelab.planning.paired import PairedErrors
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
 
+MOST_TIMES = 100
+"""Tokens of released models over those of a plan, above which the number means no more than that it is large."""
+
 LEAST_SHARE = 0.005
 """Share of compute that would round to 0 %."""
 
@@ -50,7 +53,7 @@ def _dense(plan: Plan) -> list[str]:
     share = (1 - dense.regret_compute.value) / max(1 - best.regret_compute.value, 1e-9)
     if share >= 1:
         return [f"The best dense model under the same limits ({size}) {_against_dense(plan, dense, share > 1)}."]
-    if plan.confidence.level == "unsupported":
+    if plan.confidence.meaningless:
         return [f"The best dense model under the same limits ({size}) is behind; no law supports how far."]
     needs = "less than 1%" if share < LEAST_SHARE else f"{share:.0%}"
     worth = f"reaches a loss for which MoE needs {needs} of its compute"
@@ -172,8 +175,9 @@ def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
 
 
-def released_cells(row: dict[str, object]) -> tuple[str, ...]:
-    """A released model as the cells of a table; the excess is over design 1, negative where the model is ahead."""
+def released_cells(row: dict[str, object], shares: bool = True) -> tuple[str, ...]:
+    """A released model as the cells of a table; the excess is over design 1, negative where the model is ahead.
+    Without `shares` it has none, since the laws do not support one."""
     size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
     trained, price = row["trained_tokens"], row["cost_per_million_tokens"]
     covered = row["excess_compute"] is not None
@@ -182,7 +186,7 @@ def released_cells(row: dict[str, object]) -> tuple[str, ...]:
         size,
         "-" if trained is None else format_number(_float(trained)),
         format_number(_float(row["tokens"])),
-        f"{_float(row['excess_compute']):.0%}" if covered else "not covered",
+        (f"{_float(row['excess_compute']):.0%}" if shares else "-") if covered else "not covered",
         f"{_float(row['extra_nats']):+.3f}" if covered else "-",
         "-" if price is None else _interval(row, "cost_per_million_tokens"),
     )
@@ -218,8 +222,9 @@ def beside_released(plan: Plan) -> list[str]:
     times = sorted(ratios)[len(ratios) // 2]
     if times < 2:
         return []
+    often = f"over {MOST_TIMES}" if times > MOST_TIMES else f"about {times:.0f}"
     return [
-        f"Released models of this size saw about {times:.0f} times as many tokens per active parameter: labs train "
+        f"Released models of this size saw {often} times as many tokens per active parameter: labs train "
         "smaller models beyond the training optimum, because serving is paid as well."
     ]
 
