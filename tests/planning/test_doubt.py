@@ -8,12 +8,13 @@ import pytest
 from moelab.cli.plan_tables import print_plan
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
+from moelab.planning.cells import what_if_cells
 from moelab.planning.confidence import Confidence
 from moelab.planning.phrases import saved_by_limits
 from moelab.planning.plan import plan
 from moelab.planning.plan_page import plan_page
 from moelab.planning.result import Plan
-from moelab.planning.why import beside_released, what_if_cells, why
+from moelab.planning.why import beside_released, why
 
 SPACE = Space(
     d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),

@@ -8,13 +8,13 @@ from moelab.architecture.presets import load_preset
 from moelab.architecture.released import released_models
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
+from moelab.planning.cells import released_cells
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.credit import token_credit
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.nearest import nearest_released, released_rates
+from moelab.planning.nearest import behind_chosen, nearest_released, released_rates
 from moelab.planning.search import search
-from moelab.planning.why import released_cells
 
 SPACE = Space(d_model=(2048,), n_layers=(16,), n_experts=(64,), top_k=(8,), vocab_size=50304)
 
@@ -49,3 +49,26 @@ def test_released_rates_are_of_the_kind_and_nearest_first_each_with_its_source()
     assert all(model.recipe and model.optimizer in ("AdamW", "Muon") for model in published)
     deepseek = released_models()["deepseek-v3"]
     assert (deepseek.learning_rate, deepseek.batch_tokens) == (2.2e-4, 15360 * 4096)
+
+
+def test_both_numbers_of_a_released_model_come_from_the_same_laws_and_fewer_are_noted() -> None:
+    """Kimi K2's 384 experts lie beyond some laws' runs: where one law is left, both numbers are that law's own."""
+    budget = Budget(flops=1e22)
+    three = ["abnar2025", "fivefactor2025", "ludziejewski2025"]
+    ranking = search(enumerate_designs(SPACE), budget, predictors_of(laws_of(three)))
+    chosen = ranking.best
+    config = load_preset("kimi-k2")
+    tokens = 1e22 / count_flops(config, SPACE.seq_len).train
+    row = behind_chosen(ranking, Design.of(config, np.array([tokens]), SPACE.seq_len), chosen)
+    assert row["of_laws"] == 3
+    assert 0 < len(row["laws"]) < 3
+    members = [member for member in ranking.ensemble if member.predictors[0].id in row["laws"]]
+    design = Design.of(config, np.array([tokens]), SPACE.seq_len)
+    nats = [float(member.loss(design)[0]) - float(ranking.mean(member, chosen)) for member in members]
+    assert row["extra_nats"] == pytest.approx(np.median(nats))
+    shown = {"name": "kimi-k2", "params_active": 1e9, "params_total": 2e9, "trained_tokens": None, "tokens": 1e9}
+    cells = released_cells({**shown, **row, "cost_per_million_tokens": None})
+    assert f"({len(row['laws'])} of 3 laws)" in cells[4]
+    assert (
+        "laws" not in released_cells({**shown, **row, "of_laws": len(row["laws"]), "cost_per_million_tokens": None})[4]
+    )

@@ -41,7 +41,7 @@ def print_plan(result: "Plan") -> None:
 def _print_what_if(result: "Plan") -> None:
     """The recommendation under changed limits, by each law alone, and at the floor's p10 and p90."""
     from moelab.cli.output import print_table
-    from moelab.planning.why import what_if_cells
+    from moelab.planning.cells import what_if_cells
 
     priced = any("cost" in row for row in result.what_if)
     columns = ["what if", "active / total", "experts", "tokens", "lifetime cost"]
@@ -53,7 +53,8 @@ def _print_what_if(result: "Plan") -> None:
 def _print_released(result: "Plan") -> None:
     """The nearest released models, as this budget would train them."""
     from moelab.cli.output import print_line, print_table
-    from moelab.planning.why import beside_released, released_cells
+    from moelab.planning.cells import released_cells
+    from moelab.planning.why import ahead_of_design, beside_released
 
     columns = [
         "nearest released",
@@ -68,11 +69,8 @@ def _print_released(result: "Plan") -> None:
     rows = [released_cells(row, not result.confidence.meaningless) for row in result.nearest_released]
     shown = len(columns) if priced else len(columns) - 1
     print_table(columns[:shown], [row[:shown] for row in rows])
-    if not result.confidence.meaningless and any((row["excess_compute"] or 0) < 0 for row in result.nearest_released):
-        print_line(
-            "A negative excess: the laws put that model ahead of design 1 at its training FLOPs; "
-            "the limits, or what it costs to serve, leave it out."
-        )
+    for line in ahead_of_design(result):
+        print_line(line)
     for line in beside_released(result):
         print_line(line)
 
@@ -95,7 +93,7 @@ def _print_laws(result: "Plan") -> None:
 def _print_rates(result: "Plan") -> None:
     """Learning rate and batch by every rule that applies, the preferred one first, and of released models."""
     from moelab.cli.output import print_table
-    from moelab.planning.why import rate_cells
+    from moelab.planning.cells import rate_cells
     from moelab.quantities import format_number, format_outside
 
     rows: list[tuple[str, ...]] = [

@@ -33,7 +33,8 @@ def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]
 
     A row: `name`, `params_active`, `params_total`, `trained_tokens` (published, or None), `tokens` at the training
     FLOPs of the chosen design,
-    `excess_compute` and `extra_nats` over the chosen design (None where no law of the ensemble applies),
+    `excess_compute` and `extra_nats` over the chosen design (None where no law of the ensemble applies), `laws`, those
+    of the ensemble that cover both and give these two numbers, `of_laws`, how many cover the chosen design,
     `cost_per_million_tokens` with _low and _high (None where it is not served or does not fit the devices).
     """
     lattice = ranking.feasible.lattice
@@ -77,31 +78,34 @@ def _row(ranking: Ranking, budget: Budget, chosen: int, model: ReleasedModel) ->
     seq_len = ranking.feasible.lattice.space.seq_len
     tokens = min(ranking.feasible.train_flops_at(chosen) / count_flops(config, seq_len).train, budget.max_data)
     design = credited_design(config, np.array([tokens]), budget.unique_tokens, seq_len)
-    excess, nats = _behind(ranking, design, chosen)
+    behind = behind_chosen(ranking, design, chosen)
     return {
         "name": model.name,
         "params_active": active,
         "params_total": total,
         "trained_tokens": model.tokens,
         "tokens": tokens,
-        "excess_compute": excess,
-        "extra_nats": nats,
+        **behind,
         **_price(config, budget),
     }
 
 
-def _behind(ranking: Ranking, design: Design, chosen: int) -> tuple[float | None, float | None]:
-    """Excess compute and extra loss over the chosen design: medians over the members that cover both."""
-    compute, nats = [], []
+def behind_chosen(ranking: Ranking, design: Design, chosen: int) -> Row:
+    """Excess compute and extra loss over the chosen design: medians over the same laws, those that cover both."""
+    compute, nats, laws, of_laws = [], [], list[str](), 0
     for member, curve in zip(ranking.ensemble, ranking.curves, strict=True):
         own, base = float(member.loss(design)[0]), float(ranking.mean(member, chosen))
+        names = [predictor.id for predictor in member.predictors]
+        of_laws += len(names) if np.isfinite(base) else 0
         if np.isfinite(own) and np.isfinite(base):
             compute.append(float(curve.log_excess(own) - curve.log_excess(base)))
             nats.append(own - base)
-    if not nats:
-        return None, None
-    ahead = min(-float(np.median(compute)), AHEAD)
-    return float(-np.expm1(ahead)), float(np.median(nats))
+            laws += names
+    row: Row = {"excess_compute": None, "extra_nats": None, "laws": laws, "of_laws": of_laws}
+    if nats:
+        ahead = min(-float(np.median(compute)), AHEAD)
+        row |= {"excess_compute": float(-np.expm1(ahead)), "extra_nats": float(np.median(nats))}
+    return row
 
 
 def _price(config: ModelConfig, budget: Budget) -> Row:

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from moelab.planning.cells import rate_cells, released_cells, what_if_cells
 from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
 from moelab.planning.result import Plan, candidate_rows, figure
-from moelab.planning.why import beside_released, rate_cells, released_cells, what_if_cells, why
+from moelab.planning.why import ahead_of_design, beside_released, why
 from moelab.quantities import format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
@@ -123,7 +124,11 @@ def _released(plan: Plan) -> Section:
     shares = not plan.confidence.meaningless
     rows = [released_cells(row, shares)[:shown] for row in plan.nearest_released]
     caption = "As this budget would train them; the excess is over design 1, negative where the model is ahead."
-    return Section("Nearest released models", beside_released(plan), tables=[Table(columns[:shown], rows, caption)])
+    return Section(
+        "Nearest released models",
+        [*ahead_of_design(plan), *beside_released(plan)],
+        tables=[Table(columns[:shown], rows, caption)],
+    )
 
 
 def _laws(plan: Plan) -> Section:

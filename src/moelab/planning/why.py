@@ -164,50 +164,18 @@ def _served_flops(plan: Plan) -> list[str]:
     ]
 
 
-def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
-    """A what-if as the cells of a table: change, active / total, experts, tokens, cost."""
-    if "why_not" in row:
-        return str(row["change"]), "-", "-", "-", str(row["why_not"])
-    if not row["changes"]:
-        return str(row["change"]), "no change", "", "", ""
-    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
-    cost = f"${_interval(row, 'cost')}" if "cost" in row else ""
-    return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
-
-
-def released_cells(row: dict[str, object], shares: bool = True) -> tuple[str, ...]:
-    """A released model as the cells of a table; the excess is over design 1, negative where the model is ahead.
-    Without `shares` it has none, since the laws do not support one."""
-    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
-    trained, price = row["trained_tokens"], row["cost_per_million_tokens"]
-    covered = row["excess_compute"] is not None
-    return (
-        str(row["name"]),
-        size,
-        "-" if trained is None else format_number(_float(trained)),
-        format_number(_float(row["tokens"])),
-        (f"{_float(row['excess_compute']):.0%}" if shares else "-") if covered else "not covered",
-        f"{_float(row['extra_nats']):+.3f}" if covered else "-",
-        "-" if price is None else _interval(row, "cost_per_million_tokens"),
-    )
-
-
-def _interval(row: dict[str, object], name: str) -> str:
-    """A price with its 80 % interval where it has one."""
-    ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
-    middle, low, high = ("" if end is None else format_number(_float(end), 3) for end in ends)
-    return f"{middle} [{low}, {high}]" if low and high else middle
-
-
-def rate_cells(row: dict[str, object]) -> tuple[str, ...]:
-    """A released model's learning rate and batch as the cells of a table; where they stand, last."""
-    batch = row["batch_tokens"]
-    return (
-        f"{row['name']} as released ({row['optimizer']})",
-        f"{_float(row['learning_rate']):.2e}",
-        "-" if batch is None else format_number(_float(batch)),
-        str(row["source"]),
-    )
+def ahead_of_design(plan: Plan) -> list[str]:
+    """What a negative excess of a released model means, where there is one."""
+    ahead = [row for row in plan.nearest_released if (row["excess_compute"] or 0) < 0]
+    if not ahead or plan.confidence.meaningless:
+        return []
+    first = min(ahead, key=lambda row: float(row["excess_compute"]))
+    times = 1 - float(first["excess_compute"])
+    return [
+        f"A negative excess: the laws put that model ahead. For the loss of {first['name']} the laws' optima need "
+        f"{times:.2f} times the compute of those as good as design 1. The limits, or what it costs to serve, leave it "
+        "out."
+    ]
 
 
 def beside_released(plan: Plan) -> list[str]:

@@ -1,0 +1,64 @@
+"""Rows of a plan's tables as text: what-ifs, released models, their learning rates."""
+
+from moelab.quantities import format_number
+
+
+def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
+    """A what-if as the cells of a table: change, active / total, experts, tokens, cost."""
+    if "why_not" in row:
+        return str(row["change"]), "-", "-", "-", str(row["why_not"])
+    if not row["changes"]:
+        return str(row["change"]), "no change", "", "", ""
+    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
+    cost = f"${_interval(row, 'cost')}" if "cost" in row else ""
+    return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), cost
+
+
+def released_cells(row: dict[str, object], shares: bool = True) -> tuple[str, ...]:
+    """A released model as the cells of a table; the excess is over design 1, negative where the model is ahead.
+    Without `shares` it has none, since the laws do not support one."""
+    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
+    trained, price = row["trained_tokens"], row["cost_per_million_tokens"]
+    covered = row["excess_compute"] is not None
+    return (
+        str(row["name"]),
+        size,
+        "-" if trained is None else format_number(_float(trained)),
+        format_number(_float(row["tokens"])),
+        _excess_cell(row, shares) if covered else "not covered",
+        f"{_float(row['extra_nats']):+.3f}" if covered else "-",
+        "-" if price is None else _interval(row, "cost_per_million_tokens"),
+    )
+
+
+def _excess_cell(row: dict[str, object], shares: bool) -> str:
+    """The excess compute, and by how many laws where some of those of design 1 do not cover the model."""
+    if not shares:
+        return "-"
+    laws, of_laws = row["laws"], row["of_laws"]
+    assert isinstance(laws, list)
+    fewer = "" if len(laws) == of_laws else f" ({len(laws)} of {of_laws} laws)"
+    return f"{_float(row['excess_compute']):.0%}{fewer}"
+
+
+def _interval(row: dict[str, object], name: str) -> str:
+    """A price with its 80 % interval where it has one."""
+    ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
+    middle, low, high = ("" if end is None else format_number(_float(end), 3) for end in ends)
+    return f"{middle} [{low}, {high}]" if low and high else middle
+
+
+def rate_cells(row: dict[str, object]) -> tuple[str, ...]:
+    """A released model's learning rate and batch as the cells of a table; where they stand, last."""
+    batch = row["batch_tokens"]
+    return (
+        f"{row['name']} as released ({row['optimizer']})",
+        f"{_float(row['learning_rate']):.2e}",
+        "-" if batch is None else format_number(_float(batch)),
+        str(row["source"]),
+    )
+
+
+def _float(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)
