@@ -105,6 +105,16 @@ def test_devices_that_hold_no_design_are_refused() -> None:
         plan(Budget.parse({**MACHINE, "gpus": 8}), [JOINT], space)
 
 
+def test_devices_that_nobody_named_are_an_assumption() -> None:
+    """With FLOPs alone those that serve train too; the sentence names them, and how many were assumed."""
+    served = {"flops": 1e22, "serving": {"hardware": "h200"}}
+    result = plan(Budget.parse(served), [JOINT], SPACE)
+    assert result.best.training is not None
+    assert f"Training on {result.best.training['gpus']:,} h200 devices is an assumption" in result.sentence
+    named = plan(Budget.parse({**served, "train_hardware": "h100"}), [JOINT], SPACE)
+    assert "assumption" not in named.sentence
+
+
 MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")
 
 
@@ -112,6 +122,7 @@ MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")
     ("words", "message"),
     [
         (("--flops", "1e21", "--mfu-convention", "full"), "--mfu-convention: needs --mfu"),
+        (("--flops", "1e22", "--train-precision", "fp8"), "--train-precision: needs --train-hardware"),
         ((*MACHINE_WORDS, "--mfu", "0.4", "--train-precision", "fp8"), "--train-precision: contradicts --mfu"),
         ((*MACHINE_WORDS, "--train-precision", "fp9"), "--train-precision: input should be 'fp32', 'bf16'"),
         ((*MACHINE_WORDS, "--mfu", "0.4", "--mfu-convention", "half"), "--mfu-convention: input should be 'causal'"),

@@ -43,8 +43,17 @@ def saved_by_limits(gains: dict[str, dict[str, Any]], shares: bool = True) -> li
     return lines
 
 
-def training_sentence(training: dict[str, Any]) -> str:
-    """How the recommended design trains: MFU in a named convention, where it comes from, and what it takes."""
+def training_sentence(training: dict[str, Any], assumed: str | None = None) -> str:
+    """How the recommended design trains: MFU in a named convention, where it comes from, and what it takes.
+
+    `assumed` is the kind of device that serves, where the budget names none that trains.
+    """
+    if assumed is not None:
+        many = "" if training["gpus"] is None else f"{training['gpus']:,} "
+        return (
+            f"{training_sentence(training)} Training on {many}{assumed} devices is an assumption: this kind serves, and "
+            "--train-hardware names another."
+        )
     scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
     spent = f"{format_number(training['device_hours'])} device-hours, {format_number(training['dollars'])} US$"
     if not training["predicted"]:

@@ -68,6 +68,8 @@ def _check(given: Mapping[str, Any]) -> None:
             )
         if "mfu" in given and "train_hardware" not in given:
             raise InputError("--mfu: needs --train-hardware, whose time it turns into compute and dollars")
+    if "train_precision" in given and not {"train_hardware", "hardware"} & given.keys():
+        raise InputError("--train-precision: needs --train-hardware, the devices whose speed it sets")
     if "mfu" not in given and "mfu_convention" in given:
         raise InputError("--mfu-convention: needs --mfu")
     if "mfu" in given and "train_precision" in given:

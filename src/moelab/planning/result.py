@@ -159,7 +159,8 @@ class Plan(Shown):
 
 def summary(plan: Plan) -> str:
     """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
-    best, doubt = plan.best, plan.confidence
+    best, doubt, budget = plan.best, plan.confidence, plan.budget
+    assumed = budget.serving.hardware if budget.serving is not None and budget.train_hardware is None else None
     layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
@@ -167,7 +168,7 @@ def summary(plan: Plan) -> str:
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
         f"{format_number(plan.train_flops_causal)} causal), "
         f"serving {format_bytes(best.memory_bytes)} of memory.",
-        *([training_sentence(best.training)] if best.training else []),
+        *([training_sentence(best.training, assumed)] if best.training else []),
         f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:
