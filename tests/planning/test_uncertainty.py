@@ -1,5 +1,6 @@
 """The uncertainty of a choice: statistics of the draws, near-equal designs, and intervals that hold their values."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
+from moelab.planning.plan_table import interval_note
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 
@@ -128,3 +130,20 @@ def test_axes_the_law_leaves_undetermined_span_the_tied_designs(tiny: Space, fit
     result = plan(Budget(flops=1e17, max_params=45e6), [fits[1]], space, extrapolate=True)
     assert "n_experts" in result.best.undetermined
     assert (result.optimum["n_experts"].low, result.optimum["n_experts"].high) == (8, 16)
+
+
+def test_printed_intervals_hold_the_printed_values(tiny: Space, fits: list[FittedLaw]) -> None:
+    """Value and ends are rounded to the same digits, and the table's note names the statistic."""
+    result = plan(Budget(flops=5e12), [fits[0]], tiny, top=20, extrapolate=True)
+    columns, rows = result.table()
+    for name in ("loss, nats", "excess"):
+        at = columns.index(name)
+        cells = [re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", row[at]) for row in rows if "[" in row[at]]
+        assert len(cells) > 2
+        for cell in cells:
+            assert cell is not None
+            value, low, high = (float(part.rstrip("%")) for part in cell.groups())
+            assert low <= value <= high
+    assert "p10 and p90 of the draws" in interval_note(result.candidates)
+    published = plan(Budget(flops=5e12), ["ludziejewski2025"], tiny, extrapolate=True)
+    assert interval_note(published.candidates) == ""

@@ -12,6 +12,7 @@ def print_plan(result: "Plan") -> None:
     from moelab.cli.output import print_line, print_table
     from moelab.planning.costs import price_lines
     from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
+    from moelab.planning.plan_table import interval_note
     from moelab.planning.why import why
 
     print_line(result.sentence)
@@ -19,7 +20,8 @@ def print_plan(result: "Plan") -> None:
         print_line(line)
     print_line()
     print_table(*result.table())
-    for line in price_lines(result.best):
+    note = interval_note(result.candidates)
+    for line in [*([note] if note else []), *price_lines(result.best)]:
         print_line(line)
     print_line()
     _print_what_if(result)

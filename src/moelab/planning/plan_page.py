@@ -6,6 +6,7 @@ from typing import Any
 
 from moelab.planning.cells import rate_cells, released_cells, what_if_cells
 from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
+from moelab.planning.plan_table import interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.why import ahead_of_design, beside_released, why
 from moelab.quantities import format_flops, format_number, format_outside
@@ -72,6 +73,7 @@ def _designs(plan: Plan) -> Section:
     columns, rows = plan.table()
     rule = "" if plan.confidence.meaningless else f" ({plan.near_equal_rule})"
     near = f"{plan.near_equal:,} designs are near-equal{rule}." if plan.near_equal > 1 else ""
+    near = " ".join(part for part in (near, interval_note(plan.candidates)) if part)
     return Section("Designs", tables=[Table(["rank", *columns[1:]], [list(map(_whole, row)) for row in rows], near)])
 
 

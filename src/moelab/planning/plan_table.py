@@ -60,10 +60,17 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
     return columns
 
 
+def interval_note(candidates: Sequence[Candidate]) -> str:
+    """What the brackets of the table hold; empty where no candidate has an interval."""
+    if all(design.regret_compute.low is None for design in candidates):
+        return ""
+    return "In brackets: p10 and p90 of the draws, widened where they do not hold the value, which is the fit's own."
+
+
 def range_text(interval: Any, scale: int = 1) -> str:
     """` [2.090, 2.120]`, in per cent with a `scale` of 100; nothing where p10 and p90 are not known."""
     if interval.low is None or interval.high is None:
         return ""
     if scale == 100:
-        return f" [{interval.low:.0%}, {interval.high:.0%}]"
+        return f" [{interval.low:.1%}, {interval.high:.1%}]"
     return f" [{interval.low:.3f}, {interval.high:.3f}]"
