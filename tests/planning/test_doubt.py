@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 
+from moelab.architecture import count_parameters
+from moelab.architecture.released import released_models
 from moelab.cli.plan_tables import print_plan
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
 from moelab.planning.cells import what_if_cells
-from moelab.planning.confidence import Confidence
+from moelab.planning.confidence import LEAST_RATIO, MOST_RATIO, Confidence
 from moelab.planning.phrases import saved_by_limits
 from moelab.planning.plan import plan
 from moelab.planning.plan_page import plan_page
 from moelab.planning.result import Plan
 from moelab.planning.why import beside_released, why
+from moelab.quantities import format_number
 
 SPACE = Space(
     d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -130,7 +133,7 @@ def test_no_percentage_of_compute_stands_beside_a_plan_without_support(capsys: p
 @pytest.mark.parametrize(
     ("budget", "least", "most"),
     [
-        ({"flops": 1e22, "unique_tokens": 1e6, "max_epochs": 1}, 0.0, 1.0),
+        ({"flops": 1e22, "unique_tokens": 1e6, "max_epochs": 1}, 0.0, 0.5),
         ({"flops": 1e22, "max_params": 2e8, "serve_flops_tokens": 0}, 2e4, 1e9),
     ],
 )
@@ -161,3 +164,14 @@ def test_large_numbers_are_capped_in_words(inside: Plan) -> None:
     ]
     best = replace(inside.best, tokens=1)
     assert "saw over 100 times as many" in beside_released(replace(inside, candidates=[best]))[0]
+
+
+def test_the_range_of_released_models_in_the_sentence_is_the_catalogue_s() -> None:
+    ratios = [
+        model.tokens / count_parameters(model.config).params_active
+        for model in released_models().values()
+        if model.tokens is not None
+    ]
+    assert LEAST_RATIO < min(ratios) < max(ratios) < MOST_RATIO
+    doubt = Confidence("supported", 0.0, {"moe": [], "dense": []}, ratio=0.01).sentence
+    assert f"saw {min(ratios):.0f} to {format_number(max(ratios), 3)}" in doubt

@@ -17,9 +17,9 @@ UNSUPPORTED = 3.0
 MOST_DISTANCE = 12.0
 """log10 distance that is printed at most."""
 
-LEAST_RATIO, MOST_RATIO = 1.0, 2e4
-"""Tokens per active parameter beyond which a plan is doubtful. Released models of the catalogue saw 38 (Llama 3.1 405B)
-to 10,700 (Qwen3-30B-A3B)."""
+LEAST_RATIO, MOST_RATIO = 0.5, 2e4
+"""Tokens per active parameter beyond which a plan is doubtful: a factor of two beyond 1 to 10,000. Released models of
+the catalogue saw 38 (Llama 3.1 405B) to 10,700 (Qwen3-30B-A3B)."""
 
 
 @dataclass(frozen=True)
