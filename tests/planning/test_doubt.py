@@ -127,6 +127,7 @@ def test_no_percentage_of_compute_stands_beside_a_plan_without_support(capsys: p
     assert "%" not in printed
     assert "No law supports this plan" in printed
     page = plan_page(found, "moelab plan")
+    assert not {"Loss against size", "Loss along each axis"} & {section.title for section in page.sections}
     assert not any("%" in str(part) for section in page.sections for part in (section.text, section.tables))
 
 

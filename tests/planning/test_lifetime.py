@@ -175,6 +175,7 @@ def test_a_lower_loss_that_costs_no_more_is_named_with_the_reason_and_never_cost
             assert found["not_taken"] in NOT_TAKEN
             prices = dollars_per_millinat(ranking, budget(), int(chosen))
             assert prices["lower_loss_costs"] is None or prices["lower_loss_costs"] <= 0
+            assert prices["off_frontier"] is None or prices["off_frontier"] > 0
     assert seen > 0
 
 
@@ -183,8 +184,12 @@ def test_the_sentence_on_a_lower_loss_at_no_more_cost() -> None:
     assert found.lifetime is not None
     lower = {"design": "4.6B of 65B, 160 top-6+2", "lifetime": 5e5, "nats": 0.004, "not_taken": "practice"}
     found.lifetime["lower_loss_at_no_more_cost"] = lower
-    found.lifetime["per_millinat"] = {"lower_loss_costs": -2e4, "higher_loss_saves": 0.0, "by_training": None}
+    found.lifetime["per_millinat"] = {
+        "lower_loss_costs": -2e4, "higher_loss_saves": 3e4, "off_frontier": 2.5e4, "by_training": None
+    }  # fmt: skip
     text = " ".join(why(found))
     assert "A loss lower by 0.004 nats costs no more over the model's life: 4.6B of 65B, 160 top-6+2 at $500K" in text
     assert "the experts of released models settled against it" in text
+    assert "The frontier reaches this design's own loss for $25K less" in text
     assert "$0" not in text
+    assert "saves" not in text

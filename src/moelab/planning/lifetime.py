@@ -140,7 +140,8 @@ def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[s
     """Dollars that a loss lower by 0.001 nats costs beyond design `index`, and that one higher by it saves.
 
     From the frontier, interpolated; None beyond its ends. The first is negative where the frontier reaches the lower
-    loss for less: the recommended design need not lie on it. `by_training` is what longer training of the design itself
+    loss for less: the recommended design need not lie on it. `off_frontier` is what its own loss costs less on the
+    frontier. `by_training` is what longer training of the design itself
     would cost for a loss lower by as much; None where the limits on data leave no more tokens.
     """
     lifetime = ranking.lifetime
@@ -155,10 +156,11 @@ def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[s
             return None
         return float(np.interp(-value, -nats, lifetime.cost[front]))
 
-    less, more = at(here - MILLINAT), at(here + MILLINAT)
+    less, same, more = at(here - MILLINAT), at(here), at(here + MILLINAT)
     return {
         "lower_loss_costs": None if less is None else less - cost,
         "higher_loss_saves": None if more is None else cost - more,
+        "off_frontier": None if same is None else cost - same,
         "by_training": _millinat_by_training(ranking, budget, index),
     }
 

@@ -23,13 +23,16 @@ def write_plan_page(plan: Plan, path: str | Path, repeat: str) -> Path:
 
 
 def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
-    """The page of a plan; without `changes` it lacks what would change the answer, which takes longest to compute."""
+    """The page of a plan; without `changes` it lacks what would change the answer, which takes longest to compute.
+    Where no law supports the plan, it has no figure of excess compute.
+    """
+    supported = not plan.confidence.meaningless
     sections = [
         Section("Why", why(plan)),
         _designs(plan),
         *([_predicted(plan)] if candidate_rows(plan) else []),
-        *([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]),
-        *([_slices(plan)] if any(plan.slices.values()) else []),
+        *(([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]) if supported else []),
+        *([_slices(plan)] if supported and any(plan.slices.values()) else []),
         *([changes_section(plan)] if changes and plan.what_if else []),
         *([_released(plan)] if plan.nearest_released else []),
         _laws(plan),

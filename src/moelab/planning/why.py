@@ -26,9 +26,10 @@ SETTLED = {
 """The steps that settle near-equal designs, in words."""
 
 NOT_TAKEN = {
-    **{by: f"{text} settled against it" for by, text in SETTLED.items()},
-    "granularity": "laws of granularity settled against its experts",
-    "shape": "rules for the shape settled against it",
+    "granularity": "the ensemble cannot distinguish the two, and laws of granularity settled against its experts",
+    "cost": "the ensemble cannot distinguish the two, and the cheapest design of its experts costs more",
+    "practice": "the ensemble cannot distinguish the two, and the experts of released models settled against it",
+    "shape": "the ensemble cannot distinguish the two, and rules for the shape settled against it",
     "kind": "designs of one kind are settled among themselves",
     "requests": "it is served at fewer than 8 requests in flight",
     "within": "it lies beyond the excess compute that the balance allows",
@@ -137,7 +138,10 @@ def _per_millinat(plan: Plan) -> list[str]:
         )
     elif less is not None and less > 0:
         parts.append(f"A loss lower by 0.001 nats costs ${format_number(less)} more over the model's life.")
-    if saved is not None and saved > 0:
+    off = price.get("off_frontier")
+    if lower is not None and off is not None:
+        parts.append(f"The frontier reaches this design's own loss for ${format_number(off)} less.")
+    elif saved is not None and saved > 0:
         parts.append(f"A loss higher by 0.001 nats saves ${format_number(saved)}.")
     return [" ".join(parts)] if parts else []
 
