@@ -114,7 +114,7 @@ def _balance(plan: Plan) -> list[str]:
     price, lines = plan.lifetime["per_millinat"], _per_millinat(plan)
     longer = price["by_training"]
     if longer is not None:
-        lines.append(f"The same 0.001 nats by longer training of this design cost ${format_number(longer)}.")
+        lines.append(f"By longer training of this design, 0.001 nats cost ${format_number(longer)}.")
     tokens = plan.lifetime["implied_lifetime_tokens"]
     if tokens:
         lines.append(
