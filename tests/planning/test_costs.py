@@ -72,6 +72,52 @@ def test_a_roofline_has_no_interval() -> None:
     assert "not calibrated, so without interval" in price_lines(result.best)[1]
 
 
+UNPRICED = ["gb200", "gb300", "h800", "h20", "mi355x", "tpu-v5p"]
+
+
+@pytest.mark.parametrize("hardware", UNPRICED)
+def test_devices_without_a_price_train_and_serve_without_dollars(hardware: str) -> None:
+    assert load_hardware(hardware).price is None
+    result = planned(hardware, serving={"tokens": None, "traffic": {"tpot": "50ms"}})
+    plain = result.to_dict()["candidates"][0]
+    assert plain["cost"]["train"] is plain["training"]["dollars"] is plain["serving"]["cost_per_million_tokens"] is None
+    assert plain["training"]["device_hours"] > 0
+    notes = [line for line in result.warnings if "no price is known" in line]
+    assert len(notes) == 1
+    assert load_hardware(hardware).name in notes[0]
+    assert notes[0].endswith("give --gpu-price")
+    assert "US$" not in result.sentence
+    assert price_lines(result.best) == []
+    assert not any("$" in column for column in result.table()[0])
+    assert result.pareto
+
+
+def test_a_price_of_training_devices_gives_dollars() -> None:
+    devices = {"flops": None, "gpus": 64, "days": 3, "train_hardware": "gb200", "serving": None}
+    free, paid = (
+        plan(Budget.parse(devices | price), [get_law("ludziejewski2025")], SPACE)
+        for price in ({}, {"train_gpu_price": 8})
+    )
+    assert free.best.training is not None
+    assert paid.best.training is not None
+    assert free.best.training["dollars"] is None
+    assert [line for line in free.warnings if line.endswith("give --train-gpu-price")]
+    assert paid.best.training["dollars"] == pytest.approx(8 * free.best.training["device_hours"])
+    assert paid.best.cost is not None
+    assert paid.best.cost["train"] == pytest.approx(paid.best.training["dollars"])
+    assert not any("no price is known" in line for line in paid.warnings)
+
+
+@pytest.mark.parametrize(
+    ("train", "serving_price", "kept"), [(None, 2.0, {"train", "serve", "lifetime"}), ("h100", None, {"train"})]
+)
+def test_a_cost_has_the_prices_that_are_known(train: str | None, serving_price: float | None, kept: set[str]) -> None:
+    serving = {"gpu_price": serving_price, "traffic": {"tpot": "50ms"}}
+    cost = planned("gb200", train_hardware=train, objective="loss", serving=serving).best.cost
+    assert cost is not None
+    assert {name for name in ("train", "serve", "lifetime") if cost.get(name) is not None} == kept
+
+
 def test_training_alone() -> None:
     assert cost_of(2.0, None, None, None) == {
         "train": 2.0, "train_low": None, "train_high": None, "calibration": {"train": None}

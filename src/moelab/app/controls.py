@@ -45,6 +45,7 @@ def groups() -> tuple[Group, ...]:
                 Control("gpus", "Devices", "512"),
                 Control("days", "Days", "30"),
                 Control("train-hardware", "Device that trains", choices=devices),
+                Control("train-gpu-price", "US$ per training device and hour", "2.5"),
                 Control("train-precision", "Arithmetic of training", choices=("bf16", "fp8", "mxfp8", "nvfp4")),
             ),
         ),

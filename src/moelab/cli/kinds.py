@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "loss": ("target_loss",),
     "bytes": ("max_memory",),
     "time": ("tpot", "ttft", "checkpoint_seconds"),
-    "dollars": ("gpu_price", "max_price"),
+    "dollars": ("gpu_price", "train_gpu_price", "max_price"),
     "path": (
         "out", "plot", "plot_holdout", "report", "space", "fit_file", "law_file", "tables", "measured", "cache",
         "tokenizer", "data", "prior",

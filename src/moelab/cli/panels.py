@@ -2,7 +2,7 @@
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Budget": (
-        "flops", "gpus", "days", "train_hardware", "train_precision", "mfu", "mfu_convention",
+        "flops", "gpus", "days", "train_hardware", "train_gpu_price", "train_precision", "mfu", "mfu_convention",
         "max_params", "max_active", "max_memory", "context",
         "max_tokens", "min_tokens_per_active", "max_tokens_per_active", "min_tokens_per_total", "unique_tokens",
         "max_epochs", "objective", "within", "target_loss", "target_experts",

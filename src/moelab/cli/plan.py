@@ -20,6 +20,10 @@ def command(
     gpus: Annotated[str | None, typer.Option(help="Instead of --flops: devices, with --days.")] = None,
     days: Annotated[str | None, typer.Option(help="Days of training on --gpus.")] = None,
     train_hardware: Annotated[str | None, typer.Option(help="Devices that train (h100, ..., or YAML).")] = None,
+    train_gpu_price: Annotated[
+        str | None,
+        typer.Option(help="US dollars per training device and hour.", show_default="as they serve, or the catalogue's"),
+    ] = None,
     mfu: Annotated[
         str | None,
         typer.Option(

@@ -11,6 +11,7 @@ from moelab.planning import equivalence
 from moelab.planning.budget import Budget
 from moelab.planning.build_candidate import CandidateBuilder
 from moelab.planning.candidate import Candidate
+from moelab.planning.costs import unpriced
 from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.lattice import Lattice
@@ -119,6 +120,7 @@ class PlanBuilder:
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
+        result.warnings.extend(unpriced(self.budget))
         return result
 
     def _released_rates(self) -> list[dict[str, Any]]:

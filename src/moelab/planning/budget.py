@@ -67,9 +67,9 @@ class Serving(Config):
         return load_hardware(self.hardware)
 
     @property
-    def price(self) -> float:
-        """Dollars per device-hour."""
-        return self.device.dollars(self.gpu_price)
+    def price(self) -> float | None:
+        """Dollars per device-hour: as given, else the catalogue's; None where neither is known."""
+        return self.device.price if self.gpu_price is None else self.gpu_price
 
 
 class Budget(Config):
@@ -95,6 +95,9 @@ class Budget(Config):
     gpus: Devices | None = None
     days: Annotated[Positive, at_most(3650)] | None = None
     train_hardware: str | None = None
+    train_gpu_price: Price | None = Field(
+        default=None, description="dollars per training device-hour; null: as for serving on the same devices"
+    )
     train_precision: Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"] | None = None
     mfu: Fraction | MfuTable | Literal["predicted"] = 0.4
     mfu_convention: Literal["causal", "full"] = "causal"
@@ -187,9 +190,25 @@ class Budget(Config):
             raise ValueError("within: needs the objective balance, with serving hardware and the tokens to serve")
         if self.train_hardware is not None:
             load_hardware(self.train_hardware)
-        if self.serving is not None:
-            load_hardware(self.serving.hardware)
+        if self.train_gpu_price is not None and self.training_device is None:
+            raise ValueError("train_gpu_price: needs train_hardware, the devices that train")
+        self._check_prices()
         return self
+
+    def _check_prices(self) -> None:
+        """Raises ValueError where a limit or the objective needs dollars of devices whose price is not known."""
+        wanted = self.serving
+        if wanted is None:
+            return
+        load_hardware(wanted.hardware)
+        limits = {"max_price": wanted.max_price, "price_like_experts": wanted.price_like_experts}
+        needs = [name for name, value in limits.items() if value is not None]
+        needs += [f"objective {self.objective}"] * (self.objective != "loss")
+        if needs and wanted.price is None:
+            raise ValueError(_no_price("gpu_price", wanted.device, needs[0]))
+        device = self.training_device
+        if self.objective in ("lifetime-cost", "balance") and device is not None and self.training_hour is None:
+            raise ValueError(_no_price("train_gpu_price", device, f"objective {self.objective}"))
 
     @property
     def max_data(self) -> float:
@@ -204,6 +223,16 @@ class Budget(Config):
         if self.train_hardware is not None:
             return load_hardware(self.train_hardware)
         return None if self.serving is None else self.serving.device
+
+    @property
+    def training_hour(self) -> float | None:
+        """Dollars of one training device and hour: as given, else the serving price where the same devices serve, else
+        the catalogue's. None without devices, and where no price is known."""
+        if self.train_gpu_price is not None:
+            return self.train_gpu_price
+        if self.serving is not None and self.train_hardware in (None, self.serving.hardware):
+            return self.serving.price
+        return None if self.training_device is None else self.training_device.price
 
     def scaled(self, limit: str, factor: float) -> "Budget":
         """The same budget with one limit wider by `factor`: multiplied by it, or divided where it limits from below."""
@@ -231,6 +260,11 @@ class Budget(Config):
         factor = 1 / factor if limit in LEAST else factor
         field = "days" if limit == "compute" and self.flops is None else LIMITS[limit]
         return self.model_copy(update={field: getattr(self, field) * factor})
+
+
+def _no_price(field: str, device: Hardware, needed_by: str) -> str:
+    option = field.replace("_", "-")
+    return f"{field}: {needed_by} needs dollars, and no price is known for {device.name}; give one: --{option} 2.5"
 
 
 LIMITS = {

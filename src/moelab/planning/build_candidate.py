@@ -1,5 +1,6 @@
 """Builds the candidates of a ranking: real architectures with predictions, regret, rates and costs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
 from moelab.planning.costs import cost_of, served_with
 from moelab.planning.curve import Curve
-from moelab.planning.feasible import FeasibleSet, memory_bytes, training_hour, training_price
+from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
 from moelab.planning.prediction_table import PredictionTable
 from moelab.planning.ranking import Ranking
 from moelab.planning.rates import rates_of
@@ -112,7 +113,7 @@ class CandidateBuilder:
             learning_rate=rates[0].learning_rate,
             batch_tokens=batch,
             rates=rates,
-            training=training_of(lattice, tokens, training_hour(self.budget), self.budget),
+            training=training_of(lattice, tokens, self.budget.training_hour, self.budget),
         )
 
     def _cost(
@@ -121,7 +122,8 @@ class CandidateBuilder:
         """Dollars of training, of serving, and together, as far as the budget prices them."""
         if self.budget.training_device is None:
             return None
-        train = float(training_price(one.lattice, one.train_flops, self.budget)[0])
+        price = float(training_price(one.lattice, one.train_flops, self.budget)[0])
+        train = None if math.isnan(price) else price
         wanted = self.budget.serving
         return cost_of(train, training, serving, None if wanted is None else wanted.tokens)
 

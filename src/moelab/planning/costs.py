@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moelab.planning.budget import Serving
+from moelab.planning.budget import Budget, Serving
 from moelab.planning.candidate import Candidate, Interval
 from moelab.quantities import format_number
 from moelab.serving.calibration import Z80
@@ -22,13 +22,14 @@ def served_with(cost: dict[str, Any] | None, wanted: Serving | None) -> dict[str
 
 
 def cost_of(
-    train: float, training: Mapping[str, Any] | None, serving: Mapping[str, Any] | None, tokens: float | None
+    train: float | None, training: Mapping[str, Any] | None, serving: Mapping[str, Any] | None, tokens: float | None
 ) -> dict[str, Any]:
     """Dollars as plain data: `train`; with `tokens` to serve, `serve` and `lifetime` too.
 
     Each has NAME_low and NAME_high, None where nothing measured supports an interval, and `calibration` names what
     `train` and `serve` come from. Errors of training and serving come from different measurements, so the interval of
-    `lifetime` adds their half-widths in quadrature. The cost at a stated MFU counts as exact there.
+    `lifetime` adds their half-widths in quadrature. The cost at a stated MFU counts as exact there. Where no price of
+    a device is known, `train` is None, or `serve` is absent, and so is `lifetime`.
     """
     predicted = training if training is not None and training["predicted"] else None
     factors = [math.nan, math.nan] if predicted is None else _over(predicted, "dollars")
@@ -36,10 +37,14 @@ def cost_of(
     cost["calibration"] = {"train": None if predicted is None else predicted["calibration"]}
     if serving is None or tokens is None:
         return cost
-    served = serving["cost_per_million_tokens"] * tokens / 1e6
-    cost |= {"serve": served, "lifetime": train + served}
-    cost |= _ends("serve", served, _over(serving, "cost_per_million_tokens"))
     cost["calibration"]["serve"] = serving["calibration"]
+    if serving["cost_per_million_tokens"] is None:
+        return cost
+    served = serving["cost_per_million_tokens"] * tokens / 1e6
+    cost |= {"serve": served, **_ends("serve", served, _over(serving, "cost_per_million_tokens"))}
+    if train is None:
+        return cost
+    cost["lifetime"] = train + served
     for end, sign in (("low", -1), ("high", 1)):
         halves = [abs((cost[f"{name}_{end}"] or cost[name]) - cost[name]) for name in ("train", "serve")]
         known = cost[f"serve_{end}"] is not None
@@ -87,9 +92,25 @@ def _over(values: Mapping[str, Any], name: str) -> list[float]:
     return [math.nan if end is None or not values[name] else end / values[name] for end in ends]
 
 
-def _ends(name: str, value: float, factors: list[float]) -> dict[str, float | None]:
+def _ends(name: str, value: float | None, factors: list[float]) -> dict[str, float | None]:
     ends = zip(("low", "high"), factors, strict=True)
-    return {f"{name}_{end}": value * factor if math.isfinite(factor) else None for end, factor in ends}
+    known = {end: None if value is None or not math.isfinite(factor) else value * factor for end, factor in ends}
+    return {f"{name}_{end}": worth for end, worth in known.items()}
+
+
+def unpriced(budget: Budget) -> list[str]:
+    """A line for each kind of devices whose price is not known, with the option that gives it."""
+    devices: dict[str, list[str]] = {}
+    if budget.serving is not None and budget.serving.price is None:
+        devices.setdefault(budget.serving.device.name, []).append("--gpu-price")
+    if budget.training_device is not None and budget.training_hour is None:
+        served = budget.serving is not None and budget.training_device.name in devices
+        if not served:
+            devices.setdefault(budget.training_device.name, []).append("--train-gpu-price")
+    return [
+        f"no price is known for {name}: dollars are left out; give {' or '.join(options)}"
+        for name, options in devices.items()
+    ]
 
 
 def straddles(best: Candidate, wanted: Serving | None) -> bool:
@@ -105,11 +126,11 @@ def price_lines(best: Candidate) -> list[str]:
     serving, cost = best.serving, best.cost or {}
     used = cost.get("calibration", {})
     found, sources = [], []
-    if serving is not None:
+    if serving is not None and serving["cost_per_million_tokens"] is not None:
         found.append(f"US$/M tokens {_text(serving, 'cost_per_million_tokens')}")
         sources.append(_source("serving", serving["calibration"]))
-    found += [f"{word} US$ {_text(cost, name)}" for name, word in WORDS.items() if name in cost]
-    if used.get("train") is not None:
+    found += [f"{word} US$ {_text(cost, name)}" for name, word in WORDS.items() if cost.get(name) is not None]
+    if used.get("train") is not None and cost["train"] is not None:
         sources.append(_source("training", used["train"]))
     if not sources:
         return []

@@ -219,18 +219,11 @@ def most_compute(budget: Budget) -> float:
 
 
 def training_price(lattice: Lattice, train_flops: Any, budget: Budget) -> Array:
-    """Dollars of training (n,); infinite where it fits no devices. Raises InputError where no hardware is given."""
+    """Dollars of training (n,); infinite where it fits no devices, NaN where no price of theirs is known. Raises
+    InputError where no hardware is given."""
     device, share = budget.training_device, utilisation(lattice, budget)
     if device is None:
         raise InputError("train_hardware: needed to price the training")
     seconds = np.where(share > 0, train_flops / (device.bf16 * np.maximum(share, 1e-12)), np.inf)
-    return np.asarray(seconds / 3600 * training_hour(budget))
-
-
-def training_hour(budget: Budget) -> float:
-    """Dollars of one training device and hour: the serving price where the same devices serve; 0 without devices."""
-    if budget.training_device is None:
-        return 0.0
-    if budget.serving is not None and budget.train_hardware in (None, budget.serving.hardware):
-        return budget.serving.price
-    return budget.training_device.dollars()
+    price = budget.training_hour
+    return np.asarray(seconds / 3600 * (math.nan if price is None else price))

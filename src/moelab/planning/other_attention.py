@@ -21,9 +21,15 @@ WINDOWED: dict[str, Any] = {"sliding_window": 128, "sliding_pattern": ["window",
 def attention_rows(config: ModelConfig, tokens: float, experts: str, wanted: Serving, train: float | None) -> list[Row]:
     """Rows of a what-if: the design on the same tokens with windows and with latent attention, where it has neither.
 
-    `cost` is the lifetime cost with `train` dollars of training, where tokens to serve are known.
+    `cost` is the lifetime cost with `train` dollars of training; no rows without tokens to serve and both prices.
     """
-    if config.mla is not None or config.sliding_window is not None or wanted.tokens is None or train is None:
+    if (
+        config.mla is not None
+        or config.sliding_window is not None
+        or wanted.tokens is None
+        or wanted.price is None
+        or train is None
+    ):
         return []
     latent = {
         "mla": latent_sizes(config.d_model, config.head_dim).to_dict(), "n_kv_heads": config.n_heads, "qk_norm": "none"

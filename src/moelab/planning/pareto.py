@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.planning.ranking import Ranking
+from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -32,7 +33,7 @@ def pareto_front(ranking: Ranking, most: int = 40, *, lifetime: bool = False) ->
     loss = traded[index]
     axes = [np.log(ranking.feasible.lattice.params_total[index])]
     if ranking.serving is not None:
-        axes.append(np.log(np.maximum(ranking.serving.cost_per_million_tokens[index], 1e-12)))
+        axes.append(np.log(np.maximum(_price(ranking.serving)[index], 1e-12)))
     kept = _best_of_cells(loss, axes)
     points = np.stack([loss[kept], *(axis[kept] for axis in axes)], axis=1)
     front = kept[_undominated(points)]
@@ -46,6 +47,12 @@ def _traded(ranking: Ranking, lifetime: bool) -> Array:
     if lifetime and ranking.cost is not None:
         return ranking.cost
     return ranking.mean(ranking.ensemble[0]) if len(ranking.ensemble) == 1 else ranking.score
+
+
+def _price(serving: ServingCost) -> Array:
+    """Dollars per million tokens (n,); device-seconds per output token where no price of the devices is known."""
+    price = serving.cost_per_million_tokens
+    return (serving.gpus + serving.prefill_gpus) / serving.tokens_per_second if np.isnan(price).all() else price
 
 
 def _best_of_cells(loss: Array, axes: list[Array]) -> Array:

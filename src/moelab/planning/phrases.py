@@ -55,7 +55,9 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
             "and --train-hardware names another."
         )
     scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
-    spent = f"{format_number(training['device_hours'])} device-hours, {format_number(training['dollars'])} US$"
+    spent = f"{format_number(training['device_hours'])} device-hours"
+    if training["dollars"] is not None:
+        spent += f", {format_number(training['dollars'])} US$"
     if not training["predicted"]:
         return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
     own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"

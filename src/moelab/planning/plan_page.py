@@ -67,7 +67,7 @@ def _facts(plan: Plan) -> list[Fact]:
     if best.cost is not None and "lifetime" in best.cost:
         train = format_number(best.cost["train"])
         facts.append(Fact("Lifetime cost", f"${format_number(best.cost['lifetime'])}", f"${train} of it training"))
-    elif best.training:
+    elif best.training and best.training["dollars"] is not None:
         facts.append(Fact("Training cost", f"${format_number(best.training['dollars'])}", "predicted"))
     return facts
 

@@ -48,11 +48,11 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
     columns[EXCESS[objective in COSTS]] = lambda c: f"{c.regret_compute.value:.1%}{range_text(c.regret_compute, 100)}"
     if best.serving is None:
         columns["memory"] = lambda c: format_bytes(c.memory_bytes)
-    if best.serving is not None:
+    if best.serving is not None and best.serving["cost_per_million_tokens"] is not None:
         columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
     if best.serving is not None:
         columns["GPUs"] = lambda c: f"{c.serving['gpus']}" if c.serving else "-"
-    if best.cost is not None and priced_training:
+    if best.cost is not None and best.cost["train"] is not None and priced_training:
         columns["train $"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
     if best.cost is not None and "lifetime" in best.cost:
         columns["life $"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"

@@ -16,7 +16,8 @@ from moelab.planning.space import Space
 
 MOST_CANDIDATES = 1000
 _BUDGET = (
-    "flops", "gpus", "days", "train_hardware", "train_precision", "max_params", "max_active", "max_memory", "context",
+    "flops", "gpus", "days", "train_hardware", "train_gpu_price", "train_precision",
+    "max_params", "max_active", "max_memory", "context",
     "max_tokens", "unique_tokens", "max_epochs", "min_tokens_per_active", "max_tokens_per_active",
     "min_tokens_per_total", "objective", "within", "target_loss", "target_experts",
 )  # fmt: skip
@@ -61,11 +62,14 @@ def _check(given: Mapping[str, Any]) -> None:
     if "hardware" not in given:
         for name in _SERVED:
             if name in given:
-                raise InputError(f"--{name.replace('_', '-')}: needs --hardware, the devices that serve")
+                hint = "; of those that train: --train-gpu-price" if name == "gpu_price" else ""
+                raise InputError(f"--{name.replace('_', '-')}: needs --hardware, the devices that serve{hint}")
         if "serve_tokens" in given and not paid:
             raise InputError(
                 "--serve-tokens: needs --hardware to price them, or --pay-serving to take them from --flops"
             )
+        if "train_gpu_price" in given and "train_hardware" not in given:
+            raise InputError("--train-gpu-price: needs --train-hardware, the devices that train")
         if "mfu" in given and "train_hardware" not in given:
             raise InputError("--mfu: needs --train-hardware, whose time it turns into compute and dollars")
     if "train_precision" in given and not {"train_hardware", "hardware"} & given.keys():

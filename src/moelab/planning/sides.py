@@ -84,7 +84,7 @@ class DesignComparison:
             rows += [
                 ("devices to serve", *(str(cost["gpus"]) for cost in served)),
                 ("output tokens per second", *(format_number(cost["tokens_per_second"]) for cost in served)),
-                ("$ per million tokens", *(f"{cost['cost_per_million_tokens']:.3g}" for cost in served)),
+                ("$ per million tokens", *(_dollars(cost["cost_per_million_tokens"]) for cost in served)),
             ]
         for law in sides[0].loss:
             if any(side.loss[law].value is not None for side in sides):
@@ -110,6 +110,10 @@ class DesignComparison:
 
     def _repr_html_(self) -> str:
         return html_table(["", *(side.name for side in self.sides)], self.rows(), note=" ".join(self.notes()))
+
+
+def _dollars(price: float | None) -> str:
+    return "-" if price is None else f"{price:.3g}"
 
 
 def _loss_text(prediction: Prediction) -> str:

@@ -131,9 +131,10 @@ def _shares(part: Lattice, cluster: Cluster) -> Array:
     return np.where(chosen.fits, part.flops_train / seconds / cluster.device.bf16, 0.0)
 
 
-def training_of(one: Lattice, tokens: float, price: float, budget: Budget) -> dict[str, Any] | None:
+def training_of(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any] | None:
     """How one design trains, as plain data: MFU, days, device-hours and dollars with 80 % intervals, layout, and which
-    calibration predicted it. None without devices; of a stated MFU no interval and no layout."""
+    calibration predicted it. None without devices; of a stated MFU no interval and no layout; without the
+    `price` of a device-hour no dollars."""
     if budget.training_device is None:
         return None
     if budget.mfu != PREDICTED:
@@ -185,7 +186,7 @@ def _name(budget: Budget) -> str | None:
     return budget.train_hardware or (None if budget.serving is None else budget.serving.hardware)
 
 
-def _as_stated(one: Lattice, tokens: float, price: float, budget: Budget) -> dict[str, Any]:
+def _as_stated(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any]:
     device = budget.training_device
     assert device is not None
     share = float(np.broadcast_to(utilisation(one, budget), 1)[0])
@@ -200,12 +201,12 @@ def _as_stated(one: Lattice, tokens: float, price: float, budget: Budget) -> dic
     }
 
 
-def _spent(hours: dict[str, float], price: float, gpus: int | None) -> dict[str, float]:
+def _spent(hours: dict[str, float], price: float | None, gpus: int | None) -> dict[str, float | None]:
     """Device-hours, days and dollars, with the ends of their intervals."""
-    spent = {f"device_hours{end}": value for end, value in hours.items()}
+    spent: dict[str, float | None] = {f"device_hours{end}": value for end, value in hours.items()}
     if gpus is not None:
         spent |= {f"days{end}": value / 24 / gpus for end, value in hours.items()}
-    return spent | {f"dollars{end}": value * price for end, value in hours.items()}
+    return spent | {f"dollars{end}": None if price is None else value * price for end, value in hours.items()}
 
 
 def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:

@@ -12,7 +12,6 @@ from moelab.errors import InputError
 from moelab.planning.budget import LEAST, LIMITS, Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.costs import cost_of, served_with
-from moelab.planning.feasible import training_hour
 from moelab.planning.lattice import Lattice
 from moelab.planning.other_attention import attention_rows
 from moelab.planning.predictors import ONE_EPOCH, Predictor
@@ -153,7 +152,7 @@ def _interval(found: Ranking, budget: Budget, at: int) -> Row:
     if found.lifetime is None or found.serving is None or wanted is None:
         return {}
     one = found.feasible.take(np.array([at])).lattice
-    training = training_of(one, float(found.feasible.tokens[at]), training_hour(budget), budget)
+    training = training_of(one, float(found.feasible.tokens[at]), budget.training_hour, budget)
     cost = cost_of(
         float(found.lifetime.train[at]), training, served_with(found.serving.to_dict(at), wanted), wanted.tokens
     )
