@@ -52,6 +52,15 @@ def test_memory_of_a_known_model() -> None:
     assert training_memory(model).total == 16 * count_parameters(model).params_total
 
 
+def test_mxfp4_stores_experts_alone_and_block_formats_leave_the_cache_in_16_bits() -> None:
+    gpt_oss, dense = load_preset("gpt-oss-120b"), load_preset("llama3-8b")
+    assert weight_bytes(gpt_oss, "mxfp4") / 2**30 == pytest.approx(60.8, rel=0.02)  # as released, arXiv 2508.10925
+    assert weight_bytes(dense, "mxfp4") == weight_bytes(dense)
+    assert weight_bytes(dense, "nvfp4") == 9 / 16 * count_parameters(dense).params_total
+    assert kv_bytes(dense, 9, "mxfp4") == kv_bytes(dense, 9, "nvfp4") == kv_bytes(dense, 9)
+    assert kv_bytes(dense, 9, "int4") == kv_bytes(dense, 9) / 4
+
+
 def test_memory_names_what_is_known() -> None:
     with pytest.raises(InputError, match=r"precision: no such precision 'fp3'; known: fp32, bf16"):
         weight_bytes(load_preset("llama3-8b"), "fp3")

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from moelab.architecture.memory import kv_bytes, weight_bytes
 from moelab.laws import get_law
 from moelab.planning import Budget, Plan, Space
 from moelab.planning.costs import cost_of, cost_ratio, price_lines, straddles
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.training_rate import training_replicates
-from moelab.serving import Traffic, load_hardware, serve
+from moelab.serving import Traffic, load_hardware, serve, serve_one
 from moelab.serving.calibration import Z80
 from moelab.serving.replicates import Replicates, serving_replicates
 from moelab.serving.training_calibration import training_calibration
@@ -70,6 +71,19 @@ def test_a_roofline_has_no_interval() -> None:
     assert result.best.cost["lifetime_low"] is None
     assert result.best.serving["calibration"]["error"] is None
     assert "not calibrated, so without interval" in price_lines(result.best)[1]
+
+
+@pytest.mark.parametrize("precision", ["mxfp4", "nvfp4"])
+def test_plans_serve_block_formats(precision: str) -> None:
+    result = planned("b200", precision=precision, serving={"traffic": {"precision": precision}}, max_memory="80GB")
+    for design in (*result.candidates, result.best_dense):
+        assert design is not None
+        config, seq_len = design.config, result.space.seq_len
+        needed = weight_bytes(config, precision) + kv_bytes(config, seq_len, precision)
+        assert design.memory_bytes == pytest.approx(needed)
+        served = serve_one(config, Traffic(precision=precision), load_hardware("b200"))
+        assert design.serving is not None
+        assert design.serving["cost_per_million_tokens"] == pytest.approx(served["cost_per_million_tokens"])
 
 
 UNPRICED = ["gb200", "gb300", "h800", "h20", "mi355x", "tpu-v5p"]

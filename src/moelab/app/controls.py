@@ -30,7 +30,7 @@ class Group:
     folded: bool = False
 
 
-PRECISIONS = ("bf16", "fp8", "int8", "int4")
+PRECISIONS = ("bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4")
 
 
 @cache

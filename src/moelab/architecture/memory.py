@@ -48,9 +48,25 @@ def bytes_of(precision: str) -> float:
     return BYTES[precision]
 
 
+def bytes_of_weight(precision: str) -> tuple[float, float]:
+    """Bytes of one weight of the experts, and of any other: mxfp4 stores experts alone, the rest in 16 bits, as gpt-oss
+    does (arXiv 2508.10925). Raises InputError for an unknown precision."""
+    size = bytes_of(precision)
+    return size, 2.0 if precision == "mxfp4" else size
+
+
+def bytes_of_cache(precision: str) -> float:
+    """Bytes of one number in the KV cache of weights at `precision`: 16 bits beside block formats, which store weights.
+    Raises InputError for an unknown precision."""
+    return 2.0 if precision in ("mxfp4", "nvfp4") else bytes_of(precision)
+
+
 def weight_bytes(model: ModelConfig | Shape, precision: str = "bf16") -> Numbers:
     """Bytes of all weights."""
-    return count_parameters(model).params_total * bytes_of(precision)
+    params, (expert, other) = count_parameters(model), bytes_of_weight(precision)
+    if expert == other:
+        return params.params_total * expert
+    return params.experts * expert + (params.params_total - params.experts) * other
 
 
 def kv_elements_per_token(model: ModelConfig | Shape) -> Numbers:
@@ -74,7 +90,7 @@ def kv_elements(model: ModelConfig | Shape, context: Numbers) -> Numbers:
 
 def kv_bytes(model: ModelConfig | Shape, context: Numbers, precision: str = "bf16") -> Numbers:
     """Bytes of the KV cache of one sequence of `context` tokens; no layer keeps more of them than its window."""
-    return kv_elements(model, context) * bytes_of(precision)
+    return kv_elements(model, context) * bytes_of_cache(precision)
 
 
 def training_memory(model: ModelConfig | Shape, precision: str = "bf16", optimizer: str = "adamw") -> TrainingMemory:

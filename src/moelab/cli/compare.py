@@ -15,7 +15,7 @@ def command(
     equal: Annotated[str, typer.Option(help="Of params, flops, tokens, unique_tokens: refuse if they differ.")] = "",
     seq_len: Annotated[str, typer.Option(help="Context at which FLOPs are counted.")] = "4096",
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
-    precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
+    precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
     causal: Annotated[bool, typer.Option(help="Count only the causal half of the attention scores.")] = False,
     law_file: LawFiles = None,

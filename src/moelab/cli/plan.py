@@ -41,7 +41,7 @@ def command(
     max_params: Annotated[str | None, typer.Option(help="Limit on all parameters, such as 10B.")] = None,
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Limit on weights + KV cache, such as 80GB.")] = None,
-    precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4.")] = "bf16",
+    precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
     context: Annotated[str | None, typer.Option(help="Tokens in the KV cache of --max-memory.")] = None,
     max_tokens: Annotated[str | None, typer.Option(help="Limit on training tokens.")] = None,
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens available.")] = None,

@@ -82,7 +82,8 @@ class Budget(Config):
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `mfu` is of the bf16 peak, of FLOPs with `causal` attention
     scores or the `full` square; `predicted`, the default where devices train, predicts it for each design from
     hardware, `train_precision` (bf16) and layout.
-    `max_memory` holds weights at `precision` and the KV cache of one sequence of `context` tokens. All FLOPs are exact
+    `max_memory` holds weights at `precision` and the KV cache of one sequence of `context` tokens, in 16 bits beside
+    mxfp4 and nvfp4. All FLOPs are exact
     counts at the space's sequence length.
 
     `objective` is the least loss; the least price of serving, or of training and serving together, at no more than
@@ -104,7 +105,7 @@ class Budget(Config):
     max_params: Positive | None = None
     max_active: Positive | None = None
     max_memory: Bytes | None = None
-    precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "mxfp4", "nvfp4"] = "bf16"
     context: Context | None = Field(default=None, description="tokens of KV cache; null: the space's seq_len")
     max_tokens: Positive | None = None
     min_tokens_per_active: Positive | None = None

@@ -60,7 +60,7 @@ def compare(
             design alone, unique_tokens keeps the strict pair.
         seq_len: Context in tokens at which FLOPs and the KV cache are counted.
         hardware: Devices that serve (h100, ..., or a YAML); None leaves serving out.
-        precision: Of the served weights: bf16, fp8, int4.
+        precision: Of the served weights: bf16, fp8, int4, mxfp4 (experts alone), nvfp4.
         laws: Laws, ids, fitted laws, fit files or "all"; None: all published laws.
         extrapolate: Use laws outside their range of experts and sparsity.
         causal: Count the causal half of the attention scores in FLOPs, not the full square. Laws read FLOPs in their

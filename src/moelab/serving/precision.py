@@ -7,7 +7,7 @@ nvfp4 stores every matrix. int4 is weight-only.
 
 from dataclasses import dataclass
 
-from moelab.architecture.memory import bytes_of
+from moelab.architecture.memory import bytes_of_weight
 from moelab.serving.hardware import Hardware
 
 
@@ -23,7 +23,5 @@ class Stored:
 
 def stored(precision: str, hardware: Hardware) -> Stored:
     """Bytes and rates of a precision on a device. Raises InputError for an unknown precision."""
-    size, rate = bytes_of(precision), hardware.peak(precision)
-    if precision == "mxfp4":
-        return Stored(size, 2.0, rate, hardware.bf16)
-    return Stored(size, size, rate, rate)
+    (expert, other), rate = bytes_of_weight(precision), hardware.peak(precision)
+    return Stored(expert, other, rate, hardware.bf16 if precision == "mxfp4" else rate)
