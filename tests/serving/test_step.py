@@ -9,7 +9,9 @@ from moelab.architecture import ModelConfig, Shape, count_flops, count_parameter
 from moelab.architecture.memory import bytes_of, kv_elements
 from moelab.errors import InputError
 from moelab.serving import INTERVALS, Hardware, Traffic, load_hardware, serve, serve_one
+from moelab.serving.cost import uneven_heads
 from moelab.serving.layout import Layout
+from moelab.serving.serving_cost import serving_cost
 from moelab.serving.step import distinct_experts, prompt_time, step_of
 from moelab.serving.work import load_of
 
@@ -51,10 +53,12 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
     seconds = (1 - share) * products(batch) + (share * products(batch + extra / share) if share else 0.0)
     seconds += max(head * size / reach / own, batch * 2 * head / rate / gpus)
     cached = kv_elements(model, traffic.context) * kv_size
-    heads = gpus if expert else min(gpus, 1 if model.mla else model.n_kv_heads)
+    kv_heads = 1 if model.mla else model.n_kv_heads
+    busiest = max(len(range(device_number, kv_heads, gpus)) for device_number in range(gpus)) / kv_heads
+    on_one, scored = (1 / gpus, 1 / gpus) if expert else (busiest, busiest if kv_heads > gpus else 1 / gpus)
     bandwidth = device.bandwidth * (c.latent_cache if model.mla else c.cache) / slow
-    seconds += batch * max(cached / heads / bandwidth, flops.attention_scores / attention / gpus)
-    seconds += extra * count_flops(model, max(traffic.prompt, 1), causal=True).attention_scores / attention / gpus
+    seconds += batch * max(cached * on_one / bandwidth, flops.attention_scores / attention * scored)
+    seconds += extra * count_flops(model, max(traffic.prompt, 1), causal=True).attention_scores / attention * scored
     seconds += batch / each * c.request * slow
     seconds += (batch + extra) / each * model.n_layers * model.d_model * 2 * c.passes / reach
     kernels = model.n_layers * (10 + 6 * (model.mla is not None)) + 8 * model.n_moe_layers
@@ -78,6 +82,33 @@ def test_steps_match_the_dumb_model(preset: str, batch: int, prompt: int, gpus: 
     load = load_of(Shape.of(model), traffic, device)
     step = step_of(load, Layout(gpus, expert), device, traffic).seconds(np.array([float(batch)]))[0]
     assert step == pytest.approx(dumb_step(model, traffic, device, batch, gpus, expert), rel=1e-6)
+
+
+@pytest.mark.parametrize("gpus", [2, 5, 8, 16])
+@pytest.mark.parametrize("expert", [False, True])
+def test_the_busiest_device_is_priced_where_heads_do_not_divide(gpus: int, expert: bool) -> None:
+    model = load_preset("llama3-8b").replace(n_heads=36, n_kv_heads=12, d_model=4608)
+    traffic = Traffic(prompt=20000)
+    load, layout = load_of(Shape.of(model), traffic, H100), Layout(gpus, expert)
+    step = step_of(load, layout, H100, traffic).seconds(np.array([64.0]))[0]
+    assert step == pytest.approx(dumb_step(model, traffic, H100, 64, gpus, expert), rel=1e-6)
+    held = {2: 6, 5: 3, 8: 2, 16: 1}[gpus] / 12
+    assert layout.kv_share(load)[0] == pytest.approx(1 / gpus if expert else held)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "refused"),
+    [
+        (4, {}, False), (16, {}, False), (8, {"n_heads": 36, "n_kv_heads": 12, "d_model": 4608}, True),
+        (8, {"n_heads": 24, "n_kv_heads": 12, "d_model": 3072}, True),
+        (4, {"n_heads": 36, "n_kv_heads": 12, "d_model": 4608}, False),
+    ],
+)  # fmt: skip
+def test_a_note_names_heads_that_engines_refuse(gpus: int, changes: dict[str, int], refused: bool) -> None:
+    model = load_preset("llama3-8b").replace(**changes)
+    served = serving_cost(model, "h100", gpus=gpus, parallel="tensor")
+    assert any("engines such as vLLM refuse it" in line for line in served.warnings) is refused
+    assert uneven_heads(model, {"gpus": gpus, "parallel": "expert"}) == []
 
 
 def test_a_prompt_takes_its_arithmetic_its_activations_and_one_fixed_cost() -> None:

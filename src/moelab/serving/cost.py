@@ -168,11 +168,24 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
         lines.append(
             f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
         )
+    lines += uneven_heads(model, cost)
     if traffic.uncalibrated:
         lines.append(f"not calibrated: no measured rows support {', '.join(traffic.uncalibrated)}")
     if cost["gpus"] > hardware.node:
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
     return lines
+
+
+def uneven_heads(model: ModelConfig, cost: dict[str, Any]) -> list[str]:
+    """A line where engines do not split the heads over the devices of `serve_one`'s answer: vLLM needs whole
+    query heads, and whole KV heads or whole copies of them, on every device."""
+    gpus, heads, kv_heads = cost["gpus"], model.n_heads, 1 if model.mla is not None else model.n_kv_heads
+    if cost["parallel"] != "tensor" or (heads % gpus == 0 and (kv_heads % gpus == 0 or gpus % kv_heads == 0)):
+        return []
+    return [
+        f"tensor parallel over {gpus:,} devices does not divide {heads} heads, {kv_heads} of KV: engines such as "
+        "vLLM refuse it; the busiest device is priced"
+    ]
 
 
 def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float | None) -> ServingCost:

@@ -18,8 +18,8 @@ only where memory is addressable across nodes, as in NVL72; vLLM's default is al
 
 @dataclass(frozen=True)
 class Layout:
-    """`gpus` devices. Tensor parallel splits every matrix and the KV heads; expert parallel splits experts, and the
-    batch for everything else."""
+    """`gpus` devices. Tensor parallel splits every matrix and the KV heads, whole heads each; expert parallel splits
+    experts, and the batch for everything else. Every share is that of the busiest device."""
 
     gpus: int
     expert_parallel: bool = False
@@ -31,10 +31,18 @@ class Layout:
         return np.asarray(load.weight_bytes - load.expert_bytes * (1 - 1 / self.gpus))
 
     def kv_share(self, load: Load) -> Array:
-        """Part of a request's cache on one device: devices beyond n_kv_heads hold copies (n,)."""
+        """Part of a request's cache on one device, whole KV heads: of 12 heads, 2 on the busiest of 8 devices. Devices
+        beyond n_kv_heads hold copies (n,)."""
         if self.expert_parallel:
             return np.full_like(load.kv_heads, 1 / self.gpus)
-        return np.asarray(1 / np.minimum(self.gpus, load.kv_heads))
+        return np.asarray(np.ceil(load.kv_heads / self.gpus) / load.kv_heads)
+
+    def scores_share(self, load: Load) -> Array:
+        """Part of attention's arithmetic on one device: that of its KV heads; devices beyond n_kv_heads split the query
+        heads of one (n,)."""
+        if self.expert_parallel:
+            return np.full_like(load.kv_heads, 1 / self.gpus)
+        return np.where(load.kv_heads > self.gpus, self.kv_share(load), 1 / self.gpus)
 
     def fits(self, load: Load) -> Array:
         """Which shapes can be laid out so, memory aside (n,)."""

@@ -107,13 +107,17 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     per_token = moved + load.activations / (g if parallel else 1)
     request = calibration.coefficients.request * calibration.slowdown / (g if parallel else 1)
     width, produced = traffic.draft + 1.0, traffic.produced
-    decoding = np.maximum(load.scores * (width / g), load.read_kv * layout.kv_share(load))
+    attending = layout.scores_share(load)
+    decoding = np.maximum(load.scores * (width * attending), load.read_kv * layout.kv_share(load))
     reading = reads / traffic.output * produced
     # A layer of multi-token prediction for each guessed token: its share of the model's layers.
     guessing = 1 + traffic.draft / load.layers if traffic.draft else 1.0
     return Step(
         fixed=(load.fixed + fixed) * guessing,
-        linear=decoding * guessing + request + per_token * (width + reading) + load.prompt_scores * (reading / g),
+        linear=decoding * guessing
+        + request
+        + per_token * (width + reading)
+        + load.prompt_scores * (reading * attending),
         dense=load.dense * (guessing / g),
         read_dense=load.read_dense * (guessing / (1 if parallel else g)),
         experts=load.experts * (guessing * uneven / g),
@@ -144,7 +148,7 @@ def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic
     products = np.maximum(tokens * (step.dense * one), step.read_dense) + np.maximum(
         tokens * step.experts + touched * step.padding, touched * step.read_experts
     )
-    per_token = step.moved + load.activations + load.prompt_scores * (one / layout.gpus)
+    per_token = step.moved + load.activations + load.prompt_scores * (one * layout.scores_share(load))
     return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
 
 
