@@ -99,6 +99,24 @@ def test_a_plan_reports_how_its_design_trains() -> None:
     assert priced.std() > 0
 
 
+def test_idle_devices_are_named_and_paid_for() -> None:
+    space = Space(d_model=[2048], n_layers=[24], n_experts=[64], top_k=[8], n_dense_layers=[0], kinds=["moe"])
+    even, odd = (
+        plan(Budget.parse({**MACHINE, "gpus": gpus, "train_gpu_price": 2}), [JOINT], space) for gpus in (64, 71)
+    )
+    assert even.best.training is not None
+    assert odd.best.training is not None
+    used = odd.best.training["gpus_used"]
+    assert used < 71
+    assert f"on {used} of 71 devices (the others idle)" in odd.sentence
+    assert "idle" not in even.sentence
+    assert odd.best.training["device_hours"] == pytest.approx(71 * 240)
+    assert odd.best.training["dollars"] == pytest.approx(2 * 71 * 240)
+    assert odd.best.cost is not None
+    assert odd.best.cost["train"] == pytest.approx(2 * 71 * 240)
+    assert odd.best.tokens >= 0.999 * even.best.tokens
+
+
 def test_devices_that_hold_no_design_are_refused() -> None:
     space = Space(d_model=[8192], n_layers=[64], n_experts=[512], top_k=[8], kinds=["moe"], aspect=(48, 160))
     with pytest.raises(InputError, match="gpus 8: the training of no design fits the memory of these devices"):

@@ -14,6 +14,8 @@ from moelab.serving.training_layout import (
     EXPERT_GROUPS,
     MICRO_BATCHES,
     MOST_PIECES,
+    MULTIPLES,
+    SMALL_STAGE,
     SPLITS,
     USABLE,
     Cluster,
@@ -29,10 +31,13 @@ def cluster(gpus: int, hardware: str = "h100") -> Cluster:
 def fastest(shape: Shape, where: Cluster) -> float:
     """The least seconds per token over every layout that is tried, one by one."""
     best, coefficients = np.inf, training_calibration().coefficients
-    for (tp, pp), group, micro_batch, number in itertools.product(SPLITS, EXPERT_GROUPS, MICRO_BATCHES, range(3)):
-        if where.gpus % (tp * pp) or shape.n_heads % tp or shape.n_layers < pp:
+    choices = itertools.product(SPLITS, MULTIPLES, EXPERT_GROUPS, MICRO_BATCHES, range(3))
+    for (tp, pp), multiple, group, micro_batch, number in choices:
+        dp = where.gpus // (tp * pp * multiple) * multiple
+        if not dp or shape.n_heads % tp or shape.n_layers < pp:
             continue
-        dp = where.gpus // (tp * pp)
+        if shape.n_experts and tp * dp >= SMALL_STAGE and tp * dp % 8:
+            continue
         ep = 1
         while shape.n_experts and 2 * ep <= group and shape.n_experts % (2 * ep) == 0 and tp * dp % (2 * ep) == 0:
             ep *= 2
@@ -41,16 +46,38 @@ def fastest(shape: Shape, where: Cluster) -> float:
         step = TrainingStep(micro_batch=micro_batch, seq_len=4096, recompute=RECOMPUTATIONS[number])
         if device_memory(shape, layout, step).total <= USABLE * where.device.memory:
             setup = where.setup(layout.sizes, micro_batch, 2.0 if number == 2 else 1.0)
-            best = min(best, float(seconds_per_token(shape, setup, coefficients)))
+            seconds = float(seconds_per_token(shape, setup, coefficients))
+            best = min(best, seconds * where.gpus / (tp * pp * dp))
     return best
 
 
-@pytest.mark.parametrize(("preset", "gpus"), [("llama3-8b", 8), ("qwen3-30b-a3b", 16), ("llama3-70b", 64)])
+@pytest.mark.parametrize(
+    ("preset", "gpus"),
+    [
+        ("llama3-8b", 8),
+        ("qwen3-30b-a3b", 16),
+        ("llama3-70b", 64),
+        ("qwen3-30b-a3b", 13),
+        ("llama3-70b", 71),
+        ("deepseek-v3", 520),
+    ],
+)
 def test_the_choice_equals_a_loop_over_all(preset: str, gpus: int) -> None:
     shape = Shape.of(load_preset(preset))
     assert choose_layouts(shape, cluster(gpus), training_calibration()).seconds[0] == pytest.approx(
         fastest(shape, cluster(gpus))
     )
+
+
+@pytest.mark.parametrize("preset", ["deepseek-v3", "qwen3-30b-a3b", "mixtral-8x7b", "llama3-70b"])
+def test_more_devices_train_no_fewer_tokens(preset: str) -> None:
+    shape, most = Shape.of(load_preset(preset)), 0.0
+    for gpus in (480, 500, 504, 507, 511, 512, 513, 517, 520, 544, 600, 640, 777, 896, 1000, 1023, 1024):
+        found = choose_layouts(shape, cluster(gpus), training_calibration())
+        assert 0.75 * gpus <= found.layout.devices[0] <= gpus
+        tokens = gpus / float(found.seconds[0])
+        assert tokens >= most * (1 - 1e-9)
+        most = tokens
 
 
 def test_a_model_that_fits_no_layout_takes_for_ever() -> None:

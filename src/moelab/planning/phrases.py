@@ -61,10 +61,12 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
     if not training["predicted"]:
         return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
     own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"
-    known = training["calibration"]
+    known, gpus = training["calibration"], f"{training['gpus']:,} devices"
+    if training["gpus_used"] < training["gpus"]:
+        gpus = f"{training['gpus_used']:,} of {gpus} (the others idle)"
     return (
         f"The predicted MFU is {training['mfu']:.0%} ({training['mfu_low']:.0%} to {training['mfu_high']:.0%}) of the "
-        f"bf16 peak{own}, {scores}, on {training['gpus']:,} devices with {training['layout']}: {spent}, "
+        f"bf16 peak{own}, {scores}, on {gpus} with {training['layout']}: {spent}, "
         f"{format_number(training['days'])} days ({format_number(training['days_low'])} to "
         f"{format_number(training['days_high'])}; calibration {known['id']}, "
         f"error {known['error']:.0%} on models left out{'' if known['device_in_fit'] else '; device not in the fit'})."

@@ -62,7 +62,8 @@ class Chosen:
 
 
 def utilisation(lattice: Lattice, budget: Budget) -> Any:
-    """Share of the bf16 peak in training, of FLOPs as the lattice counts them (full square): a number or (n,).
+    """Share of the bf16 peak in training, of FLOPs as the lattice counts them (full square): a number or (n,). Of the
+    peak of all devices, where a predicted layout leaves some idle.
 
     0 where a design does not fit the budget's devices.
     """
@@ -128,7 +129,8 @@ def _shares(part: Lattice, cluster: Cluster) -> Array:
     chosen = layouts(part, cluster)
     setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
     seconds = training_calibration().seconds(part.shape, setup)
-    return np.where(chosen.fits, part.flops_train / seconds / cluster.device.bf16, 0.0)
+    used = chosen.sizes.devices / cluster.gpus
+    return np.where(chosen.fits, part.flops_train / seconds / cluster.device.bf16 * used, 0.0)
 
 
 def training_of(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any] | None:
@@ -144,7 +146,9 @@ def training_of(one: Lattice, tokens: float, price: float | None, budget: Budget
     setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
     calibration = training_calibration()
     speed = calibration.predict(one.shape, setup)
-    hours = {name: float(getattr(speed, f"seconds{name}")[0]) * tokens / 3600 for name in ("", "_low", "_high")}
+    used = int(chosen.sizes.devices[0]) if chosen.fits[0] else cluster.gpus
+    paid = tokens / 3600 * cluster.gpus / used  # idle devices are paid for too
+    hours = {name: float(getattr(speed, f"seconds{name}")[0]) * paid for name in ("", "_low", "_high")}
     sizes = {name: int(size) for name, size in zip(_FIELDS, chosen.rows[0], strict=False)}
     return {
         "predicted": True,
@@ -156,6 +160,7 @@ def training_of(one: Lattice, tokens: float, price: float | None, budget: Budget
         "mfu_own": float(speed.mfu_own[0]),
         "precision": cluster.precision,
         "gpus": cluster.gpus,
+        "gpus_used": used,
         "layout": str(Layout(**sizes)),
         "micro_batch": int(chosen.micro_batch[0]),
         "recompute": RECOMPUTATIONS[int(chosen.recompute[0])],
