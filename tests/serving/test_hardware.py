@@ -21,8 +21,8 @@ DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
     "mi325x": (1307.4e12, 2614.9e12, 256e9, 6e12),
     "mi355x": (2516.6e12, 5033.2e12, 288e9, 8e12),
     "rtx6000pro": (500e12, 1000e12, 96e9, 1.597e12),
-    "tpu-v5p": (459e12, 918e12, 95e9, 2.765e12),
-    "tpu-v6e": (918e12, 1836e12, 32e9, 1.638e12),
+    "tpu-v5p": (459e12, None, 95e9, 2.765e12),
+    "tpu-v6e": (918e12, None, 32e9, 1.638e12),
     "l40s": (362.05e12, 733e12, 48e9, 864e9),
     "rtx4090": (165.2e12, 330.3e12, 24e9, 1.008e12),
 }
@@ -37,6 +37,14 @@ def test_rates_are_the_dense_ones(name: str) -> None:
 def test_every_device_names_its_source() -> None:
     assert set(catalogue()) == {*DENSE, "cpu"}
     assert all(len(device.source) > 20 for device in catalogue().values())
+
+
+@pytest.mark.parametrize(("name", "int8"), [("tpu-v5p", 918e12), ("tpu-v6e", 1836e12)])
+def test_these_tpus_have_integers_of_8_bits_but_no_fp8(name: str, int8: float) -> None:
+    device = load_hardware(name)
+    assert device.peak("int8") == int8
+    assert device.peak("fp8") == device.peak("bf16")
+    assert load_hardware("h100").peak("int8") == load_hardware("h100").peak("fp8")
 
 
 def test_a_device_without_fp8_computes_in_bf16() -> None:

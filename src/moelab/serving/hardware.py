@@ -64,6 +64,7 @@ class Hardware(Config):
     source: str
     bf16: Rate
     fp8: Rate | None = None
+    int8: Rate | None = Field(default=None, description="integers of 8 bits; null: as fp8")
     fp4: Rate | None = None
     memory: Annotated[Bytes, at_most(1e18)]
     bandwidth: Bandwidth
@@ -102,7 +103,9 @@ class Hardware(Config):
         narrowest that it has above them; int4 is weight-only and computes in bf16."""
         if precision == "fp32":
             return self.bf16 / 2
-        if precision in ("fp8", "int8"):
+        if precision == "int8":
+            return self.int8 or self.fp8 or self.bf16
+        if precision == "fp8":
             return self.fp8 or self.bf16
         if precision in ("mxfp4", "nvfp4"):
             return self.fp4 or self.bf16
