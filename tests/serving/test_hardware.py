@@ -6,6 +6,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.serving import catalogue, load_hardware
+from moelab.serving.cost import borrowed
 
 DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
     "a100": (312e12, None, 80e9, 2.039e12),
@@ -37,6 +38,19 @@ def test_rates_are_the_dense_ones(name: str) -> None:
 def test_every_device_names_its_source() -> None:
     assert set(catalogue()) == {*DENSE, "cpu"}
     assert all(len(device.source) > 20 for device in catalogue().values())
+
+
+@pytest.mark.parametrize("name", ["b200", "rtx4090", "tpu-v6e"])
+def test_an_inherited_calibration_is_never_the_more_exact(name: str) -> None:
+    own, inherited = load_hardware("h100").calibrated(), load_hardware(name).calibrated()
+    assert (own.error, own.spread, inherited.error, inherited.spread) != (None,) * 4
+    assert (inherited.error or 0) >= (own.error or 1)
+    assert (inherited.spread or 0) > (own.spread or 1)
+
+
+@pytest.mark.parametrize(("name", "marked"), [("tpu-v5p", True), ("tpu-v6e", True), ("b200", False), ("cpu", False)])
+def test_a_calibration_of_another_maker_is_marked(name: str, marked: bool) -> None:
+    assert any("no measured serving of Google TPU" in line for line in borrowed(load_hardware(name))) is marked
 
 
 @pytest.mark.parametrize(("name", "int8"), [("tpu-v5p", 918e12), ("tpu-v6e", 1836e12)])

@@ -29,7 +29,7 @@ from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
 from moelab.quantities import format_number
-from moelab.serving.cost import uneven_heads
+from moelab.serving.cost import borrowed, uneven_heads
 
 Array = NDArray[Any]
 
@@ -123,6 +123,8 @@ class PlanBuilder:
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
         served = result.best.serving
         result.warnings.extend([] if served is None else uneven_heads(result.best.config, served))
+        wanted = self.budget.serving
+        result.warnings.extend([] if wanted is None else borrowed(wanted.device))
         result.warnings.extend(unpriced(self.budget))
         return result
 

@@ -71,14 +71,16 @@ def stated(compute: float | None, bandwidth: float | None, link: float | None, l
 @cache
 def inherited(device: str, engine: str | None, name: str) -> Calibration:
     """The calibration of the nearest device for one called `name`, with the error measured for such a step."""
-    own, error = shipped_for(device, engine), shipped()["errors"]["device"]
-    return own.replace(
-        id=f"{own.id} for {name}",
-        n_rows=0,
-        error=error["error"],
-        spread=error["spread"],
-        held_out_by=error["held_out_by"],
-    )
+    own = shipped_for(device, engine)
+    return own.replace(id=f"{own.id} for {name}", n_rows=0, **_error("device"))
+
+
+def _error(step: str) -> dict[str, Any]:
+    """`error`, `held_out_by` and `spread` of a step away from rows: never less than on devices with rows."""
+    near, far = (shipped()["errors"][name] for name in ("none", step))
+    larger = max(far, near, key=lambda one: float(one["error"]))
+    spread = max(near["spread"], far["spread"])
+    return {"error": larger["error"], "held_out_by": larger["held_out_by"], "spread": spread}
 
 
 @cache
@@ -94,14 +96,11 @@ def shipped_for(device: str | None, engine: str | None) -> Calibration:
     fixed = value["engines"].get(chosen, 1.0)
     coefficients = {**value["coefficients"], "kernel": value["coefficients"]["kernel"] * fixed}
     step = "none" if chosen in rows else "engine" if known else "device"
-    error = value["errors"][step]
     return Calibration(
         id=f"{device or 'any'}/{chosen}",
         coefficients=Coefficients.parse(coefficients, "calibrations"),
         slowdown=known["slowdown"] if known else 1.0,
         n_rows=rows.get(chosen, 0),
-        error=error["error"],
-        held_out_by=error["held_out_by"],
-        spread=error["spread"],
+        **_error(step),
         source=value["source"],
     )

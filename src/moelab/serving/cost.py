@@ -17,7 +17,7 @@ from moelab.errors import InputError
 from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
 from moelab.serving.calibration import STATED
-from moelab.serving.hardware import Hardware
+from moelab.serving.hardware import Hardware, catalogue
 from moelab.serving.layout import Layout
 from moelab.serving.refusal import why_not
 from moelab.serving.step import distinct_experts
@@ -168,12 +168,21 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
         lines.append(
             f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
         )
-    lines += uneven_heads(model, cost)
+    lines += uneven_heads(model, cost) + borrowed(hardware)
     if traffic.uncalibrated:
         lines.append(f"not calibrated: no measured rows support {', '.join(traffic.uncalibrated)}")
     if cost["gpus"] > hardware.node:
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
     return lines
+
+
+def borrowed(hardware: Hardware) -> list[str]:
+    """A line where the calibration is that of another maker's device, and of an engine that does not run here."""
+    own = hardware.calibration is not None or hardware.calibrated().id == STATED
+    like = None if own else catalogue().get(hardware.like or "")
+    if like is None or like.name.split()[0] == hardware.name.split()[0]:
+        return []
+    return [f"not calibrated: no measured serving of {hardware.name}; its share of peak is that of {like.name}"]
 
 
 def uneven_heads(model: ModelConfig, cost: dict[str, Any]) -> list[str]:
