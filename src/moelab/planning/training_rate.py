@@ -146,7 +146,7 @@ def training_of(one: Lattice, tokens: float, price: float | None, budget: Budget
     setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
     calibration = training_calibration()
     speed = calibration.predict(one.shape, setup)
-    used = int(chosen.sizes.devices[0]) if chosen.fits[0] else cluster.gpus
+    used = int(np.ravel(chosen.sizes.devices)[0]) if chosen.fits[0] else cluster.gpus
     paid = tokens / 3600 * cluster.gpus / used  # idle devices are paid for too
     hours = {name: float(getattr(speed, f"seconds{name}")[0]) * paid for name in ("", "_low", "_high")}
     sizes = {name: int(size) for name, size in zip(_FIELDS, chosen.rows[0], strict=False)}
