@@ -59,9 +59,9 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ("serving", "llama3-8b", "--hardware", "h100", "--gpus")
     assert json.loads(run(capsys, *words, "8", "--json")[1])["warnings"] == []
     warnings = json.loads(run(capsys, *words, "1024", "--json")[1])["warnings"]
-    assert len(warnings) == 2
+    assert len(warnings) == 3
     assert warnings[0].startswith("tensor parallel over 1,024 devices but 8 KV heads")
-    assert warnings[1].startswith("not calibrated: 1,024 devices span several nodes")
+    assert warnings[2].startswith("not calibrated: 1,024 devices span several nodes")
     assert "note: tensor parallel over" in run(capsys, *words, "1024")[1]
     tables = tmp_path / "t.yaml"
     tables.write_text("prefill: {1: {1: 0.1, 2: 0.2}}\ndecode: {1: {1: 0.02, 64: 0.03}}\n")
