@@ -49,6 +49,19 @@ def test_groups_are_left_out_whole(synthetic) -> None:
     assert worst.value == pytest.approx(optimum_without(table, rows, DENSE, found.flops), rel=0.02)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_largest_run_is_taken_at_its_last_checkpoint(synthetic, reverse) -> None:
+    """Checkpoints of a run share its place in a hold-out; the compute is the last one's, in any order of rows."""
+    sizes, shares = np.repeat([1e8, 2e8, 4e8, 8e8], 5), np.tile([0.1, 0.2, 0.4, 0.7, 1.0], 4)
+    table = {"params_total": sizes, "tokens": 48 * sizes * shares, "run": np.repeat(["a", "b", "c", "d"], 5)}
+    table["loss"] = np.array(DENSE.loss(DENSE.published, table))
+    table["loss"] *= np.exp(0.003 * np.random.default_rng(0).standard_normal(20))
+    if reverse:
+        table = {name: values[::-1] for name, values in table.items()}
+    found = fit(table, DENSE, bootstrap=10, starts=4).influence
+    assert found.flops == pytest.approx(10 * 6 * 8e8 * 48 * 8e8, rel=0.01)
+
+
 def test_a_law_without_a_compute_is_judged_by_its_prediction(synthetic) -> None:
     law = get_law("clark2022-sbase")
     table = synthetic(law, law.published, 30, 0.01)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.observations import Observations
+from moelab.fitting.observations import Observations, compute_order
 from moelab.fitting.replicates import curvature_at
 from moelab.fitting.solver import CHUNK, Problem, minimise
 from moelab.laws import Law
@@ -170,8 +170,10 @@ def _left_out(data: Observations) -> tuple[Array, int]:
 
 
 def _largest(data: Observations) -> dict[str, float]:
-    """The variables of the run of the largest compute."""
-    row = len(data) - 1 if data.order is None else int(np.argmax(data.order))
+    """The variables of the run of the largest compute, at its last checkpoint, in whatever order the rows stand."""
+    own = compute_order(data.variables)
+    own = np.arange(len(data)) if own is None else own
+    row = int(np.lexsort((own, own if data.order is None else data.order))[-1])
     return {name: float(values[row]) for name, values in data.variables.items()}
 
 
