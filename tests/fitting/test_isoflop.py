@@ -79,6 +79,28 @@ def test_an_optimum_beyond_the_points_is_at_the_edge_with_an_open_interval(at, s
     assert f"lies {side} these runs" in found.notes[-1]
 
 
+@hypothesis.given(
+    seed=strategies.integers(0, 10**6), points=strategies.integers(4, 7), slope=strategies.floats(0, 0.1)
+)
+def test_a_value_lies_inside_its_own_interval_open_or_not(seed, points, slope) -> None:
+    """Few points that fall towards one end, where the curves disagree most."""
+    rng, x = np.random.default_rng(seed), 2.0 ** np.arange(points)
+    loss = 2.5 - slope * np.log(x) + 0.01 * np.log(x) ** 2 + 0.003 * rng.standard_normal(points)
+    for log in (True, False):
+        try:
+            found = isoflop_slice(x, loss, name="granularity", log=log, draws=50).optimum
+        except InputError:
+            continue  # a straight line, or a curve that opens downward, has no value
+        assert (found["low"] or 0) <= found["value"] <= (np.inf if found["high"] is None else found["high"])
+
+
+def test_a_parabola_inside_runs_that_leave_the_optimum_open_above() -> None:
+    loss = np.array([2.42064, 2.37059, 2.31553, 2.27252])
+    found = isoflop_slice(np.array([1.0, 2, 4, 8]), loss, name="granularity").optimum
+    assert found["high"] is None
+    assert found["low"] <= found["value"] <= 8
+
+
 SLICES = {
     "hoffmann2022": ("params_total", {}),
     "krajewski2024": ("params_non_embedding", {"granularity": 4}),

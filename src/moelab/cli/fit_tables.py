@@ -61,11 +61,12 @@ def _print_influence(found: "Influence") -> None:
     width = "" if found.half_width_rel is None else f" +-{found.half_width_rel:.1%}"
     shown = format_number(found.value, 4) if found.flops else f"{found.value:.4f}"
     print_table(
-        [f"{found.title}: {shown}{width}; without", "runs", found.quantity, "change"],
+        ["without", "runs", found.quantity, "change"],
         [
             (label, count, format_number(value, 4) if found.flops else f"{value:.4f}", change)
             for label, count, value, change in found.rows()
         ],
+        title=f"{found.title}: {shown}{width}",
     )
 
 
@@ -77,7 +78,8 @@ def _print_disagreement(found: "Disagreement") -> None:
     design = [(name, format_number(value, 4)) for name, value in found.design.items()]
     losses = [(name, f"{value:.4f}") for name, value in found.predictions.items()]
     row = f"row {found.row}" + (f", {found.label}" if found.label != str(found.row) else "")
-    print_table([f"where the laws differ most {found.where}: {row}, spread {found.spread:.3f}", ""], [*design, *losses])
+    title = f"where the laws differ most {found.where}: {row}, spread {found.spread:.3f}"
+    print_table(["", "value"], [*design, *losses], title=title)
 
 
 def _number(value: float | None) -> str:

@@ -21,12 +21,15 @@ def print_budgets(found: "Budgets", flops: float | None, whole: "FullFit | None"
     from moelab.quantities import format_flops
 
     print_table(
-        ["FLOPs", "runs", f"best {found.x}", "p10", "p90", "tokens there", ""],
+        ["FLOPs", "runs", f"best {found.x}", "p10", "p90", "tokens there"],
         [
-            (format_flops(budget), str(count), *cells(best), "-" if tokens is None else cells(tokens)[0], note)
-            for budget, count, best, tokens, note in found.rows()
+            (format_flops(budget), str(count), *cells(best), "-" if tokens is None else cells(tokens)[0])
+            for budget, count, best, tokens, _ in found.rows()
         ],
     )
+    for budget, one in found.slices.items():
+        for note in one.notes:
+            print_line(f"note: at {format_flops(budget)} FLOPs: {note}")
     for budget, reason in found.failed.items():
         print_line(f"no slice at {format_flops(budget)} FLOPs: {reason}")
     if not found.exponents:

@@ -119,8 +119,8 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     if edge is not None:
         value = float(x.max() if edge == "above" else x.min())
     low, high = (axis.back(end) if np.isfinite(end) else None for end in _ends(located, edge, axis.to(x)))
-    if low is not None and high is not None:
-        low, high = min(low, value), max(high, value)
+    low = None if low is None else min(low, value)
+    high = None if high is None else max(high, value)
     bottom = float(c0 - c1**2 / (4 * c2)) if fitting else _lowest_loss(located, axis.to(x), loss)
     return Slice(
         x=name,
