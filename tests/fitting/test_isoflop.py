@@ -79,9 +79,7 @@ def test_an_optimum_beyond_the_points_is_at_the_edge_with_an_open_interval(at, s
     assert f"lies {side} these runs" in found.notes[-1]
 
 
-@hypothesis.given(
-    seed=strategies.integers(0, 10**6), points=strategies.integers(4, 7), slope=strategies.floats(0, 0.1)
-)
+@hypothesis.given(seed=strategies.integers(0, 10**6), points=strategies.integers(4, 7), slope=strategies.floats(0, 0.1))
 def test_a_value_lies_inside_its_own_interval_open_or_not(seed, points, slope) -> None:
     """Few points that fall towards one end, where the curves disagree most."""
     rng, x = np.random.default_rng(seed), 2.0 ** np.arange(points)

@@ -232,3 +232,53 @@ def test_plan_compare_and_study_take_a_law_file(tmp_path, capsys) -> None:
     code, _, error = run(*call, "--law-file", law)
     assert code == 2
     assert "--law-file: dense2026 is not among the study's fit.laws (hoffmann2022)" in error
+
+
+CHINCHILLA = {
+    "id": "chin2026",
+    "formula": "E + A / params_total**alpha + B / tokens**beta",
+    "variables": ["params_total", "tokens"],
+    "starts": {"alpha": [0.05, 1], "beta": [0.05, 1]},
+}
+PUBLISHED = {"E": 1.8, "A": 500, "alpha": 0.35, "B": 2000, "beta": 0.36}
+
+
+def dense_runs(law, **more):
+    rng, size = np.random.default_rng(0), np.tile(np.geomspace(1e8, 1e9, 4), 5)
+    table = {"params_total": size, "tokens": np.repeat(np.geomspace(1e9, 3e10, 5), 4)}
+    loss = law.loss(PUBLISHED, table) * np.exp(0.002 * rng.standard_normal(20))
+    return {**table, "loss": loss, **more}
+
+
+@pytest.mark.parametrize(
+    ("covers", "more", "applies"),
+    [
+        (None, {}, False),
+        (None, {"n_experts": [1, 8] * 10, "top_k": [1, 2] * 10}, True),
+        (None, {"params_active": np.full(20, 5e7)}, True),
+        ("both", {}, True),
+        ("dense", {}, False),
+    ],
+)
+def test_a_law_of_dense_runs_refuses_moe_models_unless_its_file_covers_them(covers, more, applies, tmp_path) -> None:
+    law = law_from_formula({**CHINCHILLA} | ({} if covers is None else {"covers": covers}))
+    fitted = moelab.fit(dense_runs(law, **more), law, bootstrap=0, starts=4)
+    save_fits({law.id: fitted}, tmp_path / "fit.json")
+    for each in (fitted, load_fits(tmp_path / "fit.json")[law.id]):
+        assert each.law.covers_moe is applies
+        assert moelab.predict(each, "llama3-8b", tokens="1T").only.value > 1.8
+        if applies:
+            assert moelab.predict(each, "mixtral-8x7b", tokens="1T").only.value > 1.8
+            continue
+        with pytest.raises(InputError, match=r"covers: both|describes dense models only"):
+            moelab.predict(each, "mixtral-8x7b", tokens="1T")
+
+
+def test_published_coefficients_of_ones_own_are_those_of_dense_models_unless_stated() -> None:
+    given = {**CHINCHILLA, "published": PUBLISHED}
+    with pytest.raises(InputError, match="covers: both"):
+        moelab.predict(law_from_formula(given), "mixtral-8x7b", tokens="1T")
+    for more in ({"covers": "both"}, {"covers": "moe"}):
+        assert moelab.predict(law_from_formula({**given, **more}), "mixtral-8x7b", tokens="1T").only.value > 1.8
+    with pytest.raises(InputError, match="covers: expected one of dense, moe, both, got 'all'"):
+        law_from_formula({**given, "covers": "all"})

@@ -37,6 +37,7 @@ from moelab.fitting.solver import Problem
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
 from moelab.laws import Law, get_law
+from moelab.laws.own import as_fitted
 
 Array = NDArray[Any]
 
@@ -155,7 +156,7 @@ def fit_observations(
     draws = replicates.bootstrap(problem, modes, data, bootstrap, seed, progress)
     condition, unidentified = determination(problem, theta, weights)
     fitted = FittedLaw(
-        law=law,
+        law=as_fitted(law, data.kinds),
         n_runs=len(data),
         coefficients=coefficients,
         draws=draws,

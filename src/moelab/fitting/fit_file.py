@@ -14,7 +14,7 @@ from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout
 from moelab.fitting.residual_tests import ResidualTest
 from moelab.laws import Law, all_laws, get_law, with_data_reuse
-from moelab.laws.own import law_from_formula
+from moelab.laws.own import as_fitted, law_from_formula
 from moelab.laws.reuse import SUFFIX
 
 
@@ -67,7 +67,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
         if not all(np.isfinite(float(value["coefficients"][name]["value"])) for name in law.coefficients):
             raise ValueError("a coefficient is not a finite number")
         return FittedLaw(
-            law=law,
+            law=as_fitted(law, value["kinds"]),
             n_runs=int(value["n_runs"]),
             coefficients={name: float(value["coefficients"][name]["value"]) for name in law.coefficients},
             draws=draws,

@@ -103,7 +103,6 @@ def observations(
     order = compute_order(columns, found)
     if runs is not None and groups is not None and order is not None:
         order = _whole_runs(order, groups)
-    ratio = variable(columns, "expert_ratio")
     names = columns.get("name", np.arange(1, len(measured) + 1))
     return Observations(
         variables=found,
@@ -111,11 +110,22 @@ def observations(
         weights=weights,
         row=np.arange(len(measured)),
         labels=np.array([str(name) for name in names]),
-        kinds=np.where(np.full(len(measured), law.covers_moe) if ratio is None else ratio > 1, "moe", "dense"),
+        kinds=np.where(_is_moe(columns, law, len(measured)), "moe", "dense"),
         order=order,
         groups=groups,
         replicates=_replicates(columns, found, target),
     )
+
+
+def _is_moe(columns: Columns, law: Law, size: int) -> Array:
+    """(n,): the MoE runs, by their experts, or by fewer active than total parameters; without either, by the law."""
+    ratio = variable(columns, "expert_ratio")
+    if ratio is not None:
+        return np.asarray(ratio > 1)
+    total, active = variable(columns, "params_total"), variable(columns, "params_active")
+    if law.covers_moe and not law.separates_moe and total is not None and active is not None:
+        return np.asarray(total > 1.001 * active)
+    return np.full(size, law.covers_moe and (law.separates_moe or not law.covers_dense))
 
 
 def _how_to_map(columns: Columns) -> str:

@@ -25,6 +25,11 @@ RATES = ("expert_activation", "activation_rate")
 """Variables above 0 and at most 1: what one token uses of what there is."""
 COUNTS = ("n_experts", "expert_ratio")
 """Variables of at least 1: all there is over what one token uses."""
+MOE_VARIABLES = (
+    "n_experts", "expert_ratio", "sparsity", "expert_activation", "activation_rate", "active_experts", "shared_share",
+    "granularity", "granularity_ling", "expansion",
+)  # fmt: skip
+"""Variables in which a MoE model differs from a dense one of the same size."""
 Compute = Callable[[Array, float, Values], dict[str, Array]]
 Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
 
@@ -76,6 +81,12 @@ class Law(Shown):
     definition: Mapping[str, Any] | None = None
     optional: Mapping[str, float | str] = field(default_factory=dict)
     variant_of: str = ""
+
+    @property
+    def separates_moe(self) -> bool:
+        """Whether a variable distinguishes a MoE model from a dense one: of experts, or active beside other sizes."""
+        active = [name.startswith("params_active") for name in self.variables if name.startswith("params_")]
+        return bool(set(MOE_VARIABLES) & set(self.variables)) or (any(active) and not all(active))
 
     def __repr__(self) -> str:
         return short_repr(self, id=self.id, kind=self.kind, variables=self.variables, form=self.form, mark=self.mark)

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ from moelab.laws.catalogue import add_law
 from moelab.laws.design import Design, Refusal
 from moelab.laws.forms import Array
 from moelab.laws.formula_tree import FUNCTIONS, evaluate, linear_names, parse_formula
-from moelab.laws.law import Law, Values
+from moelab.laws.law import Converter, Law, Values
 from moelab.yaml_reader import parse_yaml
 
-FIELDS = ("id", "formula", "variables", "bounds", "starts", "range", "title", "positive", "published", "meaning")
+FIELDS = (
+    "id", "formula", "variables", "bounds", "starts", "range", "title", "positive", "published", "meaning", "covers",
+)  # fmt: skip
 """Keys of a law file; the first three are needed, and a start for each coefficient that enters nonlinearly."""
+COVERS = {"dense": (True, False), "moe": (False, True), "both": (True, True)}
+"""What `covers` may be, and whether the law then describes dense and MoE models."""
 _COUNTED = {
     "params_non_embedding": "params_without_router",
     "params_active_non_embedding": "params_active_without_router",
@@ -94,6 +98,9 @@ def law_from_formula(given: Any) -> Law:
         raise InputError(f"formula: has no {', '.join(unused)}" if unused else "formula: has no coefficient to fit")
     if clash := set(FUNCTIONS) & {*variables, *coefficients}:
         raise InputError(f"formula: {min(clash)} is a function, not a name")
+    covers = str(given.get("covers", "both"))
+    if covers not in COVERS:
+        raise InputError(f"covers: expected one of {', '.join(COVERS)}, got {covers!r}")
     limits = {key: _pairs(given.get(key) or {}, key) for key in ("starts", "bounds", "range")}
     for key, known in (("starts", coefficients), ("bounds", coefficients), ("range", variables)):
         wrong = [name for name in limits[key] if name not in known]
@@ -112,7 +119,7 @@ def law_from_formula(given: Any) -> Law:
     lowest = {name: {**limits["starts"], **limits["bounds"]}.get(name, (0.0, 0.0))[0] for name in coefficients}
     size = next((name for name in _SIZES if name in variables), None)
     published = given.get("published")
-    return Law(
+    law = Law(
         id=str(given["id"]),
         title=str(given.get("title", "own law")),
         citation="own law",
@@ -126,6 +133,8 @@ def law_from_formula(given: Any) -> Law:
         meaning={str(k): str(v) for k, v in (given.get("meaning") or {}).items()},
         flops="C = 6 N D" if size and "tokens" in variables else "",
         ranges={**dict.fromkeys(variables), **limits["range"]},
+        covers_dense=COVERS[covers][0],
+        covers_moe=COVERS[covers][1],
         linear=linear,
         positive=tuple(given.get("positive") or (name for name in coefficients if lowest[name] >= 0)),
         search=limits["starts"],
@@ -134,6 +143,39 @@ def law_from_formula(given: Any) -> Law:
         settings=tuple(name for name in variables if name not in (size, "tokens")),
         definition=dict(given),
     )
+    if _assumes_dense(law):  # its published coefficients: `as_fitted` looks at the runs of a fit
+        return replace(law, convert=_dense_only(law.convert, "its coefficients may be of dense models", True))
+    return law
+
+
+def as_fitted(law: Law, kinds: Collection[str]) -> Law:
+    """The law as the kinds of the runs that it was fitted to (dense, moe) allow.
+
+    A formula without a variable that separates MoE from dense, fitted to dense runs, would predict for a MoE model
+    what a dense one of its size has: it covers dense models only, unless its `covers` states otherwise.
+    """
+    if not _assumes_dense(law) or "moe" in kinds:
+        return law
+    return replace(law, covers_moe=False, convert=_dense_only(law.convert, "none of its runs was a MoE model", False))
+
+
+def _assumes_dense(law: Law) -> bool:
+    """Whether nothing states or shows that a formula of one's own describes MoE models."""
+    definition = law.definition or {}
+    return "formula" in definition and "covers" not in definition and law.covers_moe and not law.separates_moe
+
+
+def _dense_only(convert: Converter, why: str, published_only: bool) -> Converter:
+    """A converter that refuses MoE models, too."""
+    reason = (
+        f"no variable of this law separates MoE from dense, and {why}; 'covers: both' in its file applies it to MoE"
+    )
+
+    def converter(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
+        found, refusals = convert(design)
+        return found, [*refusals, Refusal(reason, ~design.dense, published_only)]
+
+    return converter
 
 
 def _pairs(given: Any, key: str) -> dict[str, tuple[float, float]]:
