@@ -230,6 +230,17 @@ def test_bad_options_are_refused(options, message) -> None:
         isoflop_slice(np.arange(5.0), np.arange(5.0), **options)
 
 
+@pytest.mark.parametrize(
+    ("name", "logged"), [("params_active", True), ("tokens", True), ("n_experts", True), ("activation_rate", False)]
+)
+def test_sizes_tokens_and_experts_are_taken_in_their_logarithm(name, logged) -> None:
+    x = np.geomspace(1, 64, 9)
+    for log in (None, logged, not logged):
+        found = isoflop_slice(x, parabola(x, 8), name=name, log=log, draws=20)
+        assert found.log is (logged if log is None else log)
+    assert not isoflop_slice(x - 1, (x - 20) ** 2 / 1000 + 3, name=name, draws=20).log  # a zero has no logarithm
+
+
 def test_log_axis_needs_positive_values() -> None:
     with pytest.raises(InputError, match="must be positive for a logarithmic axis"):
         isoflop_slice(np.arange(5.0), np.arange(5.0), log=True)

@@ -13,7 +13,14 @@ def command(
         list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
     ],
     x: Annotated[str, typer.Option("--x", help="Axis, such as activation_rate, params_total or granularity.")],
-    log: Annotated[bool, typer.Option("--log", help="Parabola in the logarithm of the axis.")] = False,
+    log: Annotated[
+        bool | None,
+        typer.Option(
+            "--log/--linear",
+            help="Parabola in the logarithm of the axis, or in the axis itself; default: the logarithm for sizes, "
+            "tokens, experts and FLOPs.",
+        ),
+    ] = None,
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
     let: Annotated[list[str] | None, typer.Option(help="Add a column: NAME = expression.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows for which this condition holds.")] = None,
@@ -93,7 +100,7 @@ def command(
         print_json(
             {
                 "x": x,
-                "log": log,
+                "log": result.log,
                 "optimum": result.optimum,
                 "loss_at_optimum": result.loss_at_optimum,
                 "curvature": result.curvature,
@@ -110,7 +117,9 @@ def command(
         return
     rows = [(f"best {x}", *cells(result.optimum)), (f"{loss} there", *cells(result.loss_at_optimum))]
     print_table([f"{result.n_points} points", "value", "p10", "p90"], rows)
-    print_line(f"curvature {result.curvature:.4g} per {'ln ' if log else ''}{x} squared; R^2 {result.r_squared:.4g}")
+    print_line(
+        f"curvature {result.curvature:.4g} per {'ln ' if result.log else ''}{x} squared; R^2 {result.r_squared:.4g}"
+    )
     for note in notes:
         print_line(f"note: {note}")
     if result.outside > 0.1 * count:
@@ -137,7 +146,7 @@ def _budgets(
     by: str,
     tolerance: float,
     at: str | None,
-    log: bool,
+    log: bool | None,
     draws: int,
     seed: int,
     plot: str | None,
@@ -166,7 +175,7 @@ def _budgets(
         print_budgets(found, flops, whole)
 
 
-def _check_surface(x: str, log: bool, by: str | None) -> None:
+def _check_surface(x: str, log: bool | None, by: str | None) -> None:
     """Raises InputError for options of a slice that a surface cannot follow."""
     from moelab.errors import InputError
     from moelab.fitting.surface import AXES
@@ -175,8 +184,9 @@ def _check_surface(x: str, log: bool, by: str | None) -> None:
         raise InputError(f"--x: with --surface expected one of {', '.join(AXES)}, got {x!r}")
     if by is not None:
         raise InputError("--by: a surface is of one compute; keep one budget with --where")
-    if log:
-        raise InputError("--log: a surface is in ln params_total and -ln(1 - sparsity) already; leave it out")
+    if log is not None:
+        flag = "--log" if log else "--linear"
+        raise InputError(f"{flag}: a surface is in ln params_total and -ln(1 - sparsity); leave it out")
 
 
 def _surface(

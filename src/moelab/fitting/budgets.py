@@ -123,7 +123,7 @@ def isoflop_budgets(
     loss: str = "loss",
     by: str = BUDGET,
     tolerance: float = TOLERANCE,
-    log: bool = False,
+    log: bool | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Budgets:

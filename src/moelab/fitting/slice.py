@@ -20,6 +20,7 @@ Array = NDArray[Any]
 RESOLUTION = 2e-4
 """Share of the slice's width by which either end of an interval lies farther out: curves agree by chance below it."""
 
+_LOGARITHMIC = ("n_experts", "active_experts", "expert_ratio", "top_k", "train_flops", "flops_per_token")
 _FEWEST = 4
 _CLEAR = 6.0
 """Standard errors of a slope from which a straight line is no scatter about a flat optimum."""
@@ -82,9 +83,17 @@ class Slice(Shown):
         return np.polyval(self.coefficients, u)
 
 
-def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draws: int = 1000, seed: int = 0) -> Slice:
+def logarithmic(name: str) -> bool:
+    """Whether an axis is one of sizes, tokens, experts or FLOPs, along which losses follow the logarithm."""
+    return name.startswith("params_") or name.endswith("tokens") or name in _LOGARITHMIC
+
+
+def isoflop_slice(
+    x: Any, loss: Any, *, name: str = "x", log: bool | None = None, draws: int = 1000, seed: int = 0
+) -> Slice:
     """The lowest point along an axis: u = ln x, or -ln(1 - x) for a share such as sparsity; x itself where it is not
-    positive. `log` chooses the parabola that is drawn and that gives the value where it fits: in ln x, or in x.
+    positive. `log` chooses the parabola that is drawn and that gives the value where it fits: in ln x, or in x;
+    None: in the logarithm for positive values of an axis that is `logarithmic` by its name.
 
     Raises InputError when there are fewer than four different points, and when they show no optimum at all: all losses
     equal, points on a straight line, or a curve that opens downward. `edge` reports an optimum beyond the points.
@@ -94,6 +103,7 @@ def isoflop_slice(x: Any, loss: Any, *, name: str = "x", log: bool = False, draw
     x, loss = np.asarray(x, float), np.asarray(loss, float)
     if x.shape != loss.shape or not np.isfinite(x).all() or not np.isfinite(loss).all():
         raise InputError(f"{name}, loss: must be finite numbers, one of each per run")
+    log = logarithmic(name) and bool(np.all(x > 0)) if log is None else log
     if log and np.any(x <= 0):
         raise InputError(f"{name}: must be positive for a logarithmic axis")
     distinct = len(np.unique(x))

@@ -41,7 +41,7 @@ def doubts(name: str, x: Array, loss: Array, log: bool) -> list[str]:
     if np.all(x > 0):
         other = explained(x if log else np.log(x), loss)
         if 1 - here > max(4 * (1 - other), 1e-9):
-            axis, advice = (name, "leave out --log") if log else (f"ln {name}", "add --log")
+            axis, advice = (name, "add --linear") if log else (f"ln {name}", "add --log")
             found.append(f"a parabola in {axis} fits better, R^2 {other:.4g} against {here:.4g}: {advice}")
     return found
 
