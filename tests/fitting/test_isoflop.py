@@ -210,6 +210,15 @@ def test_budgets_are_found_and_their_optima_grow_as_the_law_does() -> None:
     assert "e20 FLOPs" in found.plot().to_json()
 
 
+def test_groups_by_a_column_that_mixes_computes_are_noted() -> None:
+    size = np.tile(np.geomspace(1e8, 1e9, 9), 2)
+    table = {"params_total": size, "tokens": np.repeat([1e9, 1e10], 9), "loss": parabola(size, 4e8)}
+    mixed = isoflop_budgets(table, "params_total", by="tokens").slices
+    assert all("spans a factor of 10" in found.notes[0] for found in mixed.values())
+    found = isoflop_budgets(law_runs(np.array([1e18, 1e19])), "params_total").slices
+    assert not any("one compute" in note for one in found.values() for note in one.notes)
+
+
 def test_a_column_of_budgets_wins() -> None:
     table = {**law_runs(np.array([1e18, 1.02e18])), "budget": np.repeat(["a", "b"], 9)}
     assert len(isoflop_budgets(table, "params_total", log=True).slices) == 2

@@ -1,15 +1,15 @@
 """IsoFLOP slices at several budgets: the optimum at each, N*(C) and D*(C) as power laws, and at a new C."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups
+from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups, compute_notes
 from moelab.fitting.checks import check_effort, check_seed
-from moelab.fitting.columns import columns_of, variable
+from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.full_fit import FullFit
 from moelab.fitting.intervals import interval_of, outside_note
 from moelab.fitting.power_law import power_law_draws
@@ -158,12 +158,17 @@ def isoflop_budgets(
         except InputError as error:
             failed[budget] = str(error)
             continue
-        slices[budget] = found
+        mixed = [] if by == BUDGET and by not in columns else compute_notes(_rows_of(columns, rows))
+        slices[budget] = replace(found, notes=(*mixed, *found.notes))
         if tokens is not None and np.ptp(tokens[rows]) > 0 and (values[rows] > 0).all():
             trained[budget] = _tokens_at(found.optimum, values[rows], tokens[rows])
     if not slices:
         raise InputError(f"isoflop: no budget has a slice: {next(iter(failed.values()))}")
     return _with_power_laws(x, slices, failed, trained, draws, seed)
+
+
+def _rows_of(columns: Columns, rows: Array) -> dict[str, Array]:
+    return {name: np.asarray(values)[rows] for name, values in columns.items()}
 
 
 def _tokens_at(optimum: Ends, x: Array, tokens: Array) -> Ends:
