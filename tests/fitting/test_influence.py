@@ -8,6 +8,7 @@ import pytest
 from moelab.fitting import load_fits, save_fits
 from moelab.fitting.fit import fit
 from moelab.fitting.fit_file import fit_to_json
+from moelab.fitting.influence import Influence, Left
 from moelab.laws import get_law
 from moelab.laws.optimum import optimum
 
@@ -81,6 +82,17 @@ def test_large_tables_are_estimated_in_the_same_order(synthetic, monkeypatch) ->
     assert not any(each.refitted for each in quick.left)
     assert len({each.rows for each in quick.left} & {each.rows for each in exact.left}) >= 4
     assert quick.left[0].change_rel == pytest.approx(exact.left[0].change_rel, rel=0.5)
+
+
+@pytest.mark.parametrize(("change", "expected"), [(0.0004, []), (-0.004, ["-0.4%"]), (0.3, ["+30.0%"]), (0.0001, [])])
+def test_a_note_names_changes_that_can_be_read(change, expected) -> None:
+    left = Left(label="row 4", rows=(4,), n_runs=1, value=1e9, change_rel=change, refitted=True)
+    found = Influence(
+        quantity="params_total", flops=1e21, design={}, value=1e9, half_width_rel=0.0002 * 1.5, left=(left,)
+    )
+    notes = found.note()
+    assert len(notes) == len(expected)
+    assert all(f"moves by {text}" in note and "0.0%)" in note for text, note in zip(expected, notes, strict=True))
 
 
 def test_one_run_that_decides_is_a_note_and_the_file_keeps_it(synthetic, tmp_path) -> None:

@@ -49,7 +49,8 @@ def print_fit(fitted: "FittedLaw", common: Sequence[str] = ()) -> None:
     for note in (*fitted.notes, *fitted.diagnosis):
         if note not in common:
             print_line(f"note: {note}")
-    if fitted.influence is not None and fitted.influence.left:
+    left = () if fitted.influence is None else fitted.influence.left
+    if fitted.influence is not None and any(f"{abs(each.change_rel):.1%}" != "0.0%" for each in left):
         _print_influence(fitted.influence)
 
 

@@ -27,6 +27,8 @@ TRIED, SHOWN, MEASURED = 8, 5, 200
 """Runs that are left out in turn, those that are shown, and draws that give the interval's width."""
 MOST_REFITTED = 5_000
 """Rows above which the effects stay estimates."""
+LEAST = 1e-3
+"""Relative change below which no run decides."""
 MOST_LISTED = 20
 """Rows of a group that are listed."""
 _STEP = 3e-3
@@ -81,10 +83,12 @@ class Influence(Shown):
         worst = self.left[0] if self.left else None
         if worst is None or self.half_width_rel is None or not abs(worst.change_rel) > self.half_width_rel > 0:
             return []
+        if abs(worst.change_rel) < LEAST:
+            return []
         which = f"row {worst.rows[0]}" if worst.n_runs == 1 else f"{worst.n_runs} rows of {worst.label}"
         return [
-            f"without {which} the {self.title} moves by {worst.change_rel:+.0%}, more than half its 80 % interval "
-            f"(+-{self.half_width_rel:.0%}): it decides"
+            f"without {which} the {self.title} moves by {worst.change_rel:+.1%}, more than half its 80 % interval "
+            f"(+-{self.half_width_rel:.1%}): it decides"
         ]
 
     def rows(self) -> list[tuple[str, int, float, str]]:
