@@ -282,3 +282,15 @@ def test_published_coefficients_of_ones_own_are_those_of_dense_models_unless_sta
         assert moelab.predict(law_from_formula({**given, **more}), "mixtral-8x7b", tokens="1T").only.value > 1.8
     with pytest.raises(InputError, match="covers: expected one of dense, moe, both, got 'all'"):
         law_from_formula({**given, "covers": "all"})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("steplaw2025", "fit_rule fits one"),
+        ("hoffmann2022+resue", "did you mean 'hoffmann2022\\+reuse'"),
+    ],
+)
+def test_an_id_that_is_no_law_names_what_is_near(name, message) -> None:
+    with pytest.raises(InputError, match=message):
+        get_law(name)

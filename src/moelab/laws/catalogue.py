@@ -52,9 +52,13 @@ def get_law(law_id: str) -> Law:
     laws = all_laws()
     if law_id.endswith(SUFFIX):
         return with_data_reuse(get_law(law_id.removesuffix(SUFFIX)))
+    if law_id not in laws and "+" in law_id:
+        near = suggest(law_id, [name + SUFFIX for name in laws])
+        raise InputError(f"law: no such law {law_id!r}; {near}only {SUFFIX} goes behind a law's id")
     if law_id not in laws:
         if law_id in all_rules():
-            raise InputError(f"law: {law_id} is a rule for hyperparameters, not a law of the loss")
+            how = "moelab.fitting.rules.fit_rule fits one"
+            raise InputError(f"law: {law_id} is a rule for hyperparameters, not a law of the loss; {how}")
         raise InputError(f"law: no such law {law_id!r}; {suggest(law_id, laws)}known: {', '.join(laws)}")
     return laws[law_id]
 
