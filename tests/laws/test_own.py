@@ -294,3 +294,16 @@ def test_published_coefficients_of_ones_own_are_those_of_dense_models_unless_sta
 def test_an_id_that_is_no_law_names_what_is_near(name, message) -> None:
     with pytest.raises(InputError, match=message):
         get_law(name)
+
+
+def test_predict_and_laws_take_what_a_fit_file_holds(tmp_path, capsys) -> None:
+    law = law_from_formula(CHINCHILLA)  # not registered: the file alone knows its formula
+    save_fits({law.id: moelab.fit(dense_runs(law), law, bootstrap=0, starts=4)}, tmp_path / "fit.json")
+    with pytest.raises(SystemExit) as stop:
+        main(["laws", law.id, "--optimum", "--flops", "1e21", "--law", str(tmp_path / "fit.json"), "--json"])
+    assert not stop.value.code
+    assert json.loads(capsys.readouterr().out)["params_total"] > 1e8
+    with pytest.raises(InputError, match="did you mean 'hoffmann2022'"):
+        moelab.predict("hoffman2022", params_total=1e9, tokens=1e10)
+    with pytest.raises(InputError, match="noise: hoffmann2022 has published coefficients"):
+        moelab.predict("hoffmann2022", params_total=1e9, tokens=1e10, noise=True)

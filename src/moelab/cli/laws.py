@@ -56,12 +56,20 @@ def command(
     elif name in all_rules() and name not in all_laws():
         _show_rule(all_rules()[name], flops, optimum, json)
     elif optimum:
-        from moelab.cli.laws_optimum import show_optimum
+        from moelab.cli.laws_optimum import fit_of, show_optimum
 
-        show_optimum(get_law(name), flops, settings or [], max_memory, fit_file, json)
+        own = fit_file is not None and name not in all_laws()  # the file may hold its formula
+        show_optimum(
+            fit_of(fit_file or "", name).law if own else get_law(name),
+            flops,
+            settings or [],
+            max_memory,
+            fit_file,
+            json,
+        )
     else:
         if flops or settings or max_memory or fit_file:
-            raise InputError("laws: --flops, --set, --max-memory and --fit go with --optimum")
+            raise InputError("laws: --flops, --set, --max-memory and --law go with --optimum")
         law = get_law(name)
         if json:
             print_json(_law_json(law))

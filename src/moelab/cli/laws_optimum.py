@@ -25,7 +25,7 @@ def show_optimum(
     pinned = parse_assignments(settings, "--set")
     memory = None if max_memory is None else parse_bytes(max_memory, "--max-memory")
     budget = parse_number(flops, "--flops")
-    found = None if fit_file is None else _fit_of(fit_file, law.id).optimum(budget, pinned, memory)
+    found = None if fit_file is None else fit_of(fit_file, law.id).optimum(budget, pinned, memory)
     best = optimum(law, budget, pinned, None, memory) if found is None else found.point
     if json:
         print_json(_to_json(law, budget, best, found))
@@ -33,7 +33,8 @@ def show_optimum(
         _print_optimum(law, budget, best, found)
 
 
-def _fit_of(path: str, law_id: str) -> Any:
+def fit_of(path: str, law_id: str) -> Any:
+    """The fit of a law in a file. Raises InputError where there is none."""
     from moelab.errors import InputError
     from moelab.fitting import load_fits
 

@@ -132,5 +132,6 @@ def load_fits(path: str | Path) -> dict[str, FittedLaw]:
         try:
             fits[law_id] = fit_from_json(fitted)
         except InputError as error:
-            raise InputError(f"fit file {path}: {law_id}: {str(error).removeprefix('fit file: ')}") from None
+            why = str(error).removeprefix("fit file: ").removeprefix(f"{law_id}: ")
+            raise InputError(f"fit file {path}: {law_id}: {why}") from None
     return fits

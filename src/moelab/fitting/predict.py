@@ -178,7 +178,7 @@ def _sources(fit: Any, chosen: Sequence[str]) -> dict[str, Source]:
     """Law id -> what predicts, of those that are chosen."""
     if isinstance(fit, str | Path):
         name = str(fit)
-        if not Path(fit).exists() and name.removesuffix("+reuse") in all_laws():
+        if not Path(fit).exists() and (name.removesuffix("+reuse") in all_laws() or not set("./\\") & set(name)):
             fit = get_law(name)
     if isinstance(fit, Law):
         if any(name != fit.id for name in chosen):
@@ -225,6 +225,8 @@ def _predicted(
         p = fitted.predict(given, noise=noise)
         floor = across_floor(fitted, design_variables(columns_of(both), law))
         return _prediction(law.kind, p.value[0], p.low[0], p.high[0], p.extrapolation[0], floor)
+    if noise:
+        raise InputError(f"noise: {law.id} has published coefficients and no residuals of runs; only a fit has them")
     numbers = design_variables(columns_of(given), law, tuple(law.ranges))
     value = predicted_value(law, None, numbers)[0]
     floor = across_floor(law, design_variables(columns_of(both), law))
