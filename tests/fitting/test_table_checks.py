@@ -1,5 +1,6 @@
 """Checks of a table before a fit: each finds its kind, names what mends it, and finds nothing in clean tables."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import suggestions
 from moelab.fitting.table_rows import best_rows
 from moelab.laws import get_law
+from moelab.runs.table import load_table
 
 V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"
 
@@ -64,6 +66,36 @@ def test_sizes_and_tokens_that_are_both_scaled(clean) -> None:
     assert len(units) == 2
     assert units[0].endswith("--let 'params_total = 1e6 * params_total'")
     assert units[1].endswith("--let 'tokens = 1e9 * tokens'")
+
+
+def test_two_units_in_one_column(clean) -> None:
+    """Some rows in billions, one row, one file: the rows are named, and the option mends the table."""
+    some = {**clean, "tokens": np.where(np.arange(30) < 12, clean["tokens"] / 1e9, clean["tokens"])}
+    text = found(some)["units"]
+    assert text.startswith("tokens: 12 of 30 rows (rows 1 to 12) hold ")
+    let = re.search(r"--let '(.*)'$", text)
+    assert let is not None
+    mended = load_table(pl.DataFrame(some), [let[1]])
+    assert mended["tokens"].to_numpy() == pytest.approx(clean["tokens"])
+    assert found(mended) == {}
+    one = {**clean, "tokens": np.where(np.arange(30) == 4, clean["tokens"] / 1e9, clean["tokens"])}
+    assert "1 of 30 rows (row 5) hold" in found(one)["units"]
+    files = pl.DataFrame({**clean, "file": ["raw.csv"] * 30})
+    scaled = files.with_columns(pl.col("params_total") / 1e6, pl.col("tokens") / 1e9, file=pl.lit("scaled.csv"))
+    notes = [str(finding) for finding in check_table(pl.concat([files, scaled])) if finding.check == "units"]
+    assert len(notes) == 2
+    assert "30 of 60 rows (file scaled.csv)" in notes[0]
+    assert "look like millions" in notes[0]
+    assert "look like billions" in notes[1]
+
+
+def test_rows_with_tokens_per_parameter_that_no_run_has(clean) -> None:
+    """Thousands leave no gap between the two units, but no row's tokens fit its parameters."""
+    tokens = np.where(np.arange(30) % 10 == 3, clean["params_total"] / 1e3, 20 * clean["params_total"])
+    assert found({**clean, "tokens": tokens})["units"] == (
+        "3 of 30 rows (rows 4, 14, 24) have 0.001 tokens per parameter of params_total, the median is 20: "
+        "is their unit another one?"
+    )
 
 
 def test_logarithms_of_sizes_are_no_billions(clean) -> None:
