@@ -103,6 +103,29 @@ def test_logarithms_of_sizes_are_no_billions(clean) -> None:
     assert text.endswith("look like decimal logarithms; --let 'params_total = POW(10, params_total)'")
 
 
+@pytest.mark.parametrize(
+    ("take", "name", "power"), [(np.log10, "decimal", "POW(10, {})"), (np.log, "natural", "EXP({})")]
+)
+def test_logarithms_of_sizes_and_tokens(take, name, power, clean) -> None:
+    both = {**clean, "params_total": take(clean["params_total"]), "tokens": take(clean["tokens"])}
+    notes = [finding for finding in check_table(both) if finding.check == "units"]
+    assert [note.mend for note in notes] == [
+        f"--let '{column} = {power.format(column)}'" for column in ("params_total", "tokens")
+    ]
+    assert all(f"look like {name} logarithms" in note.text for note in notes)
+    mended = load_table(pl.DataFrame(both), [note.mend.split("'")[1] for note in notes])
+    assert found(mended) == {}
+
+
+def test_logarithms_or_billions() -> None:
+    """Sizes without tokens may be either; two digits, or whole numbers, are billions."""
+    alone = {"params_total": np.linspace(7.4771, 9.0001, 12), "loss": np.linspace(4, 3, 12)}
+    text = found(alone)["units"]
+    assert "look like decimal logarithms or billions; --let 'params_total = POW(10, params_total)' or --let" in text
+    billions = {"params_total": [6.7, 7.0, 8.0, 12.1], "tokens": [7.0, 8.0, 12.0, 13.5], "loss": [2.2, 2.1, 2.0, 1.9]}
+    assert "look like billions" in found(billions)["units"]
+
+
 def test_a_toy_run_is_not_in_another_unit() -> None:
     toy = {"params_total": [5e3, 1e4, 2e4], "tokens": [2048.0, 4096.0, 8192.0], "loss": [5.0, 4.8, 4.5]}
     assert "units" not in found(toy)

@@ -10,6 +10,7 @@ from moelab.fitting.columns import Columns, variable
 from moelab.fitting.findings import Finding
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_columns import quoted
+from moelab.fitting.table_logs import logarithms
 from moelab.fitting.table_mixed import LEAST_RATIO, MOST_RATIO, SIZES, UNITS, mixed_units, nearest_unit
 
 Array = NDArray[Any]
@@ -26,7 +27,9 @@ UNTRAINED = 10.4
 
 def unit_findings(columns: Columns, target: str) -> list[Finding]:
     """Tokens, parameters and losses that look like another unit than tokens, parameters and nats per token."""
-    columns, found = mixed_units(columns)
+    columns, found = logarithms(columns)
+    columns, mixed = mixed_units(columns)
+    found += mixed
     params = next((v for n in SIZES if (v := finite_numbers(columns, n)) is not None), None)
     tokens = finite_numbers(columns, "tokens")
     ratio = float(np.median(tokens) / np.median(params)) if tokens is not None and params is not None else 20.0
@@ -42,10 +45,6 @@ def unit_findings(columns: Columns, target: str) -> list[Finding]:
         elif not of_tokens and tokens is not None:
             small = small or (both and values.max() < TOO_FEW_TOKENS) or (ratio > MOST_RATIO and values.max() < 1e6)
         if not small:
-            continue
-        if not of_tokens and _logarithms(values, tokens):
-            text = f"{name}: {values.min():g} to {values.max():g} look like decimal logarithms"
-            found.append(Finding(check="units", text=text, mend=f"--let '{name} = POW(10, {name})'"))
             continue
         unit = _likely_unit(values, params if of_tokens else None)
         if not of_tokens:
@@ -65,15 +64,6 @@ def _scaled(tokens: Array) -> bool:
     """Whether numbers of tokens cannot be counts: no language model trains on a thousand, nor on a fraction of one."""
     few = tokens.max() < TOO_FEW_TOKENS
     return bool(tokens.max() < LEAST_TOKENS or (few and np.any(tokens != np.round(tokens))))
-
-
-def _logarithms(values: Array, tokens: Array | None) -> bool:
-    """Whether sizes are decimal logarithms: 10 to their power gives more plausible tokens per parameter than any
-    unit."""
-    if tokens is None or not (values.min() > 4 and values.max() < 14) or tokens.max() < TOO_FEW_TOKENS:
-        return False
-    middle, aim = float(np.median(values)), np.log(float(np.median(tokens)) / 20)
-    return bool(abs(middle * np.log(10) - aim) < min(abs(np.log(middle * unit) - aim) for unit in UNITS.values()))
 
 
 def units_of_fit(fitted: FittedLaw) -> list[Finding]:
