@@ -252,7 +252,39 @@ def test_diverged_runs(clean) -> None:
     assert found(table)["diverged"].endswith("""--where "status != 'diverged'\"""")
     loss = np.array(clean["loss"])
     loss[3] = 11.0
-    assert "1 of 30 rows look diverged (loss up to 11" in found({**clean, "loss": loss})["diverged"]
+    assert "1 of 30 rows look diverged (row 4: loss 11" in found({**clean, "loss": loss})["diverged"]
+
+
+def mended_by_where(table: dict[str, Any]) -> pl.DataFrame:
+    """The table with what its note on diverged runs suggests."""
+    where = re.search(r'--where "(.*)"$', found(table)["diverged"])
+    assert where is not None
+    return load_table(pl.DataFrame(table), where=[where[1]])
+
+
+@pytest.mark.parametrize("level", [7.2, 1.5])
+def test_runs_that_diverged_below_an_untrained_loss(level, clean) -> None:
+    """Diverged runs end near 7 nats, or at half as much again as their neighbours."""
+    off = np.isin(np.arange(30), [3, 17])
+    table = {**clean, "loss": np.where(off, level if level > 2 else level * clean["loss"], clean["loss"])}
+    assert "2 of 30 rows look diverged (rows 4, 18: loss" in found(table)["diverged"]
+    assert mended_by_where(table)["loss"].to_list() == clean["loss"][~off].tolist()
+
+
+def test_all_diverged_runs_are_left_out(clean) -> None:
+    table = {**clean, "loss": np.where(np.arange(30) > 27, [9.9] * 29 + [11.2], clean["loss"])}
+    assert len(mended_by_where(table)) == 28
+
+
+def test_diverged_runs_of_slices() -> None:
+    law = get_law("hoffmann2022")
+    flops = np.repeat([1e18, 3e18, 1e19, 3e19], 9)
+    params = 0.3 * np.sqrt(flops / 6) * np.tile(np.exp(np.linspace(-1.5, 1.5, 9)), 4)
+    runs = {"params_active": params, "tokens": flops / 6 / params, "train_flops": flops}
+    loss = law.loss(None, {"params_total": params, "tokens": runs["tokens"]})
+    assert found({**runs, "loss": loss}) == {}
+    off = np.isin(np.arange(36), [0, 13])
+    assert "rows 1, 14" in found({**runs, "loss": np.where(off, 7.5, loss)})["diverged"]
 
 
 @pytest.mark.parametrize(

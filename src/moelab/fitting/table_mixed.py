@@ -78,8 +78,8 @@ def _odd_ratios(columns: Columns) -> list[Finding]:
     if not LEAST_RATIO <= middle <= MOST_RATIO or not odd.any():
         return []
     text = (
-        f"{int(odd.sum())} of {len(odd)} rows ({_which(columns, odd)}) have {ratio[odd].min():.3g} to "
-        f"{ratio[odd].max():.3g} tokens per parameter of {size}, the median is {middle:.3g}: is their unit another one?"
+        f"{int(odd.sum())} of {len(odd)} rows ({_which(columns, odd)}) have {_span(ratio[odd])} tokens "
+        f"per parameter of {size}, the median is {middle:.3g}: is their unit another one?"
     )
     return [Finding(check="units", text=text)]
 
