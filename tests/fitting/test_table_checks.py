@@ -126,6 +126,30 @@ def test_logarithms_or_billions() -> None:
     assert "look like billions" in found(billions)["units"]
 
 
+@pytest.mark.parametrize(
+    ("factor", "unit", "mend"),
+    [(1e18, "exaFLOPs", "1e18"), (1e15, "petaFLOPs", "1e15"), (8.64e19, "petaFLOP/s-days", "8.64e19")],
+)
+def test_units_of_train_flops(factor, unit, mend, clean) -> None:
+    flops = 6 * clean["params_total"] * clean["tokens"]
+    assert found({**clean, "train_flops": 1.4 * flops}) == {}
+    assert found({**clean, "train_flops": flops / 3}) == {}  # the forward pass alone
+    text = found({**clean, "train_flops": flops / factor})["flops"]
+    assert text.endswith(f"look like {unit}; --let 'train_flops = {mend} * train_flops'")
+
+
+def test_train_flops_that_do_not_follow_the_runs(clean) -> None:
+    flops = 6 * clean["params_total"] * clean["tokens"]
+    own = "--let 'train_flops = 6 * params_total * tokens'"
+    one = found({**clean, "train_flops": np.where(np.arange(30) == 7, flops / 1e9, flops)})["flops"]
+    assert one.startswith("1 of 30 rows: train_flops is 1e-09 to 1 times 6 x params_total x tokens")
+    assert one.endswith(own)
+    logs = found({**clean, "train_flops": np.log10(flops)})["flops"]
+    assert logs.endswith("look like decimal logarithms; --let 'train_flops = POW(10, train_flops)'")
+    assert found({**clean, "train_flops": 77 * flops})["flops"].endswith(own)
+    assert found({**clean, "train_flops": 0.03 * flops, "n_experts": np.full(30, 64.0)}) == {}  # active ones count
+
+
 def test_a_toy_run_is_not_in_another_unit() -> None:
     toy = {"params_total": [5e3, 1e4, 2e4], "tokens": [2048.0, 4096.0, 8192.0], "loss": [5.0, 4.8, 4.5]}
     assert "units" not in found(toy)

@@ -16,6 +16,7 @@ from moelab.fitting.table_columns import (
     row_groups,
     suggestions,
 )
+from moelab.fitting.table_flops import flops_findings
 from moelab.fitting.table_mixed import numbered
 from moelab.fitting.table_outliers import outliers
 from moelab.fitting.table_rows import (
@@ -207,6 +208,6 @@ def _maybe(columns: Columns, name: str) -> Array | None:
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    _names, unit_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together,
-    _texts, _diverged, _reuse,
+    _names, unit_findings, flops_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes,
+    _together, _texts, _diverged, _reuse,
 )  # fmt: skip
