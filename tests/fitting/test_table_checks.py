@@ -187,7 +187,23 @@ def test_a_fit_in_other_units_is_noted_by_its_predictions(clean) -> None:
     assert predict(fit(clean, "hoffmann2022", bootstrap=0, starts=1), params_total=1e9, tokens=2e10).notes == ()
 
 
-@pytest.mark.parametrize("name", ["run", "run_id", "run_name", "name", "id", "Name"])
+@pytest.mark.parametrize("steps", [False, True])
+def test_checkpoints_without_a_column_of_runs(steps) -> None:
+    """A row's own step marks a checkpoint; the number of steps of a whole run does not."""
+    params, step = np.repeat(np.geomspace(3e7, 1e9, 6), 20), np.tile(500.0 * np.arange(1, 21), 6)
+    loss = 2 + (params / 1e6) ** -0.3 + step**-0.3
+    table = {"step": step, "params_total": params, "tokens": 4e5 * step, "loss": loss}
+    if steps:
+        assert "checkpoints" not in found({"steps": table.pop("step"), **table})
+        return
+    text = found(table)["checkpoints"]
+    assert text.startswith("120 rows look like checkpoints of 6 runs (step and tokens rise together")
+    assert text.endswith("no column names a run; --group params_total")
+    grouped = observations(table, get_law("hoffmann2022"), group="params_total")
+    assert len(np.unique(grouped.groups)) == 6
+
+
+@pytest.mark.parametrize("name", ["run", "run_id", "run_name", "name", "id", "Name", "exp", "Run Name", "run-id"])
 def test_checkpoints_are_grouped_by_their_run(name) -> None:
     law, rng = get_law("hoffmann2022"), np.random.default_rng(0)
     params = np.repeat(np.geomspace(1e8, 2e9, 6), 8)

@@ -11,11 +11,13 @@ from moelab.laws import all_laws
 
 RUN_NAMES = (
     "run_id", "run_name", "run", "name", "id", "experiment", "experiment_id", "experiment_name", "hyper_id", "trial",
-    "trial_id", "job", "job_id", "uuid",
+    "trial_id", "job", "job_id", "uuid", "exp", "exp_id", "exp_name", "run_hash",
 )  # fmt: skip
 """Columns that name a run, the surest first."""
 STEP_NAMES = ("tokens", "step", "steps", "_step", "global_step", "trainer/global_step", "iteration", "iter")
 """Columns that rise while a run trains."""
+AT_STEP = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter")
+"""Columns of the step that a row was measured at; `steps` may be the whole run's."""
 SWEPT = (
     "learning_rate", "lr", "max_lr", "peak_lr", "batch_tokens", "batch_size", "global_batch_size", "batch",
 )  # fmt: skip
@@ -59,6 +61,11 @@ _SYNONYMS: dict[str, str] = {
 _BY_NAME = {word: name for name, words in _SYNONYMS.items() for word in words.split()}
 
 
+def plain(name: str) -> str:
+    """A column's name in lower case with an underscore for blanks, hyphens and dots: Run Name -> run_name."""
+    return re.sub(r"[\s.-]+", "_", name.strip().lower())
+
+
 def known_names() -> set[str]:
     """Every variable of a law, and what one follows from."""
     names = set(RULES) | {need for rules in RULES.values() for needs, _ in rules for need in needs}
@@ -69,12 +76,12 @@ def known_names() -> set[str]:
 
 def is_outcome(name: str, target: str) -> bool:
     """Whether a column is measured or names a run, by what it is called."""
-    return name == target or name.lower() in OUTCOMES or bool(_MEASURED.search(name.lower()))
+    return name == target or plain(name) in OUTCOMES or bool(_MEASURED.search(name.lower()))
 
 
 def is_label(name: str) -> bool:
     """Whether a column names a run or its circumstances."""
-    return name.lower() in LABELS
+    return plain(name) in LABELS
 
 
 def is_loss(name: str) -> bool:
@@ -152,6 +159,6 @@ def _without_unit(column: str) -> tuple[str, float]:
 
 
 def _near(bare: str, known: set[str]) -> str | None:
-    plain = {name.replace("_", ""): name for name in known}
-    near = get_close_matches(bare, plain, n=1, cutoff=0.88)
-    return plain[near[0]] if near and len(bare) > 4 and near[0][0] == bare[0] else None
+    names = {name.replace("_", ""): name for name in known}
+    near = get_close_matches(bare, names, n=1, cutoff=0.88)
+    return names[near[0]] if near and len(bare) > 4 and near[0][0] == bare[0] else None
