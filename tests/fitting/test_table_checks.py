@@ -289,10 +289,33 @@ def test_several_tokenizers_and_texts(clean) -> None:
 
 def test_diverged_runs(clean) -> None:
     table = {**clean, "status": ["finished"] * 28 + ["diverged"] * 2}
-    assert found(table)["diverged"].endswith("""--where "status != 'diverged'\"""")
+    assert found(table)["diverged"].endswith("""--where "status = 'finished'\"""")
     loss = np.array(clean["loss"])
     loss[3] = 11.0
     assert "1 of 30 rows look diverged (row 4: loss 11" in found({**clean, "loss": loss})["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("states", "condition"),
+    [
+        (["finished"] * 28 + ["crashed", "failed"], "State = 'finished'"),
+        (["finished"] * 20 + ["ok"] * 8 + ["crashed", "Killed"], "State NOT IN ('crashed', 'Killed')"),
+        (["finished"] * 20 + [""] * 9 + ["crashed"], "State != 'crashed'"),
+    ],
+)
+def test_every_failed_state_is_left_out(states, condition, clean) -> None:
+    table = {**clean, "State": states}
+    text = found(table)["diverged"]
+    assert text.endswith(f'leave them out with --where "{condition}"')
+    assert found(load_table(pl.DataFrame(table), where=[condition])) == {}
+
+
+def test_unfinished_runs(clean) -> None:
+    table = {**clean, "State": ["finished"] * 27 + ["running", "running", "crashed"]}
+    notes = found(table)
+    assert notes["running"].startswith("2 of 30 rows are runs that State calls running: not finished")
+    assert notes["diverged"].startswith("1 of 30 rows are runs that State calls crashed;")
+    assert all(note.endswith("--where \"State = 'finished'\"") for note in notes.values())
 
 
 def mended_by_where(table: dict[str, Any]) -> pl.DataFrame:

@@ -28,6 +28,7 @@ from moelab.fitting.table_rows import (
     repeat_findings,
     sweep_findings,
 )
+from moelab.fitting.table_states import state_findings, unfinished
 from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, finite_numbers, unit_findings
 
 Array = NDArray[Any]
@@ -40,7 +41,6 @@ TOGETHER, RISING, FEWEST_ROWS = 0.999, 0.5, 8
 compute beyond which it rises; rows from which both are asked."""
 _LISTED = 20
 """Losses that a condition lists."""
-_FAILED = ("diverged", "crashed", "failed", "killed", "nan")
 
 
 def check_table(table: Any, loss: str | None = None) -> list[Finding]:
@@ -146,19 +146,12 @@ def _texts(columns: Columns, target: str) -> list[Finding]:
 
 
 def _diverged(columns: Columns, target: str) -> list[Finding]:
-    for name in present(columns, ("status", "state")):
-        failed = np.isin([str(value).lower() for value in columns[name]], _FAILED)
-        if failed.any():
-            text = (
-                f"{int(failed.sum())} of {len(failed)} rows are runs that {name} calls {_first(columns[name], failed)}"
-            )
-            mend = f"leave them out with --where \"{quoted(name)} != '{_first(columns[name], failed)}'\""
-            return [Finding(check="diverged", text=text, mend=mend)]
     values = finite_numbers(columns, target) if target in columns else None
     if values is None or len(values) < len(columns[target]) or np.median(values) > HIGH_NATS:
         return []
     high = values > max(UNTRAINED, 2.5 * float(np.median(values)))
     off = high | outliers({**columns, target: np.where(high, np.nan, values)}, target)
+    off &= ~unfinished(columns, len(values))  # those are noted by their state
     if not off.any():
         return []
     span = f"{values[off].min():.4g}" + (f" to {values[off].max():.4g}" if off.sum() > 1 else "")
@@ -176,10 +169,6 @@ def _condition(values: Array, off: Array) -> str:
         if most < limit < least:
             return f"< {limit:g}"
     return f"NOT IN ({', '.join(repr(float(value)) for value in values[off][:_LISTED])})"
-
-
-def _first(values: Array, mask: Array) -> str:
-    return str(values[int(np.flatnonzero(mask)[0])])
 
 
 def _reuse(columns: Columns, target: str) -> list[Finding]:
@@ -209,5 +198,5 @@ def _maybe(columns: Columns, name: str) -> Array | None:
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
     _names, unit_findings, flops_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes,
-    _together, _texts, _diverged, _reuse,
+    _together, _texts, state_findings, _diverged, _reuse,
 )  # fmt: skip
