@@ -11,6 +11,7 @@ import pytest
 
 import moelab
 from moelab.errors import InputError
+from moelab.fitting.checks import numbers
 from moelab.fitting.fit import fit
 from moelab.fitting.observations import observations
 from moelab.fitting.predict import predict
@@ -174,6 +175,58 @@ def test_numbers_written_for_people_are_refused_with_what_to_write(clean) -> Non
     table = {"params_total": clean["params_total"], "flops": clean["tokens"] * 1e9, "loss": clean["loss"]}
     with pytest.raises(InputError, match=r"--let 'tokens = flops / \(6 \* params_total\)'"):
         fit(table, "hoffmann2022", bootstrap=0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "advice"),
+    [
+        (["4,402", "4,101"], "; write it as 4402, or as 4.402 where its comma is a decimal one"),
+        (["4,402", "4,1"], "; write it as 4.402"),
+        (["4,402", "4,101,300"], "; write it as 4402"),
+        (["4,40", "4,10"], "; write it as 4.4"),
+        (["2.465.562", "1.000.000"], "; write it as 2465562"),
+        (["3,5B", "4B"], "; write it as 3500000000"),
+        (["large", "4"], "$"),
+    ],
+)
+def test_commas_of_decimals_and_of_thousands(cells, advice) -> None:
+    with pytest.raises(InputError, match=f"loss: expected numbers, row 1 holds '{cells[0]}'.*{advice}"):
+        numbers(np.array(cells, dtype=object), "loss")
+    assert re.search(advice, found({"params_total": [1e8, 2e8], "tokens": [1e9, 2e9], "loss": cells})["cells"])
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "part"),
+    [
+        ({"tokens": "30M"}, "cells", "tokens: expected numbers, row 4 holds '30M'; write it as 30000000"),
+        ({"loss": 0.0}, "values", """first row 4 (0); drop them with --where "loss > 0\""""),
+        ({"loss": -1.0}, "values", """loss: must be positive; 1 of 30 rows are not, first row 4 (-1)"""),
+        ({"loss": np.inf}, "values", """first row 4 (inf); drop them with --where "loss < 10\""""),
+    ],
+)
+def test_what_a_fit_refuses_is_noted_before(change, check, part, clean) -> None:
+    table = dict(clean)
+    for name, cell in change.items():
+        table[name] = np.array([*clean[name][:3], cell, *clean[name][4:]], dtype=object)
+        if not isinstance(cell, str):
+            table[name] = table[name].astype(float)
+    text = found(table)[check]
+    assert part in text
+    with pytest.raises(InputError):
+        fit(table, "hoffmann2022", bootstrap=0)
+    if where := re.search(r'--where "(.*)"', text):
+        assert "values" not in found(load_table(pl.DataFrame(table), where=[where[1]]))
+
+
+def test_tables_that_are_none() -> None:
+    assert "the table has 1 row: no fit is possible" in found({"tokens": [1e9], "loss": [3.0]})["rows"]
+    chart = {"Step": [1.0, 2.0], "a - val/loss": [5.0, 4.0], "b - val/loss": [5.0, 4.0]}
+    assert found(chart)["names"].startswith("2 columns are one run's chart each")
+    assert "no column gives parameters" in found({"x": [1.0, 2.0], "loss": [5.0, 4.0]})["names"]
+    assert "no column 'accuracy' to fit" in found({"tokens": [1e9, 2e9]}, "accuracy")["names"]
+    letters = {"N": [1e8, 2e8], "D": [1e9, 2e9], "L": [3.2, 3.0]}
+    assert suggestions(letters)["loss"] == ("L", "L")
+    assert "loss" not in suggestions(["n_layers", "L"])
 
 
 def test_perplexities_are_no_losses(clean) -> None:

@@ -19,6 +19,7 @@ from moelab.fitting.table_columns import (
 from moelab.fitting.table_flops import flops_findings
 from moelab.fitting.table_mixed import numbered
 from moelab.fitting.table_outliers import outliers
+from moelab.fitting.table_refused import refused_findings
 from moelab.fitting.table_rows import (
     checkpoint_findings,
     copy_findings,
@@ -197,6 +198,6 @@ def _maybe(columns: Columns, name: str) -> Array | None:
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    _names, unit_findings, flops_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes,
-    _together, _texts, state_findings, _diverged, _reuse,
+    refused_findings, _names, unit_findings, flops_findings, checkpoint_findings, copy_findings, sweep_findings,
+    repeat_findings, _sizes, _together, _texts, state_findings, _diverged, _reuse,
 )  # fmt: skip

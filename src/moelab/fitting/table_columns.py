@@ -136,11 +136,13 @@ def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
     names = list(columns)
     known = {*known_names(), "loss"}
     found: dict[str, tuple[str, str]] = {}
+    letters = {name.strip().lower() for name in names}
     for column in names:
         if column in known:
             continue
         bare, factor = _without_unit(column)
-        variable = _BY_NAME.get(bare) or _near(bare, known)
+        letter = "loss" if bare == "l" and {"n", "d"} <= letters else None  # L(N, D)
+        variable = letter or _BY_NAME.get(bare) or _near(bare, known)
         if variable is not None and variable not in names and variable not in found:
             expression = quoted(column) if factor == 1 else f"{factor:g} * {quoted(column)}".replace("e+0", "e")
             found[variable] = (column, expression)
