@@ -92,6 +92,13 @@ def test_the_table_of_a_sweep_is_checked() -> None:
     assert "look like billions; --let 'tokens = 1e9 * tokens'" in notes[1]
 
 
+def test_the_influence_on_a_rule_is_on_its_quantity() -> None:
+    table = sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2, designs=12, noise=0.004)
+    rate = fit_rule(table, "steplaw2025", bootstrap=40, starts=16).fits["learning_rate"]
+    assert rate.influence.title.startswith("learning_rate at 10 times")
+    assert not any("loss" in note for note in rate.diagnosis)
+
+
 def test_seeds_of_a_sweep_are_averaged() -> None:
     """More seeds at one rate make the least of them lower, not their mean."""
     table = sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2, designs=8)

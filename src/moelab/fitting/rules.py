@@ -107,6 +107,7 @@ def fit_rule(
             group=group or UNGROUPED,
             **{"objective": OBJECTIVE, **options},
         )
+        fitted = _named(fitted, quantity)
         fits[quantity] = replace(fitted, notes=(*checked, *notes, *fitted.notes))
     return FittedRule(rule=rule, fits=fits)
 
@@ -160,6 +161,16 @@ def _mean_of_seeds(columns: Columns, label: Array, losses: Array) -> tuple[Array
     cell = row_groups({**{name: columns[name] for name in swept}, "design": label}, [*swept, "design"])
     counts = np.bincount(cell)
     return (np.bincount(cell, losses) / counts)[cell], len(cell) - len(counts)
+
+
+def _named(fitted: FittedLaw, quantity: str) -> FittedLaw:
+    """The fit, whose influence is on the rule's quantity."""
+    found = fitted.influence
+    if found is None or found.flops is not None:
+        return fitted
+    named = replace(found, quantity=quantity)
+    notes = dict(zip(found.note(), named.note(), strict=True))
+    return replace(fitted, influence=named, diagnosis=tuple(notes.get(each, each) for each in fitted.diagnosis))
 
 
 def _near(columns: Columns, quantity: str) -> str:
