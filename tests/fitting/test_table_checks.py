@@ -16,7 +16,7 @@ from moelab.fitting.fit import fit
 from moelab.fitting.observations import observations
 from moelab.fitting.predict import predict
 from moelab.fitting.table_checks import check_table
-from moelab.fitting.table_columns import suggestions
+from moelab.fitting.table_columns import is_label, is_outcome, suggestions
 from moelab.fitting.table_rows import best_rows
 from moelab.laws import get_law
 from moelab.runs.table import load_table
@@ -316,6 +316,12 @@ def test_a_label_that_is_unique_does_not_hide_repeats(clean) -> None:
     assert noise is not None
     assert noise["rel"] == pytest.approx(0.004, rel=0.3)
     assert noise["n_groups"] == 30
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "Run Name", "created", "note"])
+def test_labels_whatever_their_case_and_blanks(name) -> None:
+    assert is_label(name)
+    assert is_outcome(name, "loss")
 
 
 def test_one_size_and_few_designs() -> None:

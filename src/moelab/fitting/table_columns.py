@@ -23,7 +23,7 @@ SWEPT = (
 )  # fmt: skip
 """Columns that are searched for the best value of each design."""
 LABELS = {
-    *RUN_NAMES, "seed", "replicate", "status", "device", "parent_run", "index", "unnamed: 0", "", "created", "date",
+    *RUN_NAMES, "seed", "replicate", "status", "device", "parent_run", "index", "unnamed:_0", "", "created", "date",
     "time", "timestamp", "_timestamp", "url", "path", "file", "host", "note", "notes", "comment", "source", "user",
     "state",
 }  # fmt: skip
