@@ -1,4 +1,4 @@
-"""Sizes and tokens that are logarithms, decimal or natural, and what tells them from billions."""
+"""Sizes and tokens that are logarithms, decimal or natural, and what separates them from billions."""
 
 from dataclasses import dataclass
 from typing import Any
