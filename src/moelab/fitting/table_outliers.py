@@ -20,7 +20,8 @@ AS_NEW = 4.0
 """Epochs up to which repeated data count as new ones (2305.16264); beyond, a loss may rise with tokens."""
 MOST_SHARE = 0.2
 """Share of outliers above which the surface, not the runs, is at fault."""
-PASSES = 60
+PASSES, MOST_FITTED = 60, 4000
+"""Passes of the surface's fit, and the rows it takes of a large table."""
 _SIZES = ("params_active", "params_total", "params_non_embedding", "params_dense")
 _FOLLOW = ("params_", "flops", "train_flops", "flops_per_token", "unique_tokens", "epochs", "seed")
 
@@ -78,13 +79,14 @@ def _scaled(values: Array) -> Array:
 
 def _residuals(features: Array, logs: Array) -> Array:
     """Residuals (n,) of least absolute deviations, by reweighted least squares."""
-    weights = np.ones(len(logs))
-    residuals = logs
+    few = slice(None, None, -(-len(logs) // MOST_FITTED))
+    rows, values = features[few], logs[few]
+    weights, surface = np.ones(len(values)), np.zeros(features.shape[1])
     for _ in range(PASSES):
         root = np.sqrt(weights)
-        residuals = logs - features @ np.linalg.lstsq(features * root[:, None], logs * root, rcond=None)[0]
-        weights = 1 / np.maximum(np.abs(residuals), 1e-4)
-    return np.asarray(residuals)
+        surface = np.linalg.lstsq(rows * root[:, None], values * root, rcond=None)[0]
+        weights = 1 / np.maximum(np.abs(values - rows @ surface), 1e-4)
+    return np.asarray(logs - features @ surface)
 
 
 def _positive(columns: Columns, name: str) -> Array | None:
