@@ -147,7 +147,8 @@ def test_train_flops_that_do_not_follow_the_runs(clean) -> None:
     assert one.endswith(own)
     logs = found({**clean, "train_flops": np.log10(flops)})["flops"]
     assert logs.endswith("look like decimal logarithms; --let 'train_flops = POW(10, train_flops)'")
-    assert found({**clean, "train_flops": 77 * flops})["flops"].endswith(own)
+    assert found({**clean, "train_flops": 200 * flops})["flops"].endswith(own)
+    assert found({**clean, "train_flops": flops * (1 + np.arange(30) * 7 % 30)})["flops"].endswith(own)
     assert found({**clean, "train_flops": 0.03 * flops, "n_experts": np.full(30, 64.0)}) == {}  # active ones count
 
 

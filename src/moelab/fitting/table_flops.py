@@ -12,11 +12,11 @@ from moelab.fitting.table_logs import logarithms
 from moelab.fitting.table_mixed import mixed_units
 
 Array = NDArray[Any]
-FAR = 10.0
-"""Factor from 6 N D beyond which FLOPs are in another unit: attention, embeddings and counting conventions (forward
-alone is 2 N D) stay within it."""
-ROW_FAR = 100.0
-"""Factor from 6 N D beyond which single rows are in another unit than the others: units are a thousand apart."""
+FAR = 100.0
+"""Factor from 6 N D beyond which FLOPs are in another unit, which are a thousand apart: attention, embeddings and
+counting conventions (forward alone is 2 N D) stay well within it."""
+SCATTER = 4.0
+"""Factor between the 15th and 85th percentile of FLOPs over 6 N D beyond which they do not follow the runs."""
 NEAR = 3.0
 """Factor from a unit within which FLOPs are in it."""
 LEAST_ACTIVE = 1e-3
@@ -47,19 +47,20 @@ def flops_findings(columns: Columns, target: str) -> list[Finding]:
         return []
     middle = float(np.median(ratio))
     usual = low <= middle <= FAR
-    off = (ratio < low * FAR / ROW_FAR) | (ratio > ROW_FAR)
-    if usual and not off.any():
+    off = (ratio < low) | (ratio > FAR)
+    scattered = not sparse and len(ratio) > 4 and np.ptp(np.log(np.quantile(ratio, [0.15, 0.85]))) > np.log(SCATTER)
+    if usual and not off.any() and not scattered:
         return []
     text = f"train_flops is {_span(ratio)} times 6 x {name} x tokens"
     own = f"--let 'train_flops = 6 * {name} * tokens'"
-    if usual:
+    if usual and off.any():
         text = f"{int(off.sum())} of {len(ratio)} rows: {text}, the median {middle:.3g}: is their unit another one?"
         return [Finding(check="flops", text=text, mend="" if sparse else own)]
-    if np.nanmax(flops) < 40 and np.nanmin(flops) > 10:
+    if not usual and np.nanmax(flops) < 40 and np.nanmin(flops) > 10:
         text = f"train_flops: {np.nanmin(flops):g} to {np.nanmax(flops):g} look like decimal logarithms"
         return [Finding(check="flops", text=text, mend="--let 'train_flops = POW(10, train_flops)'")]
     unit, factor = min(_UNITS, key=lambda each: abs(np.log(middle * each[1])))
-    if abs(np.log(middle * factor)) > np.log(FAR if sparse else NEAR) or np.ptp(np.log10(ratio)) > 1:
+    if abs(np.log(middle * factor)) > np.log(10 if sparse else NEAR) or np.ptp(np.log10(ratio)) > 1:
         return [Finding(check="flops", text=text, mend="" if sparse else own)]
     short = f"{factor:g}".replace("e+", "e")
     text = f"train_flops: {_span(flops)} look like {unit}"
