@@ -84,6 +84,41 @@ def test_designs_whose_best_rate_is_at_the_edge_are_left_out() -> None:
     assert "1 of 24 designs have their best learning_rate at the edge of the sweep: left out" in rate.notes
 
 
+def test_the_table_of_a_sweep_is_checked() -> None:
+    table = sweep(lambda design: 1e-3, designs=8)
+    table |= {"params_non_embedding": table["params_non_embedding"] / 1e6, "tokens": table["tokens"] / 1e9}
+    notes = fit_rule(table, "steplaw2025", bootstrap=0, starts=16).fits["learning_rate"].notes
+    assert "look like millions; --let 'params_non_embedding = 1e6 * params_non_embedding'" in notes[0]
+    assert "look like billions; --let 'tokens = 1e9 * tokens'" in notes[1]
+
+
+def test_the_influence_on_a_rule_is_on_its_quantity() -> None:
+    table = sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2, designs=12, noise=0.004)
+    rate = fit_rule(table, "steplaw2025", bootstrap=40, starts=16).fits["learning_rate"]
+    assert rate.influence.title.startswith("learning_rate at 10 times")
+    assert not any("loss" in note for note in rate.diagnosis)
+
+
+def test_seeds_of_a_sweep_are_averaged() -> None:
+    """More seeds at one rate make the least of them lower, not their mean."""
+    table = sweep(lambda design: 1e-3 * (design["tokens"] / 1e10) ** 0.2, designs=8)
+    once = fit_rule(table, "steplaw2025", bootstrap=0, starts=16).fits["learning_rate"]
+    three = {name: np.tile(values, 3) for name, values in table.items()}
+    many = table["learning_rate"] > np.median(table["learning_rate"])
+    three |= {"seed": np.repeat([0, 1, 2], len(many))}
+    three["loss"] = three["loss"] + 0.02 * np.concatenate([0 * many, many, -1.0 * many])
+    mean = fit_rule(three, "steplaw2025", bootstrap=0, starts=16).fits["learning_rate"]
+    assert mean.coefficients == pytest.approx(once.coefficients, rel=1e-6)
+    assert any("144 rows repeat the settings of another one" in note for note in mean.notes)
+
+
+def test_a_rate_under_another_name_is_suggested() -> None:
+    table = sweep(lambda design: 1e-3, designs=3)
+    table["peak_lr"] = table.pop("learning_rate")
+    with pytest.raises(InputError, match=r"to fit; --let 'learning_rate = peak_lr'$"):
+        fit_rule(table, "steplaw2025", bootstrap=0)
+
+
 @pytest.mark.parametrize(
     ("change", "rule", "message"),
     [

@@ -1,5 +1,6 @@
 """Checks of a table before a fit: each finds its kind, names what mends it, and finds nothing in clean tables."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 
 import moelab
 from moelab.errors import InputError
+from moelab.fitting.checks import numbers
 from moelab.fitting.fit import fit
 from moelab.fitting.observations import observations
 from moelab.fitting.predict import predict
 from moelab.fitting.table_checks import check_table
-from moelab.fitting.table_columns import suggestions
+from moelab.fitting.table_columns import is_label, is_outcome, suggestions
 from moelab.fitting.table_rows import best_rows
 from moelab.laws import get_law
+from moelab.runs.table import load_table
 
 V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"
 
@@ -66,9 +69,87 @@ def test_sizes_and_tokens_that_are_both_scaled(clean) -> None:
     assert units[1].endswith("--let 'tokens = 1e9 * tokens'")
 
 
+def test_two_units_in_one_column(clean) -> None:
+    """Some rows in billions, one row, one file: the rows are named, and the option mends the table."""
+    some = {**clean, "tokens": np.where(np.arange(30) < 12, clean["tokens"] / 1e9, clean["tokens"])}
+    text = found(some)["units"]
+    assert text.startswith("tokens: 12 of 30 rows (rows 1 to 12) hold ")
+    let = re.search(r"--let '(.*)'$", text)
+    assert let is not None
+    mended = load_table(pl.DataFrame(some), [let[1]])
+    assert mended["tokens"].to_numpy() == pytest.approx(clean["tokens"])
+    assert found(mended) == {}
+    one = {**clean, "tokens": np.where(np.arange(30) == 4, clean["tokens"] / 1e9, clean["tokens"])}
+    assert "1 of 30 rows (row 5) hold" in found(one)["units"]
+    files = pl.DataFrame({**clean, "file": ["raw.csv"] * 30})
+    scaled = files.with_columns(pl.col("params_total") / 1e6, pl.col("tokens") / 1e9, file=pl.lit("scaled.csv"))
+    notes = [str(finding) for finding in check_table(pl.concat([files, scaled])) if finding.check == "units"]
+    assert len(notes) == 2
+    assert "30 of 60 rows (file scaled.csv)" in notes[0]
+    assert "look like millions" in notes[0]
+    assert "look like billions" in notes[1]
+
+
+def test_rows_with_tokens_per_parameter_that_no_run_has(clean) -> None:
+    """Thousands leave no gap between the two units, but no row's tokens fit its parameters."""
+    tokens = np.where(np.arange(30) % 10 == 3, clean["params_total"] / 1e3, 20 * clean["params_total"])
+    assert found({**clean, "tokens": tokens})["units"] == (
+        "3 of 30 rows (rows 4, 14, 24) have 0.001 tokens per parameter of params_total, the median is 20: "
+        "is their unit another one?"
+    )
+
+
 def test_logarithms_of_sizes_are_no_billions(clean) -> None:
     text = found({**clean, "params_total": np.log10(clean["params_total"])})["units"]
     assert text.endswith("look like decimal logarithms; --let 'params_total = POW(10, params_total)'")
+
+
+@pytest.mark.parametrize(
+    ("take", "name", "power"), [(np.log10, "decimal", "POW(10, {})"), (np.log, "natural", "EXP({})")]
+)
+def test_logarithms_of_sizes_and_tokens(take, name, power, clean) -> None:
+    both = {**clean, "params_total": take(clean["params_total"]), "tokens": take(clean["tokens"])}
+    notes = [finding for finding in check_table(both) if finding.check == "units"]
+    assert [note.mend for note in notes] == [
+        f"--let '{column} = {power.format(column)}'" for column in ("params_total", "tokens")
+    ]
+    assert all(f"look like {name} logarithms" in note.text for note in notes)
+    mended = load_table(pl.DataFrame(both), [note.mend.split("'")[1] for note in notes])
+    assert found(mended) == {}
+
+
+def test_logarithms_or_billions() -> None:
+    """Sizes without tokens may be either; two digits, or whole numbers, are billions."""
+    alone = {"params_total": np.linspace(7.4771, 9.0001, 12), "loss": np.linspace(4, 3, 12)}
+    text = found(alone)["units"]
+    assert "look like decimal logarithms or billions; --let 'params_total = POW(10, params_total)' or --let" in text
+    billions = {"params_total": [6.7, 7.0, 8.0, 12.1], "tokens": [7.0, 8.0, 12.0, 13.5], "loss": [2.2, 2.1, 2.0, 1.9]}
+    assert "look like billions" in found(billions)["units"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "mend"),
+    [(1e18, "exaFLOPs", "1e18"), (1e15, "petaFLOPs", "1e15"), (8.64e19, "petaFLOP/s-days", "8.64e19")],
+)
+def test_units_of_train_flops(factor, unit, mend, clean) -> None:
+    flops = 6 * clean["params_total"] * clean["tokens"]
+    assert found({**clean, "train_flops": 1.4 * flops}) == {}
+    assert found({**clean, "train_flops": flops / 3}) == {}  # the forward pass alone
+    text = found({**clean, "train_flops": flops / factor})["flops"]
+    assert text.endswith(f"look like {unit}; --let 'train_flops = {mend} * train_flops'")
+
+
+def test_train_flops_that_do_not_follow_the_runs(clean) -> None:
+    flops = 6 * clean["params_total"] * clean["tokens"]
+    own = "--let 'train_flops = 6 * params_total * tokens'"
+    one = found({**clean, "train_flops": np.where(np.arange(30) == 7, flops / 1e9, flops)})["flops"]
+    assert one.startswith("1 of 30 rows: train_flops is 1e-09 to 1 times 6 x params_total x tokens")
+    assert one.endswith(own)
+    logs = found({**clean, "train_flops": np.log10(flops)})["flops"]
+    assert logs.endswith("look like decimal logarithms; --let 'train_flops = POW(10, train_flops)'")
+    assert found({**clean, "train_flops": 200 * flops})["flops"].endswith(own)
+    assert found({**clean, "train_flops": flops * (1 + np.arange(30) * 7 % 30)})["flops"].endswith(own)
+    assert found({**clean, "train_flops": 0.03 * flops, "n_experts": np.full(30, 64.0)}) == {}  # active ones count
 
 
 def test_a_toy_run_is_not_in_another_unit() -> None:
@@ -97,6 +178,58 @@ def test_numbers_written_for_people_are_refused_with_what_to_write(clean) -> Non
         fit(table, "hoffmann2022", bootstrap=0)
 
 
+@pytest.mark.parametrize(
+    ("cells", "advice"),
+    [
+        (["4,402", "4,101"], "; write it as 4402, or as 4.402 where its comma is a decimal one"),
+        (["4,402", "4,1"], "; write it as 4.402"),
+        (["4,402", "4,101,300"], "; write it as 4402"),
+        (["4,40", "4,10"], "; write it as 4.4"),
+        (["2.465.562", "1.000.000"], "; write it as 2465562"),
+        (["3,5B", "4B"], "; write it as 3500000000"),
+        (["large", "4"], "$"),
+    ],
+)
+def test_commas_of_decimals_and_of_thousands(cells, advice) -> None:
+    with pytest.raises(InputError, match=f"loss: expected numbers, row 1 holds '{cells[0]}'.*{advice}"):
+        numbers(np.array(cells, dtype=object), "loss")
+    assert re.search(advice, found({"params_total": [1e8, 2e8], "tokens": [1e9, 2e9], "loss": cells})["cells"])
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "part"),
+    [
+        ({"tokens": "30M"}, "cells", "tokens: expected numbers, row 4 holds '30M'; write it as 30000000"),
+        ({"loss": 0.0}, "values", """first row 4 (0); drop them with --where "loss > 0\""""),
+        ({"loss": -1.0}, "values", """loss: must be positive; 1 of 30 rows are not, first row 4 (-1)"""),
+        ({"loss": np.inf}, "values", """first row 4 (inf); drop them with --where "loss < 10\""""),
+    ],
+)
+def test_what_a_fit_refuses_is_noted_before(change, check, part, clean) -> None:
+    table = dict(clean)
+    for name, cell in change.items():
+        table[name] = np.array([*clean[name][:3], cell, *clean[name][4:]], dtype=object)
+        if not isinstance(cell, str):
+            table[name] = table[name].astype(float)
+    text = found(table)[check]
+    assert part in text
+    with pytest.raises(InputError):
+        fit(table, "hoffmann2022", bootstrap=0)
+    if where := re.search(r'--where "(.*)"', text):
+        assert "values" not in found(load_table(pl.DataFrame(table), where=[where[1]]))
+
+
+def test_tables_that_are_none() -> None:
+    assert "the table has 1 row: no fit is possible" in found({"tokens": [1e9], "loss": [3.0]})["rows"]
+    chart = {"Step": [1.0, 2.0], "a - val/loss": [5.0, 4.0], "b - val/loss": [5.0, 4.0]}
+    assert found(chart)["names"].startswith("2 columns are one run's chart each")
+    assert "no column gives parameters" in found({"x": [1.0, 2.0], "loss": [5.0, 4.0]})["names"]
+    assert "no column 'accuracy' to fit" in found({"tokens": [1e9, 2e9]}, "accuracy")["names"]
+    letters = {"N": [1e8, 2e8], "D": [1e9, 2e9], "L": [3.2, 3.0]}
+    assert suggestions(letters)["loss"] == ("L", "L")
+    assert "loss" not in suggestions(["n_layers", "L"])
+
+
 def test_perplexities_are_no_losses(clean) -> None:
     table = {**clean, "loss": np.exp(clean["loss"] + 0.5)}
     assert "look like perplexity, not nats per token; --let 'loss = LN(loss)'" in found(table)["units"]
@@ -108,7 +241,23 @@ def test_a_fit_in_other_units_is_noted_by_its_predictions(clean) -> None:
     assert predict(fit(clean, "hoffmann2022", bootstrap=0, starts=1), params_total=1e9, tokens=2e10).notes == ()
 
 
-@pytest.mark.parametrize("name", ["run", "run_id", "run_name", "name", "id", "Name"])
+@pytest.mark.parametrize("steps", [False, True])
+def test_checkpoints_without_a_column_of_runs(steps) -> None:
+    """A row's own step marks a checkpoint; the number of steps of a whole run does not."""
+    params, step = np.repeat(np.geomspace(3e7, 1e9, 6), 20), np.tile(500.0 * np.arange(1, 21), 6)
+    loss = 2 + (params / 1e6) ** -0.3 + step**-0.3
+    table = {"step": step, "params_total": params, "tokens": 4e5 * step, "loss": loss}
+    if steps:
+        assert "checkpoints" not in found({"steps": table.pop("step"), **table})
+        return
+    text = found(table)["checkpoints"]
+    assert text.startswith("120 rows look like checkpoints of 6 runs (step and tokens rise together")
+    assert text.endswith("no column names a run; --group params_total")
+    grouped = observations(table, get_law("hoffmann2022"), group="params_total")
+    assert len(np.unique(grouped.groups)) == 6
+
+
+@pytest.mark.parametrize("name", ["run", "run_id", "run_name", "name", "id", "Name", "exp", "Run Name", "run-id"])
 def test_checkpoints_are_grouped_by_their_run(name) -> None:
     law, rng = get_law("hoffmann2022"), np.random.default_rng(0)
     params = np.repeat(np.geomspace(1e8, 2e9, 6), 8)
@@ -170,6 +319,12 @@ def test_a_label_that_is_unique_does_not_hide_repeats(clean) -> None:
     assert noise["n_groups"] == 30
 
 
+@pytest.mark.parametrize("name", ["Unnamed: 0", "Run Name", "created", "note"])
+def test_labels_whatever_their_case_and_blanks(name) -> None:
+    assert is_label(name)
+    assert is_outcome(name, "loss")
+
+
 def test_one_size_and_few_designs() -> None:
     tokens = np.geomspace(1e9, 1e11, 12)
     table = {"params_total": np.full(12, 1e8), "tokens": tokens, "loss": np.linspace(4, 3, 12)}
@@ -194,10 +349,65 @@ def test_several_tokenizers_and_texts(clean) -> None:
 
 def test_diverged_runs(clean) -> None:
     table = {**clean, "status": ["finished"] * 28 + ["diverged"] * 2}
-    assert found(table)["diverged"].endswith("""--where "status != 'diverged'\"""")
+    assert found(table)["diverged"].endswith("""--where "status = 'finished'\"""")
     loss = np.array(clean["loss"])
     loss[3] = 11.0
-    assert "1 of 30 rows look diverged (loss up to 11" in found({**clean, "loss": loss})["diverged"]
+    assert "1 of 30 rows look diverged (row 4: loss 11" in found({**clean, "loss": loss})["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("states", "condition"),
+    [
+        (["finished"] * 28 + ["crashed", "failed"], "State = 'finished'"),
+        (["finished"] * 20 + ["ok"] * 8 + ["crashed", "Killed"], "State NOT IN ('crashed', 'Killed')"),
+        (["finished"] * 20 + [""] * 9 + ["crashed"], "State != 'crashed'"),
+    ],
+)
+def test_every_failed_state_is_left_out(states, condition, clean) -> None:
+    table = {**clean, "State": states}
+    text = found(table)["diverged"]
+    assert text.endswith(f'leave them out with --where "{condition}"')
+    assert found(load_table(pl.DataFrame(table), where=[condition])) == {}
+
+
+def test_unfinished_runs(clean) -> None:
+    table = {**clean, "State": ["finished"] * 27 + ["running", "running", "crashed"]}
+    notes = found(table)
+    assert notes["running"].startswith("2 of 30 rows are runs that State calls running: not finished")
+    assert notes["diverged"].startswith("1 of 30 rows are runs that State calls crashed;")
+    assert all(note.endswith("--where \"State = 'finished'\"") for note in notes.values())
+
+
+def mended_by_where(table: dict[str, Any]) -> pl.DataFrame:
+    """The table with what its note on diverged runs suggests."""
+    where = re.search(r'--where "(.*)"$', found(table)["diverged"])
+    assert where is not None
+    return load_table(pl.DataFrame(table), where=[where[1]])
+
+
+@pytest.mark.parametrize("level", [7.2, 1.5])
+def test_runs_that_diverged_below_an_untrained_loss(level, clean) -> None:
+    """Diverged runs end near 7 nats, or at half as much again as their neighbours."""
+    off = np.isin(np.arange(30), [3, 17])
+    table = {**clean, "loss": np.where(off, level if level > 2 else level * clean["loss"], clean["loss"])}
+    assert "2 of 30 rows look diverged (rows 4, 18: loss" in found(table)["diverged"]
+    assert mended_by_where(table)["loss"].to_list() == clean["loss"][~off].tolist()
+
+
+def test_all_diverged_runs_are_left_out(clean) -> None:
+    table = {**clean, "loss": np.where(np.arange(30) > 27, [9.9] * 29 + [11.2], clean["loss"])}
+    assert len(mended_by_where(table)) == 28
+
+
+def test_diverged_runs_of_slices() -> None:
+    law = get_law("hoffmann2022")
+    flops = np.repeat([1e18, 3e18, 1e19, 3e19], 9)
+    params = 0.3 * np.sqrt(flops / 6) * np.tile(np.exp(np.linspace(-1.5, 1.5, 9)), 4)
+    runs = {"params_active": params, "tokens": flops / 6 / params, "train_flops": flops}
+    loss = law.loss(None, {"params_total": params, "tokens": runs["tokens"]})
+    assert found({**runs, "loss": loss}) == {}
+    off = np.isin(np.arange(36), [0, 13])
+    assert "rows 1, 14" in found({**runs, "loss": np.where(off, 7.5, loss)})["diverged"]
 
 
 @pytest.mark.parametrize(

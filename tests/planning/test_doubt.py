@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moelab.architecture import count_parameters
 from moelab.architecture.released import released_models
 from moelab.cli.plan_tables import print_plan
+from moelab.fitting.fit import fit
+from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
 from moelab.planning.cells import what_if_cells
@@ -44,6 +47,24 @@ def test_an_extrapolation_is_named_first() -> None:
     assert found.confidence.doubtful
     assert found.sentence.startswith(("This plan is an extrapolation", "No law supports this plan"))
     assert "%" not in found.sentence.split(". ")[0]
+
+
+def test_a_fit_in_another_unit_is_warned_of() -> None:
+    """A plan is in tokens; a fit to tokens in billions predicts for other designs."""
+    law = get_law("hoffmann2022")
+    params, tokens = (values.ravel() for values in np.meshgrid(np.geomspace(5e7, 2e9, 6), np.geomspace(1e9, 3e10, 6)))
+    runs = {
+        "params_total": params,
+        "tokens": tokens,
+        "loss": law.loss(None, {"params_total": params, "tokens": tokens}),
+    }
+    whole, scaled = (
+        plan(Budget(flops=1e20), [fit({**runs, "tokens": tokens / unit}, law, bootstrap=0, starts=1)], SPACE)
+        for unit in (1, 1e9)
+    )
+    warning = "hoffmann2022 was given another unit: tokens: 1 to 30 look like billions"
+    assert warning in scaled.warnings
+    assert not any("another unit" in line for line in whole.warnings)
 
 
 def test_why_names_dense_and_what_settled_the_experts(inside: Plan) -> None:

@@ -60,11 +60,11 @@ def _print_influence(found: "Influence") -> None:
     from moelab.quantities import format_number
 
     width = "" if found.half_width_rel is None else f" +-{found.half_width_rel:.1%}"
-    shown = format_number(found.value, 4) if found.flops else f"{found.value:.4f}"
+    shown = format_number(found.value, 4) if found.flops else _fixed(found.value)
     print_table(
         ["without", "runs", found.quantity, "change"],
         [
-            (label, count, format_number(value, 4) if found.flops else f"{value:.4f}", change)
+            (label, count, format_number(value, 4) if found.flops else _fixed(value), change)
             for label, count, value, change in found.rows()
         ],
         title=f"{found.title}: {shown}{width}",
@@ -81,6 +81,11 @@ def _print_disagreement(found: "Disagreement") -> None:
     row = f"row {found.row}" + (f", {found.label}" if found.label != str(found.row) else "")
     title = f"where the laws differ most {found.where}: {row}, spread {found.spread:.3f}"
     print_table(["", "value"], [*design, *losses], title=title)
+
+
+def _fixed(value: float) -> str:
+    """A loss with four digits after the point; what is smaller, such as a learning rate, with four digits."""
+    return f"{value:.4f}" if value >= 0.1 else f"{value:.4g}"
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-CHECKED = ("missing", "units", "copies", "sweep", "texts", "diverged")
+CHECKED = ("missing", "units", "flops", "copies", "sweep", "texts", "diverged", "running")
 """Checks of a table whose findings change a slice."""
 
 

@@ -1,5 +1,6 @@
 """What a number must be to enter a fit or a prediction. Fits and predictions refuse it with the same message."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from moelab.laws.law import COUNTS, RATES, SHARES
 from moelab.quantities import parse_number
 
 Array = NDArray[Any]
+_DECIMAL = re.compile(r"[+-]?\d+,\d+[A-Za-z]?\Z")
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+\Z")
+"""One comma, which may be a decimal one; commas that may part thousands."""
 MOST = 100_000
 """Bootstrap replicates, draws or starts beyond which only memory and time grow."""
 ROUNDING = 1e-9
@@ -29,18 +33,38 @@ def numbers(values: Array, name: str) -> Array:
                 np.asarray(cell, dtype=float)
             except (TypeError, ValueError):
                 raise InputError(
-                    f"{name}: expected numbers, row {row} holds {str(cell)!r}{_plain(str(cell))}"
+                    f"{name}: expected numbers, row {row} holds {str(cell)!r}{_plain(str(cell), values)}"
                 ) from None
         raise InputError(f"{name}: expected a column of numbers, one per row") from None
 
 
-def _plain(cell: str) -> str:
-    """How to write a cell such as 15.1B or 2,465,562."""
+def _plain(cell: str, column: Array) -> str:
+    """How to write a cell such as 15.1B, 2,465,562, 2.465.562 or 4,402; what others leave open."""
+    cell = cell.strip()
+    whole, point = _parsed(cell.replace(",", "")), _parsed(cell.replace(",", "."))
+    if whole is None:
+        whole = _parsed(cell.replace(".", "").replace(",", "."))
+    if not _DECIMAL.match(cell):
+        point = None
+    elif not _GROUPED.match(cell):
+        whole = None
+    else:
+        others = [str(other).strip() for other in column]
+        decimal = any(_DECIMAL.match(other) and not _GROUPED.match(other) for other in others)
+        grouped = any(_GROUPED.match(other) and not _DECIMAL.match(other) for other in others)
+        if decimal != grouped:
+            whole, point = (None, point) if decimal else (whole, None)
+    if whole is not None and point is not None:
+        return f"; write it as {whole}, or as {point} where its comma is a decimal one"
+    value = whole if point is None else point
+    return "" if value is None else f"; write it as {value}"
+
+
+def _parsed(cell: str) -> str | None:
     try:
-        value = parse_number(cell.replace(",", "").strip())
+        return f"{parse_number(cell):.12g}"
     except InputError:
-        return ""
-    return f"; write it as {value:.12g}"
+        return None
 
 
 def check_variable(name: str, values: Array, hint: str = "") -> None:

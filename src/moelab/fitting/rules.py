@@ -16,15 +16,19 @@ from moelab.fitting.compare import fit_with_holdout
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.observations import UNGROUPED
-from moelab.fitting.table_columns import SWEPT, row_groups, setting_columns
-from moelab.fitting.table_rows import measured_runs
+from moelab.fitting.table_checks import check_table
+from moelab.fitting.table_columns import SWEPT, plain, quoted, row_groups, setting_columns
+from moelab.fitting.table_rows import measured_runs, present
 from moelab.laws.law import Law
-from moelab.laws.rule_forms import rule_laws
+from moelab.laws.rule_forms import RATE, rule_laws
 from moelab.notebook import Shown, short_repr
 
 Array = NDArray[Any]
 WINDOW = 4.0
 """Factor around the best value within which runs shape the parabola."""
+_CHECKED = ("missing", "units", "flops", "copies", "texts", "diverged", "running", "blanks")
+"""Checks of a table whose findings change the optimum of a sweep."""
+_ALSO = ("learning_rate", "batch_tokens", "tokens_per_batch", "batch_size_tokens")
 OBJECTIVE = "squared"
 """Optima scatter by tens of per cent, beyond any Huber threshold that suits losses."""
 
@@ -77,13 +81,17 @@ def fit_rule(
         InputError: Neither quantity is swept, a variable is missing, or too few designs have an optimum.
     """
     target = loss or "loss"
+    checked = [str(finding) for finding in check_table(table, target) if finding.check in _CHECKED]
     table, kept, _ = measured_runs(table, target)
     if holdout_rows is not None and kept is not None:
         holdout_rows = np.asarray(holdout_rows, bool)[kept]
     columns = columns_of(table)
     laws = {quantity: law for quantity, law in rule_laws(rule).items() if quantity in columns}
+    near = {name: how for name in rule_laws(rule) if name not in columns and (how := _near(columns, name))}
     if not laws:
-        raise InputError(f"{rule}: the table has no column {' or '.join(rule_laws(rule))} to fit")
+        hint = f"; {', '.join(near.values())}" if near else ""
+        raise InputError(f"{rule}: the table has no column {' or '.join(rule_laws(rule))} to fit{hint}")
+    checked += [f"no column {name}, which is not fitted; {how}" for name, how in near.items()]
     fits = {}
     for quantity, law in laws.items():
         optima, rows, notes = sweep_optima(columns, law, quantity, target)
@@ -99,7 +107,8 @@ def fit_rule(
             group=group or UNGROUPED,
             **{"objective": OBJECTIVE, **options},
         )
-        fits[quantity] = replace(fitted, notes=(*notes, *fitted.notes))
+        fitted = _named(fitted, quantity)
+        fits[quantity] = replace(fitted, notes=(*checked, *notes, *fitted.notes))
     return FittedRule(rule=rule, fits=fits)
 
 
@@ -122,6 +131,7 @@ def sweep_optima(
     values, losses = numbers(columns[quantity], quantity), numbers(columns[target], target)
     if not (values > 0).all():
         raise InputError(f"{quantity}: must be positive, got {values.min():g}")
+    losses, repeats = _mean_of_seeds(columns, label, losses)
     kept: list[int] = []
     best: list[float] = []
     edge = 0
@@ -137,8 +147,43 @@ def sweep_optima(
         raise InputError(f"{quantity}: every design has its best value at the edge of its sweep: sweep further")
     known = {name: column for name, column in {**order, **found}.items() if column is not None}
     optima = {name: np.asarray(column, float)[kept] for name, column in known.items()}
-    text = f"{edge} of {edge + len(kept)} designs have their best {quantity} at the edge of the sweep: left out"
-    return {**optima, quantity: np.array(best)}, kept, [text] if edge else []
+    notes = [f"{edge} of {edge + len(kept)} designs have their best {quantity} at the edge of the sweep: left out"]
+    notes = notes if edge else []
+    if repeats:
+        notes.append(f"{repeats} rows repeat the settings of another one: the mean loss of such rows is taken")
+    return {**optima, quantity: np.array(best)}, kept, notes
+
+
+def _mean_of_seeds(columns: Columns, label: Array, losses: Array) -> tuple[Array, int]:
+    """Losses (n,) as the mean of the rows of one design that agree in all that is swept, and how many rows repeat
+    another one. The least of several seeds would be lower wherever more of them ran."""
+    swept = [name for name in SWEPT if name in columns]
+    cell = row_groups({**{name: columns[name] for name in swept}, "design": label}, [*swept, "design"])
+    counts = np.bincount(cell)
+    return (np.bincount(cell, losses) / counts)[cell], len(cell) - len(counts)
+
+
+def _named(fitted: FittedLaw, quantity: str) -> FittedLaw:
+    """The fit, whose influence is on the rule's quantity."""
+    found = fitted.influence
+    if found is None or found.flops is not None:
+        return fitted
+    named = replace(found, quantity=quantity)
+    notes = dict(zip(found.note(), named.note(), strict=True))
+    return replace(fitted, influence=named, diagnosis=tuple(notes.get(each, each) for each in fitted.diagnosis))
+
+
+def _near(columns: Columns, quantity: str) -> str:
+    """How to map a column that looks like a swept quantity; '' where none does."""
+    for name in present(columns, tuple(each for each in SWEPT if each != quantity) + _ALSO):
+        rate = "lr" in plain(name).split("_") or plain(name) == "learning_rate"
+        if rate != (quantity == RATE):
+            continue
+        length = next((each for each in ("seq_len", "sequence_length") if each in columns), None)
+        own = rate or "token" in plain(name)
+        if own or length is not None:
+            return f"--let '{quantity} = {quoted(name)}{'' if own else f' * {length}'}'"
+    return ""
 
 
 def _optimum(values: Array, losses: Array) -> float | None:

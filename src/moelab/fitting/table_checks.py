@@ -16,6 +16,10 @@ from moelab.fitting.table_columns import (
     row_groups,
     suggestions,
 )
+from moelab.fitting.table_flops import flops_findings
+from moelab.fitting.table_mixed import numbered
+from moelab.fitting.table_outliers import outliers
+from moelab.fitting.table_refused import refused_findings
 from moelab.fitting.table_rows import (
     checkpoint_findings,
     copy_findings,
@@ -25,6 +29,7 @@ from moelab.fitting.table_rows import (
     repeat_findings,
     sweep_findings,
 )
+from moelab.fitting.table_states import state_findings, unfinished
 from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, finite_numbers, unit_findings
 
 Array = NDArray[Any]
@@ -35,7 +40,8 @@ _TEXTS = {
 TOGETHER, RISING, FEWEST_ROWS = 0.999, 0.5, 8
 """Correlation of log parameters and log tokens beyond which they are one variable; rank correlation of a loss with
 compute beyond which it rises; rows from which both are asked."""
-_FAILED = ("diverged", "crashed", "failed", "killed", "nan")
+_LISTED = 20
+"""Losses that a condition lists."""
 
 
 def check_table(table: Any, loss: str | None = None) -> list[Finding]:
@@ -141,28 +147,29 @@ def _texts(columns: Columns, target: str) -> list[Finding]:
 
 
 def _diverged(columns: Columns, target: str) -> list[Finding]:
-    for name in present(columns, ("status", "state")):
-        failed = np.isin([str(value).lower() for value in columns[name]], _FAILED)
-        if failed.any():
-            text = (
-                f"{int(failed.sum())} of {len(failed)} rows are runs that {name} calls {_first(columns[name], failed)}"
-            )
-            mend = f"leave them out with --where \"{quoted(name)} != '{_first(columns[name], failed)}'\""
-            return [Finding(check="diverged", text=text, mend=mend)]
     values = finite_numbers(columns, target) if target in columns else None
-    if values is None or np.median(values) > HIGH_NATS:
+    if values is None or len(values) < len(columns[target]) or np.median(values) > HIGH_NATS:
         return []
-    off = values > max(UNTRAINED, 2.5 * float(np.median(values)))
+    high = values > max(UNTRAINED, 2.5 * float(np.median(values)))
+    off = high | outliers({**columns, target: np.where(high, np.nan, values)}, target)
+    off &= ~unfinished(columns, len(values))  # those are noted by their state
     if not off.any():
         return []
-    text = f"{int(off.sum())} of {len(values)} rows look diverged ({target} up to {values.max():.3g}, median "
+    span = f"{values[off].min():.4g}" + (f" to {values[off].max():.4g}" if off.sum() > 1 else "")
+    text = f"{int(off.sum())} of {len(values)} rows look diverged ({numbered(off)}: {target} {span}, median "
     text += f"{np.median(values):.3g})"
-    limit = float(values[~off].max())
-    return [Finding(check="diverged", text=text, mend=f'leave them out with --where "{quoted(target)} <= {limit:.6g}"')]
+    kept = _condition(values, off)
+    return [Finding(check="diverged", text=text, mend=f'leave them out with --where "{quoted(target)} {kept}"')]
 
 
-def _first(values: Array, mask: Array) -> str:
-    return str(values[int(np.flatnonzero(mask)[0])])
+def _condition(values: Array, off: Array) -> str:
+    """What holds for the values of the other rows: below a limit, or none of the listed."""
+    least, most = float(values[off].min()), float(values[~off].max())
+    for digits in (2, 3, 4, 6):
+        limit = float(f"{(least + most) / 2:.{digits}g}")
+        if most < limit < least:
+            return f"< {limit:g}"
+    return f"NOT IN ({', '.join(repr(float(value)) for value in values[off][:_LISTED])})"
 
 
 def _reuse(columns: Columns, target: str) -> list[Finding]:
@@ -191,6 +198,6 @@ def _maybe(columns: Columns, name: str) -> Array | None:
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    _names, unit_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together,
-    _texts, _diverged, _reuse,
+    refused_findings, _names, unit_findings, flops_findings, checkpoint_findings, copy_findings, sweep_findings,
+    repeat_findings, _sizes, _together, _texts, state_findings, _diverged, _reuse,
 )  # fmt: skip

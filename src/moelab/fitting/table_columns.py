@@ -11,17 +11,19 @@ from moelab.laws import all_laws
 
 RUN_NAMES = (
     "run_id", "run_name", "run", "name", "id", "experiment", "experiment_id", "experiment_name", "hyper_id", "trial",
-    "trial_id", "job", "job_id", "uuid",
+    "trial_id", "job", "job_id", "uuid", "exp", "exp_id", "exp_name", "run_hash",
 )  # fmt: skip
 """Columns that name a run, the surest first."""
 STEP_NAMES = ("tokens", "step", "steps", "_step", "global_step", "trainer/global_step", "iteration", "iter")
 """Columns that rise while a run trains."""
+AT_STEP = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter")
+"""Columns of the step that a row was measured at; `steps` may be the whole run's."""
 SWEPT = (
     "learning_rate", "lr", "max_lr", "peak_lr", "batch_tokens", "batch_size", "global_batch_size", "batch",
 )  # fmt: skip
 """Columns that are searched for the best value of each design."""
 LABELS = {
-    *RUN_NAMES, "seed", "replicate", "status", "device", "parent_run", "index", "unnamed: 0", "", "created", "date",
+    *RUN_NAMES, "seed", "replicate", "status", "device", "parent_run", "index", "unnamed:_0", "", "created", "date",
     "time", "timestamp", "_timestamp", "url", "path", "file", "host", "note", "notes", "comment", "source", "user",
     "state",
 }  # fmt: skip
@@ -59,6 +61,11 @@ _SYNONYMS: dict[str, str] = {
 _BY_NAME = {word: name for name, words in _SYNONYMS.items() for word in words.split()}
 
 
+def plain(name: str) -> str:
+    """A column's name in lower case with an underscore for blanks, hyphens and dots: Run Name -> run_name."""
+    return re.sub(r"[\s.-]+", "_", name.strip().lower())
+
+
 def known_names() -> set[str]:
     """Every variable of a law, and what one follows from."""
     names = set(RULES) | {need for rules in RULES.values() for needs, _ in rules for need in needs}
@@ -69,12 +76,12 @@ def known_names() -> set[str]:
 
 def is_outcome(name: str, target: str) -> bool:
     """Whether a column is measured or names a run, by what it is called."""
-    return name == target or name.lower() in OUTCOMES or bool(_MEASURED.search(name.lower()))
+    return name == target or plain(name) in OUTCOMES or bool(_MEASURED.search(name.lower()))
 
 
 def is_label(name: str) -> bool:
     """Whether a column names a run or its circumstances."""
-    return name.lower() in LABELS
+    return plain(name) in LABELS
 
 
 def is_loss(name: str) -> bool:
@@ -129,11 +136,13 @@ def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
     names = list(columns)
     known = {*known_names(), "loss"}
     found: dict[str, tuple[str, str]] = {}
+    letters = {name.strip().lower() for name in names}
     for column in names:
         if column in known:
             continue
         bare, factor = _without_unit(column)
-        variable = _BY_NAME.get(bare) or _near(bare, known)
+        letter = "loss" if bare == "l" and {"n", "d"} <= letters else None  # L(N, D)
+        variable = letter or _BY_NAME.get(bare) or _near(bare, known)
         if variable is not None and variable not in names and variable not in found:
             expression = quoted(column) if factor == 1 else f"{factor:g} * {quoted(column)}".replace("e+0", "e")
             found[variable] = (column, expression)
@@ -152,6 +161,6 @@ def _without_unit(column: str) -> tuple[str, float]:
 
 
 def _near(bare: str, known: set[str]) -> str | None:
-    plain = {name.replace("_", ""): name for name in known}
-    near = get_close_matches(bare, plain, n=1, cutoff=0.88)
-    return plain[near[0]] if near and len(bare) > 4 and near[0][0] == bare[0] else None
+    names = {name.replace("_", ""): name for name in known}
+    near = get_close_matches(bare, names, n=1, cutoff=0.88)
+    return names[near[0]] if near and len(bare) > 4 and near[0][0] == bare[0] else None

@@ -11,9 +11,21 @@ from moelab.errors import InputError
 from moelab.fitting.checks import numbers
 from moelab.fitting.columns import Columns
 from moelab.fitting.findings import Finding
-from moelab.fitting.table_columns import RUN_NAMES, STEP_NAMES, SWEPT, codes, row_groups, setting_columns
+from moelab.fitting.table_columns import (
+    AT_STEP,
+    RUN_NAMES,
+    STEP_NAMES,
+    SWEPT,
+    codes,
+    plain,
+    quoted,
+    row_groups,
+    setting_columns,
+)
 
 Array = NDArray[Any]
+_FEWEST = 3
+"""Checkpoints of a run that no column names."""
 
 
 def measured_runs(table: Any, loss: str) -> tuple[Any, Array | None, list[Finding]]:
@@ -76,18 +88,46 @@ def _has_checkpoints(columns: Columns, name: str) -> bool:
 
 
 def present(columns: Columns, names: tuple[str, ...]) -> list[str]:
-    """The columns of these names, in the names' order, whatever their case."""
-    by_name = {name.lower(): name for name in reversed(list(columns))}
+    """The columns of these names, in the names' order, whatever their case and with blanks for underscores."""
+    by_name = {plain(name): name for name in reversed(list(columns))}
     return [by_name[name] for name in names if name in by_name]
 
 
 def checkpoint_findings(columns: Columns, target: str) -> list[Finding]:
     name = run_column(columns)
     if name is None:
-        return []
+        return _unnamed_checkpoints(columns)
     runs, rows = len(codes(columns[name])[1]), len(columns[name])
     text = f"{rows} rows are checkpoints of {runs} runs (column {name}): bootstrap and hold-out take whole runs"
     return [Finding(check="checkpoints", text=text, mend="--group none takes every row as a run of its own")]
+
+
+def _unnamed_checkpoints(columns: Columns) -> list[Finding]:
+    """Steps that rise with the tokens of each size, where no column names a run: each size looks like one run."""
+    sizes = [n for n in columns if n.startswith("params_") or n in ("n_experts", "d_model", "n_layers", "params")]
+    steps = present(columns, AT_STEP)
+    if not steps or not sizes or "tokens" not in columns:
+        return []
+    try:
+        step, tokens = numbers(columns[steps[0]], steps[0]), numbers(columns["tokens"], "tokens")
+    except InputError:
+        return []
+    label = row_groups(columns, sizes)
+    rows = [np.flatnonzero(label == group) for group in range(int(label.max()) + 1)]
+    if min(len(each) for each in rows) < _FEWEST or not all(_one_run(step[each], tokens[each]) for each in rows):
+        return []
+    fewest = next((n for n in sizes if len(codes(columns[n])[1]) == len(rows)), None)
+    text = f"{len(label)} rows look like checkpoints of {len(rows)} runs ({steps[0]} and tokens rise together within"
+    text += " each size), and no column names a run"
+    return [Finding(check="checkpoints", text=text, mend=f"--group {quoted(fewest)}" if fewest else "")]
+
+
+def _one_run(step: Array, tokens: Array) -> bool:
+    """Whether steps differ and each holds the same number of tokens."""
+    if len(np.unique(step)) < len(step) or not (step > 0).all():
+        return False
+    ratio = tokens / step
+    return bool(np.ptp(ratio) <= 0.01 * np.median(ratio))
 
 
 def copy_findings(columns: Columns, target: str) -> list[Finding]:

@@ -10,31 +10,31 @@ from moelab.fitting.columns import Columns, variable
 from moelab.fitting.findings import Finding
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_columns import quoted
+from moelab.fitting.table_logs import logarithms
+from moelab.fitting.table_mixed import LEAST_RATIO, MOST_RATIO, SIZES, UNITS, mixed_units, nearest_unit
 
 Array = NDArray[Any]
 TOO_FEW_TOKENS, TOO_FEW_PARAMS = 1e5, 100.0
 """A column of tokens or parameters that lies below this throughout is in thousands, millions or billions."""
 LEAST_TOKENS = 1e3
 """Tokens below which no run trains."""
-LEAST_RATIO, MOST_RATIO = 0.01, 1e5
-"""Tokens per parameter beyond which the two are in different units: public runs have 0.1 to 1e4."""
 MOST_NATS, HIGH_NATS, LEAST_NATS = 15.0, 7.0, 0.2
 """A loss above all training starts at (12.2 for a vocabulary of 200,000), a median above, and a loss below, any trained
 model."""
 UNTRAINED = 10.4
 """ln 32,768: about where training starts."""
-_UNITS = {"thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
 
 
 def unit_findings(columns: Columns, target: str) -> list[Finding]:
     """Tokens, parameters and losses that look like another unit than tokens, parameters and nats per token."""
-    found = []
-    names = ("params_total", "params_active", "params_non_embedding")
-    params = next((v for n in names if (v := finite_numbers(columns, n)) is not None), None)
+    columns, found = logarithms(columns)
+    columns, mixed = mixed_units(columns)
+    found += mixed
+    params = next((v for n in SIZES if (v := finite_numbers(columns, n)) is not None), None)
     tokens = finite_numbers(columns, "tokens")
     ratio = float(np.median(tokens) / np.median(params)) if tokens is not None and params is not None else 20.0
     both = tokens is not None and _scaled(tokens)
-    for name in (*names, "tokens", "unique_tokens"):
+    for name in (*SIZES, "tokens", "unique_tokens"):
         values = finite_numbers(columns, name) if name in columns else None
         if values is None or not (values > 0).any():
             continue
@@ -46,14 +46,10 @@ def unit_findings(columns: Columns, target: str) -> list[Finding]:
             small = small or (both and values.max() < TOO_FEW_TOKENS) or (ratio > MOST_RATIO and values.max() < 1e6)
         if not small:
             continue
-        if not of_tokens and _logarithms(values, tokens):
-            text = f"{name}: {values.min():g} to {values.max():g} look like decimal logarithms"
-            found.append(Finding(check="units", text=text, mend=f"--let '{name} = POW(10, {name})'"))
-            continue
         unit = _likely_unit(values, params if of_tokens else None)
         if not of_tokens:
-            params = params if params is None else values * _UNITS[unit]  # tokens are then held against these
-        factor = f"{_UNITS[unit]:g}".replace("e+0", "e").replace("e+", "e")
+            params = params if params is None else values * UNITS[unit]  # tokens are then held against these
+        factor = f"{UNITS[unit]:g}".replace("e+0", "e").replace("e+", "e")
         found.append(
             Finding(
                 check="units",
@@ -70,15 +66,6 @@ def _scaled(tokens: Array) -> bool:
     return bool(tokens.max() < LEAST_TOKENS or (few and np.any(tokens != np.round(tokens))))
 
 
-def _logarithms(values: Array, tokens: Array | None) -> bool:
-    """Whether sizes are decimal logarithms: 10 to their power gives more plausible tokens per parameter than any
-    unit."""
-    if tokens is None or not (values.min() > 4 and values.max() < 14) or tokens.max() < TOO_FEW_TOKENS:
-        return False
-    middle, aim = float(np.median(values)), np.log(float(np.median(tokens)) / 20)
-    return bool(abs(middle * np.log(10) - aim) < min(abs(np.log(middle * unit) - aim) for unit in _UNITS.values()))
-
-
 def units_of_fit(fitted: FittedLaw) -> list[Finding]:
     """Whether what a fit was given looks like another unit: predictions then need and give that unit."""
     columns = {name: np.array(limits) for name, limits in fitted.ranges.items()}
@@ -88,9 +75,9 @@ def units_of_fit(fitted: FittedLaw) -> list[Finding]:
 def _likely_unit(values: Array, params: Array | None) -> str:
     """The unit that brings tokens nearest to twenty per parameter; of sizes, the one that brings them into the range
     of language models (1e6 to 1e12)."""
-    middle = float(np.median(values))
-    aim = 20 * float(np.median(params)) if params is not None and np.median(params) > 1e5 else 1e9
-    return min(_UNITS, key=lambda unit: abs(np.log(middle * _UNITS[unit] / aim)))
+    return nearest_unit(
+        values, 20 * float(np.median(params)) if params is not None and np.median(params) > 1e5 else 1e9
+    )
 
 
 def _loss_unit(columns: Columns, target: str) -> list[Finding]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
+from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law, get_law
 from moelab.planning.predictors import Predictor
 
@@ -80,4 +81,5 @@ def _predictor(law: Any) -> Predictor:
         published=False,
         runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
         noise=float(np.sqrt(np.mean(np.square(law.residuals)))),
+        unit_notes=tuple(finding.text for finding in units_of_fit(law)),
     )

@@ -52,7 +52,8 @@ ONE_EPOCH = 1.001
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
-    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens."""
+    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `unit_notes` are what shows that a
+    fit was given another unit than parameters, tokens and nats per token."""
 
     id: str
     law: Law
@@ -65,6 +66,7 @@ class Predictor:
     extrapolate: bool = False
     noise: float = 0.0
     reuse: float = 1.0
+    unit_notes: tuple[str, ...] = ()
 
     @property
     def n_draws(self) -> int:

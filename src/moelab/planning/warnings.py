@@ -34,6 +34,7 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
     """
     best = plan.best
     return [
+        *_units(ranking),
         *_sanity(plan, ranking),
         *_extrapolations(plan, best),
         *_reuse(best),
@@ -45,6 +46,15 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
         *_dropped_draws(decision),
         *_learning_rate(best),
         *_serving(plan),
+    ]
+
+
+def _units(ranking: Ranking) -> list[str]:
+    """Fits of tables in another unit: a plan is in parameters, tokens and nats per token."""
+    return [
+        f"{predictor.id} was given another unit: {note}"
+        for predictor in ranking.predictors
+        for note in predictor.unit_notes
     ]
 
 

@@ -1,0 +1,94 @@
+"""What a fit refuses: cells that are no numbers, losses that are not positive, a table without runs, loss or sizes."""
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.errors import InputError
+from moelab.fitting.checks import numbers
+from moelab.fitting.columns import Columns
+from moelab.fitting.findings import Finding
+from moelab.fitting.table_columns import known_names, quoted, suggestions
+from moelab.printable import short
+
+Array = NDArray[Any]
+_CHART = re.compile(r".+ - \S*(loss|perplexity|ppl|bpb)\S*$", re.IGNORECASE)
+_SHOWN = 6
+
+
+def refused_findings(columns: Columns, target: str) -> list[Finding]:
+    """What `moelab fit` would end with, for any law."""
+    rows = len(next(iter(columns.values()), ()))
+    found = [*_cells(columns, target), *_losses(columns, target), *_absent(columns, target)]
+    if rows < 2:
+        found.append(
+            Finding(check="rows", text=f"the table has {rows} row{'' if rows == 1 else 's'}: no fit is possible")
+        )
+    return found
+
+
+def _cells(columns: Columns, target: str) -> list[Finding]:
+    """Text in columns that laws read as numbers."""
+    found = []
+    for name in columns:
+        if name != target and name not in known_names():
+            continue
+        try:
+            numbers(columns[name], name)
+        except InputError as error:
+            found.append(Finding(check="cells", text=str(error)))
+    return found
+
+
+def _losses(columns: Columns, target: str) -> list[Finding]:
+    try:
+        values = numbers(columns[target], target)
+    except (KeyError, InputError):
+        return []
+    found = []
+    for wrong, word, condition in (
+        (np.isposinf(values), "finite", f"< {_above(values)}"),
+        (np.isnan(values), "finite", "> 0"),
+        (values <= 0, "positive", "> 0"),
+    ):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            text = f"{target}: must be {word}; {int(wrong.sum())} of {len(values)} rows are not, first row {row + 1} "
+            text += f"({values[row]:g})"
+            mend = f'drop them with --where "{quoted(target)} {condition}"'
+            found.append(Finding(check="values", text=text, mend=mend))
+    return found
+
+
+def _above(values: Array) -> str:
+    """A power of ten above every finite value."""
+    finite = values[np.isfinite(values)]
+    return f"{10.0 ** np.ceil(np.log10(max(float(finite.max()), 1.0) * 1.001)):g}" if len(finite) else "1e6"
+
+
+def _absent(columns: Columns, target: str) -> list[Finding]:
+    """No loss, or nothing that a law of the loss reads."""
+    near = suggestions(columns)
+    charts = [name for name in columns if _CHART.match(name)]
+    if target not in columns and len(charts) > 1:
+        text = (
+            f"{len(charts)} columns are one run's chart each (such as {short(charts[0])}): a fit reads one row per run"
+        )
+        return [
+            Finding(check="names", text=text, mend="export the table of runs, with their settings and the last loss")
+        ]
+    found = []
+    if target not in columns and (target != "loss" or "loss" not in near):
+        text = f"no column {target!r} to fit; its columns: {_listed(columns)}"
+        found.append(Finding(check="names", text=text, mend="fit one with --loss NAME"))
+    if not set(columns) & known_names() and not set(near) - {"loss"}:
+        text = f"no column gives parameters, tokens or experts; its columns: {_listed(columns)}"
+        found.append(Finding(check="names", text=text, mend="map one with --let 'params_total = ...'"))
+    return found
+
+
+def _listed(columns: Columns) -> str:
+    names = [short(name)[1:-1] for name in columns]
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
