@@ -52,6 +52,9 @@ def test_the_residual_makes_intervals_hold() -> None:
     assert 0.8 <= inside.mean() <= 0.85
     assert found == pytest.approx(0.3, rel=0.25)
     assert residual_of(np.zeros(5), variances[:5], apart[:5]) == 0
+    alike = np.array([0.0, 0.0, 0.0, 1.0])  # of four pairs that miss, only the last can be helped
+    assert residual_of(np.full(4, 0.5), np.zeros(4), alike) == pytest.approx(0.5 / 1.2816, rel=1e-3)
+    assert residual_of(np.full(3, 0.5), np.zeros(3), np.zeros(3)) == 0
 
 
 def test_the_ratio_is_that_of_whole_predictions(replicates: Replicates) -> None:

@@ -70,11 +70,13 @@ def widths_apart(first: Any, second: Any) -> Array:
 
 def residual_of(errors: Any, variances: Any, apart: Any) -> float:
     """The residual at which 80 % intervals hold 80 % of pairs, from logarithms of their `errors`, jackknife `variances`
-    and how far their experts are `apart`, each (pairs,)."""
+    and how far their experts are `apart`, each (pairs,). Pairs that are not apart and miss are helped by no residual:
+    where they are too many, it is the largest that another pair needs."""
     missing = np.maximum((np.asarray(errors) / Z80) ** 2 - variances, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = np.sort(np.where(missing > 0, np.sqrt(missing) / np.asarray(apart), 0.0))
-    return float(needed[min(int(np.ceil(0.8 * (len(needed) + 1))), len(needed)) - 1])
+    wanted = min(int(np.ceil(0.8 * (len(needed) + 1))), len(needed), int(np.isfinite(needed).sum()))
+    return float(needed[wanted - 1]) if wanted else 0.0
 
 
 def serving_replicates(
