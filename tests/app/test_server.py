@@ -95,6 +95,15 @@ def test_other_hosts_and_origins_are_refused(client: Client) -> None:
     assert client.send("POST", "/upload", b"{}", {}).status == 403
 
 
+def test_the_cookie_works_in_frames_where_they_are_allowed(client: Client) -> None:
+    assert "samesite=strict" in client.get("/fit").headers["set-cookie"].lower()
+    framed = Client(client.app)
+    client.app.state.framed = True
+    cookie = framed.get("/fit").headers["set-cookie"].lower()
+    assert "samesite=none" in cookie
+    assert "secure" in cookie
+
+
 @pytest.mark.parametrize(
     ("host", "name"),
     [("localhost:80", "localhost"), ("LOCALHOST", "localhost"), ("[::1]:8000", "[::1]"), ("[::1]", "[::1]")],

@@ -73,7 +73,7 @@ def answer(state: State, files: Mapping[str, str]) -> Answer:
     """The sentence with its doubt, the designs and all the evidence but what would change the answer."""
     try:
         page = plan_page(made_plan(state, files), state.command, changes=False)
-    except (InputError, MoelabError) as error:
+    except MoelabError as error:
         return refused(error)
     return rendered(page)
 
@@ -82,7 +82,7 @@ def changes(state: State, files: Mapping[str, str]) -> Answer:
     """The section on what changes the answer, which takes as long as the answer itself."""
     try:
         section = changes_section(made_plan(state, files))
-    except (InputError, MoelabError) as error:
+    except MoelabError as error:
         return refused(error)
     return rendered_sections([section], "changes")
 

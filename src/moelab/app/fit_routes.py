@@ -10,7 +10,7 @@ from starlette.routing import Route
 from moelab.app.answers import templates
 from moelab.app.fitting import UNITS, VARIABLES, checks, examine, fit_page
 from moelab.app.jobs import Jobs
-from moelab.app.requests import body, refusal, seen_by, visitor_of
+from moelab.app.requests import COOKIE, body, refusal, seen_by, visitor_of
 from moelab.app.static import stamp
 from moelab.app.uploads import Uploads
 from moelab.errors import InputError, MoelabError
@@ -85,7 +85,7 @@ async def start(request: Request) -> Response:
 
 async def look(request: Request) -> Response:
     """How far a fit is; its result, and the address under which the planner uses it, once it is done."""
-    visitor = request.cookies.get("moelab_visitor", "")
+    visitor = request.cookies.get(COOKIE, "")
     try:
         job = request.app.state.jobs.job(visitor, request.path_params["job"])
     except InputError as error:
@@ -94,15 +94,14 @@ async def look(request: Request) -> Response:
         return refusal(InputError(job.error))
     if job.running:
         return JSONResponse({"share": job.share})
-    result = dict(job.result)
-    digest = request.app.state.uploads.keep(visitor, result.pop("fits"), ".json")
-    job.result = {**result, "fits": job.result["fits"]}
-    return JSONResponse({"share": 1.0, "sha256": digest, **result})
+    digest = request.app.state.uploads.keep(visitor, job.result["fits"], ".json")
+    shown = {name: value for name, value in job.result.items() if name != "fits"}
+    return JSONResponse({"share": 1.0, "sha256": digest, **shown})
 
 
 async def cancel(request: Request) -> Response:
     """End a fit."""
-    request.app.state.jobs.cancel(request.cookies.get("moelab_visitor", ""), request.path_params["job"])
+    request.app.state.jobs.cancel(request.cookies.get(COOKIE, ""), request.path_params["job"])
     return JSONResponse({})
 
 

@@ -13,6 +13,8 @@ from moelab.errors import InputError, MoelabError
 
 MOST_JOBS = 4
 LONGEST_SECONDS = 600.0
+KEPT = 64
+"""Jobs that are remembered; of more, the oldest that has ended is forgotten."""
 
 
 @dataclass
@@ -75,6 +77,9 @@ class Jobs:
         own.close()
         name = secrets.token_hex(16)
         self.jobs[name] = Job(visitor, process, replies)
+        ended = [other for other, job in self.jobs.items() if not job.running]
+        for other in ended[: max(0, len(self.jobs) - KEPT)]:
+            del self.jobs[other]
         return name
 
     def job(self, visitor: str, name: str) -> Job:

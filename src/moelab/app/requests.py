@@ -1,5 +1,7 @@
 """What the pages share: the visitor's cookie, bodies of limited size, refusals in one line."""
 
+from typing import Literal
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,10 +17,12 @@ class TooLarge(InputError):
 
 
 def seen_by(request: Request, reply: Response) -> Response:
-    """The reply, with a cookie for a visitor who has none."""
+    """The reply, with a cookie for a visitor who has none; in another site's frame browsers send `none` alone."""
     if COOKIE not in request.cookies:
-        secure = request.url.scheme == "https"
-        reply.set_cookie(COOKIE, new_visitor(), max_age=WEEK, httponly=True, samesite="strict", secure=secure)
+        framed = request.app.state.framed
+        secure = framed or request.url.scheme == "https"
+        same: Literal["none", "strict"] = "none" if framed else "strict"
+        reply.set_cookie(COOKIE, new_visitor(), max_age=WEEK, httponly=True, samesite=same, secure=secure)
     return reply
 
 

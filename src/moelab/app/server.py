@@ -47,8 +47,9 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
         *fit_routes(),
         Route("/static/{name}", static),
     ]
-    guard = Middleware(Guard, hosts=hosts, frames=frames)
-    return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts, frames=frames)], lifespan=lifespan)
+    app.state.framed = bool(frames)
+    return app
 
 
 async def page(request: Request) -> Response:
@@ -91,7 +92,7 @@ async def downloaded(request: Request) -> Response:
         content = await request.app.state.workers.ask(
             (name, state.query), download, state, _files(request, state), name
         )
-    except (InputError, MoelabError) as error:
+    except MoelabError as error:
         return PlainTextResponse(str(error), status_code=422)
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type=DOWNLOADS[name], headers=headers)

@@ -40,14 +40,16 @@ class Workers:
             self.kept.move_to_end(key)
             return await asyncio.shield(self.kept[key])
         future = asyncio.ensure_future(self._run(function, arguments))
+        future.add_done_callback(lambda done: self._forget_failed(key, done))
         self.kept[key] = future
         while len(self.kept) > KEPT:
             self.kept.popitem(last=False)
-        try:
-            return await asyncio.shield(future)
-        except Exception:
-            self.kept.pop(key, None)
-            raise
+        return await asyncio.shield(future)
+
+    def _forget_failed(self, key: Any, done: "asyncio.Future[Any]") -> None:
+        """Whoever asked may have left before the error came: the next one who asks starts anew."""
+        if (done.cancelled() or done.exception() is not None) and self.kept.get(key) is done:
+            del self.kept[key]
 
     async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         loop = asyncio.get_running_loop()

@@ -109,6 +109,29 @@ def variable(columns: Columns, name: str) -> Array | None:
     return None
 
 
+def numeric(columns: Columns, name: str) -> Array | None:
+    """`variable`, and None for a column that holds anything but numbers, too."""
+    try:
+        return variable(columns, name)
+    except InputError:
+        return None
+
+
+def finite_numbers(columns: Columns, name: str) -> Array | None:
+    """The finite numbers of a column or of what it follows from; None for text or where there are none."""
+    values = numeric(columns, name)
+    values = None if values is None else values[np.isfinite(values)]
+    return values if values is not None and len(values) else None
+
+
+def positive_numbers(columns: Columns, name: str) -> Array | None:
+    """A variable whose logarithm is taken: its numbers, NaN where they are not positive; None for text or for none."""
+    values = numeric(columns, name)
+    if values is None or not (values > 0).any():
+        return None
+    return np.where(values > 0, values, np.nan)
+
+
 def variables(columns: Columns, law: Law, hint: str) -> dict[str, Array]:
     """All variables of a law. Raises InputError naming the missing columns and, by `hint`, how to supply one."""
     check_experts(columns)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.blanks import filled
-from moelab.fitting.columns import Columns, columns_of, variable
+from moelab.fitting.columns import Columns, columns_of, finite_numbers, numeric, variable
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_columns import (
     codes,
@@ -30,7 +30,7 @@ from moelab.fitting.table_rows import (
     sweep_findings,
 )
 from moelab.fitting.table_states import state_findings, unfinished
-from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, finite_numbers, unit_findings
+from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, unit_findings
 
 Array = NDArray[Any]
 _TEXTS = {
@@ -173,7 +173,7 @@ def _condition(values: Array, off: Array) -> str:
 
 
 def _reuse(columns: Columns, target: str) -> list[Finding]:
-    tokens, unique = (_maybe(columns, name) for name in ("tokens", "unique_tokens"))
+    tokens, unique = (numeric(columns, name) for name in ("tokens", "unique_tokens"))
     if tokens is None or unique is None or len(tokens) != len(unique):
         return []
     epochs = tokens / np.maximum(unique, 1e-300)
@@ -188,13 +188,6 @@ def _reuse(columns: Columns, target: str) -> list[Finding]:
 def repeats_data(columns: Columns) -> bool:
     """Whether some rows see tokens more than once."""
     return bool(_reuse(columns, "loss"))
-
-
-def _maybe(columns: Columns, name: str) -> Array | None:
-    try:
-        return variable(columns, name)
-    except InputError:
-        return None
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (

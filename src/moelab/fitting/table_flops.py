@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.errors import InputError
-from moelab.fitting.columns import Columns, variable
+from moelab.fitting.columns import Columns, positive_numbers
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_logs import logarithms
 from moelab.fitting.table_mixed import mixed_units
@@ -32,9 +31,9 @@ _TOTAL = ("params_total", "params_non_embedding", "params_dense")
 def flops_findings(columns: Columns, target: str) -> list[Finding]:
     """FLOPs far from 6 N D: in another unit throughout, as logarithms, or in some rows."""
     columns = mixed_units(logarithms(columns)[0])[0]
-    flops, tokens = (_positive(columns, name) for name in ("train_flops", "tokens"))
-    name = next((n for n in (*_ACTIVE, *_TOTAL) if _positive(columns, n) is not None), None)
-    params = None if name is None else _positive(columns, name)
+    flops, tokens = (positive_numbers(columns, name) for name in ("train_flops", "tokens"))
+    name = next((n for n in (*_ACTIVE, *_TOTAL) if positive_numbers(columns, n) is not None), None)
+    params = None if name is None else positive_numbers(columns, name)
     if "train_flops" not in columns or flops is None or tokens is None or params is None:
         return []
     if not len(flops) == len(tokens) == len(params) or not _counts(params, tokens):
@@ -80,13 +79,3 @@ def _has_experts(columns: Columns) -> bool:
 def _span(values: Array) -> str:
     low, high = f"{np.nanmin(values):.3g}", f"{np.nanmax(values):.3g}"
     return low if low == high else f"{low} to {high}"
-
-
-def _positive(columns: Columns, name: str) -> Array | None:
-    try:
-        values = variable(columns, name)
-    except InputError:
-        return None
-    if values is None or not (values > 0).any():
-        return None
-    return np.where(values > 0, values, np.nan)

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.errors import InputError
-from moelab.fitting.columns import Columns, variable
+from moelab.fitting.columns import Columns, finite_numbers
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_mixed import SIZES, UNITS
 
@@ -41,7 +40,7 @@ _LEAST, _MOST = 0.01, 1e5
 def logarithms(columns: Columns) -> tuple[dict[str, Array], list[Finding]]:
     """The columns with logarithms of sizes and tokens as counts, and a note on each."""
     names = [name for name in (*SIZES, "tokens", "unique_tokens") if name in columns]
-    known = {name: values for name in names if (values := _numbers(columns, name)) is not None}
+    known = {name: values for name in names if (values := finite_numbers(columns, name)) is not None}
     size = next((name for name in SIZES if name in known), None)
     for base in BASES:
         found = {name: values for name, values in known.items() if _looks(values, base, name)}
@@ -93,12 +92,3 @@ def _finding(name: str, values: Array, base: Base, sure: bool) -> Finding:
     if not sure:
         text, mend = f"{text} or billions", f"{mend} or --let '{name} = 1e9 * {name}'"
     return Finding(check="units", text=text, mend=mend)
-
-
-def _numbers(columns: Columns, name: str) -> Array | None:
-    try:
-        values = variable(columns, name)
-    except InputError:
-        return None
-    values = None if values is None else values[np.isfinite(values)]
-    return values if values is not None and len(values) else None

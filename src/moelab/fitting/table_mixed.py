@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.errors import InputError
-from moelab.fitting.columns import Columns, variable
+from moelab.fitting.columns import Columns, numeric
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_columns import codes
 
@@ -110,8 +109,5 @@ def numbered(rows: Array) -> str:
 
 def _numbers(columns: Columns, name: str) -> Array | None:
     """A column's numbers, missing ones as 0; None where there are none."""
-    try:
-        values = variable(columns, name) if name in columns or name == "unique_tokens" else None
-    except InputError:
-        return None
+    values = numeric(columns, name) if name in columns or name == "unique_tokens" else None
     return None if values is None else np.where(np.isfinite(values), values, 0.0)

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.errors import InputError
-from moelab.fitting.columns import Columns, variable
+from moelab.fitting.columns import Columns, positive_numbers
 from moelab.fitting.table_columns import SWEPT, setting_columns
 from moelab.fitting.table_rows import run_column
 
@@ -47,8 +46,8 @@ def outliers(columns: Columns, target: str) -> Array:
 
 def _features(columns: Columns, target: str) -> Array | None:
     """(n, P): a constant, the logs, their squares and product, and the other settings; None without two variables."""
-    size = next((v for n in _SIZES if (v := _positive(columns, n)) is not None), None)
-    data = next((v for n in ("tokens", "train_flops") if (v := _positive(columns, n)) is not None), None)
+    size = next((v for n in _SIZES if (v := positive_numbers(columns, n)) is not None), None)
+    data = next((v for n in ("tokens", "train_flops") if (v := positive_numbers(columns, n)) is not None), None)
     if size is None or data is None:
         return None
     names = [n for n in setting_columns(columns, target) if not n.startswith(_FOLLOW) and n != "tokens"]
@@ -57,7 +56,7 @@ def _features(columns: Columns, target: str) -> Array | None:
     n, d = _scaled(np.log(size)), _scaled(np.log(data))
     terms = [np.ones_like(n), n, d, n * n, d * d, n * d]
     for name in names:
-        other = _positive(columns, name)
+        other = positive_numbers(columns, name)
         if other is not None and np.ptp(other) > 0:
             terms.append(_scaled(np.log(other)))
     return np.stack(terms, axis=1)
@@ -65,7 +64,7 @@ def _features(columns: Columns, target: str) -> Array | None:
 
 def _repeated(columns: Columns) -> Array:
     """Rows that see their data more than four times."""
-    tokens, unique = _positive(columns, "tokens"), _positive(columns, "unique_tokens")
+    tokens, unique = positive_numbers(columns, "tokens"), positive_numbers(columns, "unique_tokens")
     if tokens is None or unique is None or len(tokens) != len(unique):
         return np.array(False)
     return np.asarray(tokens > AS_NEW * unique * (1 + 1e-6))
@@ -87,14 +86,3 @@ def _residuals(features: Array, logs: Array) -> Array:
         surface = np.linalg.lstsq(rows * root[:, None], values * root, rcond=None)[0]
         weights = 1 / np.maximum(np.abs(values - rows @ surface), 1e-4)
     return np.asarray(logs - features @ surface)
-
-
-def _positive(columns: Columns, name: str) -> Array | None:
-    """A variable's logarithm has a meaning: its numbers, NaN where they are not positive; None for text."""
-    try:
-        values = variable(columns, name)
-    except InputError:
-        return None
-    if values is None or not (values > 0).any():
-        return None
-    return np.where(values > 0, values, np.nan)

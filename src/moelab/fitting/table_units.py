@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.errors import InputError
-from moelab.fitting.columns import Columns, variable
+from moelab.fitting.columns import Columns, finite_numbers
 from moelab.fitting.findings import Finding
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_columns import quoted
@@ -98,15 +97,3 @@ def _loss_unit(columns: Columns, target: str) -> list[Finding]:
         )
         return [Finding(check="units", text=text)]
     return []
-
-
-def finite_numbers(columns: Columns, name: str) -> Array | None:
-    """The finite numbers of a column or of what it follows from; None for text or where there are none."""
-    try:
-        values = variable(columns, name)
-    except InputError:
-        return None
-    if values is None:
-        return None
-    values = values[np.isfinite(values)]
-    return values if len(values) else None
