@@ -172,6 +172,16 @@ def test_every_colour_has_a_counterpart_on_dark_pages(name: str, drawn: Callable
     assert colours <= set(DARK_COLORS)
 
 
+def test_a_law_keeps_its_colour_in_every_slice() -> None:
+    slices = {
+        "sparsity": [{"law": law, "sparsity": x, "loss": 3.0 - x} for law in ("a", "b") for x in (0.5, 0.9)],
+        "granularity": [{"law": "b", "granularity": x, "loss": 3.0} for x in (1, 8)],
+    }
+    scales = [found["scale"] for found in _find(figures.budget_slices(slices).to_dict(), "color") if "scale" in found]
+    assert len(scales) >= 2
+    assert all(scale == scales[0] for scale in scales)
+
+
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     long = [{"run": "a", "label": "a", "kind": "moe", "tokens": 1000 * i, "loss": 6 / i} for i in range(1, 5001)]
     drawn = next(iter(figures.learning_curves(long).to_dict()["datasets"].values()))

@@ -59,13 +59,14 @@ def budget_slices(slices: Mapping[str, list[Row]], *, title: str = "") -> Any:
     Each row holds the axis by its name, `loss` and `law`; axes without rows are left out.
     """
     titles = {"activation_rate": "activation rate", "sparsity": "sparsity 1 - K/E", "granularity": "granularity"}
-    panels = [_budget_slice(name, rows, titles[name]) for name, rows in slices.items() if rows]
+    laws = unique(row["law"] for rows in slices.values() for row in rows)
+    panels = [_budget_slice(name, rows, titles[name], laws) for name, rows in slices.items() if rows]
     return theme.finish(alt.concat(*panels, columns=3, spacing=24), title)
 
 
-def _budget_slice(name: str, rows: list[Row], title: str) -> Any:
-    laws = unique(row["law"] for row in rows)
-    color = alt.Color("law:N", scale=alt.Scale(domain=laws, range=theme.LAW_COLORS[: len(laws)]))
+def _budget_slice(name: str, rows: list[Row], title: str, laws: Sequence[str]) -> Any:
+    """One panel; `laws` are those of all panels, so that a law keeps its colour."""
+    color = theme.law_color(laws)
     y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss at the budget")
     x = theme.quantity_x(name, rows, title, log=name == "activation_rate")
     base = alt.Chart(theme.data(rows)).encode(x, y, color)
