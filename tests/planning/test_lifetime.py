@@ -1,4 +1,4 @@
-"""Loss against lifetime cost: the frontier by brute force, its knee, and the tokens that pay for a smaller model."""
+"""Loss against lifetime cost: the frontier by brute force, and the tokens that pay for a smaller model."""
 
 from typing import Any
 
@@ -11,19 +11,12 @@ from moelab.planning.chosen_laws import laws_of
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import enumerate_designs
-from moelab.planning.lifetime import (
-    LEAST_BATCH,
-    OUTSIDE,
-    dollars_per_millinat,
-    extra_nats,
-    frontier_rows,
-    implied_tokens,
-)
+from moelab.planning.lifetime import dollars_per_millinat, extra_nats, frontier_rows, implied_tokens, point_of
 from moelab.planning.lower_loss import no_more_expensive
 from moelab.planning.plan import plan
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
-from moelab.planning.tradeoff import chord_slope, frontier
+from moelab.planning.tradeoff import frontier
 from moelab.planning.why import NOT_TAKEN, why
 
 SPACE = Space(
@@ -60,28 +53,6 @@ def test_the_plans_frontier_is_complete(ranking: Ranking) -> None:
     cost, excess = ranking.lifetime.cost, np.where(ranking.comparable, ranking.log_excess, np.inf)
     for i in ranking.lifetime.frontier:
         assert not ((cost <= cost[i]) & (excess <= excess[i]) & ((cost < cost[i]) | (excess < excess[i]))).any()
-
-
-def test_the_knee_is_farthest_from_the_chord(ranking: Ranking) -> None:
-    assert ranking.serving is not None
-    lifetime = ranking.lifetime
-    assert lifetime is not None
-    front, excess = lifetime.frontier, ranking.log_excess
-    inside = front[ranking.score[front] < OUTSIDE / 2]
-    assert lifetime.knee in inside
-    assert lifetime.slope == pytest.approx(chord_slope(excess[inside], lifetime.cost[inside]))
-    heights = excess[inside] + lifetime.slope * lifetime.cost[inside]
-    assert excess[lifetime.knee] + lifetime.slope * lifetime.cost[lifetime.knee] == pytest.approx(heights.min())
-    assert ranking.serving.batch[lifetime.knee] >= LEAST_BATCH
-    assert ranking.best == lifetime.knee
-
-
-def test_designs_beyond_within_come_last(ranking: Ranking) -> None:
-    assert ranking.lifetime is not None
-    behind = ranking.behind(np.arange(len(ranking.score)), int(ranking.lifetime.frontier[-1]))
-    beyond = behind > ranking.lifetime.within + 1e-9
-    assert beyond.any()
-    assert ranking.score[beyond & np.isfinite(ranking.score)].min() > OUTSIDE / 2
 
 
 def test_a_wider_limit_gives_a_cheaper_design() -> None:
@@ -122,6 +93,10 @@ def test_rows_of_the_frontier_rise_in_cost_and_fall_in_loss(ranking: Ranking) ->
     assert [row["knee"] for row in rows].count(True) == 1
     assert [row["lifetime"] for row in rows] == sorted(row["lifetime"] for row in rows)
     assert rows[-1]["extra_nats"] == pytest.approx(0)
+    nats = [row["extra_nats"] for row in rows]
+    assert nats == sorted(nats, reverse=True)
+    assert len(set(nats)) == len(nats)  # neither end is clipped
+    assert point_of(ranking, ranking.best) == next(row for row in rows if row["knee"])
     assert all(row["lifetime"] == pytest.approx(row["train"] + row["serve"]) for row in rows)
 
 
@@ -155,7 +130,10 @@ def test_extra_nats_of_one_law_are_its_loss_and_what_granularity_costs_above_the
     losses, curve, index = alone.mean(alone.ensemble[0]), alone.curves[0], alone.order[:5]
     fine = mean_excess(list(granularity_excess(alone.feasible.design).values()))
     assert fine[index].max() > 0
-    own = curve.loss_behind(curve.log_excess(losses[index]) + fine[index])
+    excess = curve.log_excess(losses[index]) + fine[index]
+    least = excess - alone.log_excess[index]  # of all designs under compute and data alone
+    assert least == pytest.approx(least[0])
+    own = curve.loss_behind(excess - least[0])
     assert extra_nats(alone, index, int(index[0])) == pytest.approx(own - own[0])
 
 

@@ -47,19 +47,25 @@ def test_doubt_and_the_recommendation_come_first() -> None:
 
 
 ROWS: list[dict[str, Any]] = [
-    {"lifetime": 1e6, "extra_nats": 0.02, "design": "a", "knee": False},
-    {"lifetime": 2e6, "extra_nats": 0.01, "design": "b", "knee": True},
-    {"lifetime": 9e6, "extra_nats": 0.0, "design": "c", "knee": False},
+    {"lifetime": 1e6, "extra_nats": 0.02, "design": "a", "recommended": False},
+    {"lifetime": 2e6, "extra_nats": 0.01, "design": "b", "recommended": False},
+    {"lifetime": 2.2e6, "extra_nats": 0.012, "design": "c", "recommended": True},
+    {"lifetime": 9e6, "extra_nats": 0.0, "design": "d", "recommended": False},
 ]
 
 
-def test_the_frontier_names_its_knee_alone() -> None:
+def test_the_frontier_names_the_recommended_design_alone_and_its_line_leaves_out_what_lies_beside_it() -> None:
     spec = figure_spec(figures.lifetime_frontier(ROWS))
-    named = [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"] if layer["mark"]["type"] == "text"]
-    assert named
-    assert all([row["design"] for row in rows] == ["b"] for rows in named)
-    with pytest.raises(InputError, match=r"^lifetime_frontier: column knee is missing"):
-        figures.lifetime_frontier([{name: row[name] for name in row if name != "knee"} for row in ROWS])
+    drawn: dict[str, list[list[str]]] = {"text": [], "line": []}
+    for layer in spec["layer"]:
+        if layer["mark"]["type"] in drawn:
+            rows = spec["datasets"][layer["data"]["name"]]
+            drawn[layer["mark"]["type"]].append([row["design"] for row in rows])
+    assert drawn["text"]
+    assert all(names == ["c"] for names in drawn["text"])
+    assert drawn["line"] == [["a", "b", "d"]]
+    with pytest.raises(InputError, match=r"^lifetime_frontier: column recommended is missing"):
+        figures.lifetime_frontier([{name: row[name] for name in row if name != "recommended"} for row in ROWS])
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -15,7 +15,7 @@ from moelab.planning.costs import unpriced
 from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.lattice import Lattice
-from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens
+from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens, point_of
 from moelab.planning.lower_loss import no_more_expensive
 from moelab.planning.nearest import nearest_released, released_rates
 from moelab.planning.pareto import pareto_front, slice_rows
@@ -53,10 +53,7 @@ class PlanBuilder:
         self.rows = settled_rows(ranking, top)
         self.listed = [row.chosen for row in self.rows]
         self.chosen = self.listed[0]
-        self.dense, self.moe = (
-            None if best is None else representative(ranking, best)
-            for best in (ranking.best_of(~moe), ranking.best_of(moe))
-        )
+        self.dense, self.moe = (self._best_of(~moe), self._best_of(moe))
         covering = [law for law in ranking.predictors if ranking.law_results[law.id].best >= 0]
         self.law_best = {law.id: ranking.law_results[law.id].best for law in covering}
         self.curves = {law.id: self._law_curve(law) for law in covering}
@@ -65,6 +62,20 @@ class PlanBuilder:
         self.decision: Decision | None = decide(ranking, self.chosen, self.distinct, ranked)
         self.builder = CandidateBuilder(budget, ranking, self.curves, self.decision, rules)
         self.candidate = self.builder.candidate
+
+    def _best_of(self, kind: Array) -> int | None:
+        """The best design of a kind. Where loss is weighed against cost and the kind is not the recommended one's: the
+        least loss at no more than the recommended design's lifetime cost, if some design of the kind costs no more."""
+        ranking, lifetime = self.ranking, self.ranking.lifetime
+        best = None
+        if lifetime is not None and not kind[self.chosen]:
+            affordable = kind & (lifetime.cost <= lifetime.cost[self.chosen]) & np.isfinite(ranking.log_excess)
+            where = np.flatnonzero(affordable & np.isfinite(ranking.score))
+            best = int(where[np.argmin(ranking.log_excess[where])]) if len(where) else None
+            if best is not None:
+                return best
+        best = ranking.best_of(kind)
+        return None if best is None else representative(ranking, best)
 
     def _law_curve(self, predictor: Predictor) -> Curve:
         """The law's own optimum against compute: its member's curve where it is one, else over fewer designs."""
@@ -139,14 +150,18 @@ class PlanBuilder:
         if ranking.lifetime is None:
             return None
         rows = frontier_rows(ranking)
-        for row in rows:
+        here = point_of(ranking, self.chosen)
+        for row in (*rows, here):
+            row["recommended"] = row["index"] == self.chosen
             row["design"] = self._label(row.pop("index"))
         lower = no_more_expensive(ranking, self.chosen, self.rows[0].steps)
         if lower is not None:
             lower["design"] = self._label(lower.pop("index"))
         return {
             "within": ranking.lifetime.within,
+            "within_decides": ranking.lifetime.decides,
             "frontier": rows,
+            "recommended": here,
             "per_millinat": dollars_per_millinat(ranking, self.budget, self.chosen),
             "lower_loss_at_no_more_cost": lower,
             "implied_lifetime_tokens": implied_tokens(ranking, self.budget, self.chosen),

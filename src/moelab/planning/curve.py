@@ -50,8 +50,14 @@ class Curve:
         return np.asarray(np.where(loss > xs[-1], above, np.where(loss < xs[0], below, inside)))
 
     def loss_behind(self, excess: Any) -> Array:
-        """The optimum's loss at an excess of log compute, the inverse of `log_excess`; beyond the curve, its end's."""
-        return np.asarray(np.interp(self.log_compute[-1] - np.asarray(excess), self.log_compute, self.loss))
+        """The optimum's loss at an excess of log compute, the inverse of `log_excess`, beyond the ends too."""
+        xs, ys, at = self.log_compute, self.loss, self.log_compute[-1] - np.asarray(excess)
+        inside = np.interp(at, xs, ys)
+        if len(xs) == 1:
+            return np.asarray(inside)
+        below = ys[0] + (at - xs[0]) * (ys[1] - ys[0]) / (xs[1] - xs[0])
+        above = ys[-1] + (at - xs[-1]) * (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
+        return np.asarray(np.where(at < xs[0], below, np.where(at > xs[-1], above, inside)))
 
     def log_excess(self, loss: Any) -> Array:
         """log(C/C'), the excess compute of a loss: 0 at the optimum, negative for a loss below the optimum's."""

@@ -40,13 +40,15 @@ def granularity_excess(design: Design) -> dict[str, Array]:
     return {name: np.where(design.dense, 0.0, excess + 0 * design.tokens) for name, excess in found.items()}
 
 
-def mean_excess(columns: Sequence[Array]) -> Array:
-    """Mean excess (n,) over the laws that cover a design; one that none covers is worse than all that some covers."""
+def mean_excess(columns: Sequence[Array], uncovered: float | None = None) -> Array:
+    """Mean excess (n,) over the laws that cover a design; one that none covers has `uncovered`, by default more than all
+    that some covers."""
     stacked = np.stack(columns)
     count = np.isfinite(stacked).sum(axis=0)
     mean = np.nansum(np.where(np.isfinite(stacked), stacked, 0.0), axis=0) / np.maximum(count, 1)
-    worst = float(mean[count > 0].max()) if (count > 0).any() else 0.0
-    return np.asarray(np.where(count > 0, mean, worst + 1.0))
+    if uncovered is None:
+        uncovered = 1.0 + (float(mean[count > 0].max()) if (count > 0).any() else 0.0)
+    return np.asarray(np.where(count > 0, mean, uncovered))
 
 
 def _inside(values: Array, ends: tuple[float, float]) -> Array:

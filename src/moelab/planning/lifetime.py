@@ -1,10 +1,8 @@
-"""Loss against lifetime cost: the frontier, its knee, and how many served tokens make a design the best.
+"""Loss against lifetime cost: the frontier, what a lower loss costs, and how many served tokens pay for a design.
 
-Lifetime cost is training and serving in US dollars. Every design trains with all compute; the knee is the point of the
-frontier farthest from its chord, between the least loss and the cheapest design that is `within` it in compute.
+Lifetime cost is training and serving in US dollars. Every design trains with all compute.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,26 +10,9 @@ from numpy.typing import NDArray
 
 from moelab.planning.budget import Budget
 from moelab.planning.feasible import affordable_tokens, compute_of, training_price
-from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.ranking import Ranking, score_designs
-from moelab.planning.tradeoff import Lifetime, chord_slope, frontier
 
 Array = NDArray[Any]
-
-LEAST_WITHIN = 0.10
-"""Excess compute within which the knee is sought, unless laws or predicted training times are further apart."""
-
-MOST_WITHIN = 0.5
-"""Largest excess compute that these alone admit."""
-
-LEAST_BATCH = 8
-"""Requests in flight below which no deployment runs; a knee there would only show the edge of memory."""
-
-OUTSIDE = 1e3
-"""Added to the score of designs behind by more than `within`, or served at fewer requests: they are ranked last."""
-
-FAR = 1.5
-"""Excess log compute from which on a design is no candidate, so that laws of granularity are not asked."""
 
 SAMPLE = 8_000
 """Designs among which the training optimum at less compute is sought."""
@@ -40,64 +21,6 @@ MILLINAT = 0.001
 
 LONGER = 1.1
 """Factor of a design's tokens over which the worth of longer training is taken."""
-
-
-def balanced(ranking: Ranking, budget: Budget) -> Ranking:
-    """The ranking by loss ordered anew: nearest to the knee of loss against lifetime cost first."""
-    assert ranking.serving is not None
-    assert budget.serving is not None
-    assert budget.serving.tokens is not None
-    feasible = ranking.feasible
-    train = training_price(feasible.lattice, feasible.train_flops, budget)
-    price = np.nan_to_num(ranking.serving.cost_per_million_tokens, nan=np.inf)
-    serve = price * (budget.serving.tokens / 1e6)
-    excess, cost = with_granularity(ranking), train + serve
-    within = unresolved(ranking) if budget.within is None else budget.within
-    front = frontier(np.where(ranking.comparable, excess, np.inf), cost)
-    allowed = excess <= float(excess[front[-1]]) - np.log1p(-within)
-    batched = allowed & (ranking.serving.batch >= LEAST_BATCH)
-    if batched.any():
-        allowed = batched
-    near = frontier(np.where(allowed & ranking.comparable, excess, np.inf), cost)
-    slope = chord_slope(excess[near], cost[near])
-    score = excess + slope * (cost - cost[near[0]])
-    score = np.where(allowed, score, score + OUTSIDE)
-    knee = int(near[np.argmin(score[near])])
-    lifetime = Lifetime(train, serve, within, slope, front, knee, ranking.log_excess)
-    return replace(ranking, score=np.where(np.isfinite(cost), score, np.inf), loss_score=excess, lifetime=lifetime)
-
-
-def with_granularity(ranking: Ranking) -> Array:
-    """log(C/C') of the ensemble, plus what laws of granularity find each design's experts behind (n,).
-
-    Serving prefers few and wide experts, whose loss most members do not see: without these laws the price decides.
-    Designs behind by more than `FAR` are left as they are.
-    """
-    excess = ranking.log_excess.copy()
-    near = np.flatnonzero(excess <= excess.min() + FAR)
-    found = granularity_excess(ranking.feasible.take(near).design)
-    excess[near] += mean_excess(list(found.values()))
-    return excess
-
-
-def unresolved(ranking: Ranking) -> float:
-    """The excess compute below which no design is known to be behind: 10 %, what the laws disagree by, or the paired
-    error of the predicted training time, whichever is largest; at most 50 %."""
-    timing = float(-np.expm1(-ranking.paired.training))
-    return min(max(disagreement(ranking), timing), MOST_WITHIN)
-
-
-def disagreement(ranking: Ranking) -> float:
-    """The largest excess, as a share of compute, that some member of the ensemble finds in another's optimum: from 10 %
-    to 50 %. Optima are of the ranked designs that the most members cover."""
-    means = np.array([ranking.mean(member) for member in ranking.ensemble])
-    means[:, ~ranking.comparable] = np.nan
-    optima = np.unique([int(np.nanargmin(mean)) for mean in means if np.isfinite(mean).any()])
-    if len(optima) < 2:
-        return LEAST_WITHIN
-    excess = [curve.log_excess(mean[optima]) for curve, mean in zip(ranking.curves, means, strict=True)]
-    worst = float(-np.expm1(-np.nanmax(excess)))
-    return float(np.clip(worst, LEAST_WITHIN, MOST_WITHIN))
 
 
 def extra_nats(ranking: Ranking, index: Array, base: int) -> Array:
@@ -120,8 +43,20 @@ def frontier_rows(ranking: Ranking, most: int = 60) -> list[dict[str, Any]]:
         picked = np.unique(np.linspace(0, len(front) - 1, most).round().astype(int))
         index = np.union1d(picked, np.flatnonzero(front == lifetime.knee))
         index = front[index]
-    nats = extra_nats(ranking, index, int(front[-1]))
-    behind = ranking.behind(index, int(front[-1]))
+    return _points(ranking, index)
+
+
+def point_of(ranking: Ranking, index: int) -> dict[str, Any]:
+    """One design beside the frontier, as a row of it."""
+    return _points(ranking, np.array([index]))[0]
+
+
+def _points(ranking: Ranking, index: Array) -> list[dict[str, Any]]:
+    """Rows of loss against lifetime cost. `extra_nats` is above the least loss on the frontier, `excess_compute` a share
+    over the least loss under compute and data alone."""
+    lifetime = ranking.lifetime
+    assert lifetime is not None
+    nats, behind = extra_nats(ranking, index, int(lifetime.frontier[-1])), ranking.excess(index)
     return [
         {
             "index": int(i),

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from moelab.planning.lifetime import LEAST_BATCH, MILLINAT, OUTSIDE, extra_nats
+from moelab.planning.balance import LEAST_BATCH, OUTSIDE
+from moelab.planning.lifetime import MILLINAT, extra_nats
 from moelab.planning.ranking import Ranking
 from moelab.planning.settle import option_labels
 

@@ -17,6 +17,7 @@ LIMIT_NAMES = {
     "tokens_per_total": "the minimum of tokens per parameter",
     "serving": "the limits on serving",
     "serving_memory": "the memory of the serving devices",
+    "within": "the excess of compute that is allowed for a lower lifetime cost",
 }
 """The limits of a budget in words, by their names in `binding`."""
 

@@ -8,7 +8,7 @@ from moelab.planning.cells import rate_cells, released_cells, what_if_cells
 from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
 from moelab.planning.plan_table import interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
-from moelab.planning.why import ahead_of_design, beside_released, why
+from moelab.planning.why import ahead_of_design, beside_released, knee_sentence, why
 from moelab.quantities import format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
@@ -96,10 +96,13 @@ def _frontier(plan: Plan) -> Section:
     assert plan.lifetime is not None
     rows = plan.lifetime["frontier"]
     most = max([SHOWN_NATS, *(SHOWN_KNEES * row["extra_nats"] for row in rows if row["knee"])])
+    here = plan.lifetime["recommended"]
+    rows = rows if any(row["recommended"] for row in rows) else [*rows, here]
+    most = max(most, here["extra_nats"])
     chart = figures.lifetime_frontier([row for row in rows if row["extra_nats"] <= most])
     caption = (
-        f"No other design has a lower loss at a lower cost. The knee is sought within {plan.lifetime['within']:.0%} "
-        f"excess compute of the least loss; designs more than {most:.2g} nats above it are not drawn."
+        f"No other design has a lower loss at a lower cost. {knee_sentence(plan)} "
+        f"Designs more than {most:.2g} nats above the least loss are not drawn."
     )
     return Section("Loss against lifetime cost", figures=[Figure(chart, caption)])
 

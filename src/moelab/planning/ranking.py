@@ -38,7 +38,7 @@ class Ranking:
 
     `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
     the score in dollars and `target` the loss to reach. Where loss is weighed against `lifetime` cost, `loss_score` is
-    log(C/C') and the score adds the cost to it. Where the budget buys each design its own FLOPs, `slower` is the log of
+    log(C/C') over the least loss under compute and data alone, and the score the log of the cost that includes it. Where the budget buys each design its own FLOPs, `slower` is the log of
     the best utilisation `top_share` over each design's; what of it lies within the `paired` error counts as a tie.
     """
 
@@ -146,26 +146,40 @@ class Ranking:
 
     def excess(self, index: Any) -> Array:
         """Excess compute of each design over the optimum, as a share: 1 - C'/C by the median over the ensemble. Where a
-        cost is minimised, the excess cost."""
+        cost is minimised, the excess cost. Where designs train at their own utilisation, or loss is weighed against
+        cost, it is what the order is made of: `log_excess`."""
         if self.cost is not None:
             return np.asarray(1 - self.score[self.best] / self.cost[index])
+        if self.lifetime is not None or self.slower is not None:
+            least = 0.0 if self.lifetime is not None else float(self.log_excess.min())
+            return np.asarray(-np.expm1(-np.maximum(self.log_excess[index] - least, 0)))
         parts = zip(self.curves, self.ensemble, strict=True)
         excess = np.array([curve.log_excess(self.mean(member, index)) for curve, member in parts])
         return np.asarray(-np.expm1(-np.maximum(median_of(excess), 0)))
 
 
 def rank(
-    feasible: FeasibleSet, budget: Budget, predictors: Sequence[Predictor], serving: ServingCost | None = None
+    feasible: FeasibleSet,
+    budget: Budget,
+    predictors: Sequence[Predictor],
+    serving: ServingCost | None = None,
+    reference: Ranking | None = None,
 ) -> Ranking:
-    """Every law's loss for every design, and one order. Raises InputError where no law applies to any of them."""
-    ensemble = choose_ensemble(predictors, feasible)
+    """Every law's loss for every design, and one order. Raises InputError where no law applies to any of them.
+
+    With a `reference`, the excess is over its optima, and its ensemble, coverage and best utilisation hold.
+    """
+    ensemble = choose_ensemble(predictors, feasible) if reference is None else reference.ensemble
     law_results, inputs = evaluate_laws(feasible, predictors, ensemble)
     losses = {name: result.losses for name, result in law_results.items() if result.losses is not None}
     means = [member.mean(losses) for member in ensemble]
-    curves = tuple(curve_of(member, mean, feasible, budget) for member, mean in zip(ensemble, means, strict=True))
+    if reference is None:
+        curves = tuple(curve_of(member, mean, feasible, budget) for member, mean in zip(ensemble, means, strict=True))
+    else:
+        curves = reference.curves
     paired, slower, top_share = PairedErrors.of(budget), None, None
     if budget.flops is None and np.ndim(share := utilisation(feasible.lattice, budget)):
-        top_share = float(np.max(share))
+        top_share = float(np.max(share)) if reference is None else reference.top_share
         slower = np.log(top_share / np.maximum(share, 1e-300))
     coverage = None
     if len(ensemble) == 1:
@@ -173,7 +187,8 @@ def rank(
         score = np.where(np.isnan(score), np.inf, score)
     else:
         excess = np.array([curve.log_excess(mean) for curve, mean in zip(curves, means, strict=True)])
-        coverage = Coverage.of(excess, feasible.lattice.is_moe)
+        coverage = Coverage.of(excess, feasible.lattice.is_moe) if reference is None else reference.coverage
+        assert coverage is not None
         score = coverage.score(excess, feasible.lattice.is_moe)
     if slower is not None:
         score = score - unknown_share(slower, paired.training)

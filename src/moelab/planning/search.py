@@ -18,7 +18,7 @@ from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.lattice import Lattice
 from moelab.planning.law_results import evaluate_laws
-from moelab.planning.lifetime import balanced
+from moelab.planning.balance import balanced, reference_budget
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking, rank
 from moelab.planning.served import served_lattice
@@ -34,15 +34,25 @@ HALVINGS = 18
 """Steps of that bisection."""
 
 
-def search(lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) -> Ranking:
-    """All designs that fit, ranked. Raises InputError naming the limit that excludes them all."""
+def search(
+    lattice: Lattice, budget: Budget, predictors: Sequence[Predictor], within: float | None = None
+) -> Ranking:
+    """All designs that fit, ranked. Raises InputError naming the limit that excludes them all.
+
+    `within` is the excess of compute that laws allow where loss is balanced against cost and the budget states none;
+    None: from the laws themselves.
+    """
     feasible = fit_budget(lattice, budget)
     feasible, serving = served(feasible, budget)
-    ranking = rank(feasible, budget, predictors, serving)
-    if budget.serving is not None and budget.serving.price_like_experts is not None:
-        ranking = _bounded_price(ranking, budget, budget.serving.price_like_experts, predictors)
+    reference = None
     if budget.objective == "balance":
-        return balanced(ranking, budget)
+        alone = reference_budget(budget)
+        reference = rank(fit_budget(lattice, alone), alone, predictors)
+    ranking = rank(feasible, budget, predictors, serving, reference)
+    if budget.serving is not None and budget.serving.price_like_experts is not None:
+        ranking = _bounded_price(ranking, budget, budget.serving.price_like_experts, predictors, reference)
+    if reference is not None:
+        return balanced(ranking, reference, budget, within)
     return ranking if budget.objective == "loss" else by_cost(ranking, budget)
 
 
@@ -96,12 +106,14 @@ def _best_with(ranking: Ranking, n_experts: int, field: str) -> int:
     return best
 
 
-def _bounded_price(ranking: Ranking, budget: Budget, n_experts: int, predictors: Sequence[Predictor]) -> Ranking:
+def _bounded_price(
+    ranking: Ranking, budget: Budget, n_experts: int, predictors: Sequence[Predictor], reference: Ranking | None
+) -> Ranking:
     """Least loss at bounded price: designs served at most at the price of the best one with `n_experts`."""
     assert ranking.serving is not None
     price = ranking.serving.cost_per_million_tokens
     index = np.flatnonzero(price <= price[_best_with(ranking, n_experts, "price_like_experts")])
-    return rank(ranking.feasible.take(index), budget, predictors, ranking.serving.take(index))
+    return rank(ranking.feasible.take(index), budget, predictors, ranking.serving.take(index), reference)
 
 
 def by_cost(ranking: Ranking, budget: Budget, target: float | None = None) -> Ranking:

@@ -72,6 +72,8 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
 def binding(ranking: Ranking, gains: dict[str, dict[str, Any]]) -> list[str]:
     """What binds: limits of the budget that have a gain, ends of the space's axes, and laws' fitted ranges."""
     names = [name for name, gain in gains.items() if gain.get("gain_cost", gain.get("gain_compute", 0)) > NOTICEABLE]
+    if ranking.lifetime is not None and ranking.lifetime.decides:
+        names.append("within")
     return names + _space_ends(ranking) + _law_ranges(ranking)
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from moelab.planning.equivalence import distance_from_rules
 from moelab.planning.granularity import granularity_excess, mean_excess
-from moelab.planning.lifetime import OUTSIDE
 from moelab.planning.paired import known_excess
 from moelab.planning.practice import distance_from_practice
 from moelab.planning.ranking import Ranking
@@ -28,7 +27,7 @@ GRANULARITY = 0.05
 """Excess compute by the laws of granularity that practice may still overrule."""
 
 COST = 0.02
-"""Share of the cost that practice may overrule even where costs are exact."""
+"""Share of the cost that practice may overrule."""
 
 SIZE = 0.05
 """Relative difference in active and in total parameters within which near-equal designs are one row."""
@@ -85,18 +84,10 @@ def tie_of(ranking: Ranking) -> float:
 def near_equal(ranking: Ranking, best: int, among: Array) -> Array:
     """Those of the positions that are near-equal to `best`, of its kind and covered by as many members, and it.
 
-    Where loss is weighed against cost: near-equal on the balance, or near-equal in loss and no more expensive than the
-    paired error explains.
+    Where loss is weighed against cost, both count: excess compute plus the log of the cost.
     """
-    moe, tie, lifetime = ranking.feasible.lattice.is_moe, tie_of(ranking), ranking.lifetime
-    near = _behind(ranking, among, best) <= tie
-    if lifetime is not None:
-        most = lifetime.cost[best] * np.exp(max(ranking.paired.serving, COST))
-        near |= (
-            (ranking.behind(among, best) <= tie)
-            & (lifetime.cost[among] <= most)
-            & (ranking.score[among] < ranking.score[best] + OUTSIDE / 2)
-        )
+    moe = ranking.feasible.lattice.is_moe
+    near = _behind(ranking, among, best) <= tie_of(ranking)
     return np.union1d(among[near & (moe[among] == moe[best])], [best])
 
 
@@ -129,19 +120,18 @@ class _Sizes:
 def settle(ranking: Ranking, near: Array) -> Settled:
     """The design to build among the near-equal positions: first its experts, then its shape by Li et al.'s rules.
 
-    Each choice of experts stands for itself by its best design, the cheapest where loss is weighed against cost. What
-    granularity is worth in compute is weighed against the utilisation of training and the lifetime cost, as far as
-    their differences exceed the paired error.
+    Each choice of experts stands for itself by its best design. What
+    granularity is worth in compute is weighed against the utilisation of training, as far as its differences exceed the
+    paired error, and against the lifetime cost.
     """
-    order = ranking.score if ranking.lifetime is None else ranking.lifetime.cost
-    near = near[np.argsort(order[near], kind="stable")]
+    near = near[np.argsort(ranking.score[near], kind="stable")]
     labels = option_labels(ranking.feasible.lattice.take(near))
     names, first, which = np.unique(labels.astype(str), return_index=True, return_inverse=True)
     heads = near[first]
     kept, steps = _experts(ranking, heads, names)
     same = near[kept[which]]
     best = same[0]
-    same = same[(_behind(ranking, same, best) <= TIE) & (order[same] <= order[best] + np.abs(order[best]) * COST)]
+    same = same[_behind(ranking, same, best) <= TIE]
     chosen = int(same[np.argmin(distance_from_rules(ranking.feasible.lattice.take(same)))])
     options = tuple(names[np.argsort(first)].tolist())
     return Settled(chosen, np.union1d(heads, same), _open(ranking.feasible.take(near)), options, tuple(steps))
@@ -162,24 +152,18 @@ def _experts(ranking: Ranking, heads: Array, labels: Array) -> tuple[Array, list
             total = total + known_excess(ranking.slower[heads], ranking.paired.training)
             weighed.append("utilisation")
         if ranking.lifetime is not None and cost is not None:
-            total = total + ranking.lifetime.slope * _known_dollars(cost[heads], ranking.paired.serving)
+            total = total + np.log(cost[heads])
             weighed.append("cost")
         kept, _ = _within(total, kept, GRANULARITY)
         steps.append(_step("granularity", labels, kept, laws=list(known), weighed_against=weighed))
     if cost is not None and kept.sum() > 1:
-        half = max(COST, ranking.paired.serving if ranking.cost is None else 0.0)
-        kept, least = _within(np.log(cost[heads]), kept, half)
-        steps.append(_step("cost", labels, kept, best_cost=float(np.exp(least)), paired_error=half))
+        kept, least = _within(np.log(cost[heads]), kept, COST)
+        steps.append(_step("cost", labels, kept, best_cost=float(np.exp(least)), paired_error=ranking.paired.serving))
     if kept.sum() > 1:
         practice = distance_from_practice(some.lattice)
         kept = kept & (practice <= practice[kept].min() + 1e-9)
         steps.append(_step("practice", labels, kept))
     return kept, steps
-
-
-def _known_dollars(cost: Array, half_width: float) -> Array:
-    """What is known of each cost above the least, in dollars (n,)."""
-    return np.asarray(np.maximum(cost - cost.min() * np.exp(half_width), 0.0))
 
 
 def option_labels(lattice: Any) -> Array:

@@ -1,4 +1,4 @@
-"""Loss traded against cost: the frontier of two columns, the slope of its chord, and what a balance of them holds."""
+"""Loss traded against cost: the frontier of two columns, and what a balance of them holds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +11,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Lifetime:
-    """Lifetime cost of all ranked designs. `train` and `serve` (n,) are dollars; `within` is an excess of compute.
+    """Lifetime cost of all ranked designs. `train` and `serve` (n,) are dollars.
 
-    `frontier` holds positions from the cheapest to the least loss, `knee` one of them; the score of the balance is
-    log(C/C') + `slope` x dollars. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it.
+    `within` is the excess of compute, as a share, that the balance allows over the least loss under compute and data
+    alone; `decides` is whether it changes the choice. `frontier` holds positions from the cheapest to the least loss,
+    `knee` one of them. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it.
     """
 
     train: Array
     serve: Array
     within: float
-    slope: float
+    decides: bool
     frontier: Array
     knee: int
     ensemble_excess: Array
@@ -41,9 +42,3 @@ def frontier(excess: Array, cost: Array) -> Array:
     least = np.minimum.accumulate(excess[order])
     first = np.concatenate([[True], excess[order][1:] < least[:-1]])
     return np.asarray(order[first])
-
-
-def chord_slope(excess: Array, cost: Array) -> float:
-    """Log compute given per dollar along the chord of a frontier, from the cheapest on; 0 where it is a point."""
-    span = float(cost[-1] - cost[0])
-    return float((excess[0] - excess[-1]) / span) if span > 1e-9 * abs(cost[0]) else 0.0

@@ -51,14 +51,16 @@ def _dense(plan: Plan) -> list[str]:
     if not best.is_moe or dense is None or plan.budget.objective in ("serving-cost", "lifetime-cost"):
         return []
     size = format_number(dense.params_total)
+    name = f"The best dense model under the same limits ({size})"
+    if plan.lifetime is not None and dense.cost and best.cost and dense.cost["lifetime"] <= best.cost["lifetime"]:
+        name = f"The best dense model that costs no more over its life ({size})"
     share = (1 - dense.regret_compute.value) / max(1 - best.regret_compute.value, 1e-9)
     if share >= 1:
-        return [f"The best dense model under the same limits ({size}) {_against_dense(plan, dense, share > 1)}."]
+        return [f"{name} {_against_dense(plan, dense, share > 1)}."]
     if plan.confidence.meaningless:
-        return [f"The best dense model under the same limits ({size}) is behind; no law supports how far."]
+        return [f"{name} is behind; no law supports how far."]
     needs = "less than 1%" if share < LEAST_SHARE else f"{share:.0%}"
-    worth = f"reaches a loss for which MoE needs {needs} of its compute"
-    return [f"The best dense model under the same limits ({size}) {worth}."]
+    return [f"{name} reaches a loss for which MoE needs {needs} of its compute."]
 
 
 def _against_dense(plan: Plan, dense: Candidate, ahead: bool) -> str:
@@ -92,7 +94,7 @@ def _utilisation(plan: Plan) -> list[str]:
         return []
     return [
         f"Predicted training times of two designs are known to a factor of {math.exp(error):.2f} (80 %): smaller "
-        "differences are ties, so the excess of design 1, which has its own predicted MFU in it, need not be the least."
+        "differences count as ties in the excess."
     ]
 
 
@@ -111,7 +113,7 @@ def _balance(plan: Plan) -> list[str]:
     """Dollars against loss on either side of the recommendation."""
     if plan.lifetime is None:
         return []
-    price, lines = plan.lifetime["per_millinat"], _per_millinat(plan)
+    price, lines = plan.lifetime["per_millinat"], [knee_sentence(plan), *_per_millinat(plan)]
     longer = price["by_training"]
     if longer is not None:
         lines.append(f"By longer training of this design, 0.001 nats cost ${format_number(longer)}.")
@@ -122,6 +124,23 @@ def _balance(plan: Plan) -> list[str]:
             "to the same loss with less compute."
         )
     return lines
+
+
+def knee_sentence(plan: Plan) -> str:
+    """What the balance of loss against lifetime cost chose, and whether the excess allowed decided."""
+    assert plan.lifetime is not None
+    within, excess = plan.lifetime["within"], plan.lifetime["recommended"]["excess_compute"]
+    over = f"design 1 has {excess:.0%} excess compute over the least loss under compute and data alone"
+    source = "as asked" if plan.budget.within is not None else "as far as the laws can distinguish designs"
+    if plan.lifetime["within_decides"]:
+        return (
+            f"By the lifetime cost a smaller model pays, and the excess of compute allowed ({within:.0%}, {source}) "
+            f"decides: {over}. --within sets it."
+        )
+    return (
+        f"Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
+        f"that cost: {over}, within the {within:.0%} allowed ({source})."
+    )
 
 
 def _per_millinat(plan: Plan) -> list[str]:

@@ -1,0 +1,138 @@
+"""Loss balanced against lifetime cost: the knee by a dumb loop, limits that do not move it, and served tokens that do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moelab.planning import Budget, Space
+from moelab.planning.balance import FAR, LEAST_BATCH, OUTSIDE, STEEP, reference_budget, unresolved, with_granularity
+from moelab.planning.chosen_laws import laws_of
+from moelab.planning.given_laws import predictors_of
+from moelab.planning.lattice import enumerate_designs
+from moelab.planning.plan import plan
+from moelab.planning.ranking import Ranking
+from moelab.planning.search import search
+from moelab.planning.why import why
+
+SPACE = Space(
+    d_model=(1024, 1536, 2048, 3072), n_layers=(12, 16, 24, 32), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
+    n_experts=(16, 64), top_k=(1, 4), n_shared_experts=(0,), n_dense_layers=(0,), vocab_size=32000,
+)  # fmt: skip
+LAWS = ["ludziejewski2025", "abnar2025"]
+
+
+def budget(tokens: float = 1e13, **more: Any) -> Budget:
+    return Budget.parse({"flops": 1e21, "serving": {"hardware": "h100", "tokens": tokens}, **more})
+
+
+def ranked(asked: Budget) -> Ranking:
+    return search(enumerate_designs(SPACE), asked, predictors_of(laws_of(LAWS)))
+
+
+@pytest.fixture(scope="module")
+def ranking() -> Ranking:
+    return ranked(budget())
+
+
+def sizes(found: Ranking, index: int) -> tuple[float, float]:
+    lattice = found.feasible.lattice
+    return float(lattice.params_active[index]), float(lattice.params_total[index])
+
+
+def test_the_knee_has_the_least_excess_and_log_cost_of_a_dumb_loop(ranking: Ranking) -> None:
+    lifetime, serving = ranking.lifetime, ranking.serving
+    assert lifetime is not None
+    assert serving is not None
+    allowed, best, least = -np.log(1 - lifetime.within), -1, np.inf
+    for i in np.flatnonzero(ranking.comparable):
+        if serving.batch[i] < LEAST_BATCH:
+            continue
+        beyond = max(ranking.log_excess[i] - allowed, 0.0)
+        value = ranking.log_excess[i] + np.log(lifetime.cost[i]) + STEEP * beyond
+        if value < least:
+            best, least = int(i), value
+    assert ranking.best == best == lifetime.knee
+    assert best in lifetime.frontier
+    assert ranking.score[best] == pytest.approx(least)
+
+
+@pytest.mark.parametrize("limit", ["max_params", "max_active", "max_memory", "max_price", "min_tokens_per_total"])
+def test_a_limit_that_the_choice_meets_moves_neither_it_nor_any_excess(ranking: Ranking, limit: str) -> None:
+    """Each limit leaves out better designs (or worse ones), and is met by the choice with a hair to spare."""
+    active, total = sizes(ranking, ranking.best)
+    assert ranking.serving is not None
+    value = {
+        "max_params": total, "max_active": active, "max_memory": total * 2.2,
+        "max_price": float(ranking.serving.cost_per_million_tokens[ranking.best]),
+        "min_tokens_per_total": float(ranking.feasible.tokens[ranking.best]) / total / 1.002**2,
+    }[limit] * 1.002  # fmt: skip
+    fields: dict[str, Any] = {limit: value}
+    if limit == "max_price":
+        fields = {"serving": {"hardware": "h100", "tokens": 1e13, "max_price": value}}
+    limited = ranked(budget(**fields))
+    assert len(limited.feasible) < len(ranking.feasible)
+    assert sizes(limited, limited.best) == (active, total)
+    assert limited.log_excess[limited.best] == pytest.approx(ranking.log_excess[ranking.best], abs=1e-9)
+    assert limited.lifetime is not None
+    assert ranking.lifetime is not None
+    assert limited.lifetime.within == ranking.lifetime.within
+
+
+def test_the_excess_is_over_compute_and_data_alone(ranking: Ranking) -> None:
+    asked = budget(max_params=3e9)
+    alone = reference_budget(asked)
+    assert (alone.max_params, alone.serving, alone.flops, alone.objective) == (None, None, 1e21, "loss")
+    reference = ranked(alone)
+    limited = ranked(asked)
+    assert limited.lifetime is not None
+    assert limited.lifetime.within == unresolved(reference)
+    excess = with_granularity(reference, reference)
+    same = {sizes(reference, i): excess[i] - excess.min() for i in range(len(reference.feasible))}
+    near = [i for i in limited.lifetime.frontier if limited.log_excess[i] < FAR]
+    assert near
+    for i in near:
+        assert limited.log_excess[i] == pytest.approx(same[sizes(limited, int(i))], abs=1e-9)
+
+
+def test_the_more_tokens_are_served_the_cheaper_the_choice_is_to_serve() -> None:
+    found = [ranked(budget(tokens)) for tokens in (1e8, 1e11, 1e12, 1e13, 1e16)]
+    price = [float(r.serving.cost_per_million_tokens[r.best]) for r in found if r.serving is not None]
+    excess = [float(r.log_excess[r.best]) for r in found]
+    assert price == sorted(price, reverse=True)
+    assert excess == sorted(excess)
+    assert len(set(price)) > 2
+    first = ranked(budget(1e6, mfu=0.4))  # training costs the same for all designs
+    assert first.serving is not None
+    usable = first.comparable & (first.serving.batch >= LEAST_BATCH)
+    assert first.log_excess[first.best] == pytest.approx(first.log_excess[usable].min(), abs=1e-3)
+
+
+def test_an_excess_that_is_stated_is_a_limit_and_one_of_the_laws_is_soft(ranking: Ranking) -> None:
+    assert ranking.lifetime is not None
+    stated = ranked(budget(within=0.05))
+    assert stated.lifetime is not None
+    assert stated.lifetime.decides
+    assert stated.log_excess[stated.best] <= -np.log(1 - 0.05)
+    beyond = stated.log_excess > -np.log(1 - 0.05)
+    assert beyond.any()
+    assert stated.score[beyond & np.isfinite(stated.score)].min() > OUTSIDE / 2
+    wide = ranked(budget(within=0.9))
+    assert wide.lifetime is not None
+    assert not wide.lifetime.decides
+    assert wide.log_excess[wide.best] >= ranking.log_excess[ranking.best]
+
+
+def test_the_other_kind_is_the_least_loss_that_costs_no_more_over_its_life() -> None:
+    found = plan(budget(), LAWS, SPACE)
+    best, dense = found.best, found.best_dense
+    assert best.is_moe
+    assert dense is not None
+    assert best.cost is not None
+    assert dense.cost is not None
+    assert dense.cost["lifetime"] <= best.cost["lifetime"]
+    whole = ranked(budget())
+    assert whole.lifetime is not None
+    cheap = ~whole.feasible.lattice.is_moe & (whole.lifetime.cost <= best.cost["lifetime"]) & whole.comparable
+    assert dense.regret_compute.value == pytest.approx(1 - np.exp(-whole.log_excess[cheap].min()))
+    assert any("costs no more over its life" in line for line in why(found))
