@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from math import gcd
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -13,9 +12,12 @@ from moelab.planning.axes import Axis, Ratios
 
 AttentionWord = Literal["full", "window", "latent"]
 
-HEADS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256)
-"""Query heads of released models (the presets, and the published configs of Llama 2 and 3, Qwen 2.5 and Gemma 3), with
-doublings at both ends."""
+HEADS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 192, 256)
+"""Query heads of released models (the presets, and the published configs of Llama 2 and 3, Qwen 2.5 and Gemma 3) that
+tensor parallelism over eight devices, or fewer heads, divides; with doublings at both ends."""
+
+MOST_KV_HEADS = 8
+"""Most key-value heads of a released model with grouped queries, at every size (Llama 3.1 405B, Qwen3, GLM-4.5)."""
 
 Row = tuple[int, int, int]
 """(head_dim, n_heads, n_kv_heads) of one backbone."""
@@ -25,7 +27,7 @@ class AttentionOption(Config):
     """One kind of attention, and the widths and heads with which it is searched.
 
     Heads are `n_heads`; or, with `heads_ratio`, the head count of released models that is nearest to ratio x d_model /
-    head_dim; or d_model / head_dim. What is None comes from the space's axis of the same name. `layers` is the pattern
+    head_dim, with 1, 2, 4 or 8 key-value heads; or d_model / head_dim. What is None comes from the space's axis of the same name. `layers` is the pattern
     of a `window` kind, `window` its size. `d_model` bounds the widths; `ffn_ratio` stands instead of the space's.
 
     Latent attention has the sizes of DeepSeek-V2 and -V3 (arXiv 2405.04434, 2412.19437) per head of 128: 64 rotary
@@ -83,7 +85,7 @@ class AttentionOption(Config):
         if self.kind == "latent":
             return [n_heads]
         if self.heads_ratio is not None:
-            return [n_heads // gcd(n_heads, group) for group in self.heads_per_kv or ()]
+            return [_kv_heads_for(n_heads, group) for group in self.heads_per_kv or ()]
         groups = (min(group, n_heads) for group in self.heads_per_kv or ())
         return [n_heads // group for group in groups if n_heads % group == 0]
 
@@ -105,6 +107,17 @@ class LayerPattern:
             return self.kind
         local = [kind for kind in self.layers if kind != "full"]
         return f"{len(local)}/{len(self.layers)} {local[0]} {self.window}"
+
+
+def _kv_heads_for(n_heads: int, group: int) -> int:
+    """The largest power of two that divides the query heads and is at most their number over `group`, up to
+    `MOST_KV_HEADS`; where each head has its own (`group` 1), all of them."""
+    if group == 1:
+        return n_heads
+    kv = 1
+    while 2 * kv <= MOST_KV_HEADS and 2 * kv * group <= n_heads and n_heads % (2 * kv) == 0:
+        kv *= 2
+    return kv
 
 
 def nearest_heads(wanted: float) -> int:

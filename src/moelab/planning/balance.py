@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.planning.budget import Budget
+from moelab.planning.coverage import median_of
 from moelab.planning.feasible import training_price
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.ranking import Ranking
@@ -32,8 +33,8 @@ LEAST_BATCH = 8
 OUTSIDE = 1e3
 """Added to the score of designs far beyond the excess allowed, or served at fewer requests: they are ranked last."""
 
-UNCOVERED = 2.0
-"""Excess log compute of experts that no law of granularity covers: more than these laws find within their ranges."""
+UNCOVERED = 3.0
+"""Excess log compute of experts that no law of granularity covers: more than these laws find up to 1e25 FLOPs."""
 
 STEEP = 10.0
 """Per cent of the lifetime cost that every per cent of compute must save beyond the excess that laws allow. Where the
@@ -133,13 +134,12 @@ def unresolved(ranking: Ranking) -> float:
 
 
 def disagreement(ranking: Ranking) -> float:
-    """The largest excess, as a share of compute, that some member of the ensemble finds in another's optimum: from 10 %
-    to 50 %. Optima are of the ranked designs that the most members cover."""
+    """How far behind its median over the ensemble's members puts the optimum of some member, as a share of compute: from
+    10 % to 50 %. Optima are of the ranked designs that the most members cover, and each member's excess over its own."""
     means = np.array([ranking.mean(member) for member in ranking.ensemble])
     means[:, ~ranking.comparable] = np.nan
-    optima = np.unique([int(np.nanargmin(mean)) for mean in means if np.isfinite(mean).any()])
-    if len(optima) < 2:
-        return LEAST_WITHIN
-    excess = [curve.log_excess(mean[optima]) for curve, mean in zip(ranking.curves, means, strict=True)]
-    worst = float(-np.expm1(-np.nanmax(excess)))
+    known = [(curve, mean) for curve, mean in zip(ranking.curves, means, strict=True) if np.isfinite(mean).any()]
+    optima = [int(np.nanargmin(mean)) for _, mean in known]
+    apart = [curve.log_excess(mean[optima]) - curve.log_excess(np.nanmin(mean)) for curve, mean in known]
+    worst = float(-np.expm1(-np.max(median_of(np.array(apart))))) if apart else 0.0
     return float(np.clip(worst, LEAST_WITHIN, MOST_WITHIN))
