@@ -1,4 +1,4 @@
-"""Loss balanced against lifetime cost: the knee by a dumb loop, limits that do not move it, and served tokens that do."""
+"""Loss balanced against lifetime cost: the knee by a dumb loop, limits that do not move it, served tokens that do."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_the_excess_is_over_compute_and_data_alone(ranking: Ranking) -> None:
     limited = ranked(asked)
     assert limited.lifetime is not None
     assert limited.lifetime.within == unresolved(reference)
-    excess = with_granularity(reference, reference)
+    excess = with_granularity(reference, float(reference.log_excess.min()))
     same = {sizes(reference, i): excess[i] - excess.min() for i in range(len(reference.feasible))}
     near = [i for i in limited.lifetime.frontier if limited.log_excess[i] < FAR]
     assert near

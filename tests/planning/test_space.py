@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moelab.architecture import ModelConfig
@@ -146,3 +147,15 @@ def test_attention_that_no_law_sees_is_a_warning() -> None:
         found = plan(budget, ["ludziejewski2025"], Space.parse(ONE | changes), extrapolate=True)
         about = [line for line in found.warnings if "which no law sees" in line]
         assert (about == []) if words is None else (len(about) == 1 and words in about[0])
+
+
+def test_default_heads_are_those_that_tensor_parallelism_divides() -> None:
+    """Engines such as vLLM need query heads that the devices divide, and key-value heads that they divide or repeat."""
+    lattice = enumerate_designs(Space())
+    heads, kv = lattice.of_backbone("n_heads"), lattice.of_backbone("n_kv_heads")
+    assert (heads % kv == 0).all()
+    assert set(np.unique(kv)) <= {1, 2, 4, 8}
+    for devices in (2, 4, 8):
+        wide = heads >= 8
+        assert (heads[wide] % devices == 0).all()
+        assert ((kv % devices == 0) | (devices % kv == 0)).all()

@@ -46,7 +46,7 @@ def _print_what_if(result: "Plan") -> None:
     from moelab.planning.cells import what_if_cells
 
     priced = any("cost" in row for row in result.what_if)
-    columns = ["what if", "active / total", "experts", "tokens", "lifetime cost"]
+    columns = ["what if", "active / total", "experts", "tokens", "extra nats", "lifetime cost"]
     rows = [what_if_cells(row) for row in result.what_if]
     shown = len(columns) if priced or any("why_not" in row for row in result.what_if) else len(columns) - 1
     print_table(columns[:shown], [row[:shown] for row in rows])

@@ -127,7 +127,7 @@ class PlanBuilder:
             nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
             released_rates=self._released_rates(),
             deferred_what_if=what_if(
-                self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen)
+                self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen), self.chosen
             ),
         )
         refuse_meaningless(result, self.ranking, self.lattice)

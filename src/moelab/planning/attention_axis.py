@@ -27,8 +27,9 @@ class AttentionOption(Config):
     """One kind of attention, and the widths and heads with which it is searched.
 
     Heads are `n_heads`; or, with `heads_ratio`, the head count of released models that is nearest to ratio x d_model /
-    head_dim, with 1, 2, 4 or 8 key-value heads; or d_model / head_dim. What is None comes from the space's axis of the same name. `layers` is the pattern
-    of a `window` kind, `window` its size. `d_model` bounds the widths; `ffn_ratio` stands instead of the space's.
+    head_dim, with 1, 2, 4 or 8 key-value heads; or d_model / head_dim. What is None comes from the space's axis of the
+    same name. `layers` is the pattern of a `window` kind, `window` its size. `d_model` bounds the widths; `ffn_ratio`
+    stands instead of the space's.
 
     Latent attention has the sizes of DeepSeek-V2 and -V3 (arXiv 2405.04434, 2412.19437) per head of 128: 64 rotary
     dimensions, a key-value latent of 512, and a query latent of 1,536 where d_model is 4,096 or more; or those of

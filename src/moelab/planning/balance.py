@@ -6,6 +6,7 @@ lifetime cost lower by one per cent takes less than one per cent of compute; bey
 enters, so a limit that the knee meets does not move it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from moelab.planning.budget import Budget
 from moelab.planning.coverage import median_of
-from moelab.planning.feasible import training_price
+from moelab.planning.feasible import fit_budget, training_price
 from moelab.planning.granularity import granularity_excess, mean_excess
-from moelab.planning.ranking import Ranking
+from moelab.planning.lattice import Lattice
+from moelab.planning.predictors import Predictor
+from moelab.planning.ranking import Ranking, rank_ensemble
+from moelab.planning.reference import Reference
 from moelab.planning.tradeoff import Lifetime, frontier
 
 Array = NDArray[Any]
@@ -66,15 +70,25 @@ def reference_budget(budget: Budget) -> Budget:
     return budget.model_copy(update=OTHER_LIMITS | kept)
 
 
-def balanced(ranking: Ranking, reference: Ranking, budget: Budget, within: float | None = None) -> Ranking:
-    """The ranking by loss ordered anew, by the excess of compute and the log of the lifetime cost.
+def reference_of(lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) -> Reference:
+    """The reference of a budget, over all designs of the lattice. Raises InputError where none fits."""
+    alone = reference_budget(budget)
+    ranking = rank_ensemble(fit_budget(lattice, alone), alone, predictors)
+    least = float(ranking.log_excess.min())
+    return Reference(
+        ranking.ensemble,
+        ranking.curves,
+        ranking.coverage,
+        ranking.top_share,
+        least,
+        float(with_granularity(ranking, least).min()),
+        unresolved(ranking),
+    )
 
-    Args:
-        ranking: The designs within all limits, with the curves of `reference`.
-        reference: The designs under compute and data alone, ranked by loss.
-        budget: With serving and the tokens to serve.
-        within: The excess that laws allow, as a share, where the budget states none; None: from `reference`.
-    """
+
+def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
+    """The ranking by loss, made with this reference, ordered anew by the excess of compute and the log of the lifetime
+    cost. The budget has serving and the tokens to serve."""
     assert ranking.serving is not None
     assert budget.serving is not None
     assert budget.serving.tokens is not None
@@ -82,15 +96,14 @@ def balanced(ranking: Ranking, reference: Ranking, budget: Budget, within: float
     price = np.nan_to_num(ranking.serving.cost_per_million_tokens, nan=np.inf)
     serve = price * (budget.serving.tokens / 1e6)
     cost = train + serve
-    excess = with_granularity(ranking, reference) - float(with_granularity(reference, reference).min())
+    excess = with_granularity(ranking, reference.least) - reference.least_with_granularity
     ranked = np.where(ranking.comparable, excess, np.inf)
-    stated = budget.within
-    within = stated or within or unresolved(reference)
-    steep = np.inf if stated else STEEP
+    within = reference.unresolved if budget.within is None else budget.within
+    steep = STEEP if budget.within is None else np.inf
     score, decides = _scores(ranking, ranked, np.log(cost), float(-np.log1p(-within)), steep)
     front = frontier(ranked, cost)
     knee = int(front[np.argmin(score[front])])
-    lifetime = Lifetime(train, serve, within, decides, front, knee, ranking.log_excess)
+    lifetime = Lifetime(train, serve, within, decides, front, knee, ranking.log_excess, reference)
     score = np.where(np.isfinite(cost) & np.isfinite(ranking.score), score, np.inf)
     return replace(ranking, score=score, loss_score=excess, lifetime=lifetime)
 
@@ -113,14 +126,15 @@ def _scores(ranking: Ranking, excess: Array, cost: Array, allowed: float, steep:
     return np.where(usable & (score < OUTSIDE / 4), score, later), decides
 
 
-def with_granularity(ranking: Ranking, reference: Ranking) -> Array:
+def with_granularity(ranking: Ranking, least: float) -> Array:
     """log(C/C') of the ensemble, plus what laws of granularity find each design's experts behind (n,).
 
     Serving prefers few and wide experts, whose loss most members do not see: without these laws the price decides.
-    Designs behind by more than `FAR` are left as they are. Experts that no such law covers count as `UNCOVERED`.
+    Designs behind `least`, or the best there is, by more than `FAR` are left as they are. Experts that no such law
+    covers count as `UNCOVERED`.
     """
     excess = ranking.log_excess.copy()
-    near = np.flatnonzero(excess <= max(float(excess.min()), float(reference.log_excess.min())) + FAR)
+    near = np.flatnonzero(excess <= max(float(excess.min()), least) + FAR)
     found = granularity_excess(ranking.feasible.take(near).design)
     excess[near] += mean_excess(list(found.values()), UNCOVERED)
     return excess
@@ -134,8 +148,9 @@ def unresolved(ranking: Ranking) -> float:
 
 
 def disagreement(ranking: Ranking) -> float:
-    """How far behind its median over the ensemble's members puts the optimum of some member, as a share of compute: from
-    10 % to 50 %. Optima are of the ranked designs that the most members cover, and each member's excess over its own."""
+    """The largest excess, as a share of compute, that the median over the members finds in the optimum of one of them:
+    from 10 % to 50 %. Optima are of the ranked designs that the most members cover, each member's excess over its own.
+    """
     means = np.array([ranking.mean(member) for member in ranking.ensemble])
     means[:, ~ranking.comparable] = np.nan
     known = [(curve, mean) for curve, mean in zip(ranking.curves, means, strict=True) if np.isfinite(mean).any()]

@@ -89,7 +89,8 @@ class Budget(Config):
     `objective` is the least loss; the least price of serving, or of training and serving together, at no more than
     `target_loss` (or the best loss of designs with `target_experts` experts); or `balance`, the knee of loss against
     lifetime cost, where one per cent of compute is worth one per cent of that cost, `within` this excess compute of the
-    least loss under compute and data alone (null: 10 %, or as far as the laws disagree). With serving and the tokens to serve, `balance` is the default.
+    least loss under compute and data alone (null: 10 %, or as far as the laws disagree). With serving and the tokens to
+    serve, `balance` is the default.
     """
 
     flops: Flops | None = None

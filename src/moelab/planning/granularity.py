@@ -41,8 +41,8 @@ def granularity_excess(design: Design) -> dict[str, Array]:
 
 
 def mean_excess(columns: Sequence[Array], uncovered: float | None = None) -> Array:
-    """Mean excess (n,) over the laws that cover a design; one that none covers has `uncovered`, by default more than all
-    that some covers."""
+    """Mean excess (n,) over the laws that cover a design; one that none covers has `uncovered`, by default more than
+    all that some covers."""
     stacked = np.stack(columns)
     count = np.isfinite(stacked).sum(axis=0)
     mean = np.nansum(np.where(np.isfinite(stacked), stacked, 0.0), axis=0) / np.maximum(count, 1)

@@ -153,6 +153,17 @@ class Lattice:
             kept[key] = self._with({name: getattr(self, name)[index] for name in COLUMNS})
         return kept[key]
 
+    def positions_in(self, whole: "Lattice", index: Any) -> NDArray[np.int64]:
+        """Positions in `whole`, of which these designs were taken, of the designs `index`."""
+        at = np.arange(len(self))[index]
+        lattice = self
+        while lattice is not whole:
+            origin = lattice.origin
+            assert origin is not None
+            lattice, taken = origin
+            at = np.arange(len(lattice))[taken][at]
+        return np.asarray(at)
+
     def join(self, other: "Lattice") -> "Lattice":
         """These designs and the others, of the same lattice."""
         return self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})

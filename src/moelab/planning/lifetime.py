@@ -52,8 +52,8 @@ def point_of(ranking: Ranking, index: int) -> dict[str, Any]:
 
 
 def _points(ranking: Ranking, index: Array) -> list[dict[str, Any]]:
-    """Rows of loss against lifetime cost. `extra_nats` is above the least loss on the frontier, `excess_compute` a share
-    over the least loss under compute and data alone."""
+    """Rows of loss against lifetime cost. `extra_nats` is above the least loss on the frontier, `excess_compute` a
+    share over the least loss under compute and data alone."""
     lifetime = ranking.lifetime
     assert lifetime is not None
     nats, behind = extra_nats(ranking, index, int(lifetime.frontier[-1])), ranking.excess(index)

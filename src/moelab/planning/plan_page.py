@@ -121,8 +121,8 @@ def _slices(plan: Plan) -> Section:
 def changes_section(plan: Plan) -> Section:
     """The design that is recommended after each change of a limit or a law."""
     rows = [what_if_cells(row) for row in plan.what_if]
-    columns = ["what if", "active / total", "experts", "tokens", "lifetime cost"]
-    shown = 5 if any(row[4] for row in rows) else 4
+    columns = ["what if", "active / total", "experts", "tokens", "extra nats", "lifetime cost"]
+    shown = 6 if any(row[5] for row in rows) else 5
     return Section("What changes the answer", tables=[Table(columns[:shown], [row[:shown] for row in rows])])
 
 

@@ -22,6 +22,7 @@ from moelab.planning.feasible import FeasibleSet
 from moelab.planning.law_results import LawResult, evaluate_laws
 from moelab.planning.paired import EXACT, PairedErrors, unknown_share
 from moelab.planning.predictors import Predictor
+from moelab.planning.reference import Reference
 from moelab.planning.tradeoff import Lifetime
 from moelab.planning.training_rate import utilisation
 from moelab.serving import ServingCost
@@ -38,8 +39,9 @@ class Ranking:
 
     `inputs` holds, by name, the variables of the ensemble's laws for each design. Where a cost is minimised, `cost` is
     the score in dollars and `target` the loss to reach. Where loss is weighed against `lifetime` cost, `loss_score` is
-    log(C/C') over the least loss under compute and data alone, and the score the log of the cost that includes it. Where the budget buys each design its own FLOPs, `slower` is the log of
-    the best utilisation `top_share` over each design's; what of it lies within the `paired` error counts as a tie.
+    log(C/C') over the least loss under compute and data alone, and the score adds the log of that cost. Where the
+    budget buys each design its own FLOPs, `slower` is the log of the best utilisation `top_share` over each design's;
+    what of it lies within the `paired` error counts as a tie.
     """
 
     feasible: FeasibleSet
@@ -163,7 +165,7 @@ def rank(
     budget: Budget,
     predictors: Sequence[Predictor],
     serving: ServingCost | None = None,
-    reference: Ranking | None = None,
+    reference: Reference | None = None,
 ) -> Ranking:
     """Every law's loss for every design, and one order. Raises InputError where no law applies to any of them.
 
@@ -208,6 +210,12 @@ def rank(
         top_share=top_share,
         paired=paired,
     )
+
+
+def rank_ensemble(feasible: FeasibleSet, budget: Budget, predictors: Sequence[Predictor]) -> Ranking:
+    """As `rank`, without the laws that are in no member of the ensemble."""
+    members = choose_ensemble(predictors, feasible)
+    return rank(feasible, budget, [predictor for member in members for predictor in member.predictors])
 
 
 def score_designs(ranking: Ranking, feasible: FeasibleSet, budget: Budget) -> tuple[Array | None, Array]:

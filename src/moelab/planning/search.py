@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.planning.balance import balanced, reference_of
 from moelab.planning.budget import Budget, Serving
 from moelab.planning.counted import CountedDesign
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.lattice import Lattice
 from moelab.planning.law_results import evaluate_laws
-from moelab.planning.balance import balanced, reference_budget
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking, rank
+from moelab.planning.reference import Reference
 from moelab.planning.served import served_lattice
 from moelab.quantities import format_number
 from moelab.serving import ServingCost, serve_one
@@ -35,24 +36,21 @@ HALVINGS = 18
 
 
 def search(
-    lattice: Lattice, budget: Budget, predictors: Sequence[Predictor], within: float | None = None
+    lattice: Lattice, budget: Budget, predictors: Sequence[Predictor], reference: Reference | None = None
 ) -> Ranking:
     """All designs that fit, ranked. Raises InputError naming the limit that excludes them all.
 
-    `within` is the excess of compute that laws allow where loss is balanced against cost and the budget states none;
-    None: from the laws themselves.
+    Where loss is balanced against cost, excess compute is over the `reference`; None: that of the lattice.
     """
     feasible = fit_budget(lattice, budget)
     feasible, serving = served(feasible, budget)
-    reference = None
-    if budget.objective == "balance":
-        alone = reference_budget(budget)
-        reference = rank(fit_budget(lattice, alone), alone, predictors)
+    if budget.objective == "balance" and reference is None:
+        reference = reference_of(lattice, budget, predictors)
     ranking = rank(feasible, budget, predictors, serving, reference)
     if budget.serving is not None and budget.serving.price_like_experts is not None:
         ranking = _bounded_price(ranking, budget, budget.serving.price_like_experts, predictors, reference)
     if reference is not None:
-        return balanced(ranking, reference, budget, within)
+        return balanced(ranking, reference, budget)
     return ranking if budget.objective == "loss" else by_cost(ranking, budget)
 
 
@@ -107,7 +105,7 @@ def _best_with(ranking: Ranking, n_experts: int, field: str) -> int:
 
 
 def _bounded_price(
-    ranking: Ranking, budget: Budget, n_experts: int, predictors: Sequence[Predictor], reference: Ranking | None
+    ranking: Ranking, budget: Budget, n_experts: int, predictors: Sequence[Predictor], reference: Reference | None
 ) -> Ranking:
     """Least loss at bounded price: designs served at most at the price of the best one with `n_experts`."""
     assert ranking.serving is not None

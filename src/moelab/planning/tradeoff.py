@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.planning.reference import Reference
+
 Array = NDArray[Any]
 
 
@@ -15,7 +17,8 @@ class Lifetime:
 
     `within` is the excess of compute, as a share, that the balance allows over the least loss under compute and data
     alone; `decides` is whether it changes the choice. `frontier` holds positions from the cheapest to the least loss,
-    `knee` one of them. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it.
+    `knee` one of them. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it; all
+    excess is over the `reference`.
     """
 
     train: Array
@@ -25,6 +28,7 @@ class Lifetime:
     frontier: Array
     knee: int
     ensemble_excess: Array
+    reference: Reference
 
     @property
     def cost(self) -> Array:

@@ -24,7 +24,7 @@ from moelab.serving.training_time import product_rate
 Array = NDArray[Any]
 
 BATCH = (0.292, 0.3271)
-"""Tokens of a batch at C FLOPs: 0.292 C^0.3271 (DeepSeek LLM, arXiv 2401.02954)."""
+"""Tokens of a batch at C FLOPs: 0.292 C^0.3271 (DeepSeek LLM, arXiv 2401.02954), to the nearest power of two."""
 TYPICAL_SHARE = 0.4
 """Of the bf16 peak: only to size a cluster and a batch, both of which move the prediction little."""
 MONTH = 30.0
@@ -108,7 +108,7 @@ def cluster_of(lattice: Lattice, budget: Budget) -> Cluster:
     else:
         flops = budget.flops or 0.0
         gpus = 2 ** math.ceil(math.log2(min(max(flops / (second * 86400 * MONTH), LEAST_DEVICES), 16384)))
-    batch = BATCH[0] * flops ** BATCH[1]
+    batch = 2.0 ** round(math.log2(max(BATCH[0] * flops ** BATCH[1], 1.0)))
     precision = budget.train_precision or "bf16"
     return Cluster(device=device, gpus=gpus, precision=precision, seq_len=lattice.space.seq_len, batch_tokens=batch)
 

@@ -138,7 +138,7 @@ def knee_sentence(plan: Plan) -> str:
             f"decides: {over}. --within sets it."
         )
     return (
-        f"Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
+        "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
         f"that cost: {over}, within the {within:.0%} allowed ({source})."
     )
 
