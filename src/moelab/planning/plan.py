@@ -65,7 +65,7 @@ def plan(
         laws: Laws, ids, fitted laws, fit files or "all"; None: every published law. Files of
             fitted rules (or FittedRule) give learning rate and batch. A law is not used outside its range
             of experts, sparsity and granularity unless `extrapolate`.
-        space: The architectures to search; None: the default space, about 306,000 designs of practice.
+        space: The architectures to search; None: the default space, about 317,000 designs of practice.
         top: How many candidates to return, best first.
         weights: One number per law: how much each fit to the same runs weighs in their mean; None: by held-out error.
         extrapolate: Use laws outside their fitted range of experts, sparsity and granularity.
