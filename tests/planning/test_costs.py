@@ -12,7 +12,7 @@ from moelab.planning import Budget, Plan, Space
 from moelab.planning.costs import cost_of, cost_ratio, price_lines, straddles
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
-from moelab.planning.training_rate import training_replicates
+from moelab.planning.trained import training_replicates
 from moelab.serving import Traffic, load_hardware, serve, serve_one
 from moelab.serving.calibration import Z80
 from moelab.serving.replicates import Replicates, serving_replicates

@@ -19,7 +19,7 @@ from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
 from moelab.planning.prediction_table import PredictionTable
 from moelab.planning.ranking import Ranking
 from moelab.planning.rates import rates_of
-from moelab.planning.training_rate import training_of
+from moelab.planning.trained import trainings_of
 from moelab.planning.uncertainty import Decision
 
 Array = NDArray[Any]
@@ -39,6 +39,7 @@ class CandidateBuilder:
         self.budget, self.ranking, self.curves, self.decision, self.rules = budget, ranking, curves, decision, rules
         self.feasible = ranking.feasible
         self.built, self.predicted = dict[int, Candidate](), dict[int, dict[str, Prediction]]()
+        self.trained = dict[int, dict[str, Any] | None]()
 
     def candidate(self, i: int) -> Candidate:
         """Design `i` with every law's prediction, built once."""
@@ -47,10 +48,13 @@ class CandidateBuilder:
         return self.built[i]
 
     def read(self, positions: list[int]) -> None:
-        """Every law's predictions of these designs, all at once, for the candidates that are built later."""
-        some = list(dict.fromkeys(positions))
-        read = self._predictions(self.feasible.take(np.array(some)))
-        self.predicted |= {i: read.of(at) for at, i in enumerate(some)}
+        """Every law's predictions of these designs and how they train, all at once, for candidates built later."""
+        numbers = list(dict.fromkeys(positions))
+        some = self.feasible.take(np.array(numbers))
+        read = self._predictions(some)
+        self.predicted |= {i: read.of(at) for at, i in enumerate(numbers)}
+        trained = trainings_of(some.lattice, some.tokens, self.budget.training_hour, self.budget)
+        self.trained |= dict(zip(numbers, trained, strict=True))
 
     def _predictions(self, some: FeasibleSet) -> PredictionTable:
         ranking = self.ranking
@@ -63,7 +67,7 @@ class CandidateBuilder:
         one, loss = self.feasible.take(np.array([i])), self.predicted[i]
         regret_loss, regret_compute, mean = self._regret(i, loss)
         same = equivalence.equivalents(self.ranking, i) if np.isfinite(self.ranking.score[i]) else np.array([i])
-        plain = self.candidate_of(one, loss)
+        plain = self.candidate_of(one, loss, self.trained[i])
         serving = None if self.ranking.serving is None else self.ranking.serving.to_dict(i)
         serving = served_with(serving, self.budget.serving)
         return replace(
@@ -82,8 +86,14 @@ class CandidateBuilder:
         granularity = self.feasible.lattice.is_moe[i] and not self.ranking.depends_on_granularity
         return (*axes, "granularity") if granularity else axes
 
-    def candidate_of(self, one: FeasibleSet, loss: dict[str, Prediction] | None = None) -> Candidate:
-        """A feasible set of one design as a candidate: counts, tokens, predictions, learning rate and batch."""
+    def candidate_of(
+        self,
+        one: FeasibleSet,
+        loss: dict[str, Prediction] | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> Candidate:
+        """A feasible set of one design as a candidate: counts, tokens, predictions, learning rate and batch; the
+        predictions and how it trains are computed where they are not given."""
         design, lattice = one.design, one.lattice
         tokens, unique = float(one.tokens[0]), float(one.unique_tokens[0])
         config, seq_len = lattice.config(0), lattice.space.seq_len
@@ -91,6 +101,8 @@ class CandidateBuilder:
         batch = next((rate.batch_tokens for rate in rates if rate.batch_tokens is not None), 1)
         if loss is None:
             loss = self._predictions(one).of(0)
+        if training is None:
+            (training,) = trainings_of(lattice, one.tokens, self.budget.training_hour, self.budget)
         return Candidate(
             config=config,
             params_total=int(lattice.params_total[0]),
@@ -113,7 +125,7 @@ class CandidateBuilder:
             learning_rate=rates[0].learning_rate,
             batch_tokens=batch,
             rates=rates,
-            training=training_of(lattice, tokens, self.budget.training_hour, self.budget),
+            training=training,
         )
 
     def _cost(

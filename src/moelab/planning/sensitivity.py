@@ -94,7 +94,7 @@ def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
     best = int(np.argmin(ranking.log_excess))
     near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[best])) < 0.5
     index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))
-    return index[:: max(1, len(index) // (5 * BEST))]
+    return index[:: max(1, len(index) // BEST)]
 
 
 def _space_ends(ranking: Ranking) -> list[str]:

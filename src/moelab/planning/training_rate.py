@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture.counts import count_flops
-from moelab.architecture.layout import RECOMPUTATIONS, Layout, LayoutSizes
+from moelab.architecture.layout import Layout, LayoutSizes
 from moelab.planning.budget import PREDICTED, Budget, MfuTable
 from moelab.planning.lattice import Lattice
-from moelab.serving.replicates import Replicates
 from moelab.serving.training_calibration import training_calibration
 from moelab.serving.training_layout import Cluster, choose_layouts, forwards
 from moelab.serving.training_time import product_rate
@@ -31,7 +30,8 @@ MONTH = 30.0
 """Days in which a training of given FLOPs is assumed to finish, where the budget has no devices."""
 LEAST_DEVICES = 256
 """Of such a training: memory for designs of a trillion parameters."""
-_FIELDS = tuple(Layout.model_fields)
+FIELDS = tuple(Layout.model_fields)
+"""The sizes of a layout, the first columns of `Chosen.rows`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Chosen:
     @property
     def sizes(self) -> LayoutSizes:
         """The layouts."""
-        return LayoutSizes(**{name: self.rows[:, i] for i, name in enumerate(_FIELDS)})
+        return LayoutSizes(**{name: self.rows[:, i] for i, name in enumerate(FIELDS)})
 
     @property
     def micro_batch(self) -> Array:
@@ -69,7 +69,7 @@ def utilisation(lattice: Lattice, budget: Budget) -> Any:
     """
     if budget.mfu == PREDICTED:
         return _predicted(lattice, budget)
-    stated = _stated(lattice, budget)
+    stated = stated_utilisation(lattice, budget)
     return stated if budget.mfu_convention == "full" else stated * lattice.flops_train / causal_flops(lattice)
 
 
@@ -78,7 +78,7 @@ def causal_flops(lattice: Lattice) -> Array:
     return _kept(lattice, "causal", lambda: count_flops(lattice.shape, lattice.space.seq_len, causal=True).train)
 
 
-def _stated(lattice: Lattice, budget: Budget) -> Any:
+def stated_utilisation(lattice: Lattice, budget: Budget) -> Any:
     if not isinstance(budget.mfu, MfuTable):
         return float(budget.mfu)
     widths = sorted(budget.mfu.experts)
@@ -133,87 +133,6 @@ def _shares(part: Lattice, cluster: Cluster) -> Array:
     return np.where(chosen.fits, part.flops_train / seconds / cluster.device.bf16 * used, 0.0)
 
 
-def training_of(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any] | None:
-    """How one design trains, as plain data: MFU, days, device-hours and dollars with 80 % intervals, layout, and which
-    calibration predicted it. None without devices; of a stated MFU no interval and no layout; without the
-    `price` of a device-hour no dollars."""
-    if budget.training_device is None:
-        return None
-    if budget.mfu != PREDICTED:
-        return _as_stated(one, tokens, price, budget)
-    cluster = cluster_of(one, budget)
-    chosen = layouts(one, cluster)
-    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
-    calibration = training_calibration()
-    speed = calibration.predict(one.shape, setup)
-    used = int(np.ravel(chosen.sizes.devices)[0]) if chosen.fits[0] else cluster.gpus
-    paid = tokens / 3600 * cluster.gpus / used  # idle devices are paid for too
-    hours = {name: float(getattr(speed, f"seconds{name}")[0]) * paid for name in ("", "_low", "_high")}
-    sizes = {name: int(size) for name, size in zip(_FIELDS, chosen.rows[0], strict=False)}
-    return {
-        "predicted": True,
-        "mfu": float(speed.mfu[0]),
-        "mfu_low": float(speed.mfu_low[0]),
-        "mfu_high": float(speed.mfu_high[0]),
-        "mfu_of": "bf16 peak",
-        "mfu_convention": "causal",
-        "mfu_own": float(speed.mfu_own[0]),
-        "precision": cluster.precision,
-        "gpus": cluster.gpus,
-        "gpus_used": used,
-        "layout": str(Layout(**sizes)),
-        "micro_batch": int(chosen.micro_batch[0]),
-        "recompute": RECOMPUTATIONS[int(chosen.recompute[0])],
-        **_spent(hours, price, cluster.gpus),
-        "calibration": {
-            "id": calibration.id,
-            "n_rows": calibration.n_rows,
-            "error": calibration.error,
-            "held_out_by": "model",
-            "device_in_fit": _name(budget) in calibration.hardware,
-        },
-    }
-
-
-def training_replicates(lattice: Lattice, budget: Budget) -> Replicates | None:
-    """How training costs of these n designs go together over the calibration's replicates, each design on the layout it
-    was predicted with (`Replicates`); None where the budget states an MFU or has no devices: then ratios are exact."""
-    if budget.training_device is None or budget.mfu != PREDICTED:
-        return None
-    cluster = cluster_of(lattice, budget)
-    chosen = layouts(lattice, cluster)
-    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
-    return training_calibration().replicates(lattice.shape, setup)
-
-
-def _name(budget: Budget) -> str | None:
-    """The devices that train, as the budget names them."""
-    return budget.train_hardware or (None if budget.serving is None else budget.serving.hardware)
-
-
-def _as_stated(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any]:
-    device = budget.training_device
-    assert device is not None
-    share = float(np.broadcast_to(utilisation(one, budget), 1)[0])
-    hours = float(one.flops_train[0]) * tokens / (device.bf16 * share) / 3600
-    return {
-        "predicted": False,
-        "mfu": float(np.broadcast_to(_stated(one, budget), 1)[0]),
-        "mfu_of": "bf16 peak",
-        "mfu_convention": budget.mfu_convention,
-        "gpus": budget.gpus,
-        **_spent({"": hours}, price, budget.gpus),
-    }
-
-
-def _spent(hours: dict[str, float], price: float | None, gpus: int | None) -> dict[str, float | None]:
-    """Device-hours, days and dollars, with the ends of their intervals."""
-    spent: dict[str, float | None] = {f"device_hours{end}": value for end, value in hours.items()}
-    if gpus is not None:
-        spent |= {f"days{end}": value / 24 / gpus for end, value in hours.items()}
-    return spent | {f"dollars{end}": None if price is None else value * price for end, value in hours.items()}
-
-
 def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:
     """The layout of each design's class; classes not met before get that of their largest design here."""
     known: dict[int, Array] = vars(lattice.table).setdefault("_training_layouts", {}).setdefault(_key(cluster), {})
@@ -224,12 +143,10 @@ def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:
         largest = np.empty(len(classes), np.int64)
         largest[which[order]] = order  # the last one written is the largest
         found = choose_layouts(lattice.take(largest[new]).shape, cluster, training_calibration())
-        columns = [np.broadcast_to(getattr(found.layout, name), new.shape) for name in _FIELDS]
+        columns = [np.broadcast_to(getattr(found.layout, name), new.shape) for name in FIELDS]
         rows = np.stack([*columns, found.micro_batch, found.recompute, np.isfinite(found.seconds)], 1).astype(np.int64)
         known.update(zip(classes[new].tolist(), rows, strict=True))
-    table = (
-        np.stack([known[number] for number in classes.tolist()]) if len(classes) else np.zeros((0, len(_FIELDS) + 3))
-    )
+    table = np.stack([known[number] for number in classes.tolist()]) if len(classes) else np.zeros((0, len(FIELDS) + 3))
     return Chosen(table[which].astype(np.int64))
 
 

@@ -20,7 +20,7 @@ from moelab.planning.predictors import ONE_EPOCH, Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.sampled import SampledSearch
 from moelab.planning.settle import SIZE, option_labels
-from moelab.planning.training_rate import training_of
+from moelab.planning.trained import trainings_of
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -111,8 +111,8 @@ def _interval(found: Ranking, budget: Budget, at: int) -> Row:
     wanted = budget.serving
     if found.lifetime is None or found.serving is None or wanted is None:
         return {}
-    one = found.feasible.take(np.array([at])).lattice
-    training = training_of(one, float(found.feasible.tokens[at]), budget.training_hour, budget)
+    one = found.feasible.take(np.array([at]))
+    (training,) = trainings_of(one.lattice, one.tokens, budget.training_hour, budget)
     cost = cost_of(
         float(found.lifetime.train[at]), training, served_with(found.serving.to_dict(at), wanted), wanted.tokens
     )

@@ -1,0 +1,105 @@
+"""How designs train on a budget's devices, as plain data: utilisation, days, device-hours, dollars, with intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.architecture.layout import RECOMPUTATIONS, Layout
+from moelab.planning.budget import PREDICTED, Budget
+from moelab.planning.lattice import Lattice
+from moelab.planning.training_rate import FIELDS, cluster_of, layouts, stated_utilisation, utilisation
+from moelab.serving.replicates import Replicates
+from moelab.serving.training_calibration import training_calibration
+from moelab.serving.training_layout import forwards
+
+Array = NDArray[Any]
+Row = dict[str, Any]
+
+
+def trainings_of(some: Lattice, tokens: Array, price: float | None, budget: Budget) -> Sequence[Row | None]:
+    """How each design trains on its `tokens` (n,): MFU, days, device-hours and dollars with 80 % intervals, layout, and
+    which calibration predicted it. None without devices; of a stated MFU no interval and no layout; without the
+    `price` of a device-hour no dollars."""
+    if budget.training_device is None:
+        return [None] * len(some)
+    if budget.mfu != PREDICTED:
+        return [_as_stated(some.take([i]), float(tokens[i]), price, budget) for i in range(len(some))]
+    cluster = cluster_of(some, budget)
+    chosen = layouts(some, cluster)
+    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
+    calibration = training_calibration()
+    speed = calibration.predict(some.shape, setup)
+    devices = np.broadcast_to(chosen.sizes.devices, len(some))
+    rows = list[Row | None]()
+    for i in range(len(some)):
+        used = int(devices[i]) if chosen.fits[i] else cluster.gpus
+        paid = tokens[i] / 3600 * cluster.gpus / used  # idle devices are paid for too
+        hours = {name: float(getattr(speed, f"seconds{name}")[i]) * float(paid) for name in ("", "_low", "_high")}
+        sizes = {name: int(size) for name, size in zip(FIELDS, chosen.rows[i], strict=False)}
+        rows.append(
+            {
+                "predicted": True,
+                "mfu": float(speed.mfu[i]),
+                "mfu_low": float(speed.mfu_low[i]),
+                "mfu_high": float(speed.mfu_high[i]),
+                "mfu_of": "bf16 peak",
+                "mfu_convention": "causal",
+                "mfu_own": float(speed.mfu_own[i]),
+                "precision": cluster.precision,
+                "gpus": cluster.gpus,
+                "gpus_used": used,
+                "layout": str(Layout(**sizes)),
+                "micro_batch": int(chosen.micro_batch[i]),
+                "recompute": RECOMPUTATIONS[int(chosen.recompute[i])],
+                **_spent(hours, price, cluster.gpus),
+                "calibration": {
+                    "id": calibration.id,
+                    "n_rows": calibration.n_rows,
+                    "error": calibration.error,
+                    "held_out_by": "model",
+                    "device_in_fit": _name(budget) in calibration.hardware,
+                },
+            }
+        )
+    return rows
+
+
+def training_replicates(lattice: Lattice, budget: Budget) -> Replicates | None:
+    """How training costs of these n designs go together over the calibration's replicates, each design on the layout it
+    was predicted with (`Replicates`); None where the budget states an MFU or has no devices: then ratios are exact."""
+    if budget.training_device is None or budget.mfu != PREDICTED:
+        return None
+    cluster = cluster_of(lattice, budget)
+    chosen = layouts(lattice, cluster)
+    setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
+    return training_calibration().replicates(lattice.shape, setup)
+
+
+def _name(budget: Budget) -> str | None:
+    """The devices that train, as the budget names them."""
+    return budget.train_hardware or (None if budget.serving is None else budget.serving.hardware)
+
+
+def _as_stated(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any]:
+    device = budget.training_device
+    assert device is not None
+    share = float(np.broadcast_to(utilisation(one, budget), 1)[0])
+    hours = float(one.flops_train[0]) * tokens / (device.bf16 * share) / 3600
+    return {
+        "predicted": False,
+        "mfu": float(np.broadcast_to(stated_utilisation(one, budget), 1)[0]),
+        "mfu_of": "bf16 peak",
+        "mfu_convention": budget.mfu_convention,
+        "gpus": budget.gpus,
+        **_spent({"": hours}, price, budget.gpus),
+    }
+
+
+def _spent(hours: dict[str, float], price: float | None, gpus: int | None) -> dict[str, float | None]:
+    """Device-hours, days and dollars, with the ends of their intervals."""
+    spent: dict[str, float | None] = {f"device_hours{end}": value for end, value in hours.items()}
+    if gpus is not None:
+        spent |= {f"days{end}": value / 24 / gpus for end, value in hours.items()}
+    return spent | {f"dollars{end}": None if price is None else value * price for end, value in hours.items()}
