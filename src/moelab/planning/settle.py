@@ -120,9 +120,9 @@ class _Sizes:
 def settle(ranking: Ranking, near: Array) -> Settled:
     """The design to build among the near-equal positions: first its experts, then its shape by Li et al.'s rules.
 
-    Each choice of experts stands for itself by its best design. What
-    granularity is worth in compute is weighed against the utilisation of training, as far as its differences exceed the
-    paired error, and against the lifetime cost.
+    Each choice of experts stands for itself by its best design. What granularity is worth in compute is weighed against
+    the utilisation of training, as far as its differences exceed the paired error; on a balance, against all that is in
+    it.
     """
     near = near[np.argsort(ranking.score[near], kind="stable")]
     labels = option_labels(ranking.feasible.lattice.take(near))
@@ -140,30 +140,34 @@ def settle(ranking: Ranking, near: Array) -> Settled:
 def _experts(ranking: Ranking, heads: Array, labels: Array) -> tuple[Array, list[dict[str, Any]]]:
     """Which choices of experts (n,) laws of granularity, cost and practice leave, and the steps; `heads` are the best
     design of each."""
-    some, cost = ranking.feasible.take(heads), ranking.dollars
+    some, cost = ranking.feasible.take(heads), ranking.cost
     kept, steps = np.ones(len(heads), bool), list[dict[str, Any]]()
     if len(heads) == 1 or not some.lattice.is_moe[0]:
         return kept, steps
     known = {name: values for name, values in granularity_excess(some.design).items() if np.isfinite(values).any()}
-    if known:
-        total = mean_excess(list(known.values()))
-        weighed = []
-        if ranking.slower is not None:
-            total = total + known_excess(ranking.slower[heads], ranking.paired.training)
-            weighed.append("utilisation")
-        if ranking.lifetime is not None and cost is not None:
-            total = total + np.log(cost[heads])
-            weighed.append("cost")
+    if known or ranking.lifetime is not None:
+        total, weighed = _weighed(ranking, heads, known)
         kept, _ = _within(total, kept, GRANULARITY)
         steps.append(_step("granularity", labels, kept, laws=list(known), weighed_against=weighed))
     if cost is not None and kept.sum() > 1:
         kept, least = _within(np.log(cost[heads]), kept, COST)
-        steps.append(_step("cost", labels, kept, best_cost=float(np.exp(least)), paired_error=ranking.paired.serving))
+        steps.append(_step("cost", labels, kept, best_cost=float(np.exp(least))))
     if kept.sum() > 1:
         practice = distance_from_practice(some.lattice)
         kept = kept & (practice <= practice[kept].min() + 1e-9)
         steps.append(_step("practice", labels, kept))
     return kept, steps
+
+
+def _weighed(ranking: Ranking, heads: Array, known: dict[str, Array]) -> tuple[Array, list[str]]:
+    """What granularity and all that it is weighed against come to for each design (n,), in log compute; and against
+    what."""
+    if ranking.lifetime is not None:  # granularity is in the balance
+        return ranking.score[heads], ["utilisation", "cost"]
+    total = mean_excess(list(known.values()))
+    if ranking.slower is None:
+        return total, []
+    return total + known_excess(ranking.slower[heads], ranking.paired.training), ["utilisation"]
 
 
 def option_labels(lattice: Any) -> Array:
