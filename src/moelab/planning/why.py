@@ -130,16 +130,16 @@ def knee_sentence(plan: Plan) -> str:
     """What the balance of loss against lifetime cost chose, and whether the excess allowed decided."""
     assert plan.lifetime is not None
     within, excess = plan.lifetime["within"], plan.lifetime["recommended"]["excess_compute"]
-    over = f"design 1 has {excess:.0%} excess compute over the least loss under compute and data alone"
-    source = "as asked" if plan.budget.within is not None else "as far as the laws can distinguish designs"
+    over = f"{excess:.0%} excess compute over the least loss under compute and data alone"
+    source = "as asked" if plan.budget.within is not None else "as far as laws and predicted times distinguish designs"
     if plan.lifetime["within_decides"]:
         return (
-            f"By the lifetime cost a smaller model pays, and the excess of compute allowed ({within:.0%}, {source}) "
-            f"decides: {over}. --within sets it."
+            f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
+            f"allowed ({source}; --within sets it): this bound decides. Design 1 has {over}."
         )
     return (
         "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
-        f"that cost: {over}, within the {within:.0%} allowed ({source})."
+        f"that cost. It has {over}; {within:.0%} are allowed ({source})."
     )
 
 
