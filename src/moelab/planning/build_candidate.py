@@ -151,9 +151,9 @@ class CandidateBuilder:
         extra = max(0.0, mean - float(np.nanmin(self.ranking.mean(ensemble[0]))))
         if self.decision is None or not self.decision.holds(i):
             return Interval(extra), Interval(excess), Interval(mean)
-        behind, share = self.decision.regret(i, extra)
+        loss_behind, share = self.decision.regret(i, extra)
         if self.ranking.lifetime is not None or self.ranking.slower is not None:
             assert share.low is not None
             assert share.high is not None
             share = Interval.around(excess, share.low, share.high)
-        return behind, share, self.decision.loss(i, mean)
+        return loss_behind, share, self.decision.loss(i, mean)
