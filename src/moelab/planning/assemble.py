@@ -189,6 +189,6 @@ class PlanBuilder:
         near = near_equal(ranking, ranking.best, self.distinct[ranking.comparable[self.distinct]])
         what = "more cost" if ranking.cost is not None else "more excess compute"
         if ranking.lifetime is not None:
-            what = "of compute behind on the balance of loss and cost, or as much in loss at about equal cost"
+            what = "behind on the balance of excess compute and lifetime cost"
             return len(near), f"no draws: at most {tie:.0%} {what}"
         return len(near), f"no draws: at most {tie:.0%} {what} than the best"
