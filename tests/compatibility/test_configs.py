@@ -10,7 +10,7 @@ import pytest
 from moelab.architecture import ModelConfig, MoEConfig, load_model
 from moelab.config import load_yaml
 from moelab.runs import RunConfig
-from moelab.runs.config import TrainConfig
+from moelab.runs.train_config import TrainConfig
 
 CONFIGS = Path(__file__).parents[1] / "fixtures" / "v0_1" / "configs"
 MODELS, RUNS = sorted((CONFIGS / "models").glob("*.yaml")), sorted((CONFIGS / "runs").glob("*.yaml"))

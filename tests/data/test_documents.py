@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moelab.data import documents as documents_module
 from moelab.data import ledger
-from moelab.data.documents import Spool, collect
+from moelab.data.documents import collect
 from moelab.data.ledger import Document, Ledger, digest_of
 from moelab.data.order import MOST_VALIDATION_BYTES, mix, split
 from moelab.data.sources import Source
+from moelab.data.spool import Spool
 from moelab.errors import InputError
 
 
@@ -161,7 +161,7 @@ def test_split_and_order_are_those_of_lists_however_many_parts_are_sorted(block:
 
 
 def test_duplicates_beyond_those_held_in_memory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents_module, "MOST_SEEN", 10)
+    monkeypatch.setattr(ledger, "MOST_SEEN", 10)
     monkeypatch.setattr(ledger, "BLOCK", 16)
     first, second = numbered(100), numbered(100, start=60)
     spool = collect([source("a", [*first, *first[:50]]), source("b", second)], tmp_path, 0)

@@ -330,7 +330,7 @@ def test_a_long_text_file_is_read_and_encoded_in_parts(tmp_path: Path, monkeypat
     config = PrepareConfig(sources=(str(folder),), vocab_size=300)
     whole = prepare(config, tmp_path / "whole").dataset
     monkeypatch.setattr("moelab.data.readers._PART", 1000)
-    monkeypatch.setattr("moelab.data.documents._WINDOW", 700)
+    monkeypatch.setattr("moelab.data.spool._WINDOW", 700)
     given = config.replace(tokenizer=str(whole.tokenizer_path))
     assert prepare(config, tmp_path / "read").dataset.manifest_hash == whole.manifest_hash
     monkeypatch.setattr("moelab.data.encode.LONGEST", 1500)

@@ -13,7 +13,8 @@ from moelab.cli import main
 from moelab.data import Dataset
 from moelab.data.classes import CLASSES, class_of, token_classes, token_texts
 from moelab.errors import InputError
-from moelab.evaluation.specialisation import co_activation, known_from, lift, measure, typical
+from moelab.evaluation.expert_statistics import co_activation, known_from, lift, typical
+from moelab.evaluation.specialisation import measure
 from moelab.model import build_model
 from moelab.report.figures_routing import specialisation
 from moelab.report.save import figure_svg

@@ -14,7 +14,7 @@ from moelab.errors import InputError, MoelabError
 from moelab.executors import Board, ExecutorConfig, Order, Outcome, run_all, work
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import LEASE
-from moelab.runs.table import runs_table
+from moelab.runs.record_table import runs_table
 from moelab.training import resolve_run
 
 QUICK = ExecutorConfig(patience=1.0, checkpoint_seconds=0.05)

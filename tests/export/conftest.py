@@ -19,7 +19,7 @@ from moelab.export import Source
 from moelab.export.launch import Launch
 from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.runs.config import TrainConfig
+from moelab.runs.train_config import TrainConfig
 
 BASE = {
     "vocab_size": 300, "d_model": 32, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_ff": 48, "rope_theta": 5e3,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moelab.laws import Law
+from moelab.laws import Law, get_law
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +22,10 @@ def synthetic(variables_of: Callable[..., dict[str, Any]]) -> Callable[..., dict
         return {**table, law.kind: law.loss(coefficients, table) * off}
 
     return make
+
+
+@pytest.fixture
+def clean(synthetic: Callable[..., Any]) -> dict[str, Any]:
+    """Thirty runs without anything to warn of."""
+    law = get_law("hoffmann2022")
+    return dict(synthetic(law, law.published, 30, 0.005))

@@ -77,7 +77,7 @@ def test_a_law_without_a_compute_is_judged_by_its_prediction(synthetic) -> None:
 def test_large_tables_are_estimated_in_the_same_order(synthetic, monkeypatch) -> None:
     table = synthetic(DENSE, DENSE.published, 60, 0.01)
     exact = fit(table, DENSE, bootstrap=20, starts=2, objective="squared").influence
-    monkeypatch.setattr("moelab.fitting.influence.MOST_REFITTED", 10)
+    monkeypatch.setattr("moelab.fitting.left_out.MOST_REFITTED", 10)
     quick = fit(table, DENSE, bootstrap=20, starts=2, objective="squared").influence
     assert not any(each.refitted for each in quick.left)
     assert len({each.rows for each in quick.left} & {each.rows for each in exact.left}) >= 4

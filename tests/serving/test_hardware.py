@@ -6,7 +6,7 @@ import pytest
 
 from moelab.errors import InputError
 from moelab.serving import catalogue, load_hardware
-from moelab.serving.cost import borrowed
+from moelab.serving.doubts import borrowed
 
 DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
     "a100": (312e12, None, 80e9, 2.039e12),

@@ -9,7 +9,7 @@ from moelab.architecture import ModelConfig, Shape, count_flops, count_parameter
 from moelab.architecture.memory import bytes_of, kv_elements
 from moelab.errors import InputError
 from moelab.serving import INTERVALS, Hardware, Traffic, load_hardware, serve, serve_one
-from moelab.serving.cost import uneven_heads
+from moelab.serving.doubts import uneven_heads
 from moelab.serving.layout import Layout
 from moelab.serving.serving_cost import serving_cost
 from moelab.serving.step import distinct_experts, prompt_time, step_of

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from moelab.errors import InputError, MoelabError
-from moelab.training.checkpoint import Progress, load_newest, load_step, newest_step, save_checkpoint, save_weights
+from moelab.training.checkpoint import load_newest, load_step, newest_step, save_checkpoint
+from moelab.training.progress import Progress
+from moelab.training.tensor_files import save_weights
 
 RUN = "0123456789abcdef"
 

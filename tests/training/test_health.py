@@ -9,8 +9,9 @@ import pytest
 from moelab.data import Dataset
 from moelab.model import build_model
 from moelab.training import train_run
-from moelab.training.checkpoint import Progress, load_newest
+from moelab.training.checkpoint import load_newest
 from moelab.training.health import health_notes
+from moelab.training.progress import Progress
 
 MOE = {"moe": {"n_experts": 8, "top_k": 2, "d_expert": 16}}
 

@@ -21,8 +21,8 @@ from moelab.evaluation import evaluate
 from moelab.model import build_model
 from moelab.runs import RunConfig, RunFolder
 from moelab.training import load_trained, resolve, resolve_run, train_run
-from moelab.training.checkpoint import save_weights
 from moelab.training.schedule import evaluation_steps
+from moelab.training.tensor_files import save_weights
 
 MOE = {"moe": {"n_experts": 4, "top_k": 2, "d_expert": 16}}
 

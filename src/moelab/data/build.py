@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moelab.data.bpe import train_tokenizer
 from moelab.data.config import PrepareConfig
 from moelab.data.dataset import FORMAT, MANIFEST, TOKENIZER, Manifest
-from moelab.data.documents import Spool, collect
+from moelab.data.documents import collect
 from moelab.data.encode import Tally, write_tokens
 from moelab.data.ledger import Document, Ledger
 from moelab.data.lossless import LosslessCheck
@@ -17,6 +17,7 @@ from moelab.data.order import mix, split
 from moelab.data.progress import Report
 from moelab.data.shards import ShardWriter, token_dtype
 from moelab.data.sources import Source
+from moelab.data.spool import Spool
 from moelab.data.tokenizer import end_of_text_id
 from moelab.files import sha256_file, write_json
 from moelab.printable import warn

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moelab.data.documents import Spool
 from moelab.data.ledger import Document
 from moelab.data.lossless import LosslessCheck
 from moelab.data.progress import Report
 from moelab.data.shards import ShardWriter, token_dtype
+from moelab.data.spool import Spool
 from moelab.data.tokenizer import encode
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ RECORD = np.dtype([("source", "<u4"), ("start", "<u8"), ("length", "<u8"), ("dig
 _PACKED = struct.Struct("<IQQ16s")
 BLOCK = 1 << 19
 """Records that are held in memory together."""
+MOST_SEEN = 1 << 20
+"""Digests of documents that are held in memory; duplicates of later ones are found by sorting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,24 @@ class Document:
 def digest_of(content: bytes) -> bytes:
     """Sixteen bytes that stand for a document's content."""
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+class Seen:
+    """The digests of the documents so far, up to MOST_SEEN of them."""
+
+    def __init__(self) -> None:
+        self._digests: set[bytes] = set()
+        self.overflowed = False
+
+    def add(self, digest: bytes) -> bool:
+        """Whether this digest came before; remembers it."""
+        if digest in self._digests:
+            return True
+        if len(self._digests) < MOST_SEEN:
+            self._digests.add(digest)
+        else:
+            self.overflowed = True
+        return False
 
 
 class Ledger:

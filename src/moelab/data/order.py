@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from moelab.data.documents import Spool
 from moelab.data.ledger import RECORD, Document, Ledger, Records, by_rank, documents_of, in_order
+from moelab.data.spool import Spool
 from moelab.errors import InputError
 
 MOST_VALIDATION_BYTES = 8 << 20

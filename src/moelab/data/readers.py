@@ -5,15 +5,14 @@ counted instead.
 """
 
 import codecs
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
+from moelab.data.compressed import UNREADABLE, open_file, reason_of
 from moelab.errors import InputError
 
 Text = bytes | Iterator[bytes]
@@ -27,7 +26,6 @@ SUFFIXES = (*TEXT_SUFFIXES, *LINE_SUFFIXES, ".parquet")
 _ARCHIVES = (".tar", ".tgz", ".tzst", ".zip", ".7z", ".bz2", ".xz")
 LONGEST_ROW = 32 << 20
 """Bytes of one line or row; a longer one is refused: a row is held in memory whole, a text file is not."""
-_UNREADABLE = (OSError, EOFError, zlib.error)
 _PART = 1 << 20
 """A text file longer than this is read in parts of this size."""
 _SLICE = 16 << 20
@@ -73,11 +71,11 @@ def kind_of(path: Path) -> Kind | None:
 def holds_json_lines(path: Path) -> bool:
     """Whether the first line of a file that is not blank is a JSON object."""
     try:
-        with _open(path) as stream:
+        with open_file(path) as stream:
             for _, line in _lines(stream, path, Skips(allowed=True)):
                 if line.strip():
                     return isinstance(json.loads(line), dict)
-    except (*_UNREADABLE, ValueError, RecursionError):
+    except (*UNREADABLE, ValueError, RecursionError):
         pass
     return False
 
@@ -96,71 +94,14 @@ def read_file(path: Path, text_field: str = "text", skips: Skips | None = None) 
         if kind == "parquet":
             yield from _parquet(path, text_field, skips)
         else:
-            with _open(path) as stream:
+            with open_file(path) as stream:
                 yield from _json_lines(stream, path, text_field, skips) if kind == "lines" else _text(stream, path)
     except BadText as error:
         if not skips.allowed:
             raise
         skips.refuse(str(error).removeprefix("source: "))
-    except _UNREADABLE as error:
-        skips.refuse(f"cannot read {path}: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _open(path: Path) -> BinaryIO:
-    """The content of a file, decompressed as its name demands."""
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if name.endswith(".zst"):
-        return io.BufferedReader(_Zstandard(path), _PART)
-    return open(path, "rb")
-
-
-class _Zstandard(io.RawIOBase):
-    """A Zstandard file of any number of frames. The library's own reader ends quietly where a file is cut short."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises InputError where the package zstandard is missing."""
-        try:
-            import zstandard
-        except ImportError:
-            raise InputError(f"source: {path} needs the package zstandard (pip install 'moelab[train]')") from None
-        self._library = zstandard
-        self._file = open(path, "rb")  # noqa: SIM115
-        self._frame: Any = None
-        self._waiting = self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Raises EOFError where the file ends inside a frame, OSError where it is damaged."""
-        while not self._ready:
-            part = self._waiting or self._file.read(4096)  # four kilobytes unpack to 128 MB at most
-            if not part:
-                if self._frame is not None:
-                    raise EOFError("it ends inside a compressed frame")
-                return 0
-            self._frame = self._frame or self._library.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-            try:
-                self._ready = self._frame.decompress(part)
-            except self._library.ZstdError as error:
-                raise OSError(str(error)) from None
-            self._waiting = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame = None
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+    except UNREADABLE as error:
+        skips.refuse(f"cannot read {path}: {reason_of(error)}")
 
 
 def _lines(stream: BinaryIO, path: Path, skips: Skips) -> Iterator[tuple[int, bytes]]:
@@ -169,8 +110,8 @@ def _lines(stream: BinaryIO, path: Path, skips: Skips) -> Iterator[tuple[int, by
     while True:
         try:
             line = stream.readline(LONGEST_ROW + 1)
-        except _UNREADABLE as error:
-            skips.refuse(f"cannot read {path} from line {number + 1} on: {_reason(error)}")
+        except UNREADABLE as error:
+            skips.refuse(f"cannot read {path} from line {number + 1} on: {reason_of(error)}")
             return
         if not line:
             return

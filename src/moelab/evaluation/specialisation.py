@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from moelab.data import Dataset
 from moelab.data.classes import CLASSES, token_classes, token_texts
 from moelab.errors import InputError
+from moelab.evaluation.expert_statistics import Array, co_activation, entropies, known_from, lift, typical
 from moelab.evaluation.loss import validation_batches
 from moelab.model import LanguageModel, MoELayer
 from moelab.model.group_routing import GroupRouter, GroupRouting, ungroup_tokens
 from moelab.model.router import Routing
 from moelab.notebook import Shown
 
-Array = NDArray[np.float64]
 _ROWS = 16
 
 
@@ -105,61 +105,6 @@ class Specialisation(Shown):
         }
 
 
-def lift(uses: Array) -> Array:
-    """How many times more often than at random a row's uses go to an expert, (rows, E); NaN for an empty row."""
-    whole = uses.sum()
-    expected = uses.sum(1, keepdims=True) * uses.sum(0, keepdims=True) / whole
-    return np.divide(uses, expected, out=np.full_like(uses, np.nan), where=expected > 0)
-
-
-def typical(uses: Array, expert: int, top: int) -> list[tuple[int, float, float]]:
-    """Rows an expert takes above all: (row, share of the expert's uses, lift), by what they add to its divergence.
-
-    share x log lift is a row's part of the Kullback-Leibler divergence of the expert's rows from all rows.
-    """
-    mine = uses[:, expert]
-    if not mine.sum():
-        return []
-    share, lifts = mine / mine.sum(), np.nan_to_num(lift(uses)[:, expert])
-    score = share * np.log(np.maximum(lifts, 1e-12))
-    rows = [int(row) for row in np.argsort(-score)[:top] if score[row] > 0]
-    return [(row, float(share[row]), float(lifts[row])) for row in rows]
-
-
-def known_from(uses: Array, own_entropy: float = 0.0) -> float:
-    """The share of what can be known of a use's expert that its row predicts: 0 nothing, 1 all.
-
-    Mutual information over the entropy of the load less `own_entropy`, with Miller and Madow's correction for counts
-    that are few.
-    """
-    n, rows, columns = uses.sum(), int((uses.sum(1) > 0).sum()), int((uses.sum(0) > 0).sum())
-    if columns < 2:
-        return 0.0
-    cells = int((uses > 0).sum())
-    entropy = _entropy(uses.sum(0)) + (columns - 1) / (2 * n)
-    joint = _entropy(uses.ravel()) + (cells - 1) / (2 * n)
-    information = entropy + _entropy(uses.sum(1)) + (rows - 1) / (2 * n) - joint
-    return float(np.clip(information / max(entropy - own_entropy, 1e-12), 0, 1))
-
-
-def co_activation(together: Array) -> Array:
-    """How many times more often than at random two experts take one token, (E, E); NaN on the diagonal and for none.
-
-    At random a pair i != j has a_i a_j tokens, with weights a under which every expert has the pairs it has: no expert
-    is its own partner, so the share that would fall to such pairs goes to the others. Of three experts or fewer the
-    loads decide the pairs, and every lift is 1.
-    """
-    pairs = np.where(np.eye(len(together), dtype=bool), 0.0, together)
-    mine = pairs.sum(1)
-    weights = mine / np.sqrt(max(mine.sum(), 1e-30))
-    for _ in range(200):
-        others = weights.sum() - weights
-        weights = np.sqrt(weights * np.divide(mine, others, out=np.zeros_like(mine), where=others > 0))
-    expected = np.outer(weights, weights)
-    np.fill_diagonal(expected, 0.0)
-    return np.divide(pairs, expected, out=np.full_like(pairs, np.nan), where=expected > 0)
-
-
 @torch.no_grad()
 def measure(
     model: LanguageModel,
@@ -197,7 +142,7 @@ def measure(
                 np.add.at(by_source, sources, uses)
                 took = (uses > 0).astype(np.float64)
                 together += took.T @ took
-                own[index] += _entropies(uses)
+                own[index] += entropies(uses)
     return Specialisation(
         tokens=batches.tokens,
         texts=token_texts(dataset),
@@ -244,16 +189,6 @@ def _uses(router: nn.Module, inputs: tuple[Any, ...], output: Any, n_experts: in
         weights = (weights > 0).float()
     weights = ungroup_tokens(weights, inputs[0][..., :1].expand(-1, -1, n_experts), router.grouping).flatten(0, 1)
     return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
-
-
-def _entropies(uses_TE: Array) -> float:
-    """The entropies (nats) of all rows, summed."""
-    return float(-(uses_TE * np.log(np.where(uses_TE > 0, uses_TE, 1.0))).sum())
-
-
-def _entropy(counts: Array) -> float:
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
 
 
 def _named(names: Any, uses: Array) -> dict[str, list[float]]:

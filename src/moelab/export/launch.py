@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from moelab.architecture import ModelConfig
 from moelab.architecture.layout import Layout
 from moelab.planning import Plan
-from moelab.runs.config import TrainConfig
+from moelab.runs.train_config import TrainConfig
 
 LEAST_EVALUATED = 100_000
 """Tokens of an evaluation in the run config, unless one sequence is longer."""

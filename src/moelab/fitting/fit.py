@@ -16,7 +16,7 @@ from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
 from moelab.fitting.columns import columns_of
 from moelab.fitting.diagnosis import diagnose
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.influence import influence_of
+from moelab.fitting.left_out import influence_of
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations, observations
 from moelab.fitting.parameters import Parameters

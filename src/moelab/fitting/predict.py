@@ -12,16 +12,14 @@ from moelab.errors import InputError
 from moelab.fitting.columns import check_names, columns_of
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
-from moelab.fitting.fit_file import load_fits
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.floor import FloorPart, across_floor
 from moelab.fitting.intervals import outside_note
+from moelab.fitting.sources import Source, sources_of
 from moelab.fitting.table_units import units_of_fit
-from moelab.laws import Law, all_laws, get_law
+from moelab.laws import Law
 from moelab.notebook import html_table, interval_text, short_repr
 from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, format_outside, parse_count, parse_number
-
-Source = FittedLaw | Law
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +137,7 @@ def predict(
         other = _matched(against if isinstance(against, ModelConfig) else load_model(against), model, trained, context)
     found: dict[str, LawPrediction] = {}
     failed: dict[str, str] = {}
-    sources = _sources(fit, laws)
+    sources = sources_of(fit, laws)
     for name, law in sources.items():
         try:
             found[name] = _predicted(law, given, model, trained, context, noise, other)
@@ -172,33 +170,6 @@ def _size(tokens: float | str | None, seq_len: int | str) -> tuple[float, int]:
     check_at_most(trained, MOST_TOKENS, "tokens")
     check_at_most(context, MOST_CONTEXT, "seq_len")
     return trained, context
-
-
-def _sources(fit: Any, chosen: Sequence[str]) -> dict[str, Source]:
-    """Law id -> what predicts, of those that are chosen."""
-    if isinstance(fit, str | Path):
-        name = str(fit)
-        if not Path(fit).exists() and (name.removesuffix("+reuse") in all_laws() or not set("./\\") & set(name)):
-            fit = get_law(name)
-    if isinstance(fit, Law):
-        if any(name != fit.id for name in chosen):
-            raise InputError(f"law: chooses among the fits of a file; {fit.id} is one published law")
-        return {fit.id: fit}
-    if isinstance(fit, FittedLaw):
-        fits: Mapping[str, FittedLaw] = {fit.law.id: fit}
-    elif isinstance(fit, Comparison):
-        fits = fit.fits
-    elif isinstance(fit, Mapping):
-        fits = fit
-    elif isinstance(fit, str | Path):
-        fits = load_fits(fit)
-    else:
-        raise InputError(f"fit: expected a FittedLaw, a fit file or a law's id, got {type(fit).__name__}")
-    for name in chosen:
-        if name not in fits:
-            where = fit if isinstance(fit, str | Path) else "the given fits"
-            raise InputError(f"law: no fit of {name} in {where}; there are {', '.join(fits)}")
-    return {name: fitted for name, fitted in fits.items() if not chosen or name in chosen}
 
 
 def _predicted(

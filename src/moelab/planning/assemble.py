@@ -29,7 +29,7 @@ from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
 from moelab.quantities import format_number
-from moelab.serving.cost import borrowed, uneven_heads
+from moelab.serving.doubts import borrowed, uneven_heads
 
 Array = NDArray[Any]
 

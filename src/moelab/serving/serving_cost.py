@@ -7,7 +7,8 @@ from moelab.architecture import ModelConfig, count_parameters, load_model
 from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
 from moelab.quantities import MOST_PRICE, parse_price
-from moelab.serving.cost import doubts, serve_one
+from moelab.serving.cost import serve_one
+from moelab.serving.doubts import doubts
 from moelab.serving.hardware import Hardware, load_hardware
 from moelab.serving.served_model import NUMBERS, ServedModel
 from moelab.serving.simple import load_tables, serve_simple

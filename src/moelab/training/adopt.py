@@ -9,9 +9,9 @@ from pathlib import Path
 
 from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder, find_runs
-from moelab.runs.config import AUTO, MACHINE
 from moelab.runs.find import find_run, matching_runs
 from moelab.runs.folder import CHECKPOINTS, CONFIG
+from moelab.runs.train_config import AUTO, MACHINE
 from moelab.training.checkpoint import newest_step
 
 _MACHINE = {f"train.{name}" for name in MACHINE}

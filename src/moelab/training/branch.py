@@ -8,10 +8,11 @@ from pathlib import Path
 from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
 from moelab.runs import RunConfig, RunFolder, TrainConfig
-from moelab.runs.config import MACHINE
 from moelab.runs.folder import CHECKPOINTS
-from moelab.training.checkpoint import WHOLE, Checkpoint, Files, load_step
+from moelab.runs.train_config import MACHINE
+from moelab.training.checkpoint import Checkpoint, load_step
 from moelab.training.schedule import learning_rate_at
+from moelab.training.tensor_files import WHOLE, Files
 
 _FREE = (
     "tokens",

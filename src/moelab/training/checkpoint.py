@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,38 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moelab.errors import InputError, MoelabError
-from moelab.files import make_folder, sha256_file, sha256_json, write_json, write_with
-from moelab.training.distributed_files import read_whole, split_states
-from moelab.training.processes import World
+from moelab.files import make_folder, sha256_file, sha256_json, write_json
+from moelab.training.progress import Progress
+from moelab.training.tensor_files import WHOLE, Files, contiguous, sync_and_sum
 
-_MODEL, _OPTIMIZER, _ROUTING, _STATE = "model.safetensors", "optimizer.safetensors", "routing.safetensors", "state.json"
+_ROUTING, _STATE = "routing.safetensors", "state.json"
 _OWN_SUM = "state_sha256"
 """Over everything else in the state, as the checksums there are over the tensors. Older checkpoints have none."""
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where a run stands, besides its tensors.
-
-    `run_id` names the run and `kernels` what computed it, both empty in checkpoints of 0.1. `spikes` are the steps
-    whose loss jumped; `evaluation` the last one; `notes` what people should know of the run. Gradient norms are those
-    before clipping; `idle_expert_steps` counts Muon's steps on experts without a token, of all `expert_steps`.
-    """
-
-    run_id: str = ""
-    kernels: str = ""
-    step: int = 0
-    seconds: float = 0.0
-    resumed: int = 0
-    recent_losses: list[float] = field(default_factory=list)
-    curve: list[dict[str, float]] = field(default_factory=list)
-    spikes: list[int] = field(default_factory=list)
-    first_norms: list[float] = field(default_factory=list)
-    recent_norms: list[float] = field(default_factory=list)
-    expert_steps: int = 0
-    idle_expert_steps: int = 0
-    evaluation: dict[str, Any] | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 class Checkpoint(NamedTuple):
@@ -59,28 +34,6 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     routing: dict[str, Tensor]
-
-
-class Files:
-    """How a checkpoint's tensors are written and read: whole ones in two files, by one process."""
-
-    everyone = World()
-
-    def write(self, folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> dict[str, str]:
-        """Write them into a folder; the SHA-256 of each file by its name."""
-        files = {_MODEL: model, _OPTIMIZER: optimizer}
-        for name, tensors in files.items():
-            save_file(_contiguous(tensors), folder / name)
-        return {name: sync_and_sum(folder / name) for name in files}
-
-    def read(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The model's and the optimiser's tensors, whole, whatever wrote them."""
-        if (folder / _MODEL).exists():
-            return load_file(folder / _MODEL), load_file(folder / _OPTIMIZER)
-        return split_states(read_whole(folder))
-
-
-WHOLE = Files()
 
 
 def save_checkpoint(
@@ -126,7 +79,7 @@ def _seal(
     """Add what one process writes, then rename the folder into place."""
     try:
         if routing:
-            save_file(_contiguous(routing), temporary / _ROUTING)
+            save_file(contiguous(routing), temporary / _ROUTING)
             sums = {**sums, _ROUTING: sync_and_sum(temporary / _ROUTING)}
         state = {"sha256": sums, **asdict(progress)}
         write_json(temporary / _STATE, {_OWN_SUM: sha256_json(state), **state})
@@ -198,18 +151,6 @@ def _newest(folder: Path, run_id: str) -> tuple[Path | None, dict[str, Any], lis
     return None, {}, [f"{each}; no other is left: starting again" for each in damaged]
 
 
-def save_weights(path: Path, model: dict[str, Tensor]) -> str:
-    """Write a model's weights atomically as safetensors; returns the file's SHA-256.
-
-    Raises MoelabError naming the file that cannot be written.
-    """
-    try:
-        write_with(path, lambda temporary: save_file(_contiguous(model), temporary))
-    except SafetensorError as error:  # a full disk, among others
-        raise MoelabError(f"cannot write {path}: {error}") from error
-    return sha256_file(path)
-
-
 def newest_step(folder: Path, run_id: str, below: int) -> int | None:
     """The step of the run's newest whole checkpoint before step `below`; None without one.
 
@@ -254,14 +195,3 @@ def _steps(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
-def sync_and_sum(path: Path) -> str:
-    """The SHA-256 of a file that is on the disk now."""
-    with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
-    return sha256_file(path)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from moelab.runs import RunConfig
-from moelab.training.checkpoint import Progress
+from moelab.training.progress import Progress
 
 GUESSING = 0.995
 """A loss above this share of ln V is that of guessing."""

@@ -24,7 +24,7 @@ from moelab.model.feed_forward import Experts
 from moelab.model.moe import RoutingOutput
 from moelab.model.router import BalanceTerm
 from moelab.runs import RunConfig
-from moelab.runs.config import Parallel
+from moelab.runs.train_config import Parallel
 from moelab.training.processes import World
 from moelab.training.replicated import Replicated, prepare_layers
 from moelab.training.sharded_parts import ShardedParts

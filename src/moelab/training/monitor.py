@@ -9,9 +9,9 @@ from torch import Tensor
 
 from moelab.evaluation import Evaluation
 from moelab.runs import RunConfig, RunFolder
-from moelab.training.checkpoint import Progress
 from moelab.training.late import LateLosses
 from moelab.training.log import Log, evaluation_numbers, logs_step
+from moelab.training.progress import Progress
 from moelab.training.schedule import learning_rate_at
 from moelab.training.spikes import is_spike
 

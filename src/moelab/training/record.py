@@ -10,10 +10,10 @@ from moelab.evaluation import Evaluation
 from moelab.model import LanguageModel
 from moelab.model.fallbacks import fallbacks
 from moelab.runs import RunConfig, RunRecord, run_columns
-from moelab.training.checkpoint import Progress
 from moelab.training.health import health_notes
 from moelab.training.kernels import kernels_of
 from moelab.training.memory import peak_memory_bytes
+from moelab.training.progress import Progress
 from moelab.version import __version__
 
 

@@ -14,7 +14,7 @@ from moelab.machine import machine_memory, usable_cores
 from moelab.model import DISPATCHES, native, resolve_dispatch
 from moelab.quantities import format_bytes, format_number
 from moelab.runs import RunConfig, RunFolder, TrainConfig
-from moelab.runs.config import AUTO
+from moelab.runs.train_config import AUTO
 
 MUON_SPLIT = False
 """`train.muon_split` of new runs: two matrices were no better than one in twelve pairs of runs (docs/training.md)."""

@@ -17,13 +17,14 @@ from moelab.model import LanguageModel, build_model
 from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.config import Tracker
 from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
-from moelab.training.checkpoint import drop_checkpoints, save_weights
+from moelab.training.checkpoint import drop_checkpoints
 from moelab.training.kernels import computed_by
 from moelab.training.log import open_log
 from moelab.training.memory import reset_peak_memory
 from moelab.training.monitor import Watcher
 from moelab.training.processes import launch, world
 from moelab.training.record import make_record
+from moelab.training.tensor_files import save_weights
 from moelab.training.trainer import Trainer
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from moelab.errors import MoelabError
-from moelab.training.checkpoint import Files, sync_and_sum
 from moelab.training.distributed_files import STATES, shapes_in, split_states
 from moelab.training.mesh import Sharded
+from moelab.training.tensor_files import Files, sync_and_sum
 
 
 class ShardedFiles(Files):

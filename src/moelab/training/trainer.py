@@ -23,12 +23,13 @@ from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
-from moelab.training.checkpoint import WHOLE, Checkpoint, Files, Progress, load_newest, save_checkpoint
+from moelab.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 from moelab.training.kernels import check_kernels, kernels_of
+from moelab.training.layout import lay_out
 from moelab.training.monitor import Monitor, Watcher
 from moelab.training.optimizer import Optimizer
-from moelab.training.processes import World, world
-from moelab.training.replicated import Replicated
+from moelab.training.processes import world
+from moelab.training.progress import Progress
 from moelab.training.schedule import evaluation_steps, learning_rate_at
 from moelab.training.vocabulary import count_vocabulary
 
@@ -52,7 +53,7 @@ class Trainer:
         train = config.train
         torch.set_num_threads(train.threads)
         self.config, self.folder, self.dataset, self.world = config, folder, dataset, world()
-        self.layout, self.files = _lay_out(config, self.world, dtype)
+        self.layout, self.files = lay_out(config, self.world, dtype)
         count_vocabulary(self.model, dataset, config.data.unique_tokens)
         self.optimizer = Optimizer(self.layout.parts, train)
         self.batches = TrainBatches(
@@ -242,14 +243,3 @@ class Trainer:
         steps, idle = self.optimizer.take_expert_steps()
         self.progress.expert_steps += steps
         self.progress.idle_expert_steps += idle
-
-
-def _lay_out(config: RunConfig, everyone: World, dtype: torch.dtype) -> tuple[Replicated, Files]:
-    """The model over the run's processes, and how its checkpoints are written. What shards one is loaded then."""
-    if config.train.parallel is None or everyone.size == 1:
-        return Replicated(config, everyone, dtype), WHOLE
-    from moelab.training.mesh import Sharded
-    from moelab.training.sharded_files import ShardedFiles
-
-    layout = Sharded(config, everyone, dtype)
-    return layout, ShardedFiles(layout)
