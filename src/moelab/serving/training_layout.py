@@ -34,6 +34,11 @@ USABLE = 0.92
 """Share of a device's memory that training may fill: the driver, exchange buffers and fragments take the rest."""
 MOST_PIECES = 4
 """Pieces of the model that one pipeline stage holds at most."""
+TOGETHER = 1 << 14
+"""Layouts times designs that are tried together: many small steps of NumPy would take longer than what they compute."""
+_SIZES = tuple(Layout.model_fields)
+Tried = tuple[int, int, int, int, int]
+"""Tensor, pipeline and data parallelism, the devices over which experts are split, and the micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +73,12 @@ class Cluster:
 def choose_layouts(shape: Shape, cluster: Cluster, calibration: TrainingCalibration) -> ChosenLayouts:
     """The layout of each of n designs, whose sizes broadcast to (n,)."""
     n = np.broadcast(*(np.asarray(getattr(shape, name)) for name in Shape.__dataclass_fields__)).size
-    chosen = _Choice(n)
-    for tp, pp in SPLITS:
-        if tp <= cluster.device.node:
-            for dp in data_parallel(cluster.gpus // (tp * pp)):
-                for layout, micro_batch in _layouts(shape, tp, pp, dp):
-                    _try(chosen, shape, cluster, layout, micro_batch, calibration)
-    layout = LayoutSizes(**{name: chosen.sizes[i] for i, name in enumerate(Layout.model_fields)})
+    chosen, tried = _Choice(n), list(_tried(shape, cluster))
+    step = max(TOGETHER // n, 1)
+    for first in range(0, len(tried), step):
+        layout, micro_batch = _layouts(shape, tried[first : first + step])
+        _try(chosen, shape, cluster, layout, micro_batch, calibration)
+    layout = LayoutSizes(**{name: chosen.sizes[i] for i, name in enumerate(_SIZES)})
     return ChosenLayouts(
         seconds=chosen.seconds, layout=layout, micro_batch=chosen.micro_batch, recompute=chosen.recompute
     )
@@ -85,7 +89,7 @@ class _Choice:
 
     def __init__(self, n: int) -> None:
         self.seconds = np.full(n, np.inf)
-        self.sizes = np.ones((len(Layout.model_fields), n), np.int64)
+        self.sizes = np.ones((len(_SIZES), n), np.int64)
         self.micro_batch, self.recompute = np.ones(n, np.int64), np.zeros(n, np.int64)
 
 
@@ -94,14 +98,21 @@ def data_parallel(most: int) -> list[int]:
     return sorted({most // multiple * multiple for multiple in MULTIPLES} - {0}, reverse=True)
 
 
-def _layouts(shape: Shape, tp: int, pp: int, dp: int) -> Iterator[tuple[LayoutSizes, int]]:
-    """Layouts of one split of the layers over so many copies, with a micro-batch."""
-    pieces = np.clip(np.asarray(shape.n_layers) // pp, 1, MOST_PIECES) if pp > 1 else 1
-    groups = sorted({min(group, tp * dp) for group in EXPERT_GROUPS}) if np.any(shape.n_experts) else [1]
-    for group in groups:
-        ep = _dividing(np.asarray(shape.n_experts), tp * dp, group)
-        for micro_batch in MICRO_BATCHES:
-            yield LayoutSizes(tp=tp, pp=pp, ep=ep, dp=dp, vp=pieces, zero=3 if pp == 1 else 1), micro_batch
+def _tried(shape: Shape, cluster: Cluster) -> Iterator[Tried]:
+    """Every layout that is tried."""
+    for tp, pp in SPLITS:
+        for dp in data_parallel(cluster.gpus // (tp * pp)) if tp <= cluster.device.node else []:
+            groups = sorted({min(group, tp * dp) for group in EXPERT_GROUPS}) if np.any(shape.n_experts) else [1]
+            yield from ((tp, pp, dp, group, micro_batch) for group in groups for micro_batch in MICRO_BATCHES)
+
+
+def _layouts(shape: Shape, tried: list[Tried]) -> tuple[LayoutSizes, NDArray[np.int64]]:
+    """These layouts (L, 1), sizes that follow the design (L, n), and the micro-batches (L, 1)."""
+    tp, pp, dp, _, micro_batch = (np.array(column)[:, None] for column in zip(*tried, strict=True))
+    n_experts = np.atleast_1d(shape.n_experts)
+    ep = np.stack([_dividing(n_experts, tp * dp, group) for tp, _, dp, group, _ in tried])
+    pieces = np.where(pp > 1, np.clip(np.asarray(shape.n_layers) // pp, 1, MOST_PIECES), 1)
+    return LayoutSizes(tp=tp, pp=pp, ep=ep, dp=dp, vp=pieces, zero=np.where(pp == 1, 3, 1)), micro_batch
 
 
 def _dividing(n_experts: NDArray[np.int64], stage: int, most: int) -> NDArray[np.int64]:
@@ -116,26 +127,29 @@ def _dividing(n_experts: NDArray[np.int64], stage: int, most: int) -> NDArray[np
 
 
 def _try(
-    chosen: _Choice, shape: Shape, cluster: Cluster, layout: LayoutSizes, micro_batch: int,
+    chosen: _Choice, shape: Shape, cluster: Cluster, layout: LayoutSizes, micro_batch: NDArray[np.int64],
     calibration: TrainingCalibration,
 ) -> None:  # fmt: skip
-    """Take this layout for the designs that it fits and that have none as fast."""
-    step, n = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len), len(chosen.seconds)
+    """Take the fastest of these layouts for the designs that it fits and that have none as fast."""
+    step, size = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len), (len(micro_batch), len(chosen.seconds))
     room = USABLE * cluster.device.memory
     divides = np.asarray((shape.n_heads % layout.tp == 0) & (shape.n_layers >= layout.pp) & (layout.ep > 0))
     layout = replace(layout, ep=np.maximum(layout.ep, 1))
-    level = np.full(n, len(RECOMPUTATIONS))
+    level = np.full(size, len(RECOMPUTATIONS))
     for number in reversed(range(len(RECOMPUTATIONS))):
         needed = device_memory(shape, layout, replace(step, recompute=RECOMPUTATIONS[number])).total
         level = np.where(divides & (needed <= room), number, level)
     seconds = calibration.seconds(shape, cluster.setup(layout, micro_batch, forwards(level)))
     seconds = seconds * (cluster.gpus / layout.devices)
     seconds = np.where(level < len(RECOMPUTATIONS), seconds, np.inf)
-    better = seconds < chosen.seconds
-    chosen.seconds[better], chosen.recompute[better] = seconds[better], level[better]
-    chosen.micro_batch[better] = micro_batch
-    for i, name in enumerate(Layout.model_fields):
-        chosen.sizes[i, better] = np.broadcast_to(getattr(layout, name), n)[better]
+    best, design = seconds.argmin(0), np.arange(size[1])
+    fastest = seconds[best, design]
+    better = fastest < chosen.seconds
+    best, design = best[better], design[better]
+    chosen.seconds[better], chosen.recompute[better] = fastest[better], level[best, design]
+    chosen.micro_batch[better] = micro_batch[best, 0]
+    for i, name in enumerate(_SIZES):
+        chosen.sizes[i, better] = np.broadcast_to(getattr(layout, name), size)[best, design]
 
 
 def forwards(recompute: NDArray[np.int64]) -> Array:
