@@ -59,7 +59,7 @@ def call(capsys, *words: object) -> dict:
 
 def test_no_law_of_the_catalogue_has_it_and_one_of_ones_own_does(runs, capsys, monkeypatch) -> None:
     monkeypatch.setattr(catalogue, "_OWN", {})
-    few = ("--bootstrap", "20", "--starts", "16", "--json")
+    few = ("--bootstrap", "20", "--starts", "4", "--json")
     without = call(capsys, "fit", runs, "--law", "all", *few)
     assert len(without["fits"]) >= 2
     misfit = without["findings"][-1]

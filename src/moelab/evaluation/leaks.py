@@ -96,8 +96,11 @@ def certify(
     crowd_pairs = [(row if trial % 2 else 0, position) for trial, (row, position) in enumerate(pairs)]
     as_trained = _changes(reference, tokens, pairs)
     crowded = _changes(reference, crowd, crowd_pairs, growing=True)
-    with leak_free(reference):
-        alone = [change for each in (tokens, crowd) for change in _changes(reference, each, pairs[:4])]
+    alone = as_trained[:4] + crowded[:4]
+    moe = reference.config.moe
+    if moe is not None and (moe.traits.grouped or moe.capacity_factor):
+        with leak_free(reference):
+            alone = [change for each in (tokens, crowd) for change in _changes(reference, each, pairs[:4])]
     return LeakCertificate(
         **asdict(Leak.of(as_trained)),
         crowded=Leak.of(crowded),

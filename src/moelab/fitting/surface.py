@@ -6,6 +6,7 @@ cross-validation.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,13 @@ class Surface(Shown):
 
     def optimum(self) -> dict[str, dict[str, float | None]]:
         """S*, N*, N_a* = N* (1 - S*) and the loss, with intervals over the subsamples (see `at_edge`)."""
-        points = np.array([self._lowest_point(row) for row in (self.coefficients, *self.subsamples)])
+        points = self._lowest_points
         names = ("params_total", "sparsity", "params_active", "loss")
         return {name: interval_of(float(points[0, k]), points[1:, k]) for k, name in enumerate(names)}
 
     def at_edge(self) -> tuple[str, ...]:
         """Which of size and sparsity has its best value at the edge of the runs: there the optimum may lie beyond."""
-        params, sparsity, _, _ = self._lowest_point(self.coefficients)
+        params, sparsity, _, _ = self._lowest_points[0]
         found = []
         for name, value, limits in zip(AXES, (np.log(params), -np.log(1 - sparsity)), self.limits, strict=True):
             # Two steps of the grid: noise alone moves the lowest point of a surface that falls to its edge that far.
@@ -115,7 +116,7 @@ class Surface(Shown):
 
     def curvature(self, axis: str) -> float:
         """The second derivative of the loss at its lowest point by ln N (`params_total`) or -ln(1 - S) (`sparsity`)."""
-        params, sparsity, _, _ = self._lowest_point(self.coefficients)
+        params, sparsity, _, _ = self._lowest_points[0]
         at, k = np.array([np.log(params), -np.log(1 - sparsity)]), AXES.index(axis)
         step = np.zeros(2)
         step[k] = 0.01 * float(np.ptp(self.limits[k]))
@@ -128,13 +129,18 @@ class Surface(Shown):
         index = int(np.argmin(losses))
         return float(losses[index]), index
 
-    def _lowest_point(self, coefficients: Array) -> tuple[float, float, float, float]:
+    @cached_property
+    def _lowest_points(self) -> Array:
+        """Size, sparsity, active size and loss of the lowest point, of the surface and of each subsample's, (1 + B, 4)."""
         n, s = (np.linspace(low, high, STEPS + 1) for low, high in self.limits)
         nn, ss = np.meshgrid(n, s, indexing="ij")
         params, sparsity = np.exp(nn.ravel()), 1 - np.exp(-ss.ravel())
-        losses = self.loss(params, sparsity, coefficients)
-        best = int(np.argmin(losses))
-        return params[best], sparsity[best], params[best] * (1 - sparsity[best]), losses[best]
+        terms, found = _terms(np.log(params), -np.log(1 - sparsity), self.degrees), []
+        for coefficients in (self.coefficients, *self.subsamples):
+            losses = terms @ coefficients
+            best = int(np.argmin(losses))
+            found.append((params[best], sparsity[best], params[best] * (1 - sparsity[best]), losses[best]))
+        return np.array(found)
 
 
 def isoflop_surface(

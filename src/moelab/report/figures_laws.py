@@ -130,5 +130,5 @@ def holdout_error(points: Any, *, title: str = "") -> Any:
         if (part := [row for row in rows if row["covered"] == covered])
     ]
     note = "solid: inside the predicted interval · hollow: outside"
-    chart = alt.layer(zero, *marks).properties(width=theme.WIDTH, height=300)
+    chart = alt.layer(zero, *marks, width=theme.WIDTH, height=300)
     return theme.finish(chart, title, left_out, note)

@@ -36,7 +36,7 @@ def lifetime_frontier(table: Any, *, title: str = "") -> Any:
     name = one.mark_text(
         align="right" if left else "left", dx=-14 if left else 14, dy=14 if left else -12, fontWeight=700
     ).encode(text=alt.Text("design:N"))
-    chart = alt.layer(line, points, ring, *theme.halo(name)).properties(width=640, height=theme.HEIGHT)
+    chart = alt.layer(line, points, ring, *theme.halo(name), width=640, height=theme.HEIGHT)
     return theme.finish(chart, title, left_out, "ring: the recommended design")
 
 

@@ -70,7 +70,7 @@ def _budget_slice(name: str, rows: list[Row], title: str, laws: Sequence[str]) -
     y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss at the budget")
     x = theme.quantity_x(name, rows, title, log=name == "activation_rate")
     base = alt.Chart(theme.data(rows)).encode(x, y, color)
-    return alt.layer(base.mark_line(), base.mark_point(filled=True)).properties(width=240, height=260)
+    return alt.layer(base.mark_line(), base.mark_point(filled=True), width=240, height=260)
 
 
 class _Loss:

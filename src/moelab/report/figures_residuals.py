@@ -47,5 +47,5 @@ def residuals(points: Any, *, title: str = "") -> Any:
             )
         )
         zero = alt.Chart(theme.data([{"error_rel": 0}])).mark_rule(color=theme.RULE).encode(y=y)
-        panels.append(alt.layer(zero, marks).properties(width=PANEL[0], height=PANEL[1]))
+        panels.append(alt.layer(zero, marks, width=PANEL[0], height=PANEL[1]))
     return theme.finish(alt.concat(*panels, columns=2, spacing=26), title, left_out)

@@ -57,7 +57,7 @@ def learning_curves(curve: Any, *, title: str = "") -> Any:
         .mark_text(align="left", dx=8)
         .encode(x, alt.Y("y_label:Q", scale=y_scale), color, text=alt.Text("label:N"))
     )
-    chart = alt.layer(lines, dots, *text, points).properties(width=theme.WIDTH, height=theme.HEIGHT)
+    chart = alt.layer(lines, dots, *text, points, width=theme.WIDTH, height=theme.HEIGHT)
     return theme.finish(chart, title, left_out)
 
 

@@ -72,7 +72,7 @@ def isoflop(
     if named:
         layers += theme.halo(text.encode(x(), alt.Y("y_label:Q", scale=y_scale), color, text=alt.Text("group:N")))
     note = "diamond: optimum, with its 80 % interval" if best else ""
-    return theme.finish(alt.layer(*layers).properties(width=theme.WIDTH, height=theme.HEIGHT), title, left_out, note)
+    return theme.finish(alt.layer(*layers, width=theme.WIDTH, height=theme.HEIGHT), title, left_out, note)
 
 
 def loss_against(
@@ -120,5 +120,5 @@ def loss_against(
                 .encode(x, y, color, shape, tooltip=tips[:3])
             )
         heading: dict[str, Any] = {"title": theme.panel_title(law)} if len(laws) > 1 else {}
-        panels.append(alt.layer(*layers).properties(width=width, height=270, **heading))
+        panels.append(alt.layer(*layers, width=width, height=270, **heading))
     return theme.finish(alt.concat(*panels, columns=columns, spacing=24), title, left_out)

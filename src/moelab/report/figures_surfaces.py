@@ -74,7 +74,7 @@ def surface(cells: Any, runs: Any, valley: Any = None, optimum: Any = None, *, t
         )
         layers.append(mark.encode(*place()))
         notes.append("diamond: the lowest point")
-    chart = alt.layer(*layers).properties(width=600, height=theme.HEIGHT)
+    chart = alt.layer(*layers, width=600, height=theme.HEIGHT)
     return theme.finish(chart, title, left_out, " · ".join(notes))
 
 

@@ -67,7 +67,7 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
             fontWeight=700 if row["recommended"] else "normal",
         )
         names += theme.halo(text.encode(x, y, color, text=alt.Text("label:N")))
-    return alt.layer(dominated, *names, front, ring).properties(width=width, height=height)
+    return alt.layer(dominated, *names, front, ring, width=width, height=height)
 
 
 def named_designs(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Row, bool]]:
