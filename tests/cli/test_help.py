@@ -1,6 +1,7 @@
 """The form of the command line: grouped help in one style, widths, completion, suggestions, what a wrong word gets."""
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -197,6 +198,25 @@ def test_an_option_names_the_kind_of_its_value(words: tuple[str, ...], capsys: p
     assert "<str>" not in options
     assert "<float>" not in options
     assert "<int" not in options
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_a_default_is_no_part_of_the_sentence(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    out = " ".join(answer(capsys, *words, "-h")[1].split())
+    assert not re.search(r"; default\b|\bby default\b|; else ", out)
+    assert not re.search(r"(?<!\[)default: ", out)
+
+
+def test_defaults_that_follow_other_options_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, defaults in {
+        "fit": ("loss", "(0.2 where possible)", "(huber:1e-3, for rules squared)", "(the law's own)"),
+        "isoflop": ("(log for sizes, tokens, experts and FLOPs)", "(1000 parabolas, 100 surfaces)", "0.03"),
+        "serving": ("(as calibrated)", "(the catalogue's)"),
+        "plan": ("(balance with --serve-tokens, else loss)", "(a hundredth of the plan's)", "(--seq-len)"),
+    }.items():
+        shown = " ".join(answer(capsys, command, "-h")[1].split())
+        for default in defaults:
+            assert f"[default: {default}]" in shown or f"[default: ({default})]" in shown, default
 
 
 def test_kinds_and_defaults_of_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,10 +21,13 @@ app = typer.Typer(
 def prepare_command(
     source: Annotated[
         list[str] | None,
-        typer.Option(help="default, wheels, a folder, a .txt/.jsonl/.json/.parquet file, or hf:NAME; repeat to mix."),
+        typer.Option(
+            help="default, wheels, a folder, a .txt/.jsonl/.json/.parquet file, or hf:NAME; repeat to mix.",
+            show_default="default",
+        ),
     ] = None,
     name: Annotated[
-        list[str] | None, typer.Option(help="Name of a source, once for each --source; by default the file's.")
+        list[str] | None, typer.Option(help="Name of a source, once for each --source.", show_default="the file's")
     ] = None,
     vocab_size: Annotated[
         str | None, typer.Option(help="Tokens in the trained tokenizer, at least 257.", show_default="4096")
@@ -37,7 +40,10 @@ def prepare_command(
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Option(help="How a rank file splits text: gpt2, cl100k, o200k or a regular expression; by size."),
+        typer.Option(
+            help="How a rank file splits text: gpt2, cl100k, o200k or a regular expression.",
+            show_default="by the vocabulary's size",
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder to write.", show_default="data/SOURCE-VOCABULARY")] = None,
     max_tokens: Annotated[

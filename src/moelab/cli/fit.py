@@ -20,28 +20,36 @@ def command(
     best_of: Annotated[
         str | None, typer.Option(help="Keep the best run of each design; the columns that name one: NAME,NAME.")
     ] = None,
-    loss: Annotated[str | None, typer.Option(help="Column to fit; default: loss.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Column to fit.", show_default="loss")] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the table and fit nothing.")] = False,
     fix: Annotated[list[str] | None, typer.Option(help="Hold a coefficient: NAME=VALUE.")] = None,
     share: Annotated[list[str] | None, typer.Option(help="Fit coefficients as one number: NAME,NAME.")] = None,
     holdout: Annotated[
         float | None,
-        typer.Option(help="Share of the largest-compute runs to hold out; 0 for none; default 0.2 where possible."),
+        typer.Option(
+            help="Share of the largest-compute runs to hold out; 0 for none.", show_default="0.2 where possible"
+        ),
     ] = None,
     holdout_by: Annotated[str | None, typer.Option(help="Leave out each value of this column in turn.")] = None,
     holdout_where: Annotated[str | None, typer.Option(help="Hold out the rows for which this holds.")] = None,
     objective: Annotated[
         str | None,
         typer.Option(
-            help="huber:DELTA or squared on log loss, or floor:DELTA:WEIGHT; default: huber:1e-3, for rules squared."
+            help="huber:DELTA or squared on log loss, or floor:DELTA:WEIGHT.",
+            show_default="huber:1e-3, for rules squared",
         ),
     ] = None,
     bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.")] = 1000,
-    group: Annotated[str | None, typer.Option(help="Resample whole groups of this column; none: single rows.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Resample whole groups of this column; none: single rows.", show_default="the runs of checkpoints"
+        ),
+    ] = None,
     weight: Annotated[str | None, typer.Option(help="Column of weights.")] = None,
     starts: Annotated[int, typer.Option(help="Random starts.")] = 512,
     prior: Annotated[
-        str | None, typer.Option(help="What other tables found: a prior's file, or none; default: the law's own.")
+        str | None, typer.Option(help="What other tables found: a prior's file, or none.", show_default="the law's own")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of starts and bootstrap.")] = 0,
     out: Annotated[str | None, typer.Option(help="Write the fit here; moelab predict and plan read it.")] = None,

@@ -17,8 +17,8 @@ def command(
         bool | None,
         typer.Option(
             "--log/--linear",
-            help="Parabola in the logarithm of the axis, or in the axis itself; default: the logarithm for sizes, "
-            "tokens, experts and FLOPs.",
+            help="Parabola in the logarithm of the axis, or in the axis itself.",
+            show_default="log for sizes, tokens, experts and FLOPs",
         ),
     ] = None,
     loss: Annotated[str, typer.Option(help="Column of the loss.")] = "loss",
@@ -28,7 +28,7 @@ def command(
         str | None, typer.Option(help="Keep the best run of each design; the columns that name one: NAME,NAME.")
     ] = None,
     draws: Annotated[
-        int | None, typer.Option(help="Draws for the interval; default: 1000 parabolas, 100 surfaces.")
+        int | None, typer.Option(help="Draws for the interval.", show_default="1000 parabolas, 100 surfaces")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     by: Annotated[
@@ -36,7 +36,7 @@ def command(
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Relative gap of FLOPs that begins another budget, with --by budget; default 0.03."),
+        typer.Option(help="Relative gap of FLOPs that begins another budget, with --by budget.", show_default="0.03"),
     ] = None,
     at: Annotated[str | None, typer.Option(help="The optimum at this compute, such as 1e22, with --by.")] = None,
     surface: Annotated[

@@ -42,7 +42,9 @@ def command(
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Limit on weights + KV cache, such as 80GB.")] = None,
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
-    context: Annotated[str | None, typer.Option(help="Tokens in the KV cache of --max-memory.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Tokens in the KV cache of --max-memory.", show_default="--seq-len")
+    ] = None,
     max_tokens: Annotated[str | None, typer.Option(help="Limit on training tokens.")] = None,
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens available.")] = None,
     max_epochs: Annotated[str | None, typer.Option(help="How often they may be repeated.", show_default="4")] = None,
@@ -61,7 +63,9 @@ def command(
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token.")] = None,
     serve_gpus: Annotated[str | None, typer.Option(help="Devices to serve on.", show_default="the cheapest")] = None,
-    gpu_price: Annotated[str | None, typer.Option(help="US dollars per serving device and hour.")] = None,
+    gpu_price: Annotated[
+        str | None, typer.Option(help="US dollars per serving device and hour.", show_default="the catalogue's")
+    ] = None,
     max_price: Annotated[float | None, typer.Option(help="Limit in dollars per million tokens served.")] = None,
     price_like_experts: Annotated[
         int | None,
@@ -69,7 +73,9 @@ def command(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="loss, balance, serving-cost or lifetime-cost; balance with --serve-tokens, else loss."),
+        typer.Option(
+            help="loss, balance, serving-cost or lifetime-cost.", show_default="balance with --serve-tokens, else loss"
+        ),
     ] = None,
     within: Annotated[
         str | None, typer.Option(help="Excess compute that balance may give for a lower cost, such as 0.1.")
@@ -93,7 +99,7 @@ def command(
     ] = None,
     next_runs: Annotated[int | None, typer.Option(help="Print this many runs to train next instead.")] = None,
     flops_each: Annotated[
-        str | None, typer.Option(help="Compute of each such run (a hundredth of the plan's).")
+        str | None, typer.Option(help="Compute of each such run.", show_default="a hundredth of the plan's")
     ] = None,
     top: Annotated[int, typer.Option(help="How many candidates to show.")] = 10,
     plot: Annotated[

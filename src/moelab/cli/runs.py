@@ -36,7 +36,7 @@ def command(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Columns, separated by commas, or `all`; without it, --json and --out give all."),
+        typer.Option(help="Columns, separated by commas, or `all`.", show_default="a few; with --json and --out all"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table: .csv, .parquet or .jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,

@@ -17,7 +17,7 @@ def command(
     precision: Annotated[str, typer.Option(help="Of weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
     kv_precision: Annotated[str, typer.Option(help="Of the KV cache: bf16, fp8, int4.")] = "bf16",
     imbalance: Annotated[
-        float | None, typer.Option(help="Busiest device's load over the mean (experts); else as calibrated.")
+        float | None, typer.Option(help="Busiest device's load over the mean (experts).", show_default="as calibrated")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="tensorrt-llm, sglang or vllm.")] = None,
     parallel: Annotated[str, typer.Option(help="tensor, expert, or auto for the cheaper.")] = "auto",
@@ -31,7 +31,9 @@ def command(
     disaggregated: Annotated[
         bool, typer.Option("--disaggregated", help="Further devices read the prompts; they are paid for.")
     ] = False,
-    gpu_price: Annotated[str | None, typer.Option(help="US dollars per device and hour.")] = None,
+    gpu_price: Annotated[
+        str | None, typer.Option(help="US dollars per device and hour.", show_default="the catalogue's")
+    ] = None,
     tables: Annotated[
         str | None, typer.Option(help="Use measured latencies (YAML) and the simpler model of arXiv 2404.02852.")
     ] = None,

@@ -131,7 +131,7 @@ class Surface(Shown):
 
     @cached_property
     def _lowest_points(self) -> Array:
-        """Size, sparsity, active size and loss of the lowest point, of the surface and of each subsample's, (1 + B, 4)."""
+        """Size, sparsity, active size and loss at the lowest point of the surface and of each subsample, (1 + B, 4)."""
         n, s = (np.linspace(low, high, STEPS + 1) for low, high in self.limits)
         nn, ss = np.meshgrid(n, s, indexing="ij")
         params, sparsity = np.exp(nn.ravel()), 1 - np.exp(-ss.ravel())
