@@ -1,4 +1,4 @@
-"""A plan across a law's floor: rows for a fit with a prior, the plan of a law of that floor, and why a sweep has none."""
+"""A plan across a law's floor: a row per end for a fit with a prior, each the plan of such a law."""
 
 from dataclasses import replace
 from pathlib import Path
