@@ -184,7 +184,7 @@ def main() -> None:
         return
     measured = pl.read_csv(MEASURED)
     noise = pooled([np.log(losses) for losses in repeated(measured)])
-    rows = measured.filter(pl.col("role").fill_null("") == "")
+    rows = measured.filter(pl.col("role") == "")
     truth = fit(rows, options.law, bootstrap=0)
     simulation = Simulation(load_study("quickstart"), rows, truth, noise.deviation)
     print(f"truth: {options.law}, {truth.in_sample['mean_abs_rel']:.2%} off the runs that it is fitted to")
