@@ -6,7 +6,7 @@
 A law fitted to the runs of one real quickstart is taken for the truth, and the spread between its seeds for the noise.
 Every simulated quickstart has the real one's runs with losses drawn from both. It fits its laws, plans, and compares
 the recommendation with the best design of the other kind, as the study does. Four ways of doing so see the same draws:
-the laws without and with moelab2026 and its prior, one seed and two at the decision. About five CPU-minutes.
+the laws without and with moelab2026 and its prior, one seed and two at the decision. About four CPU-minutes.
 """
 
 import argparse
