@@ -15,14 +15,16 @@ import polars as pl
 from reference_rates import best_rates, rule_of
 
 from moelab.errors import InputError
-from moelab.fitting import compare_laws, save_fits
+from moelab.fitting import FittedLaw, compare_laws, save_fits
 from moelab.fitting.observations import observations
 from moelab.laws import get_law
 from moelab.report.save import save_figure
 from moelab.runs.datasets import reference
 
 FEWEST = 15
-"""Runs from which laws are compared."""
+"""Runs of the routers that laws know from which laws are compared."""
+FEWEST_HELD = 10
+"""Held-out runs below which the printed errors rank no laws."""
 KNOWN_ROUTERS = ("", "dense", "token_choice")
 SHAPE = ("d_model", "n_experts", "top_k", "d_expert", "tokens", "unique_tokens", "seed")
 
@@ -42,15 +44,27 @@ def laws(rows: pl.DataFrame, bootstrap: int, out: Path | None) -> None:
     print("\nlaw: error on all runs, on the fifth with most compute, bias, coverage of 80 %, extrapolation, weight")
     for row in found.rows():
         print("  " + "  ".join(f"{cell:>12s}" for cell in row))
-    fitted = found.fits["moelab2026"]
-    share = (fitted.prior or {}).get("share", {})
-    print("\nmoelab2026: value, p10, p90, share owed to the prior")
-    for name, value, low, high, _ in fitted.coefficient_rows():
-        print(f"  {name:9s} {value:12.5g} {low:12.5g} {high:12.5g} {share.get(name, 0):6.0%}")
+    held = max((fitted.holdout.n_runs for fitted in found.fits.values() if fitted.holdout), default=0)
+    if held < FEWEST_HELD:
+        print(f"  only {held} runs are held out: these errors rank no laws yet")
+    for name, reason in found.skipped.items():
+        print(f"  {name}: not fitted ({reason})")
+    fitted = found.fits.get("moelab2026")
+    if fitted is not None:
+        coefficients(fitted)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         save_fits(found.fits, out / "fits.json")
         save_figure(found.plot(), str(out / "predicted.svg"))
+
+
+def coefficients(fitted: FittedLaw) -> None:
+    """moelab2026's coefficients, with what they owe to the prior."""
+    share = (fitted.prior or {}).get("share", {})
+    print("\nmoelab2026: value, p10, p90, share owed to the prior")
+    for name, value, low, high, _ in fitted.coefficient_rows():
+        ends = " ".join(f"{'-' if end is None else format(end, '.5g'):>12s}" for end in (value, low, high))
+        print(f"  {name:9s} {ends} {share.get(name, 0):6.0%}")
 
 
 def noise(rows: pl.DataFrame) -> None:
@@ -87,10 +101,11 @@ def main() -> None:
         f"{len(every)} runs: " + ", ".join(f"{n} of {study}" for study, n in every.group_by("study").len().iter_rows())
     )
     rates(every.filter(pl.col("study") == "reference-rates"))
-    if len(runs) < FEWEST:
-        print(f"\nthe study `reference` has {len(runs)} finished runs; laws are compared from {FEWEST} on")
-        return
     chosen = runs.filter(pl.col("router").fill_null("").is_in(KNOWN_ROUTERS))
+    if len(chosen) < FEWEST:
+        known = f"{len(runs)} finished runs, {len(chosen)} of them dense or of token choice"
+        print(f"\nthe study `reference` has {known}; laws are compared from {FEWEST} on")
+        return
     noise(chosen)
     try:
         laws(chosen, options.bootstrap, options.out)

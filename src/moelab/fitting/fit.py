@@ -36,6 +36,7 @@ from moelab.fitting.prior_fit import fit_with_prior
 from moelab.fitting.solver import Problem
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
+from moelab.fitting.widening import MOST_DRAWS, held_out_factor
 from moelab.laws import Law, get_law
 from moelab.laws.own import as_fitted
 
@@ -144,6 +145,7 @@ def fit_observations(
         if share:
             raise InputError(f"share: {law.id} is fitted with a prior, which shares no coefficients; add --prior none")
         fitted = fit_with_prior(data, law, known, objective, fix or {}, bootstrap, seed, progress)
+        fitted = _with_widening(fitted, data, known, objective, fix or {}, seed)
         fitted = replace(fitted, notes=(*fitted.notes, *_copies(law, data), *_thin(bootstrap)))
         return _timed(fitted, data, began)
     parameters, notes = enough_rows(law, dict(fix or {}), share, len(data))
@@ -183,6 +185,23 @@ def fit_observations(
         else None,
     )
     return _timed(fitted, data, began)
+
+
+def _with_widening(
+    fitted: FittedLaw, data: Observations, prior: Prior, objective: Objective, fix: Mapping[str, float], seed: int
+) -> FittedLaw:
+    """The fit with the factor on its intervals that its own held-out runs ask for; as it is without draws."""
+    if not len(fitted.draws) or fitted.prior is None:
+        return fitted
+    count = min(len(fitted.draws), MOST_DRAWS)
+    factor, number = held_out_factor(
+        data, lambda part: fit_with_prior(part, fitted.law, prior, objective, fix, count, seed)
+    )
+    about = {**fitted.prior, "widening": {"factor": factor, "held_out": number}}
+    note = (
+        f"intervals of predictions are {factor:.2g} times as wide as the draws: held-out runs of this table ask for it"
+    )
+    return replace(fitted, prior=about, notes=(*fitted.notes, *([note] if factor > 1 else [])))
 
 
 def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:

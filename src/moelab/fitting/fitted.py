@@ -15,6 +15,7 @@ from moelab.fitting.fitted_optimum import FittedOptimum, fitted_optimum
 from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout, Prediction
 from moelab.fitting.residual_tests import ResidualTest
+from moelab.fitting.widening import widened
 from moelab.laws import Conversion, Law
 from moelab.notebook import Shown, html_table, short_repr
 
@@ -26,7 +27,8 @@ _BLOCK = 2_000_000
 class FittedLaw(Shown):
     """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's.
 
-    `prior` is None, or the prior's name, hash, and per coefficient the share of its variance that the prior left."""
+    `prior` is None, or the prior's name, hash, per coefficient the share of its variance that the prior left, and the
+    `widening` of its intervals: the factor, and the held-out runs that it was measured on."""
 
     law: Law
     n_runs: int
@@ -123,11 +125,17 @@ class FittedLaw(Shown):
         """Predict for a `ModelConfig` (or a lattice of shapes) trained on `tokens`."""
         return self.predict(self.variables_of(model, tokens, seq_len).variables, noise=noise)
 
+    @property
+    def widening(self) -> float:
+        """The factor on the draws' deviations from the prediction; 1 without a prior."""
+        return float((self.prior or {}).get("widening", {}).get("factor", 1.0))
+
     def draw_losses(self, numbers: Mapping[str, Array]) -> Array:
-        """(B, n): the prediction of every bootstrap draw."""
+        """(B, n): the prediction of every bootstrap draw, its deviation widened by `widening`."""
         batch = {name: self.draws[:, k, None] for k, name in enumerate(self.law.coefficients)}
         with np.errstate(all="ignore"):
             values = self.law.loss(batch, numbers)
+            values = widened(values, self.law.loss(self.coefficients, numbers), self.widening)
         return np.broadcast_to(values, (len(self.draws), np.size(next(iter(numbers.values())))))
 
     def _spread(self, numbers: dict[str, Array], noise: bool) -> tuple[Array, Array]:
@@ -140,7 +148,7 @@ class FittedLaw(Shown):
         for i in range(0, size, step):
             block = self.draw_losses({name: values[i : i + step] for name, values in numbers.items()})
             if noise:
-                block = block * np.exp(rng.choice(self.residuals, block.shape))
+                block = block * np.exp(self.widening * rng.choice(self.residuals, block.shape))
             # The one that leaves out NaN is ten times slower.
             quantile = np.nanquantile if np.isnan(block).any() else np.quantile
             low[i : i + step], high[i : i + step] = quantile(block, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

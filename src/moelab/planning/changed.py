@@ -1,10 +1,11 @@
-"""Changes of a plan's budget and laws: limits halved and doubled, and a law's floor at its p10 and p90."""
+"""Changes of a plan's budget and laws: limits halved and doubled, and a law of a low and of a high floor."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from moelab.fitting.floor import FLOOR, PARTS
 from moelab.planning.budget import LEAST, LIMITS, Budget
 from moelab.planning.predictors import Predictor
 
@@ -12,9 +13,6 @@ FACTORS = {"half": 0.5, "twice": 2.0}
 TENTHS = {"a tenth of": 0.1, "ten times": 10.0}
 MOST_WITHIN = 0.9
 """Largest excess compute that a what-if allows."""
-
-FLOOR = "E_0"
-"""The coefficient of a law that is its irreducible loss."""
 
 TITLES = {
     "compute": "compute",
@@ -63,19 +61,44 @@ def _limits(budget: Budget) -> list[str]:
 
 
 def changed_floors(members: list[Predictor]) -> Iterator[tuple[str, list[Predictor]]]:
-    """Every fitted law of the ensemble replaced by the draw whose floor is its p10, and its p90."""
+    """Every fitted law of the ensemble replaced by its law of a low floor, and by that of a high one.
+
+    No law without draws: a published law's floor, swept at a fixed prediction in the middle of its runs, maps all its
+    losses by one rising line, which leaves every order of designs and every excess compute as they are.
+    """
     for law in members:
         if FLOOR not in law.draws:
             continue
-        usable = np.isfinite(np.stack([np.asarray(values) for values in law.draws.values()])).all(axis=0)
-        if not usable.any():
-            continue
-        draws = {name: np.asarray(values)[usable] for name, values in law.draws.items()}
-        for word, share in (("p10", 0.1), ("p90", 0.9)):
-            at = int(np.argmin(np.abs(draws[FLOOR] - np.quantile(draws[FLOOR], share))))
-            drawn = {name: float(values[at]) for name, values in draws.items()}
+        for word, high in (("p10", False), ("p90", True)):
+            drawn = law_of_floor(law, high)
+            if drawn is None:
+                continue
             changed = replace(law, coefficients={**law.coefficients, **drawn}, draws={})
             yield (
                 f"{law.id} with its floor at {word} ({drawn[FLOOR]:.3f})",
                 [changed if one is law else one for one in members],
             )
+
+
+def law_of_floor(law: Predictor, high: bool) -> dict[str, float] | None:
+    """The coefficients of the middle draw among the fifth with the lowest floors, or with the highest.
+
+    The median of that fifth is the floor's p10, or p90. Its middle draw is the one whose coefficients, in units of
+    their spread within the fifth (of logarithms, where positive), are nearest to their mean: a law of this floor whose
+    other coefficients are not drawn far off. None without usable draws.
+    """
+    draws = np.stack([np.asarray(law.draws[name], float) for name in law.law.coefficients], axis=1)
+    draws = draws[np.isfinite(draws).all(axis=1)]
+    if not len(draws):
+        return None
+    floors = draws[:, law.law.coefficients.index(FLOOR)]
+    order = np.argsort(floors, kind="stable")
+    part = np.array_split(order, PARTS)[-1 if high else 0] if len(order) >= PARTS else order[[-1 if high else 0]]
+    positive = np.array([name in law.law.positive for name in law.law.coefficients])
+    with np.errstate(all="ignore"):
+        columns = np.where(positive, np.log(draws[part]), draws[part])
+    spread = columns.std(axis=0)
+    usable = np.isfinite(spread) & (spread > 0)
+    far = np.square((columns - columns.mean(axis=0))[:, usable] / spread[usable]).sum(axis=1)
+    chosen = draws[part[int(np.argmin(far))]]
+    return {name: float(value) for name, value in zip(law.law.coefficients, chosen, strict=True)}

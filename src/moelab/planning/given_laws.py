@@ -80,6 +80,7 @@ def _predictor(law: Any) -> Predictor:
         ranges=law.ranges,
         published=False,
         runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
+        widening=law.widening,
         noise=float(np.sqrt(np.mean(np.square(law.residuals)))),
         unit_notes=tuple(finding.text for finding in units_of_fit(law)),
     )

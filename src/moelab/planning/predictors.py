@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.fitting.widening import widened
 from moelab.laws import Conversion, Law, effective_tokens
 from moelab.laws.design import Design
 from moelab.laws.reuse import R_D
@@ -52,7 +53,8 @@ ONE_EPOCH = 1.001
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
-    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `unit_notes` are what shows that a
+    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `widening` multiplies the draws'
+    deviations from the prediction, as the fit does. `unit_notes` are what shows that a
     fit was given another unit than parameters, tokens and nats per token."""
 
     id: str
@@ -66,6 +68,7 @@ class Predictor:
     extrapolate: bool = False
     noise: float = 0.0
     reuse: float = 1.0
+    widening: float = 1.0
     unit_notes: tuple[str, ...] = ()
 
     @property
@@ -148,7 +151,8 @@ class Predictor:
         picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
-            return np.asarray(self.law.loss(picked, variables), float)
+            losses = np.asarray(self.law.loss(picked, variables), float)
+            return widened(losses, np.asarray(self.law.loss(self.coefficients, variables), float), self.widening)
 
     def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
         """Predicted loss under each usable bootstrap draw (R, n); draws with values that are not finite are dropped."""

@@ -8,7 +8,7 @@ from moelab.notebook import html_table, short_repr
 from moelab.runs.config import RunConfig
 
 _NESTED = {"labels", "loss_by_source", "loss_curve", "routing", "expert_load", "spike_steps", "versions", "notes"}
-_NO_COLUMN = {*_NESTED, "weights_sha256"}
+_NO_COLUMN = {*_NESTED, "weights_sha256", "started"}
 
 
 _SHOWN = (
@@ -35,8 +35,8 @@ class RunRecord(Config):
     layer, `expert_load` each expert's share of its choices. After a transition (`transition_step` steps) the
     architecture's columns describe what the model has become, `train_flops` adds up both parts and
     `flops_per_token` is their mean. `spikes` counts the steps (`spike_steps`, the first hundred) whose training
-    loss jumped; a run that diverged `stopped_at` a step. `weights_sha256` is that of the file of trained weights; null
-    in records of 0.1.
+    loss jumped; a run that diverged `stopped_at` a step. `started` is when the run began (UTC, ISO 8601), also where
+    it was resumed. `weights_sha256` is that of the file of trained weights. Both are null in records of 0.1.
     """
 
     run_id: str
@@ -87,6 +87,7 @@ class RunRecord(Config):
     precision: str
     threads: int
     dispatch: str
+    started: str | None = None
     seconds: float
     tokens_per_second: float
     peak_memory_bytes: int

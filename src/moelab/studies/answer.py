@@ -1,5 +1,7 @@
 """The study's answer in sentences, with its uncertainty, stating where the evidence does not decide."""
 
+from statistics import fmean
+
 from moelab.architecture import ModelConfig
 from moelab.planning import Candidate, Plan
 from moelab.quantities import format_flops, format_number
@@ -30,8 +32,8 @@ def answer(
     if analysis.plan is not None and study.plan is not None:
         weights = analysis.comparison.weights if analysis.comparison else {}
         sentences += [_headline(analysis.plan), _recommendation(study.plan, analysis.plan), _expectation(analysis.plan)]
-        sentences += [_measurement(each, weights) for each in verified]
-        sentences.append(_verdict(verdict) if study.verify is not None else "")
+        sentences += measurements(verified, weights)
+        sentences.append(decision(verdict) if study.verify is not None else "")
     return [sentence for sentence in sentences if sentence] or [best]
 
 
@@ -106,23 +108,41 @@ def _mean(design: Candidate) -> str:
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def _measurement(each: Verified, weights: dict[str, float]) -> str:
-    name = ROLES[each.role]
-    if each.record.loss is None:
+def measurements(verified: list[Verified], weights: dict[str, float]) -> list[str]:
+    """A sentence per trained design: the losses it reached, beside the prediction of the laws with these weights."""
+    roles = dict.fromkeys(each.role for each in verified)
+    return [_measurement([each for each in verified if each.role == role], weights) for role in roles]
+
+
+def _measurement(runs: list[Verified], weights: dict[str, float]) -> str:
+    """One design, trained with one seed or several, beside its prediction."""
+    name, losses = ROLES[runs[0].role], [each.record.loss for each in runs if each.record.loss is not None]
+    if not losses:
         return f"The {name} was trained and diverged."
-    values = {law: predicted["value"] for law, predicted in each.predicted.items()}
+    mean, reached = fmean(losses), " and ".join(f"{loss:.3f}" for loss in losses)
+    seeds = f" with {len(losses)} seeds" if len(losses) > 1 else ""
+    text = f"The {name} was trained{seeds} and reached {reached}"
+    if len(losses) < len(runs):
+        text += f" ({len(runs) - len(losses)} of {len(runs)} seeds diverged)"
+    values = {law: predicted["value"] for law, predicted in runs[0].predicted.items()}
     if not values:
-        return f"The {name} was trained and reached {each.record.loss:.3f}; none of the fitted laws applies to it."
+        return f"{text}; none of the fitted laws applies to it."
     ensemble = sum(weights[law] * value for law, value in values.items()) / sum(weights[law] for law in values)
-    error = ensemble / each.record.loss - 1
+    error = ensemble / mean - 1
     verdict = "equal to" if abs(error) < 5e-4 else f"{abs(error):.1%} {'better' if error > 0 else 'worse'} than"
+    average = f" (mean {mean:.3f})" if len(losses) > 1 else ""
     return (
-        f"The {name} was trained and reached {each.record.loss:.3f}, {verdict} the ensemble's {ensemble:.3f} "
+        f"{text}{average}, {verdict} the ensemble's {ensemble:.3f} "
         f"(the laws predicted {min(values.values()):.3f} to {max(values.values()):.3f})."
     )
 
 
-def _verdict(verdict: Verdict | None) -> str:
+def _measured_on(verdict: Verdict) -> str:
+    return "smaller runs" if verdict.seeds == 1 else "smaller runs and on these"
+
+
+def decision(verdict: Verdict | None) -> str:
+    """Which kind has the lower measured loss, by how much, and whether seeds explain that."""
     if verdict is None:
         return "MoE and dense could not be compared: one of them is missing or diverged."
     winner = "MoE" if verdict.margin > 0 else "dense"
@@ -133,7 +153,7 @@ def _verdict(verdict: Verdict | None) -> str:
     spread = noise.spread(verdict.seeds)
     text += (
         f" (80 % interval {abs(verdict.margin) - spread:+.3f} to {abs(verdict.margin) + spread:+.3f}, from a seed "
-        f"noise of {noise.deviation:.3f} with {noise.freedom} degrees of freedom, measured on smaller runs)"
+        f"noise of {noise.deviation:.3f} with {noise.freedom} degrees of freedom, measured on {_measured_on(verdict)})"
     )
     bound = f"{noise.spread(verdict.seeds, 0.95):.3f} at the 5 % level"
     if verdict.decided:

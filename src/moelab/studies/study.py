@@ -138,7 +138,7 @@ def _run(context: StudyContext, started: float, quiet: bool) -> StudyOutcome:
     if analysis.plan is not None and analysis.comparison is not None and study.verify is not None:
         display.stage("Training the recommendation and its baseline")
         verified = verify(context, analysis.plan, analysis.comparison, common, dataset)
-        verdict = judge(verified, noise)
+        verdict = judge(verified, seed_noise(every + [(each.config, each.record) for each in verified]))
     outcome = StudyOutcome(
         study=study,
         folder=folder,

@@ -52,7 +52,7 @@ def load_parent(config: RunConfig, root: Path, dataset: Dataset, files: Files = 
             f"parent: run {run} holds no checkpoint of step {step}; train it with train.keep_steps naming {step} "
             "(that changes no run's name; remove the record of a finished run to train it again)"
         )
-    found.progress.seconds, found.progress.resumed = 0.0, -1
+    found.progress.seconds, found.progress.resumed, found.progress.started = 0.0, -1, ""
     if config.parent.adopted:
         found.progress.notes.append(_adopted_note(config, parent))
     return found

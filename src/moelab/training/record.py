@@ -47,6 +47,7 @@ def make_record(
         precision=train.precision,
         threads=train.threads,
         dispatch=train.dispatch,
+        started=progress.started or None,
         seconds=seconds,
         tokens_per_second=(progress.step - start) * train.batch_tokens / seconds,
         peak_memory_bytes=peak_memory_bytes(train.device),

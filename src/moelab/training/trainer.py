@@ -7,6 +7,7 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 import math
 import time
 from contextlib import nullcontext
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -209,6 +210,8 @@ class Trainer:
     def run(self, checkpoint_seconds: float) -> tuple[Evaluation | None, float]:
         """Train to the end (or to divergence): the last evaluation, None if diverged, and the seconds it took."""
         train, progress, monitor = self.config.train, self.progress, self.monitor
+        if progress.step == (self.config.parent.step if self.config.parent else 0):
+            progress.started = progress.started or datetime.now(UTC).isoformat(timespec="seconds")
         started = time.monotonic() - progress.seconds
         saved = time.monotonic()
         marks = evaluation_steps(train.steps, train.evaluations)

@@ -1,0 +1,97 @@
+"""The factor on intervals that held-out runs of the same table ask for: more than 1 where the law is not right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moelab
+from moelab.fitting import load_fits, save_fits
+from moelab.fitting.observations import observations
+from moelab.fitting.prediction import Prediction
+from moelab.fitting.prior import shipped, to_coefficients
+from moelab.fitting.widening import conformal, held_out_factor, widened
+from moelab.laws import get_law
+from moelab.planning.given_laws import predictors_of
+
+LAW = get_law("moelab2026")
+
+
+def runs(bend: float = 0.0, count: int = 24) -> dict[str, np.ndarray]:
+    """Runs of the law that the shipped prior holds most probable; `bend` adds to the log loss of the largest third."""
+    known = shipped("moelab2026")
+    assert known is not None
+    rng = np.random.default_rng(3)
+    table = {
+        "params_active": np.geomspace(1e7, 1e9, count),
+        "tokens": np.geomspace(1e9, 3e10, count),
+        "n_experts": np.tile([1.0, 8.0], count // 2),
+        "top_k": np.ones(count),
+    }
+    variables = observations({**table, "loss": np.linspace(3, 4, count)}, LAW).variables
+    loss = LAW.loss(to_coefficients(LAW, known.of(LAW).mean[None]), variables)[0]
+    size = np.log(table["params_active"] / table["params_active"][count // 2])
+    return {**table, "loss": loss * np.exp(0.003 * rng.standard_normal(count) + bend * np.maximum(size, 0))}
+
+
+class Half:
+    """A fit that predicts 1 with an interval of 10 % up and down, whatever it was fitted to."""
+
+    def predict(self, table=None, *, noise: bool = False) -> Prediction:
+        assert noise
+        one = np.ones(len(table["tokens"]))
+        return Prediction(one, one / 1.1, one * 1.1, 0 * one)
+
+
+def test_the_factor_is_the_conformal_quantile_of_all_held_out_runs() -> None:
+    table = runs()
+    table["loss"] = np.exp(np.log(1.1) * np.arange(24) / 8)  # in half-widths: 12/8 to 23/8, and 16/8 to 23/8
+    parts = []
+
+    def fit_part(part):
+        parts.append(len(part))
+        return Half()
+
+    factor, number = held_out_factor(observations(table, LAW), fit_part)
+    ratios = sorted([*np.arange(12, 24) / 8, *np.arange(16, 24) / 8])
+    assert parts == [12, 16]
+    assert number == len(ratios) == 20
+    assert factor == pytest.approx(ratios[int(np.ceil(21 * 0.8)) - 1])
+    assert conformal(np.array([3.0, 1.0, 2.0])) == 3.0  # of three, none but the largest holds the next with 80 %
+    table["loss"] = np.full(24, 1.001) + 1e-9 * np.arange(24)
+    assert held_out_factor(observations(table, LAW), fit_part)[0] == 1.0  # never narrower than the draws
+
+
+def test_too_few_runs_and_one_budget_leave_it_at_one() -> None:
+    few = {name: values[:5] for name, values in runs().items()}
+    assert held_out_factor(observations(few, LAW), lambda part: Half()) == (1.0, 0)
+    same = {**runs(), "train_flops": np.full(24, 1e18)}
+    assert held_out_factor(observations(same, LAW), lambda part: Half()) == (1.0, 0)
+
+
+def test_runs_that_the_law_does_not_describe_widen_its_intervals(tmp_path: Path) -> None:
+    right = moelab.fit(runs(), LAW, bootstrap=100)
+    bent = moelab.fit(runs(bend=0.08), LAW, bootstrap=100)
+    assert 1 <= right.widening < 1.6 < bent.widening
+    assert bent.prior is not None
+    assert bent.prior["widening"]["held_out"] == 20
+    assert any("times as wide as the draws" in note for note in bent.notes)
+    save_fits({LAW.id: bent}, tmp_path / "fit.json")
+    again = load_fits(tmp_path / "fit.json")[LAW.id]
+    at = {"params_active": 5e9, "tokens": 1e11, "n_experts": 8, "top_k": 1}
+    assert again.predict(**at).high[0] == bent.predict(**at).high[0]
+
+
+def test_deviations_of_draws_are_multiplied_in_fits_and_in_plans() -> None:
+    fitted = moelab.fit(runs(bend=0.08), LAW, bootstrap=60)
+    variables = observations(runs(), LAW).variables
+    batch = {name: fitted.draws[:, k, None] for k, name in enumerate(LAW.coefficients)}
+    value = LAW.loss(fitted.coefficients, variables)
+    plain = LAW.loss(batch, variables)
+    expected = np.exp(np.log(value) + fitted.widening * (np.log(plain) - np.log(value)))
+    assert np.allclose(fitted.draw_losses(variables), expected, rtol=1e-12)
+    assert widened(plain, value, 1.0) is plain
+    predictor = predictors_of([fitted])[0]
+    conversion = LAW.variables_of(moelab.load_model("olmoe-1b-7b"), 1e11, 4096, published=False)
+    drawn = predictor.draw_losses(conversion)
+    assert np.allclose(drawn, fitted.draw_losses(conversion.variables), rtol=1e-12)
