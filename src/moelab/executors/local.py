@@ -14,7 +14,8 @@ from typing import Any
 from moelab.errors import MoelabError
 from moelab.executors.memory import free_memory
 from moelab.executors.options import ExecutorConfig
-from moelab.executors.order import End, Needs, Order, work
+from moelab.executors.order import End, Needs, Order
+from moelab.executors.worker import work
 from moelab.machine import usable_cores
 from moelab.quantities import format_bytes
 from moelab.signals import interrupts_held
@@ -34,7 +35,7 @@ class LocalPool:
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(self.order, worker, slot, os.getpid(), sender), name=worker)
-        with _environment(self.order.needs.cores), interrupts_held():
+        with thread_limits(self.order.needs.cores), interrupts_held():
             process.start()
             sender.close()
             self._workers[worker] = (process, receiver, slot)  # known before an interrupt is answered: `close` ends it
@@ -110,7 +111,7 @@ def _devices() -> int:
 
 
 @contextmanager
-def _environment(cores: int) -> Iterator[None]:
+def thread_limits(cores: int) -> Iterator[None]:
     """Give a child process its threads from its first import on; the parent's environment comes back after."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
