@@ -80,6 +80,8 @@ class Trainer:
         self.choices: list[Tensor] = []
         self.monitor = Monitor(config, folder, watch, self.world.size)
         self.grad_norm = torch.zeros(())
+        casts = train.compile != "none" and train.precision == "bf16"
+        self._compiled = torch.bfloat16 if casts else None
         self._capture = capture if self.world.size == 1 else None
         self._rate = torch.zeros(
             (), device=train.device, dtype=torch.float32 if train.device == "cuda" else torch.float64
@@ -169,7 +171,7 @@ class Trainer:
     def _compute_step(self, pieces: Pieces) -> Results:
         """Loss, gradients, the optimiser's step and the routers': everything of a step that a device does."""
         # What a mesh gathers is in the computing precision already.
-        with nullcontext() if self.layout.sharded else shared_copies(self.model):
+        with nullcontext() if self.layout.sharded else shared_copies(self.model, self._compiled):
             loss = self._accumulate(pieces)
         # A device reads the rate where it lies, so that a step alone and a repeated recording are the same.
         on_device = self.config.train.device == "cuda" or self._capture is not None
