@@ -314,6 +314,14 @@ class TestHowMany:
         assert trial_shapes(runs[:2]) == [runs[1]]
         assert len({shape_key(config) for config in runs}) == 4
 
+    def test_workers_of_one_gpu_share_its_memory_out(self, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sharing, "cuda_devices", lambda: 2)
+        cuda = replace(order, needs=replace(order.needs, cuda=True))
+        shared = [share_out(cuda, Sharing(by="streams", runs=8), ExecutorConfig(), workers) for workers in (1, 2, 5)]
+        assert [each.beside for each in shared] == [1, 1, 3]
+        assert [each.sharing.runs for each in shared] == [8, 6, 3]
+        assert {each.memory for each in shared} == {None}
+
     def test_every_worker_gets_its_share(self, order: Order) -> None:
         many, few = (share_out(order, Sharing(by="streams", runs=8), self.AUTO, n) for n in (1, 4))
         assert (many.sharing.runs, many.memory) == (8, 1e12)

@@ -15,7 +15,8 @@ from tests.training.recorded import capture, capture_until
 
 MOE = {"n_experts": 4, "top_k": 2, "d_expert": 16, "balance_loss": 0.1, "z_loss": 0.01, "bias_update": 0.01}
 SHARED = {**MOE, "n_shared_experts": 1, "d_shared": 16, "score": "sigmoid"}
-MIXTURE = {"n_experts": 4, "top_k": 2, "d_expert": 16, "router": "mixture_of_tokens", "group_size": 2}
+EXPERTS = {"n_experts": 4, "top_k": 2, "d_expert": 16}
+MIXTURE = {**EXPERTS, "router": "mixture_of_tokens", "group_size": 2}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dense": (None, {}),
     "dense, pieces, wsd": (None, {"micro_batch": 1, "schedule": "wsd"}),
@@ -24,6 +25,8 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "moe, bf16": (MOE, {"dispatch": "grouped", "precision": "bf16"}),
     "moe, muon, pieces": (SHARED, {"dispatch": "grouped", "optimizer": "muon", "micro_batch": 1}),
     "recomputed": (MOE, {"dispatch": "grouped", "recompute": "full"}),
+    "expert choice": ({**EXPERTS, "router": "expert_choice", "group_size": 2}, {"dispatch": "grouped"}),
+    "groups of experts": ({**SHARED, "n_group": 2, "topk_group": 1}, {"dispatch": "grouped"}),
     "transition": (MIXTURE, {"dispatch": "grouped", "transition": {"at": 0.5}}),
 }
 
@@ -44,7 +47,7 @@ def state(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {**trainer.layout.state(), **trainer.optimizer.state()}
 
 
-SLOW = ("dense, pieces, wsd", "moe, bf16", "recomputed")
+SLOW = ("dense, pieces, wsd", "moe, bf16", "recomputed", "expert choice", "groups of experts")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES])

@@ -89,7 +89,7 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
 
     Raises MoelabError where the memory does not hold the largest run.
     """
-    most = wanted or max(1, _devices() if needs.cuda else usable_cores() // needs.cores)
+    most = wanted or max(1, cuda_devices() if needs.cuda else usable_cores() // needs.cores)
     if needs.cuda:
         return most
     free = options.memory or free_memory()
@@ -104,7 +104,8 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     return fitting
 
 
-def _devices() -> int:
+def cuda_devices() -> int:
+    """CUDA devices that this process sees."""
     import torch
 
     return int(torch.cuda.device_count())
@@ -133,8 +134,8 @@ def _main(order: Order, worker: str, slot: int, parent: int, sender: Connection)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     if order.pin:
         _pin(slot, order.needs.cores)
-    if order.needs.cuda and _devices() > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % _devices())
+    if order.needs.cuda and cuda_devices() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % cuda_devices())
     try:
         sender.send(work(order, worker))
     except MoelabError as error:

@@ -62,6 +62,8 @@ class Order:
     sharing: Sharing = Sharing()
     memory: float | None = None
     """Bytes for the runs that one worker trains in turns on a CPU; on CUDA each worker asks its device."""
+    beside: int = 1
+    """Workers of one CUDA device, which share its memory out."""
     pin: bool = False
     """Whether the workers of one machine are pinned to their own cores; not where other studies already work there."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError, MoelabError
+from moelab.executors.local import cuda_devices
 from moelab.executors.memory import free_memory, shared_memory
 from moelab.executors.options import MOST_SHARED, ExecutorConfig
 from moelab.executors.order import Order, Sharing, Way
@@ -67,7 +68,10 @@ def share_out(order: Order, sharing: Sharing, executor: ExecutorConfig, workers:
     if sharing.by == "streams":
         each = -(-len(order.configs) // max(workers, 1))
         sharing = replace(sharing, runs=max(1, min(sharing.runs, each)))
-    free = None if order.needs.cuda else executor.memory or free_memory()
+    if order.needs.cuda:
+        beside = -(-workers // max(cuda_devices(), 1)) if executor.kind == "local" else 1
+        return replace(order, sharing=sharing, beside=max(beside, 1))
+    free = executor.memory or free_memory()
     return replace(order, sharing=sharing, memory=None if free is None else free / max(workers, 1))
 
 

@@ -78,7 +78,8 @@ class Worker:
         if config.train.processes > 1 or folder.alone:
             return False
         if self._memory is None and config.train.device == "cuda":
-            self._memory = free_device_memory() + sum(shared_memory(run.config) for run in self.live.values())
+            own = sum(shared_memory(run.config) for run in self.live.values())
+            self._memory = (free_device_memory() + own) / self.order.beside
         needed = sum(shared_memory(run.config) for run in self.live.values()) + shared_memory(config)
         return self._memory is None or needed <= self._memory
 
