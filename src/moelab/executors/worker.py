@@ -1,5 +1,6 @@
 """What a worker does: it trains the free runs of an order, each under a lease, one by one or several in turns."""
 
+import math
 import time
 import traceback
 from contextlib import ExitStack, suppress
@@ -36,7 +37,7 @@ class Worker:
         self.live: dict[str, Any] = {}
         self._left = [RunConfig.parse(plain) for plain in order.configs]
         self._memory = order.memory
-        self._looked = -_LOOK_SECONDS
+        self._looked = -math.inf
         self.device_lost = False
 
     def until_done(self) -> dict[str, str]:
@@ -50,7 +51,7 @@ class Worker:
 
     def _take(self) -> bool:
         """Begin with free runs while there is room for them; whether a run was trained whole on the way."""
-        if self.live and (self._full() or time.monotonic() - self._looked < _LOOK_SECONDS):
+        if self.live and (time.monotonic() - self._looked < _LOOK_SECONDS or self._full()):
             return False
         self._looked = time.monotonic()
         for config in list(self._left):
@@ -105,6 +106,7 @@ class Worker:
                 self._leave_alone()
             else:
                 self._fail(run_id, error)
+        self._looked = -math.inf  # there is room for another run
         self.live.pop(run_id).close()
 
     def _leave_alone(self) -> None:
