@@ -29,7 +29,7 @@ SECTIONS = {
     "step_moe": 100,
     "step_dense": 80,
     "resume": 60,
-    "many": 75,
+    "many": 150,
     "peer_dense": 110,
     "granularity": 30,
     "recompute": 60,

@@ -31,3 +31,8 @@ def test_every_section_of_the_gpu_benchmark_runs(tmp_path: Path) -> None:
     resumed = [row for row in rows if row["what"] == "resume"]
     assert [row["model"] for row in resumed] == ["dense", "moe"]
     assert all(row["curve_equal"] and row["weights_equal"] for row in resumed)
+    many = [row for row in rows if row["what"] == "many"]
+    ways = ["two CPU cores", "alone", "streams and graphs", "processes"]
+    assert [(row["model"], row["how"]) for row in many] == [(model, how) for model in ("moe", "dense") for how in ways]
+    assert all(row["runs_per_hour"] > 0 and row["params"] < 5e6 and row["aim"] == 20 for row in many)
+    assert all(row["times_two_cpu_cores"] > 0 for row in many if row["how"] != "two CPU cores")

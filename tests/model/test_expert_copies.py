@@ -54,6 +54,45 @@ def test_a_step_makes_them_once(moe: dict[str, Any]) -> None:
         optimizer.step(1e-2)
 
 
+def counting(graphs: list[int]) -> Any:
+    """A backend of torch.compile that runs graphs as they are and notes how often each casts a stack to bf16."""
+    from functorch.compile import make_boxed_func  # takes a second, which collection need not wait for
+    from torch._dynamo.backends.common import aot_autograd
+
+    def compile_graph(graph: Any, inputs: Any) -> Any:
+        casts = [node for node in graph.graph.nodes if node.target is torch.ops.aten._to_copy.default]
+        values = [node.meta["val"] for node in casts]
+        graphs.append(sum(v.ndim == 3 and v.shape[0] == 8 and v.dtype == torch.bfloat16 for v in values))
+        return make_boxed_func(graph.forward)
+
+    return aot_autograd(fw_compiler=compile_graph, bw_compiler=compile_graph)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about itself
+def test_compiled_layers_take_the_same_copies() -> None:
+    """Few graphs for all steps, no cast in those that get copies, and the gradients of a cast in every pass."""
+    torch._dynamo.reset()
+    kept, cast = make(MOE), make(MOE)
+    graphs: tuple[list[int], list[int]] = ([], [])
+    for model, seen in zip((kept, cast), graphs, strict=True):
+        for layer in model.model.layers:
+            layer.compile(fullgraph=True, backend=counting(seen))
+    optimizers = [Optimizer(model, TrainConfig(tokens=32, seq_len=16, batch_tokens=32)) for model in (kept, cast)]
+    for _ in range(3):
+        with shared_copies(kept, torch.bfloat16):
+            accumulate(kept)
+        accumulate(cast)
+        for one, other in zip(kept.parameters(), cast.parameters(), strict=True):
+            assert one.grad is not None
+            assert other.grad is not None
+            assert torch.equal(one.grad, other.grad)
+        for optimizer in optimizers:
+            optimizer.step(1e-2)
+    assert sum(graphs[0]) == 0 < sum(graphs[1])
+    assert len(graphs[0]) == len(graphs[1]), "copies that are new in each step compile nothing anew"
+
+
 def test_gradients_are_those_of_a_cast_in_every_pass() -> None:
     kept, cast = make(MOE), make(MOE)
     found = []

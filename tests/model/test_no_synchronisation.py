@@ -100,3 +100,44 @@ def test_a_whole_step_needs_no_value(moe: dict[str, Any] | None, optimizer: str,
     for value in (norm, output.loss):
         with pytest.raises(DataDependentOutputException):
             float(value)
+
+
+class Count(TorchDispatchMode):
+    """How many operators are dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += func is not torch.ops.prim.device.default
+        return func(*args, **(kwargs or {}))
+
+
+def operators(moe: dict[str, Any] | None) -> int:
+    """Operators of a step of 32,768 tokens: 12 layers of width 1,024, vocabulary 50,304. Nothing is computed."""
+    sizes = {"vocab_size": 50304, "d_model": 1024, "n_layers": 12, "n_heads": 16, "d_ff": 4096, "moe": moe}
+    train = TrainConfig(tokens=2**15, seq_len=2048, batch_tokens=2**15)
+    model = LanguageModel(ModelConfig.parse(sizes), "none" if moe is None else "grouped")
+    steps, tokens = Optimizer(model, train), torch.zeros(16, 2048, dtype=torch.long)
+    with Count() as count:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.loss(tokens, tokens)
+        output.total.backward()
+        steps.step(1e-3)
+    return count.total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moe", [None, {"n_experts": 64, "top_k": 8, "d_expert": 512}], ids=["dense", "moe"])
+def test_a_step_dispatches_few_operators_with_a_gpus_chunk(
+    moe: dict[str, Any] | None, no_values: FakeTensorMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chunk of logits is 2^27 on 80 GB; with a CPU's, 2^19, the head alone dispatches tens of thousands."""
+    before = operators(moe)
+    monkeypatch.setattr("moelab.model.cross_entropy._CHUNK_ELEMENTS", 2**27)
+    after = operators(moe)
+    print(
+        f"operators of a step, {'dense' if moe is None else 'moe'}: {before} with a CPU's chunk, {after} with a GPU's"
+    )
+    assert before > 5 * after

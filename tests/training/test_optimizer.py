@@ -155,7 +155,7 @@ def test_muon_steps_of_experts_without_tokens_are_counted() -> None:
         optimizer.step(0.1)
         moved.append((model.experts["down_proj"].detach() - before).norm(dim=(1, 2)))
     assert optimizer.muon is not None
-    assert (int(optimizer.muon.idle_steps), optimizer.muon.expert_steps) == (2, 12)
+    assert optimizer.muon.expert_steps.tolist() == [12, 2]
     assert moved[1][1] > 0.5 * moved[0][1]
     assert not any(step[2] for step in moved)
 

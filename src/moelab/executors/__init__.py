@@ -4,7 +4,8 @@ is the same for all of them, so all give the same numbers."""
 from moelab.executors.board import Board, Observer, RunMonitor
 from moelab.executors.collect import Outcome, run_all, session
 from moelab.executors.options import ExecutorConfig
-from moelab.executors.order import End, Order, Pool, work
+from moelab.executors.order import End, Order, Pool
+from moelab.executors.worker import work
 
 __all__ = [
     "Board",

@@ -76,13 +76,10 @@ class RunMonitor:
         """Whether a worker held a run at the last look."""
         return any(claim.holder == worker for claim in self._claims.values())
 
-    def held_by(self, worker: str) -> str | None:
-        """The open run that a worker holds."""
-        for run_id in self.open:
-            claim = self.folders[run_id].claim
-            if claim is not None and claim.holder == worker:
-                return run_id
-        return None
+    def held_by(self, worker: str) -> list[str]:
+        """The open runs that a worker holds."""
+        claims = {run_id: self.folders[run_id].claim for run_id in self.open}
+        return [run_id for run_id, claim in claims.items() if claim is not None and claim.holder == worker]
 
     def revoke_dead(self, run_id: str, worker: str) -> None:
         """Take a run from a worker that is known to be dead."""

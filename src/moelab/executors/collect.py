@@ -17,6 +17,7 @@ from moelab.executors.local import local_workers, open_local
 from moelab.executors.options import ExecutorConfig
 from moelab.executors.order import Needs, Order, Pool
 from moelab.executors.ray import cluster, open_ray, ray_workers
+from moelab.executors.sharing import choose_sharing, share_out
 from moelab.executors.slurm import check_slurm, open_slurm, slurm_workers
 from moelab.notebook import Shown
 from moelab.runs import RunConfig, RunFolder, RunRecord
@@ -68,12 +69,13 @@ def run_all(
     workers: int = 0,
     name: str = "study",
     observe: Observer | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train every resolved config that is not finished yet.
 
     A worker that dies is replaced and its run continues from its checkpoint. A run that fails does not stop the
-    others. `workers` 0 lets the executor choose. Raises InputError for a finished run that was tampered with,
-    MoelabError where the executor cannot work at all.
+    others. `workers` 0 lets the executor choose. `note` gets a line on how runs share a device. Raises InputError for
+    a finished run that was tampered with, MoelabError where the executor cannot work at all.
     """
     monitor = RunMonitor(configs, root, executor.patience, executor.order == "listed")
     monitor.clear_failures()
@@ -82,8 +84,12 @@ def run_all(
         observe(board)
     if monitor.open:
         order = _order(configs, monitor, root, data, executor, name)
+        sharing = choose_sharing(order, executor, note)
         with _OPEN[executor.kind](order, executor) as pool:
             most = _WORKERS[executor.kind](order.needs, executor, workers)
+            if sharing.processes > 1:
+                most = _WORKERS[executor.kind](order.needs, executor, most * sharing.processes)
+            pool.order = share_out(order, sharing, executor, most)
             board = _Supervisor(monitor=monitor, pool=pool, most=most).until_done(observe)
     return Outcome(
         trained=[(c, RunFolder(root / c.run_id).load_record()) for c in configs if c.run_id not in board.failed],
@@ -122,9 +128,10 @@ class _Supervisor:
             time.sleep(0.05)
 
     def _start_workers(self) -> None:
-        """Start a worker for every free run that no idle worker will take, up to the limit."""
+        """Start workers for the free runs that no idle worker will take, up to the limit."""
         idle = sum(1 for worker in self.pool.at_work if not self.monitor.holds(worker))
-        for _ in range(min(self.most - len(self.pool.at_work), self.monitor.free() - idle)):
+        wanted = -(-self.monitor.free() // self.pool.order.sharing.turns) - idle
+        for _ in range(min(self.most - len(self.pool.at_work), wanted)):
             self.pool.start(f"{socket.gethostname()}-{token_hex(4)}")
 
     def _account(self, worker: str, failures: dict[str, str], death: str | None) -> None:
@@ -134,9 +141,13 @@ class _Supervisor:
             self.early_deaths = 0
             return
         held = self.monitor.held_by(worker)
-        if held is not None:
-            self.monitor.revoke_dead(held, worker)
-            self._count_death(held, death)
+        for run_id in held:
+            if len(held) > 1:  # which of them it was is not known: each goes on without the others
+                self.monitor.folders[run_id].set_alone()
+            self.monitor.revoke_dead(run_id, worker)
+            if len(held) == 1:
+                self._count_death(run_id, death)
+        if held:
             return
         self.early_deaths += 1
         if self.early_deaths >= MOST_DEATHS:

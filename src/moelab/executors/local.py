@@ -14,7 +14,8 @@ from typing import Any
 from moelab.errors import MoelabError
 from moelab.executors.memory import free_memory
 from moelab.executors.options import ExecutorConfig
-from moelab.executors.order import End, Needs, Order, work
+from moelab.executors.order import End, Needs, Order
+from moelab.executors.worker import work
 from moelab.machine import usable_cores
 from moelab.quantities import format_bytes
 from moelab.signals import interrupts_held
@@ -34,7 +35,7 @@ class LocalPool:
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(self.order, worker, slot, os.getpid(), sender), name=worker)
-        with _environment(self.order.needs.cores), interrupts_held():
+        with thread_limits(self.order.needs.cores), interrupts_held():
             process.start()
             sender.close()
             self._workers[worker] = (process, receiver, slot)  # known before an interrupt is answered: `close` ends it
@@ -88,7 +89,7 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
 
     Raises MoelabError where the memory does not hold the largest run.
     """
-    most = wanted or max(1, _devices() if needs.cuda else usable_cores() // needs.cores)
+    most = wanted or max(1, cuda_devices() if needs.cuda else usable_cores() // needs.cores)
     if needs.cuda:
         return most
     free = options.memory or free_memory()
@@ -103,14 +104,15 @@ def local_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     return fitting
 
 
-def _devices() -> int:
+def cuda_devices() -> int:
+    """CUDA devices that this process sees."""
     import torch
 
     return int(torch.cuda.device_count())
 
 
 @contextmanager
-def _environment(cores: int) -> Iterator[None]:
+def thread_limits(cores: int) -> Iterator[None]:
     """Give a child process its threads from its first import on; the parent's environment comes back after."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
@@ -132,8 +134,8 @@ def _main(order: Order, worker: str, slot: int, parent: int, sender: Connection)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     if order.pin:
         _pin(slot, order.needs.cores)
-    if order.needs.cuda and _devices() > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % _devices())
+    if order.needs.cuda and cuda_devices() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % cuda_devices())
     try:
         sender.send(work(order, worker))
     except MoelabError as error:

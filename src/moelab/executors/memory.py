@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
-from moelab.architecture import ModelConfig
-from moelab.architecture.memory import training_memory
+from moelab.architecture import ModelConfig, Shape, count_parameters
+from moelab.architecture.layout import Layout
+from moelab.architecture.memory import bytes_of, training_memory
+from moelab.architecture.training_memory import TrainingStep, device_memory
 from moelab.runs import RunConfig
 
 BASE_BYTES = 400e6
 """A process with PyTorch and nothing else."""
+
+WORKSPACE_BYTES = 32 * 2**20
+"""PyTorch's workspace of cuBLAS for one stream on Hopper, the largest of its defaults."""
 
 _SAVED_PER_LAYER = 34
 """Numbers of width d_model that a layer keeps per token for the backward pass, its feed-forward's width aside."""
@@ -26,6 +31,35 @@ def run_memory(config: RunConfig) -> int:
     scores = 2 * model.n_heads * train.seq_len
     activations = 4.0 * tokens * (model.n_layers * (width + scores) + 3 * model.vocab_size)
     return int(BASE_BYTES + 1.3 * state + activations)
+
+
+def shared_memory(config: RunConfig) -> float:
+    """Bytes that a run adds to a process that trains others too: the exact count of a device's training memory.
+
+    On CUDA activations count twice: a recorded step keeps its own beside those of evaluations and first steps. The
+    bf16 copies of matrices and the workspace of the stream's matrix products come on top.
+    """
+    model, train = config.model, config.train
+    if train.device != "cuda":
+        return run_memory(config) - BASE_BYTES
+    step = TrainingStep(
+        micro_batch=train.micro_batch or train.local_batch_size,
+        seq_len=train.seq_len,
+        recompute=train.recompute or "none",
+        precision=train.precision,
+        optimizer=train.optimizer,
+    )
+    found = device_memory(Shape.of(model), Layout(), step)
+    copies = 0.0 if train.precision == "fp32" else bytes_of(train.precision) * count_parameters(model).params_trained
+    return float(found.total + found.activations + found.working + copies) + WORKSPACE_BYTES
+
+
+def free_device_memory() -> float:
+    """Bytes of this process's CUDA device that it may still take, what its allocator keeps included."""
+    import torch
+
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return float(torch.cuda.mem_get_info()[0] + kept)
 
 
 def _hidden_width(model: ModelConfig) -> int:

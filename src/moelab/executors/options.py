@@ -1,14 +1,18 @@
 """Where a study's runs are trained: this machine, a Ray cluster, or Slurm; and the options of each."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from moelab.config import Bytes, Config, Count, NonNegative, Seconds
 from moelab.errors import InputError
+from moelab.executors.order import Way
 from moelab.lease import PATIENCE_SECONDS
 from moelab.printable import short
 from moelab.yaml_reader import parse_yaml
+
+MOST_SHARED = 64
+"""Runs that may share a device: the end of the measured numbers 1, 2, 4, ..."""
 
 _ONLY = {
     "address": ("ray",),
@@ -30,7 +34,9 @@ class ExecutorConfig(Config):
     `patience` is how long a remote worker's lease may show no heartbeat before its run is given to another (seconds;
     keep it above the minute for which network file systems may show an old state). `order: listed` trains the runs as
     the study lists them, so that the finished ones are a useful table at any time; without it the most expensive come
-    first, which ends soonest with several workers. `memory` replaces the estimate of
+    first, which ends soonest with several workers. `share` is how many runs share a GPU (on a CPU: a worker's cores);
+    `auto`, the default on CUDA, measures it on the study's own shapes. `share_by` is how: by `streams` of one process
+    that trains them in turns, or by `processes`. `memory` replaces the estimate of
     what a run needs, or of what is free on this machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
     `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
     a cluster; without, it starts one on this machine.
@@ -38,6 +44,8 @@ class ExecutorConfig(Config):
 
     kind: Literal["local", "ray", "slurm"] = "local"
     order: Literal["listed"] | None = None
+    share: Annotated[Count, Field(le=MOST_SHARED)] | Literal["auto"] | None = None
+    share_by: Way | None = None
     patience: Seconds = PATIENCE_SECONDS
     checkpoint_seconds: NonNegative = 15.0
     memory: Bytes | None = None
@@ -56,6 +64,12 @@ class ExecutorConfig(Config):
         for name, kinds in _ONLY.items():
             if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].get_default():
                 raise ValueError(f"{name}: only the executor {' or '.join(kinds)} takes it, not {self.kind}")
+        if self.kind != "local" and self.share == "auto":
+            raise ValueError(f"share: only the executor local measures it; allowed with {self.kind}: a number of runs")
+        if self.kind != "local" and self.share_by == "processes":
+            raise ValueError(f"share_by: processes need the executor local; allowed with {self.kind}: streams")
+        if self.share_by is not None and self.share is None:
+            raise ValueError("share_by: needs share, a number of runs or auto")
         return self
 
     def with_options(self, kind: str | None, assignments: list[str]) -> "ExecutorConfig":

@@ -1,16 +1,13 @@
-"""What a worker receives and does: it trains the free runs of an order, most expensive first, each under a lease."""
+"""What a worker receives and what it leaves: the runs of an order, how they share a device, and how it ended."""
 
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from moelab.errors import MoelabError
 from moelab.executors.memory import run_memory
-from moelab.lease import Busy, LeaseLost, Terms
-from moelab.runs import RunConfig, RunFolder
+from moelab.runs import RunConfig
+
+Way = Literal["streams", "processes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +31,24 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """How many runs share a device: in turns on streams of one process, or one each in several processes."""
+
+    by: Way = "processes"
+    runs: int = 1
+
+    @property
+    def turns(self) -> int:
+        """Runs that one worker trains in turns."""
+        return self.runs if self.by == "streams" else 1
+
+    @property
+    def processes(self) -> int:
+        """Workers of one device."""
+        return self.runs if self.by == "processes" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """Runs to train, as plain data that can be sent to any machine which shares the folder. All paths are absolute."""
 
@@ -44,6 +59,11 @@ class Order:
     checkpoint_seconds: float
     patience: float
     needs: Needs
+    sharing: Sharing = Sharing()
+    memory: float | None = None
+    """Bytes for the runs that one worker trains in turns on a CPU; on CUDA each worker asks its device."""
+    beside: int = 1
+    """Workers of one CUDA device, which share its memory out."""
     pin: bool = False
     """Whether the workers of one machine are pinned to their own cores; not where other studies already work there."""
 
@@ -58,7 +78,9 @@ class End:
 
 
 class Pool(Protocol):
-    """The workers of one order, wherever they are."""
+    """The workers of one order, wherever they are; `order` is what those that start from now on receive."""
+
+    order: Order
 
     def start(self, worker: str) -> None:
         """Start a worker of this name."""
@@ -75,44 +97,3 @@ class Pool(Protocol):
 
 
 Work = Callable[[Order, str], dict[str, str]]
-
-
-def work(order: Order, worker: str) -> dict[str, str]:
-    """What a worker does; returns the reasons of those runs that it could not train. Only a dead worker raises."""
-    from moelab.data import Dataset
-
-    dataset = Dataset.open(order.data)
-    failures: dict[str, str] = {}
-    for plain in order.configs:
-        config = RunConfig.parse(plain)
-        folder = RunFolder(Path(order.root) / config.run_id)
-        if folder.finished or folder.load_failure() is not None or not _free(folder):
-            continue
-        reason = _train(order, config, dataset, worker)
-        if reason is not None:
-            failures[config.run_id] = reason
-    return failures
-
-
-def _train(order: Order, config: RunConfig, dataset: Any, worker: str) -> str | None:
-    """Train one run; the reason where that fails, also noted in its folder if the disk lets us."""
-    from moelab.training import train_run
-
-    terms = Terms(holder=worker, patience=order.patience, judge=False)
-    try:
-        train_run(config, order.root, dataset, checkpoint_seconds=order.checkpoint_seconds, terms=terms)
-    except (Busy, LeaseLost):
-        return None
-    except Exception as error:
-        known = isinstance(error, MoelabError)
-        reason = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())
-        with suppress(MoelabError):
-            folder = RunFolder(Path(order.root) / config.run_id)
-            folder.save_failure(reason, "" if known else traceback.format_exc())
-        return reason
-    return None
-
-
-def _free(folder: RunFolder) -> bool:
-    claim = folder.claim
-    return claim is None or claim.free

@@ -8,7 +8,8 @@ from typing import Any
 
 from moelab.errors import InputError, MoelabError
 from moelab.executors.options import ExecutorConfig
-from moelab.executors.order import End, Needs, Order, work
+from moelab.executors.order import End, Needs, Order
+from moelab.executors.worker import work
 from moelab.machine import usable_cores
 from moelab.quantities import format_bytes
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from moelab.errors import InputError
 from moelab.executors.options import ExecutorConfig
-from moelab.executors.order import End, Needs, Order, work
+from moelab.executors.order import End, Needs, Order
+from moelab.executors.worker import work
 from moelab.files import make_folder
 
 _MOST_JOBS = 16

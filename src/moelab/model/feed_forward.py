@@ -152,20 +152,32 @@ class Experts(nn.Module):
 
     def _in(self, dtype: torch.dtype, name: str) -> Tensor:
         weight = self.get_parameter(name)
-        if weight.dtype == dtype or self.copies is None or torch.compiler.is_compiling():
+        if weight.dtype == dtype or self.copies is None:
             return weight.to(dtype)
         if name not in self.copies:
+            if torch.compiler.is_compiling():  # a graph takes copies that are there, and makes none that outlive it
+                return weight.to(dtype)
             self.copies[name] = weight.detach().to(dtype)
         copy: Tensor = _Copy.apply(weight, self.copies[name])
         return copy
 
+    def make_copies(self, dtype: torch.dtype) -> None:
+        """Both matrices in this dtype, before a compiled layer asks for them."""
+        weights = {name: self.get_parameter(name).detach() for name in (self.first_name, "down_proj")}
+        self.copies = {name: weight.to(dtype) for name, weight in weights.items() if weight.dtype != dtype}
+
 
 @contextmanager
-def shared_copies(model: nn.Module) -> Iterator[None]:
-    """Within this block no weight changes and one dtype is computed in: every pass shares one copy of the experts."""
+def shared_copies(model: nn.Module, compiled: torch.dtype | None = None) -> Iterator[None]:
+    """Within this block no weight changes and one dtype is computed in: every pass shares one copy of the experts.
+
+    It is made by the first pass that asks for it; for `compiled` layers, which compute in this dtype, at once.
+    """
     stacks = [module for module in model.modules() if isinstance(module, Experts)]
     for experts in stacks:
         experts.copies = {}
+        if compiled is not None:
+            experts.make_copies(compiled)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from moelab.lease import DEFAULT, Busy, Lease, Terms, hold
 from moelab.runs.config import RunConfig
 from moelab.runs.record import RunRecord
 
-CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS, FAILURE, LEASE = (
+CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS, FAILURE, LEASE, ALONE = (
     "config.yaml",
     "record.json",
     "model.safetensors",
@@ -21,6 +21,7 @@ CONFIG, RECORD, WEIGHTS, PROGRESS, CHECKPOINTS, FAILURE, LEASE = (
     "checkpoints",
     "failed.json",
     ".lease",
+    ".alone",
 )
 
 
@@ -99,6 +100,7 @@ class RunFolder:
         """Write the outcome; from then on the run is finished."""
         write_json(self.path / RECORD, record.to_dict())
         (self.path / PROGRESS).unlink(missing_ok=True)
+        (self.path / ALONE).unlink(missing_ok=True)
 
     @contextmanager
     def hold(self, terms: Terms = DEFAULT) -> Iterator[None]:
@@ -139,6 +141,17 @@ class RunFolder:
         """Let the run be tried again."""
         with suppress(OSError):
             (self.path / FAILURE).unlink(missing_ok=True)
+            (self.path / ALONE).unlink(missing_ok=True)
+
+    def set_alone(self) -> None:
+        """Note that a worker which trained this run and others died: no other is trained beside it until it ends."""
+        with suppress(MoelabError):
+            write_json(self.path / ALONE, {})
+
+    @property
+    def alone(self) -> bool:
+        """Whether the run is to be trained with no other in the same process."""
+        return (self.path / ALONE).exists()
 
     def save_progress(self, **values: float | int | str) -> None:
         """A few live numbers for whoever watches; losing them loses nothing, so a full disk is no error here."""

@@ -78,6 +78,7 @@ class StudyContext:
             workers=self.workers,
             name=self.study.name,
             observe=self.display.board,
+            note=self.display.line,
         )
         self.display.close()
         self.seen.extend(outcome.trained)

@@ -10,3 +10,7 @@ class AdamW(torch.optim.AdamW):
 
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+    def is_recorded(self) -> bool:
+        """Whether this step is being recorded as a CUDA graph, which PyTorch wants to be known."""
+        return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

@@ -40,31 +40,34 @@ class Optimizer:
             fused=True,
         )
 
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float | Tensor) -> Tensor:
         """Clip the gradients' global norm, take one step, clear the gradients; returns the norm before clipping.
 
-        It stays where the gradients are: the host does not wait for it.
+        It stays where the gradients are: the host does not wait for it. A rate that is a tensor is read on its device.
         """
         self.parts.take_gradients()
         parameters, norm = list(self.named.values()), self.parts.norm()
         nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip or float("inf"), norm)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
+            group["capturable"] = self.adamw.is_recorded()
         self.adamw.step()
         if self.muon is not None:
             self.muon.step(learning_rate)
-        for parameter in parameters:
-            parameter.grad = None
+        self.clear_gradients()
         return norm
+
+    def clear_gradients(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.named.values():
+            parameter.grad = None
 
     def take_expert_steps(self) -> tuple[int, int]:
         """Muon's steps on single experts since the last call, and how many of these had no token in the batch."""
         if self.muon is None:
             return 0, 0
-        steps = torch.tensor([self.muon.expert_steps, 0], device=self.muon.idle_steps.device)
-        steps[1] = self.muon.idle_steps
-        total = self.parts.total(steps).tolist()
-        self.muon.expert_steps, self.muon.idle_steps = 0, torch.zeros((), dtype=torch.int64)
+        total = self.parts.total(self.muon.expert_steps).tolist()
+        self.muon.expert_steps.zero_()
         return total[0], total[1]
 
     def state(self) -> dict[str, Tensor]:
@@ -93,7 +96,7 @@ class Optimizer:
 class Muon:
     """Momentum, orthogonalised by five Newton-Schulz steps; matrices of one shape go through them as one batch.
 
-    `expert_steps` counts the steps of single experts, `idle_steps` those of experts without a token in the batch: the
+    `expert_steps` (2,) counts the steps of single experts, and those of experts without a token in the batch: the
     gradient is zero there, and what is orthogonalised to full size is the momentum of earlier batches.
     """
 
@@ -103,14 +106,15 @@ class Muon:
         self.momentum = {parameter: torch.zeros_like(parameter) for parameter in self.named.values()}
         self.halves = {name for name in names if config.muon_split and _FUSED in name}
         self.experts = [p for name, p in self.named.items() if p.ndim == 3 and name.endswith(_DOWN)]
-        self.expert_steps, self.idle_steps = 0, torch.zeros((), dtype=torch.int64)
+        where = next(iter(self.named.values())).device
+        self.expert_steps = torch.zeros(2, dtype=torch.int64, device=where)
         self.sides: dict[str, tuple[int, int]] = {}
         for name in names:
             rows, columns = self._matrices(name, torch.empty(parts.shape(name), device="meta")).shape[-2:]
             self.sides[name] = (min(rows, columns), max(rows, columns))
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float | Tensor) -> None:
         """One step with Nesterov momentum and decoupled weight decay; parameters without a gradient rest."""
         self._count_idle()
         beta, decay = self.config.muon_momentum, 1 - learning_rate * self.config.weight_decay
@@ -126,8 +130,7 @@ class Muon:
         for (_, columns), group in self._by_sides(names).items():
             moved = [self.named[name] for name in group]
             torch._foreach_mul_(moved, decay)
-            step = -learning_rate * 0.2 * columns**0.5
-            torch._foreach_add_(moved, [steps[name] for name in group], alpha=step)
+            _add_scaled(moved, [steps[name] for name in group], -learning_rate * 0.2 * columns**0.5)
 
     def _orthogonalized(self, updates: dict[str, Tensor]) -> dict[str, Tensor]:
         """Whole updates by name, orthogonalised: matrices of one shape as one batch."""
@@ -158,9 +161,16 @@ class Muon:
         for parameter in self.experts:
             if parameter.grad is not None:
                 moving = self.momentum[parameter][:, 0].any(-1)
-                idle = (moving & ~parameter.grad[:, 0].any(-1)).sum()
-                self.idle_steps = self.idle_steps.to(idle.device) + idle
-                self.expert_steps += len(parameter)
+                self.expert_steps[0] += len(parameter)
+                self.expert_steps[1] += (moving & ~parameter.grad[:, 0].any(-1)).sum()
+
+
+def _add_scaled(targets: list[Tensor], added: list[Tensor], scale: float | Tensor) -> None:
+    """targets += scale added, in place; a scale that is a tensor stays on its device."""
+    if isinstance(scale, Tensor):
+        torch._foreach_add_(targets, torch._foreach_mul(added, scale))
+    else:
+        torch._foreach_add_(targets, added, alpha=scale)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:

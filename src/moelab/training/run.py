@@ -1,7 +1,7 @@
 """A whole run: claimed, trained by one process or several, recorded; and the trained model read back."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from moelab.runs import RunConfig, RunFolder, RunRecord
 from moelab.runs.config import Tracker
 from moelab.runs.folder import CHECKPOINTS, CONFIG, WEIGHTS
 from moelab.training.checkpoint import drop_checkpoints
+from moelab.training.graphs import Capture
 from moelab.training.kernels import computed_by
 from moelab.training.log import open_log
 from moelab.training.memory import reset_peak_memory
@@ -25,7 +26,7 @@ from moelab.training.monitor import Watcher
 from moelab.training.processes import launch, world
 from moelab.training.record import make_record
 from moelab.training.tensor_files import save_weights
-from moelab.training.trainer import Trainer
+from moelab.training.trainer import Trainer, to_the_end
 
 
 def train_run(
@@ -46,26 +47,45 @@ def train_run(
     InputError for a config that cannot be trained, Busy while another process trains the run: it holds a lease on it,
     on `terms`. Before the first step the data's files are hashed, where they changed since that was last done.
     """
-    if config.model.unbuildable:
-        raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
+    _check_buildable(config)
     everyone, wanted = world(), config.train.processes
     if everyone.size == 1 < wanted:
         return _train_in_processes(config, Path(root), dataset, watch, (checkpoint_seconds, terms, log))
     if everyone.size != wanted:
         field = "processes" if config.train.parallel is None else "parallel"
         raise InputError(f"train.{field}: the run wants {wanted} processes, but {everyone.size} were started")
+    steps = run_steps(config, root, dataset, checkpoint_seconds, watch=watch, terms=terms, log=log)
+    with freed_memory_kept(), computed_by(config.train):
+        return to_the_end(steps)
+
+
+def run_steps(
+    config: RunConfig,
+    root: str | Path,
+    dataset: Dataset,
+    checkpoint_seconds: float,
+    *,
+    watch: Watcher | None = None,
+    terms: Terms = DEFAULT,
+    log: Tracker | None = None,
+    capture: Capture | None = None,
+) -> Generator[None, None, RunRecord]:
+    """`train_run` for a run of as many processes as there are, stopping after each step: its lease is held until the
+    end, or until the generator is closed. Whoever goes on with it does so within `computed_by`."""
+    _check_buildable(config)
+    everyone = world()
     folder = RunFolder.create(root, config) if everyone.main else RunFolder(Path(root) / config.run_id)
     holds: AbstractContextManager[Any] = folder.hold(terms) if everyone.main else nullcontext()
-    with holds, freed_memory_kept(), computed_by(config.train):
+    with holds:
         if everyone.agree(folder.finished, config.train.device):
             return folder.load_record()
         if everyone.main:
             dataset.verify(always=config.train.verify_data == "always")
         reset_peak_memory()
-        trainer = Trainer(config, folder, dataset, watch if everyone.main else None)
+        trainer = Trainer(config, folder, dataset, watch if everyone.main else None, capture=capture)
         trainer.restore()
         with _logging(trainer, log if everyone.main else None):
-            evaluation, seconds = trainer.run(checkpoint_seconds)
+            evaluation, seconds = yield from trainer.steps(checkpoint_seconds)
         model = trainer.layout.whole_model()
         if everyone.main:
             folder.check()
@@ -83,6 +103,11 @@ def train_run(
             drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)
         everyone.agree(True, config.train.device)
     return folder.load_record()
+
+
+def _check_buildable(config: RunConfig) -> None:
+    if config.model.unbuildable:
+        raise InputError(f"model: moelab counts but cannot train {config.model.unbuildable}")
 
 
 def _train_in_processes(

@@ -6,8 +6,10 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 
 import math
 import time
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from moelab.runs.folder import CHECKPOINTS
 from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, load_newest, save_checkpoint
+from moelab.training.graphs import Capture, Pieces, Recorded, Results
 from moelab.training.kernels import check_kernels, kernels_of
 from moelab.training.layout import lay_out
 from moelab.training.monitor import Monitor, Watcher
@@ -34,11 +37,14 @@ from moelab.training.progress import Progress
 from moelab.training.schedule import evaluation_steps, learning_rate_at
 from moelab.training.vocabulary import count_vocabulary
 
+T = TypeVar("T")
+
 
 class Trainer:
     """Holds one run's model, optimiser and progress while it trains.
 
     `layout` is how the processes of the run hold the model; `dtype` that of the weights, of which proofs ask for fp64.
+    With a `capture` the steps of a run in one process are recorded and repeated.
     """
 
     optimizer: Optimizer
@@ -50,6 +56,7 @@ class Trainer:
         dataset: Dataset,
         watch: Watcher | None = None,
         dtype: torch.dtype = torch.float32,
+        capture: Capture | None = None,
     ) -> None:
         train = config.train
         torch.set_num_threads(train.threads)
@@ -75,6 +82,13 @@ class Trainer:
         self.choices: list[Tensor] = []
         self.monitor = Monitor(config, folder, watch, self.world.size)
         self.grad_norm = torch.zeros(())
+        casts = train.compile != "none" and train.precision == "bf16"
+        self._compiled = torch.bfloat16 if casts else None
+        self._capture = capture if self.world.size == 1 else None
+        self._rate = torch.zeros(
+            (), device=train.device, dtype=torch.float32 if train.device == "cuda" else torch.float64
+        )
+        self._compute = self._computing()
 
     @property
     def model(self) -> LanguageModel:
@@ -136,6 +150,7 @@ class Trainer:
         state, self.choices = self.optimizer.state(), []
         self.layout.take(to_token_choice(self.model, self.config.train.dispatch))
         self.optimizer = Optimizer(self.layout.parts, self.config.train)
+        self._compute = self._computing()
         if state:
             self.optimizer.load_state(state)
 
@@ -144,17 +159,30 @@ class Trainer:
         train = self.config.train
         if self.progress.step == train.switch_step:
             self._turn()
-        pieces = self._pieces()
-        # What a mesh gathers is in the computing precision already.
-        with nullcontext() if self.layout.sharded else shared_copies(self.model):
-            loss = self._accumulate(pieces)
-        self.grad_norm = self.optimizer.step(learning_rate_at(self.progress.step, train))
-        sum_loads(self.model, self.world)
-        self.model.update_routers()
+        self._rate.fill_(learning_rate_at(self.progress.step, train))
+        loss, self.grad_norm = self._compute(self._pieces())
         self.progress.step += 1
         return self.world.sum(loss) / self.world.size
 
-    def _accumulate(self, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _computing(self) -> Callable[[Pieces], Results]:
+        """What computes a step of the model as it is now."""
+        if self._capture is None:
+            return self._compute_step
+        return Recorded(self._compute_step, self._capture, forget=self.optimizer.clear_gradients)
+
+    def _compute_step(self, pieces: Pieces) -> Results:
+        """Loss, gradients, the optimiser's step and the routers': everything of a step that a device does."""
+        # What a mesh gathers is in the computing precision already.
+        with nullcontext() if self.layout.sharded else shared_copies(self.model, self._compiled):
+            loss = self._accumulate(pieces)
+        # A device reads the rate where it lies, so that a step alone and a repeated recording are the same.
+        on_device = self.config.train.device == "cuda" or self._capture is not None
+        norm = self.optimizer.step(self._rate if on_device else float(self._rate))
+        sum_loads(self.model, self.world)
+        self.model.update_routers()
+        return loss, norm
+
+    def _accumulate(self, pieces: Pieces) -> Tensor:
         """Forward and backward passes of all pieces; the mean of their cross-entropy."""
         train = self.config.train
         with self._precision():
@@ -175,7 +203,7 @@ class Trainer:
             loss = loss + output.loss.detach() / len(pieces)
         return loss
 
-    def _pieces(self) -> list[tuple[Tensor, Tensor]]:
+    def _pieces(self) -> Pieces:
         """This process's share of the step's batch, cut into forward passes: inputs and targets."""
         train = self.config.train
         share = self.world.share(train.batch_size)
@@ -209,6 +237,10 @@ class Trainer:
 
     def run(self, checkpoint_seconds: float) -> tuple[Evaluation | None, float]:
         """Train to the end (or to divergence): the last evaluation, None if diverged, and the seconds it took."""
+        return to_the_end(self.steps(checkpoint_seconds))
+
+    def steps(self, checkpoint_seconds: float) -> Generator[None, None, tuple[Evaluation | None, float]]:
+        """`run`, stopping after each step."""
         train, progress, monitor = self.config.train, self.progress, self.monitor
         if progress.step == (self.config.parent.step if self.config.parent else 0):
             progress.started = progress.started or datetime.now(UTC).isoformat(timespec="seconds")
@@ -224,16 +256,17 @@ class Trainer:
                 self._count_expert_steps()
                 return None, time.monotonic() - started
             monitor.log_step(progress, self.grad_norm, time.monotonic() - started)
-            if not (self.world.main or self.layout.sharded):
-                continue
-            if progress.step in marks:
-                self.evaluate()
-            if due or progress.step in train.keep_steps:
-                self.save(time.monotonic() - started)
-                saved = time.monotonic()
+            if self.world.main or self.layout.sharded:
+                if progress.step in marks:
+                    self.evaluate()
+                if due or progress.step in train.keep_steps:
+                    self.save(time.monotonic() - started)
+                    saved = time.monotonic()
             if self.world.main:
                 monitor.show(progress, time.monotonic() - started)
+            yield
         self._count_expert_steps()
+        self.progress.notes += self.not_recorded()
         last = Evaluation(**progress.evaluation) if progress.evaluation else None
         return last, time.monotonic() - started
 
@@ -241,8 +274,23 @@ class Trainer:
         """Where all write a checkpoint together, the first process's clock decides when."""
         return self.world.agree(due, self.config.train.device) if self.layout.sharded else due
 
+    def not_recorded(self) -> list[str]:
+        """Why steps were not repeated from a recording, where that was wanted."""
+        failure = self._compute.failure if isinstance(self._compute, Recorded) else None
+        return [failure] if failure is not None else []
+
     def _count_expert_steps(self) -> None:
         """Move what the optimiser has counted since the last time into the progress."""
         steps, idle = self.optimizer.take_expert_steps()
         self.progress.expert_steps += steps
         self.progress.idle_expert_steps += idle
+
+
+def to_the_end(steps: Generator[None, None, T]) -> T:
+    """What steps return when nothing stops between them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
