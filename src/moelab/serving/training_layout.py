@@ -4,7 +4,7 @@ Tried are tensor parallelism inside a node, pipeline stages and expert paralleli
 1 and 4 and each recomputation. Where a count of devices divides badly, some stay idle: 512 of 520 train.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,8 @@ USABLE = 0.92
 """Share of a device's memory that training may fill: the driver, exchange buffers and fragments take the rest."""
 MOST_PIECES = 4
 """Pieces of the model that one pipeline stage holds at most."""
+AT_ONCE = 1 << 16
+"""Layouts times designs whose memory and time are computed together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +70,22 @@ class Cluster:
 def choose_layouts(shape: Shape, cluster: Cluster, calibration: TrainingCalibration) -> ChosenLayouts:
     """The layout of each of n designs, whose sizes broadcast to (n,)."""
     n = np.broadcast(*(np.asarray(getattr(shape, name)) for name in Shape.__dataclass_fields__)).size
-    chosen = _Choice(n)
-    for tp, pp in SPLITS:
-        if tp <= cluster.device.node:
-            for dp in data_parallel(cluster.gpus // (tp * pp)):
-                for layout, micro_batch in _layouts(shape, tp, pp, dp):
-                    _try(chosen, shape, cluster, layout, micro_batch, calibration)
+    chosen, tried = _Choice(n), list(_all_layouts(shape, cluster))
+    together = max(1, AT_ONCE // max(n, 1))
+    for start in range(0, len(tried), together):
+        _try(chosen, shape, cluster, tried[start : start + together], calibration)
     layout = LayoutSizes(**{name: chosen.sizes[i] for i, name in enumerate(Layout.model_fields)})
     return ChosenLayouts(
         seconds=chosen.seconds, layout=layout, micro_batch=chosen.micro_batch, recompute=chosen.recompute
     )
+
+
+def _all_layouts(shape: Shape, cluster: Cluster) -> Iterator[tuple[LayoutSizes, int]]:
+    """Every layout that is tried, with a micro-batch; of equally fast ones the first is taken."""
+    for tp, pp in SPLITS:
+        if tp <= cluster.device.node:
+            for dp in data_parallel(cluster.gpus // (tp * pp)):
+                yield from _layouts(shape, tp, pp, dp)
 
 
 class _Choice:
@@ -116,26 +124,39 @@ def _dividing(n_experts: NDArray[np.int64], stage: int, most: int) -> NDArray[np
 
 
 def _try(
-    chosen: _Choice, shape: Shape, cluster: Cluster, layout: LayoutSizes, micro_batch: int,
+    chosen: _Choice, shape: Shape, cluster: Cluster, tried: Sequence[tuple[LayoutSizes, int]],
     calibration: TrainingCalibration,
 ) -> None:  # fmt: skip
-    """Take this layout for the designs that it fits and that have none as fast."""
-    step, n = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len), len(chosen.seconds)
-    room = USABLE * cluster.device.memory
+    """Take the fastest of these layouts for the designs that it fits and that have none as fast."""
+    n = len(chosen.seconds)
+    names = list(Layout.model_fields)
+    sizes = np.stack([[np.broadcast_to(getattr(layout, name), n) for name in names] for layout, _ in tried], 1)
+    layout = LayoutSizes(**dict(zip(names, sizes.astype(np.int64), strict=True)))  # (layouts, n) each
+    micro_batch = np.array([[size] for _, size in tried])
+    step = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len)
     divides = np.asarray((shape.n_heads % layout.tp == 0) & (shape.n_layers >= layout.pp) & (layout.ep > 0))
     layout = replace(layout, ep=np.maximum(layout.ep, 1))
-    level = np.full(n, len(RECOMPUTATIONS))
-    for number in reversed(range(len(RECOMPUTATIONS))):
-        needed = device_memory(shape, layout, replace(step, recompute=RECOMPUTATIONS[number])).total
-        level = np.where(divides & (needed <= room), number, level)
+    level = _least_recomputed(shape, layout, step, USABLE * cluster.device.memory)
     seconds = calibration.seconds(shape, cluster.setup(layout, micro_batch, forwards(level)))
     seconds = seconds * (cluster.gpus / layout.devices)
-    seconds = np.where(level < len(RECOMPUTATIONS), seconds, np.inf)
-    better = seconds < chosen.seconds
-    chosen.seconds[better], chosen.recompute[better] = seconds[better], level[better]
-    chosen.micro_batch[better] = micro_batch
-    for i, name in enumerate(Layout.model_fields):
-        chosen.sizes[i, better] = np.broadcast_to(getattr(layout, name), n)[better]
+    seconds = np.where(divides & (level < len(RECOMPUTATIONS)), seconds, np.inf)
+    first, design = np.argmin(seconds, 0), np.arange(n)
+    best = np.asarray(seconds)[first, design]
+    better = np.flatnonzero(best < chosen.seconds)
+    first = first[better]
+    chosen.seconds[better], chosen.recompute[better] = best[better], level[first, better]
+    chosen.micro_batch[better] = micro_batch[first, 0]
+    for i, name in enumerate(names):
+        chosen.sizes[i, better] = np.asarray(getattr(layout, name))[first, better]
+
+
+def _least_recomputed(shape: Shape, layout: LayoutSizes, step: TrainingStep, room: float) -> NDArray[np.int64]:
+    """Positions in RECOMPUTATIONS (layouts, n) of the least that fits into `room` bytes; their number where none."""
+    level = np.full(np.shape(layout.dp), len(RECOMPUTATIONS))
+    for number in reversed(range(len(RECOMPUTATIONS))):
+        needed = device_memory(shape, layout, replace(step, recompute=RECOMPUTATIONS[number])).total
+        level = np.where(needed <= room, number, level)
+    return level
 
 
 def forwards(recompute: NDArray[np.int64]) -> Array:
