@@ -2,13 +2,16 @@
 
     python benchmarks/app_latency.py
 
-It starts `moelab app` on a free port, asks for 50 states that differ in one field from the last (none of them asked
-before), then lets ten visitors ask five each at the same time, and prints medians and worst cases in seconds. What a
-browser adds to draw the answer is not in it (0.1 to 0.2 s).
+It starts `moelab app` on a free port and asks as the page does: for the answer, then for what would change it. One
+visitor makes 50 changes of one field each; then ten visitors make five each at the same time, first with a pause of
+`--pause` seconds before each change, then without. No state is asked twice. It prints medians and worst cases in
+seconds, of the answer alone and of all, and the processor time of a change. What a browser adds to draw the answer is
+not in it (0.1 to 0.2 s).
 """
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -16,6 +19,7 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlencode
 
 FIELDS = {
@@ -29,31 +33,75 @@ FIELDS = {
 
 
 def changes(seed: int, count: int) -> list[dict[str, str]]:
-    """States, each one field away from the one before."""
+    """States, each one field away from the one before; those of another seed have other FLOPs."""
     chance = random.Random(seed)
-    state, states = {"flops": "1e21", "max-params": "10B"}, []
+    state = {"flops": _near(chance, "1e21"), "max-params": "10B"}
+    states: list[dict[str, str]] = []
     while len(states) < count:
         name = chance.choice(sorted(FIELDS))
         value = chance.choice(FIELDS[name])
         if name == "flops":
-            value = f"{float(value) * chance.uniform(0.7, 1.4):.4g}".replace("e+", "e")
-        state = {**state, name: value}
-        if not state.get("hardware"):
-            state = {key: each for key, each in state.items() if key not in ("serve-tokens", "tpot", "hardware")}
-        states.append(dict(state))
+            value = _near(chance, value)
+        changed = {**state, name: value}
+        if not changed.get("hardware"):
+            changed = {key: each for key, each in changed.items() if key not in ("serve-tokens", "tpot", "hardware")}
+        changed = {key: each for key, each in changed.items() if each}
+        if changed not in [state, *states]:
+            state = changed
+            states.append(changed)
     return states
 
 
-def ask(address: str, state: dict[str, str]) -> float:
-    """Seconds until the answer to a state is there; refusals count as answers."""
+def _near(chance: random.Random, flops: str) -> str:
+    return f"{float(flops) * chance.uniform(0.7, 1.4):.4g}".replace("e+", "e")
+
+
+def ask(address: str, part: str, state: dict[str, str]) -> float:
+    """Seconds until a part of the answer to a state is there; refusals count as answers."""
     begun = time.perf_counter()
-    query = urlencode({name: value for name, value in state.items() if value})
     try:
-        with urllib.request.urlopen(f"{address}part/answer?{query}") as reply:
+        with urllib.request.urlopen(f"{address}part/{part}?{urlencode(state)}") as reply:
             reply.read()
     except urllib.error.HTTPError as error:
         error.read()
     return time.perf_counter() - begun
+
+
+def visit(address: str, states: list[dict[str, str]], pause: float = 0.0) -> list[tuple[float, float]]:
+    """Seconds to the answer and to all of it, for each state."""
+    found = []
+    for state in states:
+        time.sleep(pause)
+        answer = ask(address, "answer", state)
+        found.append((answer, answer + ask(address, "changes", state)))
+    return found
+
+
+def report(who: str, times: list[tuple[float, float]], cpu: float) -> None:
+    """Print a line."""
+    answers, everything = zip(*times, strict=True)
+    figures = {
+        "n": len(times),
+        "answer_median_s": round(statistics.median(answers), 3),
+        "answer_worst_s": round(max(answers), 3),
+        "all_median_s": round(statistics.median(everything), 3),
+        "all_worst_s": round(max(everything), 3),
+        "cpu_s_per_change": round(cpu / len(times), 3),
+    }
+    print(json.dumps({"who": who, **figures}), flush=True)
+
+
+def spent(group: int) -> float:
+    """Processor seconds of the server and its processes so far, where /proc has them."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -62,24 +110,29 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=50)
     parser.add_argument("--visitors", type=int, default=10)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=5.0)
     given = parser.parse_args()
     command = [sys.executable, "-m", "moelab", "app", "--port", "0", "--processes", str(given.processes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[2]
         try:
-            for state in changes(99, 4):
-                ask(address, state)
-            one = [ask(address, state) for state in changes(0, given.changes)]
-            with ThreadPoolExecutor(given.visitors) as pool:
-                visits = [changes(seed, 5) for seed in range(1, given.visitors + 1)]
-                every = list(pool.map(lambda states: [ask(address, state) for state in states], visits))
+            with ThreadPoolExecutor(given.processes) as pool:  # each process has planned before
+                list(pool.map(lambda seed: visit(address, changes(seed, 3)), range(-given.processes, 0)))
+            before = spent(server.pid)
+            one = visit(address, changes(0, given.changes))
+            report("one visitor", one, spent(server.pid) - before)
+            for round_, pause in enumerate((given.pause, 0.0)):
+                seeds = [1 + round_ * given.visitors + number for number in range(given.visitors)]
+                before = spent(server.pid)
+                with ThreadPoolExecutor(given.visitors) as pool:
+                    visits = list(pool.map(lambda seed: visit(address, changes(seed, 5), pause), seeds))  # noqa: B023
+                times = [each for visitor in visits for each in visitor]
+                report(
+                    f"{given.visitors} visitors at once, {pause:g} s between changes", times, spent(server.pid) - before
+                )
         finally:
             server.terminate()
-    crowd = [seconds for visitor in every for seconds in visitor]
-    for name, times in (("one visitor", one), (f"{given.visitors} visitors at once", crowd)):
-        figures = {"n": len(times), "median_s": round(statistics.median(times), 3), "worst_s": round(max(times), 3)}
-        print(json.dumps({"who": name, **figures}))
 
 
 if __name__ == "__main__":

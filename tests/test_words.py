@@ -10,7 +10,7 @@ import typer
 from moelab.cli import main, root
 
 ROOT = Path(__file__).parent.parent
-SUFFIXES = {".py", ".yaml", ".j2", ".c", ".md"}
+SUFFIXES = {".py", ".yaml", ".j2", ".c", ".md", ".ipynb"}
 MOST_EXEMPTIONS = 10
 
 
@@ -45,16 +45,22 @@ def found(text: str) -> list[tuple[int, str]]:
 
 
 def files() -> list[Path]:
-    """Source, docs (the log included, the changelog not) and the README."""
-    folders = [path for room in ("src", "docs") for path in sorted((ROOT / room).rglob("*"))]
+    """Source, docs (the log included, the changelog not), notebooks and the README."""
+    folders = [path for room in ("src", "docs", "notebooks") for path in sorted((ROOT / room).rglob("*"))]
     return [path for path in folders if path.suffix in SUFFIXES] + [ROOT / "README.md"]
+
+
+def read(path: Path) -> str:
+    """A file's text; a notebook's without its pictures."""
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r'"image/png": "[^"]*"', "", text) if path.suffix == ".ipynb" else text
 
 
 def test_files_have_no_word_that_is_out() -> None:
     hits = [
         f"{path.relative_to(ROOT)}:{line}:{' '.join(word.split())}"
         for path in files()
-        for line, word in found(path.read_text(encoding="utf-8"))
+        for line, word in found(read(path))
     ]
     assert not hits, f"{len(hits)} words of tests/words.txt:\n" + "\n".join(hits)
 

@@ -21,7 +21,7 @@ HOST = "localhost:8000"
 class Inline:
     """Workers that answer in this process and remember nothing."""
 
-    async def ask(self, key: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def ask(self, key: Any, function: Callable[..., Any], *arguments: Any, **how: Any) -> Any:
         return function(*arguments)
 
 

@@ -145,7 +145,7 @@ def test_text_is_escaped_everywhere(demo: SimpleNamespace) -> None:
         repeat=[HOSTILE],
     )
     elements = Elements(render_page(page))
-    assert [tag for tag, _ in elements.tags].count("script") == 3
+    assert [tag for tag, _ in elements.tags].count("script") == 4
     assert [tag for tag, _ in elements.tags].count("img") == 1
     assert not any("onerror" in attributes for _, attributes in elements.tags)
 

@@ -45,8 +45,6 @@ class Answer:
 
 PLANNERS, PLANS = 3, 4
 """How many planners (a space and laws) and plans a process keeps: about 150 MB and 5 MB each."""
-_ONCE = ("law", "near", "kinds", "seq_len", "extrapolate")
-"""Options that a planner is made for; all others are its budget's."""
 
 
 def made_plan(state: State, files: Mapping[str, str]) -> Plan:
@@ -58,9 +56,10 @@ def made_plan(state: State, files: Mapping[str, str]) -> Plan:
 def _plan(query: str, state: State, files: tuple[tuple[str, str], ...]) -> Plan:
     options = state.options(dict(files))
     request = plan_request(options)
-    key = tuple((name, str(options.get(name))) for name in _ONCE)
-    planner = _PLANNERS.pop(key, None) or Planner(request.laws, request.space, extrapolate=request.extrapolate)
-    _PLANNERS[key] = planner
+    planner = _PLANNERS.pop(state.planner, None) or Planner(
+        request.laws, request.space, extrapolate=request.extrapolate
+    )
+    _PLANNERS[state.planner] = planner
     while len(_PLANNERS) > PLANNERS:
         _PLANNERS.popitem(last=False)
     return planner.plan(request.budget, top=request.top)

@@ -1,7 +1,8 @@
 """The planner page over HTTP: Starlette routes, a visitor's cookie, answers from warm processes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -19,11 +20,12 @@ from moelab.app.state import EXAMPLE, State, read_state
 from moelab.app.static import stamp, static
 from moelab.app.uploads import Uploads
 from moelab.app.warm import check_fit, warm
-from moelab.app.workers import Workers
+from moelab.app.workers import FIRST, LATER, Workers
 from moelab.errors import InputError, MoelabError
 from moelab.report.page import safe_json
 
-PARTS = {"answer": answer, "changes": changes}
+PARTS = {"answer": (answer, FIRST), "changes": (changes, LATER)}
+"""Parts of the page: who computes them, and their rank among what waits."""
 
 
 def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), processes: int = 2) -> Starlette:
@@ -89,9 +91,7 @@ async def downloaded(request: Request) -> Response:
         return PlainTextResponse(f"no such file; known: {', '.join(DOWNLOADS)}", status_code=404)
     try:
         state = read_state(request.query_params.multi_items())
-        content = await request.app.state.workers.ask(
-            (name, state.query), download, state, _files(request, state), name
-        )
+        content = await _asked(request, (name, state.query), download, state, _files(request, state), name)
     except MoelabError as error:
         return PlainTextResponse(str(error), status_code=422)
     headers = {"content-disposition": f'attachment; filename="{name}"'}
@@ -118,10 +118,22 @@ async def upload(request: Request) -> Response:
 async def _ask(request: Request, name: str, state: State) -> Answer:
     paths = _files(request, state)
     try:
-        found: Answer = await request.app.state.workers.ask((name, state.query), PARTS[name], state, paths)
+        function, rank = PARTS[name]
+        found: Answer = await _asked(request, (name, state.query), function, state, paths, rank=rank)
     except MoelabError as error:
         return Answer(error=str(error))
     return found
+
+
+async def _asked(
+    request: Request, key: Any, function: Callable[..., Any], state: State, *arguments: Any, rank: int = LATER
+) -> Any:
+    """Ask the process that has this state's plan, or else its planner, as long as the visitor stays."""
+    workers: Workers = request.app.state.workers
+    return await workers.ask(
+        key, function, state, *arguments,
+        home=state.query, kin=state.planner, rank=rank, gone=request.is_disconnected,
+    )  # fmt: skip
 
 
 def _files(request: Request, state: State) -> dict[str, str]:

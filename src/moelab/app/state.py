@@ -17,6 +17,8 @@ UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
 EXAMPLE = {"flops": "1e21", "max-params": "10B", "unique-tokens": "300B", "hardware": "h100", "tpot": "50ms"}
 """What the page answers before anything is set: the example of the README."""
 FLAGS = ("extrapolate",)
+ONCE = ("law", "near", "kinds", "seq-len", "extrapolate")
+"""Fields that a planner is made for; all others are its budget's."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class State:
     def query(self) -> str:
         """The address of this state: the part after the question mark. Equal states have equal addresses."""
         return urlencode(self.values, doseq=True)
+
+    @property
+    def planner(self) -> tuple[tuple[str, Any], ...]:
+        """What the planner of this state is made for: equal for states of one space and one choice of laws."""
+        return tuple((name, self.values[name]) for name in ONCE if name in self.values)
 
     @property
     def uploads(self) -> list[str]:

@@ -56,18 +56,28 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
         .mark_point(filled=False, shape="circle", size=300, strokeWidth=2, opacity=1, color=theme.INK)
         .encode(x, y, tooltip=tips)
     )
-    names = []
-    for row, left in named_designs(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width):
-        shift = -9 if left else 9
-        text = alt.Chart(theme.data([row])).mark_text(
-            align="right" if left else "left",
-            dx=shift * (1.4 if row["recommended"] else 1),
-            limit=LABEL_WIDTH,
-            fontSize=11,
-            fontWeight=700 if row["recommended"] else "normal",
-        )
-        names += theme.halo(text.encode(x, y, color, text=alt.Text("label:N")))
-    return alt.layer(dominated, *names, front, ring, width=width, height=height)
+    names = _names(named_designs(rows, field, height / (y_scale["domain"][1] - y_scale["domain"][0]), width))
+    named = [] if not names else theme.halo(_name_marks(names).encode(x, y, color, text=alt.Text("label:N")))
+    return alt.layer(dominated, *named, front, ring, width=width, height=height)
+
+
+def _names(chosen: list[tuple[Row, bool]]) -> list[Row]:
+    """The rows of the designs to name, with how each name is set."""
+    return [
+        {
+            **row,
+            "align": "right" if left else "left",
+            "dx": (-9 if left else 9) * (1.4 if row["recommended"] else 1),
+            "weight": "bold" if row["recommended"] else "normal",
+        }
+        for row, left in chosen
+    ]
+
+
+def _name_marks(names: list[Row]) -> Any:
+    """All names as one mark: Altair copies each layer some ten times."""
+    align, dx, weight = (alt.expr(f"datum.{name}") for name in ("align", "dx", "weight"))
+    return alt.Chart(theme.data(names)).mark_text(align=align, dx=dx, fontWeight=weight, limit=LABEL_WIDTH, fontSize=11)
 
 
 def named_designs(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Row, bool]]:

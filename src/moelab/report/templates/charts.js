@@ -1,5 +1,7 @@
 // Draws charts at the width of their cards and in the page's colours, again when either changes. Nothing is fetched.
-const embedding = { renderer: "svg", actions: false };
+// Above MANY_MARKS rows a chart is painted, not built of elements, which would take seconds; FEW_MARKS decide its size.
+const MANY_MARKS = 1500, FEW_MARKS = 60;
+const embedding = (spec) => ({ renderer: rowsOf(spec) > MANY_MARKS ? "canvas" : "svg", actions: false });
 const night = matchMedia("(prefers-color-scheme: dark)");
 const printing = matchMedia("print");
 
@@ -56,27 +58,57 @@ function panelWidth(node) {
   return 0;
 }
 
+// All data sets of a specification, those of its parts included.
+function dataSets(node) {
+  if (!node || typeof node !== "object") return [];
+  if (node.data && Array.isArray(node.data.values)) return [node.data, ...partsOf(node).flatMap(dataSets)];
+  return partsOf(node).flatMap(dataSets);
+}
+
+function partsOf(node) {
+  return ["concat", "vconcat", "hconcat", "layer"].flatMap((key) => node[key] || []);
+}
+
+function rowsOf(spec) {
+  return dataSets(spec).reduce((sum, data) => sum + data.values.length, 0);
+}
+
+// The specification with few of its rows: scales are given, so axes and legends, and with them the size, stay.
+function thinned(spec) {
+  const copy = structuredClone(spec);
+  for (const data of dataSets(copy)) {
+    const step = Math.ceil(data.values.length / FEW_MARKS);
+    data.values = data.values.filter((_, at) => at % step === 0);
+  }
+  return copy;
+}
+
 async function draw(place, spec) {
   const room = place.clientWidth - 2;
   const narrow = room < 560;
   const columns = narrow ? 1 : spec.columns || 1;
   const themed = night.matches && !printing.matches ? recoloured(spec) : spec;
-  let width = panelWidth(spec);
-  for (let attempt = 0; attempt < 3; attempt++) {
-    const result = await vegaEmbed(place, sized(themed, width, columns, narrow), embedding);
+  const trial = rowsOf(spec) > MANY_MARKS ? thinned(themed) : themed;
+  let width = panelWidth(spec), fits = false, result = null;
+  for (let attempt = 0; attempt < 3 && !fits; attempt++) {
+    if (result) result.finalize();
+    result = await vegaEmbed(place, sized(trial, width, columns, narrow), embedding(trial));
     const picture = place.querySelector("svg");
     const drawn = picture ? parseFloat(picture.getAttribute("width")) : room;
     const better = Math.min(Math.floor(width + (room - drawn) / columns), 1.35 * panelWidth(spec) * (narrow ? 4 : 1));
-    if (Math.abs(better - width) < 3 || better < 90) break;
+    fits = Math.abs(better - width) < 3 || better < 90;
+    if (!fits && attempt < 2) width = better;
+  }
+  if (trial !== themed) {
     result.finalize();
-    width = better;
+    await vegaEmbed(place, sized(themed, width, columns, narrow), embedding(spec));
   }
 }
 
 // Saves the chart as it is drawn for print: in the light colours, at its own width.
 async function save(spec, kind, name) {
   const place = document.createElement("div");
-  const { view } = await vegaEmbed(place, structuredClone(spec), embedding);
+  const { view } = await vegaEmbed(place, structuredClone(spec), embedding(spec));
   const link = document.createElement("a");
   link.href = await view.toImageURL(kind, 2);
   link.download = name + "." + kind;
@@ -106,6 +138,32 @@ function addTools(place, spec) {
   place.closest(".card").before(tools);
 }
 
+// Charts that wait for their turn, drawn one at a time: those near the window first, the others while nothing else runs.
+const waiting = new Map();
+let turn = false;
+const idle = window.requestIdleCallback || ((act) => setTimeout(act, 50));
+const near = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) if (isIntersecting) drawNow(target);
+}, { rootMargin: "300px" });
+
+function drawNow(place) {
+  const start = waiting.get(place);
+  waiting.delete(place);
+  near.unobserve(place);
+  return start && place.isConnected ? start() : null;
+}
+
+function drawRest() {
+  if (turn || !waiting.size) return;
+  turn = true;
+  idle(async () => {
+    const [place] = waiting.keys();
+    if (place) await drawNow(place);
+    turn = false;
+    drawRest();
+  });
+}
+
 // Draws `specs` into the places below `root` whose data-chart names them.
 function drawCharts(root, specs) {
   for (const place of root.querySelectorAll(".chart")) {
@@ -114,15 +172,27 @@ function drawCharts(root, specs) {
     place.setAttribute("role", "img");
     if (caption) place.setAttribute("aria-label", caption.textContent.trim());
     addTools(place, spec);
-    let last = 0, timer = 0;
-    const redraw = (anyway) => {
-      const width = place.clientWidth;
-      if (!width || (!anyway && Math.abs(width - last) < 2)) return;
-      last = width;
-      draw(place, spec).catch((error) => console.error(error));
-    };
-    new ResizeObserver(() => { clearTimeout(timer); timer = setTimeout(redraw, last ? 150 : 0); }).observe(place);
-    night.addEventListener("change", () => redraw(true));
-    printing.addEventListener("change", () => redraw(true));
+    if (!place.querySelector("img")) place.style.minHeight = "340px"; // else all would be near the window
+    waiting.set(place, async () => { await keepDrawn(place, spec); place.style.minHeight = ""; });
+    near.observe(place);
   }
+  setTimeout(drawRest, 300);
 }
+
+// Draws a chart, and again whenever its width or the colours change; resolves when it was first drawn.
+function keepDrawn(place, spec) {
+  let last = 0, timer = 0;
+  const redraw = async (anyway) => {
+    const width = place.clientWidth;
+    if (!width || !place.isConnected || (!anyway && Math.abs(width - last) < 2)) return;
+    last = width;
+    try { await draw(place, spec); } catch (error) { console.error(error); }
+  };
+  const first = redraw(true);
+  new ResizeObserver(() => { clearTimeout(timer); timer = setTimeout(redraw, last ? 150 : 0); }).observe(place);
+  night.addEventListener("change", () => redraw(true));
+  printing.addEventListener("change", () => redraw(true));
+  return first;
+}
+
+addEventListener("beforeprint", () => { for (const place of [...waiting.keys()]) drawNow(place); });

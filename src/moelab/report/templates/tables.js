@@ -1,5 +1,5 @@
 // Tables that sort by a click on a heading, filter as one types, and download as CSV. Nothing is fetched.
-const MANY = 8, SHOWN = 100;
+const MANY = 8, SHOWN = 100; // page.css hides rows beyond 100 until then, too
 const SCALES = { K: 1e3, M: 1e6, B: 1e9, G: 1e9, T: 1e12, "%": 0.01 };
 
 // The number that a cell begins with ("1.28B", "2.98 \u2013 3.09", "$4.1M"), or null.
@@ -109,6 +109,7 @@ function prepareTable(table) {
   table.closest(".scroll").before(tools);
   if (rows.length > 1) makeSortable(table, redraw);
   redraw();
+  table.classList.add("prepared");
 }
 
 function prepareTables(root) {
