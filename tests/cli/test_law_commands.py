@@ -226,7 +226,9 @@ def test_bad_fit_options(run, runs) -> None:
         ([*LET, "--fix", "alpha=0.3", "--fix", "alpha=0.4"], "--fix: alpha is given twice"),
         ([*LET, "--group", "nothing"], "no column 'nothing'"),
         ([*LET, "--holdout", "1.5"], "between 0 and 1"),
-        ([*LET, "--where", "team > 9"], "no rows left"),
+        ([*LET, "--where", "team > 9"], "no rows left by --where"),
+        (["--check", "--out", "fit.json"], "--out: --check fits nothing, so there is nothing to write"),
+        (["--check", "--plot", "fit.svg"], "--plot: --check fits nothing"),
         ([*LET, "--holdout-where", "team > 9"], "some rows and not for all"),
         ([], "no column for params_total, tokens"),
     ):
@@ -253,4 +255,6 @@ def test_isoflop_checks_its_table_and_keeps_the_best_of_each_design(run, tmp_pat
     assert "--tolerance: goes with --by" in error
     budgets = json.loads(run(*call, "--best-of", "params_total", "--by", "budget")[1])
     assert budgets["budgets"][0]["repeats"] == 0
-    assert "1e19" in run("isoflop", tmp_path / "runs.csv", "--x", "params_total", "--log", "--by", "budget")[1]
+    call = ("isoflop", tmp_path / "runs.csv", "--x", "params_total", "--by", "budget")
+    assert "1e19" in run(*call)[1]
+    assert "--at: must be above 0, got 0" in run(*call, "--at", "1e20", "--at", "0")[2]

@@ -213,15 +213,55 @@ def test_budgets_are_found_and_their_optima_grow_as_the_law_does() -> None:
 def test_groups_by_a_column_that_mixes_computes_are_noted() -> None:
     size = np.tile(np.geomspace(1e8, 1e9, 9), 2)
     table = {"params_total": size, "tokens": np.repeat([1e9, 1e10], 9), "loss": parabola(size, 4e8)}
-    mixed = isoflop_budgets(table, "params_total", by="tokens").slices
-    assert all("spans a factor of 10" in found.notes[0] for found in mixed.values())
+    mixed = isoflop_budgets(table, "params_total", by="tokens")
+    assert all("spans a factor of 10" in found.notes[0] for found in mixed.slices.values())
+    assert mixed.heading == "tokens"
+    assert list(mixed.slices) == ["1e9", "1e10"]
+    assert mixed.slice_notes()[0].startswith("at each budget: the runs are not of one compute: it spans a factor of 10")
+    assert mixed.exponents == {}  # their optimum does not follow the compute
+    assert [group["group"] for group in mixed.to_dict(None, None)["budgets"]] == ["1e9", "1e10"]
     found = isoflop_budgets(law_runs(np.array([1e18, 1e19])), "params_total").slices
     assert not any("one compute" in note for one in found.values() for note in one.notes)
 
 
+def test_groups_of_one_compute_stay_apart() -> None:
+    """Slices by another column: equal FLOPs, so no power law in them."""
+    table = {**law_runs(np.array([1e18, 1e18])), "n_experts": np.repeat([8.0, 64.0], 9)}
+    found = isoflop_budgets(table, "params_total", by="n_experts")
+    assert set(found.slices) == {"8", "64"}
+    assert (found.label("8"), found.exponents, found.flops["64"]) == ("n_experts 8", {}, pytest.approx(1e18))
+
+
+def test_without_draws_the_power_law_has_no_interval() -> None:
+    found = isoflop_budgets(law_runs(np.array([1e18, 1e19, 1e20])), "params_total", draws=0)
+    ends = found.exponents["params_total"]
+    assert ends["value"] == pytest.approx(0.2849 / (0.3392 + 0.2849), abs=0.01)
+    assert (ends["low"], ends["high"]) == (None, None)
+    shown = found.to_dict([1e21, 1e22], None)
+    assert [each["train_flops"] for each in shown["at_each"]] == [1e21, 1e22]
+    assert shown["at"] == shown["at_each"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "by", "message"),
+    [
+        ({"train_flops": None, "flops": 1e18}, "budget", "--let 'train_flops = flops'"),
+        ({"train_flops": 1e18 * 1.1 ** np.arange(18.0)}, "budget", "18 runs in 18 budgets, at most 1 in one"),
+        ({"train_flops": 1e18 + np.arange(18.0) * 1e15}, "train_flops", "has 18 values in 18 runs.*--by budget takes"),
+    ],
+)
+def test_budgets_that_cannot_be_found_are_explained(change, by, message) -> None:
+    table = {**law_runs(np.array([1e18, 1.02e18])), **change}
+    table = {name: np.broadcast_to(values, 18) for name, values in table.items() if values is not None}
+    if "flops" in table:
+        del table["tokens"]
+    with pytest.raises(InputError, match=message):
+        isoflop_budgets(table, "params_total", by=by)
+
+
 def test_a_column_of_budgets_wins() -> None:
     table = {**law_runs(np.array([1e18, 1.02e18])), "budget": np.repeat(["a", "b"], 9)}
-    assert len(isoflop_budgets(table, "params_total", log=True).slices) == 2
+    assert list(isoflop_budgets(table, "params_total", log=True).slices) == ["a", "b"]
     del table["budget"]
     assert len(isoflop_budgets(table, "params_total", log=True).slices) == 1
     assert len(isoflop_budgets(table, "params_total", log=True, tolerance=0.01).slices) == 2
@@ -229,6 +269,11 @@ def test_a_column_of_budgets_wins() -> None:
         isoflop_budgets(table, "params_total", by="nothing")
     with pytest.raises(InputError, match="fewer than two bounded optima"):
         isoflop_budgets(table, "params_total", log=True).at(1e20)
+
+
+def test_what_is_no_column_is_refused() -> None:
+    with pytest.raises(InputError, match="expected two columns of numbers, such as table"):
+        isoflop_slice({"params_total": [1e8]}, "params_total", name="params_total")
 
 
 @pytest.mark.parametrize(

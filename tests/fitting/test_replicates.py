@@ -79,7 +79,7 @@ def test_groups_of_a_large_table_are_resampled_whole(monkeypatch) -> None:
     assert whole > 2 * single
 
 
-def test_progress_rises_to_one_and_its_bar_waits_two_seconds(capsys) -> None:
+def test_progress_rises_to_one_and_its_bar_waits_two_seconds(capsys, monkeypatch) -> None:
     table = table_of(1000)
     shares: list[float] = []
     law = get_law("hoffmann2022")
@@ -87,8 +87,11 @@ def test_progress_rises_to_one_and_its_bar_waits_two_seconds(capsys) -> None:
     assert shares == sorted(shares)
     assert len(shares) > 1
     assert shares[-1] == 1.0
-    for seconds, drawn in ((1.9, False), (2.1, True)):
-        times = iter([0.0, seconds])
+    for terminal, seconds, drawn in ((True, 1.9, False), (True, 2.1, True), (False, 2.1, False), (False, 31.0, True)):
+        monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+        times = iter([0.0, seconds, seconds])
         with share_done("bootstrap", clock=lambda times=times: next(times)) as update:
             update(0.5)
-        assert ("bootstrap" in capsys.readouterr().err) == drawn
+        printed = capsys.readouterr().err
+        assert ("bootstrap" in printed) == drawn
+        assert terminal or not drawn or printed == "bootstrap ... 50%\n"

@@ -124,6 +124,7 @@ def test_a_rate_under_another_name_is_suggested() -> None:
     [
         ({"learning_rate": None}, "steplaw2025", "no column learning_rate or batch_tokens"),
         ({"tokens": None}, "steplaw2025", "no column for tokens"),
+        ({"activation_rate": None}, "steplaw2025+activation", r"or leave out \+activation where all runs share one"),
         ({"loss": None}, "steplaw2025", "loss: the table has no such column"),
         ({}, "steplaw2024", "has no form to fit"),
     ],

@@ -63,6 +63,8 @@ def test_commas_of_decimals_and_of_thousands(cells, advice) -> None:
         ({"tokens": "30M"}, "cells", "tokens: expected numbers, row 4 holds '30M'; write it as 30000000"),
         ({"loss": 0.0}, "values", """first row 4 (0); drop them with --where "loss > 0\""""),
         ({"loss": -1.0}, "values", """loss: must be positive; 1 of 30 rows are not, first row 4 (-1)"""),
+        ({"tokens": np.nan}, "values", """first row 4 (nan); drop them with --where "tokens > 0\""""),
+        ({"params_total": 0.0}, "values", """first row 4 (0); drop them with --where "params_total > 0\""""),
         ({"loss": np.inf}, "values", """first row 4 (inf); drop them with --where "loss < 10\""""),
     ],
 )
@@ -78,6 +80,19 @@ def test_what_a_fit_refuses_is_noted_before(change, check, part, clean) -> None:
         fit(table, "hoffmann2022", bootstrap=0)
     if where := re.search(r'--where "(.*)"', text):
         assert "values" not in found(load_table(pl.DataFrame(table), where=[where[1]]))
+
+
+def test_variables_that_no_model_has(clean) -> None:
+    sizes, full = clean["params_total"], np.full(30, 1.0)
+    text = found({**clean, "sparsity": 75 * full})["values"]
+    assert text.startswith("sparsity: must be at least 0 and below 1; 30 of 30 rows are not, first row 1 (75)")
+    assert text.endswith("--let 'sparsity = sparsity / 100'")
+    rate = np.where(np.arange(30) == 7, 1.7, 0.1)
+    assert found({**clean, "activation_rate": rate})["values"].endswith('drop them with --where "activation_rate <= 1"')
+    swapped = found({**clean, "params_active": 3 * sizes})["values"]
+    assert swapped.startswith("params_active is above params_total in 30 of 30 rows, first row 1 (")
+    assert "top_k is above n_experts in 30" in found({**clean, "n_experts": 8 * full, "top_k": 10 * full})["values"]
+    assert found({**clean, "params_active": sizes}) == {}
 
 
 def test_tables_that_are_none() -> None:
@@ -155,10 +170,11 @@ def test_repeated_data_is_fitted_as_such_by_all(synthetic) -> None:
 PUBLIC = {
     "clark2022/final_losses.csv": ("loss_validation", {"names"}),
     "muennighoff2023/runs_fitset_182.csv": ("val_loss", {"names", "reuse"}),
-    "marin2026/runs.csv": ("paloma_macro", {"missing", "names"}),
+    "marin2026/runs.csv": ("paloma_macro", {"missing", "names", "values"}),
     "flame2025/runs.csv": ("loss", {"names"}),
 }
-"""Checks that rightly find something in a public table: columns under other names, repeated data, missing losses."""
+"""Checks that rightly find something in a public table: columns under other names, repeated data, missing losses or
+tokens."""
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -97,9 +97,28 @@ def test_sweeps_offer_the_best_of_each_design(clean) -> None:
 def test_repeats_without_a_seed_and_copies(clean) -> None:
     again = {name: np.concatenate([values, values[:4]]) for name, values in clean.items()}
     assert "4 of 34 rows are copies of another row" in found(again)["copies"]
+    named = {**again, "name": [f"run {i}" for i in range(34)], "seed": np.arange(34) % 30}
+    text = found(named)["copies"]
+    assert text.startswith("4 of 34 rows are copies of another row in every setting and in loss, to the last digit")
+    assert text.endswith("--best-of params_total,seed")
+    rounded = {**named, "loss": np.round(again["loss"], 2)}
+    assert "copies" not in found(rounded)
+    notes = fit(again, "hoffmann2022", bootstrap=0, starts=1).notes
+    assert len([note for note in notes if "copies" in note or "repeat" in note]) == 1
     again["loss"][-4:] *= 1.01
     assert "4 rows repeat the settings of another one" in found(again)["repeats"]
     assert "repeats" not in found({**again, "seed": np.arange(34)})
+
+
+def test_files_whose_losses_differ(clean) -> None:
+    files = pl.DataFrame({**clean, "file": ["a.csv"] * 30})
+    other = files.with_columns(pl.col("loss") * 1.05, file=pl.lit("b.csv"))
+    text = found(pl.concat([files, other]))["repeats"]
+    assert text.startswith(
+        "30 rows repeat the settings of another one with another loss from another file (a.csv, b.csv)"
+    )
+    assert """keep one file with --where "file = 'a.csv'\"""" in text
+    assert "copies" in found(pl.concat([files, files.with_columns(file=pl.lit("b.csv"))]))
 
 
 def test_a_label_that_is_unique_does_not_hide_repeats(clean) -> None:
@@ -138,6 +157,10 @@ def test_several_tokenizers_and_texts(clean) -> None:
     assert (
         "2 tokenizers (column vocab_size)" in found({**clean, "vocab_size": [50257.0] * 20 + [32000.0] * 10})["texts"]
     )
+    for name in ("val_set", "eval_data", "Validation Set", "test_split", "val_domain"):
+        assert f"2 validation texts (column {name})" in found({**clean, name: ["a", "b"] * 15})["texts"]
+    for name in ("data_mix", "train_data", "corpus_name", "pretraining_corpus"):
+        assert f"2 texts (column {name})" in found({**clean, name: ["a", "b"] * 15})["texts"]
     assert "3 texts (column dataset)" in found({**clean, "dataset": ["a", "b", "c"] * 10})["texts"]
 
 

@@ -1,6 +1,8 @@
 """Laws of one's own: formulas are checked trees with exact derivatives, and files are read back by what they hold."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import moelab
 from moelab.cli import main
 from moelab.errors import InputError
 from moelab.fitting import load_fits, save_fits
+from moelab.fitting.columns import variable
 from moelab.laws import catalogue, get_law
 from moelab.laws.formula_tree import evaluate, parse_formula
 from moelab.laws.own import law_from_formula, load_law, register_law
@@ -67,6 +70,7 @@ def test_derivatives_equal_the_complex_step(text) -> None:
         ("__import__('os').system('true')", "not allowed"),
         ("open(a)", "no function 'open'"),
         ("a.real", "'a.real' is not allowed"),
+        ("E + A / params_total^alpha + 0 * log(params_total * params_total)", r"a power is \*\*, not \^, in '.*\.\.\."),
         ("a[0]", "not allowed"),
         ("[a for a in b]", "not allowed"),
         ("a if b else c", "not allowed"),
@@ -149,6 +153,81 @@ def test_a_python_law_is_run_when_named_and_asked_for_again(tmp_path) -> None:
     path.write_text("1 / 0")
     with pytest.raises(InputError, match="ZeroDivisionError"):
         load_law(path)
+
+
+FUNCTION = """
+def loss(c, v):
+    return c["E_0"] + c["A"] / v["params_total"] ** c["alpha"] + c["B"] / v["tokens"] ** c["beta"]
+
+
+LAW = {
+    "id": "function2026", "formula": loss, "variables": ["params_total", "tokens"],
+    "coefficients": ["E_0", "A", "alpha", "B", "beta"], "starts": {"alpha": [0.05, 1], "beta": [0.05, 1]},
+}
+"""
+
+
+def test_a_function_of_python_is_a_law_by_the_complex_step(tmp_path) -> None:
+    """The same law three ways: its derivatives, its fit and what it covers agree."""
+    path = tmp_path / "law.py"
+    path.write_text(FUNCTION)
+    law, known = load_law(path), get_law("hoffmann2022")
+    assert law.linear == known.linear
+    v = {"params_total": np.array([1e8, 1e9]), "tokens": np.array([1e10, 2e10])}
+    c = {name: np.array([[value]]) for name, value in known.published.items()}
+    value, gradient = law.formula(c, v)
+    same, slopes = known.formula(c, v)
+    assert value == pytest.approx(same, rel=1e-14)
+    for name, slope in slopes().items():
+        assert gradient()[name] == pytest.approx(np.broadcast_to(slope, value.shape), rel=1e-12)
+    table = {name: values for name, values in runs(count=30).items() if name in ("tokens", "loss")}
+    table["params_total"] = runs(count=30)["params_active"]
+    fitted, other = (moelab.fit(table, each, bootstrap=0, starts=16) for each in (law, known))
+    assert fitted.objective == pytest.approx(other.objective, rel=1e-9)
+    assert not fitted.law.covers_moe  # none of its runs was a MoE model
+    with pytest.raises(InputError, match="coefficients: a formula that is a function needs the list"):
+        register_law({"id": "x", "formula": max, "variables": ["tokens"]})
+    path.write_text(FUNCTION.replace(', "starts": {"alpha": [0.05, 1], "beta": [0.05, 1]}', ""))
+    with pytest.raises(InputError, match="starts: give alpha, beta a range"):
+        load_law(path)
+    with pytest.raises(InputError, match="coefficients: a formula names its own"):
+        register_law({**GIVEN, "coefficients": ["E_0"]})
+
+
+def test_the_files_of_the_documentation_are_laws(tmp_path) -> None:
+    """As printed: they load, and a design gives all that the first one reads."""
+    text = (Path(__file__).parents[2] / "docs" / "fitting.md").read_text(encoding="utf-8")
+    for name in ("mine.yaml", "mine.py"):
+        block = re.search(rf"^```\w+\n(# {name}\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        assert block is not None
+        (tmp_path / name).write_text(block[1])
+    law = load_law(tmp_path / "mine.yaml")
+    assert law.linear == ("E_0", "a", "g", "b", "k")
+    assert law.variables_of(moelab.load_model("olmoe-1b-7b"), 1e12, published=False).covered.all()
+    assert load_law(tmp_path / "mine.py").linear == ("E_0", "A", "B")
+
+
+def test_a_law_reads_of_a_design_what_a_table_derives() -> None:
+    """Every variable that follows from a table's columns, for models with and without shared experts."""
+    names = ["activation_rate", "active_experts", "expert_activation", "shared_share", "d_model", "n_layers", "epochs"]
+    law = register_law(
+        {"id": "wide2026", "formula": "E + a * " + " * ".join(names), "variables": names, "starts": {"a": [0.1, 1]}}
+    )
+    for preset in ("olmoe-1b-7b", "deepseek-moe-16b", "mixtral-8x7b"):
+        model = moelab.load_model(preset)
+        count, moe = moelab.count(model).params, model.moe
+        columns = {
+            "n_experts": [moe.n_experts], "top_k": [moe.top_k], "d_expert": [moe.d_expert], "d_shared": [moe.d_shared],
+            "params_non_embedding": [count.params_non_embedding], "tokens": [1e12], "unique_tokens": [2.5e11],
+            "params_active_non_embedding": [count.params_active_non_embedding],
+        }  # fmt: skip
+        found = law.variables_of(model, 1e12, unique_tokens=2.5e11, published=False)
+        assert found.covered.all()
+        for name in ("activation_rate", "active_experts", "expert_activation", "shared_share"):
+            derived = variable({key: np.array(values, float) for key, values in columns.items()}, name)
+            assert found.variables[name] == pytest.approx(derived[0]), name
+        assert (found.variables["d_model"], found.variables["n_layers"]) == (model.d_model, model.n_layers)
+        assert found.variables["epochs"] == 4
 
 
 def test_the_commands_take_a_law_file(tmp_path, capsys) -> None:

@@ -63,6 +63,58 @@ def test_layouts_of_pandas(orient, tmp_path) -> None:
     assert load_table(path).to_dict(as_series=False) == {"a": a, "b": b}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings_with_a_mark(encoding, tmp_path) -> None:
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    for name, text in (("a.csv", "loss,note\n3.5,café\n"), ("b.jsonl", '{"loss": 3.5, "note": "café"}\n')):
+        (tmp_path / name).write_bytes((mark + text).encode(encoding))
+        assert load_table(tmp_path / name).to_dict(as_series=False) == {"loss": [3.5], "note": ["café"]}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "b.jsonl"])
+def test_other_encodings_are_refused_with_the_line(name, tmp_path) -> None:
+    text = {"a.csv": "loss,note\n3.5,a\n3.4,café\n", "b.jsonl": '{"loss": 3.5}\n{"loss": 3}\n{"note": "é"}\n'}[name]
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    message = rf"{name}: line 3 is not UTF-8 text \(byte \d+: 0xe9\); save the file as UTF-8"
+    with pytest.raises(InputError, match=message):
+        load_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "# my runs\nloss,tokens\n",
+        "\n# my runs, two of them\n#\nloss,tokens\n",
+        "# saved by NumPy\n# loss,tokens\n",
+        "sep=,\nloss,tokens\n",
+        "SEP=;\nloss;tokens\n",
+        "sep=|\nloss|tokens\n",
+    ],
+)
+def test_lines_before_the_header(before, tmp_path) -> None:
+    mark = before.strip()[-7]
+    (tmp_path / "runs.txt").write_text(f"{before}3.5{mark}1e9\n3.4{mark}2e9\n\n{mark}\n")
+    assert load_table(tmp_path / "runs.txt").to_dict(as_series=False) == {"loss": [3.5, 3.4], "tokens": [1e9, 2e9]}
+    (tmp_path / "runs.csv").write_text(f"{before}3.5{mark}1e9\n3.5{mark}1e9{mark}7\n")
+    line = before.count("\n") + 2
+    with pytest.raises(InputError, match=f"line {line} has 3 fields, the header names 2 columns"):
+        load_table(tmp_path / "runs.csv")
+    (tmp_path / "runs.csv").write_text(f"# none of these is a name\n3.5{mark}1e9\n")
+    with pytest.raises(InputError, match="line 2 holds numbers where the names of columns are expected"):
+        load_table(tmp_path / "runs.csv")
+
+
+def test_frames_and_columns_are_tables_too() -> None:
+    columns = {"loss": [3.5, 3.4], "tokens": [1, 2]}
+    for table in (columns, pl.DataFrame(columns)):
+        found = load_table(table, let=["tokens = 1e9 * tokens"], where=["loss < 3.45"])
+        assert found.to_dict(as_series=False) == {"loss": [3.4], "tokens": [2e9]}
+    with pytest.raises(InputError, match="expected a file, a folder, a data frame or columns by name, got 3"):
+        load_table(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="runs: "):
+        load_table({"loss": [3.5], "tokens": [1, 2]})
+
+
 def test_nested_fields_are_columns(tmp_path) -> None:
     path = tmp_path / "runs.jsonl"
     row = {
@@ -106,7 +158,7 @@ def test_several_files_name_their_rows(tmp_path) -> None:
         load_table(str(tmp_path / "*.parquet"))
 
 
-def test_workbooks(tmp_path) -> None:
+def test_workbooks(tmp_path, capsys) -> None:
     main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
     cells = (
         '<row r="1"><c r="A1" t="s"><v>0</v></c><c r="B1" t="inlineStr"><is><t>router</t></is></c></row>'
@@ -117,6 +169,29 @@ def test_workbooks(tmp_path) -> None:
         book.writestr("xl/worksheets/sheet1.xml", f"<worksheet {main}><sheetData>{cells}</sheetData></worksheet>")
         book.writestr("xl/sharedStrings.xml", f"<sst {main}><si><t> loss</t></si><si><t>top</t></si></sst>")
     assert load_table(path).to_dict(as_series=False) == {"loss": [3.5, 2.0], "router": ["top", None]}
+    title = '<row r="1"><c r="A1" t="inlineStr"><is><t>My runs</t></is></c></row>'
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    named, linked = "", ""
+    with zipfile.ZipFile(path, "a") as book:
+        for k, (name, part, rows) in enumerate(
+            [("notes", "sheet3", title), ("runs", "sheet2", title + cells), ("old", "sheet1", "")]
+        ):
+            named += f'<sheet name="{name}" r:id="rId{k}"/>'
+            linked += f'<Relationship Id="rId{k}" Target="/xl/worksheets/{part}.xml"/>'
+            if rows:
+                book.writestr(
+                    f"xl/worksheets/{part}.xml", f"<worksheet {main}><sheetData>{rows}</sheetData></worksheet>"
+                )
+        book.writestr("xl/workbook.xml", f'<workbook {main} xmlns:r="{office}"><sheets>{named}</sheets></workbook>')
+        book.writestr("xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}">{linked}</Relationships>')
+    for place in (path, f"{path}:runs", f"{path}:old"):
+        assert load_table(place).to_dict(as_series=False) == {"loss": [3.5, 2.0], "router": ["top", None]}
+    printed = capsys.readouterr().err
+    assert printed.count("warning") == 1
+    assert "the sheet 'runs' is read, not 'old' (runs.xlsx:old reads that one)" in printed
+    with pytest.raises(InputError, match="has no sheet 'nope'; its sheets: 'notes', 'runs', 'old'"):
+        load_table(f"{path}:nope")
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="no readable workbook"):
         load_table(path)
@@ -132,3 +207,7 @@ def test_runs_kept_by_wandb(tmp_path) -> None:
         (files / "wandb-summary.json").write_text(json.dumps({"loss": 3.5 - k, "_wandb": {"runtime": 3}}))
     found = load_table(tmp_path).to_dict(as_series=False)
     assert found == {"run": ["run-2026-0", "run-2026-1"], "lr": [1.0, 2.0], "loss": [3.5, 2.5]}
+    (tmp_path / "offline-run" / "files").mkdir(parents=True)
+    (tmp_path / "offline-run" / "run-abc.wandb").write_bytes(b"")
+    with pytest.raises(InputError, match=r"binary logs \(run-abc.wandb\) without wandb-summary.json"):
+        load_table(tmp_path / "offline-run")

@@ -129,13 +129,13 @@ def test_a_column_named_twice_is_refused(tmp_path) -> None:
 
 
 def test_bad_files_are_refused(tmp_path) -> None:
-    (tmp_path / "runs.txt").write_text("x")
+    (tmp_path / "runs.dat").write_text("x")
     (tmp_path / "runs.csv").write_text("")
     (tmp_path / "runs.jsonl").write_text("{nothing")
     (tmp_path / "runs.parquet").write_text("nothing")
     for name, message in (
         ("absent.csv", "no such file or folder"),
-        ("runs.txt", "is none of .csv"),
+        ("runs.dat", "is none of .csv"),
         ("runs.csv", "is empty"),
         ("runs.jsonl", "cannot read"),
         ("runs.parquet", "cannot read"),

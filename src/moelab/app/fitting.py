@@ -15,7 +15,6 @@ from moelab.fitting.comparison import Comparison
 from moelab.fitting.fit_file import save_fits
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import quoted, suggestions
-from moelab.quantities import format_flops
 from moelab.report import Figure, Section, Table, figures
 from moelab.runs.table import load_table
 
@@ -170,7 +169,7 @@ def _coefficients(found: Comparison) -> Section:
 
 def _slices(table: Any) -> list[Section]:
     """The isoFLOP slices of active parameters, where the table has budgets."""
-    from moelab.fitting.budgets import isoflop_budgets
+    from moelab.fitting.budgets import isoflop_budgets, shown_key
 
     columns = columns_of(table)
     axis = "params_active" if variable(columns, "params_active") is not None else "params_total"
@@ -178,6 +177,6 @@ def _slices(table: Any) -> list[Section]:
         found = isoflop_budgets(table, axis, draws=200)
     except InputError:
         return []
-    rows = [[format_flops(flops), count, *best.values()] for flops, count, best, *_ in found.rows()]
-    head = ["FLOPs", "runs", f"best {axis}", "p10", "p90"]
+    rows = [[shown_key(key), count, *best.values()] for key, count, best, *_ in found.rows()]
+    head = [found.heading, "runs", f"best {axis}", "p10", "p90"]
     return [Section("Slices of equal compute", figures=[Figure(found.plot())], tables=[Table(head, rows)])]

@@ -82,6 +82,8 @@ def command(
     law = [*(law or []), *(law_file or [])]
     if not law and not check:
         raise InputError("--law: expected a law's id or all (--check checks the table alone)")
+    if check:
+        _nothing_to_write({"--out": out, "--plot": plot, "--plot-holdout": plot_holdout})
     check_output(out, "--out")
     check_output(plot, "--plot", FIGURES)
     check_output(plot_holdout, "--plot-holdout", FIGURES)
@@ -146,6 +148,15 @@ def command(
     print_comparison(result)
     if out:
         print_line(f"written to {out}")
+
+
+def _nothing_to_write(given: dict[str, str | None]) -> None:
+    """Raises InputError for a file that `--check` would not write."""
+    from moelab.errors import InputError
+
+    for option, value in given.items():
+        if value:
+            raise InputError(f"{option}: --check fits nothing, so there is nothing to write; leave out one of the two")
 
 
 def _check_rules(names: list[str], rules: list[str], given: dict[str, str | None]) -> None:

@@ -38,7 +38,9 @@ def command(
         float | None,
         typer.Option(help="Relative gap of FLOPs that begins another budget, with --by budget.", show_default="0.03"),
     ] = None,
-    at: Annotated[str | None, typer.Option(help="The optimum at this compute, such as 1e22, with --by.")] = None,
+    at: Annotated[
+        list[str] | None, typer.Option(help="The optimum at this compute, such as 1e22, with --by; repeatable.")
+    ] = None,
     surface: Annotated[
         bool, typer.Option("--surface", help="Abnar's surface over params_total and sparsity; --x is one of the two.")
     ] = False,
@@ -64,7 +66,7 @@ def command(
     from moelab.runs.table import load_table
 
     check_output(plot, "--plot", FIGURES)
-    if at is not None and by is None:
+    if at and by is None:
         raise InputError("--at: goes with --by budget")
     if tolerance is not None and by is None:
         raise InputError("--tolerance: goes with --by budget")
@@ -145,7 +147,7 @@ def _budgets(
     loss: str,
     by: str,
     tolerance: float,
-    at: str | None,
+    at: list[str] | None,
     log: bool | None,
     draws: int,
     seed: int,
@@ -155,11 +157,14 @@ def _budgets(
 ) -> None:
     from moelab.cli.isoflop_tables import print_budgets
     from moelab.cli.output import print_json, print_line
+    from moelab.errors import InputError
     from moelab.fitting.budgets import isoflop_budgets
     from moelab.fitting.full_fit import full_fit
     from moelab.quantities import parse_number
 
-    flops = None if at is None else parse_number(at, "--at")
+    flops = [parse_number(each, "--at") for each in at or ()]
+    if wrong := [each for each in flops if not each > 0]:
+        raise InputError(f"--at: must be above 0, got {wrong[0]:g}")
     found = isoflop_budgets(columns, x, loss=loss, by=by, tolerance=tolerance, log=log, draws=draws, seed=seed)
     whole = full_fit(columns, x, loss, seed=seed)
     if plot:

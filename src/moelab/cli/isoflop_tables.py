@@ -16,30 +16,29 @@ def curves_of(result: "Slice") -> list[dict[str, Any]]:
     ]
 
 
-def print_budgets(found: "Budgets", flops: float | None, whole: "FullFit | None") -> None:
+def print_budgets(found: "Budgets", flops: list[float], whole: "FullFit | None") -> None:
     from moelab.cli.output import print_line, print_table
+    from moelab.fitting.budgets import shown_key
     from moelab.quantities import format_flops
 
     print_table(
-        ["FLOPs", "runs", f"best {found.x}", "p10", "p90", "tokens there"],
+        [found.heading, "runs", f"best {found.x}", "p10", "p90", "tokens there"],
         [
-            (format_flops(budget), str(count), *cells(best), "-" if tokens is None else cells(tokens)[0])
-            for budget, count, best, tokens, _ in found.rows()
+            (shown_key(key), str(count), *cells(best), "-" if tokens is None else cells(tokens)[0])
+            for key, count, best, tokens, _ in found.rows()
         ],
     )
-    for budget, one in found.slices.items():
-        for note in one.notes:
-            print_line(f"note: at {format_flops(budget)} FLOPs: {note}")
-    for budget, reason in found.failed.items():
-        print_line(f"no slice at {format_flops(budget)} FLOPs: {reason}")
+    for note in found.slice_notes():
+        print_line(f"note: {note}")
+    for key, reason in found.failed.items():
+        print_line(f"no slice at {found.label(key)}: {reason}")
     if not found.exponents:
-        print_line(f"fewer than two bounded optima: no power law of {found.x} in the compute")
+        print_line(f"no power law of {found.x} in the compute: it needs bounded optima at two or more computes")
         return
     rows = [(f"{name} ~ C^", *cells(ends)) for name, ends in found.exponents.items()]
-    if flops is not None:
-        rows += [
-            (f"best {name} at {format_flops(flops)} FLOPs", *cells(ends)) for name, ends in found.at(flops).items()
-        ]
+    for budget in flops:
+        there = format_flops(budget)
+        rows += [(f"best {name} at {there} FLOPs", *cells(ends)) for name, ends in found.at(budget).items()]
     print_table(["power laws in the compute", "value", "p10", "p90"], rows)
     if found.parabola is not None:
         print_line(f"parabolas alone: {found.x} ~ C^{found.parabola:.4g}")

@@ -1,5 +1,6 @@
 """IsoFLOP slices at several budgets: the optimum at each, N*(C) and D*(C) as power laws, and at a new C."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups, compute_notes
+from moelab.fitting.budget_groups import BUDGET, ONE_COMPUTE, TOLERANCE, budget_groups, compute_notes
 from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.full_fit import FullFit
@@ -19,25 +20,40 @@ from moelab.quantities import format_flops
 
 Array = NDArray[Any]
 Ends = dict[str, float | None]
+Key = float | str
+"""A group of runs by its FLOPs, or by its value of the column that parts them."""
 _PARABOLA = ("parabola", "all")
 
 
 @dataclass(frozen=True, repr=False)
 class Budgets(Shown):
-    """Slices by budget in FLOPs, from the smallest. `failed` gives the reason for each budget without a slice.
+    """Slices by budget, from the smallest: by its FLOPs, or by its value of the column `by`, where `flops` gives the
+    compute. `failed` gives the reason for each budget without a slice.
 
     `exponents` are of the axis (and of the tokens, where the table has them) as powers of the compute; they come from
-    the budgets whose optimum is bounded on both sides. `parabola` is the axis's exponent by parabolas alone.
+    the budgets of one compute whose optimum is bounded on both sides. `parabola` is the axis's exponent by parabolas
+    alone.
     """
 
     x: str
-    slices: dict[float, Slice]
-    failed: dict[float, str]
-    tokens: dict[float, Ends]
+    by: str
+    slices: dict[Key, Slice]
+    flops: dict[Key, float]
+    failed: dict[Key, str]
+    tokens: dict[Key, Ends]
     exponents: dict[str, Ends]
     parabola: float | None
     _lines: dict[str, Array]
     _parabola_line: Array | None
+
+    def label(self, key: Key) -> str:
+        """How text calls a group: 1e18 FLOPs, or tokens 4e9."""
+        return f"{self.by} {key}" if isinstance(key, str) else f"{format_flops(key)} FLOPs"
+
+    @property
+    def heading(self) -> str:
+        """What parts the groups: FLOPs, or the column."""
+        return self.by if any(isinstance(key, str) for key in (*self.slices, *self.failed)) else "FLOPs"
 
     def at(self, flops: float) -> dict[str, Ends]:
         """The optimum at another compute, with 80 % intervals. Raises InputError with fewer than two usable budgets."""
@@ -50,42 +66,59 @@ class Budgets(Shown):
         line = self._parabola_line
         return None if line is None else float(np.exp(line @ np.array([1.0, np.log(flops)])))
 
-    def bias(self, whole: "FullFit", flops: float | None = None) -> dict[float, float]:
+    def bias(self, whole: "FullFit", flops: float | Sequence[float] | None = None) -> dict[float, float]:
         """How far the parabolas' power law lies from the optimum of a fit to all runs, relative, by FLOPs: at the
         largest budget, at ten times it, and at `flops`."""
-        largest = max(self.slices)
-        asked = [largest, 10 * largest, *([flops] if flops else [])]
+        largest = max(self.flops[key] for key in self.slices)
+        asked = [largest, 10 * largest, *_each(flops)]
         places = {budget: self.parabola_at(budget) for budget in asked}
         return {budget: place / whole.at(budget) - 1 for budget, place in places.items() if place is not None}
 
-    def notes(self, flops: float | None = None) -> list[str]:
+    def notes(self, flops: float | Sequence[float] | None = None) -> list[str]:
         """Values that lie outside their own intervals, the exponents' and those at a compute."""
         named = {f"the exponent of {name}": ends for name, ends in self.exponents.items()}
-        named |= {} if flops is None or not self.exponents else self.at(flops)
+        for budget in _each(flops) if self.exponents else ():
+            named |= {f"{name} at {format_flops(budget)} FLOPs": ends for name, ends in self.at(budget).items()}
         return [note for name, ends in named.items() for note in outside_note(name, ends)]
 
-    def to_dict(self, flops: float | None, whole: "FullFit | None") -> dict[str, Any]:
-        """Plain data: what `moelab isoflop --by budget --json` prints."""
+    def slice_notes(self) -> list[str]:
+        """The notes on the slices, each once with the groups that it is of."""
+        found: dict[str, list[Key]] = {}
+        for key, one in self.slices.items():
+            for note in one.notes:
+                found.setdefault(note, []).append(key)
+        every = len(self.slices) > 1
+        return [
+            f"at {'each budget' if every and len(keys) == len(self.slices) else _listed(self, keys)}: {note}"
+            for note, keys in found.items()
+        ]
+
+    def to_dict(self, flops: float | Sequence[float] | None, whole: "FullFit | None") -> dict[str, Any]:
+        """Plain data: what `moelab isoflop --by budget --json` prints. `at` is the first compute asked."""
         slices = [
             {
-                "budget": budget,
+                "budget": self.flops[key],
+                "group": key if isinstance(key, str) else None,
                 "n_points": one.n_points,
                 "optimum": one.optimum,
-                "tokens": self.tokens.get(budget),
+                "tokens": self.tokens.get(key),
                 "loss_at_optimum": one.loss_at_optimum,
                 "edge": one.edge,
                 "noise": one.noise,
                 "repeats": one.repeats,
                 "notes": list(one.notes),
             }
-            for budget, one in self.slices.items()
+            for key, one in self.slices.items()
         ]
+        at = [{"train_flops": budget, **self.at(budget)} for budget in _each(flops)]
         return {
             "x": self.x,
+            "by": self.by,
             "budgets": slices,
-            "failed": {f"{budget:g}": reason for budget, reason in self.failed.items()},
+            "failed": {key if isinstance(key, str) else f"{key:g}": reason for key, reason in self.failed.items()},
             "exponents": self.exponents,
-            "at": None if flops is None else {"train_flops": flops, **self.at(flops)},
+            "at": at[0] if at else None,
+            "at_each": at,
             "notes": self.notes(flops),
             "parabola_exponent": self.parabola,
             "full_fit": None if whole is None else {"law": whole.law, "exponent": whole.exponent},
@@ -96,11 +129,11 @@ class Budgets(Shown):
         """All slices with their optima, a colour per budget, as an Altair chart."""
         return plot_budgets(self)
 
-    def rows(self) -> list[tuple[float, int, Ends, Ends | None, str]]:
-        """Per budget: FLOPs, runs, the optimum, its tokens, and what is to be known of it."""
+    def rows(self) -> list[tuple[Key, int, Ends, Ends | None, str]]:
+        """Per budget: its FLOPs or name, runs, the optimum, its tokens, and what is to be known of it."""
         return [
-            (flops, found.n_points, found.optimum, self.tokens.get(flops), "; ".join(found.notes))
-            for flops, found in self.slices.items()
+            (key, found.n_points, found.optimum, self.tokens.get(key), "; ".join(found.notes))
+            for key, found in self.slices.items()
         ]
 
     def __repr__(self) -> str:
@@ -112,8 +145,23 @@ class Budgets(Shown):
         )
 
     def _repr_html_(self) -> str:
-        rows = [(format_flops(flops), count, *best.values()) for flops, count, best, _, _ in self.rows()]
-        return html_table(["FLOPs", "runs", f"best {self.x}", "p10", "p90"], rows)
+        rows = [(shown_key(key), count, *best.values()) for key, count, best, _, _ in self.rows()]
+        return html_table([self.heading, "runs", f"best {self.x}", "p10", "p90"], rows)
+
+
+def shown_key(key: Key) -> str:
+    """A group's FLOPs or name as a table's cell."""
+    return key if isinstance(key, str) else format_flops(key)
+
+
+def _each(flops: float | Sequence[float] | None) -> list[float]:
+    return [] if flops is None else [float(flops)] if isinstance(flops, int | float) else [float(f) for f in flops]
+
+
+def _listed(found: Budgets, keys: list[Key]) -> str:
+    names = [shown_key(key) for key in keys]
+    joined = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{found.by} {joined}" if isinstance(keys[0], str) else f"{joined} FLOPs"
 
 
 def isoflop_budgets(
@@ -142,29 +190,46 @@ def isoflop_budgets(
     check_effort("draws", draws)
     check_seed(seed)
     columns = columns_of(table)
-    group, flops = budget_groups(columns, by, tolerance)
+    groups = budget_groups(columns, by, tolerance)
     values, losses, tokens = variable(columns, x), variable(columns, loss), variable(columns, "tokens")
     if values is None or losses is None:
         raise InputError(f"isoflop: the table has no column {x if values is None else loss!r}")
     usable = np.isfinite(values) & np.isfinite(losses)
-    slices: dict[float, Slice] = {}
-    failed: dict[float, str] = {}
-    trained: dict[float, Ends] = {}
-    for k in range(int(group.max()) + 1):
-        rows = (group == k) & usable
-        budget = float(np.exp(np.mean(np.log(flops[group == k]))))
+    slices: dict[Key, Slice] = {}
+    failed: dict[Key, str] = {}
+    trained: dict[Key, Ends] = {}
+    compute: dict[Key, float] = {}
+    mixed: set[Key] = set()
+    for k in range(int(groups.index.max()) + 1):
+        rows = (groups.index == k) & usable
+        budget = float(np.exp(np.mean(np.log(groups.flops[groups.index == k]))))
+        key: Key = groups.names[k] if groups.names else budget
+        compute[key] = budget
         try:
             found = isoflop_slice(values[rows], losses[rows], name=x, log=log, draws=draws, seed=seed)
         except InputError as error:
-            failed[budget] = str(error)
+            failed[key] = str(error)
             continue
-        mixed = [] if by == BUDGET and by not in columns else compute_notes(_rows_of(columns, rows))
-        slices[budget] = replace(found, notes=(*mixed, *found.notes))
+        notes = [] if by == BUDGET and by not in columns else compute_notes(_rows_of(columns, rows))
+        mixed |= {key} if notes else set()
+        slices[key] = replace(found, notes=(*notes, *found.notes))
         if tokens is not None and np.ptp(tokens[rows]) > 0 and (values[rows] > 0).all():
-            trained[budget] = _tokens_at(found.optimum, values[rows], tokens[rows])
+            trained[key] = _tokens_at(found.optimum, values[rows], tokens[rows])
     if not slices:
         raise InputError(f"isoflop: no budget has a slice: {next(iter(failed.values()))}")
-    return _with_power_laws(x, slices, failed, trained, draws, seed)
+    lines, line = _power_laws(x, {k: s for k, s in slices.items() if k not in mixed}, compute, trained, draws, seed)
+    return Budgets(
+        x=x,
+        by=by,
+        slices=slices,
+        flops=compute,
+        failed=failed,
+        tokens=trained,
+        exponents={name: _ends(drawn[:, 1]) for name, drawn in lines.items()},
+        parabola=None if line is None else float(line[1]),
+        _lines=lines,
+        _parabola_line=line,
+    )
 
 
 def _rows_of(columns: Columns, rows: Array) -> dict[str, Array]:
@@ -188,34 +253,31 @@ def _tokens_at(optimum: Ends, x: Array, tokens: Array) -> Ends:
     return {"value": at(optimum["value"]), "low": low, "high": high}
 
 
-def _with_power_laws(
-    x: str, slices: dict[float, Slice], failed: dict[float, str], tokens: dict[float, Ends], draws: int, seed: int
-) -> Budgets:
-    bounded = {
-        flops: found.optimum for flops, found in slices.items() if _bounded(found.optimum) and found.edge is None
-    }
+def _power_laws(
+    x: str, slices: dict[Key, Slice], compute: dict[Key, float], tokens: dict[Key, Ends], draws: int, seed: int
+) -> tuple[dict[str, Array], Array | None]:
+    """Intercepts and slopes of ln optimum by ln C, drawn, by name; and the line of the parabolas' lowest points. Both
+    are of the slices that hold their optimum, where those are of more than one compute."""
+    inside = {key: one for key, one in slices.items() if one.edge is None and (_bounded(one.optimum) or not draws)}
+    spread = [compute[key] for key in inside]
+    if len(inside) < 2 or max(spread) <= ONE_COMPUTE * min(spread):
+        return {}, None
     lines = {}
-    for name, ends in ((x, bounded), ("tokens", {flops: tokens[flops] for flops in bounded if flops in tokens})):
-        if len(ends) >= 2 and all(_bounded(each) and (each["value"] or 0) > 0 for each in ends.values()):
-            lines[name] = power_law_draws(ends, max(draws, 1), seed)
+    named = {x: {key: one.optimum for key, one in inside.items()}}
+    named["tokens"] = {key: tokens[key] for key in inside if key in tokens}
+    for name, ends in named.items():
+        if len(ends) >= 2 and all((_bounded(each) or not draws) and (each["value"] or 0) > 0 for each in ends.values()):
+            flops = np.array([compute[key] for key in ends])
+            lines[name] = power_law_draws(flops, list(ends.values()), draws, seed)
     lowest = {
-        flops: curve.at
-        for flops in bounded
-        for curve in slices[flops].curves
+        key: curve.at
+        for key, one in inside.items()
+        for curve in one.curves
         if (curve.name, curve.window) == _PARABOLA and np.isfinite(curve.at)
     }
-    logged = len(lowest) >= 2 and all((slices[flops].points[0] > 0).all() for flops in lowest)
-    line = np.polyfit(np.log(list(lowest)), list(lowest.values()), 1)[::-1] if logged else None
-    return Budgets(
-        x=x,
-        slices=slices,
-        failed=failed,
-        tokens=tokens,
-        exponents={name: _ends(drawn[:, 1]) for name, drawn in lines.items()},
-        parabola=None if line is None else float(line[1]),
-        _lines=lines,
-        _parabola_line=line,
-    )
+    logged = len(lowest) >= 2 and all((slices[key].points[0] > 0).all() for key in lowest)
+    logs = np.log([compute[key] for key in lowest])
+    return lines, np.polyfit(logs, list(lowest.values()), 1)[::-1] if logged else None
 
 
 def _bounded(ends: Ends) -> bool:
@@ -232,8 +294,8 @@ def plot_budgets(found: Budgets) -> Any:
     from moelab.report.figures import isoflop
 
     points, lines, best = [], [], []
-    for flops, one in found.slices.items():
-        group = f"{format_flops(flops)} FLOPs"
+    for key, one in found.slices.items():
+        group = found.label(key)
         x, loss = one.points
         logged = bool((x > 0).all())
         grid = np.geomspace(x.min(), x.max(), 81) if logged else np.linspace(x.min(), x.max(), 81)

@@ -40,7 +40,8 @@ def compare_laws(
 
     Args:
         table: The runs, as `moelab.fit` takes them.
-        laws: Laws or their ids; None: every law that the table supports, as LAW+reuse where rows repeat their data.
+        laws: Laws or their ids; None or `all`: every law that the table supports, as LAW+reuse where rows repeat
+            their data.
         holdout: Share of the largest-compute runs to hold out, above 0 and below 1.
         holdout_optional: With no hold-out named, hold out a fifth of the runs where that leaves enough.
         holdout_by: A column: leave out each of its values in turn.
@@ -64,6 +65,7 @@ def compare_laws(
     (['besiroglu2024'], {'besiroglu2024': 1.0})
     """
     laws = [laws] if isinstance(laws, str) else laws
+    laws = None if laws is not None and "all" in laws else laws
     if sum(each is not None for each in (holdout, holdout_by, holdout_rows)) > 1:
         raise InputError("holdout: --holdout, --holdout-by and --holdout-where exclude one another; give one of them")
     if holdout is not None:
@@ -116,7 +118,7 @@ def compare_laws(
     misfit = common_misfit(ranked)
     if misfit is not None:
         findings.append(Finding(check="misfit", text=misfit, mend="add a law with --law-file"))
-    notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
+    notes = [str(finding) for finding in findings]
     ranked = {name: replace(fitted, notes=(*notes, *fitted.notes)) for name, fitted in ranked.items()}
     return Comparison(ranked, weights, skipped, tuple(findings), tuple(largest_disagreements(ranked, table)))
 

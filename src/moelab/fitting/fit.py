@@ -102,8 +102,7 @@ def fit(
     options: dict[str, Any] = {"objective": objective, "fix": fix, "share": share, "bootstrap": bootstrap}
     options["prior"] = prior
     fitted = fit_table(table, law, loss=loss, group=group, weight=weight, seed=seed, starts=starts, **options)
-    notes = [str(finding) for finding in findings if finding.check != "copies"]  # those a fit notes by itself
-    return replace(fitted, notes=(*notes, *fitted.notes))
+    return replace(fitted, notes=(*map(str, findings), *fitted.notes))
 
 
 def fit_table(
@@ -146,7 +145,7 @@ def fit_observations(
             raise InputError(f"share: {law.id} is fitted with a prior, which shares no coefficients; add --prior none")
         fitted = fit_with_prior(data, law, known, objective, fix or {}, bootstrap, seed, progress)
         fitted = _with_widening(fitted, data, known, objective, fix or {}, seed)
-        fitted = replace(fitted, notes=(*fitted.notes, *_copies(law, data), *_thin(bootstrap)))
+        fitted = replace(fitted, notes=(*fitted.notes, *_thin(bootstrap)))
         return _timed(fitted, data, began)
     parameters, notes = enough_rows(law, dict(fix or {}), share, len(data))
     problem = Problem(parameters, data.variables, np.log(data.measured), objective)
@@ -222,20 +221,11 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     """Coefficients that this table does not identify, and runs that this law does not describe."""
     same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
     found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
-    found += _copies(law, data)
     if not law.covers_dense and np.any(data.kinds == "dense"):
         found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
         found.append("the runs differ in expansion, which is no variable of this law")
     return found
-
-
-def _copies(law: Law, data: Observations) -> list[str]:
-    rows = np.stack([*(data.variables[name] for name in law.variables), data.measured], axis=1)
-    copies = len(rows) - len(np.unique(rows, axis=0))
-    if not copies:
-        return []
-    return [f"{copies} of {len(rows)} rows repeat another one exactly, loss included: are they copies?"]
 
 
 def _thin(bootstrap: int) -> list[str]:

@@ -113,7 +113,9 @@ def _law_of(value: Mapping[str, Any]) -> Law:
     known = all_laws().get(name.removesuffix(SUFFIX))
     if known is None or (known.definition or {}).get("sha256") != definition.get("sha256"):
         changed = "another version of " if known is not None else ""
-        raise InputError(f"{name}: was fitted with {changed}{definition.get('path')}; give it by --law-file")
+        if "path" not in definition:
+            raise InputError(f"{name}: is {changed}a function of Python; register it by moelab.register_law")
+        raise InputError(f"{name}: was fitted with {changed}{definition['path']}; give it by --law-file")
     return get_law(name)
 
 

@@ -9,14 +9,18 @@ Array = NDArray[Any]
 Ends = dict[str, float | None]
 
 
-def power_law_draws(optima: dict[float, Ends], draws: int, seed: int) -> Array:
+def power_law_draws(flops: Array, optima: list[Ends], draws: int, seed: int) -> Array:
     """(1 + draws, 2): intercept and slope of ln optimum by ln C, first that of the values. Each draw moves every
-    optimum within its interval (a normal on either side); budgets that scatter more than that widen the draws."""
+    optimum within its interval (a normal on either side); budgets that scatter more than that widen the draws. Without
+    draws the optima need no intervals, and count the same."""
     from scipy.special import ndtri
 
     rng = np.random.default_rng(seed)
-    log_c = np.log(list(optima))
-    value, low, high = (np.log([float(each[end] or 0) for each in optima.values()]) for end in ("value", "low", "high"))
+    log_c = np.log(flops)
+    value = np.log([float(each["value"] or 0) for each in optima])
+    if not draws:
+        return np.polyfit(log_c, value, 1)[None, ::-1]
+    low, high = (np.log([float(each[end] or 0) for each in optima]) for end in ("low", "high"))
     sigma = np.maximum((high - low) / 2 / ndtri(0.9), 1e-9)
     centre = np.average(log_c, weights=1 / sigma**2)
     shifted = np.stack([np.ones_like(log_c), log_c - centre], axis=1)

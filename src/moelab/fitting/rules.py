@@ -20,7 +20,7 @@ from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import SWEPT, plain, quoted, row_groups, setting_columns
 from moelab.fitting.table_rows import measured_runs, present
 from moelab.laws.law import Law
-from moelab.laws.rule_forms import RATE, rule_laws
+from moelab.laws.rule_forms import ACTIVATION, RATE, rule_laws
 from moelab.notebook import Shown, short_repr
 
 Array = NDArray[Any]
@@ -124,7 +124,11 @@ def sweep_optima(
         raise InputError(f"{target}: the table has no such column; its columns: {', '.join(columns)}")
     found = {name: variable(columns, name) for name in law.variables}
     if missing := [name for name, values in found.items() if values is None]:
-        raise InputError(f"{law.id}: no column for {', '.join(missing)}; map one with --let '{missing[0]} = ...'")
+        activated = ACTIVATION in law.id and ACTIVATION[1:] + "_rate" in missing
+        leave = f", or leave out {ACTIVATION} where all runs share one rate" if activated else ""
+        raise InputError(
+            f"{law.id}: no column for {', '.join(missing)}; map one with --let '{missing[0]} = ...'{leave}"
+        )
     swept = [name for name in SWEPT if name not in law.variables]
     order = {name: variable(columns, name) for name in ("train_flops", "params_non_embedding", "tokens")}
     label = row_groups(columns, [name for name in setting_columns(columns, target) if name not in swept])

@@ -100,7 +100,12 @@ def isoflop_slice(
     """
     check_effort("draws", draws)
     check_seed(seed)
-    x, loss = np.asarray(x, float), np.asarray(loss, float)
+    try:
+        x, loss = np.asarray(x, float), np.asarray(loss, float)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name}, loss: expected two columns of numbers, such as table['{name}'] and table['loss']"
+        ) from None
     if x.shape != loss.shape or not np.isfinite(x).all() or not np.isfinite(loss).all():
         raise InputError(f"{name}, loss: must be finite numbers, one of each per run")
     log = logarithmic(name) and bool(np.all(x > 0)) if log is None else log

@@ -1,5 +1,6 @@
 """Checks of a table before a fit: what would make the fit mean something else than it seems, and what mends it."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from moelab.fitting.columns import Columns, columns_of, finite_numbers, numeric,
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_columns import (
     codes,
+    plain,
     quoted,
     row_groups,
     suggestions,
@@ -25,7 +27,6 @@ from moelab.fitting.table_rows import (
     copy_findings,
     design_columns,
     measured_runs,
-    present,
     repeat_findings,
     sweep_findings,
 )
@@ -34,9 +35,17 @@ from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, unit_findings
 
 Array = NDArray[Any]
 _TEXTS = {
-    "tokenizers": ("tokenizer", "tokenizer_name", "tokenizer_hash", "vocab_size"),
-    "texts": ("dataset", "corpus", "data", "data_hash", "manifest_hash", "train_data", "text", "eval_set"),
+    "tokenizers": re.compile(r"tokenizer|tokeni[sz]er_\w+|\w+_tokeni[sz]er|vocab|vocab_size|vocabulary_size"),
+    "texts": re.compile(
+        r"((train|training|pretrain|pretraining)_)?(dataset|corpus|data|data_?mix|mixture|text|texts|data_source)"
+        r"(_(name|hash|mix|version|config))?|manifest_hash"
+    ),
+    "validation texts": re.compile(
+        r"(val|valid|validation|eval|evaluation|test)_?(set|data|dataset|corpus|text|split|domain|task)(_(name|hash))?"
+        r"|split|loss_on"
+    ),
 }
+"""What texts and tokenizers are called, in lower case with underscores."""
 TOGETHER, RISING, FEWEST_ROWS = 0.999, 0.5, 8
 """Correlation of log parameters and log tokens beyond which they are one variable; rank correlation of a loss with
 compute beyond which it rises; rows from which both are asked."""
@@ -134,8 +143,8 @@ def _together(columns: Columns, target: str) -> list[Finding]:
 
 def _texts(columns: Columns, target: str) -> list[Finding]:
     found = []
-    for what, names in _TEXTS.items():
-        for name in present(columns, names)[:1]:
+    for what, pattern in _TEXTS.items():
+        for name in [each for each in columns if pattern.fullmatch(plain(each))][:1]:
             index, distinct = codes(columns[name])
             if len(distinct) < 2 or (columns[name].dtype.kind not in "fiub" and len(distinct) > 0.5 * len(index)):
                 continue

@@ -1,4 +1,4 @@
-"""What a fit refuses: cells that are no numbers, losses that are not positive, a table without runs, loss or sizes."""
+"""What a fit refuses: cells that are no numbers, values out of range, a table without runs, loss or sizes."""
 
 import re
 from typing import Any
@@ -7,21 +7,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.checks import numbers
+from moelab.fitting.checks import ROUNDING, check_variable, numbers
 from moelab.fitting.columns import Columns
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_columns import known_names, quoted, suggestions
+from moelab.laws import all_laws
+from moelab.laws.law import COUNTS, RATES, SHARES
 from moelab.printable import short
 
 Array = NDArray[Any]
 _CHART = re.compile(r".+ - \S*(loss|perplexity|ppl|bpb)\S*$", re.IGNORECASE)
 _SHOWN = 6
+_ALWAYS = ("tokens", "params_total", "params_active", "params_non_embedding")
+"""Columns that every run has: a blank there is refused by the laws that read them."""
+_NON_EMBEDDING = ("params_active_non_embedding", "params_non_embedding")
 
 
 def refused_findings(columns: Columns, target: str) -> list[Finding]:
     """What `moelab fit` would end with, for any law."""
     rows = len(next(iter(columns.values()), ()))
-    found = [*_cells(columns, target), *_losses(columns, target), *_absent(columns, target)]
+    found = [
+        *_cells(columns, target),
+        *_losses(columns, target),
+        *_ranges(columns, target),
+        *_experts(columns),
+        *_absent(columns, target),
+    ]
     if rows < 2:
         found.append(
             Finding(check="rows", text=f"the table has {rows} row{'' if rows == 1 else 's'}: no fit is possible")
@@ -59,6 +70,56 @@ def _losses(columns: Columns, target: str) -> list[Finding]:
             text += f"({values[row]:g})"
             mend = f'drop them with --where "{quoted(target)} {condition}"'
             found.append(Finding(check="values", text=text, mend=mend))
+    return found
+
+
+def _ranges(columns: Columns, target: str) -> list[Finding]:
+    """Variables of laws outside the range that they have: a share above 1, a size that is not positive."""
+    found = []
+    variables = {*SHARES, *RATES, *COUNTS, *(name for law in all_laws().values() for name in law.variables)}
+    for name in columns:
+        if name == target or name not in variables:
+            continue
+        try:
+            values = numbers(columns[name], name)
+        except InputError:
+            continue
+        known = values[np.isfinite(values)]
+        if not len(known):
+            continue
+        blank = name in _ALWAYS and 0 < len(known) < len(values)
+        try:
+            check_variable(name, values if blank else known)
+        except InputError as error:
+            found.append(Finding(check="values", text=str(error), mend=_mend(name, known)))
+    return found
+
+
+def _mend(name: str, values: Array) -> str:
+    """A share in per cent is divided; other rows out of range are dropped."""
+    column = quoted(name)
+    if name in SHARES or name in RATES:
+        percent = bool(np.all((values >= 0) & (values <= 100)) and np.median(values) > 1)
+        most = "< 1" if name in SHARES else "<= 1"
+        return f"--let '{name} = {column} / 100'" if percent else f'drop them with --where "{column} {most}"'
+    return f'drop them with --where "{column} {">= 1" if name in COUNTS else "> 0"}"'
+
+
+def _experts(columns: Columns) -> list[Finding]:
+    """More experts in use than there are, more active than total parameters."""
+    found = []
+    for active, total in (("top_k", "n_experts"), ("params_active", "params_total"), _NON_EMBEDDING):
+        if active not in columns or total not in columns:
+            continue
+        try:
+            used, there = numbers(columns[active], active), numbers(columns[total], total)
+        except InputError:
+            continue
+        off = used > (1 + ROUNDING) * there
+        if off.any():
+            row = int(np.flatnonzero(off)[0])
+            text = f"{active} is above {total} in {int(off.sum())} of {len(off)} rows, first row {row + 1} "
+            found.append(Finding(check="values", text=text + f"({used[row]:g} of {there[row]:g}): is one misnamed?"))
     return found
 
 

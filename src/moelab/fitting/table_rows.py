@@ -24,8 +24,10 @@ from moelab.fitting.table_columns import (
 )
 
 Array = NDArray[Any]
-_FEWEST = 3
-"""Checkpoints of a run that no column names."""
+_FEWEST, _SHOWN = 3, 4
+"""Checkpoints of a run that no column names, and files that a note lists."""
+_ROUNDED = 1e-9
+"""Distance from three digits after the point below which most losses are rounded: equal ones are then no copies."""
 
 
 def measured_runs(table: Any, loss: str) -> tuple[Any, Array | None, list[Finding]]:
@@ -132,12 +134,32 @@ def _one_run(step: Array, tokens: Array) -> bool:
 
 def copy_findings(columns: Columns, target: str) -> list[Finding]:
     rows = len(next(iter(columns.values())))
-    copies = rows - len(np.unique(row_groups(columns, columns)))
+    if target in columns and len(codes(columns[target])[1]) == rows:
+        return []
+    same = row_groups(columns, columns)
+    copies, where = rows - len(np.unique(same)), "in every column"
+    if not copies and _measured_exactly(columns, target) and run_column(columns) is None:
+        # A run that stands twice under two names, or in two files: noise gives no two runs the same loss.
+        same = row_groups(columns, [*setting_columns(columns, target), target])
+        copies, where = rows - len(np.unique(same)), f"in every setting and in {target}, to the last digit"
     if not copies:
         return []
-    keep = ",".join(_fewest(columns, design_columns(columns, target)))
-    text = f"{copies} of {rows} rows are copies of another row in every column"
+    seeds = [name for name in columns if name.lower() in ("seed", "replicate") and len(codes(columns[name])[1]) > 1]
+    keep = ",".join([*_fewest(columns, design_columns(columns, target)), *seeds])
+    text = f"{copies} of {rows} rows are copies of another row {where}"
     return [Finding(check="copies", text=text, mend=f"--best-of {keep}" if keep else "")]
+
+
+def _measured_exactly(columns: Columns, target: str) -> bool:
+    """Whether a table has sizes or data, and losses of so many digits that no two runs share one by chance."""
+    if target not in columns or not any(n.startswith("params_") or n == "tokens" for n in columns):
+        return False
+    try:
+        values = numbers(columns[target], target)
+    except InputError:
+        return False
+    values = values[np.isfinite(values)]
+    return bool(len(values) and np.median(np.abs(values - np.round(values, 3))) > _ROUNDED)
 
 
 def design_columns(columns: Columns, target: str) -> list[str]:
@@ -187,9 +209,25 @@ def repeat_findings(columns: Columns, target: str) -> list[Finding]:
     if target not in columns or not any(name in columns for name in ("tokens", "params_total", "params_active")):
         return []
     label = row_groups(columns, settings)
+    if len(label) == label.max(initial=-1) + 1:
+        return []
     distinct = len(np.unique(row_groups({**columns, "row of": label}, ["row of", target])))
     repeats = distinct - len(np.unique(label))
     if not repeats:
         return []
-    text = f"{repeats} rows repeat the settings of another one with another loss, and no column names a seed"
+    text = f"{repeats} rows repeat the settings of another one with another loss"
+    if _apart(columns, label):
+        files = codes(columns["file"])[1]
+        text += f" from another file ({', '.join(map(str, files[:_SHOWN]))}{', ...' if len(files) > _SHOWN else ''})"
+        mend = f"do their losses compare? keep one file with --where \"file = '{files[0]}'\", or add a column seed"
+        return [Finding(check="repeats", text=text, mend=mend)]
+    text += ", and no column names a seed"
     return [Finding(check="repeats", text=text, mend="add a column seed, or whatever else differs between them")]
+
+
+def _apart(columns: Columns, label: Array) -> bool:
+    """Whether rows of equal settings stand in different files throughout."""
+    if "file" not in columns:
+        return False
+    within = row_groups({"settings": label, "file": columns["file"]}, ["settings", "file"])
+    return len(np.unique(within)) == len(within)

@@ -14,6 +14,7 @@ import numpy as np
 from moelab.errors import InputError
 from moelab.laws.forms import Array, minimum
 from moelab.laws.law import Values
+from moelab.printable import short
 
 MOST_CHARACTERS, MOST_NODES = 4_000, 1_000
 FUNCTIONS = ("log", "exp", "min", "max")
@@ -72,9 +73,10 @@ def _node(tree: ast.AST) -> Node:
         if name in FUNCTIONS:
             raise InputError(f"formula: {name} takes {wanted} values, got {len(parts)}")
         raise InputError(f"formula: no function {name!r}; allowed: {', '.join(FUNCTIONS)}")
-    raise InputError(
-        f"formula: {ast.unparse(tree)[:40]!r} is not allowed; a formula has + - * / **, names, {', '.join(FUNCTIONS)}"
-    )
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.BitXor):
+        raise InputError(f"formula: a power is **, not ^, in {short(ast.unparse(tree))}")
+    allowed = f"numbers, names, + - * / **, {', '.join(FUNCTIONS)}"
+    raise InputError(f"formula: {short(ast.unparse(tree))} is not allowed; a formula has {allowed}")
 
 
 def evaluate(node: Node, values: Values, coefficients: frozenset[str]) -> tuple[Array, Slopes]:

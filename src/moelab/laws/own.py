@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,35 @@ from moelab.errors import InputError
 from moelab.laws.catalogue import add_law
 from moelab.laws.design import Design, Refusal
 from moelab.laws.forms import Array
-from moelab.laws.formula_tree import FUNCTIONS, evaluate, linear_names, parse_formula
-from moelab.laws.law import Converter, Law, Values
+from moelab.laws.formula_tree import FUNCTIONS, Node, evaluate, linear_names, parse_formula
+from moelab.laws.function_law import linear_in, listed_coefficients, with_gradient
+from moelab.laws.law import Converter, Formula, Law, Values
 from moelab.yaml_reader import parse_yaml
 
 FIELDS = (
     "id", "formula", "variables", "bounds", "starts", "range", "title", "positive", "published", "meaning", "covers",
+    "coefficients",
 )  # fmt: skip
-"""Keys of a law file; the first three are needed, and a start for each coefficient that enters nonlinearly."""
+"""Keys of a law file; the first three are needed, and a start for each coefficient that enters nonlinearly. A formula
+that is a Python function needs its `coefficients`, too."""
 COVERS = {"dense": (True, False), "moe": (False, True), "both": (True, True)}
 """What `covers` may be, and whether the law then describes dense and MoE models."""
-_COUNTED = {
-    "params_non_embedding": "params_without_router",
-    "params_active_non_embedding": "params_active_without_router",
+_COUNTED: dict[str, Callable[[Design], Any]] = {
+    "params_non_embedding": lambda d: d.params_without_router,
+    "params_active_non_embedding": lambda d: d.params_active_without_router,
+    "activation_rate": lambda d: d.count.params_active_non_embedding / np.asarray(d.count.params_non_embedding, float),
+    "expert_activation": lambda d: 1 / d.expert_ratio,
+    "active_experts": lambda d: d.top_k + d.n_shared,
+    "n_shared_experts": lambda d: d.n_shared,
+    "shared_share": lambda d: d.n_shared / (d.top_k + d.n_shared),
+    "epochs": lambda d: d.tokens / d.unique_tokens,
+    "flops_per_token": lambda d: d.train_flops / d.tokens,
+    "d_model": lambda d: np.asarray(d.shape.d_model, float),
+    "n_layers": lambda d: np.asarray(d.shape.n_layers, float),
 }
-"""What a design calls the numbers that a table names otherwise."""
+"""What a table's columns are of a design, beside its own properties; as `columns.RULES` derives them from a table."""
+_ASSUMED = "assumed"
+"""In the definition of a law of Python that does not state the kinds of models it covers."""
 _SIZES = ("params_total", "params_active", "params_non_embedding", "params_active_non_embedding", "params_dense")
 
 
@@ -35,7 +49,8 @@ def register_law(law: Law | Mapping[str, Any] | str | Path) -> Law:
     """Make a law of one's own known by its id, everywhere that takes a law's id.
 
     Args:
-        law: A Law, what a law file holds (id, formula, variables, starts, ...), or the path of one (.yaml or .py).
+        law: A Law, what a law file holds (id, formula, variables, starts, ...), or the path of one (.yaml or .py). A
+            formula may be a function of coefficients and variables, beside the list of its `coefficients`.
 
     Raises InputError for a file that is wrong and for the id of a published law.
 
@@ -75,9 +90,16 @@ def _python_law(path: Path) -> Law:
     except Exception as error:
         raise InputError(f"law-file {path}: {type(error).__name__}: {error}") from None
     law = getattr(module, "LAW", None)
+    kept: dict[str, Any] = {}
+    if isinstance(law, Mapping):
+        try:
+            law = law_from_formula(law)
+        except InputError as error:
+            raise InputError(f"law-file {path}: {error}") from None
+        kept = dict(law.definition or {})
     if not isinstance(law, Law):
-        raise InputError(f"law-file {path}: holds no LAW of the class moelab.laws.Law")
-    return replace(law, definition={"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+        raise InputError(f"law-file {path}: holds no LAW, the keys of a law file or a moelab.laws.Law")
+    return replace(law, definition={**kept, "path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
 def law_from_formula(given: Any) -> Law:
@@ -90,12 +112,18 @@ def law_from_formula(given: Any) -> Law:
     for key in ("id", "formula", "variables"):
         if key not in given:
             raise InputError(f"{key}: is missing")
-    tree = parse_formula(given["formula"])
     variables = tuple(str(name) for name in given["variables"])
-    coefficients = tuple(name for name in tree.names() if name not in variables)
-    unused = [name for name in variables if name not in tree.names()]
-    if unused or not coefficients:
-        raise InputError(f"formula: has no {', '.join(unused)}" if unused else "formula: has no coefficient to fit")
+    own = given["formula"]
+    tree = None if callable(own) else parse_formula(own)
+    if tree is None:
+        coefficients = listed_coefficients(given)
+    elif "coefficients" in given:
+        raise InputError("coefficients: a formula names its own; leave them out")
+    else:
+        coefficients = tuple(name for name in tree.names() if name not in variables)
+        unused = [name for name in variables if name not in tree.names()]
+        if unused or not coefficients:
+            raise InputError(f"formula: has no {', '.join(unused)}" if unused else "formula: has no coefficient to fit")
     if clash := set(FUNCTIONS) & {*variables, *coefficients}:
         raise InputError(f"formula: {min(clash)} is a function, not a name")
     covers = str(given.get("covers", "both"))
@@ -106,16 +134,15 @@ def law_from_formula(given: Any) -> Law:
         wrong = [name for name in limits[key] if name not in known]
         if wrong:
             raise InputError(f"{key}: {wrong[0]} is none of {', '.join(known)}")
-    linear = tuple(linear_names(tree, [name for name in coefficients if name not in limits["starts"]]))
+    without = [name for name in coefficients if name not in limits["starts"]]
+    if tree is None:
+        formula = with_gradient(own, coefficients)
+        linear = tuple(linear_in(formula, without, coefficients, variables, limits["starts"]))
+    else:
+        formula, linear = _of_tree(tree, coefficients), tuple(linear_names(tree, without))
     missing = [name for name in coefficients if name not in linear and name not in limits["starts"]]
     if missing:
         raise InputError(f"starts: give {', '.join(missing)} a range to start from, such as [0.05, 1]")
-    fitted = frozenset(coefficients)
-
-    def formula(c: Values, v: Values) -> tuple[Array, Any]:
-        value, slopes = evaluate(tree, {**v, **c}, fitted)
-        return value, lambda: {name: slopes.get(name, np.zeros_like(value)) for name in coefficients}
-
     lowest = {name: {**limits["starts"], **limits["bounds"]}.get(name, (0.0, 0.0))[0] for name in coefficients}
     size = next((name for name in _SIZES if name in variables), None)
     published = given.get("published")
@@ -123,7 +150,7 @@ def law_from_formula(given: Any) -> Law:
         id=str(given["id"]),
         title=str(given.get("title", "own law")),
         citation="own law",
-        form=f"L = {given['formula']}",
+        form="L = a function of Python" if tree is None else f"L = {own}",
         variables=variables,
         coefficients=coefficients,
         formula=formula,
@@ -141,11 +168,21 @@ def law_from_formula(given: Any) -> Law:
         bounds=limits["bounds"],
         at_compute=_at_compute(variables, size) if size and "tokens" in variables else None,
         settings=tuple(name for name in variables if name not in (size, "tokens")),
-        definition=dict(given),
+        definition=dict(given) if tree is not None else {} if "covers" in given else {"kinds": _ASSUMED},
     )
     if _assumes_dense(law):  # its published coefficients: `as_fitted` looks at the runs of a fit
         return replace(law, convert=_dense_only(law.convert, "its coefficients may be of dense models", True))
     return law
+
+
+def _of_tree(tree: Node, coefficients: tuple[str, ...]) -> Formula:
+    fitted = frozenset(coefficients)
+
+    def formula(c: Values, v: Values) -> tuple[Array, Any]:
+        value, slopes = evaluate(tree, {**v, **c}, fitted)
+        return value, lambda: {name: slopes.get(name, np.zeros_like(value)) for name in coefficients}
+
+    return formula
 
 
 def as_fitted(law: Law, kinds: Collection[str]) -> Law:
@@ -162,7 +199,8 @@ def as_fitted(law: Law, kinds: Collection[str]) -> Law:
 def _assumes_dense(law: Law) -> bool:
     """Whether nothing states or shows that a formula of one's own describes MoE models."""
     definition = law.definition or {}
-    return "formula" in definition and "covers" not in definition and law.covers_moe and not law.separates_moe
+    unstated = "covers" not in definition if "formula" in definition else definition.get("kinds") == _ASSUMED
+    return unstated and law.covers_moe and not law.separates_moe
 
 
 def _dense_only(convert: Converter, why: str, published_only: bool) -> Converter:
@@ -194,7 +232,7 @@ def _converter(variables: tuple[str, ...]) -> Any:
         found: dict[str, Array] = {}
         refusals = []
         for name in variables:
-            value = getattr(design, _COUNTED.get(name, name), None)
+            value = _COUNTED[name](design) if name in _COUNTED else getattr(design, name, None)
             found[name] = np.full(np.shape(design.tokens), np.nan) if value is None else value
             if value is None:
                 refusals.append(Refusal(f"a design has no {name}; give the law's variables by --set", np.array(True)))

@@ -9,7 +9,7 @@ from moelab.errors import InputError
 from moelab.printable import short
 from moelab.runs.cells import restore
 from moelab.runs.json_tables import MOST_DIGITS, unpacked
-from moelab.runs.text_tables import parse_csv, separator_of
+from moelab.runs.text_tables import parse_csv, separator_of, utf8, without_comments
 
 _AGAIN = re.compile(r"_duplicated_\d+\Z")
 _MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
@@ -18,7 +18,7 @@ _LONG = rf"^[+-]?\d{{{MOST_DIGITS + 1},}}$"
 
 def read_csv(path: Path, separator: str) -> pl.DataFrame:
     """The table of a CSV file. Raises ValueError naming the row of a number that no 64-bit float can hold."""
-    content = unpacked(path)
+    content = utf8(unpacked(path))
     try:
         table = parse_csv(content, separator)
     except pl.exceptions.ComputeError:
@@ -32,6 +32,7 @@ def read_csv(path: Path, separator: str) -> pl.DataFrame:
 
 def _check_sizes(content: bytes, usual: str) -> None:
     """Raises ValueError naming the first number of the file that becomes infinite or no whole number can hold."""
+    content, usual, _ = without_comments(content, usual)
     separator = separator_of(content.split(b"\n", 1)[0].decode("utf-8", "replace"), usual)
     texts = pl.read_csv(content, separator=separator, infer_schema=False)
     for name in texts.columns:

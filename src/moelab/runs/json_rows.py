@@ -77,7 +77,10 @@ def _column(values: list[Any]) -> pl.Series:
 
 
 def wandb_table(folder: Path) -> pl.DataFrame | None:
-    """The runs that W&B kept below a folder: each one's config and last values; None where it keeps none."""
+    """The runs that W&B kept below a folder: each one's config and last values; None where it keeps none.
+
+    Raises InputError where it holds W&B's binary logs alone, which runs that were not synced leave.
+    """
     rows = []
     for place in sorted(folder.rglob(SUMMARY)):
         config = place.parent / "config.yaml"
@@ -89,4 +92,8 @@ def wandb_table(folder: Path) -> pl.DataFrame | None:
         if not isinstance(last, dict):
             raise InputError(f"runs: {place} holds no summary of a run")
         rows.append(row | {k: v for k, v in flat(last).items() if not k.startswith("_wandb")})
+    if not rows and (log := next(folder.rglob("*.wandb"), None)) is not None:
+        raise InputError(
+            f"runs: {folder} holds W&B's binary logs ({log.name}) without {SUMMARY}; export the runs' table as CSV"
+        )
     return table_of(rows) if rows else None

@@ -17,6 +17,7 @@ from moelab.errors import InputError
 from moelab.files import MOST_NESTED
 from moelab.printable import short
 from moelab.runs.json_rows import rows_of, table_of
+from moelab.runs.text_tables import utf8
 
 MOST_DIGITS = 38
 """Digits of a whole number: more do not fit in 128 bits, and no run counts so far."""
@@ -33,7 +34,7 @@ def read_json_table(path: Path, *, lines: bool) -> pl.DataFrame:
     Raises InputError for rows nested too deeply, ValueError naming the line that is not JSON, names a key twice, or
     holds a number that no 64-bit float can.
     """
-    content = unpacked(path).removeprefix(b"\xef\xbb\xbf")
+    content = utf8(unpacked(path))
     _check_depth(content, path)
     rows = []
     for number, row in _rows_of_lines(content) if lines else _rows_of_list(content):
@@ -77,12 +78,12 @@ def _rows_of_lines(content: bytes) -> Iterator[tuple[int, Any]]:
     """Line number and row of each line that is not blank."""
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.isspace() and line:
-            yield number, _decode(_unicode(line, number), number)
+            yield number, _decode(line.decode(), number)
 
 
 def _rows_of_list(content: bytes) -> Iterator[tuple[int, Any]]:
     """Number of its first line and row of each row in a list; a file of one row stands for a list of it."""
-    text = _unicode(content, 1)
+    text = content.decode()
     place = _BLANK.match(text).end()  # type: ignore[union-attr]
     if not text.startswith("[", place):
         if text:
@@ -103,14 +104,6 @@ def _rows_of_list(content: bytes) -> Iterator[tuple[int, Any]]:
             return
         line += text.count("\n", place, separator.end())
         place = separator.end()
-
-
-def _unicode(content: bytes, line: int) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        number = line + content.count(b"\n", 0, error.start)
-        raise ValueError(f"line {number} is not UTF-8 text") from None
 
 
 def _decode(text: str, line: int) -> Any:

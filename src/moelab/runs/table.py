@@ -3,7 +3,7 @@
 import glob
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"\s*(?:\"([^\"]+)\"|([A-Za-z_]\w*))\s*\Z")
 
 
 def load_table(
-    source: str | Path | Sequence[str | Path] | pl.DataFrame,
+    source: str | Path | Sequence[str | Path] | pl.DataFrame | Mapping[str, Any],
     let: Sequence[str] = (),
     where: Sequence[str] = (),
     *,
@@ -38,22 +38,42 @@ def load_table(
     """Read runs into one table, numbers as 64-bit floats, true and false as 1 and 0.
 
     `source` is a folder of runs (or of W&B's), a file, a pattern such as 'sweep/*.csv', or several of them: then the
-    column `file` names where a row is from.
+    column `file` names where a row is from. `book.xlsx:runs` is one sheet of a workbook. A data frame, or a mapping of
+    columns by name, is taken as it is.
 
     `let` adds columns, or changes those of that name ('tokens = "Training FLOP" / (6 * "Model Size")': the arithmetic
     of SQL, names with spaces in double quotes, POW for powers, every number a float) and `where` keeps the rows for
     which every condition holds. Runs that diverged have no loss and are left out of a folder's table unless
     `diverged`. Raises InputError naming the file, column or expression.
     """
-    table = source if isinstance(source, pl.DataFrame) else _read_all(source, diverged)
+    table = _read_all(source, diverged) if isinstance(source, str | Path | Sequence) else _frame(source)
     table = table.with_columns(pl.selectors.numeric().cast(pl.Float64))
     for assignment in let:
         table = _assign(table, assignment)
     for condition in where:
         table = _keep(table, condition)
     if not table.height:
-        raise InputError(f"runs: no rows left{' by --where' if where else f' in {source}'}")
+        raise InputError(f"runs: no rows {'left by --where' if where else f'in {_named(source)}'}")
     return table.with_columns(pl.col(pl.Boolean).cast(pl.Float64))
+
+
+def _named(source: Any) -> str:
+    """What a table was read from, for a message."""
+    if isinstance(source, str | Path):
+        return str(source)
+    return ", ".join(map(str, source)) if isinstance(source, Sequence) else "the table"
+
+
+def _frame(source: Any) -> pl.DataFrame:
+    """A data frame of polars or pandas, or columns by name, as one of polars."""
+    if isinstance(source, pl.DataFrame):
+        return source
+    if not hasattr(source, "keys"):
+        raise InputError(f"runs: expected a file, a folder, a data frame or columns by name, got {short(source)}")
+    try:
+        return pl.DataFrame({str(name): np.asarray(source[name]) for name in source.keys()})  # noqa: SIM118
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"runs: {_first_line(error)}") from None
 
 
 def save_table(table: pl.DataFrame, path: str | Path) -> None:
@@ -112,6 +132,7 @@ def _read_all(source: str | Path | Sequence[str | Path], diverged: bool) -> pl.D
 
 
 def _read(path: Path, diverged: bool) -> pl.DataFrame:
+    path, sheet = _sheet_of(path)
     if path.is_dir():
         kept = wandb_table(path) if not find_runs(path) and not (path / "runs").is_dir() else None
         return runs_table(path, diverged) if kept is None else kept
@@ -120,11 +141,12 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
     readers: dict[str, Any] = {
         ".csv": lambda: read_csv(path, ","),
         ".tsv": lambda: read_csv(path, "\t"),
+        ".txt": lambda: read_csv(path, "\t"),
         ".parquet": lambda: pl.read_parquet(path),
         ".jsonl": lambda: read_json_table(path, lines=True),
         ".ndjson": lambda: read_json_table(path, lines=True),
         ".json": lambda: read_json_table(path, lines=False),
-        ".xlsx": lambda: as_numbers(read_xlsx(path)),
+        ".xlsx": lambda: as_numbers(read_xlsx(path, sheet)),
     }
     name = path.name.removesuffix(".gz").removesuffix(".zst")
     suffix = Path(name).suffix.lower()
@@ -137,6 +159,14 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         raise InputError(f"runs: {path} is empty") from None
     except (pl.exceptions.PolarsError, OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"runs: cannot read {path}: {_first_line(error)}") from None
+
+
+def _sheet_of(path: Path) -> tuple[Path, str | None]:
+    """book.xlsx:runs is the sheet `runs` of a workbook."""
+    book, colon, sheet = str(path).rpartition(":")
+    if colon and book.lower().endswith(".xlsx") and not path.exists():
+        return Path(book), sheet
+    return path, None
 
 
 def _assign(table: pl.DataFrame, assignment: str) -> pl.DataFrame:

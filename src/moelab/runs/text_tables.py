@@ -1,5 +1,6 @@
-"""Tables of text: CSV with other separators and decimal commas, and the line that has too many fields."""
+"""Tables of text: CSV with other separators, decimal commas, encodings and lines of comment before its header."""
 
+import codecs
 import csv
 import io
 import re
@@ -10,7 +11,60 @@ import polars as pl
 from moelab.printable import short
 
 SEPARATORS = (",", ";", "\t", "|")
+_ENCODINGS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+_SEP = re.compile(rb"sep=(.)\s*\Z", re.IGNORECASE)
 _DECIMAL_COMMA = r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$"
+
+
+def utf8(content: bytes) -> bytes:
+    """A text as UTF-8 without its byte-order mark, which names UTF-16 and UTF-32. Raises ValueError naming the line and
+    column of a byte that is no such text."""
+    mark, encoding = next((each for each in _ENCODINGS if content.startswith(each[0])), (b"", "utf-8"))
+    content = content[len(mark) :]
+    try:
+        return content.decode(encoding).encode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise ValueError(
+            f"line {line} is not {encoding.upper()} text (byte {column}: 0x{content[error.start]:02x}); save the file "
+            "as UTF-8"
+        ) from None
+
+
+def without_comments(content: bytes, usual: str) -> tuple[bytes, str, int]:
+    """The table without what stands before its header, the usual separator, and how many lines were left out.
+
+    Lines that begin with # are comments, but one of as many names as the numbers below it is the header, as NumPy
+    writes it. A first line sep=; names the separator, as spreadsheets write it.
+    """
+    lines, skipped = content.splitlines(keepends=True), 0
+    if lines and (named := _SEP.match(lines[0])):
+        usual, skipped = named[1].decode("latin-1"), 1
+    while skipped < len(lines) and (not lines[skipped].strip() or lines[skipped].lstrip().startswith(b"#")):
+        skipped += 1
+    if not skipped:
+        return content, usual, 0
+    last = lines[skipped - 1].lstrip() if skipped else b""
+    below = lines[skipped].decode("utf-8", "replace") if skipped < len(lines) else ""
+    if last.startswith(b"#") and _are_numbers(below, usual):
+        names = last.lstrip(b"# \t")
+        separator = separator_of(below, usual)
+        if len(names.decode("utf-8", "replace").split(separator)) == len(below.split(separator)) > 1:
+            return names + b"".join(lines[skipped:]), usual, skipped - 1
+    return b"".join(lines[skipped:]), usual, skipped
+
+
+def _are_numbers(line: str, usual: str) -> bool:
+    for cell in line.strip().split(separator_of(line, usual)):
+        try:
+            float(cell)
+        except ValueError:
+            return False
+    return True
 
 
 def separator_of(header: str, usual: str) -> str:
@@ -22,29 +76,35 @@ def separator_of(header: str, usual: str) -> str:
 
 
 def parse_csv(content: bytes, usual: str) -> pl.DataFrame:
-    """The table of a CSV file's content. Names lose the blanks around them; behind another separator than a comma,
-    3,5 is a number. Raises ValueError naming the first line with another number of fields than the header."""
+    """The table of a CSV file's content in UTF-8. Names lose the blanks around them; behind another separator than a
+    comma, 3,5 is a number. Raises ValueError naming the first line with another number of fields than the header."""
+    content, usual, skipped = without_comments(content, usual)
     header = content.split(b"\n", 1)[0].decode("utf-8", "replace")
     separator = separator_of(header, usual)
+    if header.strip() and _are_numbers(header, usual):
+        raise ValueError(f"line {skipped + 1} holds numbers where the names of columns are expected")
     try:
         table = pl.read_csv(io.BytesIO(content), separator=separator, infer_schema_length=None)
     except pl.exceptions.ComputeError:
-        check_fields(content, separator)
+        check_fields(content, separator, skipped)
         raise
+    if table.width > 1:
+        table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
     stripped = [name.strip() for name in table.columns]
     if len(set(stripped)) == len(stripped):
         table.columns = stripped
     return table if separator == "," else _decimal_points(table)
 
 
-def check_fields(content: bytes, separator: str) -> None:
-    """Raises ValueError naming the first line that has more fields than the header names columns."""
+def check_fields(content: bytes, separator: str, skipped: int = 0) -> None:
+    """Raises ValueError naming the first line that has more fields than the header names columns; `skipped` lines of
+    the file stand before it."""
     reader = csv.reader(io.StringIO(content.decode("utf-8", "replace")), delimiter=separator)
     header: list[str] = next(reader, [])
     for fields in reader:
         if len(fields) > len(header):
             raise ValueError(
-                f"line {reader.line_num} has {len(fields)} fields, the header names {len(header)} columns: "
+                f"line {reader.line_num + skipped} has {len(fields)} fields, the header names {len(header)} columns: "
                 f"{short(separator.join(fields))}"
             )
 
