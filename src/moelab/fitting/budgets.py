@@ -8,21 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.budget_groups import BUDGET, ONE_COMPUTE, TOLERANCE, budget_groups, compute_notes
+from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups, compute_notes
+from moelab.fitting.budget_lines import Ends, Key, power_laws, tokens_at
 from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.full_fit import FullFit
 from moelab.fitting.intervals import interval_of, outside_note
-from moelab.fitting.power_law import power_law_draws
 from moelab.fitting.slice import Slice, isoflop_slice
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 from moelab.quantities import format_flops
 
 Array = NDArray[Any]
-Ends = dict[str, float | None]
-Key = float | str
-"""A group of runs by its FLOPs, or by its value of the column that parts them."""
-_PARABOLA = ("parabola", "all")
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,10 +210,10 @@ def isoflop_budgets(
         mixed |= {key} if notes else set()
         slices[key] = replace(found, notes=(*notes, *found.notes))
         if tokens is not None and np.ptp(tokens[rows]) > 0 and (values[rows] > 0).all():
-            trained[key] = _tokens_at(found.optimum, values[rows], tokens[rows])
+            trained[key] = tokens_at(found.optimum, values[rows], tokens[rows])
     if not slices:
         raise InputError(f"isoflop: no budget has a slice: {next(iter(failed.values()))}")
-    lines, line = _power_laws(x, {k: s for k, s in slices.items() if k not in mixed}, compute, trained, draws, seed)
+    lines, line = power_laws(x, {k: s for k, s in slices.items() if k not in mixed}, compute, trained, draws, seed)
     return Budgets(
         x=x,
         by=by,
@@ -234,54 +230,6 @@ def isoflop_budgets(
 
 def _rows_of(columns: Columns, rows: Array) -> dict[str, Array]:
     return {name: np.asarray(values)[rows] for name, values in columns.items()}
-
-
-def _tokens_at(optimum: Ends, x: Array, tokens: Array) -> Ends:
-    """The tokens of runs of this budget at an optimum, interpolated in logarithms; more of x may mean fewer tokens."""
-    order = np.argsort(x, kind="stable")
-    log_x, log_d = np.log(x[order]), np.log(tokens[order])
-    slope = np.polyfit(log_x, log_d, 1)[0]
-
-    def at(value: float | None) -> float | None:
-        if value is None or not value > 0:
-            return None
-        inside = float(np.clip(np.log(value), log_x[0], log_x[-1]))
-        return float(np.exp(np.interp(inside, log_x, log_d) + slope * (np.log(value) - inside)))
-
-    low, high = at(optimum["low"]), at(optimum["high"])
-    low, high = (high, low) if slope < 0 else (low, high)
-    return {"value": at(optimum["value"]), "low": low, "high": high}
-
-
-def _power_laws(
-    x: str, slices: dict[Key, Slice], compute: dict[Key, float], tokens: dict[Key, Ends], draws: int, seed: int
-) -> tuple[dict[str, Array], Array | None]:
-    """Intercepts and slopes of ln optimum by ln C, drawn, by name; and the line of the parabolas' lowest points. Both
-    are of the slices that hold their optimum, where those are of more than one compute."""
-    inside = {key: one for key, one in slices.items() if one.edge is None and (_bounded(one.optimum) or not draws)}
-    spread = [compute[key] for key in inside]
-    if len(inside) < 2 or max(spread) <= ONE_COMPUTE * min(spread):
-        return {}, None
-    lines = {}
-    named = {x: {key: one.optimum for key, one in inside.items()}}
-    named["tokens"] = {key: tokens[key] for key in inside if key in tokens}
-    for name, ends in named.items():
-        if len(ends) >= 2 and all((_bounded(each) or not draws) and (each["value"] or 0) > 0 for each in ends.values()):
-            flops = np.array([compute[key] for key in ends])
-            lines[name] = power_law_draws(flops, list(ends.values()), draws, seed)
-    lowest = {
-        key: curve.at
-        for key, one in inside.items()
-        for curve in one.curves
-        if (curve.name, curve.window) == _PARABOLA and np.isfinite(curve.at)
-    }
-    logged = len(lowest) >= 2 and all((slices[key].points[0] > 0).all() for key in lowest)
-    logs = np.log([compute[key] for key in lowest])
-    return lines, np.polyfit(logs, list(lowest.values()), 1)[::-1] if logged else None
-
-
-def _bounded(ends: Ends) -> bool:
-    return all(value is not None for value in ends.values())
 
 
 def _ends(values: Array) -> Ends:
