@@ -86,7 +86,7 @@ def test_the_excess_is_over_compute_and_data_alone(ranking: Ranking) -> None:
     reference = ranked(alone)
     limited = ranked(asked)
     assert limited.lifetime is not None
-    assert limited.lifetime.within == unresolved(reference)
+    assert limited.lifetime.within == unresolved(reference)[0]
     excess = with_granularity(reference, float(reference.log_excess.min()))
     same = {sizes(reference, i): excess[i] - excess.min() for i in range(len(reference.feasible))}
     near = [i for i in limited.lifetime.frontier if limited.log_excess[i] < FAR]

@@ -98,7 +98,7 @@ def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
     row = next(row for row in found.what_if if row["change"] == "half the limit on parameters")
     assert "no design fits" in row["why_not"]
     assert what_if_cells(row)[-1] == row["why_not"]
-    assert what_if_cells({"change": "x", "changes": False})[1] == "no change"
+    assert what_if_cells({"change": "x", "changes": False})[1] == "same design"
 
 
 def test_the_memory_of_the_serving_devices_is_a_limit() -> None:

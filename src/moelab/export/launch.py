@@ -34,13 +34,14 @@ class Launch:
 def launch_of(plan: Plan) -> Launch:
     """The recommended design of a plan as one run.
 
-    The batch is that of the preferred rule, rounded to whole sequences for every data-parallel device.
+    The batch is that of the preferred rule, rounded to whole sequences for every data-parallel device; with several
+    pieces of the pipeline a device, its micro-batches are a multiple of the stages, as interleaved schedules need.
     """
     best, seq_len = plan.best, plan.space.seq_len
     known = best.training if best.training and best.training["predicted"] else None
     layout = Layout.read(known["layout"]) if known else None
     micro = known["micro_batch"] if known else 1
-    step = micro * layout.dp if layout else 1
+    step = micro * layout.dp * (layout.pp if layout.vp > 1 else 1) if layout else 1
     batch = max(1, min(round(best.batch_tokens / seq_len / step), best.tokens // (seq_len * step))) * step
     if batch * seq_len > best.tokens:
         batch, micro, layout, known = max(1, best.tokens // seq_len), 1, None, None

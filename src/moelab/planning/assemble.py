@@ -24,7 +24,7 @@ from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import refuse_meaningless
 from moelab.planning.sensitivity import binding, sensitivities
-from moelab.planning.settle import near_equal, option_labels, representative, settled_rows, tie_of
+from moelab.planning.settle import near_equal, open_axes, option_labels, representative, settled_rows, tie_of
 from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
@@ -121,11 +121,14 @@ class PlanBuilder:
             n_feasible=len(self.feasible),
             slices=slice_rows(self.ranking),
             equivalent=list(self.rows[0].options),
-            open_axes=self.rows[0].open_axes,
+            open_axes=self.rows[0].open_axes if self.decision is None else self._open_to_draws(self.decision.near),
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
             nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
             released_rates=self._released_rates(),
+            without_tokens=tuple(
+                law.id for law in self.ranking.ensemble_laws if not law.published and "tokens" not in law.law.variables
+            ),
             deferred_what_if=what_if(
                 self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen), self.chosen
             ),
@@ -138,6 +141,10 @@ class PlanBuilder:
         result.warnings.extend([] if wanted is None else borrowed(wanted.device))
         result.warnings.extend(unpriced(self.budget))
         return result
+
+    def _open_to_draws(self, near: Array) -> dict[str, tuple[float, float]]:
+        """The axes on which designs differ that the draws cannot distinguish from the recommended one."""
+        return open_axes(self.feasible.take(np.union1d(near, self.rows[0].near)))
 
     def _released_rates(self) -> list[dict[str, Any]]:
         """Learning rates of released models about as large as the recommended design."""
@@ -159,6 +166,7 @@ class PlanBuilder:
             lower["design"] = self._label(lower.pop("index"))
         return {
             "within": ranking.lifetime.within,
+            "within_source": "stated" if self.budget.within is not None else ranking.lifetime.reference.source,
             "within_decides": ranking.lifetime.decides,
             "frontier": rows,
             "recommended": here,

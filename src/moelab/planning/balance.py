@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.errors import InputError
 from moelab.planning.budget import Budget
 from moelab.planning.coverage import median_of
 from moelab.planning.feasible import fit_budget, training_price
@@ -82,7 +83,7 @@ def reference_of(lattice: Lattice, budget: Budget, predictors: Sequence[Predicto
         ranking.top_share,
         least,
         float(with_granularity(ranking, least).min()),
-        unresolved(ranking),
+        *unresolved(ranking),
     )
 
 
@@ -100,7 +101,14 @@ def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
     ranked = np.where(ranking.comparable, excess, np.inf)
     within = reference.unresolved if budget.within is None else budget.within
     steep = STEEP if budget.within is None else np.inf
-    score, decides = _scores(ranking, ranked, np.log(cost), float(-np.log1p(-within)), steep)
+    usable = _usable(ranking, ranked)
+    least = float(-np.expm1(-max(float(ranked[usable].min()), 0.0)))
+    if budget.within is not None and least > budget.within:
+        raise InputError(
+            f"within {budget.within:g}: no design within the other limits has so little excess compute; the nearest "
+            f"feasible value is {least * 1.005:.3g}"
+        )
+    score, decides = _scores(ranked, np.log(cost), usable, float(-np.log1p(-within)), steep)
     front = frontier(ranked, cost)
     knee = int(front[np.argmin(score[front])])
     lifetime = Lifetime(train, serve, within, decides, front, knee, ranking.log_excess, reference)
@@ -108,20 +116,25 @@ def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
     return replace(ranking, score=score, loss_score=excess, lifetime=lifetime)
 
 
-def _scores(ranking: Ranking, excess: Array, cost: Array, allowed: float, steep: float) -> tuple[Array, bool]:
+def _usable(ranking: Ranking, excess: Array) -> Array:
+    """Designs (n,) that are served at no fewer requests than deployments run; all where none is."""
+    assert ranking.serving is not None
+    batched = ranking.serving.batch >= LEAST_BATCH
+    return np.asarray(batched if (batched & np.isfinite(excess)).any() else np.ones_like(batched))
+
+
+def _scores(excess: Array, cost: Array, usable: Array, allowed: float, steep: float) -> tuple[Array, bool]:
     """Excess of compute plus log cost (n,), and whether the excess allowed changes the least.
 
     In the order of loss, later by `OUTSIDE`, is what lies beyond the excess allowed (or the least there is), and later
-    by twice that what is served at fewer requests than any deployment.
+    by twice that what is not `usable`.
     """
-    assert ranking.serving is not None
-    batched = ranking.serving.batch >= LEAST_BATCH
-    usable = batched if (batched & np.isfinite(excess)).any() else np.ones_like(batched)
-    beyond = np.maximum(excess - max(allowed, float(excess[usable].min())), 0.0)
+    least = float(excess[usable].min())
+    beyond = np.maximum(excess - max(allowed, least), 0.0)
     plain = np.where(usable, excess + cost, np.inf)
     with np.errstate(invalid="ignore"):
         score = np.where(beyond > 0, plain + steep * beyond, plain)
-    decides = bool(np.argmin(score) != np.argmin(plain))
+    decides = least <= allowed and bool(np.argmin(score) != np.argmin(plain))
     later = OUTSIDE * np.where(usable, 1, 2) + np.minimum(excess, OUTSIDE / 2)
     return np.where(usable & (score < OUTSIDE / 4), score, later), decides
 
@@ -140,11 +153,13 @@ def with_granularity(ranking: Ranking, least: float) -> Array:
     return excess
 
 
-def unresolved(ranking: Ranking) -> float:
-    """The excess compute below which no design is known to be behind: 10 %, what the laws disagree by, or the paired
-    error of the predicted training time, whichever is largest; at most 50 %."""
+def unresolved(ranking: Ranking) -> tuple[float, str]:
+    """The excess compute below which no design is known to be behind, at most 50 %, and what gives it: `laws`, the
+    largest that they disagree by; `times`, the paired error of the predicted training time; or `least`, 10 %."""
     timing = float(-np.expm1(-ranking.paired.training))
-    return min(max(disagreement(ranking), timing), MOST_WITHIN)
+    laws = disagreement(ranking)
+    source = "times" if timing > laws else "laws" if laws > LEAST_WITHIN else "least"
+    return min(max(laws, timing), MOST_WITHIN), source
 
 
 def disagreement(ranking: Ranking) -> float:

@@ -7,10 +7,10 @@ def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     """A what-if as the cells of a table: change, active / total, experts, tokens, extra nats, cost."""
     if "why_not" in row:
         return str(row["change"]), "-", "-", "-", "-", str(row["why_not"])
-    if not row["changes"]:
-        return str(row["change"]), "no change", "", "", "", ""
-    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
     cost = f"${_interval(row, 'cost')}" if "cost" in row else ""
+    if not row["changes"]:
+        return str(row["change"]), "same design", "", "", "", cost
+    size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
     nats = "-" if row.get("extra_nats") is None else f"{_float(row['extra_nats']):+.3f}"
     return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), nats, cost
 

@@ -1,6 +1,7 @@
 """How far a plan can be trusted, in one sentence that stands first: support of the laws, and agreement on the kind."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,13 +27,15 @@ the catalogue saw 38 (Llama 3.1 405B) to 10,700 (Qwen3-30B-A3B)."""
 class Confidence:
     """`level` is supported, extrapolated or unsupported, by the least `distance` (log10) of the ensemble's laws from
     their runs (None: no range known). `kinds` are the laws whose own optimum is MoE and dense, `unknown` those of the
-    ensemble whose range is not known, and `ratio` the design's tokens per active parameter."""
+    ensemble whose range is not known, `ratio` the design's tokens per active parameter, and `without_tokens` the laws
+    of the ensemble where none has tokens among its variables and none is held to the tokens of its runs."""
 
     level: str
     distance: float | None
     kinds: dict[str, list[str]]
     unknown: list[str] = field(default_factory=list)
     ratio: float | None = None
+    without_tokens: list[str] = field(default_factory=list)
 
     @property
     def disagree(self) -> bool:
@@ -42,7 +45,7 @@ class Confidence:
     @property
     def doubtful(self) -> bool:
         """Whether no percentage should stand beside the choice."""
-        return self.disagree or self.level != "supported" or bool(self.out_of_range)
+        return self.disagree or self.level != "supported" or self.distance is None or bool(self.out_of_range)
 
     @property
     def meaningless(self) -> bool:
@@ -61,7 +64,16 @@ class Confidence:
     def sentence(self) -> str:
         """What a reader must know before the recommendation; empty where there is nothing."""
         parts = []
-        if self.level != "supported" and self.distance is not None:
+        if self.without_tokens:
+            laws = ", ".join(self.without_tokens)
+            parts.append(
+                f"No law supports this plan: tokens are no variable of {laws}, so a larger model costs nothing and the "
+                "tokens left for it count for nothing."
+            )
+        elif self.distance is None and self.unknown:
+            laws = ", ".join(self.unknown)
+            parts.append(f"How far this plan lies outside the runs is not known: no range is published for {laws}.")
+        elif self.level != "supported" and self.distance is not None:
             word = "No law supports this plan" if self.level == "unsupported" else "This plan is an extrapolation"
             which = "every law of the ensemble whose range is known" if self.unknown else "every law of the ensemble"
             parts.append(f"{word}: {which} is used at least {_times(self.distance)} times outside its runs.")
@@ -81,6 +93,7 @@ class Confidence:
             "sentence": self.sentence,
             "range_unknown": self.unknown,
             "tokens_per_active": self.ratio,
+            "without_tokens": self.without_tokens,
         }
 
 
@@ -89,8 +102,11 @@ def _times(distance: float) -> str:
     return f"{math.floor(10 ** min(distance, MOST_DISTANCE) * (1 + 1e-9)):,}"
 
 
-def confidence_of(best: Candidate, ensemble: list[str], choices: dict[str, Candidate]) -> Confidence:
-    """The confidence in a recommended design, from its predictions and each law's own choice."""
+def confidence_of(
+    best: Candidate, ensemble: list[str], choices: dict[str, Candidate], without_tokens: Sequence[str] = ()
+) -> Confidence:
+    """The confidence in a recommended design, from its predictions and each law's own choice; `without_tokens` are the
+    laws of the ensemble that tokens mean nothing to."""
     used = [law for law in ensemble if law in best.loss and best.loss[law].value is not None]
     distances = {law: best.loss[law].extrapolation for law in used}
     known = [distance for distance in distances.values() if distance is not None]
@@ -99,8 +115,12 @@ def confidence_of(best: Candidate, ensemble: list[str], choices: dict[str, Candi
     level = "supported"
     if distance is not None and distance > FAR:
         level = "unsupported" if distance > UNSUPPORTED else "extrapolated"
+    blind = [law for law in used if law in without_tokens]
+    blind = blind if len(blind) == len(used) else []
+    if blind:
+        level = "unsupported"
     kinds: dict[str, list[str]] = {"moe": [], "dense": []}
     for law in ensemble:
         if law in choices:
             kinds["moe" if choices[law].is_moe else "dense"].append(law)
-    return Confidence(level, distance, kinds, unknown, best.tokens / best.params_active)
+    return Confidence(level, distance, kinds, unknown, best.tokens / best.params_active, blind)

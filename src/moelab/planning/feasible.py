@@ -160,7 +160,8 @@ def _uses(lattice: Lattice, budget: Budget, tokens: Array) -> dict[str, tuple[Ar
 
 def _infeasible(uses: dict[str, tuple[Array, Any]], budget: Budget) -> str:
     """The message: the single limit whose least change admits a design, or else what each limit needs."""
-    ratio = {name: used / limit for name, (used, limit) in uses.items()}
+    with np.errstate(over="ignore"):
+        ratio = {name: used / limit for name, (used, limit) in uses.items()}
     moves: dict[str, float] = {}
     for name in ratio:
         others = [ratio[other] <= 1 for other in ratio if other != name]

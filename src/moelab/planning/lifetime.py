@@ -33,16 +33,17 @@ def extra_nats(ranking: Ranking, index: Array, base: int) -> Array:
     return np.asarray(np.median(np.array(parts), axis=0))
 
 
-def frontier_rows(ranking: Ranking, most: int = 60) -> list[dict[str, Any]]:
-    """The frontier thinned to at most `most` designs, its ends and knee kept: position, dollars, extra loss."""
+def frontier_rows(ranking: Ranking, most: int = 300) -> list[dict[str, Any]]:
+    """The frontier, whole up to `most` designs: position, dollars, extra loss. Of a longer one, half of `most` are
+    those of least loss, the others an even choice of the cheaper rest, the cheapest and the knee among them."""
     lifetime = ranking.lifetime
     assert lifetime is not None
-    front = lifetime.frontier
-    index = front
-    if len(front) > most:
-        picked = np.unique(np.linspace(0, len(front) - 1, most).round().astype(int))
-        index = np.union1d(picked, np.flatnonzero(front == lifetime.knee))
-        index = front[index]
+    index = lifetime.frontier
+    if len(index) > most:
+        whole = len(index) - most // 2
+        picked = np.linspace(0, whole - 1, most - most // 2).round().astype(int)
+        picked = np.union1d(picked, np.flatnonzero(index == lifetime.knee))
+        index = index[np.union1d(picked, np.arange(whole, len(index)))]
     return _points(ranking, index)
 
 
@@ -108,7 +109,8 @@ def _millinat_by_training(ranking: Ranking, budget: Budget, index: int) -> float
         return None
     longer = one.with_tokens(tokens, budget)
     gains = [float((member.loss(one.design) - member.loss(longer.design))[0]) for member in ranking.ensemble]
-    gain = float(np.nanmedian(gains))
+    known = [gain for gain in gains if np.isfinite(gain)]
+    gain = float(np.median(known)) if known else 0.0
     if not gain > 0:
         return None
     extra = training_price(one.lattice, longer.train_flops - one.train_flops, budget)

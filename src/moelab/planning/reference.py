@@ -13,7 +13,7 @@ class Reference:
 
     `top_share` is the best utilisation (None where compute is one number), `least` the least log(C/C') of the ensemble,
     `least_with_granularity` the same with what laws of granularity add, and `unresolved` the excess of compute, as a
-    share, below which no design is known to be behind.
+    share, below which no design is known to be behind, by what `source` names (`balance.unresolved`).
     """
 
     ensemble: tuple[Member, ...]
@@ -23,3 +23,4 @@ class Reference:
     least: float
     least_with_granularity: float
     unresolved: float
+    source: str

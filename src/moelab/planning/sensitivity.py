@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.planning.balance import balanced, reference_budget
 from moelab.planning.budget import LIMITS, Budget
 from moelab.planning.feasible import FeasibleSet, affordable_tokens, fit_budget, fits
 from moelab.planning.lattice import Lattice
-from moelab.planning.ranking import Ranking, score_designs
+from moelab.planning.ranking import Ranking, rank, score_designs
 from moelab.planning.search import costs, served
 
 Array = NDArray[Any]
@@ -29,8 +30,9 @@ def sensitivities(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[st
     """For every limit that is set, the gain from ten per cent more of it.
 
     `gain_compute` is a share of compute: 0.02 means that the raised limit is worth 2 % more compute under the budget's
-    limits. `gain_loss` is null where the ensemble has several members, whose losses do not compare. Where a cost is
-    minimised there is `gain_cost`, a share of it, instead.
+    limits; where loss is balanced against lifetime cost, as much compute at the same cost. `gain_loss` is null on a
+    balance, and where the ensemble has several members, whose losses do not compare. Where a cost is minimised there
+    is `gain_cost`, a share of it, instead.
     """
     gains: dict[str, dict[str, Any]] = {}
     for name in _limits(budget):
@@ -59,6 +61,11 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
         assert ranking.target is not None
         _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
+    if ranking.lifetime is not None and serving is not None and _same_reference(budget, raised):
+        reference = ranking.lifetime.reference
+        found = balanced(rank(feasible, raised, ranking.ensemble_laws, serving, reference), reference, raised)
+        saved = float(ranking.score[ranking.best] - found.score[found.best])
+        return {"gain_loss": None, "gain_compute": float(np.expm1(np.clip(saved, 0.0, np.log1p(MOST_GAIN))))}
     loss, excess = score_designs(ranking, feasible, raised)
     own = ranking.log_excess if ranking.lifetime is None else ranking.lifetime.ensemble_excess
     least = int(np.argmin(own))
@@ -67,6 +74,11 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
     if loss is None or now_loss is None:
         return {"gain_loss": None, "gain_compute": gain}
     return {"gain_loss": max(0.0, float(now_loss[0] - np.nanmin(loss))), "gain_compute": gain}
+
+
+def _same_reference(budget: Budget, raised: Budget) -> bool:
+    """Whether the raised budget has the compute and data of the other, so that excess compute is over the same loss."""
+    return reference_budget(budget) == reference_budget(raised)
 
 
 def binding(ranking: Ranking, gains: dict[str, dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.planning.balance import OUTSIDE
 from moelab.planning.equivalence import distance_from_rules
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.paired import known_excess
@@ -57,7 +58,8 @@ def settled_rows(ranking: Ranking, count: int) -> list[Settled]:
     """
     order, rows = ranking.order, list[Settled]()
     size = _Sizes(ranking, order)
-    free = np.ones(len(order), bool)
+    free = np.ones(len(order), bool) if ranking.lifetime is None else ranking.score[order] < OUTSIDE / 2
+    free[0] = True
     while len(rows) < count and free.any():
         best = int(order[np.argmax(free)])
         row = settle(ranking, near_equal(ranking, best, order[size.same_as(best)] if rows else order))
@@ -134,7 +136,7 @@ def settle(ranking: Ranking, near: Array) -> Settled:
     same = same[_behind(ranking, same, best) <= TIE]
     chosen = int(same[np.argmin(distance_from_rules(ranking.feasible.lattice.take(same)))])
     options = tuple(names[np.argsort(first)].tolist())
-    return Settled(chosen, np.union1d(heads, same), _open(ranking.feasible.take(near)), options, tuple(steps))
+    return Settled(chosen, np.union1d(heads, same), open_axes(ranking.feasible.take(near)), options, tuple(steps))
 
 
 def _experts(ranking: Ranking, heads: Array, labels: Array) -> tuple[Array, list[dict[str, Any]]]:
@@ -193,7 +195,7 @@ def _step(by: str, labels: Array, kept: Array, **facts: Any) -> dict[str, Any]:
     return {"by": by, "kept": int(kept.sum()), "of": len(kept), "experts": sorted(set(labels[kept].tolist())), **facts}
 
 
-def _open(some: Any) -> dict[str, tuple[float, float]]:
+def open_axes(some: Any) -> dict[str, tuple[float, float]]:
     """The least and largest value of every axis on which the designs differ."""
     s, n = some.lattice.shape, len(some)
     columns = {

@@ -38,6 +38,7 @@ class Decision:
     p_moe_beats_dense: float | None
     optimum: dict[str, Interval]
     dropped: int
+    near: Array
 
     def regret(self, index: int, value: float) -> tuple[Interval, Interval]:
         """Extra loss of design `index` over each draw's own best, and the same as a share of excess compute.
@@ -121,6 +122,7 @@ def decide(ranking: Ranking, chosen: int, distinct: Array, extra: Array) -> Deci
         p_moe_beats_dense=_p_moe_beats_dense(rows, weight, some.lattice.is_moe),
         optimum=_optimum(ranking, chosen, some, rows.argmin(axis=1), weight),
         dropped=dropped,
+        near=index[near],
     )
 
 

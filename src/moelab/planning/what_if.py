@@ -85,7 +85,8 @@ class _WhatIf:
         try:
             found, at = self.sampled.search(budget, predictors)
         except InputError as error:
-            return {"change": change, "why_not": str(error)}
+            little = str(error).startswith("within ")
+            return {"change": change, "why_not": "no design within the limits has so little" if little else str(error)}
         one = found.feasible.take(np.array([at]))
         row: Row = {
             "change": change,

@@ -36,6 +36,20 @@ NOT_TAKEN = {
 }
 """Why a design of lower loss at no more cost was not taken, in words."""
 
+NAMES = {"n_experts": "experts", "top_k": "top-k", "granularity": "granularity", "n_shared_experts": "shared experts"}
+"""The axes that are named where draws leave them open."""
+
+SOURCES = {
+    "stated": "as asked",
+    "laws": "what the laws disagree by",
+    "times": "the error of predicted training times",
+    "least": "what laws distinguish at best",
+}
+"""What the excess allowed comes from, in words."""
+
+NEARLY = 1.005
+"""Factor within which a share rounds to another."""
+
 WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime cost"}
 """What the laws of granularity are weighed against, in words."""
 
@@ -79,12 +93,23 @@ def _against_dense(plan: Plan, dense: Candidate, ahead: bool) -> str:
 
 def _experts(plan: Plan) -> list[str]:
     """The axes that the ensemble leaves open, and what settled them."""
-    if not plan.best.is_moe or len(plan.equivalent) < 2:
+    if not plan.best.is_moe:
         return []
-    shown = ", ".join(plan.equivalent[:6]) + (", ..." if len(plan.equivalent) > 6 else "")
-    steps = [f"{_settler(step)} left {_some(step['experts'])}" for step in plan.settled_by]
-    settled = f" {'; then '.join(steps)}." if steps else ""
-    return [f"The ensemble cannot distinguish {shown}:{settled or ' practice decides.'}"]
+    lines = []
+    if len(plan.equivalent) > 1:
+        shown = ", ".join(plan.equivalent[:6]) + (", ..." if len(plan.equivalent) > 6 else "")
+        steps = [f"{_settler(step)} left {_some(step['experts'])}" for step in plan.settled_by]
+        settled = f" {'; then '.join(steps)}." if steps else ""
+        lines.append(f"The ensemble cannot distinguish {shown}:{settled or ' practice decides.'}")
+    if plan.best.regret_loss.low is not None and plan.near_equal > 1:
+        axes = [f"{NAMES[name]} {_ends(ends)}" for name, ends in plan.open_axes.items() if name in NAMES]
+        if axes:
+            lines.append(f"The draws leave open: {', '.join(axes)}. Design 1 is settled by the fit itself.")
+    return lines
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return f"{format_number(ends[0])} to {format_number(ends[1])}"
 
 
 def _utilisation(plan: Plan) -> list[str]:
@@ -113,10 +138,7 @@ def _balance(plan: Plan) -> list[str]:
     """Dollars against loss on either side of the recommendation."""
     if plan.lifetime is None:
         return []
-    price, lines = plan.lifetime["per_millinat"], [knee_sentence(plan), *_per_millinat(plan)]
-    longer = price["by_training"]
-    if longer is not None:
-        lines.append(f"By longer training of this design, 0.001 nats cost ${format_number(longer)}.")
+    lines = [knee_sentence(plan), *_per_millinat(plan), *_fleet(plan)]
     tokens = plan.lifetime["implied_lifetime_tokens"]
     if tokens:
         lines.append(
@@ -126,16 +148,32 @@ def _balance(plan: Plan) -> list[str]:
     return lines
 
 
+def _fleet(plan: Plan) -> list[str]:
+    """The device-years of serving."""
+    wanted, cost = plan.budget.serving, plan.best.cost or {}
+    if wanted is None or not wanted.price or not cost.get("serve") or wanted.tokens is None:
+        return []
+    years = format_number(cost["serve"] / wanted.price / 8760)
+    return [f"Serving {format_number(wanted.tokens)} tokens takes {years} device-years of {wanted.hardware}."]
+
+
 def knee_sentence(plan: Plan) -> str:
     """What the balance of loss against lifetime cost chose, and whether the excess allowed decided."""
     assert plan.lifetime is not None
     within, excess = plan.lifetime["within"], plan.lifetime["recommended"]["excess_compute"]
     over = f"{excess:.0%} excess compute over the least loss under compute and data alone"
-    source = "as asked" if plan.budget.within is not None else "as far as laws and predicted times distinguish designs"
+    source = SOURCES[plan.lifetime["within_source"]]
+    if excess > within * NEARLY and not plan.lifetime["within_decides"]:
+        return (
+            f"No design within the limits is within the {within:.0%} of excess compute that is allowed ({source}): "
+            f"design 1 has {over}. The limits decide, not the balance of loss and cost."
+        )
     if plan.lifetime["within_decides"]:
+        more = " More of it is taken where it saves ten times as much of the cost." if excess > within * NEARLY else ""
         return (
             f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
-            f"allowed ({source}; --within sets it): this bound decides. Design 1 has {over}."
+            f"allowed ({source}; --within sets it): this bound decides, and more served tokens change nothing. "
+            f"Design 1 has {over}.{more}"
         )
     return (
         "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
@@ -162,6 +200,8 @@ def _per_millinat(plan: Plan) -> list[str]:
         parts.append(f"The frontier reaches this design's own loss for ${format_number(off)} less.")
     elif saved is not None and saved > 0:
         parts.append(f"A loss higher by 0.001 nats saves ${format_number(saved)}.")
+    if price["by_training"] is not None:
+        parts.append(f"By longer training of this design, 0.001 nats cost ${format_number(price['by_training'])}.")
     return [" ".join(parts)] if parts else []
 
 
