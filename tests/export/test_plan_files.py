@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,16 @@ def test_pieces_are_even() -> None:
 def test_the_files_need_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import moelab.export.plan_files"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("layout", "multiple"), [("pp=2,dp=4", 2 * 4), ("pp=2,dp=4,vp=2", 2 * 4 * 2)])
+def test_the_batch_is_whole_for_the_layout_and_its_interleaved_pipeline(
+    planned: Plan, layout: str, multiple: int
+) -> None:
+    """Megatron-LM's interleaved schedule takes micro-batches in groups of the pipeline's stages."""
+    training = {"predicted": True, "layout": layout, "micro_batch": 2, "recompute": "none"}
+    best = replace(planned.best, training=training, batch_tokens=512 * 101)
+    launch = launch_of(replace(planned, candidates=[best]))
+    assert launch.batch % multiple == 0
+    assert launch.batch > 0
+    assert launch.train.batch_tokens == launch.batch * 512

@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moelab.errors import InputError
 from moelab.planning import Budget, Space
 from moelab.planning.balance import FAR, LEAST_BATCH, OUTSIDE, STEEP, reference_budget, unresolved, with_granularity
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.lifetime import frontier_rows
 from moelab.planning.plan import plan
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
-from moelab.planning.why import why
+from moelab.planning.why import knee_sentence, why
 
 SPACE = Space(
     d_model=(1024, 1536, 2048, 3072), n_layers=(12, 16, 24, 32), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -136,3 +138,57 @@ def test_the_other_kind_is_the_least_loss_that_costs_no_more_over_its_life() -> 
     cheap = ~whole.feasible.lattice.is_moe & (whole.lifetime.cost <= best.cost["lifetime"]) & whole.comparable
     assert dense.regret_compute.value == pytest.approx(1 - np.exp(-whole.log_excess[cheap].min()))
     assert any("costs no more over its life" in line for line in why(found))
+
+
+def test_a_stated_excess_that_no_design_has_is_refused_with_the_nearest_value() -> None:
+    with pytest.raises(InputError, match=r"^within 0\.001: .* the nearest feasible value is 0\.\d+$") as refused:
+        ranked(budget(within=0.001, max_params=8e9))
+    nearest = float(str(refused.value).rsplit(" ", 1)[1])
+    found = plan(budget(within=nearest, max_params=8e9), LAWS, SPACE)
+    assert found.lifetime is not None
+    assert found.lifetime["recommended"]["excess_compute"] <= nearest
+    allowed = -np.log(1 - nearest)
+    assert all(one.regret_compute.value <= 1 - np.exp(-allowed) for one in found.candidates)
+
+
+def test_limits_that_leave_nothing_within_the_excess_decide() -> None:
+    found = plan(budget(max_params=4e8), LAWS, SPACE)
+    assert found.lifetime is not None
+    assert found.lifetime["recommended"]["excess_compute"] > found.lifetime["within"]
+    assert not found.lifetime["within_decides"]
+    assert "within" not in found.binding
+    assert "No design within the limits is within the" in knee_sentence(found)
+
+
+def test_what_decides_is_named_with_its_source_and_its_excess_is_the_tables() -> None:
+    found = plan(budget(), LAWS, SPACE)
+    assert found.lifetime is not None
+    here = found.lifetime["recommended"]["excess_compute"]
+    assert found.best.regret_compute.value == pytest.approx(here)
+    assert f"{here:.0%} excess compute over" in knee_sentence(found)
+    assert found.lifetime["within_source"] == "times"
+    assert ("within" in found.binding) == found.lifetime["within_decides"]
+    asked = plan(budget(within=0.05), LAWS, SPACE)
+    assert asked.lifetime is not None
+    assert asked.lifetime["within_source"] == "stated"
+    assert "5% of excess compute that is allowed (as asked" in knee_sentence(asked)
+
+
+def test_a_limit_binds_where_the_balance_gains_and_not_where_the_least_loss_does() -> None:
+    """The memory of the devices holds the least loss back, and not the design that is recommended."""
+    found = plan(budget(), LAWS, SPACE)
+    wide = plan(budget(serving={"hardware": "h100", "tokens": 1e13, "traffic": {"max_gpus": 128}}), LAWS, SPACE)
+    assert wide.best.label == found.best.label
+    assert "serving_memory" not in found.binding
+    assert found.sensitivity["serving_memory"]["gain_compute"] < 1e-3
+
+
+def test_the_frontier_is_whole_up_to_its_most_and_keeps_its_useful_half(ranking: Ranking) -> None:
+    assert ranking.lifetime is not None
+    front = ranking.lifetime.frontier.tolist()
+    assert [row["index"] for row in frontier_rows(ranking)] == front
+    some = [row["index"] for row in frontier_rows(ranking, most=8)]
+    assert some[-4:] == front[-4:]
+    assert some[0] == front[0]
+    assert ranking.lifetime.knee in some
+    assert len(some) <= 9

@@ -49,6 +49,21 @@ def test_an_extrapolation_is_named_first() -> None:
     assert "%" not in found.sentence.split(". ")[0]
 
 
+def test_a_law_without_a_range_or_without_tokens_is_doubted_first() -> None:
+    """By a law without tokens a larger model costs nothing: no share of compute stands beside such a plan."""
+    unknown = plan(Budget(flops=1e20), ["fivefactor2025"], SPACE)
+    assert unknown.sentence.startswith("How far this plan lies outside the runs is not known")
+    assert unknown.confidence.doubtful
+    law = get_law("clark2022-sbase")
+    sizes, experts = (values.ravel() for values in np.meshgrid(np.geomspace(2e7, 1e9, 6), [1, 8, 64]))
+    runs: dict[str, Any] = {"params_active_non_embedding": sizes, "expert_ratio": experts * 1.0}
+    runs["loss"] = law.loss(None, runs)
+    found = plan(Budget(flops=1e20), [fit(runs, law, bootstrap=0, starts=1)], SPACE)
+    assert found.sentence.startswith("No law supports this plan: tokens are no variable of clark2022-sbase")
+    assert found.confidence.meaningless
+    assert not any("%" in line for line in why(found))
+
+
 def test_a_fit_in_another_unit_is_warned_of() -> None:
     """A plan is in tokens; a fit to tokens in billions predicts for other designs."""
     law = get_law("hoffmann2022")
@@ -99,6 +114,8 @@ def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
     assert "no design fits" in row["why_not"]
     assert what_if_cells(row)[-1] == row["why_not"]
     assert what_if_cells({"change": "x", "changes": False})[1] == "same design"
+    costlier = what_if_cells({"change": "ten times the served tokens", "changes": False, "cost": 2e6})
+    assert (costlier[1], costlier[-1]) == ("same design", "$2M")
 
 
 def test_the_memory_of_the_serving_devices_is_a_limit() -> None:

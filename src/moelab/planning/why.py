@@ -163,6 +163,8 @@ def knee_sentence(plan: Plan) -> str:
     within, excess = plan.lifetime["within"], plan.lifetime["recommended"]["excess_compute"]
     over = f"{excess:.0%} excess compute over the least loss under compute and data alone"
     source = SOURCES[plan.lifetime["within_source"]]
+    if plan.confidence.meaningless:
+        return "Design 1 is at the knee of loss against lifetime cost; no law supports how far behind it is in compute."
     if excess > within * NEARLY and not plan.lifetime["within_decides"]:
         return (
             f"No design within the limits is within the {within:.0%} of excess compute that is allowed ({source}): "
