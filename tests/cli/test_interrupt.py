@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -117,6 +118,15 @@ def test_a_process_that_starts_never_sees_an_interrupt() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+@pytest.fixture
+def answers() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, which a process in the background of a shell does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("answers")
 def test_an_interrupt_that_was_held_is_answered_at_the_end() -> None:
     reached = False
     with pytest.raises(KeyboardInterrupt), interrupts_held():  # noqa: PT012
@@ -125,6 +135,7 @@ def test_an_interrupt_that_was_held_is_answered_at_the_end() -> None:
     assert reached
 
 
+@pytest.mark.usefixtures("answers")
 def test_an_interrupt_that_another_thread_takes_is_held_too() -> None:
     reached = False
     with pytest.raises(KeyboardInterrupt), interrupts_held():  # noqa: PT012

@@ -58,7 +58,7 @@ def train(threads: Callable[..., None], dataset: Dataset, tmp_path: Path) -> Tra
 def outcome(config: RunConfig, root: Path) -> dict[str, Any]:
     """A record without its times, its memory and how often it was interrupted."""
     record = RunFolder(root / config.run_id).load_record().to_dict()
-    own = ("seconds", "tokens_per_second", "peak_memory_bytes", "resumed")
+    own = ("seconds", "started", "tokens_per_second", "peak_memory_bytes", "resumed")
     return {name: value for name, value in record.items() if name not in own}
 
 
