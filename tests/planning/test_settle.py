@@ -183,3 +183,18 @@ def test_a_jittered_budget_keeps_the_experts() -> None:
         chosen.add((best.n_experts, best.top_k, best.is_moe))
     assert len(chosen) == 1
     assert chosen.pop()[1:] == (8, True)
+
+
+def test_a_balance_settles_experts_by_what_laws_distinguish_and_not_by_the_edge_of_what_is_allowed() -> None:
+    """Beyond the excess allowed each per cent counts ten: designs 5 % apart there are still near-equal."""
+    wanted = {"hardware": "h100", "tokens": 1e13, "traffic": {"prompt": 2000, "output": 500, "tpot": 0.05}}
+    asked = Budget.parse({"flops": 1e22, "max_params": 4e10, "unique_tokens": 2e12, "serving": wanted})
+    ranking = search(enumerate_designs(Space()), asked, predictors_of(laws_of(None)))
+    lifetime, row = ranking.lifetime, settled_rows(ranking, 1)[0]
+    assert lifetime is not None
+    assert ranking.score[row.chosen] > ranking.score[ranking.best] + PUBLISHED_TIE
+    assert lifetime.balance[row.near].max() <= lifetime.balance[ranking.best] - np.log1p(-PUBLISHED_TIE)
+    assert ranking.log_excess[row.near].max() <= lifetime.most - np.log1p(-PUBLISHED_TIE)
+    assert [step["by"] for step in row.steps] == ["granularity", "practice"]
+    assert {"384 top-16+1", "160 top-6+2"} <= set(row.steps[0]["experts"])
+    assert row.steps[1]["experts"] == ["160 top-6+2"]

@@ -108,10 +108,13 @@ def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
             f"within {budget.within:g}: no design within the other limits has so little excess compute; the nearest "
             f"feasible value is {least * 1.005:.3g}"
         )
-    score, decides = _scores(ranked, np.log(cost), usable, float(-np.log1p(-within)), steep)
+    most = max(float(-np.log1p(-within)), float(ranked[usable].min()))
+    balance = np.where(usable, ranked + np.log(cost), np.inf)
+    score = _scores(ranked, balance, usable, most, steep)
+    decides = least <= within and bool(np.argmin(score) != np.argmin(balance))
     front = frontier(ranked, cost)
     knee = int(front[np.argmin(score[front])])
-    lifetime = Lifetime(train, serve, within, decides, front, knee, ranking.log_excess, reference)
+    lifetime = Lifetime(train, serve, balance, most, within, decides, front, knee, ranking.log_excess, reference)
     score = np.where(np.isfinite(cost) & np.isfinite(ranking.score), score, np.inf)
     return replace(ranking, score=score, loss_score=excess, lifetime=lifetime)
 
@@ -123,20 +126,14 @@ def _usable(ranking: Ranking, excess: Array) -> Array:
     return np.asarray(batched if (batched & np.isfinite(excess)).any() else np.ones_like(batched))
 
 
-def _scores(excess: Array, cost: Array, usable: Array, allowed: float, steep: float) -> tuple[Array, bool]:
-    """Excess of compute plus log cost (n,), and whether the excess allowed changes the least.
-
-    In the order of loss, later by `OUTSIDE`, is what lies beyond the excess allowed (or the least there is), and later
-    by twice that what is not `usable`.
-    """
-    least = float(excess[usable].min())
-    beyond = np.maximum(excess - max(allowed, least), 0.0)
-    plain = np.where(usable, excess + cost, np.inf)
+def _scores(excess: Array, balance: Array, usable: Array, most: float, steep: float) -> Array:
+    """The balance (n,), `steep` times the excess beyond `most` added. In the order of loss, later by `OUTSIDE`, is what
+    lies far beyond it, and later by twice that what is not `usable`."""
+    beyond = np.maximum(excess - most, 0.0)
     with np.errstate(invalid="ignore"):
-        score = np.where(beyond > 0, plain + steep * beyond, plain)
-    decides = least <= allowed and bool(np.argmin(score) != np.argmin(plain))
+        score = np.where(beyond > 0, balance + steep * beyond, balance)
     later = OUTSIDE * np.where(usable, 1, 2) + np.minimum(excess, OUTSIDE / 2)
-    return np.where(usable & (score < OUTSIDE / 4), score, later), decides
+    return np.where(usable & (score < OUTSIDE / 4), score, later)
 
 
 def with_granularity(ranking: Ranking, least: float) -> Array:

@@ -86,10 +86,17 @@ def tie_of(ranking: Ranking) -> float:
 def near_equal(ranking: Ranking, best: int, among: Array) -> Array:
     """Those of the positions that are near-equal to `best`, of its kind and covered by as many members, and it.
 
-    Where loss is weighed against cost, both count: excess compute plus the log of the cost.
+    Where loss is weighed against cost, both count: excess compute plus the log of the cost. What the laws cannot
+    distinguish may then lie beyond the excess allowed, unless that is stated.
     """
-    moe = ranking.feasible.lattice.is_moe
-    near = _behind(ranking, among, best) <= tie_of(ranking)
+    moe, tie, lifetime = ranking.feasible.lattice.is_moe, tie_of(ranking), ranking.lifetime
+    if lifetime is None or ranking.score[best] > OUTSIDE / 2:
+        near = _behind(ranking, among, best) <= tie
+    else:
+        room = -np.log1p(-tie)
+        near = lifetime.balance[among] <= lifetime.balance[best] + room
+        near &= ranking.log_excess[among] <= max(lifetime.most, float(ranking.log_excess[best])) + room
+        near &= ranking.score[among] < OUTSIDE / 2
     return np.union1d(among[near & (moe[among] == moe[best])], [best])
 
 
@@ -165,7 +172,7 @@ def _weighed(ranking: Ranking, heads: Array, known: dict[str, Array]) -> tuple[A
     """What granularity and all that it is weighed against come to for each design (n,), in log compute; and against
     what."""
     if ranking.lifetime is not None:  # granularity is in the balance
-        return ranking.score[heads], ["utilisation", "cost"]
+        return ranking.lifetime.balance[heads], ["utilisation", "cost"]
     total = mean_excess(list(known.values()))
     if ranking.slower is None:
         return total, []

@@ -15,6 +15,7 @@ Array = NDArray[Any]
 class Lifetime:
     """Lifetime cost of all ranked designs. `train` and `serve` (n,) are dollars.
 
+    `balance` (n,) is the excess of compute plus the log of the cost, `most` the excess allowed in the same logarithm.
     `within` is the excess of compute, as a share, that the balance allows over the least loss under compute and data
     alone; `decides` is whether it changes the choice. `frontier` holds positions from the cheapest to the least loss,
     `knee` one of them. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it; all
@@ -23,6 +24,8 @@ class Lifetime:
 
     train: Array
     serve: Array
+    balance: Array
+    most: float
     within: float
     decides: bool
     frontier: Array

@@ -171,7 +171,7 @@ def knee_sentence(plan: Plan) -> str:
             f"design 1 has {over}. The limits decide, not the balance of loss and cost."
         )
     if plan.lifetime["within_decides"]:
-        more = " More of it is taken where it saves ten times as much of the cost." if excess > within * NEARLY else ""
+        more = " The laws cannot distinguish it from those within." if excess > within * NEARLY else ""
         return (
             f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
             f"allowed ({source}; --within sets it): this bound decides, and more served tokens change nothing. "
