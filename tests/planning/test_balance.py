@@ -174,13 +174,29 @@ def test_what_decides_is_named_with_its_source_and_its_excess_is_the_tables() ->
     assert "5% of excess compute that is allowed (as asked" in knee_sentence(asked)
 
 
-def test_a_limit_binds_where_the_balance_gains_and_not_where_the_least_loss_does() -> None:
-    """The memory of the devices holds the least loss back, and not the design that is recommended."""
-    found = plan(budget(), LAWS, SPACE)
-    wide = plan(budget(serving={"hardware": "h100", "tokens": 1e13, "traffic": {"max_gpus": 128}}), LAWS, SPACE)
-    assert wide.best.label == found.best.label
-    assert "serving_memory" not in found.binding
-    assert found.sensitivity["serving_memory"]["gain_compute"] < 1e-3
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("serving_memory", {}),
+        ("params", {"max_params": 5e9}),
+        ("params", {"max_params": 1e9}),
+        ("active", {"max_active": 1e12}),
+    ],
+)
+def test_the_gain_of_a_limit_is_what_the_recommended_design_gains(name: str, fields: dict[str, Any]) -> None:
+    """The dumb way: the whole search under the raised limit, over the same reference."""
+    asked = budget(**fields)
+    found = plan(asked, LAWS, SPACE)
+    here = ranked(asked)
+    assert here.lifetime is not None
+    raised = search(
+        enumerate_designs(SPACE), asked.scaled(name, 1.1), predictors_of(laws_of(LAWS)), here.lifetime.reference
+    )
+    saved = here.score[here.best] - raised.score[raised.best]
+    if here.lifetime.most > -np.log1p(-here.lifetime.within) + 1e-9:
+        saved = here.log_excess[here.best] - raised.log_excess[raised.best]
+    assert found.sensitivity[name]["gain_compute"] == pytest.approx(np.expm1(max(0.0, saved)), abs=1e-9)
+    assert (name in found.binding) == (saved > 1e-4)
 
 
 def test_the_frontier_is_whole_up_to_its_most_and_keeps_its_useful_half(ranking: Ranking) -> None:

@@ -9,6 +9,7 @@ import pytest
 from moelab.architecture import count_parameters
 from moelab.architecture.released import released_models
 from moelab.cli.plan_tables import print_plan
+from moelab.errors import InputError
 from moelab.fitting.fit import fit
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
@@ -49,8 +50,8 @@ def test_an_extrapolation_is_named_first() -> None:
     assert "%" not in found.sentence.split(". ")[0]
 
 
-def test_a_law_without_a_range_or_without_tokens_is_doubted_first() -> None:
-    """By a law without tokens a larger model costs nothing: no share of compute stands beside such a plan."""
+def test_a_law_without_a_range_is_doubted_first_and_a_fit_without_tokens_is_refused() -> None:
+    """By a law without tokens a larger model costs nothing."""
     unknown = plan(Budget(flops=1e20), ["fivefactor2025"], SPACE)
     assert unknown.sentence.startswith("How far this plan lies outside the runs is not known")
     assert unknown.confidence.doubtful
@@ -58,10 +59,8 @@ def test_a_law_without_a_range_or_without_tokens_is_doubted_first() -> None:
     sizes, experts = (values.ravel() for values in np.meshgrid(np.geomspace(2e7, 1e9, 6), [1, 8, 64]))
     runs: dict[str, Any] = {"params_active_non_embedding": sizes, "expert_ratio": experts * 1.0}
     runs["loss"] = law.loss(None, runs)
-    found = plan(Budget(flops=1e20), [fit(runs, law, bootstrap=0, starts=1)], SPACE)
-    assert found.sentence.startswith("No law supports this plan: tokens are no variable of clark2022-sbase")
-    assert found.confidence.meaningless
-    assert not any("%" in line for line in why(found))
+    with pytest.raises(InputError, match=r"^law: tokens are no variable of clark2022-sbase"):
+        plan(Budget(flops=1e20), [fit(runs, law, bootstrap=0, starts=1)], SPACE)
 
 
 def test_a_fit_in_another_unit_is_warned_of() -> None:

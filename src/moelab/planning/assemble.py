@@ -126,9 +126,6 @@ class PlanBuilder:
             lifetime=self._lifetime(),
             nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
             released_rates=self._released_rates(),
-            without_tokens=tuple(
-                law.id for law in self.ranking.ensemble_laws if not law.published and "tokens" not in law.law.variables
-            ),
             deferred_what_if=what_if(
                 self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen), self.chosen
             ),
@@ -144,7 +141,8 @@ class PlanBuilder:
 
     def _open_to_draws(self, near: Array) -> dict[str, tuple[float, float]]:
         """The axes on which designs differ that the draws cannot distinguish from the recommended one."""
-        return open_axes(self.feasible.take(np.union1d(near, self.rows[0].near)))
+        moe, both = self.feasible.lattice.is_moe, np.union1d(near, self.rows[0].near)
+        return open_axes(self.feasible.take(both[moe[both] == moe[self.chosen]]))
 
     def _released_rates(self) -> list[dict[str, Any]]:
         """Learning rates of released models about as large as the recommended design."""

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.planning.budget import Budget
 from moelab.planning.coverage import median_of
-from moelab.planning.feasible import fit_budget, training_price
+from moelab.planning.feasible import FeasibleSet, fit_budget, training_price
 from moelab.planning.granularity import granularity_excess, mean_excess
 from moelab.planning.lattice import Lattice
 from moelab.planning.predictors import Predictor
-from moelab.planning.ranking import Ranking, rank_ensemble
+from moelab.planning.ranking import Ranking, rank, rank_ensemble
 from moelab.planning.reference import Reference
 from moelab.planning.tradeoff import Lifetime, frontier
 
@@ -148,6 +148,19 @@ def with_granularity(ranking: Ranking, least: float) -> Array:
     found = granularity_excess(ranking.feasible.take(near).design)
     excess[near] += mean_excess(list(found.values()), UNCOVERED)
     return excess
+
+
+def excess_of(
+    feasible: FeasibleSet, budget: Budget, predictors: Sequence[Predictor], reference: Reference
+) -> float | None:
+    """The excess of compute of one design over a reference, with what laws of granularity add, as a logarithm; None
+    where too few members of its ensemble cover it."""
+    try:
+        ranking = rank(feasible, budget, predictors, reference=reference)
+    except InputError:
+        return None
+    excess = float(with_granularity(ranking, reference.least)[0]) - reference.least_with_granularity
+    return excess if excess < OUTSIDE else None
 
 
 def unresolved(ranking: Ranking) -> tuple[float, str]:

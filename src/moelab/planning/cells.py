@@ -39,7 +39,8 @@ def _excess_cell(row: dict[str, object], shares: bool) -> str:
     laws, of_laws = row["laws"], row["of_laws"]
     assert isinstance(laws, list)
     fewer = "" if len(laws) == of_laws else f" ({len(laws)} of {of_laws} laws)"
-    return f"{_float(row['excess_compute']):.0%}{fewer}"
+    share = round(_float(row["excess_compute"]), 2) + 0.0  # no -0 %
+    return f"{share:.0%}{fewer}"
 
 
 def _interval(row: dict[str, object], name: str) -> str:

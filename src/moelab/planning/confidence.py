@@ -1,7 +1,6 @@
 """How far a plan can be trusted, in one sentence that stands first: support of the laws, and agreement on the kind."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +26,13 @@ the catalogue saw 38 (Llama 3.1 405B) to 10,700 (Qwen3-30B-A3B)."""
 class Confidence:
     """`level` is supported, extrapolated or unsupported, by the least `distance` (log10) of the ensemble's laws from
     their runs (None: no range known). `kinds` are the laws whose own optimum is MoE and dense, `unknown` those of the
-    ensemble whose range is not known, `ratio` the design's tokens per active parameter, and `without_tokens` the laws
-    of the ensemble where none has tokens among its variables and none is held to the tokens of its runs."""
+    ensemble whose range is not known, and `ratio` the design's tokens per active parameter."""
 
     level: str
     distance: float | None
     kinds: dict[str, list[str]]
     unknown: list[str] = field(default_factory=list)
     ratio: float | None = None
-    without_tokens: list[str] = field(default_factory=list)
 
     @property
     def disagree(self) -> bool:
@@ -64,13 +61,7 @@ class Confidence:
     def sentence(self) -> str:
         """What a reader must know before the recommendation; empty where there is nothing."""
         parts = []
-        if self.without_tokens:
-            laws = ", ".join(self.without_tokens)
-            parts.append(
-                f"No law supports this plan: tokens are no variable of {laws}, so a larger model costs nothing and the "
-                "tokens left for it count for nothing."
-            )
-        elif self.distance is None and self.unknown:
+        if self.distance is None and self.unknown:
             laws = ", ".join(self.unknown)
             parts.append(f"How far this plan lies outside the runs is not known: no range is published for {laws}.")
         elif self.level != "supported" and self.distance is not None:
@@ -93,7 +84,6 @@ class Confidence:
             "sentence": self.sentence,
             "range_unknown": self.unknown,
             "tokens_per_active": self.ratio,
-            "without_tokens": self.without_tokens,
         }
 
 
@@ -102,11 +92,8 @@ def _times(distance: float) -> str:
     return f"{math.floor(10 ** min(distance, MOST_DISTANCE) * (1 + 1e-9)):,}"
 
 
-def confidence_of(
-    best: Candidate, ensemble: list[str], choices: dict[str, Candidate], without_tokens: Sequence[str] = ()
-) -> Confidence:
-    """The confidence in a recommended design, from its predictions and each law's own choice; `without_tokens` are the
-    laws of the ensemble that tokens mean nothing to."""
+def confidence_of(best: Candidate, ensemble: list[str], choices: dict[str, Candidate]) -> Confidence:
+    """The confidence in a recommended design, from its predictions and each law's own choice."""
     used = [law for law in ensemble if law in best.loss and best.loss[law].value is not None]
     distances = {law: best.loss[law].extrapolation for law in used}
     known = [distance for distance in distances.values() if distance is not None]
@@ -115,12 +102,8 @@ def confidence_of(
     level = "supported"
     if distance is not None and distance > FAR:
         level = "unsupported" if distance > UNSUPPORTED else "extrapolated"
-    blind = [law for law in used if law in without_tokens]
-    blind = blind if len(blind) == len(used) else []
-    if blind:
-        level = "unsupported"
     kinds: dict[str, list[str]] = {"moe": [], "dense": []}
     for law in ensemble:
         if law in choices:
             kinds["moe" if choices[law].is_moe else "dense"].append(law)
-    return Confidence(level, distance, kinds, unknown, best.tokens / best.params_active, blind)
+    return Confidence(level, distance, kinds, unknown, best.tokens / best.params_active)

@@ -52,7 +52,8 @@ def choose_ensemble(predictors: Sequence[Predictor], feasible: FeasibleSet) -> t
     A member needs tokens among its variables, else size costs nothing. Where the space holds MoE, it must describe
     most of the MoE designs: a law of a slice (dense, or one expansion) would rate the best of its slice as optimal. An
     average over fits needs laws that cover both kinds on one surface. Laws without these properties become members
-    only where no law has them. Raises InputError where no law applies to any design.
+    only where no law has them. Raises InputError where no law applies to any design, and where fits alone are given of
+    which none has tokens.
     """
     some = feasible if len(feasible) <= SAMPLE else feasible.take(draw(len(feasible), SAMPLE))
     readings = {predictor.id: predictor.read(some.design) for predictor in predictors}
@@ -62,6 +63,12 @@ def choose_ensemble(predictors: Sequence[Predictor], feasible: FeasibleSet) -> t
     moe = some.lattice.is_moe
     fitted = [predictor for predictor in covering if not predictor.published]
     able = fitted or covering
+    if fitted and not any("tokens" in predictor.law.variables for predictor in fitted):
+        names = ", ".join(predictor.id for predictor in fitted)
+        raise InputError(
+            f"law: tokens are no variable of {names}, so a larger model would cost nothing; give a fit of a law with "
+            "tokens"
+        )
     able = [predictor for predictor in able if "tokens" in predictor.law.variables] or able
     if moe.any():
         described = {v.id: (readings[v.id].covered | outside_range(readings[v.id]))[moe].mean() for v in able}

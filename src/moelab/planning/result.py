@@ -58,7 +58,6 @@ class Plan(Shown):
     deferred_what_if: Callable[[], list[Row]] = field(default=list, compare=False)
     nearest_released: list[Row] = field(default_factory=list)
     released_rates: list[Row] = field(default_factory=list)
-    without_tokens: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -68,7 +67,7 @@ class Plan(Shown):
     @cached_property
     def confidence(self) -> Confidence:
         """How far the plan can be trusted."""
-        return confidence_of(self.best, self.ensemble, self.choices, self.without_tokens)
+        return confidence_of(self.best, self.ensemble, self.choices)
 
     @cached_property
     def what_if(self) -> list[Row]:

@@ -55,7 +55,7 @@ class SampledSearch:
         if len(self.some) == len(self.lattice):
             found = search(self.lattice, budget, predictors)
             return found, settled_rows(found, 1)[0].chosen
-        reference, some = self._reference(budget, predictors), self.some
+        reference, some = self.reference_of(budget, predictors), self.some
         found = search(self.lattice.take(some), budget, predictors, reference)
         chosen = settled_rows(found, 1)[0].chosen
         for _ in range(MOST_STEPS):
@@ -74,7 +74,7 @@ class SampledSearch:
         active, total = self._log_sizes
         return np.asarray((abs(active - sizes[0]) < NEAR) & (abs(total - sizes[1]) < NEAR))
 
-    def _reference(self, budget: Budget, predictors: Sequence[Predictor]) -> Reference | None:
+    def reference_of(self, budget: Budget, predictors: Sequence[Predictor]) -> Reference | None:
         """What excess compute is over; that of the plan where neither compute, data nor laws differ."""
         if budget.objective != "balance":
             return None

@@ -12,6 +12,7 @@ from moelab.planning.feasible import FeasibleSet, affordable_tokens, fit_budget,
 from moelab.planning.lattice import Lattice
 from moelab.planning.ranking import Ranking, rank, score_designs
 from moelab.planning.search import costs, served
+from moelab.serving import ServingCost
 
 Array = NDArray[Any]
 FACTOR = 1.1
@@ -62,10 +63,7 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
         _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
     if ranking.lifetime is not None and serving is not None and _same_reference(budget, raised):
-        reference = ranking.lifetime.reference
-        found = balanced(rank(feasible, raised, ranking.ensemble_laws, serving, reference), reference, raised)
-        saved = float(ranking.score[ranking.best] - found.score[found.best])
-        return {"gain_loss": None, "gain_compute": float(np.expm1(np.clip(saved, 0.0, np.log1p(MOST_GAIN))))}
+        return {"gain_loss": None, "gain_compute": _gain_of_balance(ranking, feasible, serving, raised)}
     loss, excess = score_designs(ranking, feasible, raised)
     own = ranking.log_excess if ranking.lifetime is None else ranking.lifetime.ensemble_excess
     least = int(np.argmin(own))
@@ -74,6 +72,19 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
     if loss is None or now_loss is None:
         return {"gain_loss": None, "gain_compute": gain}
     return {"gain_loss": max(0.0, float(now_loss[0] - np.nanmin(loss))), "gain_compute": gain}
+
+
+def _gain_of_balance(ranking: Ranking, feasible: FeasibleSet, serving: ServingCost, raised: Budget) -> float:
+    """What the balance gains, as a share of compute; where no design was within the excess allowed, what that gains."""
+    lifetime = ranking.lifetime
+    assert lifetime is not None
+    found = balanced(
+        rank(feasible, raised, ranking.ensemble_laws, serving, lifetime.reference), lifetime.reference, raised
+    )
+    saved = float(ranking.score[ranking.best] - found.score[found.best])
+    if lifetime.most > -np.log1p(-lifetime.within) + 1e-9:
+        saved = float(ranking.log_excess[ranking.best] - found.log_excess[found.best])
+    return float(np.expm1(np.clip(saved, 0.0, np.log1p(MOST_GAIN))))
 
 
 def _same_reference(budget: Budget, raised: Budget) -> bool:
@@ -103,7 +114,7 @@ def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget
 
 def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
     """Positions in the lattice that raised serving limits may admit: active sizes near the best's."""
-    best = int(np.argmin(ranking.log_excess))
+    best = int(np.argmin(ranking.log_excess)) if ranking.lifetime is None else ranking.best
     near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[best])) < 0.5
     index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))
     return index[:: max(1, len(index) // BEST)]

@@ -59,12 +59,14 @@ def settled_rows(ranking: Ranking, count: int) -> list[Settled]:
     order, rows = ranking.order, list[Settled]()
     size = _Sizes(ranking, order)
     free = np.ones(len(order), bool) if ranking.lifetime is None else ranking.score[order] < OUTSIDE / 2
-    free[0] = True
+    free[0], apart = True, np.ones(len(order), bool)
     while len(rows) < count and free.any():
         best = int(order[np.argmax(free)])
-        row = settle(ranking, near_equal(ranking, best, order[size.same_as(best)] if rows else order))
+        near = near_equal(ranking, best, order[size.same_as(best) & apart] if rows else order)
+        row = settle(ranking, near)
         if not rows:
-            free &= _behind(ranking, order, best) > TIE
+            apart = ~np.isin(order, near)
+            free &= apart
         if all(row.chosen != other.chosen for other in rows):
             rows.append(row)
         free &= ~size.same_as(best) & ~size.same_as(row.chosen)

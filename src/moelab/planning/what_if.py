@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.planning.balance import excess_of
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.changed import changed_budgets, changed_floors
@@ -18,6 +19,7 @@ from moelab.planning.lattice import Lattice
 from moelab.planning.other_attention import attention_rows
 from moelab.planning.predictors import ONE_EPOCH, Predictor
 from moelab.planning.ranking import Ranking
+from moelab.planning.reference import Reference
 from moelab.planning.sampled import SampledSearch
 from moelab.planning.settle import SIZE, option_labels
 from moelab.planning.trained import trainings_of
@@ -86,25 +88,43 @@ class _WhatIf:
             found, at = self.sampled.search(budget, predictors)
         except InputError as error:
             little = str(error).startswith("within ")
-            return {"change": change, "why_not": "no design within the limits has so little" if little else str(error)}
+            why_not = "no design within the limits has so little excess compute" if little else str(error)
+            return {"change": change, "why_not": why_not}
         one = found.feasible.take(np.array([at]))
+        judged = (budget, None if found.lifetime is None else found.lifetime.reference)
+        if list(predictors) != list(self.sampled.predictors):  # by this plan's laws
+            judged = (self.sampled.budget, self.sampled.reference)
         row: Row = {
             "change": change,
             "experts": str(option_labels(one.lattice)[0]),
             "params_active": float(one.lattice.params_active[0]),
             "params_total": float(one.lattice.params_total[0]),
             "tokens": float(one.tokens[0]),
-            "extra_nats": self._extra_nats(one),
+            "extra_nats": self._extra_nats(one, *judged),
         }
         if found.dollars is not None:
             row |= {"cost": float(found.dollars[at]), **_interval(found, budget, at)}
         return row
 
-    def _extra_nats(self, one: FeasibleSet) -> float | None:
-        """Loss above the recommended design's, by the median over the ensemble's members that cover both."""
-        apart = [float((member.loss(one.design) - member.loss(self.base.design))[0]) for member in self.ensemble]
+    def _extra_nats(self, one: FeasibleSet, budget: Budget, reference: Reference | None) -> float | None:
+        """Loss above the recommended design's, the median over the ensemble: on a balance as its frontier has it, what
+        the excess of compute over the budget's `reference` is worth at each member's own optimum."""
+        if reference is not None:
+            here = self._losses(one, budget, reference)
+            base = self._losses(self.base, self.sampled.budget, self.sampled.reference)
+            apart = [] if here is None or base is None else list(here - base)
+        else:
+            apart = [float((member.loss(one.design) - member.loss(self.base.design))[0]) for member in self.ensemble]
         known = [value for value in apart if np.isfinite(value)]
         return float(np.median(known)) if known else None
+
+    def _losses(self, one: FeasibleSet, budget: Budget, reference: Reference | None) -> Array | None:
+        """Each member's optimum at a design's excess of compute; None where too few members cover it."""
+        assert reference is not None
+        excess = excess_of(one, budget, self.sampled.predictors, reference)
+        if excess is None:
+            return None
+        return np.array([float(curve.loss_behind(excess)) for curve in reference.curves])
 
 
 def _interval(found: Ranking, budget: Budget, at: int) -> Row:

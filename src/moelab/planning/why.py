@@ -50,6 +50,9 @@ SOURCES = {
 NEARLY = 1.005
 """Factor within which a share rounds to another."""
 
+AT_BOUND = 0.95
+"""Share of the excess allowed from which on a design is at its edge, so that a smaller one would be beyond it."""
+
 WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime cost"}
 """What the laws of granularity are weighed against, in words."""
 
@@ -172,10 +175,10 @@ def knee_sentence(plan: Plan) -> str:
         )
     if plan.lifetime["within_decides"]:
         more = " The laws cannot distinguish it from those within." if excess > within * NEARLY else ""
+        still = ", and more served tokens change nothing" if excess > within * AT_BOUND else ""
         return (
             f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
-            f"allowed ({source}; --within sets it): this bound decides, and more served tokens change nothing. "
-            f"Design 1 has {over}.{more}"
+            f"allowed ({source}; --within sets it): this bound decides{still}. Design 1 has {over}.{more}"
         )
     return (
         "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
@@ -231,7 +234,7 @@ def _served_flops(plan: Plan) -> list[str]:
 
 def ahead_of_design(plan: Plan) -> list[str]:
     """What a negative excess of a released model means, where there is one."""
-    ahead = [row for row in plan.nearest_released if (row["excess_compute"] or 0) < 0]
+    ahead = [row for row in plan.nearest_released if (row["excess_compute"] or 0) < -LEAST_SHARE]
     if not ahead or plan.confidence.meaningless:
         return []
     first = min(ahead, key=lambda row: float(row["excess_compute"]))
