@@ -1,6 +1,6 @@
 """Does a small change of the budget change the recommended experts?
 
-    OMP_NUM_THREADS=1 python benchmarks/stability.py [--budgets 20] [--jitters 10] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/stability.py [--budgets 40] [--jitters 10] [--json FILE]
 
 Budgets from 1e20 to 1e25 FLOPs, with and without limits on size and data, and clusters of 64 to 4,096 H100 for 30 days
 whose models are served on H200, are planned over the default space with all published laws. Each is planned again with
