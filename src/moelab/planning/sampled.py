@@ -19,12 +19,15 @@ from moelab.planning.settle import settled_rows
 
 Array = NDArray[Any]
 
-BEST, REST = 2_000, 8_000
+BEST, REST = 1_000, 4_000
 """Designs on which a lattice is searched first: the best ranked, and an even sample of the lattice."""
 
 NEAR = 0.25
 """Log of active and of total parameters within which all designs are then searched: around the answer on the sample,
 the best of its scores and the least loss."""
+
+AMPLE = 2.0
+"""Times the tokens of the recommended design from which on data limits none of the designs that compete with it."""
 
 MOST_STEPS = 3
 """Times that the designs near an answer are added at most."""
@@ -33,19 +36,21 @@ MOST_STEPS = 3
 @dataclass(frozen=True)
 class SampledSearch:
     """`some` are positions in the lattice. `reference` is what excess compute is over for `budget` and `predictors`,
-    where loss is balanced against cost."""
+    where loss is balanced against cost, and `tokens` the most that a near-equal design trains on."""
 
     lattice: Lattice
     some: Array
     budget: Budget
     predictors: Sequence[Predictor]
     reference: Reference | None
+    tokens: float
 
     @classmethod
     def around(cls, ranking: Ranking, lattice: Lattice, budget: Budget, near: Array) -> "SampledSearch":
         """Samples the lattice around the designs `near` of a ranking of it."""
         reference = None if ranking.lifetime is None else ranking.lifetime.reference
-        return cls(lattice, _sample(ranking, lattice, near), budget, ranking.ensemble_laws, reference)
+        tokens = float(ranking.feasible.tokens[near].max())
+        return cls(lattice, _sample(ranking, lattice, near), budget, ranking.ensemble_laws, reference, tokens)
 
     def search(self, budget: Budget, predictors: Sequence[Predictor]) -> tuple[Ranking, int]:
         """The ranking on the sample and on all designs near its answer, and the answer's position.
@@ -75,10 +80,14 @@ class SampledSearch:
         return np.asarray((abs(active - sizes[0]) < NEAR) & (abs(total - sizes[1]) < NEAR))
 
     def reference_of(self, budget: Budget, predictors: Sequence[Predictor]) -> Reference | None:
-        """What excess compute is over; that of the plan where neither compute, data nor laws differ."""
+        """What excess compute is over; that of the plan where laws and compute are its own, and data too or far from
+        scarce in both."""
         if budget.objective != "balance":
             return None
-        if list(predictors) == list(self.predictors) and reference_budget(budget) == reference_budget(self.budget):
+        asked, own = reference_budget(budget), reference_budget(self.budget)
+        if AMPLE * self.tokens <= min(asked.max_data, own.max_data):
+            asked = asked.model_copy(update={"unique_tokens": own.unique_tokens})
+        if list(predictors) == list(self.predictors) and asked == own:
             return self.reference
         return reference_of(self.lattice, budget, predictors)
 
