@@ -202,3 +202,97 @@ def test_saved_rules_read_back(tmp_path) -> None:
     (tmp_path / "rules.json").write_text('{"rules": {"steplaw2025": {"momentum": {}}}}')
     with pytest.raises(InputError, match="momentum is none of"):
         load_rules(tmp_path / "rules.json")
+
+
+def step_sweep(noise: float = 0.0005, seed: int = 0) -> dict[str, np.ndarray]:
+    """Nine designs at five rates by four batches around the published step law's optimum."""
+    rng, rule, rows = np.random.default_rng(seed), get_rule("steplaw2025"), []
+    for n in (1e8, 3e8, 1e9):
+        for d in (2e9, 1e10, 5e10):
+            best = rule.apply(params_non_embedding=n, tokens=d)
+            for rate in (0.25, 0.5, 1.0, 2.0, 4.0):
+                for batch in (0.35, 0.7, 1.4, 2.8):
+                    bend = 0.004 * np.log(rate) ** 2 + 0.003 * np.log(batch) ** 2 + noise * rng.standard_normal()
+                    loss = (1.69 + 406.4 / n**0.34 + 410.7 / d**0.28) * np.exp(bend)
+                    rows.append(
+                        (n, d, float(best["learning_rate"]) * rate, float(best["batch_tokens"]) * batch, loss, rate)
+                    )
+    names = ("params_non_embedding", "tokens", "learning_rate", "batch_tokens", "loss", "times")
+    return dict(zip(names, np.array(rows).T, strict=True))
+
+
+def without(table: dict[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
+    return {name: values for name, values in table.items() if name not in names}
+
+
+@pytest.mark.parametrize("high", [8.9, 10.5, 5.0])
+def test_diverged_runs_of_a_sweep_bend_no_parabola(high) -> None:
+    table = step_sweep(noise=0.0)
+    table["loss"] = np.where(table["times"] > 3, np.maximum(high, 1.3 * table["loss"]), table["loss"])
+    table = without(table, "times")
+    rate = fit_rule(table, "steplaw2025", bootstrap=20, starts=16, holdout=0).fits["learning_rate"]
+    assert rate.coefficients == pytest.approx({"a": 1.79, "alpha": -0.713, "beta": 0.307}, rel=1e-3)
+    assert any("36 runs lie 15% or more above their design's least loss" in note for note in rate.notes)
+    assert any("36 of 180 rows look diverged" in note for note in rate.notes)
+
+
+def test_runs_that_only_begin_to_diverge_are_in_no_parabola_or_in_the_interval() -> None:
+    table = step_sweep()
+    table["loss"] = table["loss"] * np.where(table["times"] > 3, 1.05, 1.0)
+    rate = fit_rule(without(table, "times"), "steplaw2025", bootstrap=100, starts=16, holdout=0).fits["learning_rate"]
+    ends = rate.interval("a")
+    assert ends["low"] < 1.79 < ends["high"]
+    assert rate.coefficients["alpha"] == pytest.approx(-0.713, abs=0.03)
+
+
+def test_where_the_next_rate_diverges_there_is_no_optimum() -> None:
+    table = step_sweep(noise=0.0)
+    first = (table["params_non_embedding"] == 1e8) & (table["tokens"] == 2e9)
+    table["loss"] = np.where(first & (table["times"] > 1), 9.5, table["loss"])
+    rate = fit_rule(without(table, "times"), "steplaw2025", bootstrap=0, starts=16, holdout=0).fits["learning_rate"]
+    assert rate.n_runs == 8
+    assert "1 of 9 designs have their best learning_rate at the edge of the sweep: left out" in rate.notes
+
+
+def test_the_window_enters_the_interval() -> None:
+    """A loss that is no parabola in ln value has another optimum by each window: the interval holds both."""
+    table = step_sweep(noise=0.0)
+    table["loss"] = table["loss"] * np.where(table["times"] > 3, 1.004, 1.0)
+    rate = fit_rule(without(table, "times"), "steplaw2025", bootstrap=40, starts=16, holdout=0).fits["learning_rate"]
+    ends = rate.interval("a")
+    assert ends["low"] * (1 - 1e-6) <= 1.79 <= ends["high"] * (1 + 1e-6)
+    assert ends["high"] / ends["low"] > 1.01
+
+
+def test_designs_at_one_rate_have_no_optimum() -> None:
+    table = without(step_sweep(noise=0.0), "times")
+    rest = {
+        "params_non_embedding": [2e8, 5e8], "tokens": [5e9, 2e10], "learning_rate": [0.001, 0.001],
+        "batch_tokens": [524288.0, 524288.0], "loss": [2.9, 2.8],
+    }  # fmt: skip
+    more = {name: np.append(values, rest[name]) for name, values in table.items()}
+    fits = fit_rule(more, "steplaw2025", bootstrap=0, starts=16, holdout=0).fits
+    assert fits["learning_rate"].coefficients["alpha"] == pytest.approx(-0.713, rel=1e-3)
+    for quantity, fitted in fits.items():
+        assert fitted.n_runs == 9
+        assert f"2 of 11 designs have one {quantity} only, which shows no best one: left out" in fitted.notes
+
+
+def test_columns_that_follow_what_is_swept_separate_no_designs() -> None:
+    table = without(step_sweep(noise=0.0), "times")
+    once = fit_rule(table, "steplaw2025", bootstrap=0, starts=16, holdout=0).fits
+    table["min_lr"] = table["learning_rate"] / 10
+    table["steps"] = np.floor(table["tokens"] / table["batch_tokens"])
+    again = fit_rule(table, "steplaw2025", bootstrap=0, starts=16, holdout=0).fits
+    for quantity, fitted in again.items():
+        assert fitted.coefficients == pytest.approx(once[quantity].coefficients, rel=1e-6)
+        assert "min_lr, steps: follows what is swept, and separates no designs" in fitted.notes
+
+
+def test_learning_rates_in_another_unit_are_noted() -> None:
+    table = without(step_sweep(noise=0.0), "times")
+    large = {**table, "learning_rate": 1e4 * table["learning_rate"]}
+    notes = fit_rule(large, "steplaw2025", bootstrap=0, starts=16, holdout=0).fits["learning_rate"].notes
+    assert any("are no learning rates of language models" in note for note in notes)
+    with pytest.raises(InputError, match=r"--let 'learning_rate = POW\(10, learning_rate\)'"):
+        fit_rule({**table, "learning_rate": np.log10(table["learning_rate"])}, "steplaw2025", bootstrap=0)

@@ -13,19 +13,19 @@ from moelab.files import read_json, write_json
 from moelab.fitting.checks import numbers
 from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.compare import fit_with_holdout
+from moelab.fitting.fit import fit
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.observations import UNGROUPED
+from moelab.fitting.sweep_optimum import FAR, diverged, sweep_optimum
 from moelab.fitting.table_checks import check_table
-from moelab.fitting.table_columns import SWEPT, plain, quoted, row_groups, setting_columns
+from moelab.fitting.table_columns import SWEPT, following, plain, quoted, row_groups, setting_columns
 from moelab.fitting.table_rows import measured_runs, present
 from moelab.laws.law import Law
 from moelab.laws.rule_forms import ACTIVATION, RATE, rule_laws
 from moelab.notebook import Shown, short_repr
 
 Array = NDArray[Any]
-WINDOW = 4.0
-"""Factor around the best value within which runs shape the parabola."""
 _CHECKED = ("missing", "units", "flops", "copies", "texts", "diverged", "running", "blanks")
 """Checks of a table whose findings change the optimum of a sweep."""
 _ALSO = ("learning_rate", "batch_tokens", "tokens_per_batch", "batch_size_tokens")
@@ -94,8 +94,9 @@ def fit_rule(
     checked += [f"no column {name}, which is not fitted; {how}" for name, how in near.items()]
     fits = {}
     for quantity, law in laws.items():
-        optima, rows, notes = sweep_optima(columns, law, quantity, target)
+        optima, others, rows, notes = sweep_optima(columns, law, quantity, target)
         beside = {name: np.asarray(column)[rows] for name, column in columns.items() if name not in optima}
+        options = {"objective": OBJECTIVE, **options}
         fitted = fit_with_holdout(
             {**optima, **beside},
             law,
@@ -105,8 +106,11 @@ def fit_rule(
             holdout_rows=None if holdout_rows is None else np.asarray(holdout_rows, bool)[rows],
             holdout_optional=holdout is None,
             group=group or UNGROUPED,
-            **{"objective": OBJECTIVE, **options},
+            **options,
         )
+        if len(fitted.draws) and not np.allclose(others, optima[quantity], rtol=1e-6):
+            second = {**optima, **beside, quantity: others}
+            fitted = _mixed(fitted, fit(second, law, loss=quantity, group=group or UNGROUPED, **options))
         fitted = _named(fitted, quantity)
         fits[quantity] = replace(fitted, notes=(*checked, *notes, *fitted.notes))
     return FittedRule(rule=rule, fits=fits)
@@ -114,11 +118,12 @@ def fit_rule(
 
 def sweep_optima(
     columns: Columns, law: Law, quantity: str, target: str
-) -> tuple[dict[str, Array], list[int], list[str]]:
-    """A table of one row per design: the law's variables and the best value of `quantity`; its best runs' rows; notes.
+) -> tuple[dict[str, Array], Array, list[int], list[str]]:
+    """A table of one row per design: the law's variables and the best value of `quantity`; that value by the best run
+    and its neighbours alone; its best runs' rows; notes.
 
-    A design whose best value is the smallest or largest tried has no optimum and is left out; a design with one value
-    is taken at it. Raises InputError for a missing column.
+    A design whose best value is the smallest or largest tried has no optimum and is left out, as is one with a single
+    value; where no design has two, the table is one of optima. Raises InputError for a missing column.
     """
     if target not in columns:
         raise InputError(f"{target}: the table has no such column; its columns: {', '.join(columns)}")
@@ -131,31 +136,58 @@ def sweep_optima(
         )
     swept = [name for name in SWEPT if name not in law.variables]
     order = {name: variable(columns, name) for name in ("train_flops", "params_non_embedding", "tokens")}
-    label = row_groups(columns, [name for name in setting_columns(columns, target) if name not in swept])
+    settings = setting_columns(columns, target)
+    moved = following(columns, settings)
+    label = row_groups(columns, [name for name in settings if name not in swept and name not in moved])
     values, losses = numbers(columns[quantity], quantity), numbers(columns[target], target)
     if not (values > 0).all():
-        raise InputError(f"{quantity}: must be positive, got {values.min():g}")
+        logs = f"; are these logarithms? --let '{quantity} = POW(10, {quantity})'" if values.max() < 0 else ""
+        raise InputError(f"{quantity}: must be positive, got {values.min():g}{logs}")
     losses, repeats = _mean_of_seeds(columns, label, losses)
+    designs = [np.flatnonzero(label == group) for group in range(int(label.max()) + 1)]
+    single = [len(np.unique(values[rows])) == 1 for rows in designs]
     kept: list[int] = []
-    best: list[float] = []
-    edge = 0
-    for group in range(int(label.max()) + 1):
-        rows = np.flatnonzero(label == group)
-        value = _optimum(values[rows], losses[rows])
-        if value is None:
+    best: list[tuple[float, float]] = []
+    edge = high = 0
+    for rows, one in zip(designs, single, strict=True):
+        if one:
+            if all(single):
+                kept.append(int(rows[np.argmin(losses[rows])]))
+                best.append((float(values[rows[0]]),) * 2)
+            continue
+        high += int(diverged(values[rows], losses[rows], quantity == RATE).sum())
+        optimum = sweep_optimum(values[rows], losses[rows], quantity == RATE)
+        if optimum is None:
             edge += 1
             continue
         kept.append(int(rows[np.argmin(losses[rows])]))
-        best.append(value)
+        best.append((optimum.value, optimum.neighbours))
     if not kept:
         raise InputError(f"{quantity}: every design has its best value at the edge of its sweep: sweep further")
     known = {name: column for name, column in {**order, **found}.items() if column is not None}
     optima = {name: np.asarray(column, float)[kept] for name, column in known.items()}
-    notes = [f"{edge} of {edge + len(kept)} designs have their best {quantity} at the edge of the sweep: left out"]
-    notes = notes if edge else []
+    count = len(designs)
+    notes = [f"{edge} of {count} designs have their best {quantity} at the edge of the sweep: left out"] if edge else []
+    if all(single):
+        notes.append(f"no design has two values of {quantity}: each one's value is taken as its best")
+    elif any(single):
+        notes.append(f"{sum(single)} of {count} designs have one {quantity} only, which shows no best one: left out")
+    if high:
+        notes.append(f"{high} runs lie {FAR:.0%} or more above their design's least {target}: no optimum is from them")
+    if moved:
+        notes.append(f"{', '.join(moved)}: follows what is swept, and separates no designs")
     if repeats:
         notes.append(f"{repeats} rows repeat the settings of another one: the mean loss of such rows is taken")
-    return {**optima, quantity: np.array(best)}, kept, notes
+    first, second = np.array(best).T
+    return {**optima, quantity: first}, second, kept, notes
+
+
+def _mixed(fitted: FittedLaw, other: FittedLaw) -> FittedLaw:
+    """The fit with every second draw from that to the optima of another window: intervals then show both."""
+    draws = fitted.draws.copy()
+    few = min(len(draws), len(other.draws))
+    draws[1:few:2] = other.draws[1:few:2]
+    return replace(fitted, draws=draws)
 
 
 def _mean_of_seeds(columns: Columns, label: Array, losses: Array) -> tuple[Array, int]:
@@ -188,23 +220,6 @@ def _near(columns: Columns, quantity: str) -> str:
         if own or length is not None:
             return f"--let '{quantity} = {quoted(name)}{'' if own else f' * {length}'}'"
     return ""
-
-
-def _optimum(values: Array, losses: Array) -> float | None:
-    """Where the loss is least over ln value, at the best of the other swept settings; None at an edge."""
-    tried = np.unique(values)
-    least = np.array([losses[values == value].min() for value in tried])
-    at = int(np.argmin(least))
-    if len(tried) == 1:
-        return float(tried[0])
-    if at in (0, len(tried) - 1):
-        return None
-    x = np.log(tried / tried[at])
-    near = np.abs(x) <= np.log(WINDOW) * (1 + 1e-9)
-    near[at - 1 : at + 2] = True
-    bend, slope, _ = np.polyfit(x[near], least[near], 2)
-    vertex = -slope / (2 * bend) if bend > 0 else 0.0
-    return float(tried[at] * np.exp(np.clip(vertex, x[at - 1], x[at + 1])))
 
 
 def save_rules(rules: Mapping[str, FittedRule], path: str | Path) -> None:

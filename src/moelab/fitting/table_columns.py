@@ -58,6 +58,8 @@ _SYNONYMS: dict[str, str] = {
     "granularity": "expertgranularity",
     "activation_rate": "activationratio activeratio",
 }
+_PROPORTIONAL = 0.01
+"""Relative spread up to which a ratio is one number: whole steps are rounded."""
 _BY_NAME = {word: name for name, words in _SYNONYMS.items() for word in words.split()}
 
 
@@ -100,6 +102,42 @@ def setting_columns(columns: Columns, target: str) -> list[str]:
         for name, values in columns.items()
         if not is_outcome(name, target) and (name in known or not _all_differ(values))
     ]
+
+
+def following(columns: Columns, settings: Iterable[str]) -> list[str]:
+    """The settings that no law reads and that a swept column decides within each size and data: min_lr = lr / 10,
+    steps = tokens / batch_tokens. Each is proportional to a swept column or to its inverse."""
+    known = known_names() | set(SWEPT)
+    names = list(settings)
+    swept = {
+        name: values for name in names if name.lower() in SWEPT and (values := _positive(columns[name])) is not None
+    }
+    if not swept:
+        return []
+    label = row_groups(columns, [name for name in names if name in known and name.lower() not in SWEPT])
+    found = []
+    for name in names:
+        values = None if name in known else _positive(columns[name])
+        if values is None:
+            continue
+        products = (values * other**power for other in swept.values() for power in (1.0, -1.0) if np.ptp(other) > 0)
+        if not _constant(values, label) and any(_constant(product, label) for product in products):
+            found.append(name)
+    return found
+
+
+def _positive(values: np.ndarray) -> np.ndarray | None:
+    if values.dtype.kind not in "iuf" or not (np.isfinite(values).all() and (values > 0).all()):
+        return None
+    return values.astype(float)
+
+
+def _constant(values: np.ndarray, label: np.ndarray) -> bool:
+    """Whether positive values are equal within each group, but for rounding."""
+    low, high = np.full(label.max() + 1, np.inf), np.zeros(label.max() + 1)
+    np.minimum.at(low, label, values)
+    np.maximum.at(high, label, values)
+    return bool((high <= low * (1 + _PROPORTIONAL)).all())
 
 
 def _all_differ(values: np.ndarray) -> bool:

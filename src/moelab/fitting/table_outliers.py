@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns, positive_numbers
-from moelab.fitting.table_columns import SWEPT, setting_columns
-from moelab.fitting.table_rows import run_column
+from moelab.fitting.sweep_optimum import diverged
+from moelab.fitting.table_columns import SWEPT, row_groups, setting_columns
+from moelab.fitting.table_rows import design_columns, run_column
 
 Array = NDArray[Any]
 ABOVE, DEVIATIONS, SPREAD = 0.15, 10.0, 1.4826
@@ -27,10 +28,13 @@ _FOLLOW = ("params_", "flops", "train_flops", "flops_per_token", "unique_tokens"
 
 def outliers(columns: Columns, target: str) -> Array:
     """Rows (n,) whose loss lies far above a quadratic surface in log size and log tokens (or FLOPs), fitted by least
-    absolute deviations; other numeric settings enter linearly. None of a table of checkpoints or of a sweep."""
+    absolute deviations; other numeric settings enter linearly. In a sweep those far above the least of their design.
+    None of a table of checkpoints."""
     losses = np.asarray(columns[target], float)
     none = np.zeros(len(losses), bool)
     usable = np.isfinite(losses) & (losses > 0)
+    if _swept(columns):
+        return _in_sweep(columns, target, usable)
     features = _features(columns, target)
     if features is None or run_column(columns) is not None:
         return none
@@ -44,6 +48,26 @@ def outliers(columns: Columns, target: str) -> Array:
     return none if found.mean() > MOST_SHARE else found
 
 
+def _swept(columns: Columns) -> list[str]:
+    """The columns of a learning rate or batch that vary."""
+    names = [name for name in columns if name.lower() in SWEPT]
+    return [name for name in names if (v := positive_numbers(columns, name)) is not None and len(np.unique(v)) > 1]
+
+
+def _in_sweep(columns: Columns, target: str, usable: Array) -> Array:
+    """Runs (n,) far above the least loss of their design: of larger rates, where a learning rate is swept."""
+    losses, names = np.asarray(columns[target], float), _swept(columns)
+    rate = next((name for name in names if not name.lower().endswith(("tokens", "size", "batch"))), None)
+    label = row_groups(columns, design_columns(columns, target))
+    found = np.zeros(len(losses), bool)
+    for group in range(int(label.max()) + 1):
+        rows = np.flatnonzero((label == group) & usable)
+        if len(rows):
+            values = np.asarray(columns[rate or names[0]], float)[rows]
+            found[rows] = diverged(values, losses[rows], rate is not None)
+    return found
+
+
 def _features(columns: Columns, target: str) -> Array | None:
     """(n, P): a constant, the logs, their squares and product, and the other settings; None without two variables."""
     size = next((v for n in _SIZES if (v := positive_numbers(columns, n)) is not None), None)
@@ -51,8 +75,6 @@ def _features(columns: Columns, target: str) -> Array | None:
     if size is None or data is None:
         return None
     names = [n for n in setting_columns(columns, target) if not n.startswith(_FOLLOW) and n != "tokens"]
-    if any(n.lower() in SWEPT and len(np.unique(columns[n])) > 1 for n in names):
-        return None
     n, d = _scaled(np.log(size)), _scaled(np.log(data))
     terms = [np.ones_like(n), n, d, n * n, d * d, n * d]
     for name in names:

@@ -17,6 +17,7 @@ from moelab.fitting.table_columns import (
     STEP_NAMES,
     SWEPT,
     codes,
+    following,
     plain,
     quoted,
     row_groups,
@@ -164,8 +165,9 @@ def _measured_exactly(columns: Columns, target: str) -> bool:
 
 def design_columns(columns: Columns, target: str) -> list[str]:
     """The setting columns that vary, without what is swept, FLOPs and what only follows from others."""
-    kept = [n for n in setting_columns(columns, target) if n.lower() not in (*SWEPT, "train_flops", "flops_per_token")]
-    return [name for name in kept if len(codes(columns[name])[1]) > 1]
+    settings = setting_columns(columns, target)
+    left = (*SWEPT, "train_flops", "flops_per_token", *following(columns, settings))
+    return [n for n in settings if n.lower() not in left and n not in left and len(codes(columns[n])[1]) > 1]
 
 
 def _fewest(columns: Columns, names: Sequence[str]) -> list[str]:

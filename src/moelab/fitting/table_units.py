@@ -20,6 +20,10 @@ LEAST_TOKENS = 1e3
 MOST_NATS, HIGH_NATS, LEAST_NATS = 15.0, 7.0, 0.2
 """A loss above all training starts at (12.2 for a vocabulary of 200,000), a median above, and a loss below, any trained
 model."""
+RATES = ("learning_rate", "lr", "max_lr", "peak_lr")
+MOST_RATE, LEAST_LOG_RATE = 1.0, -9.0
+"""A median learning rate above which it is in another unit (published rules give 1e-5 to 0.03), and the least decimal
+logarithm of one."""
 UNTRAINED = 10.4
 """ln 32,768: about where training starts."""
 
@@ -56,7 +60,24 @@ def unit_findings(columns: Columns, target: str) -> list[Finding]:
                 mend=f"--let '{name} = {factor} * {name}'",
             )
         )
-    return found + _loss_unit(columns, target)
+    return found + _rate_unit(columns) + _loss_unit(columns, target)
+
+
+def _rate_unit(columns: Columns) -> list[Finding]:
+    """Learning rates above one, and their decimal logarithms."""
+    found = []
+    for name in (each for each in columns if each.lower() in RATES):
+        values = finite_numbers(columns, name)
+        if values is None or not len(values) or 0 <= np.median(values) <= MOST_RATE:
+            continue
+        text = f"{name}: {values.min():g} to {values.max():g}"
+        if values.min() > LEAST_LOG_RATE and values.max() < 0:
+            mend = f"--let '{name} = POW(10, {name})'"
+            found.append(Finding(check="units", text=f"{text} look like decimal logarithms", mend=mend))
+        else:
+            text += " are no learning rates of language models: another unit, or multiplied?"
+            found.append(Finding(check="units", text=text, mend=f"--let '{name} = ... * {name}'"))
+    return found
 
 
 def _scaled(tokens: Array) -> bool:
