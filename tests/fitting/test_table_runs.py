@@ -225,3 +225,51 @@ def test_diverged_runs_of_slices() -> None:
     assert found({**runs, "loss": loss}) == {}
     off = np.isin(np.arange(36), [0, 13])
     assert "rows 1, 14" in found({**runs, "loss": np.where(off, 7.5, loss)})["diverged"]
+
+
+@pytest.mark.parametrize("layout", ["revision", "model", "name", "path"])
+def test_checkpoints_as_a_hub_lays_them_out(layout) -> None:
+    law = get_law("hoffmann2022")
+    params, share = np.repeat(np.geomspace(3e7, 3e9, 5), 8), np.tile(np.arange(1, 9), 5)
+    table = {"params_total": params, "tokens": params * 20 * share / 8}
+    table["loss"] = law.loss(None, table) * np.exp(0.003 * np.random.default_rng(0).standard_normal(40))
+    model, step = np.repeat([f"pythia-{i}m" for i in range(5)], 8), share * 1000
+    if layout == "revision":
+        table |= {"model": model, "revision": np.array([f"step{i}" for i in step])}
+    elif layout == "path":
+        table |= {"checkpoint": np.array([f"out/{m}/checkpoint-{s}" for m, s in zip(model, step, strict=True)])}
+    else:
+        table |= {layout: np.array([f"{m}-step{s}" for m, s in zip(model, step, strict=True)])}
+    column = {"revision": "model", "path": "checkpoint"}.get(layout, layout)
+    assert f"40 rows are checkpoints of 5 runs (column {column})" in found(table)["checkpoints"]
+    grouped = observations(table, law)
+    assert grouped.groups is not None
+    assert len(np.unique(grouped.groups)) == 5
+    assert len(np.unique(grouped.order)) == 5
+
+
+def test_models_at_several_budgets_are_no_checkpoints(clean) -> None:
+    """Whole runs of one size, named by their model: nothing shows that one goes on from another."""
+    table = {**clean, "params_total": np.repeat([1e8, 3e8, 1e9], 10), "tokens": np.tile(np.geomspace(1e9, 1e11, 10), 3)}
+    table |= {"loss": get_law("hoffmann2022").loss(None, table), "model": np.repeat(["small", "middle", "large"], 10)}
+    assert "checkpoints" not in found(table)
+
+
+def test_diverged_checkpoints_are_noted(clean) -> None:
+    law = get_law("hoffmann2022")
+    params = np.repeat(np.geomspace(3e7, 3e9, 6), 8)
+    table = {"params_total": params, "tokens": params * 20 * np.tile(np.arange(1, 9), 6) / 8}
+    table |= {"loss": law.loss(None, table), "run": np.repeat([f"m{i}" for i in range(6)], 8)}
+    assert "diverged" not in found(table)
+    table["loss"][[29, 30, 31]] = 7.4
+    assert "3 of 48 rows look diverged (rows 30 to 32: loss 7.4 to 7.4" in found(table)["diverged"]
+
+
+def test_one_budget_is_neither_one_ratio_nor_an_accuracy() -> None:
+    law, params = get_law("hoffmann2022"), np.geomspace(1.5, 12, 8) * 2.28e8
+    table = {"params_active": params, "tokens": 1e19 / 6 / params}
+    loss = law.loss(None, {"params_total": params, "tokens": table["tokens"]})
+    assert found({**table, "train_flops": np.full(8, 1e19), "loss": loss}) == {}
+    ratio = {"params_total": params, "tokens": 20 * params, "loss": np.sort(loss)[::-1]}
+    assert "tokens follow params_total (about 20 per parameter)" in found(ratio)["one ratio"]
+    assert "loss rises with parameters and tokens" in found({**ratio, "loss": np.sort(loss)})["rising"]

@@ -11,6 +11,7 @@ import pytest
 from moelab.fitting.fit import fit
 from moelab.fitting.predict import predict
 from moelab.fitting.table_checks import check_table
+from moelab.laws import get_law
 from moelab.runs.table import load_table
 
 V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"
@@ -146,3 +147,45 @@ def test_a_fit_in_other_units_is_noted_by_its_predictions(clean) -> None:
     fitted = fit({**clean, "tokens": clean["tokens"] / 1e9}, "hoffmann2022", bootstrap=0, starts=1)
     assert "tokens: " in predict(fitted, params_total=1e9, tokens=20).notes[0]
     assert predict(fit(clean, "hoffmann2022", bootstrap=0, starts=1), params_total=1e9, tokens=2e10).notes == ()
+
+
+def grid(noise: float = 0.002, seed: int = 0) -> dict[str, np.ndarray]:
+    """Six sizes by six data ratios of the published Chinchilla law."""
+    params = np.repeat([3e7, 6e7, 1.2e8, 2.5e8, 5e8, 1e9], 6)
+    table = {"params_total": params, "tokens": params * np.tile([5, 10, 20, 40, 80, 160], 6)}
+    off = np.exp(noise * np.random.default_rng(seed).standard_normal(36))
+    return {**table, "loss": get_law("hoffmann2022").loss(None, table) * off}
+
+
+@pytest.mark.parametrize("rows", ["each third", "each second", "the largest sizes", "the most data"])
+@pytest.mark.parametrize("unit", ["bits per token", "bits per byte"])
+def test_losses_in_two_units(rows, unit) -> None:
+    table, at = grid(), np.arange(36)
+    mixed = {
+        "each third": at % 3 == 0, "each second": at % 2 == 1, "the largest sizes": at >= 24,
+        "the most data": at % 6 > 3,
+    }[rows]  # fmt: skip
+    nats, factor = table["loss"], 1 / np.log(2) / (1 if unit == "bits per token" else 4.3)
+    table["loss"] = np.where(mixed, nats * factor, nats)
+    notes = [each for each in check_table(table) if each.check == "units"]
+    assert len(notes) == 1
+    assert f"loss: {mixed.sum()} of 36 rows" in notes[0].text
+    assert f"look like {unit}" in notes[0].text
+    assert not any(each.check == "diverged" for each in check_table(table))
+    mended = load_table(pl.DataFrame(table), let=[re.fullmatch("--let '(.*)'", notes[0].mend).group(1)])
+    assert mended["loss"].to_numpy() == pytest.approx(nats, rel=0.01)
+
+
+def test_a_second_text_is_no_second_unit() -> None:
+    """Losses a fifth lower on another text: no conversion explains them."""
+    table = grid()
+    table["loss"] = np.where(np.arange(36) % 2 == 0, table["loss"], 0.8 * table["loss"])
+    assert not any(each.check == "units" for each in check_table(table))
+    assert check_table(grid()) == []
+
+
+def test_tokens_and_parameters_swapped() -> None:
+    table = grid()
+    swapped = {"params_total": table["tokens"], "tokens": table["params_total"], "loss": table["loss"]}
+    text = str(next(each for each in check_table(swapped) if each.check == "swapped"))
+    assert "every row has fewer tokens than parameters (0.00625 to 0.2 per parameter of params_total)" in text

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-CHECKED = ("missing", "units", "flops", "copies", "sweep", "texts", "diverged", "running")
+CHECKED = ("missing", "checkpoints", "units", "flops", "copies", "sweep", "texts", "diverged", "running")
 """Checks of a table whose findings change a slice."""
 
 

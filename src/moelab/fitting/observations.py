@@ -11,7 +11,7 @@ from moelab.fitting.blanks import filled
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
-from moelab.fitting.table_rows import run_column
+from moelab.fitting.table_rows import run_column, run_values
 from moelab.laws import Law
 
 Array = NDArray[Any]
@@ -99,7 +99,8 @@ def observations(
         check_numbers(weight, weights, weights > 0, "must be positive", DROP)
     if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
         found["expansion"] = expansion
-    groups = None if (group or runs) is None else np.asarray([str(value) for value in columns[group or runs or ""]])
+    named = columns[group] if group else None if runs is None else run_values(columns, runs)
+    groups = None if named is None else np.asarray([str(value) for value in named])
     order = compute_order(columns, found)
     if runs is not None and groups is not None and order is not None:
         order = _whole_runs(order, groups)

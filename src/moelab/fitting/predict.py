@@ -9,6 +9,7 @@ import numpy as np
 
 from moelab.architecture import ModelConfig, count_flops, load_model
 from moelab.errors import InputError
+from moelab.fitting.blanks import DENSE
 from moelab.fitting.columns import check_names, columns_of
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
@@ -18,6 +19,7 @@ from moelab.fitting.intervals import outside_note
 from moelab.fitting.sources import Source, sources_of
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law
+from moelab.laws.law import MOE_VARIABLES
 from moelab.notebook import html_table, interval_text, short_repr
 from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, format_outside, parse_count, parse_number
 
@@ -190,6 +192,8 @@ def _predicted(
         given: Any = dict(design.variables)
     else:
         check_names([name for name in values if fitted is None or name not in fitted.ranges], law)
+        if not law.covers_moe and (why := _moe(values)):
+            raise InputError(f"{law.id}: this law describes dense models only, and {why} is a MoE model")
         given = values
     both = _with_other(law, given, other, seq_len, fitted is None)
     if fitted is not None:
@@ -202,6 +206,18 @@ def _predicted(
     value = predicted_value(law, None, numbers)[0]
     floor = across_floor(law, design_variables(columns_of(both), law))
     return _prediction(law.kind, value, None, None, law.extrapolation(numbers)[0], floor)
+
+
+def _moe(values: Mapping[str, float]) -> str | None:
+    """The given variable that shows a MoE model; None for a dense one, or where none shows it."""
+    for name in MOE_VARIABLES:
+        dense = DENSE.get(name)
+        if name in values and dense is not None and name not in ("top_k", "granularity") and values[name] != dense:
+            return f"{name}={values[name]:g}"
+    total, active = values.get("params_total"), values.get("params_active")
+    if total is not None and active is not None and active < 0.99 * total:
+        return f"params_active={active:g} of params_total={total:g}"
+    return None
 
 
 def _with_other(law: Law, given: Any, other: tuple[ModelConfig, float] | None, seq_len: int, published: bool) -> Any:

@@ -19,6 +19,7 @@ from moelab.fitting.table_columns import (
     suggestions,
 )
 from moelab.fitting.table_flops import flops_findings
+from moelab.fitting.table_losses import mixed_losses
 from moelab.fitting.table_mixed import numbered
 from moelab.fitting.table_outliers import outliers
 from moelab.fitting.table_refused import refused_findings
@@ -128,12 +129,13 @@ def _together(columns: Columns, target: str) -> list[Finding]:
     if not ((params > 0).all() and (tokens > 0).all() and np.ptp(params) > 0):
         return []
     log_n, log_d = np.log(params), np.log(tokens)
-    if np.ptp(log_d) > 0.1 and abs(np.corrcoef(log_n, log_d)[0, 1]) > TOGETHER:
+    if np.ptp(log_d) > 0.1 and np.corrcoef(log_n, log_d)[0, 1] > TOGETHER:
         ratio = np.median(tokens / params)
         text = f"tokens follow {name} (about {ratio:.3g} per parameter): no fit separates what size and data do"
         found.append(Finding(check="one ratio", text=text, mend="hold an exponent with --fix beta=..."))
     values = finite_numbers(columns, target) if target in columns else None
-    if values is not None and len(values) == len(params) and np.ptp(values) > 0:
+    rises = np.ptp(log_n + log_d) > 0.1  # at one compute, only rounding orders the runs
+    if rises and values is not None and len(values) == len(params) and np.ptp(values) > 0:
         compute, losses = (np.argsort(np.argsort(each, kind="stable")) for each in (log_n + log_d, values))
         if np.corrcoef(compute, losses)[0, 1] > RISING:
             text = f"{target} rises with parameters and tokens: a loss falls; is it an accuracy, or the order of rows?"
@@ -162,6 +164,9 @@ def _diverged(columns: Columns, target: str) -> list[Finding]:
     high = values > max(UNTRAINED, 2.5 * float(np.median(values)))
     off = high | outliers({**columns, target: np.where(high, np.nan, values)}, target)
     off &= ~unfinished(columns, len(values))  # those are noted by their state
+    if not off.any():
+        return []
+    off &= ~mixed_losses(columns, target)[0]  # those are noted as in another unit
     if not off.any():
         return []
     span = f"{values[off].min():.4g}" + (f" to {values[off].max():.4g}" if off.sum() > 1 else "")
@@ -199,7 +204,11 @@ def repeats_data(columns: Columns) -> bool:
     return bool(_reuse(columns, "loss"))
 
 
+def _loss_units(columns: Columns, target: str) -> list[Finding]:
+    return mixed_losses(columns, target)[1]
+
+
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    refused_findings, _names, unit_findings, flops_findings, checkpoint_findings, copy_findings, sweep_findings,
-    repeat_findings, _sizes, _together, _texts, state_findings, _diverged, _reuse,
+    refused_findings, _names, unit_findings, _loss_units, flops_findings, checkpoint_findings, copy_findings,
+    sweep_findings, repeat_findings, _sizes, _together, _texts, state_findings, _diverged, _reuse,
 )  # fmt: skip

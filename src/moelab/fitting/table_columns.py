@@ -18,6 +18,10 @@ STEP_NAMES = ("tokens", "step", "steps", "_step", "global_step", "trainer/global
 """Columns that rise while a run trains."""
 AT_STEP = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter")
 """Columns of the step that a row was measured at; `steps` may be the whole run's."""
+MODEL_NAMES = ("model", "model_name", "model_id", "checkpoint", "ckpt", "hf_model")
+"""Columns that name a run where a step is part of the name, or a revision stands beside them."""
+REVISIONS = ("revision", "checkpoint", "ckpt", "branch")
+"""Columns of the checkpoint of a model on a hub: step1000."""
 SWEPT = (
     "learning_rate", "lr", "max_lr", "peak_lr", "batch_tokens", "batch_size", "global_batch_size", "batch",
 )  # fmt: skip

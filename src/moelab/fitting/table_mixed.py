@@ -18,6 +18,8 @@ SMALL = 1e5
 """Parameters or tokens below which the lower group holds no counts."""
 LEAST_RATIO, MOST_RATIO = 0.01, 1e5
 """Tokens per parameter beyond which the two are in different units: public runs have 0.1 to 1e4."""
+SWAPPED = 0.1
+"""Median tokens per parameter below which the two look swapped, where no row has one."""
 _FEWEST = 4
 
 
@@ -73,6 +75,9 @@ def _odd_ratios(columns: Columns) -> list[Finding]:
         return []
     ratio = tokens / params
     middle = float(np.median(ratio))
+    if ratio.max() < 1 and LEAST_RATIO < middle < SWAPPED:
+        text = f"every row has fewer tokens than parameters ({_span(ratio)} per parameter of {size}): no run trains so"
+        return [Finding(check="swapped", text=f"{text} little; are {size} and tokens swapped?")]
     odd = ((ratio < LEAST_RATIO) | (ratio > MOST_RATIO)) & (np.abs(np.log10(ratio / middle)) > GAP)
     if not LEAST_RATIO <= middle <= MOST_RATIO or not odd.any():
         return []

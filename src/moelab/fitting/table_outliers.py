@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns, positive_numbers
 from moelab.fitting.sweep_optimum import diverged
-from moelab.fitting.table_columns import SWEPT, row_groups, setting_columns
-from moelab.fitting.table_rows import design_columns, run_column
+from moelab.fitting.table_columns import STEP_NAMES, SWEPT, codes, row_groups, setting_columns
+from moelab.fitting.table_rows import design_columns, present, run_column, run_values
 
 Array = NDArray[Any]
 ABOVE, DEVIATIONS, SPREAD = 0.15, 10.0, 1.4826
@@ -28,20 +28,22 @@ _FOLLOW = ("params_", "flops", "train_flops", "flops_per_token", "unique_tokens"
 
 def outliers(columns: Columns, target: str) -> Array:
     """Rows (n,) whose loss lies far above a quadratic surface in log size and log tokens (or FLOPs), fitted by least
-    absolute deviations; other numeric settings enter linearly. In a sweep those far above the least of their design.
-    None of a table of checkpoints."""
+    absolute deviations; other numeric settings enter linearly. In a sweep those far above the least of their design,
+    of checkpoints those far above the least earlier one of their run."""
     losses = np.asarray(columns[target], float)
     none = np.zeros(len(losses), bool)
     usable = np.isfinite(losses) & (losses > 0)
+    if (run := run_column(columns)) is not None:
+        return _in_runs(columns, target, run) & usable & ~_repeated(columns)
     if _swept(columns):
         return _in_sweep(columns, target, usable)
-    features = _features(columns, target)
-    if features is None or run_column(columns) is not None:
+    features = surface_features(columns, target)
+    if features is None:
         return none
     usable &= np.isfinite(features).all(axis=1) & ~_repeated(columns)
     if usable.sum() < max(12, 2 * features.shape[1]) or np.linalg.matrix_rank(features[usable]) < 2:
         return none
-    residuals = _residuals(features[usable], np.log(losses[usable]))
+    residuals = surface_residuals(features[usable], np.log(losses[usable]))
     noise = SPREAD * float(np.median(np.abs(residuals)))
     found = none.copy()
     found[usable] = residuals > max(ABOVE, DEVIATIONS * noise, BELOW * -float(residuals.min()))
@@ -68,7 +70,24 @@ def _in_sweep(columns: Columns, target: str, usable: Array) -> Array:
     return found
 
 
-def _features(columns: Columns, target: str) -> Array | None:
+def _in_runs(columns: Columns, target: str, run: str) -> Array:
+    """Checkpoints (n,) far above the least loss of an earlier one of their run: the loss of training falls."""
+    losses = np.asarray(columns[target], float)
+    found = np.zeros(len(losses), bool)
+    steps = (v for n in present(columns, STEP_NAMES) if (v := positive_numbers(columns, n)) is not None)
+    step = next((v for v in steps if np.ptp(v) > 0), None)
+    if step is None:
+        return found
+    label = codes(run_values(columns, run))[0]
+    for group in range(int(label.max()) + 1):
+        rows = np.flatnonzero((label == group) & np.isfinite(losses))
+        rows = rows[np.argsort(step[rows], kind="stable")]
+        least = np.minimum.accumulate(losses[rows])
+        found[rows] = losses[rows] > least * (1 + ABOVE)
+    return found
+
+
+def surface_features(columns: Columns, target: str) -> Array | None:
     """(n, P): a constant, the logs, their squares and product, and the other settings; None without two variables."""
     size = next((v for n in _SIZES if (v := positive_numbers(columns, n)) is not None), None)
     data = next((v for n in ("tokens", "train_flops") if (v := positive_numbers(columns, n)) is not None), None)
@@ -98,7 +117,7 @@ def _scaled(values: Array) -> Array:
     return (values - np.mean(known)) / spread if spread > 0 else np.zeros_like(values)
 
 
-def _residuals(features: Array, logs: Array) -> Array:
+def surface_residuals(features: Array, logs: Array) -> Array:
     """Residuals (n,) of least absolute deviations, by reweighted least squares."""
     few = slice(None, None, -(-len(logs) // MOST_FITTED))
     rows, values = features[few], logs[few]

@@ -1,5 +1,6 @@
 """What the rows of a table are: runs, checkpoints of runs, sweeps at one design, repeats, copies."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from moelab.fitting.columns import Columns
 from moelab.fitting.findings import Finding
 from moelab.fitting.table_columns import (
     AT_STEP,
+    MODEL_NAMES,
+    REVISIONS,
     RUN_NAMES,
     STEP_NAMES,
     SWEPT,
@@ -27,6 +30,12 @@ from moelab.fitting.table_columns import (
 Array = NDArray[Any]
 _FEWEST, _SHOWN = 3, 4
 """Checkpoints of a run that no column names, and files that a note lists."""
+_STEP = re.compile(
+    r"(stage\d+[-_])?[-_/@:. ]*(global_?step|step|iteration|iter|checkpoint|ckpt)s?[-_= ]?"
+    r"\d+[km]?([-_]tokens?\d+[kmbt]?)?(?![a-z0-9])",
+    re.IGNORECASE,
+)
+"""A checkpoint's step within a name: -step1000, /checkpoint-500, stage1-step1000-tokens4B."""
 _ROUNDED = 1e-9
 """Distance from three digits after the point below which most losses are rounded: equal ones are then no copies."""
 
@@ -68,14 +77,41 @@ def best_rows(columns: Columns, designs: Sequence[str], loss: str) -> Array:
 
 def run_column(columns: Columns) -> str | None:
     """The column whose values name runs of which several checkpoints are rows; None for a table of whole runs."""
-    for name in present(columns, RUN_NAMES):
+    named = present(columns, RUN_NAMES)
+    stepped = [
+        name for name in present(columns, (*RUN_NAMES, *MODEL_NAMES)) if _without_steps(columns[name]) is not None
+    ]
+    models = present(columns, MODEL_NAMES) if any(_steps(columns[n]) for n in present(columns, REVISIONS)) else []
+    for name in (*named, *stepped, *models):
         if _has_checkpoints(columns, name):
             return name
     return None
 
 
+def run_values(columns: Columns, name: str) -> Array:
+    """The run (n,) of each row by this column: its values without the step that a checkpoint's name ends in."""
+    without = _without_steps(columns[name])
+    return columns[name] if without is None else without
+
+
+def _without_steps(values: Array) -> Array | None:
+    """Names without their steps; None where most name no step, or where nothing else is left."""
+    if values.dtype.kind in "fiub":
+        return None
+    texts = [str(value) for value in values]
+    kept = [_STEP.sub("", text) for text in texts]
+    changed = sum(one != other for one, other in zip(texts, kept, strict=True))
+    return np.array(kept) if 2 * changed > len(texts) and all(kept) else None
+
+
+def _steps(values: Array) -> bool:
+    """Whether a column's values are steps: step1000, 1000."""
+    return all(_STEP.fullmatch(str(value)) or re.fullmatch(r"\d+(\.0)?|main", str(value)) for value in values)
+
+
 def _has_checkpoints(columns: Columns, name: str) -> bool:
     """Whether rows that share a value differ in their tokens or steps, and in no size."""
+    columns = {**columns, name: run_values(columns, name)}
     runs = codes(columns[name])[0]
     counts = np.bincount(runs)
     if counts.max() < 2:
@@ -100,7 +136,7 @@ def checkpoint_findings(columns: Columns, target: str) -> list[Finding]:
     name = run_column(columns)
     if name is None:
         return _unnamed_checkpoints(columns)
-    runs, rows = len(codes(columns[name])[1]), len(columns[name])
+    runs, rows = len(codes(run_values(columns, name))[1]), len(columns[name])
     text = f"{rows} rows are checkpoints of {runs} runs (column {name}): bootstrap and hold-out take whole runs"
     return [Finding(check="checkpoints", text=text, mend="--group none takes every row as a run of its own")]
 

@@ -24,6 +24,8 @@ def rows_of(value: Any) -> list[Any] | None:
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if isinstance(value.get("schema"), Mapping) and isinstance(value.get("data"), list):
         return list(value["data"])
+    if len(value) == 1 and _are_rows(only := next(iter(value.values()))):
+        return list(only)
     if value and all(isinstance(column, list) for column in value.values()):
         return _transposed({name: dict(enumerate(column)) for name, column in value.items()})
     if value and all(isinstance(column, Mapping) for column in value.values()):
@@ -33,6 +35,11 @@ def rows_of(value: Any) -> list[Any] | None:
         if all(each == keys[0] for each in keys) and all(str(key).isdigit() for key in keys[0]):
             return _transposed(value)
     return None
+
+
+def _are_rows(value: Any) -> bool:
+    """Whether a value is a list of rows, such as that of {"runs": [...]}."""
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
 
 
 def _transposed(columns: Mapping[str, Mapping[Any, Any]]) -> list[dict[str, Any]]:
