@@ -11,7 +11,7 @@ from hypothesis import strategies
 
 from moelab.errors import InputError
 from moelab.fitting import isoflop_budgets, isoflop_slice, isoflop_surface
-from moelab.fitting.budget_groups import compute_notes
+from moelab.fitting.budget_groups import compute_notes, mixed_notes
 from moelab.fitting.full_fit import full_fit
 from moelab.laws import get_law
 from moelab.laws.optimum import optimum
@@ -395,3 +395,21 @@ def test_the_interval_covers_what_it_claims_with_few_points() -> None:
         found = isoflop_slice(rate, noisy, log=True, draws=100, seed=seed).optimum
         inside.append(found["low"] <= 0.2 <= found["high"])
     assert np.mean(inside) >= 0.75
+
+
+def test_equal_losses_show_no_optimum() -> None:
+    with pytest.raises(InputError, match="params_active: the points lie on a straight line: all 8 losses are 3"):
+        isoflop_slice(np.geomspace(1e8, 1e9, 8), np.full(8, 3.0), name="params_active")
+
+
+def test_several_architectures_in_one_slice_are_noted() -> None:
+    table = {
+        "params_active": np.tile(np.geomspace(1e8, 1e9, 5), 3), "n_experts": np.repeat([1, 8, 64], 5),
+        "granularity": np.ones(15),
+    }  # fmt: skip
+    assert mixed_notes(table, "params_active", None) == [
+        "n_experts has 3 values, each with a slice of its own in params_active: take each with --by n_experts"
+    ]
+    assert 'keep one with --where "n_experts = 1"' in mixed_notes(table, "params_active", "budget")[0]
+    assert mixed_notes(table, "params_active", "n_experts") == []
+    assert mixed_notes(table, "n_experts", None) == []

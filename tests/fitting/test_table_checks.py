@@ -208,3 +208,18 @@ def test_dense_rows_with_blank_experts_are_fitted() -> None:
     fitted = fit(V0_1.parent / "tables" / "moe_blank.csv", "ludziejewski2025", bootstrap=0, starts=32)
     assert fitted.n_runs == 60
     assert fitted.kinds.count("dense") == 12
+
+
+def test_epochs_of_another_unit_are_not_counted(clean) -> None:
+    few = found({**clean, "unique_tokens": clean["tokens"] / 4})
+    assert "up to 4 epochs" in few["reuse"]
+    assert "reuse" not in found({**clean, "unique_tokens": np.minimum(clean["tokens"], 4e9) / 1e9})
+
+
+def test_bits_per_byte_and_exported_names_are_offered() -> None:
+    assert suggestions(["params_total", "tokens", "bpb"])["loss"] == ("bpb", "bpb")
+    assert suggestions(["tokens", "eval/bits_per_byte"])["loss"][1] == '"eval/bits_per_byte"'
+    assert suggestions(["bpb", "val_loss"])["loss"] == ("val_loss", "val_loss")
+    exported = suggestions(["config.model.n_params", "config.data.tokens", "val/loss"])
+    assert exported["params_total"][1] == '"config.model.n_params"'
+    assert exported["tokens"][1] == '"config.data.tokens"'

@@ -386,3 +386,14 @@ def test_predict_and_laws_take_what_a_fit_file_holds(tmp_path, capsys) -> None:
         moelab.predict("hoffman2022", params_total=1e9, tokens=1e10)
     with pytest.raises(InputError, match="noise: hoffmann2022 has published coefficients"):
         moelab.predict("hoffmann2022", params_total=1e9, tokens=1e10, noise=True)
+
+
+def test_errors_within_a_law_of_python_name_its_file(tmp_path) -> None:
+    head = 'import numpy as np\nLAW = {"id": "mine-wrong", "variables": ["tokens"], "coefficients": ["E_0"], '
+    head += '"starts": {}, '
+    (tmp_path / "always.py").write_text(head + '"formula": lambda c, v: 1 / 0}\n')
+    with pytest.raises(InputError, match=r"law-file .*always\.py: formula: ZeroDivisionError: division by zero"):
+        load_law(tmp_path / "always.py").loss({"E_0": 1.0}, {"tokens": np.array([1e9])})
+    (tmp_path / "later.py").write_text(head + '"formula": lambda c, v: c["E_0"] + {}[np.max(v["tokens"]) > 1e8]}\n')
+    with pytest.raises(InputError, match=r"law-file .*later\.py: formula: KeyError"):
+        load_law(tmp_path / "later.py").loss({"E_0": 1.0}, {"tokens": np.array([1e9])})

@@ -89,3 +89,10 @@ def test_a_number_too_large_in_a_csv_file_is_named_by_its_row(number: str, tmp_p
         load_table(path)
     path.write_text("name,loss\na,inf\nb,-inf\nc,3\n")
     assert load_table(path)["loss"].to_list() == [math.inf, -math.inf, 3]
+
+
+def test_rows_under_one_key(tmp_path) -> None:
+    (tmp_path / "runs.json").write_text('{"runs": [{"config": {"tokens": 1e9}, "loss": 3.0}, {"loss": 2.5}]}')
+    table = load_table(tmp_path / "runs.json")
+    assert table.columns == ["tokens", "loss"]
+    assert table["loss"].to_list() == [3.0, 2.5]

@@ -211,3 +211,10 @@ def test_runs_kept_by_wandb(tmp_path) -> None:
     (tmp_path / "offline-run" / "run-abc.wandb").write_bytes(b"")
     with pytest.raises(InputError, match=r"binary logs \(run-abc.wandb\) without wandb-summary.json"):
         load_table(tmp_path / "offline-run")
+
+
+def test_columns_that_blanks_separate(tmp_path) -> None:
+    (tmp_path / "runs.txt").write_text("params_total   tokens  loss\n1e8 2e9   3.5\n 2e8   4e9   3.2\n")
+    table = load_table(tmp_path / "runs.txt")
+    assert table.columns == ["params_total", "tokens", "loss"]
+    assert table["loss"].to_list() == [3.5, 3.2]

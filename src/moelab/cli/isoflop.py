@@ -59,7 +59,7 @@ def command(
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
-    from moelab.fitting.budget_groups import TOLERANCE, compute_notes
+    from moelab.fitting.budget_groups import TOLERANCE, compute_notes, mixed_notes
     from moelab.fitting.columns import variable
     from moelab.fitting.intervals import outside_note
     from moelab.fitting.slice import isoflop_slice
@@ -77,6 +77,7 @@ def command(
     for name, found in ((x, values), (loss, columns.get(loss))):
         if found is None:
             raise InputError(f"isoflop: the table has no column {name!r}; its columns: {', '.join(columns)}")
+    found_notes = [*found_notes, *mixed_notes(columns, x, by)]
     if by is not None:
         _budgets(
             columns, x, loss, by, TOLERANCE if tolerance is None else tolerance, at, log,
@@ -137,8 +138,20 @@ def _checked(table: Any, loss: str, best_of: str | None) -> tuple[dict[str, Any]
     if best_of:
         names = [name.strip() for name in best_of.split(",") if name.strip()]
         table = table[best_rows(columns_of(table), names, loss)]
-    notes = [str(each) for each in check_table(table, loss) if each.check in CHECKED]
-    return columns_of(measured_runs(table, loss)[0]), notes
+    found = [each for each in check_table(table, loss) if each.check in CHECKED]
+    columns = columns_of(measured_runs(table, loss)[0])
+    notes = [_of_checkpoints(columns, each.text) if each.check == "checkpoints" else str(each) for each in found]
+    return columns, notes
+
+
+def _of_checkpoints(columns: dict[str, Any], text: str) -> str:
+    """The note on checkpoints, as it concerns a slice."""
+    from moelab.fitting.table_columns import quoted
+    from moelab.fitting.table_rows import run_column
+
+    run = run_column(columns)
+    whole = "" if run is None else f"; --best-of {quoted(run)} keeps the best of each"
+    return f"{text.split(': ')[0]}: a slice takes every row as a run of its own{whole}"
 
 
 def _budgets(

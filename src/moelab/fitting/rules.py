@@ -217,8 +217,8 @@ def _near(columns: Columns, quantity: str) -> str:
             continue
         length = next((each for each in ("seq_len", "sequence_length") if each in columns), None)
         own = rate or "token" in plain(name)
-        if own or length is not None:
-            return f"--let '{quantity} = {quoted(name)}{'' if own else f' * {length}'}'"
+        times = "" if own else f" * {length or 'TOKENS_PER_SEQUENCE'}"
+        return f"--let '{quantity} = {quoted(name)}{times}'"
     return ""
 
 

@@ -114,6 +114,8 @@ def isoflop_slice(
     distinct = len(np.unique(x))
     if distinct < _FEWEST:
         raise InputError(f"{name}: {distinct} different values; a parabola with an interval needs {_FEWEST}")
+    if np.ptp(loss) == 0:
+        raise InputError(f"{name}: the points lie on a straight line: all {len(loss)} losses are {loss[0]:g}")
     u = np.log(x) if log else x
     centre, width = u.mean(), u.std()
     z = (u - centre) / width
@@ -208,7 +210,7 @@ def _lowest_loss(located: Located, u: Array, loss: Array) -> float:
 
 def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located: Located) -> None:
     """Raises InputError where the points show no optimum, nor on which side of them it lies."""
-    if np.ptp(loss) == 0 or (straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR):
+    if straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR:
         raise InputError(
             f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
             f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"

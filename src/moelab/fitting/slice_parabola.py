@@ -26,9 +26,7 @@ def slope_errors(z: Array, loss: Array) -> float:
 
 
 def explained(u: Array, loss: Array) -> float:
-    """R^2 of the parabola in u; 0 where all losses are equal, which leaves nothing to explain."""
-    if np.ptp(loss) == 0:
-        return 0.0
+    """R^2 of the parabola in u."""
     z = (u - u.mean()) / u.std()
     rest = loss - np.polyval(np.polyfit(z, loss, 2), z)
     return float(1 - np.sum(rest**2) / np.sum((loss - loss.mean()) ** 2))
@@ -36,8 +34,6 @@ def explained(u: Array, loss: Array) -> float:
 
 def doubts(name: str, x: Array, loss: Array, log: bool) -> list[str]:
     """Where the parabola misses the points, or one on the other axis leaves less than a quarter of its rest."""
-    if np.ptp(loss) == 0:
-        return [f"all {len(loss)} losses are {loss[0]:g}: they show no best {name}"]
     here = explained(np.log(x) if log else x, loss)
     found = []
     if here < POOR:

@@ -39,6 +39,7 @@ OUTCOMES = {
 }  # fmt: skip
 """Columns that a run's settings do not decide, or that its seed may change."""
 _LOSSES = re.compile(r"loss|perplexity|accuracy|\bbpb\b|_bpb|\bbpc\b|\bppl\b|bits_per_byte")
+_PER_BYTE = re.compile(r"(^|[/_.])bpb$|bits_per_byte")
 _MEASURED = re.compile(_LOSSES.pattern + r"|^routing_|grad_norm|violation|drop_|dropped|imbalance|_seconds$|entropy")
 _UNITS = {
     "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "millions": 1e6, "b": 1e9,
@@ -184,11 +185,22 @@ def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
             continue
         bare, factor = _without_unit(column)
         letter = "loss" if bare == "l" and {"n", "d"} <= letters else None  # L(N, D)
-        variable = letter or _BY_NAME.get(bare) or _near(bare, known)
+        variable = letter or _BY_NAME.get(bare) or _by_last_part(column, known) or _near(bare, known)
         if variable is not None and variable not in names and variable not in found:
             expression = quoted(column) if factor == 1 else f"{factor:g} * {quoted(column)}".replace("e+0", "e")
             found[variable] = (column, expression)
+    bytes_ = next((name for name in names if _PER_BYTE.search(name.lower())), None)
+    if bytes_ is not None and "loss" not in (*names, *found):
+        found["loss"] = (bytes_, quoted(bytes_))
     return found
+
+
+def _by_last_part(column: str, known: set[str]) -> str | None:
+    """The variable that a nested field ends in: config.model.n_params."""
+    last = column.rsplit(".", 1)[-1]
+    if last == column:
+        return None
+    return last if last in known else _BY_NAME.get(re.sub(r"[^a-z0-9]", "", last.lower()))
 
 
 def _without_unit(column: str) -> tuple[str, float]:

@@ -72,8 +72,8 @@ def _two_groups(features: Array, logs: Array) -> tuple[Array, float] | None:
 
 
 def _starts(features: Array, values: Array) -> list[Array]:
-    """First guesses of the group: what lies beyond a cut in size and data, residuals of least absolute deviations and of
-    least squares above their widest gap, and above their mean."""
+    """First guesses of the group: what lies beyond a cut in size and data; residuals of least absolute deviations and
+    of least squares above their widest gap, and above their mean."""
     angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
     along = [np.cos(angle) * features[:, 1] + np.sin(angle) * features[:, 2] for angle in angles]
     guesses = [each > cut for each in along for cut in _cuts(each)]

@@ -96,10 +96,35 @@ def _python_law(path: Path) -> Law:
             law = law_from_formula(law)
         except InputError as error:
             raise InputError(f"law-file {path}: {error}") from None
+        except Exception as error:
+            raise InputError(f"law-file {path}: formula: {type(error).__name__}: {error}") from None
         kept = dict(law.definition or {})
     if not isinstance(law, Law):
         raise InputError(f"law-file {path}: holds no LAW, the keys of a law file or a moelab.laws.Law")
-    return replace(law, definition={**kept, "path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    definition = {**kept, "path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return replace(law, formula=_named(law.formula, path), definition=definition)
+
+
+def _named(formula: Formula, path: Path) -> Formula:
+    """The formula, whose errors name the file that it stands in."""
+
+    def named(c: Values, v: Values) -> tuple[Array, Any]:
+        try:
+            value, gradient = formula(c, v)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"law-file {path}: formula: {type(error).__name__}: {error}") from None
+
+        def derivatives() -> dict[str, Array]:
+            try:
+                return gradient()
+            except Exception as error:
+                raise InputError(f"law-file {path}: gradient: {type(error).__name__}: {error}") from None
+
+        return value, derivatives
+
+    return named
 
 
 def law_from_formula(given: Any) -> Law:

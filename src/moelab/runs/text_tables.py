@@ -79,6 +79,7 @@ def parse_csv(content: bytes, usual: str) -> pl.DataFrame:
     """The table of a CSV file's content in UTF-8. Names lose the blanks around them; behind another separator than a
     comma, 3,5 is a number. Raises ValueError naming the first line with another number of fields than the header."""
     content, usual, skipped = without_comments(content, usual)
+    content = _tabs(content)
     header = content.split(b"\n", 1)[0].decode("utf-8", "replace")
     separator = separator_of(header, usual)
     if header.strip() and _are_numbers(header, usual):
@@ -94,6 +95,16 @@ def parse_csv(content: bytes, usual: str) -> pl.DataFrame:
     if len(set(stripped)) == len(stripped):
         table.columns = stripped
     return table if separator == "," else _decimal_points(table)
+
+
+def _tabs(content: bytes) -> bytes:
+    """A table whose columns blanks separate, with tabs for them: no usual separator, as many words in every line."""
+    lines = content.splitlines()
+    if len(lines) < 2 or any(separator.encode() in lines[0] for separator in SEPARATORS) or b'"' in content:
+        return content
+    words = [line.split() for line in lines]
+    counts = {len(each) for each in words if each}
+    return b"\n".join(b"\t".join(each) for each in words) if len(counts) == 1 and counts.pop() > 1 else content
 
 
 def check_fields(content: bytes, separator: str, skipped: int = 0) -> None:
