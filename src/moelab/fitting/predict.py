@@ -147,7 +147,7 @@ def predict(
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed, notes=_notes(sources, found))
+    return Predictions(laws=found, failed=failed, notes=_notes(sources, found, given))
 
 
 def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:
@@ -156,11 +156,17 @@ def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int
     return other, tokens * per_token[0] / per_token[1]
 
 
-def _notes(sources: Mapping[str, Source], found: Mapping[str, LawPrediction]) -> tuple[str, ...]:
+def _notes(
+    sources: Mapping[str, Source], found: Mapping[str, LawPrediction], given: Mapping[str, float]
+) -> tuple[str, ...]:
     fits = [sources[name] for name in found]
     findings = [each for fitted in fits if isinstance(fitted, FittedLaw) for each in units_of_fit(fitted)]
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
     for name, each in found.items():
+        source = sources[name]
+        law = source.law if isinstance(source, FittedLaw) else source
+        if not law.covers_moe and (why := _moe(given)):
+            notes.append(f"{name} describes dense models only, and {why} is a MoE model: this is a dense model's loss")
         notes += outside_note(f"{name}'s prediction", {"value": each.value, "low": each.low, "high": each.high})
     return tuple(dict.fromkeys(notes))
 
@@ -192,8 +198,6 @@ def _predicted(
         given: Any = dict(design.variables)
     else:
         check_names([name for name in values if fitted is None or name not in fitted.ranges], law)
-        if not law.covers_moe and (why := _moe(values)):
-            raise InputError(f"{law.id}: this law describes dense models only, and {why} is a MoE model")
         given = values
     both = _with_other(law, given, other, seq_len, fitted is None)
     if fitted is not None:
