@@ -31,6 +31,10 @@ def test_every_section_of_the_gpu_benchmark_runs(tmp_path: Path) -> None:
     resumed = [row for row in rows if row["what"] == "resume"]
     assert [row["model"] for row in resumed] == ["dense", "moe"]
     assert all(row["curve_equal"] and row["weights_equal"] for row in resumed)
+    recorded = [row for row in rows if row["what"] == "recorded steps"]
+    assert [row["model"] for row in recorded] == ["moe", "dense"]
+    assert all(row["curve_equal"] and row["weights_equal"] and row["steps"] > 5 for row in recorded)
+    assert {(row["recorded"], row["reason"]) for row in recorded} == {(False, "a CPU records no graphs")}
     many = [row for row in rows if row["what"] == "many"]
     ways = ["two CPU cores", "alone", "streams and graphs", "processes"]
     assert [(row["model"], row["how"]) for row in many] == [(model, how) for model in ("moe", "dense") for how in ways]
