@@ -1,5 +1,6 @@
 """The benchmark of CUDA devices runs whole on a CPU, small; its figures mean nothing there."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,47 @@ def test_an_unknown_section_is_refused() -> None:
     assert done.returncode == 2
     assert "--sections: must be some of machine" in done.stderr
     assert done.stderr.splitlines()[-1].endswith("got speed")
+
+
+HANGING = """
+import json, os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+sys.stdin.readline()
+print(json.dumps({"what": "pids", "pids": [os.getpid(), child.pid]}), flush=True)
+time.sleep(600)
+"""
+ENDING = "import sys; sys.stdin.readline(); print('{}')"
+
+
+@pytest.mark.slow
+def test_a_section_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child holds the pipe of its rows; the next section runs all the same."""
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    gpu = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_benchmark", gpu)
+    spec.loader.exec_module(gpu)
+    code = {"hanging": HANGING, "ending": ENDING}
+    monkeypatch.setattr(gpu, "SECTIONS", {"hanging": 5, "ending": 60})
+    monkeypatch.setattr(gpu, "command", lambda name, dry: [sys.executable, "-c", code[name]])
+    assert gpu.run(["hanging", "ending"], tmp_path, 120, False) == ["hanging"]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    ends = {row["section"]: row for row in rows if row.get("what") == "section"}
+    assert ends["hanging"]["status"] == "stopped after 5 s"
+    assert ends["hanging"]["seconds"] < 60
+    assert ends["ending"]["status"] == "ended"
+    pids = [pid for row in rows if row.get("what") == "pids" for pid in row["pids"]]
+    assert len(pids) == 2
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still computes: one that is dead may wait for whoever adopted it to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.slow
