@@ -97,7 +97,8 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return sum_rows(grads[0], *ctx.saved_tensors, ctx.n_tokens), None
+        (token,) = ctx.saved_tensors
+        return sum_rows(grads[0], token, ctx.n_tokens), None
 
 
 class _Add(torch.autograd.Function):
