@@ -16,7 +16,8 @@ PYTEST_ARGS ?=
 
 # Tests that need transformers, gguf, llama.cpp or regex, which `make test` alone does not install.
 WITH_ENGINES := tests/export tests/architecture/test_gguf_header.py tests/architecture/test_transformers.py \
-	tests/model/test_families.py tests/model/test_multi_token.py tests/model/test_transformers_routers.py tests/data/test_ranks.py
+	tests/model/test_bf16_gradients.py tests/model/test_families.py tests/model/test_multi_token.py \
+	tests/model/test_transformers_routers.py tests/data/test_ranks.py
 
 .PHONY: help install quickstart test test-slow test-all lint format types check clean reference-analysis
 

@@ -13,10 +13,13 @@ where they are installed.
 import argparse
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,8 +70,13 @@ def main() -> None:
 def run(wanted: list[str], out: Path, seconds: float, dry: bool) -> list[str]:
     """Run the sections in turn until the time is over; the names of those that failed or were not begun."""
     ends, failed = time.monotonic() + seconds, []
-    with (out / "results.jsonl").open("a") as results, (out / "errors.log").open("a") as errors:
+    with (
+        (out / "results.jsonl").open("a") as results,
+        (out / "errors.log").open("a") as errors,
+        ExitStack() as stack,
+    ):
         upcoming = Worker.start(wanted[0], errors, dry)
+        stack.callback(upcoming.stop)
         for number, name in enumerate(wanted):
             worker = upcoming
             left = ends - time.monotonic()
@@ -80,6 +88,7 @@ def run(wanted: list[str], out: Path, seconds: float, dry: bool) -> list[str]:
             worker.go()
             if number + 1 < len(wanted):
                 upcoming = Worker.start(wanted[number + 1], errors, dry)
+                stack.callback(upcoming.stop)
             began = time.monotonic()
             status = worker.wait(results, min(SECTIONS[name] * (_DRY_PATIENCE if dry else 1), left))
             record(results, name, {"what": "section", "status": status, "seconds": time.monotonic() - began})
@@ -94,13 +103,13 @@ class Worker:
 
     name: str
     process: subprocess.Popen[str]
+    over: bool = False
 
     @classmethod
     def start(cls, name: str, errors: IO[str], dry: bool) -> "Worker":
         """Begin to import."""
-        words = [sys.executable, __file__, "--worker", name, *(["--dry"] if dry else [])]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        return cls(name, subprocess.Popen(words, text=True, **pipes))
+        return cls(name, subprocess.Popen(command(name, dry), text=True, start_new_session=True, **pipes))
 
     def go(self) -> None:
         """The device is free."""
@@ -113,7 +122,7 @@ class Worker:
 
     def wait(self, results: IO[str], limit: float) -> str:
         """Copy its rows until it ends or its time is over."""
-        timer = threading.Timer(limit, self.process.kill)
+        timer = threading.Timer(limit, self.kill)
         timer.start()
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -124,12 +133,30 @@ class Worker:
         code = self.process.wait()
         late = not timer.is_alive()
         timer.cancel()
+        self.stop()
         return "ended" if code == 0 else f"stopped after {limit:.0f} s" if late else f"exit code {code}"
 
     def stop(self) -> None:
-        """End it before its turn."""
-        self.process.kill()
+        """End what there still is of it, whether it had its turn or not."""
+        if self.over:
+            return
+        self.over = True
+        self.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+
+    def kill(self) -> None:
+        """With the processes that it started: they have the device too, and the other end of its pipe."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def command(name: str, dry: bool) -> list[str]:
+    """The words of a worker."""
+    return [sys.executable, __file__, "--worker", name, *(["--dry"] if dry else [])]
 
 
 def record(results: IO[str], section: str, row: dict[str, Any]) -> None:

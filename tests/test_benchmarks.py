@@ -1,5 +1,6 @@
 """The benchmark of CUDA devices runs whole on a CPU, small; its figures mean nothing there."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +19,47 @@ def test_an_unknown_section_is_refused() -> None:
     assert done.stderr.splitlines()[-1].endswith("got speed")
 
 
+HANGING = """
+import json, os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+sys.stdin.readline()
+print(json.dumps({"what": "pids", "pids": [os.getpid(), child.pid]}), flush=True)
+time.sleep(600)
+"""
+ENDING = "import sys; sys.stdin.readline(); print('{}')"
+
+
+@pytest.mark.slow
+def test_a_section_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child holds the pipe of its rows; the next section runs all the same."""
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    gpu = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_benchmark", gpu)
+    spec.loader.exec_module(gpu)
+    code = {"hanging": HANGING, "ending": ENDING}
+    monkeypatch.setattr(gpu, "SECTIONS", {"hanging": 5, "ending": 60})
+    monkeypatch.setattr(gpu, "command", lambda name, dry: [sys.executable, "-c", code[name]])
+    assert gpu.run(["hanging", "ending"], tmp_path, 120, False) == ["hanging"]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    ends = {row["section"]: row for row in rows if row.get("what") == "section"}
+    assert ends["hanging"]["status"] == "stopped after 5 s"
+    assert ends["hanging"]["seconds"] < 60
+    assert ends["ending"]["status"] == "ended"
+    pids = [pid for row in rows if row.get("what") == "pids" for pid in row["pids"]]
+    assert len(pids) == 2
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still computes: one that is dead may wait for whoever adopted it to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.slow
 def test_every_section_of_the_gpu_benchmark_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -31,6 +73,10 @@ def test_every_section_of_the_gpu_benchmark_runs(tmp_path: Path) -> None:
     resumed = [row for row in rows if row["what"] == "resume"]
     assert [row["model"] for row in resumed] == ["dense", "moe"]
     assert all(row["curve_equal"] and row["weights_equal"] for row in resumed)
+    recorded = [row for row in rows if row["what"] == "recorded steps"]
+    assert [row["model"] for row in recorded] == ["moe", "dense"]
+    assert all(row["curve_equal"] and row["weights_equal"] and row["steps"] > 5 for row in recorded)
+    assert {(row["recorded"], row["reason"]) for row in recorded} == {(False, "a CPU records no graphs")}
     many = [row for row in rows if row["what"] == "many"]
     ways = ["two CPU cores", "alone", "streams and graphs", "processes"]
     assert [(row["model"], row["how"]) for row in many] == [(model, how) for model in ("moe", "dense") for how in ways]

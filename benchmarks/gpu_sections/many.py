@@ -2,21 +2,27 @@
 
 The peer is what a study does without a GPU: two CPU cores, a process of one thread on each. The aim is 20 times its
 runs an hour for models under 5M parameters. What is measured is the trainer itself, as `moelab study` shares a device.
+Whether steps were recorded as graphs, and whether such a run has the curve and the weights of a plain one, is a row.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gpu_sections import resume
-from gpu_sections.common import Bench
+from gpu_sections.common import Bench, error
 from moelab.architecture import count_parameters
 from moelab.data import Dataset
 from moelab.executors.order import Sharing
 from moelab.executors.sharing import mps_runs
 from moelab.executors.trial import steps_per_second
-from moelab.runs import RunConfig
-from moelab.training import resolve_run
+from moelab.runs import RunConfig, RunFolder
+from moelab.training import Trainer, resolve_run
+from moelab.training.graphs import WARM_STEPS
+from moelab.training.turns import Place
 
 MOE = {"n_experts": 8, "top_k": 2, "d_expert": 64, "balance_loss": 0.01}
 SIZES: dict[str, Any] = {"vocab_size": 300, "d_model": 64, "n_layers": 2, "n_heads": 2, "d_ff": 192}
@@ -36,6 +42,8 @@ def run(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = resume.write_data(Path(folder))
         for name in bench.pick(tuple(MODELS), ("moe", "dense")):
+            with bench.guarded("recorded steps", model=name):
+                compare_recorded(bench, name, resolved(bench, name, dataset, bench.device), dataset, Path(folder))
             peer = None
             with bench.guarded("many", model=name, how="two CPU cores"):
                 config = resolved(bench, name, dataset, "cpu")
@@ -70,6 +78,37 @@ def resolved(bench: Bench, name: str, dataset: Dataset, device: str) -> RunConfi
     }
     config = RunConfig.parse({"model": MODELS[name], "data": {"path": str(dataset.folder)}, "train": train})
     return resolve_run(config, dataset)
+
+
+def compare_recorded(bench: Bench, name: str, config: RunConfig, dataset: Dataset, root: Path) -> None:
+    """A run on a stream of its own with recorded steps, where the device records them, beside a plain one."""
+    steps = bench.pick(50, WARM_STEPS + 3)
+    found = [trained(config, dataset, root / name / how, how == "recorded", steps) for how in ("recorded", "plain")]
+    (recorded, curve, weights), (_, plain_curve, plain_weights) = found
+    reasons = recorded.not_recorded() if bench.device == "cuda" else ["a CPU records no graphs"]
+    bench.emit(
+        "recorded steps",
+        model=name,
+        steps=steps,
+        recorded=not reasons,
+        reason="; ".join(reasons) or None,
+        curve_equal=curve == plain_curve,
+        loss_apart=max(abs(a / b - 1) for (a, _), (b, _) in zip(curve, plain_curve, strict=True)),
+        weights_equal=all(torch.equal(weights[key], tensor) for key, tensor in plain_weights.items()),
+        worst_weight=max(error(weights[key], tensor) for key, tensor in plain_weights.items()),
+    )
+
+
+def trained(
+    config: RunConfig, dataset: Dataset, root: Path, recorded: bool, steps: int
+) -> tuple[Trainer, list[tuple[float, float]], dict[str, Tensor]]:
+    """The trainer after so many steps, (loss, gradient norm) of each, and the weights."""
+    place = Place(config.train, recorded)
+    with place.entered():
+        trainer = Trainer(config, RunFolder.create(root, config), dataset, capture=place.capture)
+        curve = [(float(trainer.step()), float(trainer.grad_norm)) for _ in range(steps)]
+        weights = {name: tensor.detach().clone() for name, tensor in trainer.layout.state().items()}
+    return trainer, curve, weights
 
 
 def emit(

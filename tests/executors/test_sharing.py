@@ -1,9 +1,11 @@
 """Runs that share a device have the records of runs alone, whatever happens to their neighbours; how many share it."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +15,17 @@ from moelab.architecture import Shape, count_parameters
 from moelab.architecture.layout import Layout
 from moelab.architecture.training_memory import TrainingStep, device_memory
 from moelab.data import Dataset
-from moelab.errors import InputError
+from moelab.errors import InputError, MoelabError
 from moelab.executors import ExecutorConfig, Order, Outcome, run_all, sharing, work
+from moelab.executors import worker as worker_module
 from moelab.executors.memory import WORKSPACE_BYTES, shared_memory
+from moelab.executors.options import job_memory
 from moelab.executors.order import Needs, Sharing
+from moelab.executors.ray import RayPool, ray_workers
 from moelab.executors.sharing import Device, best, choose_sharing, shape_key, share_out, trial_shapes
+from moelab.executors.slurm import SlurmPool, slurm_workers
 from moelab.executors.worker import Worker
+from moelab.lease import Terms
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import ALONE
 from moelab.training import train_run
@@ -56,9 +63,9 @@ def train(threads: Callable[..., None], dataset: Dataset, tmp_path: Path) -> Tra
 
 
 def outcome(config: RunConfig, root: Path) -> dict[str, Any]:
-    """A record without its times, its memory and how often it was interrupted."""
+    """A record without its times, its memory, how often it was interrupted and who shared its device."""
     record = RunFolder(root / config.run_id).load_record().to_dict()
-    own = ("seconds", "started", "tokens_per_second", "peak_memory_bytes", "resumed")
+    own = ("seconds", "started", "tokens_per_second", "peak_memory_bytes", "resumed", "shared")
     return {name: value for name, value in record.items() if name not in own}
 
 
@@ -182,6 +189,136 @@ def test_memory_holds_the_runs_that_are_open(train: Train, a_run: Make, monkeypa
     room = 2.5 * shared_memory(runs[0])
     train(runs, lambda order, worker: work(replace(order, memory=room), worker))
     assert max(seen) == 2
+
+
+class TestDeviceMemory:
+    """A worker of a GPU whose runs are opened and never step: nothing of theirs is allocated."""
+
+    @pytest.fixture
+    def taken(
+        self, a_run: Make, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., Any]:
+        """A function of free memory, in runs, and of workers beside this one: the worker, ready to take runs."""
+        runs = [a_run(seed=seed, device="cpu") for seed in range(4)]
+        runs = [run.replace(train={**run.train.to_dict(), "device": "cuda"}) for run in runs]
+        order = Order(
+            name="study", configs=[run.to_dict() for run in runs], root=str(tmp_path / "runs"),
+            data=str(dataset.folder),
+            checkpoint_seconds=1, patience=1, needs=Needs.of(runs), sharing=Sharing(by="streams", runs=4),
+        )  # fmt: skip
+
+        class Open:
+            def __init__(self, config: RunConfig) -> None:
+                self.config = config
+
+            def close(self) -> None: ...
+
+        def begin(self: Worker, config: RunConfig) -> None:
+            self._left.remove(config)
+            self.live[config.run_id] = Open(config)
+
+        def worker(room: float, beside: int = 1) -> Worker:
+            monkeypatch.setattr(worker_module, "free_device_memory", lambda: room * shared_memory(runs[0]))
+            return Worker(replace(order, beside=beside), "worker")
+
+        monkeypatch.setattr(Worker, "_begin", begin)
+        return worker
+
+    @pytest.mark.parametrize(("room", "beside", "fitting"), [(1.2, 1, 1), (0.5, 1, 1), (2.1, 1, 2), (4.2, 2, 2)])
+    def test_open_runs_take_what_was_counted_for_them(
+        self, taken: Callable[..., Worker], room: float, beside: int, fitting: int
+    ) -> None:
+        worker = taken(room, beside)
+        for _ in range(3):
+            worker._looked = -float("inf")
+            worker._take()
+            assert len(worker.live) == fitting
+
+    def test_what_runs_that_ended_gave_back_counts(self, taken: Callable[..., Worker]) -> None:
+        worker = taken(2.1)
+        worker._take()
+        worker.live.clear()
+        taken(3.1)
+        worker._looked = -float("inf")
+        worker._take()
+        assert len(worker.live) == 2, "the last two of four"
+
+
+def out_of_memory(victim: RunConfig, always: bool = False) -> tuple[Callable[[LiveRun], bool], list[int]]:
+    """A step in which `victim` finds too little memory, the first time or always; how many ran beside it each time."""
+    inner, tries = LiveRun.step, []
+
+    def step(self: LiveRun) -> bool:
+        if self.config == victim and (always or not tries):
+            tries.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(self)
+
+    return step, tries
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_too_little_memory_beside_neighbours_is_tried_alone(
+    always: bool, train: Train, a_run: Make, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [a_run(seed=seed) for seed in range(4)]
+    step, tries = out_of_memory(runs[1], always)
+    seen: list[tuple[str, int]] = []
+    inner = Worker._step
+
+    def noted(self: Worker, run_id: str) -> None:
+        seen.append((run_id, len(self.live)))
+        inner(self, run_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveRun, "step", step)
+        patched.setattr(Worker, "_step", noted)
+        found = train(runs)
+    beside = [count for run_id, count in seen if run_id == runs[1].run_id]
+    assert beside[0] == 4
+    assert set(beside[1:]) == {1}
+    if always:
+        assert found.failed == {runs[1].run_id: "OutOfMemoryError: CUDA out of memory"}
+        assert len(tries) == 2
+    else:
+        assert found.failed == {}
+    the_same_as_alone([run for run in runs if run.run_id not in found.failed], tmp_path, dataset)
+
+
+def test_too_little_memory_beside_another_worker_is_tried_when_it_is_gone(
+    a_run: Make, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers of one GPU, a run each: the run waits until the other worker holds none."""
+    runs = [a_run(seed=seed) for seed in range(2)]
+    step, tries = out_of_memory(runs[1])
+    order = Order(
+        name="study", configs=[run.to_dict() for run in runs], root=str(tmp_path / "runs"), data=str(dataset.folder),
+        checkpoint_seconds=1, patience=60, needs=Needs.of(runs), sharing=Sharing(by="processes", runs=2), beside=2,
+    )  # fmt: skip
+    other = RunFolder.create(tmp_path / "runs", runs[0])
+    waits: list[int] = []
+    with other.hold(Terms(holder="other", patience=60)) as _:
+        held = Worker(order, "worker")
+        monkeypatch.setattr(LiveRun, "step", step)
+        held._take()
+        held._step(runs[1].run_id)
+        assert (len(tries), held.failures) == (1, {})
+        held._take()
+        assert held.live == {}, "the other worker still trains"
+        monkeypatch.setattr(worker_module.time, "sleep", lambda seconds: waits.append(1))
+        assert held._wait()
+    assert waits == [1]
+    assert held.until_done() == {}
+    assert all(RunFolder(tmp_path / "runs" / run.run_id).finished for run in runs)
+
+
+def test_records_of_runs_that_shared_a_device_are_marked(train: Train, a_run: Make, dataset: Dataset) -> None:
+    runs = [a_run(seed=seed) for seed in range(2)]
+    assert [record.shared for _, record in train(runs).trained] == [2, 2]
+
+
+def test_records_of_runs_alone_are_not_marked(train: Train, a_run: Make) -> None:
+    assert [record.shared for _, record in train([a_run()], executor=ExecutorConfig()).trained] == [None]
 
 
 def test_the_memory_of_a_run_on_a_gpu_is_the_exact_count(a_run: Make) -> None:
@@ -321,6 +458,72 @@ class TestHowMany:
         assert [each.beside for each in shared] == [1, 1, 3]
         assert [each.sharing.runs for each in shared] == [8, 6, 3]
         assert {each.memory for each in shared} == {None}
+
+    @pytest.mark.parametrize("kind", ["slurm", "ray"])
+    @pytest.mark.parametrize("own", [None, 7e9])
+    def test_a_job_elsewhere_has_the_memory_of_its_runs(
+        self, order: Order, kind: str, own: float | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is free on the machine that submits it is not its memory."""
+        monkeypatch.setattr(sharing, "free_memory", lambda: 1.0)
+        executor = ExecutorConfig.parse({"kind": kind, "share": 4, **({} if own is None else {"memory": own})})
+        for workers, runs in ((3, 4), (6, 2), (12, 1)):
+            job = share_out(order, choose_sharing(order, executor), executor, workers)
+            assert job.sharing.turns == runs
+            assert job.memory == job_memory(job, executor) == runs * (own or order.needs.memory)
+            needed = sum(sorted(shared_memory(RunConfig.parse(plain)) for plain in order.configs)[-runs:])
+            assert needed <= job.memory
+
+    def test_a_slurm_job_asks_for_its_runs_memory(self, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[dict[str, Any]] = []
+
+        class Executor:
+            def __init__(self, **_: Any) -> None: ...
+
+            def update_parameters(self, **parameters: Any) -> None:
+                asked.append(parameters)
+
+            def submit(self, *_: Any) -> None: ...
+
+        monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
+        executor = ExecutorConfig(kind="slurm", cluster="local", share=4, memory=7e9)
+        pool = SlurmPool(order, executor)
+        assert slurm_workers(order.needs, executor, 0) == 3
+        pool.order = share_out(order, choose_sharing(order, executor), executor, 3)
+        pool.start("worker")
+        assert asked[-1]["mem_gb"] == 28.0
+        assert slurm_workers(order.needs, ExecutorConfig(kind="slurm"), 0) == 12
+
+    def test_a_ray_task_asks_for_its_runs_memory(self, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[dict[str, Any]] = []
+
+        class Task:
+            def options(self, **options: Any) -> "Task":
+                asked.append(options)
+                return self
+
+            def remote(self, *_: Any) -> None: ...
+
+        there = {"CPU": 64.0, "memory": 30e9}
+        ray = SimpleNamespace(remote=lambda _: Task(), cluster_resources=lambda: there)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        executor = ExecutorConfig(kind="ray", share=4, memory=7e9)
+        pool = RayPool(order, executor)
+        assert ray_workers(order.needs, executor, 0) == 3
+        pool.order = share_out(order, choose_sharing(order, executor), executor, 3)
+        pool.start("worker")
+        assert asked[-1]["memory"] == 28_000_000_000
+        there["memory"] = 20e9
+        with pytest.raises(
+            MoelabError, match=r"a job of 4 runs \(share: 4\) needs about 28 GB, the Ray cluster has 20"
+        ):
+            ray_workers(order.needs, executor, 0)
+
+    def test_tasks_that_have_half_a_gpu_share_its_memory(self, order: Order) -> None:
+        cuda = replace(order, needs=replace(order.needs, cuda=True))
+        executor = ExecutorConfig(kind="ray", share=2, gpus=0.5)
+        assert share_out(cuda, Sharing(by="streams", runs=2), executor, 4).beside == 2
+        assert share_out(cuda, Sharing(by="streams", runs=2), ExecutorConfig(kind="slurm"), 4).beside == 1
 
     def test_every_worker_gets_its_share(self, order: Order) -> None:
         many, few = (share_out(order, Sharing(by="streams", runs=8), self.AUTO, n) for n in (1, 4))

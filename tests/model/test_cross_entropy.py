@@ -1,10 +1,13 @@
 """The chunked cross-entropy against torch's own: values and gradients, ignored targets, every reduction."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from moelab.errors import InputError
-from moelab.model import cross_entropy_reference, linear_cross_entropy
+from moelab.model import cross_entropy, cross_entropy_reference, linear_cross_entropy
 from moelab.model.head import Head
 
 CASES = [("mean", (1.0, 0.0)), ("mean", (1.0, 0.3)), ("sum", (0.5, 0.1)), ("none", (1.0, 0.2))]
@@ -118,3 +121,25 @@ def test_the_gradient_of_the_weight_is_added_up_in_fp32(monkeypatch: pytest.Monk
         gradients.append(w.grad.double())
     exact, torchs, found = gradients
     assert (found - exact).norm() <= 1.1 * (torchs - exact).norm()
+
+
+@pytest.mark.parametrize(
+    ("memory", "elements"), [(4e9, 2**24), (16e9, 2**25), (24e9, 2**25), (85e9, 2**27), (151e9, 2**28), (1e12, 2**28)]
+)
+def test_a_chunk_on_a_gpu_follows_its_memory(memory: float, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def properties(device: torch.device) -> SimpleNamespace:
+        asked.append(device)
+        return SimpleNamespace(total_memory=int(memory))
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    device = torch.device("cuda", 3)
+    assert cross_entropy.chunk_elements(device) == elements
+    weight: Any = SimpleNamespace(device=device, shape=(50304, 8))
+    first = next(cross_entropy._chunks(weight, 10**6))
+    assert first == slice(0, elements // 50304)
+    assert set(asked) == {device}
+    asked.clear()
+    cross_entropy.chunk_elements(torch.device("cpu"))
+    assert asked == []

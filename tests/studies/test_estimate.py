@@ -16,7 +16,7 @@ from moelab.cli import main
 from moelab.data import Dataset, PrepareConfig
 from moelab.data.prepare import prepare
 from moelab.executors import ExecutorConfig, Order, run_all, work
-from moelab.executors.order import Needs
+from moelab.executors.order import Needs, Sharing
 from moelab.executors.probe import probe_text, tokens_per_second
 from moelab.runs import RunConfig, run_columns
 from moelab.studies import StudyConfig, build_runs, speeds
@@ -180,7 +180,17 @@ def test_finished_runs_cost_nothing_and_give_their_speed(plain: dict[str, Any], 
     assert more.hours
 
 
-def train_here(configs: list[RunConfig], out: Path) -> None:
+def test_runs_that_shared_a_device_give_no_speed(plain: dict[str, Any], tmp_path: Path) -> None:
+    study, out = StudyConfig.parse(plain), tmp_path / "out"
+    dataset = prepare(PrepareConfig.parse(plain["data"]), out / "data").dataset
+    configs = [resolve_run(config, dataset) for config in build_runs(study, list(study.runs), str(out / "data"), {})]
+    train_here(configs, out, Sharing(by="streams", runs=2))
+    found = estimate(study, out)
+    assert all(run.done for run in found.runs)
+    assert found.speeds.origin == "2 of 2 shapes probed on this machine, one at a time"
+
+
+def train_here(configs: list[RunConfig], out: Path, sharing: Sharing | None = None) -> None:
     """What a worker does, in this process."""
     plain = [config.to_dict() for config in configs]
     order = Order(
@@ -191,6 +201,7 @@ def train_here(configs: list[RunConfig], out: Path) -> None:
         checkpoint_seconds=9.0,
         patience=9.0,
         needs=Needs.of(configs),
+        sharing=sharing or Sharing(),
     )
     assert work(order, "me") == {}
     outcome = run_all(configs, out / "runs", out / "data", executor=ExecutorConfig())

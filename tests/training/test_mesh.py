@@ -47,6 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
 MESHES = [(2, 1), (1, 2), (2, 2), (4, 1)]
 CURVES = [(kind, mesh) for kind in KINDS for mesh in MESHES if kind != "dense" or mesh[1] == 1]
 MUON = {"optimizer": "muon", "micro_batch": 1, "muon_split": True, "tokens": 10 * 128}
+RECOMPUTED = [(kind, mesh) for kind in ("selective", "full") for mesh in ((2, 1), (1, 2), (2, 2))]
 ALL_CHOOSE_ALL = {"n_experts": 4, "top_k": 4, "d_expert": 16}
 
 
@@ -108,6 +109,15 @@ def all_cases(make: Callable[..., RunConfig], parent: RunConfig) -> list[tuple[s
         cases.append((named("shared", mesh, "muon"), case, EXACT))
         case = make({"moe": ALL_CHOOSE_ALL}, **BATCH, **on(mesh))
         cases.append((named("all", mesh, "bytes"), case, {"steps": 2, "traffic": True}))
+    for kind, mesh in RECOMPUTED:
+        again = {**BATCH, "recompute": kind, **on(mesh)}
+        cases += [
+            (named("latent", mesh, kind), make(KINDS["latent"], **again, dispatch="loop"), {**EXACT, "steps": 5}),
+            (named("choice", mesh, kind), make(KINDS["choice"], **again), {**EXACT, "steps": 5}),
+            (named("sorted", mesh, kind), make({"moe": SHARED}, **again, dispatch="sorted"), {"steps": 3}),
+            (named("all", mesh, kind), make({"moe": ALL_CHOOSE_ALL}, **again), {"steps": 2, "traffic": True}),
+            (named("slots", mesh, kind), make(KINDS["choice"], **again), {"steps": 2, "traffic": True}),
+        ]
     for dispatch in ("padded", "sorted", "grouped"):
         cases.append(
             (f"dispatch-{dispatch}", make({"moe": SHARED}, dispatch=dispatch, **BATCH, **on((1, 2))), {"steps": 3})
@@ -276,6 +286,31 @@ def test_the_bytes_of_a_step_are_those_of_the_formula(groups: Groups, mesh: tupl
                 "scattered": expected.scattered,
                 "exchanged": expected.exchanged,
             }
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(("kind", "mesh"), RECOMPUTED)
+def test_recomputed_activations_change_nothing_but_the_rows_sent(
+    groups: Groups, alone: Alone, kind: str, mesh: tuple[int, int]
+) -> None:
+    """The curve and the gradients are those of one process that keeps its activations."""
+    for model, options, rel in (("latent", EXACT, 1e-9), ("choice", EXACT, 1e-9), ("sorted", {}, 1e-5)):
+        name, steps = named(model, mesh, kind), 5 if options else 3
+        config = groups.configs[name]
+        plain = config.replace(train={**config.train.to_dict(), "recompute": None})
+        expected, gradients = alone(plain, {**options, "steps": steps})
+        for found in groups.ranks(name):
+            close(found["losses"], expected["losses"], rel)
+            close(found["norms"], expected["norms"], rel)
+        the_same_gradients(groups.gradients(name), gradients, rel)
+    for model in ("all", "slots"):
+        config = groups.configs[named(model, mesh, kind)]
+        tokens = config.train.batch_tokens // config.train.processes
+        sent = step_traffic(config.model, data=mesh[0], expert=mesh[1], local_tokens=tokens, recompute=True)
+        expected_bytes = {part: getattr(sent, part) for part in ("gathered", "scattered", "exchanged")}
+        assert [each for found in groups.ranks(named(model, mesh, kind)) for each in found["sent"]] == [
+            expected_bytes
+        ] * (2 * config.train.processes)
 
 
 def weights_of(folder: Path, config: RunConfig) -> dict[str, torch.Tensor]:

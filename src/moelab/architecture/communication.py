@@ -44,10 +44,12 @@ def step_traffic(
     local_tokens: int,
     passes: int = 1,
     precision: str = "fp32",
+    recompute: bool = False,
 ) -> StepTraffic:
     """What a process of a mesh of data x expert sends in a step of `local_tokens` of its own, in so many forward
     passes. `precision` is that of rows and of experts' weights; everything else is gathered in fp32, and all gradients
-    are scattered in it.
+    are scattered in it. Where activations are recomputed, `selective` or `full`, rows travel there and back once more;
+    parameters are gathered for it together with the backward pass.
 
     First dimensions that the mesh does not divide are padded and send a little more. Raises InputError for a mesh that
     does not divide the experts, and for an unknown precision.
@@ -65,12 +67,12 @@ def step_traffic(
     return StepTraffic(
         gathered=passes * (4 * (2 * shared + kept) + bytes_of(precision) * 2 * owned),
         scattered=4 * (shared + owned + kept),
-        exchanged=_exchanged(model, expert, local_tokens, passes, precision),
+        exchanged=_exchanged(model, expert, local_tokens, passes, precision, 2 if recompute else 1),
     )
 
 
-def _exchanged(model: ModelConfig, expert: int, local_tokens: int, passes: int, rows: str) -> float:
-    """Bytes of routed rows, there and back, forward and backward, with their gates and counts."""
+def _exchanged(model: ModelConfig, expert: int, local_tokens: int, passes: int, rows: str, forward: int) -> float:
+    """Bytes of routed rows, there and back, with their gates and counts, so often forward and once backward."""
     moe = model.moe
     if moe is None:
         return 0.0
@@ -78,8 +80,9 @@ def _exchanged(model: ModelConfig, expert: int, local_tokens: int, passes: int, 
     width = (moe.d_latent or model.d_model) * bytes_of(rows)
     routed = local_tokens * moe.top_k
     if moe.traits.grouped:  # a row for each slot of each expert; gates stay
-        return layers * 4 * routed * width * (expert - 1) / expert
-    bytes_sent = routed * (4 * width + 2 * GATE_BYTES) + passes * moe.n_experts * COUNT_BYTES
+        return layers * 2 * (forward + 1) * routed * width * (expert - 1) / expert
+    counts = passes * forward * moe.n_experts * COUNT_BYTES
+    bytes_sent = routed * (forward + 1) * (2 * width + GATE_BYTES) + counts
     return layers * bytes_sent * (expert - 1) / expert
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from moelab.config import Bytes, Config, Count, NonNegative, Seconds
 from moelab.errors import InputError
-from moelab.executors.order import Way
+from moelab.executors.order import Order, Way
 from moelab.lease import PATIENCE_SECONDS
 from moelab.printable import short
 from moelab.yaml_reader import parse_yaml
@@ -37,7 +37,8 @@ class ExecutorConfig(Config):
     first, which ends soonest with several workers. `share` is how many runs share a GPU (on a CPU: a worker's cores);
     `auto`, the default on CUDA, measures it on the study's own shapes. `share_by` is how: by `streams` of one process
     that trains them in turns, or by `processes`. `memory` replaces the estimate of
-    what a run needs, or of what is free on this machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
+    what a run needs on a cluster, where a job asks for it for each run it trains in turns, or of what is free on this
+    machine. Slurm takes `partition`, `account`, `qos`, `time` per job,
     `cpus` and `gpus` per run, `setup` lines, and `cluster: local` to try it without Slurm. Ray takes the `address` of
     a cluster; without, it starts one on this machine.
     """
@@ -72,6 +73,10 @@ class ExecutorConfig(Config):
             raise ValueError("share_by: needs share, a number of runs or auto")
         return self
 
+    def jobs(self, n_runs: int) -> int:
+        """Jobs elsewhere that have a run each, or as many as share one."""
+        return -(-n_runs // (self.share if isinstance(self.share, int) else 1))
+
     def with_options(self, kind: str | None, assignments: list[str]) -> "ExecutorConfig":
         """The same with another kind and `key=value` options. Raises InputError naming the option."""
         value = {} if kind is not None and kind != self.kind else self.model_dump(exclude_defaults=True)
@@ -86,3 +91,8 @@ class ExecutorConfig(Config):
             except InputError:
                 raise InputError(f"--executor-option {key.strip()}: cannot read the value {short(text)}") from None
         return ExecutorConfig.parse(value, "--executor")
+
+
+def job_memory(order: Order, options: ExecutorConfig) -> float:
+    """Bytes that a job elsewhere asks for: those of each run that it trains in turns."""
+    return float(options.memory or order.needs.memory) * order.sharing.turns

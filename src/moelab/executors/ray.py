@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from moelab.errors import InputError, MoelabError
-from moelab.executors.options import ExecutorConfig
+from moelab.executors.options import ExecutorConfig, job_memory
 from moelab.executors.order import End, Needs, Order
 from moelab.executors.worker import work
 from moelab.machine import usable_cores
@@ -20,17 +20,20 @@ class RayPool:
     def __init__(self, order: Order, options: ExecutorConfig) -> None:
         import ray
 
-        self.order, self._ray = order, ray
-        needs = order.needs
-        gpus = options.gpus if options.gpus is not None else float(needs.cuda)
-        self._task: Any = ray.remote(work).options(
-            num_cpus=needs.cores, num_gpus=gpus, memory=int(options.memory or needs.memory), max_retries=0
-        )
+        self.order, self._options, self._ray = order, options, ray
+        self._task: Any = ray.remote(work)
         self._workers: dict[str, Any] = {}
 
     def start(self, worker: str) -> None:
         """Submit a task; Ray starts it where its cores and memory are free."""
-        self._workers[worker] = self._task.remote(self.order, worker)
+        needs, gpus = self.order.needs, self._options.gpus
+        task = self._task.options(
+            num_cpus=needs.cores,
+            num_gpus=float(needs.cuda) if gpus is None else gpus,
+            memory=int(job_memory(self.order, self._options)),
+            max_retries=0,
+        )
+        self._workers[worker] = task.remote(self.order, worker)
 
     @property
     def at_work(self) -> set[str]:
@@ -82,13 +85,16 @@ def ray_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
     most = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / needs.cores
     if most < 1:
         raise MoelabError(f"executor: the Ray cluster has no place for a run: {needs.cores} cores and {gpus:g} GPUs")
-    memory = options.memory or needs.memory
+    most = wanted or min(int(most), options.jobs(needs.n_runs) if options.share else int(most))
+    turns = min(options.share, -(-needs.n_runs // most)) if isinstance(options.share, int) else 1
+    memory = (options.memory or needs.memory) * turns
     if memory > there.get("memory", memory):
+        what = "the largest run" if turns == 1 else f"a job of {turns} runs (share: {options.share})"
         raise MoelabError(
-            f"executor: the largest run needs about {format_bytes(memory)}, the Ray cluster has "
+            f"executor: {what} needs about {format_bytes(memory)}, the Ray cluster has "
             f"{format_bytes(there['memory'])}; take smaller models, or set --executor-option memory=..."
         )
-    return wanted or int(most)
+    return int(most)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from moelab.errors import InputError, MoelabError
 from moelab.executors.local import cuda_devices
 from moelab.executors.memory import free_memory, shared_memory
-from moelab.executors.options import MOST_SHARED, ExecutorConfig
+from moelab.executors.options import MOST_SHARED, ExecutorConfig, job_memory
 from moelab.executors.order import Order, Sharing, Way
 from moelab.executors.trial import steps_per_second
 from moelab.files import read_json, sha256_json, write_json
@@ -64,13 +64,19 @@ def choose_sharing(order: Order, executor: ExecutorConfig, note: Note | None = N
 
 
 def share_out(order: Order, sharing: Sharing, executor: ExecutorConfig, workers: int) -> Order:
-    """The order for so many workers: each takes its share of the runs and of a CPU's memory."""
+    """The order for so many workers: each takes its share of the runs and of a CPU's memory, if this machine's.
+
+    A job elsewhere has the memory that it asks for: `executor.memory`, or the estimate, for each of its runs.
+    """
     if sharing.by == "streams":
         each = -(-len(order.configs) // max(workers, 1))
         sharing = replace(sharing, runs=max(1, min(sharing.runs, each)))
     if order.needs.cuda:
-        beside = -(-workers // max(cuda_devices(), 1)) if executor.kind == "local" else 1
+        beside = -(-workers // max(cuda_devices(), 1)) if executor.kind == "local" else round(1 / (executor.gpus or 1))
         return replace(order, sharing=sharing, beside=max(beside, 1))
+    if executor.kind != "local":
+        order = replace(order, sharing=sharing)
+        return replace(order, memory=job_memory(order, executor))
     free = executor.memory or free_memory()
     return replace(order, sharing=sharing, memory=None if free is None else free / max(workers, 1))
 

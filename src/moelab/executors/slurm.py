@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moelab.errors import InputError
-from moelab.executors.options import ExecutorConfig
+from moelab.executors.options import ExecutorConfig, job_memory
 from moelab.executors.order import End, Needs, Order
 from moelab.executors.worker import work
 from moelab.files import make_folder
@@ -23,15 +23,15 @@ class SlurmPool:
     def __init__(self, order: Order, options: ExecutorConfig) -> None:
         import submitit
 
-        self.order = order
+        self.order, self._options = order, options
         self._executor = submitit.AutoExecutor(
             folder=make_folder(Path(order.root).parent / "slurm"), cluster=options.cluster
         )
-        self._executor.update_parameters(**_parameters(order, options))
         self._jobs: dict[str, Any] = {}
 
     def start(self, worker: str) -> None:
         """Submit a job."""
+        self._executor.update_parameters(**_parameters(self.order, self._options))
         self._jobs[worker] = self._executor.submit(work, self.order, worker)
 
     @property
@@ -86,8 +86,8 @@ def check_slurm(options: ExecutorConfig) -> None:
 
 
 def slurm_workers(needs: Needs, options: ExecutorConfig, wanted: int) -> int:
-    """As many jobs as asked for, or one per run up to sixteen."""
-    return wanted or min(needs.n_runs, _MOST_JOBS)
+    """As many jobs as asked for, or one per run, or per so many as share one, up to sixteen."""
+    return wanted or min(options.jobs(needs.n_runs), _MOST_JOBS)
 
 
 def _parameters(order: Order, options: ExecutorConfig) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _parameters(order: Order, options: ExecutorConfig) -> dict[str, Any]:
         "name": order.name,
         "timeout_min": max(1, round(options.time / 60)),
         "cpus_per_task": options.cpus or order.needs.cores,
-        "mem_gb": max(1.0, round((options.memory or order.needs.memory) / 1e9, 1)),
+        "mem_gb": max(1.0, round(job_memory(order, options) / 1e9, 1)),
         "gpus_per_node": int(gpus),
     }
     if options.cluster == "local":

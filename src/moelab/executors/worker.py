@@ -36,7 +36,9 @@ class Worker:
         self.failures: dict[str, str] = {}
         self.live: dict[str, Any] = {}
         self._left = [RunConfig.parse(plain) for plain in order.configs]
+        self._folders = [RunFolder(self.root / config.run_id) for config in self._left]
         self._memory = order.memory
+        self._asks_device = order.memory is None
         self._looked = -math.inf
         self.device_lost = False
 
@@ -44,7 +46,7 @@ class Worker:
         """Take runs and train them, a step of each in turn."""
         with freed_memory_kept(), ExitStack() as stack:
             stack.callback(self._close)
-            while not self.device_lost and (self._take() or self.live):
+            while not self.device_lost and (self._take() or self.live or self._wait()):
                 for run_id in list(self.live):
                     self._step(run_id)
         return self.failures
@@ -71,16 +73,35 @@ class Worker:
         alone = any(RunFolder(self.root / run_id).alone for run_id in self.live)
         return alone or len(self.live) >= self.order.sharing.turns
 
+    def _wait(self) -> bool:
+        """Whether a run that is to be trained alone is left, and waits for those of other workers of the device."""
+        waits = any(self._held_back(RunFolder(self.root / config.run_id)) for config in self._left)
+        if waits:
+            time.sleep(_LOOK_SECONDS)
+        return waits
+
+    def _held_back(self, folder: RunFolder) -> bool:
+        return self.order.beside > 1 and folder.alone and _free(folder) and self._others_train()
+
+    def _others_train(self) -> bool:
+        """Whether other workers of this order have runs open."""
+        return any(not _free(folder) for folder in self._folders)
+
     def _fits(self, config: RunConfig, folder: RunFolder) -> bool:
         """Whether there is room for a run beside those that are open; a run of several processes, or one whose worker
-        died, is trained with no other."""
+        died, is trained with no other.
+
+        Every open run takes what was counted for it, whether it has allocated that or not, out of what was free on the
+        device when none was open.
+        """
         if not self.live:
+            if self._held_back(folder):
+                return False
+            if self._asks_device and config.train.device == "cuda":
+                self._memory = free_device_memory() / self.order.beside
             return True
         if config.train.processes > 1 or folder.alone:
             return False
-        if self._memory is None and config.train.device == "cuda":
-            own = sum(shared_memory(run.config) for run in self.live.values())
-            self._memory = (free_device_memory() + own) / self.order.beside
         needed = sum(shared_memory(run.config) for run in self.live.values()) + shared_memory(config)
         return self._memory is None or needed <= self._memory
 
@@ -89,6 +110,7 @@ class Worker:
 
         seconds, recorded = self.order.checkpoint_seconds, self.order.sharing.by == "streams"
         how: dict[str, Any] = {"checkpoint_seconds": seconds, "terms": self.terms, "recorded": recorded}
+        how["shared"] = self.order.sharing.runs if self.order.sharing.runs > 1 else None
         self._left.remove(config)
         self.live[config.run_id] = LiveRun(config, self.root, self.dataset, **how)
 
@@ -104,10 +126,18 @@ class Worker:
             self.device_lost = _is_lost_device(error)
             if self.device_lost and len(self.live) > 1:
                 self._leave_alone()
+            elif _is_out_of_memory(error) and self._has_neighbours(run_id):
+                RunFolder(self.root / run_id).set_alone()
+                self._left.append(run.config)
             else:
                 self._fail(run_id, error)
         self._looked = -math.inf  # there is room for another run
         self.live.pop(run_id).close()
+
+    def _has_neighbours(self, run_id: str) -> bool:
+        """Whether other runs may have taken the memory that this one lacks: those of this worker, or of another."""
+        beside = self.order.beside > 1 and not RunFolder(self.root / run_id).alone
+        return len(self.live) > 1 or beside
 
     def _leave_alone(self) -> None:
         """After an error of the device, which may be any run's: all of them go on alone, in other processes."""
@@ -147,6 +177,13 @@ def _is_lost_device(error: Exception) -> bool:
     import torch
 
     return isinstance(error, getattr(torch, "AcceleratorError", ()))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had too little memory left; it goes on computing."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 def _free(folder: RunFolder) -> bool:

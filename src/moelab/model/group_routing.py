@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moelab.architecture import MoEConfig
+from moelab.model.dispatch.permutation import add_rows, read_rows
 from moelab.model.feed_forward import Experts, activate
 from moelab.model.precision import compute_dtype
 from moelab.model.router import Routing, full_precision, score_tokens
@@ -165,10 +166,10 @@ class ExpertChoiceRouter(GroupRouter):
         place = (index + torch.arange(n, device=index.device)[:, None, None] * size).permute(2, 0, 1).flatten()
         dtype = compute_dtype(x_BTD)
         with torch.autocast(x_BTD.device.type, enabled=False):
-            rows = taken_from.reshape(-1, d).to(dtype)[place].view(self.config.n_experts, -1, d)
+            rows = read_rows(taken_from.reshape(-1, d).to(dtype), place).view(self.config.n_experts, -1, d)
             y = run_experts(rows, experts, activation).flatten(0, 1)
             y = y * gates.permute(2, 0, 1).reshape(-1, 1).to(dtype)
-            y_NGD = torch.zeros(n * size, d, dtype=dtype, device=y.device).index_add(0, place, y)
+            y_NGD = add_rows(y, place, n * size)
         y_BTD = ungroup_tokens(y_NGD, rows_BTD, self.grouping) * self.config.routed_scaling
         taken = torch.zeros(n, size, self.config.n_experts, device=y.device).scatter(1, index, gates.detach().float())
         return y_BTD, GroupRouting(weights=taken[..., None], real=real, scores=scores.detach())

@@ -11,11 +11,22 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    SAC_IGNORED_OPS,
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 _aten = torch.ops.aten
 ROUTES = (_aten.topk.default,)
 PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default, _aten._grouped_mm.default)
+_NAMES = (
+    torch.ops.profiler._record_function_enter_new.default,
+    torch.ops.profiler._record_function_exit._RecordFunction,
+)
+"""Names of FSDP's work for profilers: a repetition may have more of them than the pass that it repeats."""
+SAC_IGNORED_OPS.update(_NAMES)
 _AGAIN: ContextVar[bool] = ContextVar("again", default=False)
 
 

@@ -37,6 +37,8 @@ class RunRecord(Config):
     `flops_per_token` is their mean. `spikes` counts the steps (`spike_steps`, the first hundred) whose training
     loss jumped; a run that diverged `stopped_at` a step. `started` is when the run began (UTC, ISO 8601), also where
     it was resumed. `weights_sha256` is that of the file of trained weights. Both are null in records of 0.1.
+    `shared` is how many runs shared its device at a time: its `seconds` and `tokens_per_second` are not those of a run
+    alone. It is null where none did.
     """
 
     run_id: str
@@ -96,6 +98,7 @@ class RunRecord(Config):
     spike_steps: list[int] = []
     stopped_at: int | None = None
     processes: int = 1
+    shared: int | None = None
     data_hash: str
     weights_sha256: str | None = None
     loss_curve: list[dict[str, float]] = []

@@ -72,14 +72,16 @@ def measure(
 
 
 def _finished(runs: Path, shapes: dict[str, RunConfig]) -> dict[str, float]:
-    """Mean tokens per second of finished runs by shape, for the shapes in `shapes`."""
+    """Mean tokens per second of finished runs by shape, for the shapes in `shapes`. Runs that shared a device are left
+    out: their time is their neighbours' too."""
     found: dict[str, list[float]] = {}
     wanted = {_bare(config): key for key, config in shapes.items()}
     for folder in find_runs(runs):
         if folder.finished:
             key = wanted.get(_bare(folder.load_config()))
-            if key is not None:
-                found.setdefault(key, []).append(folder.load_record().tokens_per_second)
+            record = folder.load_record() if key is not None else None
+            if key is not None and record is not None and record.shared is None:
+                found.setdefault(key, []).append(record.tokens_per_second)
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 

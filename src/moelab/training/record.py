@@ -26,9 +26,10 @@ def make_record(
     model: LanguageModel,
     weights_sha256: str,
     notes: Sequence[str] = (),
+    shared: int | None = None,
 ) -> RunRecord:
     """What came out; `evaluation` is None for a run that diverged. `seconds` is this run's own time, `notes` are the
-    data's."""
+    data's, `shared` is how many runs share its device."""
     train = config.train
     start = config.parent.step if config.parent else 0
     return RunRecord(
@@ -56,6 +57,7 @@ def make_record(
         spike_steps=progress.spikes[:100],
         stopped_at=None if evaluation else progress.step,
         processes=train.processes,
+        shared=shared,
         notes=[*progress.notes, *_notes(config), *notes, *health_notes(config, progress, model)],
         data_hash=config.data.manifest_hash or "",
         versions={

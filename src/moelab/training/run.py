@@ -69,6 +69,7 @@ def run_steps(
     terms: Terms = DEFAULT,
     log: Tracker | None = None,
     capture: Capture | None = None,
+    shared: int | None = None,
 ) -> Generator[None, None, RunRecord]:
     """`train_run` for a run of as many processes as there are, stopping after each step: its lease is held until the
     end, or until the generator is closed. Whoever goes on with it does so within `computed_by`."""
@@ -98,6 +99,7 @@ def run_steps(
                 model=model,
                 weights_sha256=digest,
                 notes=dataset.notes(),
+                shared=shared,
             )
             folder.save_record(record)
             drop_checkpoints(folder.path / CHECKPOINTS, config.train.keep_steps)

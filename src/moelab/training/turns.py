@@ -43,7 +43,7 @@ class Place:
 class LiveRun:
     """A run that is trained a step at a time. It holds its lease from the first step until it ends or is closed.
 
-    On CUDA a `recorded` one has a stream and graphs.
+    On CUDA a `recorded` one has a stream and graphs. `shared` is for its record.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class LiveRun:
         checkpoint_seconds: float = 30.0,
         terms: Terms = DEFAULT,
         recorded: bool = True,
+        shared: int | None = None,
     ) -> None:
         self.config, self.place = config, Place(config.train, recorded)
-        how: dict[str, Any] = {"terms": terms, "capture": self.place.capture}
+        how: dict[str, Any] = {"terms": terms, "capture": self.place.capture, "shared": shared}
         self._steps = run_steps(config, root, dataset, checkpoint_seconds, **how)
 
     def step(self) -> bool:

@@ -3,7 +3,7 @@
 T tokens of width D, K chosen per token, E experts, R = T K routed rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +47,15 @@ def spread_rows(x_TD: Tensor, token: Tensor | None, place_TK: Tensor) -> Tensor:
     return ops.spread_rows(x_TD, place_TK) if token is None else x_TD.index_select(0, token)
 
 
+def sum_rows(y_RD: Tensor, token: Tensor, n_tokens: int) -> Tensor:
+    """The sum of each token's rows, however many it has, (T, D): row r is one of `token[r]` (R,). Rows are added up in
+    fp32 in their order: nothing is atomic, and the host reads nothing."""
+    order = token.argsort(stable=True)
+    rows = y_RD.index_select(0, order).to(torch.promote_types(y_RD.dtype, torch.float32))
+    sums = torch.segment_reduce(rows, "sum", lengths=count(token, n_tokens), axis=0, unsafe=True, initial=0)
+    return sums.to(y_RD.dtype)
+
+
 def combine_rows(y_RD: Tensor, place_TK: Tensor) -> Tensor:
     """The sum of every token's rows, (T, D), added up in fp32 in the order of K: nothing is atomic."""
     if kernels.usable(y_RD):
@@ -54,3 +63,50 @@ def combine_rows(y_RD: Tensor, place_TK: Tensor) -> Tensor:
     rows = y_RD.index_select(0, place_TK.flatten()).view(*place_TK.shape, y_RD.shape[1])
     accumulated = torch.promote_types(y_RD.dtype, torch.float32)
     return rows.sum(1, dtype=accumulated).to(y_RD.dtype)
+
+
+def read_rows(x_TD: Tensor, token: Tensor) -> Tensor:
+    """x[token], (R, D). A device adds the gradients of a token's rows up in a fixed order, in fp32."""
+    if not adds_atomically(x_TD):
+        return x_TD[token]
+    rows: Tensor = _Read.apply(x_TD, token)
+    return rows
+
+
+def add_rows(y_RD: Tensor, token: Tensor, n_tokens: int) -> Tensor:
+    """The sum of each token's rows, (T, D); of no token, one, or as many as there are experts. A device adds them up in
+    a fixed order, in fp32."""
+    if not adds_atomically(y_RD):
+        zeros = torch.zeros(n_tokens, y_RD.shape[1], dtype=y_RD.dtype, device=y_RD.device)
+        return zeros.index_add(0, token, y_RD)
+    sums: Tensor = _Add.apply(y_RD, token, n_tokens)
+    return sums
+
+
+def adds_atomically(x: Tensor) -> bool:
+    """Whether `index_add` adds in no fixed order, in x's own dtype."""
+    return x.is_cuda
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, token: Tensor) -> Tensor:
+        ctx.save_for_backward(token)
+        ctx.n_tokens = x_TD.shape[0]
+        return x_TD.index_select(0, token)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (token,) = ctx.saved_tensors
+        return sum_rows(grads[0], token, ctx.n_tokens), None
+
+
+class _Add(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y_RD: Tensor, token: Tensor, n_tokens: int) -> Tensor:
+        ctx.save_for_backward(token)
+        return sum_rows(y_RD, token, n_tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0].index_select(0, *ctx.saved_tensors), None, None
