@@ -139,6 +139,7 @@ def killed_after(steps: int, victim: str | None = None, times: int = 1) -> Act:
     return lambda order, worker: Dying(order, worker).until_done()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 22])
 def test_a_killed_worker_costs_no_more_than_its_last_checkpoints(
     steps: int, train: Train, mixed: list[RunConfig], tmp_path: Path, dataset: Dataset
@@ -149,6 +150,7 @@ def test_a_killed_worker_costs_no_more_than_its_last_checkpoints(
     the_same_as_alone(mixed, tmp_path, dataset)
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_workers_takes_no_neighbour_with_it(
     train: Train, a_run: Make, tmp_path: Path, dataset: Dataset
 ) -> None:

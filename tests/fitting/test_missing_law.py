@@ -57,6 +57,7 @@ def call(capsys, *words: object) -> dict:
     return json.loads(printed.out)
 
 
+@pytest.mark.slow
 def test_no_law_of_the_catalogue_has_it_and_one_of_ones_own_does(runs, capsys, monkeypatch) -> None:
     monkeypatch.setattr(catalogue, "_OWN", {})
     few = ("--bootstrap", "20", "--starts", "4", "--json")

@@ -66,7 +66,7 @@ def error(found: dict[str, Tensor], exact: dict[str, Tensor], names: list[str]) 
 
 
 @pytest.mark.parametrize("kind", FARTHER)
-def test_as_close_to_fp32_as_transformers(kind: str) -> None:
+def test_how_far_from_fp32_beside_transformers(kind: str) -> None:
     ours, theirs = models(kind)
     tokens = torch.randint(0, 400, (4, 65), generator=torch.Generator().manual_seed(1))
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
