@@ -156,6 +156,7 @@ def test_limits_that_leave_nothing_within_the_excess_decide() -> None:
     assert found.lifetime is not None
     assert found.lifetime["recommended"]["excess_compute"] > found.lifetime["within"]
     assert not found.lifetime["within_decides"]
+    assert not found.lifetime["within_attainable"]
     assert "within" not in found.binding
     assert "No design within the limits is within the" in knee_sentence(found)
 
@@ -208,3 +209,27 @@ def test_the_frontier_is_whole_up_to_its_most_and_keeps_its_useful_half(ranking:
     assert some[0] == front[0]
     assert ranking.lifetime.knee in some
     assert len(some) <= 9
+
+
+def test_a_knee_that_is_settled_a_little_beyond_the_excess_allowed_is_not_called_unattainable() -> None:
+    """Near-equal designs may lie beyond what is allowed; the limits have not decided then."""
+    found = plan(budget(), LAWS, SPACE)
+    assert found.lifetime is not None
+    found.lifetime.update(within_decides=False, within_attainable=True)
+    found.lifetime["recommended"] = found.lifetime["recommended"] | {"excess_compute": found.lifetime["within"] + 0.03}
+    text = knee_sentence(found)
+    assert text.startswith("Design 1 is at the knee")
+    assert "cannot distinguish it from designs with less" in text
+
+
+def test_devices_that_cost_nothing_leave_the_choice_to_the_loss() -> None:
+    asked = Budget.parse({"flops": 1e21, "serving": {"hardware": "h100", "tokens": 1e12, "gpu_price": 0}})
+    found = ranked(asked)
+    assert found.serving is not None
+    usable = found.comparable & (found.serving.batch >= LEAST_BATCH)
+    assert found.log_excess[found.best] == pytest.approx(found.log_excess[usable].min())
+    assert found.lifetime is not None
+    assert not found.lifetime.decides
+    best = plan(asked, LAWS, SPACE).best
+    assert best.cost is not None
+    assert best.cost["lifetime"] == 0

@@ -23,7 +23,6 @@ DEVICES = {"gpus": 64, "days": 10, "train_hardware": "h100"}
 def test_errors_of_two_models_add_in_quadrature_and_shared_ones_cancel() -> None:
     found = PairedErrors.of(Budget.parse(DEVICES))
     assert found.training == pytest.approx(1.44 * math.sqrt(2) * training_calibration().residual, rel=0.06)
-    assert found.serving == 0
     assert PairedErrors.of(Budget(flops=1e21)) == EXACT
     assert PairedErrors.of(Budget.parse(DEVICES | {"mfu": 0.4})).training == 0
 

@@ -11,8 +11,9 @@ from moelab.lease import PATIENCE_SECONDS
 from moelab.printable import short
 from moelab.yaml_reader import parse_yaml
 
-MOST_SHARED = 64
-"""Runs that may share a device: the end of the measured numbers 1, 2, 4, ..."""
+MOST_SHARED = 32
+"""Runs that may share a device: the end of the measured numbers 1, 2, 4, ..., and the streams that PyTorch gives out
+before it gives the first one again."""
 
 _ONLY = {
     "address": ("ray",),

@@ -67,13 +67,11 @@ class PlanBuilder:
         """The best design of a kind. Where loss is weighed against cost and the kind is not the recommended one's: the
         least loss at no more than the recommended design's lifetime cost, if some design of the kind costs no more."""
         ranking, lifetime = self.ranking, self.ranking.lifetime
-        best = None
         if lifetime is not None and not kind[self.chosen]:
-            affordable = kind & (lifetime.cost <= lifetime.cost[self.chosen]) & np.isfinite(ranking.log_excess)
-            where = np.flatnonzero(affordable & np.isfinite(ranking.score))
-            best = int(where[np.argmin(ranking.log_excess[where])]) if len(where) else None
-            if best is not None:
-                return best
+            usable = np.isfinite(lifetime.balance) & np.isfinite(ranking.score)
+            where = np.flatnonzero(kind & usable & (lifetime.cost <= lifetime.cost[self.chosen]))
+            if len(where):
+                return int(where[np.argmin(ranking.log_excess[where])])
         best = ranking.best_of(kind)
         return None if best is None else representative(ranking, best)
 
@@ -165,6 +163,7 @@ class PlanBuilder:
         return {
             "within": ranking.lifetime.within,
             "within_source": "stated" if self.budget.within is not None else ranking.lifetime.reference.source,
+            "within_attainable": ranking.lifetime.attainable,
             "within_decides": ranking.lifetime.decides,
             "frontier": rows,
             "recommended": here,

@@ -45,6 +45,9 @@ STEEP = 10.0
 """Per cent of the lifetime cost that every per cent of compute must save beyond the excess that laws allow. Where the
 budget states the excess, nothing beyond it is chosen."""
 
+LEAST_COST = 0.01
+"""Dollars of a life that count at least: devices that cost nothing leave the choice to the loss."""
+
 FAR = 1.5
 """Excess log compute from which on a design is no candidate, so that laws of granularity are not asked."""
 
@@ -108,13 +111,15 @@ def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
             f"within {budget.within:g}: no design within the other limits has so little excess compute; the nearest "
             f"feasible value is {least * 1.005:.3g}"
         )
-    most = max(float(-np.log1p(-within)), float(ranked[usable].min()))
-    balance = np.where(usable, ranked + np.log(cost), np.inf)
+    most, attainable = max(float(-np.log1p(-within)), float(ranked[usable].min())), least <= within
+    balance = np.where(usable, ranked + np.log(np.maximum(cost, LEAST_COST)), np.inf)
     score = _scores(ranked, balance, usable, most, steep)
-    decides = least <= within and bool(np.argmin(score) != np.argmin(balance))
+    decides = attainable and bool(np.argmin(score) != np.argmin(balance))
     front = frontier(ranked, cost)
     knee = int(front[np.argmin(score[front])])
-    lifetime = Lifetime(train, serve, balance, most, within, decides, front, knee, ranking.log_excess, reference)
+    lifetime = Lifetime(
+        train, serve, balance, most, within, attainable, decides, front, knee, ranking.log_excess, reference
+    )
     score = np.where(np.isfinite(cost) & np.isfinite(ranking.score), score, np.inf)
     return replace(ranking, score=score, loss_score=excess, lifetime=lifetime)
 

@@ -230,6 +230,6 @@ def training_price(lattice: Lattice, train_flops: Any, budget: Budget) -> Array:
     device, share = budget.training_device, utilisation(lattice, budget)
     if device is None:
         raise InputError("train_hardware: needed to price the training")
-    seconds = np.where(share > 0, train_flops / (device.bf16 * np.maximum(share, 1e-12)), np.inf)
-    price = budget.training_hour
-    return np.asarray(seconds / 3600 * (math.nan if price is None else price))
+    price = math.nan if budget.training_hour is None else budget.training_hour
+    dollars = train_flops / (device.bf16 * np.maximum(share, 1e-12)) / 3600 * price
+    return np.where(share > 0, dollars, math.nan if math.isnan(price) else np.inf)

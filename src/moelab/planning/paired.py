@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.planning.budget import PREDICTED, Budget
-from moelab.serving.calibration import Z80
 from moelab.serving.training_calibration import INTERVAL, NORMAL, training_calibration
 
 Array = NDArray[Any]
@@ -20,22 +19,18 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class PairedErrors:
-    """Half-widths of the 80 % intervals of log ratios between two designs: of training time, and of serving cost."""
+    """Half-width of the 80 % interval of the log ratio of two designs' training times."""
 
     training: float = 0.0
-    serving: float = 0.0
 
     @classmethod
     def of(cls, budget: Budget) -> "PairedErrors":
         """From the calibrations that a budget's devices use. A stated MFU and stated shares of peak count as exact."""
-        training, serving = 0.0, 0.0
+        training = 0.0
         if budget.mfu == PREDICTED and budget.training_device is not None:
             calibration = training_calibration()
             training = INTERVAL.get(len(calibration.models), NORMAL) * math.sqrt(2) * calibration.residual
-        if budget.serving is not None:
-            spread = budget.serving.device.calibrated(budget.serving.traffic.engine).spread
-            serving = Z80 * math.sqrt(2) * (spread or 0.0)
-        return cls(training, serving)
+        return cls(training)
 
 
 EXACT = PairedErrors()

@@ -82,7 +82,7 @@ def _gain_of_balance(ranking: Ranking, feasible: FeasibleSet, serving: ServingCo
         rank(feasible, raised, ranking.ensemble_laws, serving, lifetime.reference), lifetime.reference, raised
     )
     saved = float(ranking.score[ranking.best] - found.score[found.best])
-    if lifetime.most > -np.log1p(-lifetime.within) + 1e-9:
+    if not lifetime.attainable:
         saved = float(ranking.log_excess[ranking.best] - found.log_excess[found.best])
     return float(np.expm1(np.clip(saved, 0.0, np.log1p(MOST_GAIN))))
 

@@ -17,9 +17,9 @@ class Lifetime:
 
     `balance` (n,) is the excess of compute plus the log of the cost, `most` the excess allowed in the same logarithm.
     `within` is the excess of compute, as a share, that the balance allows over the least loss under compute and data
-    alone; `decides` is whether it changes the choice. `frontier` holds positions from the cheapest to the least loss,
-    `knee` one of them. `ensemble_excess` (n,) is log(C/C') without what laws of granularity add to it; all
-    excess is over the `reference`.
+    alone; `attainable` is whether some design is within it, `decides` whether it changes the choice. `frontier` holds
+    positions from the cheapest to the least loss, `knee` one of them. `ensemble_excess` (n,) is log(C/C') without what
+    laws of granularity add to it; all excess is over the `reference`.
     """
 
     train: Array
@@ -27,6 +27,7 @@ class Lifetime:
     balance: Array
     most: float
     within: float
+    attainable: bool
     decides: bool
     frontier: Array
     knee: int

@@ -168,13 +168,13 @@ def knee_sentence(plan: Plan) -> str:
     source = SOURCES[plan.lifetime["within_source"]]
     if plan.confidence.meaningless:
         return "Design 1 is at the knee of loss against lifetime cost; no law supports how far behind it is in compute."
-    if excess > within * NEARLY and not plan.lifetime["within_decides"]:
+    if not plan.lifetime["within_attainable"]:
         return (
             f"No design within the limits is within the {within:.0%} of excess compute that is allowed ({source}): "
             f"design 1 has {over}. The limits decide, not the balance of loss and cost."
         )
+    more = " The laws cannot distinguish it from designs with less." if excess > within * NEARLY else ""
     if plan.lifetime["within_decides"]:
-        more = " The laws cannot distinguish it from those within." if excess > within * NEARLY else ""
         still = ", and more served tokens change nothing" if excess > within * AT_BOUND else ""
         return (
             f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
@@ -182,7 +182,7 @@ def knee_sentence(plan: Plan) -> str:
         )
     return (
         "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
-        f"that cost. It has {over}; {within:.0%} are allowed ({source})."
+        f"that cost. It has {over}; {within:.0%} are allowed ({source}).{more}"
     )
 
 
