@@ -50,11 +50,11 @@ def _print_block(console: Any, block: Block, numeric: Sequence[bool]) -> None:
     console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
 
 
-def print_line(text: str = "") -> None:
-    """A line of plain text on stdout, wrapped to the terminal; nothing in it acts."""
+def print_line(text: str = "", bold: bool = False) -> None:
+    """A line of plain text on stdout, wrapped to the terminal, `bold` on one; nothing in it acts."""
     from rich.text import Text
 
-    _console().print(Text(printable(text)))
+    _console().print(Text(printable(text), style="bold" if bold else ""))
 
 
 def _console() -> Any:

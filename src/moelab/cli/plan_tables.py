@@ -15,9 +15,9 @@ def print_plan(result: "Plan") -> None:
     from moelab.planning.plan_table import interval_note
     from moelab.planning.why import why
 
-    print_line(result.sentence)
+    _print_answer(result.sentence)
     for line in why(result):
-        print_line(line)
+        print_line(f"- {line}")
     print_line()
     print_table(*result.table())
     note = interval_note(result.candidates)
@@ -38,6 +38,16 @@ def print_plan(result: "Plan") -> None:
     _print_rates(result)
     for line in result.warnings:
         print_line(f"Warning: {line}")
+
+
+def _print_answer(sentence: str) -> None:
+    """Any doubt, the recommendation, and how it was found: a paragraph each, the recommendation in bold."""
+    from moelab.cli.output import print_line
+    from moelab.planning.phrases import paragraphs
+
+    for paragraph in paragraphs(sentence):
+        print_line(paragraph, bold=paragraph.startswith("Train "))
+        print_line()
 
 
 def _print_what_if(result: "Plan") -> None:

@@ -1,5 +1,6 @@
 """Parts of a plan's sentences: the kind of a design, how it trains, the limits of a budget."""
 
+import re
 from typing import Any
 
 from moelab.planning.candidate import Candidate
@@ -23,6 +24,13 @@ LIMIT_NAMES = {
 
 LEAST_GAIN = 0.0005
 """Gains of a limit that round to nothing are left out."""
+
+
+def paragraphs(sentence: str) -> list[str]:
+    """A plan's `sentence` in paragraphs: any doubt, the recommendation by itself, then the rest."""
+    parts = re.split(r"(?<=\.) (?=[A-Z0-9])", sentence)
+    first = next((i for i, part in enumerate(parts) if part.startswith("Train ")), 0)
+    return [*parts[: first + 1], *([" ".join(parts[first + 1 :])] if parts[first + 1 :] else [])]
 
 
 def saved_by_limits(gains: dict[str, dict[str, Any]], shares: bool = True) -> list[tuple[str, str]]:

@@ -1,11 +1,10 @@
 """A plan as one page that can be shared: the recommendation with its doubt first, then the evidence for it."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from moelab.planning.cells import rate_cells, released_cells, what_if_cells
-from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
+from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
 from moelab.planning.plan_table import interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.why import ahead_of_design, beside_released, knee_sentence, why
@@ -42,19 +41,12 @@ def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
     ]
     return Page(
         title="A plan by moelab",
-        answer=sentences(plan.sentence),
+        answer=paragraphs(plan.sentence),
         facts=_facts(plan),
         sections=[part for part in sections if part.text or part.figures or part.tables or part.warnings],
         versions={"moelab": __version__},
         repeat=[repeat],
     )
-
-
-def sentences(text: str) -> list[str]:
-    """Paragraphs: any doubt and the recommendation by themselves, then the rest."""
-    parts = re.split(r"(?<=\.) (?=[A-Z0-9])", text)
-    first = next((i for i, part in enumerate(parts) if part.startswith("Train ")), 0)
-    return [*parts[: first + 1], *([" ".join(parts[first + 1 :])] if parts[first + 1 :] else [])]
 
 
 def _facts(plan: Plan) -> list[Fact]:
