@@ -101,8 +101,14 @@ def _of_tree(tree: Node, coefficients: tuple[str, ...]) -> Formula:
     fitted = frozenset(coefficients)
 
     def formula(c: Values, v: Values) -> tuple[Array, Any]:
-        value, slopes = evaluate(tree, {**v, **c}, fitted)
-        return value, lambda: {name: slopes.get(name, np.zeros_like(value)) for name in coefficients}
+        values = {**v, **c}
+        value, _ = evaluate(tree, values, frozenset())
+
+        def gradient() -> dict[str, Array]:
+            _, slopes = evaluate(tree, values, fitted)
+            return {name: slopes.get(name, np.zeros_like(value)) for name in coefficients}
+
+        return value, gradient
 
     return formula
 
