@@ -25,6 +25,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COLUMNS", None)
     os.environ.pop("LINES", None)
 
+# Nothing that is imported and collected becomes garbage: the collector need not look for any until then.
+gc.disable()
+
 hypothesis.settings.register_profile("few", max_examples=12, deadline=None)
 hypothesis.settings.register_profile("full", max_examples=100, deadline=None)
 hypothesis.settings.load_profile("few")
@@ -41,8 +44,8 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: the collector of garbage need not walk through it again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(20_000, 20, 50)
 
 

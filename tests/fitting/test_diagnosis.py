@@ -8,7 +8,8 @@ import pytest
 import moelab
 from moelab.fitting.fit import fit
 from moelab.laws import catalogue, get_law
-from moelab.laws.own import law_from_formula, register_law
+from moelab.laws.law_keys import law_from_formula
+from moelab.laws.own import register_law
 
 PLAIN = "E_0 + (a + g / granularity**gamma) / params_active**alpha + b / tokens**beta"
 VARIABLES = ["params_active", "tokens", "granularity", "activation_rate"]

@@ -12,7 +12,7 @@ import yaml
 
 from moelab.cli import main
 from moelab.laws import catalogue
-from moelab.laws.own import law_from_formula
+from moelab.laws.law_keys import law_from_formula
 
 PLAIN = "E_0 + (a + g / granularity**gamma) / params_active**alpha + b / tokens**beta"
 OWN = {

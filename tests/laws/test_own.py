@@ -14,7 +14,8 @@ from moelab.fitting import load_fits, save_fits
 from moelab.fitting.columns import variable
 from moelab.laws import catalogue, get_law
 from moelab.laws.formula_tree import evaluate, parse_formula
-from moelab.laws.own import law_from_formula, load_law, register_law
+from moelab.laws.law_keys import law_from_formula
+from moelab.laws.own import load_law, register_law
 
 FORMULA = (
     "E_0 + (a + g / granularity**gamma) / params_active**alpha + b / tokens**beta + k * log(granularity) * log(rate)"

@@ -12,10 +12,12 @@ from moelab.planning.chosen_laws import laws_of
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.lifetime import frontier_rows
+from moelab.planning.limits import wider
 from moelab.planning.plan import plan
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
-from moelab.planning.why import knee_sentence, why
+from moelab.planning.why import why
+from moelab.planning.why_balance import knee_sentence
 
 SPACE = Space(
     d_model=(1024, 1536, 2048, 3072), n_layers=(12, 16, 24, 32), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
@@ -191,7 +193,7 @@ def test_the_gain_of_a_limit_is_what_the_recommended_design_gains(name: str, fie
     here = ranked(asked)
     assert here.lifetime is not None
     raised = search(
-        enumerate_designs(SPACE), asked.scaled(name, 1.1), predictors_of(laws_of(LAWS)), here.lifetime.reference
+        enumerate_designs(SPACE), wider(asked, name, 1.1), predictors_of(laws_of(LAWS)), here.lifetime.reference
     )
     saved = here.score[here.best] - raised.score[raised.best]
     if here.lifetime.most > -np.log1p(-here.lifetime.within) + 1e-9:

@@ -17,7 +17,8 @@ from moelab.planning.plan import plan
 from moelab.planning.ranking import Ranking
 from moelab.planning.search import search
 from moelab.planning.tradeoff import frontier
-from moelab.planning.why import NOT_TAKEN, why
+from moelab.planning.why import why
+from moelab.planning.why_balance import NOT_TAKEN
 
 SPACE = Space(
     d_model=(1024, 1536, 2048, 3072), n_layers=(12, 16, 24, 32), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),

@@ -11,6 +11,7 @@ from moelab.planning import Budget, Space
 from moelab.planning.feasible import FeasibleSet, fit_budget
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.limits import wider
 from moelab.planning.plan import plan
 from moelab.planning.predictors import Predictor
 
@@ -50,9 +51,9 @@ def test_what_no_design_meets_is_refused_with_the_nearest_value(tiny: Space) -> 
 
 def test_a_limit_from_below_is_widened_by_lowering_it() -> None:
     budget = Budget(flops=1e20, min_tokens_per_active=20, min_tokens_per_total=2, max_tokens_per_active=300)
-    assert budget.scaled("tokens_per_active", 2).min_tokens_per_active == 10
-    assert budget.scaled("tokens_per_total", 2).min_tokens_per_total == 1
-    assert budget.scaled("most_tokens_per_active", 2).max_tokens_per_active == 600
+    assert wider(budget, "tokens_per_active", 2).min_tokens_per_active == 10
+    assert wider(budget, "tokens_per_total", 2).min_tokens_per_total == 1
+    assert wider(budget, "most_tokens_per_active", 2).max_tokens_per_active == 600
 
 
 def test_a_binding_limit_on_tokens_is_named(tiny: Space) -> None:

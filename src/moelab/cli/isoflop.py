@@ -147,7 +147,7 @@ def _checked(table: Any, loss: str, best_of: str | None) -> tuple[dict[str, Any]
 def _of_checkpoints(columns: dict[str, Any], text: str) -> str:
     """The note on checkpoints, as it concerns a slice."""
     from moelab.fitting.table_columns import quoted
-    from moelab.fitting.table_rows import run_column
+    from moelab.fitting.table_runs import run_column
 
     run = run_column(columns)
     whole = "" if run is None else f"; --best-of {quoted(run)} keeps the best of each"

@@ -38,7 +38,7 @@ from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
 from moelab.fitting.widening import MOST_DRAWS, held_out_factor
 from moelab.laws import Law, get_law
-from moelab.laws.own import as_fitted
+from moelab.laws.own_designs import as_fitted
 
 Array = NDArray[Any]
 

@@ -14,7 +14,8 @@ from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout
 from moelab.fitting.residual_tests import ResidualTest
 from moelab.laws import Law, all_laws, get_law, with_data_reuse
-from moelab.laws.own import as_fitted, law_from_formula
+from moelab.laws.law_keys import law_from_formula
+from moelab.laws.own_designs import as_fitted
 from moelab.laws.reuse import SUFFIX
 
 

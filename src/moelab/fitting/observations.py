@@ -11,7 +11,7 @@ from moelab.fitting.blanks import filled
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
-from moelab.fitting.table_rows import run_column, run_values
+from moelab.fitting.table_runs import run_column, run_values
 from moelab.laws import Law
 
 Array = NDArray[Any]

@@ -19,8 +19,8 @@ from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.observations import UNGROUPED
 from moelab.fitting.sweep_optimum import FAR, diverged, sweep_optimum
 from moelab.fitting.table_checks import check_table
-from moelab.fitting.table_columns import SWEPT, following, plain, quoted, row_groups, setting_columns
-from moelab.fitting.table_rows import measured_runs, present
+from moelab.fitting.table_columns import SWEPT, following, plain, present, quoted, row_groups, setting_columns
+from moelab.fitting.table_rows import measured_runs
 from moelab.laws.law import Law
 from moelab.laws.rule_forms import ACTIVATION, RATE, rule_laws
 from moelab.notebook import Shown, short_repr

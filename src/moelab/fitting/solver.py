@@ -21,6 +21,8 @@ CHUNK = 60_000
 """Replicates times runs handled together: larger blocks fall out of the processor's cache."""
 EASE, DAMP, RETRIES = 0.2, 6.0, 6
 """Damping after a step that was kept, after one that was refused, and how often one is retried."""
+SMALL = 10_000
+"""Replicates times runs up to which two evaluations are one call: the calls themselves take the time then."""
 BEND = 0.1
 """Share of a step at which the residuals are looked at to learn how they curve along it."""
 LONGEST = 5.0
@@ -107,7 +109,7 @@ def _minimise_block(problem: Problem, theta: Array, weights: Array, steps: int, 
             trial, new = _best_step(problem, local.take(rows), mu[at])
             better = new < value[at]
             theta[at[better]], value[at[better]] = trial[better], new[better]
-            mu[at] = np.clip(np.where(better, mu[at] * EASE, mu[at] * DAMP), 1e-16, 1e12)
+            mu[at] = np.minimum(np.maximum(mu[at] * np.where(better, EASE, DAMP), 1e-16), 1e12)
             rows = rows[~better]
             if not len(rows):
                 break
@@ -164,9 +166,9 @@ def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array
     parameters, damped = problem.parameters, _Damped.of(problem.parameters, local, mu)
     step = damped.step(local.gradient)
     straight = np.minimum(np.maximum(local.theta + step, parameters.low), parameters.high)
-    value = problem.value(straight, local.weights)
+    there, ahead = _residuals_at(problem, straight, local.theta + BEND * step)
+    value = problem.total(there, local.weights)
     # The residuals' second derivative along the step, then the correction that undoes it.
-    ahead = problem.residuals(local.theta + BEND * step)
     with np.errstate(all="ignore"):
         along = (local.jacobian @ step[..., None])[..., 0]
         second = 2 / BEND * ((ahead - local.r) / BEND + along)
@@ -180,6 +182,14 @@ def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array
     return np.where(better[:, None], bent, straight), np.where(better, bent_value, value)
 
 
+def _residuals_at(problem: Problem, theta: Array, other: Array) -> tuple[Array, Array]:
+    """The residuals at two thetas (B, P)."""
+    if len(theta) * len(problem.log_loss) > SMALL:
+        return problem.residuals(theta), problem.residuals(other)
+    both = problem.residuals(np.concatenate([theta, other]))
+    return both[: len(theta)], both[len(theta) :]
+
+
 @dataclass(frozen=True, eq=False)
 class _Damped:
     """The damped system (B, P, P), scaled to a unit diagonal; coefficients `stuck` at a bound are taken out of it."""
@@ -190,19 +200,18 @@ class _Damped:
 
     @classmethod
     def of(cls, parameters: Parameters, local: _Local, mu: Array) -> "_Damped":
-        index = np.arange(local.theta.shape[1])
         stuck = ((local.theta <= parameters.low) & (local.gradient > 0)) | (
             (local.theta >= parameters.high) & (local.gradient < 0)
         )
-        diagonal = np.maximum(local.majorant[:, index, index], 1e-300)
+        diagonal = np.maximum(_diagonal(local.majorant), 1e-300)
         diagonal = np.maximum(diagonal, 1e-14 * diagonal.max(axis=1, keepdims=True))
         system = local.hessian + mu[:, None, None] * local.majorant
-        system[:, index, index] += 0.1 * mu[:, None] * diagonal
+        _diagonal(system)[:] += 0.1 * mu[:, None] * diagonal
         scale = 1 / np.sqrt(diagonal)
         system = system * scale[:, :, None] * scale[:, None, :]
         if stuck.any():
             system[stuck[:, :, None] | stuck[:, None, :]] = 0.0
-        system[:, index, index] += np.where(stuck, 1.0, 1e-16)
+        _diagonal(system)[:] += np.where(stuck, 1.0, 1e-16)
         return cls(system, scale, stuck)
 
     def step(self, gradient: Array) -> Array:
@@ -214,6 +223,11 @@ class _Damped:
             step = np.where(finite, step, 0.0)
         longest = np.abs(step).max(axis=1, keepdims=True)
         return step * np.minimum(1.0, LONGEST / np.maximum(longest, 1e-300))
+
+
+def _diagonal(matrices: Array) -> Array:
+    """The diagonals (B, P) of matrices (B, P, P), to read or to write."""
+    return np.einsum("bpp->bp", matrices)
 
 
 def _solve(system: Array, right: Array) -> Array:

@@ -24,13 +24,13 @@ from moelab.fitting.table_mixed import numbered
 from moelab.fitting.table_outliers import outliers
 from moelab.fitting.table_refused import refused_findings
 from moelab.fitting.table_rows import (
-    checkpoint_findings,
     copy_findings,
     design_columns,
     measured_runs,
     repeat_findings,
     sweep_findings,
 )
+from moelab.fitting.table_runs import checkpoint_findings
 from moelab.fitting.table_states import state_findings, unfinished
 from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, unit_findings
 

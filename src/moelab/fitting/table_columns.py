@@ -73,6 +73,12 @@ def plain(name: str) -> str:
     return re.sub(r"[\s.-]+", "_", name.strip().lower())
 
 
+def present(columns: Columns, names: tuple[str, ...]) -> list[str]:
+    """The columns of these names, in the names' order, whatever their case and with blanks for underscores."""
+    by_name = {plain(name): name for name in reversed(list(columns))}
+    return [by_name[name] for name in names if name in by_name]
+
+
 def known_names() -> set[str]:
     """Every variable of a law, and what one follows from."""
     names = set(RULES) | {need for rules in RULES.values() for needs, _ in rules for need in needs}

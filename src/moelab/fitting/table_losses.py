@@ -21,6 +21,8 @@ CLEAR, BETTER = 15.0, 5.0
 MOST_BYTE_LOSS = 2.0
 """Median bits per byte above which no model trains: untrained ones have about 3.5."""
 FEWEST_ROWS, FEWEST_MIXED, ROUNDS, LISTED, MOST_CUTS, MOST_FITTED = 12, 3, 20, 40, 8, 1000
+NOTHING = 1e-9
+"""Relative size from which a column adds nothing to the others."""
 DIRECTIONS = 12
 """Directions of size and data along which a group may begin: the largest, the most data, the most per parameter."""
 
@@ -56,19 +58,23 @@ def _two_groups(features: Array, logs: Array) -> tuple[Array, float] | None:
     """The rows (n,) of the larger losses, and the factor of the others below them; None where there is one group."""
     few = slice(None, None, -(-len(logs) // MOST_FITTED))
     part, values = features[few], logs[few]
-    before = float(np.std(values - part @ np.linalg.lstsq(part, values, rcond=None)[0]))
-    best: tuple[float, Array, float] | None = None
-    for start in _starts(part, values):
-        fitted = _by_turns(part, values, start)
-        if fitted is not None and (best is None or fitted[0] < best[0]):
-            best = fitted
-    if best is None:
+    basis = _basis(part)
+    left = values - basis @ (basis.T @ values)
+    found = _by_turns(basis, left, _distinct(np.stack(_starts(part, values))), len(left) - part.shape[1] - 1)
+    if found is None:
         return None
-    scatter, surface, apart = best
-    if apart < CLEAR * scatter or before < BETTER * scatter:
+    scatter, group = found
+    *surface, apart = np.linalg.lstsq(np.column_stack([part, group]), values, rcond=None)[0]
+    if apart < CLEAR * scatter or float(np.std(left)) < BETTER * scatter:
         return None
-    high = logs - features @ surface > apart / 2
+    high = logs - features @ np.array(surface) > apart / 2
     return (high, float(np.exp(-apart))) if min(high.sum(), (~high).sum()) >= FEWEST_MIXED else None
+
+
+def _basis(features: Array) -> Array:
+    """Orthonormal columns (n, rank) of the same span."""
+    vectors, sizes, _ = np.linalg.svd(features, full_matrices=False)
+    return np.asarray(vectors[:, sizes > NOTHING * sizes[0]])
 
 
 def _starts(features: Array, values: Array) -> list[Array]:
@@ -90,20 +96,40 @@ def _cuts(values: Array) -> Array:
     return distinct[:-1] if len(distinct) <= MOST_CUTS else np.quantile(values, np.linspace(0, 1, MOST_CUTS)[1:-1])
 
 
-def _by_turns(features: Array, values: Array, high: Array) -> tuple[float, Array, float] | None:
-    """Scatter, surface and distance of two groups, each fitted to the other by turns."""
-    spare = len(values) - features.shape[1] - 1
-    for _ in range(ROUNDS):
-        both = np.column_stack([features, high])
-        *surface, apart = np.linalg.lstsq(both, values, rcond=None)[0]
-        if apart <= 0 or not 0 < high.sum() < len(high):
-            return None
-        again = values - features @ np.array(surface) > apart / 2
-        if (again == high).all():
+def _by_turns(basis: Array, left: Array, high: Array, spare: int) -> tuple[float, Array] | None:
+    """The least scatter and its group (n,), of groups (S, n) that are each fitted to the surface by turns.
+
+    `basis` (n, rank) spans the surfaces, and `left` (n,) is what they leave of the values. With a constant for the
+    group they leave `left - apart * aside`, where `aside` is what they leave of the group. None where no group lies
+    above the others.
+    """
+    best: tuple[float, Array] | None = None
+    for last in (*[False] * (ROUNDS - 1), True):
+        high = high[high.any(axis=1) & ~high.all(axis=1)]
+        aside = high - (high @ basis) @ basis.T
+        norm = np.sum(aside * aside, axis=1)
+        kept = norm > NOTHING * high.shape[1]
+        high, aside = high[kept], aside[kept]
+        apart = (aside @ left / norm[kept])[:, None]
+        high, aside, apart = (each[apart[:, 0] > 0] for each in (high, aside, apart))
+        if not len(high):
             break
-        high = again
-    left = values - features @ np.array(surface) - apart * high
-    return float(np.sqrt(np.sum(left**2) / spare)), np.array(surface), float(apart)
+        residuals = left - apart * aside
+        again = residuals + apart * high > apart / 2
+        settled = (again == high).all(axis=1) | last
+        if settled.any():
+            scatter = np.sqrt(np.sum(residuals[settled] ** 2, axis=1) / spare)
+            first = int(np.argmin(scatter))
+            if best is None or scatter[first] < best[0]:
+                best = float(scatter[first]), high[settled][first]
+        high = _distinct(again[~settled])
+    return best
+
+
+def _distinct(groups: Array) -> Array:
+    """The rows (S, n) of a boolean array without repeats."""
+    first = {row.tobytes(): number for number, row in reversed(list(enumerate(np.packbits(groups, axis=1))))}
+    return groups[sorted(first.values())]
 
 
 def _finding(target: str, values: Array, rows: Array, unit: str, change: str) -> Finding:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns, positive_numbers
 from moelab.fitting.sweep_optimum import diverged
-from moelab.fitting.table_columns import STEP_NAMES, SWEPT, codes, row_groups, setting_columns
-from moelab.fitting.table_rows import design_columns, present, run_column, run_values
+from moelab.fitting.table_columns import STEP_NAMES, SWEPT, codes, present, row_groups, setting_columns
+from moelab.fitting.table_rows import design_columns
+from moelab.fitting.table_runs import run_column, run_values
 
 Array = NDArray[Any]
 ABOVE, DEVIATIONS, SPREAD = 0.15, 10.0, 1.4826

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns
 from moelab.fitting.findings import Finding
-from moelab.fitting.table_columns import plain, quoted
-from moelab.fitting.table_rows import present
+from moelab.fitting.table_columns import plain, present, quoted
 
 Array = NDArray[Any]
 NAMES = ("status", "state", "run_status", "run_state")

@@ -80,11 +80,15 @@ def _node(tree: ast.AST) -> Node:
 
 
 def evaluate(node: Node, values: Values, coefficients: frozenset[str]) -> tuple[Array, Slopes]:
-    """The value at `values` (arrays by name, which broadcast) and its derivative by each coefficient that it has."""
+    """The value at `values` (arrays by name, which broadcast) and its derivative by each of `coefficients` that it has.
+
+    Without `coefficients` it takes the time of the value alone.
+    """
     if node.kind == "number":
         return np.asarray(node.value), {}
     if node.kind == "name":
-        value = np.asarray(values[node.name]) * 1.0
+        value = np.asarray(values[node.name])
+        value = value if value.dtype.kind in "fc" else value * 1.0
         return value, {node.name: np.ones_like(value)} if node.name in coefficients else {}
     (a, da), *rest = [evaluate(part, values, coefficients) for part in node.parts]
     if node.kind == "log":
@@ -97,7 +101,7 @@ def evaluate(node: Node, values: Values, coefficients: frozenset[str]) -> tuple[
         value = minimum(a, b) if node.kind == "min" else -minimum(-a, -b)
         left = np.real(a) < np.real(b) if node.kind == "min" else np.real(a) > np.real(b)
         return value, _joined(da, db, np.where(left, 1.0, 0.0), np.where(left, 0.0, 1.0))
-    return _BINARY[node.kind](a, b, da, db)
+    return (_BINARY[node.kind] if da or db else _PLAIN[node.kind])(a, b, da, db)
 
 
 def _joined(da: Slopes, db: Slopes, by_a: Any, by_b: Any) -> Slopes:
@@ -121,6 +125,14 @@ _BINARY: Mapping[str, Callable[[Array, Array, Slopes, Slopes], tuple[Array, Slop
     "/": lambda a, b, da, db: (a / b, _joined(da, db, 1 / b, -a / b**2)),
     "**": _power,
 }
+_PLAIN: Mapping[str, Callable[[Array, Array, Slopes, Slopes], tuple[Array, Slopes]]] = {
+    "+": lambda a, b, *_: (a + b, {}),
+    "-": lambda a, b, *_: (a - b, {}),
+    "*": lambda a, b, *_: (a * b, {}),
+    "/": lambda a, b, *_: (a / b, {}),
+    "**": lambda a, b, *_: (a**b, {}),
+}
+"""Of parts that no coefficient is in."""
 
 
 def linear_names(node: Node, names: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from moelab.errors import InputError
 from moelab.laws.law import Law
-from moelab.laws.own import law_from_formula
+from moelab.laws.law_keys import law_from_formula
 from moelab.printable import suggest
 
 ACTIVATION = "+activation"

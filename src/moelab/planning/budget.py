@@ -18,8 +18,8 @@ from moelab.config import (
     Tokens,
     at_most,
 )
-from moelab.errors import InputError
-from moelab.quantities import MOST_TOKENS, parse_number
+from moelab.planning.utilisation import PREDICTED, MfuTable, read_mfu
+from moelab.quantities import MOST_TOKENS
 from moelab.serving import Hardware, Traffic, load_hardware
 from moelab.serving.hardware import Price
 
@@ -29,24 +29,6 @@ DEFAULT_EPOCHS = 4.0
 Objective = Literal["loss", "balance", "serving-cost", "lifetime-cost"]
 COSTS = ("serving-cost", "lifetime-cost")
 """Objectives that minimise a cost at bounded loss."""
-
-PREDICTED = "predicted"
-"""The MFU that stands for a prediction of each design's own."""
-MFU_TABLE = "{dense: 0.4, experts: {512: 0.2, 2048: 0.35}}"
-
-
-class MfuTable(Config):
-    """Measured shares of peak in training: `dense`, and by the width of an expert, interpolated in its logarithm."""
-
-    dense: Fraction
-    experts: dict[int, Fraction]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        shares = [self.dense, *self.experts.values()]
-        if not self.experts or min(self.experts) <= 0 or min(shares) <= 0:
-            raise ValueError("mfu: expected dense and, by expert width, shares above 0 and at most 1")
-        return self
 
 
 class Serving(Config):
@@ -144,22 +126,7 @@ class Budget(Config):
     @field_validator("mfu", mode="before")
     @classmethod
     def _utilisation(cls, value: Any) -> Any:
-        """A share above 0, or a table. Pydantic's own message for a union would name both types."""
-        if value == PREDICTED or isinstance(value, MfuTable):
-            return value
-        if isinstance(value, dict):
-            try:
-                return MfuTable.parse(value)
-            except InputError as error:
-                raise ValueError(str(error).removeprefix("mfu: ")) from None
-        allowed = f"must be above 0 and at most 1, or a table {MFU_TABLE}, or {PREDICTED}, got {value}"
-        try:
-            share = parse_number(value) if isinstance(value, int | float | str) else float("nan")
-        except InputError:
-            raise ValueError(allowed) from None
-        if isinstance(value, bool) or not 0 < share <= 1:
-            raise ValueError(allowed)
-        return share
+        return read_mfu(value)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -236,51 +203,7 @@ class Budget(Config):
             return self.serving.price
         return None if self.training_device is None else self.training_device.price
 
-    def scaled(self, limit: str, factor: float) -> "Budget":
-        """The same budget with one limit wider by `factor`: multiplied by it, or divided where it limits from below."""
-        if limit == "serving_memory":
-            assert self.serving is not None
-            device = self.serving.device
-            larger = device.model_copy(update={"memory": device.memory * factor})
-            # `device` is a cached property: its value in the copy stands for the hardware of that name.
-            return self.model_copy(update={"serving": self.serving.model_copy(update={"device": larger})})
-        if limit == "serving":
-            assert self.serving is not None
-            traffic, scaled = self.serving.traffic, {}
-            for name in ("tpot", "ttft"):
-                value = getattr(traffic, name)
-                if value is not None:
-                    scaled[name] = value * factor
-            price = self.serving.max_price
-            serving = self.serving.model_copy(
-                update={
-                    "traffic": traffic.model_copy(update=scaled),
-                    "max_price": None if price is None else price * factor,
-                }
-            )
-            return self.model_copy(update={"serving": serving})
-        factor = 1 / factor if limit in LEAST else factor
-        field = "days" if limit == "compute" and self.flops is None else LIMITS[limit]
-        return self.model_copy(update={field: getattr(self, field) * factor})
-
 
 def _no_price(field: str, device: Hardware, needed_by: str) -> str:
     option = field.replace("_", "-")
     return f"{field}: {needed_by} needs dollars, and no price is known for {device.name}; give one: --{option} 2.5"
-
-
-LIMITS = {
-    "compute": "flops",
-    "data": "unique_tokens",
-    "tokens": "max_tokens",
-    "params": "max_params",
-    "active": "max_active",
-    "memory": "max_memory",
-    "tokens_per_active": "min_tokens_per_active",
-    "most_tokens_per_active": "max_tokens_per_active",
-    "tokens_per_total": "min_tokens_per_total",
-}
-"""The name of a limit in `binding`, and the budget's field that sets it; `serving` stands for tpot, ttft, price."""
-
-LEAST = ("tokens_per_active", "tokens_per_total")
-"""Limits from below, of which less is the wider limit."""

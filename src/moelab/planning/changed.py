@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from moelab.fitting.floor import FLOOR, PARTS
-from moelab.planning.budget import LEAST, LIMITS, Budget
+from moelab.planning.budget import Budget
+from moelab.planning.limits import LEAST, LIMITS, wider
 from moelab.planning.predictors import Predictor
 
 FACTORS = {"half": 0.5, "twice": 2.0}
@@ -33,7 +34,7 @@ def changed_budgets(budget: Budget, within: float | None) -> Iterator[tuple[str,
     for name in _limits(budget):
         for word, factor in FACTORS.items():
             scaled = 1 / factor if name in LEAST else factor
-            yield f"{word} the {TITLES[name]}", budget.scaled(name, scaled)
+            yield f"{word} the {TITLES[name]}", wider(budget, name, scaled)
     wanted = budget.serving
     if wanted is None:
         return

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from moelab.architecture.memory import bytes_of_cache, bytes_of_weight
 from moelab.errors import InputError
 from moelab.laws.design import Design
-from moelab.planning.budget import LEAST, LIMITS, Budget
+from moelab.planning.budget import Budget
 from moelab.planning.counted import CountedDesign
 from moelab.planning.lattice import Lattice
+from moelab.planning.limits import LEAST, LIMITS
 from moelab.planning.training_rate import best_utilisation, utilisation
 from moelab.quantities import format_bytes, format_number
 

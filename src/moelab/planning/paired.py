@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.planning.budget import PREDICTED, Budget
+from moelab.planning.budget import Budget
+from moelab.planning.utilisation import PREDICTED
 from moelab.serving.training_calibration import INTERVAL, NORMAL, training_calibration
 
 Array = NDArray[Any]

@@ -82,6 +82,15 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
     )
 
 
+def binding_sentence(binding: list[str]) -> list[str]:
+    """The limits of the budget among the names in `binding`, as a sentence; none where none of them binds."""
+    limits = [LIMIT_NAMES[name] for name in binding if name in LIMIT_NAMES]
+    if not limits:
+        return []
+    listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)
+    return [f"Binding {'limits' if limits[1:] else 'limit'}: {listed}."]
+
+
 def kind_words(best: Candidate) -> str:
     total, moe = format_number(best.params_total), best.config.moe
     if moe is None:

@@ -7,7 +7,8 @@ from moelab.planning.cells import rate_cells, released_cells, what_if_cells
 from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
 from moelab.planning.plan_table import interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
-from moelab.planning.why import ahead_of_design, beside_released, knee_sentence, why
+from moelab.planning.why import ahead_of_design, beside_released, why
+from moelab.planning.why_balance import knee_sentence
 from moelab.quantities import format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__

@@ -12,7 +12,7 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
-from moelab.planning.phrases import LIMIT_NAMES, epochs_words, kind_words, training_sentence
+from moelab.planning.phrases import binding_sentence, epochs_words, kind_words, training_sentence
 from moelab.planning.plan_table import candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
@@ -176,11 +176,7 @@ def summary(plan: Plan) -> str:
     if plan.near_equal > 1:
         rule = "" if doubt.meaningless else f" ({plan.near_equal_rule})"
         parts.append(f"{plan.near_equal:,} designs, this one included, are near-equal{rule}.")
-    limits = [LIMIT_NAMES[name] for name in plan.binding if name in LIMIT_NAMES]
-    if limits:
-        listed = " and ".join([", ".join(limits[:-1]), limits[-1]] if limits[1:] else limits)
-        parts.append(f"Binding {'limits' if limits[1:] else 'limit'}: {listed}.")
-    return " ".join(parts)
+    return " ".join([*parts, *binding_sentence(plan.binding)])
 
 
 def figure(plan: Plan, kind: str) -> Any:

@@ -3,10 +3,11 @@
 import numpy as np
 
 from moelab.errors import InputError
-from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.budget import Budget
 from moelab.planning.ensemble import draw
 from moelab.planning.feasible import scarce_data
 from moelab.planning.lattice import Lattice
+from moelab.planning.limits import LIMITS, wider
 from moelab.planning.predictors import VOCABULARY
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
@@ -67,7 +68,7 @@ def _nearest(budget: Budget, limit: str, lattice: Lattice, ranking: Ranking) -> 
     """A value of the limit that gives a meaningful plan; None where the factors of `STEPS` find none."""
     some = lattice.take(draw(len(lattice), SAMPLE)) if len(lattice) > SAMPLE else lattice
     for factor in STEPS:
-        raised = budget.scaled(limit, float(f"{factor:.2g}"))
+        raised = wider(budget, limit, float(f"{factor:.2g}"))
         if _meaningful(raised, some, ranking) and (some is lattice or _meaningful(raised, lattice, ranking)):
             field = "days" if limit == "compute" and budget.flops is None else LIMITS[limit]
             return float(getattr(raised, field))

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.planning.balance import balanced, reference_budget
-from moelab.planning.budget import LIMITS, Budget
+from moelab.planning.budget import Budget
 from moelab.planning.feasible import FeasibleSet, affordable_tokens, fit_budget, fits
 from moelab.planning.lattice import Lattice
+from moelab.planning.limits import LIMITS, wider
 from moelab.planning.ranking import Ranking, rank, score_designs
 from moelab.planning.search import costs, served
 from moelab.serving import ServingCost
@@ -37,7 +38,7 @@ def sensitivities(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[st
     """
     gains: dict[str, dict[str, Any]] = {}
     for name in _limits(budget):
-        raised = budget.scaled(name, FACTOR)
+        raised = wider(budget, name, FACTOR)
         try:
             feasible = _affected(ranking, lattice, budget, raised, name)
             gains[name] = {"factor": FACTOR, **_gain(ranking, feasible, budget, raised)}

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture.layout import RECOMPUTATIONS, Layout
-from moelab.planning.budget import PREDICTED, Budget
+from moelab.planning.budget import Budget
 from moelab.planning.lattice import Lattice
 from moelab.planning.training_rate import FIELDS, cluster_of, layouts, stated_utilisation, utilisation
+from moelab.planning.utilisation import PREDICTED
 from moelab.serving.replicates import Replicates
 from moelab.serving.training_calibration import training_calibration
 from moelab.serving.training_layout import forwards

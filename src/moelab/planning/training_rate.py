@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from moelab.architecture.counts import count_flops
 from moelab.architecture.layout import Layout, LayoutSizes
-from moelab.planning.budget import PREDICTED, Budget, MfuTable
+from moelab.planning.budget import Budget
 from moelab.planning.lattice import Lattice
+from moelab.planning.utilisation import PREDICTED, MfuTable
 from moelab.serving.training_calibration import training_calibration
 from moelab.serving.training_layout import Cluster, choose_layouts, forwards
 from moelab.serving.training_time import product_rate

@@ -7,6 +7,7 @@ from moelab.architecture import count_flops
 from moelab.planning.candidate import Candidate
 from moelab.planning.paired import PairedErrors
 from moelab.planning.result import Plan
+from moelab.planning.why_balance import balance_sentences
 from moelab.quantities import format_number
 
 MOST_TIMES = 100
@@ -25,33 +26,8 @@ SETTLED = {
 }
 """The steps that settle near-equal designs, in words."""
 
-NOT_TAKEN = {
-    "granularity": "the ensemble cannot distinguish the two, and laws of granularity settled against its experts",
-    "cost": "the ensemble cannot distinguish the two, and the cheapest design of its experts costs more",
-    "practice": "the ensemble cannot distinguish the two, and the experts of released models settled against it",
-    "shape": "the ensemble cannot distinguish the two, and rules for the shape settled against it",
-    "kind": "designs of one kind are settled among themselves",
-    "requests": "it is served at fewer than 8 requests in flight",
-    "within": "it lies beyond the excess compute that the balance allows",
-}
-"""Why a design of lower loss at no more cost was not taken, in words."""
-
 NAMES = {"n_experts": "experts", "top_k": "top-k", "granularity": "granularity", "n_shared_experts": "shared experts"}
 """The axes that are named where draws leave them open."""
-
-SOURCES = {
-    "stated": "as asked",
-    "laws": "what the laws disagree by",
-    "times": "the error of predicted training times",
-    "least": "what laws distinguish at best",
-}
-"""What the excess allowed comes from, in words."""
-
-NEARLY = 1.005
-"""Factor within which a share rounds to another."""
-
-AT_BOUND = 0.95
-"""Share of the excess allowed from which on a design is at its edge, so that a smaller one would be beyond it."""
 
 WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime cost"}
 """What the laws of granularity are weighed against, in words."""
@@ -59,7 +35,7 @@ WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime c
 
 def why(plan: Plan) -> list[str]:
     """Sentences that argue for the recommendation."""
-    return [*_dense(plan), *_experts(plan), *_utilisation(plan), *_balance(plan), *_served_flops(plan)]
+    return [*_dense(plan), *_experts(plan), *_utilisation(plan), *balance_sentences(plan), *_served_flops(plan)]
 
 
 def _dense(plan: Plan) -> list[str]:
@@ -135,79 +111,6 @@ def _settler(step: dict[str, Any]) -> str:
 
 def _some(experts: list[str]) -> str:
     return " and ".join(experts) if len(experts) < 3 else f"{len(experts)} of them"
-
-
-def _balance(plan: Plan) -> list[str]:
-    """Dollars against loss on either side of the recommendation."""
-    if plan.lifetime is None:
-        return []
-    lines = [knee_sentence(plan), *_per_millinat(plan), *_fleet(plan)]
-    tokens = plan.lifetime["implied_lifetime_tokens"]
-    if tokens:
-        lines.append(
-            f"From {format_number(tokens)} served tokens on, this design costs less than a larger one that is trained "
-            "to the same loss with less compute."
-        )
-    return lines
-
-
-def _fleet(plan: Plan) -> list[str]:
-    """The device-years of serving."""
-    wanted, cost = plan.budget.serving, plan.best.cost or {}
-    if wanted is None or not wanted.price or not cost.get("serve") or wanted.tokens is None:
-        return []
-    years = format_number(cost["serve"] / wanted.price / 8760)
-    return [f"Serving {format_number(wanted.tokens)} tokens takes {years} device-years of {wanted.hardware}."]
-
-
-def knee_sentence(plan: Plan) -> str:
-    """What the balance of loss against lifetime cost chose, and whether the excess allowed decided."""
-    assert plan.lifetime is not None
-    within, excess = plan.lifetime["within"], plan.lifetime["recommended"]["excess_compute"]
-    over = f"{excess:.0%} excess compute over the least loss under compute and data alone"
-    source = SOURCES[plan.lifetime["within_source"]]
-    if plan.confidence.meaningless:
-        return "Design 1 is at the knee of loss against lifetime cost; no law supports how far behind it is in compute."
-    if not plan.lifetime["within_attainable"]:
-        return (
-            f"No design within the limits is within the {within:.0%} of excess compute that is allowed ({source}): "
-            f"design 1 has {over}. The limits decide, not the balance of loss and cost."
-        )
-    more = " The laws cannot distinguish it from designs with less." if excess > within * NEARLY else ""
-    if plan.lifetime["within_decides"]:
-        still = ", and more served tokens change nothing" if excess > within * AT_BOUND else ""
-        return (
-            f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
-            f"allowed ({source}; --within sets it): this bound decides{still}. Design 1 has {over}.{more}"
-        )
-    return (
-        "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "
-        f"that cost. It has {over}; {within:.0%} are allowed ({source}).{more}"
-    )
-
-
-def _per_millinat(plan: Plan) -> list[str]:
-    """What 0.001 nats cost on the frontier; where a lower loss costs no more, the design, and why it was not taken."""
-    assert plan.lifetime is not None
-    price, lower = plan.lifetime["per_millinat"], plan.lifetime["lower_loss_at_no_more_cost"]
-    less, saved = price["lower_loss_costs"], price["higher_loss_saves"]
-    parts = []
-    if lower is not None:
-        reason = NOT_TAKEN[lower["not_taken"]]
-        parts.append(
-            f"A loss lower by {lower['nats']:.3f} nats costs no more over the model's life: {lower['design']} at "
-            f"${format_number(lower['lifetime'])}; not taken, because {reason}."
-        )
-    elif less is not None and less > 0:
-        parts.append(f"A loss lower by 0.001 nats costs ${format_number(less)} more over the model's life.")
-    off = price.get("off_frontier")
-    if lower is not None and off is not None:
-        parts.append(f"The frontier reaches this design's own loss for ${format_number(off)} less.")
-    elif saved is not None and saved > 0:
-        parts.append(f"A loss higher by 0.001 nats saves ${format_number(saved)}.")
-    if price["by_training"] is not None:
-        parts.append(f"By longer training of this design, 0.001 nats cost ${format_number(price['by_training'])}.")
-    return [" ".join(parts)] if parts else []
 
 
 def _served_flops(plan: Plan) -> list[str]:

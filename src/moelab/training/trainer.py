@@ -6,28 +6,23 @@ but the timings, so on a CPU a resumed run's weights are bit-identical to an und
 
 import math
 import time
-from collections.abc import Callable, Generator
-from contextlib import nullcontext
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from moelab.data import Dataset, TrainBatches
 from moelab.errors import MoelabError
 from moelab.evaluation import Evaluation, evaluate, validation_batches
 from moelab.model import LanguageModel, to_token_choice
-from moelab.model.feed_forward import shared_copies
 from moelab.printable import warn
 from moelab.runs import RunConfig, RunFolder
 from moelab.runs.folder import CHECKPOINTS
-from moelab.training.balance import sum_loads, whole_counts
 from moelab.training.branch import load_parent
 from moelab.training.checkpoint import Checkpoint, load_newest, save_checkpoint
-from moelab.training.graphs import Capture, Pieces, Recorded, Results
+from moelab.training.graphs import Capture
 from moelab.training.kernels import check_kernels, kernels_of
 from moelab.training.layout import lay_out
 from moelab.training.monitor import Monitor, Watcher
@@ -35,6 +30,7 @@ from moelab.training.optimizer import Optimizer
 from moelab.training.processes import world
 from moelab.training.progress import Progress
 from moelab.training.schedule import evaluation_steps, learning_rate_at
+from moelab.training.step import Step
 from moelab.training.vocabulary import count_vocabulary
 
 T = TypeVar("T")
@@ -82,12 +78,7 @@ class Trainer:
         self.choices: list[Tensor] = []
         self.monitor = Monitor(config, folder, watch, self.world.size)
         self.grad_norm = torch.zeros(())
-        casts = train.compile != "none" and train.precision == "bf16"
-        self._compiled = torch.bfloat16 if casts else None
         self._capture = capture if self.world.size == 1 else None
-        self._rate = torch.zeros(
-            (), device=train.device, dtype=torch.float32 if train.device == "cuda" else torch.float64
-        )
         self._compute = self._computing()
 
     @property
@@ -159,68 +150,14 @@ class Trainer:
         train = self.config.train
         if self.progress.step == train.switch_step:
             self._turn()
-        self._rate.fill_(learning_rate_at(self.progress.step, train))
-        loss, self.grad_norm = self._compute(self._pieces())
+        rate = learning_rate_at(self.progress.step, train)
+        loss, self.grad_norm = self._compute(self.batches.batch(self.progress.step), rate)
         self.progress.step += 1
         return self.world.sum(loss) / self.world.size
 
-    def _computing(self) -> Callable[[Pieces], Results]:
+    def _computing(self) -> Step:
         """What computes a step of the model as it is now."""
-        if self._capture is None:
-            return self._compute_step
-        return Recorded(self._compute_step, self._capture, forget=self.optimizer.clear_gradients)
-
-    def _compute_step(self, pieces: Pieces) -> Results:
-        """Loss, gradients, the optimiser's step and the routers': everything of a step that a device does."""
-        # What a mesh gathers is in the computing precision already.
-        with nullcontext() if self.layout.sharded else shared_copies(self.model, self._compiled):
-            loss = self._accumulate(pieces)
-        # A device reads the rate where it lies, so that a step alone and a repeated recording are the same.
-        on_device = self.config.train.device == "cuda" or self._capture is not None
-        norm = self.optimizer.step(self._rate if on_device else float(self._rate))
-        sum_loads(self.model, self.world)
-        self.model.update_routers()
-        return loss, norm
-
-    def _accumulate(self, pieces: Pieces) -> Tensor:
-        """Forward and backward passes of all pieces; the mean of their cross-entropy."""
-        train = self.config.train
-        with self._precision():
-            counts = whole_counts(self.model, train, [x for x, _ in pieces], self.world)
-        loss = torch.zeros((), device=train.device)
-        for number, (x, y) in enumerate(pieces, 1):
-            with self.layout.piece(last=number == len(pieces)):
-                with self._precision():
-                    output = self.layout.loss(
-                        x,
-                        y,
-                        logit_z_loss=train.logit_z_loss,
-                        mtp_loss=train.mtp_loss,
-                        balance_over="sequence" if train.balance_over == "sequence" else "batch",
-                        whole_counts=counts,
-                    )
-                (output.total / (len(pieces) * self.layout.divisor)).backward()
-            loss = loss + output.loss.detach() / len(pieces)
-        return loss
-
-    def _pieces(self) -> Pieces:
-        """This process's share of the step's batch, cut into forward passes: inputs and targets."""
-        train = self.config.train
-        share = self.world.share(train.batch_size)
-        both = [self._to_device(part[share]) for part in self.batches.batch(self.progress.step)]
-        size = train.micro_batch or train.local_batch_size
-        return list(zip(*(part.split(size) for part in both), strict=True))
-
-    def _to_device(self, tokens: NDArray[np.int64]) -> Tensor:
-        """The tokens where the model lies; a CUDA device fetches them while the host goes on."""
-        tensor = torch.from_numpy(tokens)
-        if self.config.train.device != "cuda":
-            return tensor.to(self.config.train.device)
-        return tensor.pin_memory().to("cuda", non_blocking=True)
-
-    def _precision(self) -> torch.autocast:
-        train = self.config.train
-        return torch.autocast(train.device, torch.bfloat16, enabled=train.precision == "bf16")
+        return Step(self.config.train, self.layout, self.optimizer, self.world, self._capture)
 
     def evaluate(self) -> Evaluation:
         """The validation loss now, entered in the curve; on a mesh all processes take part, with the same tokens."""
@@ -276,7 +213,7 @@ class Trainer:
 
     def not_recorded(self) -> list[str]:
         """Why steps were not repeated from a recording, where that was wanted."""
-        failure = self._compute.failure if isinstance(self._compute, Recorded) else None
+        failure = self._compute.failure
         return [failure] if failure is not None else []
 
     def _count_expert_steps(self) -> None:

@@ -1,0 +1,82 @@
+"""Warnings about the laws of the ensemble: what they do not cover, and what they disagree about."""
+
+from moelab.planning.candidate import Candidate
+from moelab.planning.ranking import Ranking
+from moelab.planning.result import Plan
+from moelab.quantities import format_number
+
+
+def ensemble_warnings(plan: Plan, ranking: Ranking, by_all: Candidate | None) -> list[str]:
+    """Sentences on members that do not cover a design, kinds without a law, and optima that differ.
+
+    `by_all` is the best design that every member covers.
+    """
+    return [*_missing_members(plan, ranking, by_all), *_missing_kinds(plan, ranking), *_disagreement(plan)]
+
+
+def _missing_members(plan: Plan, ranking: Ranking, by_all: Candidate | None) -> list[str]:
+    """Members that do not cover the best design, or the best dense one, and the best design that all cover."""
+    total, lines = len(ranking.ensemble), []
+    if total < 2:
+        return []
+    shown = [("the best design", plan.best)]
+    if plan.best_dense is not None and plan.best.is_moe:
+        shown.append(("the best dense design", plan.best_dense))
+    for name, design in shown:
+        missing = [law for law in plan.ensemble if design.loss[law].value is None]
+        if not missing:
+            continue
+        covering = sum(
+            all(design.loss[predictor.id].value is not None for predictor in member.predictors)
+            for member in ranking.ensemble
+        )
+        reasons = "; ".join(f"{law}: {design.loss[law].not_covered}" for law in missing)
+        line = f"{name} is covered by {covering} of the {total} members of the ensemble ({reasons})"
+        if design is plan.best:
+            line += "; none is covered by all" if by_all is None else f"; the best covered by all: {_brief(by_all)}"
+        lines.append(line)
+    return lines
+
+
+def _missing_kinds(plan: Plan, ranking: Ranking) -> list[str]:
+    """Kinds of design, dense or MoE, without a ranked design."""
+    lines = []
+    if ranking.cost is not None:
+        kinds = [("dense", plan.best_dense), ("MoE", plan.best_moe)]
+        return [
+            f"no {kind} design reaches the target loss"
+            for kind, best in kinds
+            if best is None and kind.lower() in ranking.feasible.lattice.space.kinds
+        ]
+    if "dense" in ranking.feasible.lattice.space.kinds and plan.best_dense is None and plan.best.is_moe:
+        lines.append("no law of the ensemble covers dense models: MoE and dense are not compared")
+    if "moe" in ranking.feasible.lattice.space.kinds and plan.best_moe is None:
+        lines.append("no law of the ensemble covers MoE models: only dense designs are ranked")
+    return lines
+
+
+def _disagreement(plan: Plan) -> list[str]:
+    """A sentence where the optima of the ensemble's laws differ by more than 5 % of compute."""
+    own = {law: plan.choices[law] for law in plan.ensemble if law in plan.choices}
+    if len(own) < 2:
+        return []
+    costs = {
+        (law, other): design.loss[other].behind_compute for law, design in own.items() for other in own if law != other
+    }
+    known = [cost for cost in costs.values() if cost is not None]
+    kinds = {design.is_moe for design in own.values()}
+    if kinds == {True, False}:
+        moe = [law for law, design in own.items() if design.is_moe]
+        dense = [law for law, design in own.items() if not design.is_moe]
+        return [f"the laws disagree on the kind of model: {', '.join(moe)} prefer MoE, {', '.join(dense)} dense"]
+    if known and max(known) < 0.05:
+        return []
+    optima = "; ".join(f"{_brief(design)} ({law})" for law, design in own.items())
+    counted = known and not plan.confidence.meaningless
+    cost = f". By another law, one of these has up to {max(known):.0%} excess compute" if counted else ""
+    return [f"the laws disagree on the optimum: {optima}{cost}"]
+
+
+def _brief(design: Candidate) -> str:
+    """The design and its tokens in a few words."""
+    return f"{design.label} on {format_number(design.tokens)} tokens"
