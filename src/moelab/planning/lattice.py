@@ -68,6 +68,20 @@ class Lattice:
         """The lattice of which these designs were taken, with their positions; None where they were not."""
         return None
 
+    @cached_property
+    def root(self) -> "tuple[Lattice, Any]":
+        """The whole lattice of which these designs were taken, and their positions in it; None where it is this one."""
+        if self.origin is None:
+            return self, None
+        parent, index = self.origin
+        whole, positions = parent.root
+        if isinstance(index, slice):
+            at = np.arange(len(parent))[index]
+        else:
+            at = np.asarray(index)
+            at = np.flatnonzero(at) if at.dtype == bool else at
+        return whole, at if positions is None else positions[at]
+
     @property
     def backbones(self) -> NDArray[np.int64]:
         """Rows of the columns `BACKBONE`: width, depth, heads, d_ff, kind of attention, further predictions."""
@@ -151,6 +165,7 @@ class Lattice:
         key = (index.start, index.stop, index.step)
         if key not in kept:
             kept[key] = self._with({name: getattr(self, name)[index] for name in COLUMNS})
+            vars(kept[key])["origin"] = (self, index)
         return kept[key]
 
     def positions_in(self, whole: "Lattice", index: Any) -> NDArray[np.int64]:
@@ -166,7 +181,11 @@ class Lattice:
 
     def join(self, other: "Lattice") -> "Lattice":
         """These designs and the others, of the same lattice."""
-        return self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})
+        both = self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})
+        (whole, here), (same, there) = self.root, other.root
+        if whole is same and here is not None and there is not None:
+            vars(both)["origin"] = (whole, np.concatenate([here, there]))
+        return both
 
     def _with(self, columns: dict[str, Any]) -> "Lattice":
         return Lattice(space=self.space, table=self.table, **columns)
