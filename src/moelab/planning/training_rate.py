@@ -124,8 +124,8 @@ def _predicted(lattice: Lattice, budget: Budget) -> Array:
     cluster = cluster_of(lattice, budget)
 
     def compute(some: Lattice) -> list[Array]:
-        chosen = layouts(some, cluster)
-        parts = [_shares(some.take(part), Chosen(chosen.rows[part]), cluster) for part in some.chunks()]
+        table, which = _by_class(some, cluster)
+        parts = [_shares(some.take(part), _chosen(table, which[part]), cluster) for part in some.chunks()]
         return [np.concatenate(parts) if parts else np.zeros(0)]
 
     (found,) = kept_columns(lattice, "utilisation", _key(cluster), KEPT, compute)
@@ -141,31 +141,43 @@ def _shares(part: Lattice, chosen: Chosen, cluster: Cluster) -> Array:
 
 def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:
     """The layout of each design's class, that of its largest design in the whole lattice of which these were taken."""
+    return _chosen(*_by_class(lattice, cluster))
+
+
+def _chosen(table: NDArray[np.int64], which: Array) -> Chosen:
+    return Chosen(np.take(table, which, axis=1).T)  # each column is contiguous
+
+
+def _by_class(lattice: Lattice, cluster: Cluster) -> tuple[NDArray[np.int64], Array]:
+    """The rows of `Chosen`, as columns, of each class of a lattice, and the class of each design."""
     known: dict[int, Array] = vars(lattice.table).setdefault("_training_layouts", {}).setdefault(_key(cluster), {})
-    classes, which = np.unique(_classes(lattice), return_inverse=True)
-    new = np.array([number for number in classes.tolist() if number not in known], np.int64)
+    whole = lattice.root[0]
+    numbers, which, largest = _classed(whole)
+    if lattice is not whole:
+        own, which = np.unique(_classes(lattice), return_inverse=True)
+        numbers, largest = own, largest[np.searchsorted(numbers, own)]
+    new = np.array([i for i, number in enumerate(numbers.tolist()) if number not in known], np.int64)
     if new.size:
-        whole = lattice.root[0]
-        numbers, largest = _largest(whole)
-        shapes = whole.take(largest[np.searchsorted(numbers, new)]).shape
-        found = choose_layouts(shapes, cluster, training_calibration())
+        found = choose_layouts(whole.take(largest[new]).shape, cluster, training_calibration())
         columns = [np.broadcast_to(getattr(found.layout, name), new.shape) for name in FIELDS]
         rows = np.stack([*columns, found.micro_batch, found.recompute, np.isfinite(found.seconds)], 1).astype(np.int64)
-        known.update(zip(new.tolist(), rows, strict=True))
-    table = np.stack([known[number] for number in classes.tolist()]) if len(classes) else np.zeros((0, len(FIELDS) + 3))
-    return Chosen(table[which].astype(np.int64))
+        known.update(zip(numbers[new].tolist(), rows, strict=True))
+    if not len(numbers):
+        return np.zeros((len(FIELDS) + 3, 0), np.int64), which
+    return np.stack([known[number] for number in numbers.tolist()], axis=1), which
 
 
-def _largest(whole: Lattice) -> tuple[Array, Array]:
-    """The classes of a lattice, ascending, and the position of the largest design of each; kept with the lattice."""
-    if "_largest" not in vars(whole):
+def _classed(whole: Lattice) -> tuple[Array, Array, Array]:
+    """The classes of a lattice, ascending; the class of each design, a position among them; and the position of the
+    largest design of each class. Kept with the lattice."""
+    if "_classed" not in vars(whole):
         classes, which = np.unique(_classes(whole), return_inverse=True)
         order = np.argsort(whole.params_total, kind="stable")
         largest = np.empty(len(classes), np.int64)
         largest[which[order]] = order  # the last one written is the largest
-        vars(whole)["_largest"] = (classes, largest)
-    classes, largest = vars(whole)["_largest"]
-    return classes, largest
+        vars(whole)["_classed"] = (classes, which, largest)
+    classes, which, largest = vars(whole)["_classed"]
+    return classes, which, largest
 
 
 def _classes(lattice: Lattice) -> Array:
