@@ -25,16 +25,28 @@ def test_the_page_holds_its_answer_without_scripts(client: Client) -> None:
 
 
 def test_a_part_is_what_the_command_answers(client: Client) -> None:
-    reply = client.get(f"/part/answer?{SMALL}").json
+    first, rest = (client.get(f"/part/{name}?{SMALL}").json for name in ("answer", "evidence"))
     plan = plan_request({"flops": "1e18", "near": "olmoe-1b-7b", "law": ["ludziejewski2025"]}).plan()
-    assert f"<h1>{plan.sentence.split(' on ')[0]}" in reply["html"]
-    assert plan.best.label in reply["html"]
-    assert len(reply["specs"]) >= 2
-    assert reply["error"] == ""
+    assert f"<h1>{plan.sentence.split(' on ')[0]}" in first["lead"]
+    assert plan.best.label in first["html"]
+    assert len(rest["specs"]) >= 2
+    assert first["error"] == rest["error"] == ""
+
+
+def test_the_sentences_are_complete_with_the_evidence(client: Client) -> None:
+    """The answer comes without the limits that bind, which takes a search each; nothing else in it changes."""
+    first, rest = (
+        client.get(f"/part/{name}?flops=1.7e18&near=olmoe-1b-7b&law=ludziejewski2025").json
+        for name in ("answer", "evidence")
+    )
+    assert " Binding limit: compute." in rest["lead"]
+    assert "Binding" not in first["lead"]
+    assert rest["lead"].replace(" Binding limit: compute.", "") == first["lead"]
 
 
 def test_what_changes_the_answer_is_a_part_of_its_own(client: Client) -> None:
-    assert "What changes the answer" not in client.get(f"/part/answer?{SMALL}").json["html"]
+    for name in ("answer", "evidence"):
+        assert "What changes the answer" not in client.get(f"/part/{name}?{SMALL}").json["html"]
     assert "twice the compute" in client.get(f"/part/changes?{SMALL}").json["html"]
 
 

@@ -97,6 +97,18 @@ def test_answers_come_before_what_is_shown_below_them() -> None:
     asyncio.run(act())
 
 
+def test_work_in_several_calls_lets_answers_pass() -> None:
+    async def act() -> None:
+        workers, calls = slow(), [None, None, "done"]
+        long = asyncio.ensure_future(workers.ask("changes", lambda _: calls.pop(0), 10, rank=LATER))
+        assert await workers.ask("answer", int, 1) == 1
+        assert await long == "done"
+        assert begun(workers)[0].index(1) <= 1
+        assert begun(workers)[0].count(10) == 3
+
+    asyncio.run(act())
+
+
 def test_a_question_that_nobody_waits_for_is_not_computed() -> None:
     async def left() -> bool:
         return True

@@ -4,18 +4,21 @@ import re
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moelab.app.state import State
 from moelab.errors import InputError, MoelabError
+from moelab.machine import freed_memory_kept
+from moelab.planning.assemble import PlanBuilder
 from moelab.planning.plan import Planner
-from moelab.planning.plan_page import changes_section, plan_page, write_plan_page
+from moelab.planning.plan_page import answer_page, changes_section, evidence_sections, write_plan_page
 from moelab.planning.request import plan_request
 from moelab.planning.result import Plan
+from moelab.planning.what_if import WhatIf
 from moelab.report.page import Page, Section, environment, numbered, section_specs
 
 DOWNLOADS = {
@@ -31,56 +34,97 @@ DOWNLOADS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A part of the page: its HTML and the specifications of its charts; or `error`, one line, and its `field`."""
+    """A part of the page: its HTML and the specifications of its charts; or `error`, one line, and its `field`. `lead`
+    are the sentences above the answer."""
 
     html: str = ""
     specs: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
     field: str = ""
+    lead: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the page's script."""
-        return {"html": self.html, "specs": self.specs, "error": self.error, "field": self.field}
+        return {name: getattr(self, name) for name in ("html", "specs", "error", "field", "lead")}
 
 
-PLANNERS, PLANS = 3, 4
-"""How many planners (a space and laws) and plans a process keeps: about 150 MB and 5 MB each."""
+PLANNERS, BEGUN, PLANS = 3, 4, 16
+"""How many planners (a space and laws), searches whose evidence is still to come, and plans a process keeps: about 150,
+90 and 5 MB each."""
+
+
+Kept = TypeVar("Kept")
+_planners, _begun, _plans = OrderedDict[Any, Planner](), OrderedDict[Any, PlanBuilder](), OrderedDict[Any, Plan]()
+
+
+def _latest(kept: OrderedDict[Any, Kept], most: int, key: Any, make: Callable[[], Kept]) -> Kept:
+    """The value of a key among the latest ones, made where it is not kept."""
+    kept[key] = kept.pop(key) if key in kept else make()
+    while len(kept) > most:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def begun(state: State, files: Mapping[str, str]) -> PlanBuilder:
+    """The search of a state; `files` gives the path of each upload. Raises InputError as `moelab plan` does."""
+
+    def begin() -> PlanBuilder:
+        request = plan_request(state.options(dict(files)))
+
+        def planner() -> Planner:
+            return Planner(request.laws, request.space, extrapolate=request.extrapolate)
+
+        return _latest(_planners, PLANNERS, state.planner, planner).begin(request.budget, top=request.top)
+
+    return _latest(_begun, BEGUN, _key(state, files), begin)
 
 
 def made_plan(state: State, files: Mapping[str, str]) -> Plan:
-    """The plan of a state; `files` gives the path of each upload. Raises InputError as `moelab plan` does."""
-    return _plan(state.query, state, tuple(files.items()))
+    """The plan of a state with all its evidence; its search is then forgotten. Raises InputError as `begun` does."""
+    key = _key(state, files)
+
+    def make() -> Plan:
+        plan = begun(state, files).plan()
+        del _begun[key]
+        return plan
+
+    return _latest(_plans, PLANS, key, make)
 
 
-@lru_cache(PLANS)
-def _plan(query: str, state: State, files: tuple[tuple[str, str], ...]) -> Plan:
-    options = state.options(dict(files))
-    request = plan_request(options)
-    planner = _PLANNERS.pop(state.planner, None) or Planner(
-        request.laws, request.space, extrapolate=request.extrapolate
-    )
-    _PLANNERS[state.planner] = planner
-    while len(_PLANNERS) > PLANNERS:
-        _PLANNERS.popitem(last=False)
-    return planner.plan(request.budget, top=request.top)
-
-
-_PLANNERS: OrderedDict[Any, Planner] = OrderedDict()
+def _key(state: State, files: Mapping[str, str]) -> Any:
+    return (state.query, *files.items())
 
 
 def answer(state: State, files: Mapping[str, str]) -> Answer:
-    """The sentence with its doubt, the designs and all the evidence but what would change the answer."""
+    """What people wait for: the sentences with their doubt, why, and the designs, without what follows from them."""
     try:
-        page = plan_page(made_plan(state, files), state.command, changes=False)
+        plan = _plans.get(_key(state, files)) or begun(state, files).first
+        page = answer_page(plan, state.command)
     except MoelabError as error:
         return refused(error)
-    return rendered(page)
+    return _rendered("answer", page, page.sections, "section")
 
 
-def changes(state: State, files: Mapping[str, str]) -> Answer:
-    """The section on what changes the answer, which takes as long as the answer itself."""
+def evidence(state: State, files: Mapping[str, str]) -> Answer:
+    """All that follows the answer, but what would change it; its `lead` is the answer's, now complete."""
     try:
-        section = changes_section(made_plan(state, files))
+        plan = made_plan(state, files)
+        page, sections = answer_page(plan, state.command), evidence_sections(plan)
+    except MoelabError as error:
+        return refused(error)
+    return _rendered("evidence", page, sections, "evidence")
+
+
+def changes(state: State, files: Mapping[str, str]) -> Answer | None:
+    """The section on what changes the answer, which takes longest. It is computed a row at a time: None where another
+    call is needed."""
+    try:
+        plan = made_plan(state, files)
+        deferred = plan.deferred_what_if
+        with freed_memory_kept():
+            if isinstance(deferred, WhatIf) and deferred.advance():
+                return None
+        section = changes_section(plan)
     except MoelabError as error:
         return refused(error)
     return rendered_sections([section], "changes")
@@ -111,24 +155,20 @@ def refused(error: Exception) -> Answer:
     return Answer(error=str(error), field=next((name for name in names if name in controls()), ""))
 
 
-def rendered(page: Page) -> Answer:
-    """All of a page but its frame."""
-    specs = section_specs(page.sections)
-    html = (
-        templates()
-        .get_template("answer.html.j2")
-        .render(page=page, sections=numbered(page.sections), stills=[None] * len(specs), repeat=page.repeat)
+def _rendered(name: str, page: Page, sections: Sequence[Section], prefix: str) -> Answer:
+    """A part by its template, with anchors that begin with `prefix`."""
+    specs = section_specs(sections)
+    parts = [{**part, "id": f"{prefix}-{number}"} for number, part in enumerate(numbered(sections), 1)]
+    html, lead = (
+        templates().get_template(f"{each}.html.j2").render(page=page, sections=parts, stills=[None] * len(specs))
+        for each in (name, "lead")
     )
-    return Answer(html, specs)
+    return Answer(html, specs, lead=lead)
 
 
 def rendered_sections(sections: Sequence[Section], prefix: str) -> Answer:
     """Sections alone, with anchors that begin with `prefix`."""
-    specs = section_specs(sections)
-    parts = [{**part, "id": f"{prefix}-{number}"} for number, part in enumerate(numbered(sections), 1)]
-    return Answer(
-        templates().get_template("sections.html.j2").render(sections=parts, stills=[None] * len(specs)), specs
-    )
+    return _rendered("sections", Page("", [""]), sections, prefix)
 
 
 @cache

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from moelab.app.answers import DOWNLOADS, Answer, answer, changes, download, refused, templates
+from moelab.app.answers import DOWNLOADS, Answer, answer, changes, download, evidence, refused, templates
 from moelab.app.controls import groups
 from moelab.app.fit_routes import fit_routes
 from moelab.app.guard import Guard
@@ -20,11 +20,11 @@ from moelab.app.state import EXAMPLE, State, read_state
 from moelab.app.static import stamp, static
 from moelab.app.uploads import Uploads
 from moelab.app.warm import check_fit, warm
-from moelab.app.workers import FIRST, LATER, Workers
+from moelab.app.workers import FIRST, LATER, NEXT, Workers
 from moelab.errors import InputError, MoelabError
 from moelab.report.page import safe_json
 
-PARTS = {"answer": (answer, FIRST), "changes": (changes, LATER)}
+PARTS = {"answer": (answer, FIRST), "evidence": (evidence, NEXT), "changes": (changes, LATER)}
 """Parts of the page: who computes them, and their rank among what waits."""
 
 
@@ -57,18 +57,22 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
 async def page(request: Request) -> Response:
     """The whole page, its answer included, so that it can be read without scripts."""
     pairs = request.query_params.multi_items() or list(EXAMPLE.items())
+    rest = Answer()
     try:
         state = read_state(pairs)
         found = await _ask(request, "answer", state)
+        if not found.error:
+            rest = await _ask(request, "evidence", state)
     except InputError as error:
         state, found = State({}), refused(error)
     html = (
         templates()
         .get_template("app.html.j2")
         .render(
-            groups=groups(), state=state, answer=found, specs=safe_json(found.specs), downloads=DOWNLOADS, stamp=stamp()
+            groups=groups(), state=state, answer=found, evidence=rest, specs=safe_json(rest.specs),
+            downloads=DOWNLOADS, stamp=stamp(),
         )
-    )
+    )  # fmt: skip
     return seen_by(request, HTMLResponse(html, status_code=200 if not found.error else 422))
 
 

@@ -7,11 +7,13 @@ from moelab.errors import MoelabError
 
 def warm() -> None:
     """Answer the page's example once, so that the first visitor finds everything loaded."""
-    from moelab.app.answers import answer
+    from moelab.app.answers import answer, evidence
     from moelab.app.state import EXAMPLE, read_state
 
+    state = read_state(EXAMPLE.items())
     with contextlib.suppress(MoelabError):
-        answer(read_state(EXAMPLE.items()), {})
+        answer(state, {})
+        evidence(state, {})
 
 
 def check_fit(path: str) -> list[str]:

@@ -19,7 +19,7 @@ REMEMBERED = 1024
 """Homes whose process is remembered."""
 KIN = 3
 """Kin of a process that are remembered, as many as it keeps planners."""
-FIRST, LATER = 0, 1
+FIRST, NEXT, LATER = 0, 1, 2
 """Ranks: answers are computed before what is shown below them."""
 
 Gone = Callable[[], Awaitable[bool]]
@@ -67,17 +67,21 @@ class Process:
     async def _work(self) -> None:
         try:
             while self.queue:
-                job = heapq.heappop(self.queue)[2]
+                rank, _, job = heapq.heappop(self.queue)
                 if await job.wanted():
-                    await self._answer(job)
+                    await self._answer(job, rank)
                 else:
                     job.found.set_exception(MoelabError("whoever asked has left"))
         finally:
             self.task = None
 
-    async def _answer(self, job: Job) -> None:
+    async def _answer(self, job: Job, rank: int) -> None:
+        """A result of None stands for work that is not done: it is called again after what has waited meanwhile."""
         try:
             found = await self._run(job.function, job.arguments)
+            if found is None:
+                heapq.heappush(self.queue, (rank, next(self.number), job))
+                return
         except BrokenProcessPool:
             self.pool = self._pool()
             why = "this question ended the process that worked on it, perhaps for want of memory"

@@ -1,6 +1,8 @@
 """Builds a plan from a ranking: candidates with predictions, regret and costs, the Pareto front, binding limits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,11 +94,14 @@ class PlanBuilder:
             alone, self.feasible.take(index), self.budget, result.loss, self.feasible.train_flops_at(result.best)
         )
 
-    def plan(self) -> Plan:
-        """The plan. Raises InputError where the loss of the best design is worse than guessing's."""
-        gains = sensitivities(self.ranking, self.lattice, self.budget)
-        front = pareto_front(self.ranking, PARETO, lifetime=self.budget.objective == "lifetime-cost")
-        shown = (*self.listed, *front, self.dense, self.moe, *self.law_best.values())
+    @cached_property
+    def first(self) -> Plan:
+        """The plan without its evidence: its recommendation, designs and doubts, but no gains from higher limits (nor
+        the limits that these show to bind), no front, slices, released models or changes.
+
+        Raises InputError where the loss of the best design is worse than guessing's.
+        """
+        shown = (*self.listed, self.dense, self.moe, *self.law_best.values())
         self.builder.read([i for i in shown if i is not None])
         near, rule = self._near_equal()
         result = Plan(
@@ -105,28 +110,24 @@ class PlanBuilder:
             candidates=[self.candidate(i) for i in self.listed],
             best_dense=None if self.dense is None else self.candidate(self.dense),
             best_moe=None if self.moe is None else self.candidate(self.moe),
-            pareto=[self.candidate(i) for i in front],
+            pareto=[],
             near_equal=near,
             near_equal_rule=rule,
             p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,
             optimum={} if self.decision is None else self.decision.optimum,
             choices={law: self.candidate(i) for law, i in self.law_best.items()},
-            binding=binding(self.ranking, gains),
-            sensitivity=gains,
+            binding=binding(self.ranking, {}),
+            sensitivity={},
             warnings=[],
             ensemble=[predictor.id for predictor in self.ranking.ensemble_laws],
             n_designs=len(self.lattice),
             n_feasible=len(self.feasible),
-            slices=slice_rows(self.ranking),
+            slices={},
             equivalent=list(self.rows[0].options),
             open_axes=self.rows[0].open_axes if self.decision is None else self._open_to_draws(self.decision.near),
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
-            nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
             released_rates=self._released_rates(),
-            deferred_what_if=what_if(
-                self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen), self.chosen
-            ),
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
@@ -136,6 +137,24 @@ class PlanBuilder:
         result.warnings.extend([] if wanted is None else borrowed(wanted.device))
         result.warnings.extend(unpriced(self.budget))
         return result
+
+    def plan(self) -> Plan:
+        """The plan with all its evidence. Raises InputError as `first` does."""
+        first = self.first
+        gains = sensitivities(self.ranking, self.lattice, self.budget)
+        front = pareto_front(self.ranking, PARETO, lifetime=self.budget.objective == "lifetime-cost")
+        self.builder.read(front)
+        return replace(
+            first,
+            pareto=[self.candidate(i) for i in front],
+            binding=binding(self.ranking, gains),
+            sensitivity=gains,
+            slices=slice_rows(self.ranking),
+            nearest_released=nearest_released(self.ranking, self.budget, self.chosen),
+            deferred_what_if=what_if(
+                self.ranking, self.lattice, self.budget, self.rows[0].near, self.candidate(self.chosen), self.chosen
+            ),
+        )
 
     def _open_to_draws(self, near: Array) -> dict[str, tuple[float, float]]:
         """The axes on which designs differ that the draws cannot distinguish from the recommended one."""
@@ -154,12 +173,12 @@ class PlanBuilder:
             return None
         rows = frontier_rows(ranking)
         here = point_of(ranking, self.chosen)
+        lower = no_more_expensive(ranking, self.chosen, self.rows[0].steps)
         for row in (*rows, here):
             row["recommended"] = row["index"] == self.chosen
-            row["design"] = self._label(row.pop("index"))
-        lower = no_more_expensive(ranking, self.chosen, self.rows[0].steps)
-        if lower is not None:
-            lower["design"] = self._label(lower.pop("index"))
+        named = [*rows, here, *([] if lower is None else [lower])]
+        for row, label in zip(named, self._labels([row.pop("index") for row in named]), strict=True):
+            row["design"] = label
         return {
             "within": ranking.lifetime.within,
             "within_source": "stated" if self.budget.within is not None else ranking.lifetime.reference.source,
@@ -172,13 +191,16 @@ class PlanBuilder:
             "implied_lifetime_tokens": implied_tokens(ranking, self.budget, self.chosen),
         }
 
-    def _label(self, i: int) -> str:
-        """`Candidate.label` of design `i`."""
-        lattice = self.feasible.lattice.take(np.array([i]))
-        total, active = (format_number(int(n[0])) for n in (lattice.params_total, lattice.params_active))
-        if not lattice.is_moe[0]:
-            return f"{total} dense"
-        return f"{active} of {total}, {option_labels(lattice)[0]}"
+    def _labels(self, positions: list[int]) -> list[str]:
+        """`Candidate.label` of these designs."""
+        lattice = self.feasible.lattice.take(np.array(positions))
+        sizes = zip(lattice.params_active, lattice.params_total, option_labels(lattice), lattice.is_moe, strict=True)
+        return [
+            f"{format_number(int(active))} of {format_number(int(total))}, {experts}"
+            if moe
+            else f"{format_number(int(total))} dense"
+            for active, total, experts, moe in sizes
+        ]
 
     def _by_all(self) -> Candidate | None:
         """The best design that every member of the ensemble covers."""

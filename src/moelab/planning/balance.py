@@ -6,6 +6,7 @@ lifetime cost lower by one per cent takes less than one per cent of compute; bey
 enters, so a limit that the knee meets does not move it.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -51,6 +52,9 @@ LEAST_COST = 0.01
 FAR = 1.5
 """Excess log compute from which on a design is no candidate, so that laws of granularity are not asked."""
 
+KEPT = 4
+"""References that stay with a lattice."""
+
 OTHER_LIMITS = {
     "max_params": None,
     "max_active": None,
@@ -75,8 +79,20 @@ def reference_budget(budget: Budget) -> Budget:
 
 
 def reference_of(lattice: Lattice, budget: Budget, predictors: Sequence[Predictor]) -> Reference:
-    """The reference of a budget, over all designs of the lattice. Raises InputError where none fits."""
-    alone = reference_budget(budget)
+    """The reference of a budget, over all designs of the lattice. Raises InputError where none fits.
+
+    The lattice keeps the latest ones: limits, traffic and served tokens change none of them.
+    """
+    alone, kept = reference_budget(budget), vars(lattice).setdefault("_references", [])
+    for asked, laws, found in kept:
+        if asked == alone and len(laws) == len(predictors) and all(map(operator.is_, laws, predictors)):
+            return found
+    found = _reference(lattice, alone, predictors)
+    kept[:] = [*kept[-KEPT + 1 :], (alone, list(predictors), found)]
+    return found
+
+
+def _reference(lattice: Lattice, alone: Budget, predictors: Sequence[Predictor]) -> Reference:
     ranking = rank_ensemble(fit_budget(lattice, alone), alone, predictors)
     least = float(ranking.log_excess.min())
     return Reference(

@@ -39,7 +39,7 @@ class CandidateBuilder:
         self.budget, self.ranking, self.curves, self.decision, self.rules = budget, ranking, curves, decision, rules
         self.feasible = ranking.feasible
         self.built, self.predicted = dict[int, Candidate](), dict[int, dict[str, Prediction]]()
-        self.trained = dict[int, dict[str, Any] | None]()
+        self.trained, self.prices = dict[int, dict[str, Any] | None](), dict[int, float]()
 
     def candidate(self, i: int) -> Candidate:
         """Design `i` with every law's prediction, built once."""
@@ -49,12 +49,17 @@ class CandidateBuilder:
 
     def read(self, positions: list[int]) -> None:
         """Every law's predictions of these designs and how they train, all at once, for candidates built later."""
-        numbers = list(dict.fromkeys(positions))
+        numbers = list(dict.fromkeys(i for i in positions if i not in self.predicted))
+        if not numbers:
+            return
         some = self.feasible.take(np.array(numbers))
         read = self._predictions(some)
         self.predicted |= {i: read.of(at) for at, i in enumerate(numbers)}
         trained = trainings_of(some.lattice, some.tokens, self.budget.training_hour, self.budget)
         self.trained |= dict(zip(numbers, trained, strict=True))
+        if self.budget.training_device is not None:
+            prices = training_price(some.lattice, some.train_flops, self.budget)
+            self.prices |= dict(zip(numbers, prices.tolist(), strict=True))
 
     def _predictions(self, some: FeasibleSet) -> PredictionTable:
         ranking = self.ranking
@@ -76,7 +81,7 @@ class CandidateBuilder:
             regret_compute=regret_compute,
             mean_loss=mean,
             serving=serving,
-            cost=self._cost(one, plain.training, serving),
+            cost=self._cost(i, plain.training, serving),
             undetermined=self._undetermined(i, same),
         )
 
@@ -128,14 +133,11 @@ class CandidateBuilder:
             training=training,
         )
 
-    def _cost(
-        self, one: FeasibleSet, training: dict[str, Any] | None, serving: dict[str, Any] | None
-    ) -> dict[str, Any] | None:
+    def _cost(self, i: int, training: dict[str, Any] | None, serving: dict[str, Any] | None) -> dict[str, Any] | None:
         """Dollars of training, of serving, and together, as far as the budget prices them."""
         if self.budget.training_device is None:
             return None
-        price = float(training_price(one.lattice, one.train_flops, self.budget)[0])
-        train = None if math.isnan(price) else price
+        train = None if math.isnan(self.prices[i]) else self.prices[i]
         wanted = self.budget.serving
         return cost_of(train, training, serving, None if wanted is None else wanted.tokens)
 

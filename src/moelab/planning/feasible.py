@@ -97,7 +97,8 @@ def fit_budget(lattice: Lattice, budget: Budget) -> FeasibleSet:
     if fitting.all():
         return FeasibleSet(lattice, tokens, _unique(tokens, budget))
     index = np.flatnonzero(fitting)
-    return FeasibleSet(lattice.take(index), tokens[index], _unique(tokens[index], budget))
+    tokens = tokens[index]
+    return FeasibleSet(lattice.take(index), tokens, _unique(tokens, budget))
 
 
 def _check_data(seq_len: int, budget: Budget) -> None:

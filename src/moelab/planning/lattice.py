@@ -64,9 +64,9 @@ class Lattice:
         return len(self.params_total)
 
     @cached_property
-    def origin(self) -> "tuple[Lattice, Any] | None":
-        """The lattice of which these designs were taken, with their positions; None where they were not."""
-        return None
+    def root(self) -> "tuple[Lattice, Any]":
+        """The whole lattice of which these designs were taken, and their positions in it; None where it is this one."""
+        return self, None
 
     @property
     def backbones(self) -> NDArray[np.int64]:
@@ -144,29 +144,35 @@ class Lattice:
     def take(self, index: Any) -> "Lattice":
         """The designs `index` (a mask, a slice or positions). The same slice is the same lattice, with all it keeps."""
         if not isinstance(index, slice):
-            some = self._with({name: getattr(self, name)[index] for name in COLUMNS})
-            vars(some)["origin"] = (self, index)
-            return some
+            return self._taken(index)
         kept = vars(self).setdefault("_slices", {})
         key = (index.start, index.stop, index.step)
         if key not in kept:
-            kept[key] = self._with({name: getattr(self, name)[index] for name in COLUMNS})
+            kept[key] = self._taken(index)
         return kept[key]
 
-    def positions_in(self, whole: "Lattice", index: Any) -> NDArray[np.int64]:
-        """Positions in `whole`, of which these designs were taken, of the designs `index`."""
-        at = np.arange(len(self))[index]
-        lattice = self
-        while lattice is not whole:
-            origin = lattice.origin
-            assert origin is not None
-            lattice, taken = origin
-            at = np.arange(len(lattice))[taken][at]
-        return np.asarray(at)
+    def _taken(self, index: Any) -> "Lattice":
+        some = self._with({name: getattr(self, name)[index] for name in COLUMNS})
+        vars(some)["root"] = (self.root[0], self.positions(index))
+        return some
+
+    def positions(self, index: Any) -> NDArray[np.int64]:
+        """Positions in the whole lattice of the designs `index`."""
+        _, at = self.root
+        if at is not None:
+            return np.asarray(at[index])
+        if isinstance(index, slice):
+            return np.arange(len(self))[index]
+        index = np.asarray(index)
+        return np.flatnonzero(index) if index.dtype == bool else index
 
     def join(self, other: "Lattice") -> "Lattice":
         """These designs and the others, of the same lattice."""
-        return self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})
+        both = self._with({name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})
+        (whole, here), (same, there) = self.root, other.root
+        if whole is same and here is not None and there is not None:
+            vars(both)["root"] = (whole, np.concatenate([here, there]))
+        return both
 
     def _with(self, columns: dict[str, Any]) -> "Lattice":
         return Lattice(space=self.space, table=self.table, **columns)

@@ -43,10 +43,16 @@ class Planner:
 
     def plan(self, budget: Budget, *, top: int = 10) -> Plan:
         """The best designs under this budget, as `plan` returns them. Raises InputError where nothing fits."""
+        with freed_memory_kept():
+            return self.begin(budget, top=top).plan()
+
+    def begin(self, budget: Budget, *, top: int = 10) -> PlanBuilder:
+        """The search alone: its `first` is the plan without its evidence, its `plan()` the whole. It holds all ranked
+        designs. Raises InputError where nothing fits."""
         check_target(budget, self.space.vocab_size)
         with freed_memory_kept():
             ranking = search(self.lattice, budget, self.predictors)
-            return PlanBuilder(budget, self.lattice, ranking, max(1, top), self.rules).plan()
+            return PlanBuilder(budget, self.lattice, ranking, max(1, top), self.rules)
 
 
 def plan(

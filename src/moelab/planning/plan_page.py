@@ -1,5 +1,6 @@
 """A plan as one page that can be shared: the recommendation with its doubt first, then the evidence for it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,26 @@ def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
     """The page of a plan; without `changes` it lacks what would change the answer, which takes longest to compute.
     Where no law supports the plan, it has no figure of excess compute.
     """
+    page = answer_page(plan, repeat)
+    return replace(page, sections=[*page.sections, *evidence_sections(plan, changes)])
+
+
+def answer_page(plan: Plan, repeat: str) -> Page:
+    """The first part of a plan's page, for which the plan needs no evidence: its sentences, why, and the designs."""
+    return Page(
+        title="A plan by moelab",
+        answer=paragraphs(plan.sentence),
+        facts=_facts(plan),
+        sections=_filled([Section("Why", why(plan)), _designs(plan)]),
+        versions={"moelab": __version__},
+        repeat=[repeat],
+    )
+
+
+def evidence_sections(plan: Plan, changes: bool = False) -> list[Section]:
+    """The rest of a plan's page, with the figures."""
     supported = not plan.confidence.meaningless
     sections = [
-        Section("Why", why(plan)),
-        _designs(plan),
         *([_predicted(plan)] if candidate_rows(plan) else []),
         *(([_frontier(plan)] if plan.lifetime is not None else [_pareto(plan)]) if supported else []),
         *([_slices(plan)] if supported and any(plan.slices.values()) else []),
@@ -40,14 +57,11 @@ def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
         *([_sensitivity(plan)] if plan.sensitivity else []),
         Section("Warnings", warnings=plan.warnings),
     ]
-    return Page(
-        title="A plan by moelab",
-        answer=paragraphs(plan.sentence),
-        facts=_facts(plan),
-        sections=[part for part in sections if part.text or part.figures or part.tables or part.warnings],
-        versions={"moelab": __version__},
-        repeat=[repeat],
-    )
+    return _filled(sections)
+
+
+def _filled(sections: list[Section]) -> list[Section]:
+    return [part for part in sections if part.text or part.figures or part.tables or part.warnings]
 
 
 def _facts(plan: Plan) -> list[Fact]:

@@ -108,7 +108,7 @@ def _sample(ranking: Ranking, lattice: Lattice, near: Array) -> Array:
         best = np.union1d(best, ranking.lifetime.frontier)
     dense = np.flatnonzero(~ranking.feasible.lattice.is_moe)
     dense = dense[_least(ranking.score[dense], BEST // 10)]
-    return np.union1d(ranking.feasible.lattice.positions_in(lattice, np.union1d(best, dense)), rest)
+    return np.union1d(ranking.feasible.lattice.positions(np.union1d(best, dense)), rest)
 
 
 def _least(values: Array, count: int) -> Array:

@@ -10,6 +10,9 @@ from moelab.planning.reference import Reference
 
 Array = NDArray[Any]
 
+BINS = 1024
+"""Bins of cost by which most designs are left out before the frontier is sorted."""
+
 
 @dataclass(frozen=True)
 class Lifetime:
@@ -46,7 +49,21 @@ def frontier(excess: Array, cost: Array) -> Array:
     lowest = finite[excess[finite] == excess[finite].min(initial=np.inf)]
     # What costs more than the cheapest design of least excess is on no frontier; few designs are left to sort.
     finite = finite[cost[finite] <= cost[lowest].min(initial=np.inf)]
+    finite = _not_far_behind(finite, excess, cost)
     order = finite[np.lexsort((excess[finite], cost[finite]))]
     least = np.minimum.accumulate(excess[order])
     first = np.concatenate([[True], excess[order][1:] < least[:-1]])
     return np.asarray(order[first])
+
+
+def _not_far_behind(index: Array, excess: Array, cost: Array) -> Array:
+    """The positions without those that a design of a cheaper bin of cost matches in excess."""
+    if len(index) <= BINS:
+        return index
+    logs = np.log(np.maximum(cost[index], 1e-300))
+    span = max(float(np.ptp(logs)), 1e-12)
+    which = np.minimum((logs - logs.min()) / span * BINS, BINS - 1).astype(np.int64)
+    least = np.full(BINS, np.inf)
+    np.minimum.at(least, which, excess[index])
+    cheaper = np.concatenate([[np.inf], np.minimum.accumulate(least)[:-1]])
+    return np.asarray(index[excess[index] < cheaper[which]])

@@ -1,8 +1,7 @@
 """Utilisation in training of every design of a lattice, predicted or as the budget states it.
 
 The prediction is by classes: designs of equal experts whose size is within a quarter of an octave train on one layout,
-the best for the largest of them (`serving/training_layout.py`); the time of each is its own. A class keeps its layout
-for all subsets of the lattice.
+the best for the largest of them in the whole lattice (`serving/training_layout.py`); the time of each is its own.
 """
 
 import math
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from moelab.architecture.counts import count_flops
 from moelab.architecture.layout import Layout, LayoutSizes
 from moelab.planning.budget import Budget
+from moelab.planning.kept import kept_columns
 from moelab.planning.lattice import Lattice
 from moelab.planning.utilisation import PREDICTED, MfuTable
 from moelab.serving.training_calibration import training_calibration
@@ -31,6 +31,8 @@ MONTH = 30.0
 """Days in which a training of given FLOPs is assumed to finish, where the budget has no devices."""
 LEAST_DEVICES = 256
 """Of such a training: memory for designs of a trillion parameters."""
+KEPT = 16
+"""Clusters whose utilisation stays with a lattice: 2.5 MB each for the default space."""
 FIELDS = tuple(Layout.model_fields)
 """The sizes of a layout, the first columns of `Chosen.rows`."""
 
@@ -76,7 +78,12 @@ def utilisation(lattice: Lattice, budget: Budget) -> Any:
 
 def causal_flops(lattice: Lattice) -> Array:
     """Training FLOPs per token with causal attention scores (n,)."""
-    return _kept(lattice, "causal", lambda: count_flops(lattice.shape, lattice.space.seq_len, causal=True).train)
+    (found,) = kept_columns(lattice, "causal", None, 1, _causal)
+    return found
+
+
+def _causal(lattice: Lattice) -> list[Array]:
+    return [np.asarray(count_flops(lattice.shape, lattice.space.seq_len, causal=True).train, float)]
 
 
 def stated_utilisation(lattice: Lattice, budget: Budget) -> Any:
@@ -116,18 +123,17 @@ def cluster_of(lattice: Lattice, budget: Budget) -> Cluster:
 
 def _predicted(lattice: Lattice, budget: Budget) -> Array:
     cluster = cluster_of(lattice, budget)
-    key = ("utilisation", *_key(cluster))
 
-    def compute() -> Array:
-        layouts(lattice, cluster)  # by the largest designs of the whole lattice, not of one of its parts
-        parts = [_shares(lattice.take(part), cluster) for part in lattice.chunks()] if len(lattice) else []
-        return np.concatenate(parts) if parts else np.zeros(0)
+    def compute(some: Lattice) -> list[Array]:
+        table, which = _by_class(some, cluster)
+        parts = [_shares(some.take(part), _chosen(table, which[part]), cluster) for part in some.chunks()]
+        return [np.concatenate(parts) if parts else np.zeros(0)]
 
-    return _kept(lattice, key, compute)
+    (found,) = kept_columns(lattice, "utilisation", _key(cluster), KEPT, compute)
+    return found
 
 
-def _shares(part: Lattice, cluster: Cluster) -> Array:
-    chosen = layouts(part, cluster)
+def _shares(part: Lattice, chosen: Chosen, cluster: Cluster) -> Array:
     setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
     seconds = training_calibration().seconds(part.shape, setup)
     used = chosen.sizes.devices / cluster.gpus
@@ -135,20 +141,44 @@ def _shares(part: Lattice, cluster: Cluster) -> Array:
 
 
 def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:
-    """The layout of each design's class; classes not met before get that of their largest design here."""
+    """The layout of each design's class, that of its largest design in the whole lattice of which these were taken."""
+    return _chosen(*_by_class(lattice, cluster))
+
+
+def _chosen(table: NDArray[np.int64], which: Array) -> Chosen:
+    return Chosen(np.take(table, which, axis=1).T)  # each column is contiguous
+
+
+def _by_class(lattice: Lattice, cluster: Cluster) -> tuple[NDArray[np.int64], Array]:
+    """The rows of `Chosen`, as columns, of each class of a lattice, and the class of each design."""
     known: dict[int, Array] = vars(lattice.table).setdefault("_training_layouts", {}).setdefault(_key(cluster), {})
-    classes, which = np.unique(_classes(lattice), return_inverse=True)
-    new = np.array([i for i, number in enumerate(classes.tolist()) if number not in known], np.int64)
+    whole = lattice.root[0]
+    numbers, which, largest = _classed(whole)
+    if lattice is not whole:
+        own, which = np.unique(_classes(lattice), return_inverse=True)
+        numbers, largest = own, largest[np.searchsorted(numbers, own)]
+    new = np.array([i for i, number in enumerate(numbers.tolist()) if number not in known], np.int64)
     if new.size:
-        order = np.argsort(lattice.params_total, kind="stable")
-        largest = np.empty(len(classes), np.int64)
-        largest[which[order]] = order  # the last one written is the largest
-        found = choose_layouts(lattice.take(largest[new]).shape, cluster, training_calibration())
+        found = choose_layouts(whole.take(largest[new]).shape, cluster, training_calibration())
         columns = [np.broadcast_to(getattr(found.layout, name), new.shape) for name in FIELDS]
         rows = np.stack([*columns, found.micro_batch, found.recompute, np.isfinite(found.seconds)], 1).astype(np.int64)
-        known.update(zip(classes[new].tolist(), rows, strict=True))
-    table = np.stack([known[number] for number in classes.tolist()]) if len(classes) else np.zeros((0, len(FIELDS) + 3))
-    return Chosen(table[which].astype(np.int64))
+        known.update(zip(numbers[new].tolist(), rows, strict=True))
+    if not len(numbers):
+        return np.zeros((len(FIELDS) + 3, 0), np.int64), which
+    return np.stack([known[number] for number in numbers.tolist()], axis=1), which
+
+
+def _classed(whole: Lattice) -> tuple[Array, Array, Array]:
+    """The classes of a lattice, ascending; the class of each design, a position among them; and the position of the
+    largest design of each class. Kept with the lattice."""
+    if "_classed" not in vars(whole):
+        classes, which = np.unique(_classes(whole), return_inverse=True)
+        order = np.argsort(whole.params_total, kind="stable")
+        largest = np.empty(len(classes), np.int64)
+        largest[which[order]] = order  # the last one written is the largest
+        vars(whole)["_classed"] = (classes, which, largest)
+    classes, which, largest = vars(whole)["_classed"]
+    return classes, which, largest
 
 
 def _classes(lattice: Lattice) -> Array:
@@ -160,22 +190,3 @@ def _classes(lattice: Lattice) -> Array:
 def _key(cluster: Cluster) -> tuple[Any, ...]:
     device = cluster.device
     return (device.name, cluster.gpus, cluster.precision, cluster.seq_len, cluster.batch_tokens)
-
-
-def _kept(lattice: Lattice, key: Any, compute: Any) -> Array:
-    """A column that this lattice keeps for the next call, or that the lattice keeps of which it is a part."""
-    kept = vars(lattice).setdefault("_training", {})
-    if key not in kept:
-        known = _of_whole(lattice, key)
-        kept[key] = compute() if known is None else known
-    return np.asarray(kept[key])
-
-
-def _of_whole(lattice: Lattice, key: Any) -> Array | None:
-    """The column of a lattice from one of those that it was taken of; None where none keeps it."""
-    if lattice.origin is None:
-        return None
-    whole, index = lattice.origin
-    kept = vars(whole).get("_training", {})
-    column = kept[key] if key in kept else _of_whole(whole, key)
-    return None if column is None else np.asarray(column[index])

@@ -1,7 +1,8 @@
 """What changes the answer: limits halved and doubled, each law alone, and the law's floor at its p10 and p90."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,10 @@ REUSE = "repeated tokens worth less (R_D at a third)"
 """The change for data that is repeated: its value was measured on dense models, and MoE is reported to lose more."""
 
 
-def what_if(
-    ranking: Ranking, lattice: Lattice, budget: Budget, near: Array, best: Candidate, chosen: int
-) -> Callable[[], list[Row]]:
-    """A function that computes a row per change: `change`, the design that is then recommended or the reason for which
-    there is none, its `extra_nats` over the recommended one, and whether that `changes` the answer. It keeps a sample
-    of the lattice and not the ranking.
+def what_if(ranking: Ranking, lattice: Lattice, budget: Budget, near: Array, best: Candidate, chosen: int) -> "WhatIf":
+    """Computes a row per change when it is called: `change`, the design that is then recommended or the reason for
+    which there is none, its `extra_nats` over the recommended one, and whether that `changes` the answer. It keeps a
+    sample of the lattice and not the ranking.
 
     `near` are positions of the designs among which `best`, the recommended one at position `chosen`, was settled.
     """
@@ -44,12 +43,13 @@ def what_if(
     repeated = bool((ranking.feasible.tokens[near] > ranking.feasible.unique_tokens[near] * ONE_EPOCH).any())
     within = None if ranking.lifetime is None else ranking.lifetime.within
     sampled = SampledSearch.around(ranking, lattice, budget, near)
-    return _WhatIf(sampled, ranking.ensemble, base, best, repeated, within).rows
+    return WhatIf(sampled, ranking.ensemble, base, best, repeated, within)
 
 
 @dataclass(frozen=True)
-class _WhatIf:
-    """`base` is the recommended design, `within` the excess allowed where loss is balanced against cost."""
+class WhatIf:
+    """`base` is the recommended design, `within` the excess allowed where loss is balanced against cost. `found` are
+    the rows so far."""
 
     sampled: SampledSearch
     ensemble: Sequence[Member]
@@ -57,21 +57,38 @@ class _WhatIf:
     best: Candidate
     repeated: bool
     within: float | None
+    found: list[Row] = field(default_factory=list)
 
-    def rows(self) -> list[Row]:
+    def __call__(self) -> list[Row]:
         """A row per change."""
+        while self.advance():
+            pass
+        return list(self.found)
+
+    def advance(self) -> bool:
+        """Compute one more row; whether there was one to compute."""
+        row = next(self._rows, None)
+        self.found.extend([] if row is None else [row])
+        return row is not None
+
+    @cached_property
+    def _rows(self) -> Iterator[Row]:
+        return self._each()
+
+    def _each(self) -> Iterator[Row]:
         budget, best, members = self.sampled.budget, self.best, list(self.sampled.predictors)
-        rows = [self._row(change, changed, members) for change, changed in changed_budgets(budget, self.within)]
+        asked = [(change, changed, members) for change, changed in changed_budgets(budget, self.within)]
         if budget.objective not in ("serving-cost", "lifetime-cost"):
-            rows += [self._row(f"{law.id} alone", budget, [law]) for law in (members if len(members) > 1 else [])]
-            rows += [self._row(change, budget, laws) for change, laws in changed_floors(members)]
+            asked += [(f"{law.id} alone", budget, [law]) for law in (members if len(members) > 1 else [])]
+            asked += [(change, budget, laws) for change, laws in changed_floors(members)]
         if self.repeated:
-            rows.append(self._row(REUSE, budget, [law.with_reuse(1 / 3) for law in members]))
-        rows = [row | {"changes": self._changes(row)} for row in rows]
+            asked.append((REUSE, budget, [law.with_reuse(1 / 3) for law in members]))
+        for change, changed, laws in asked:
+            row = self._row(change, changed, laws)
+            yield row | {"changes": self._changes(row)}
         if budget.serving is not None and best.cost is not None:
             experts = best.label.partition(", ")[2]
-            rows += attention_rows(best.config, float(best.tokens), experts, budget.serving, best.cost["train"])
-        return rows
+            yield from attention_rows(best.config, float(best.tokens), experts, budget.serving, best.cost["train"])
 
     def _changes(self, row: Row) -> bool:
         """Whether the experts differ, or a size by more than two rows of one size do."""

@@ -1,6 +1,7 @@
 // The planner page: a change of a field asks for a new answer, and the address always names what is shown.
 const form = document.getElementById("state");
 const place = document.getElementById("answer");
+const evidence = document.getElementById("evidence");
 const after = document.getElementById("changes");
 const statusLine = document.getElementById("status");
 const errorLine = document.getElementById("error");
@@ -12,7 +13,8 @@ function query() {
 }
 
 function fill(element, part) {
-  element.innerHTML = part.html;
+  element.classList.remove("waiting");
+  element.innerHTML = element === place ? part.lead + part.html : part.html;
   drawCharts(element, part.specs);
   prepareTables(element);
 }
@@ -45,7 +47,7 @@ async function ask(remember) {
   const { signal } = asking;
   const asked = query();
   if (remember) history.pushState(null, "", asked ? "/?" + asked : "/");
-  place.classList.add("waiting");
+  for (const part of [place, evidence, after]) part.classList.add("waiting");
   statusLine.textContent = "Planning…";
   const begun = performance.now();
   try {
@@ -53,20 +55,34 @@ async function ask(remember) {
     showError(found);
     if (!found.error) {
       fill(place, found);
-      after.replaceChildren();
       for (const link of document.querySelectorAll("#downloads a"))
         link.href = link.href.split("?")[0] + "?" + asked;
     }
     statusLine.textContent = found.error ? "" : `Answered in ${((performance.now() - begun) / 1000).toFixed(1)} s.`;
-    place.classList.remove("waiting");
+    if (found.error) settled();
     place.dataset.asked = asked;
-    if (!found.error) await showChanges(asked, signal);
+    if (!found.error) { await showEvidence(asked, signal); await showChanges(asked, signal); }
   } catch (error) {
     if (error.name === "AbortError") return;
-    place.classList.remove("waiting");
+    settled();
     statusLine.textContent = "";
     showError({ error: "The server does not answer; the last answer is shown below." });
   }
+}
+
+function settled() {
+  for (const part of [place, evidence, after]) part.classList.remove("waiting");
+}
+
+// What follows from the answer; the answer's sentences come again, with the limits that turned out to bind.
+async function showEvidence(asked, signal) {
+  const found = await get("evidence", asked, signal);
+  if (found.error) return;
+  fill(evidence, found);
+  const complete = document.createElement("template");
+  complete.innerHTML = found.lead;
+  place.querySelector("header").replaceWith(complete.content);
+  evidence.dataset.asked = asked;
 }
 
 async function showChanges(asked, signal) {
@@ -122,7 +138,7 @@ addEventListener("popstate", restore);
 if (matchMedia("(max-width: 860px)").matches)
   for (const group of form.querySelectorAll("details.group")) group.open = false;
 
-drawCharts(place, JSON.parse(document.getElementById("charts").textContent));
-prepareTables(place);
-place.dataset.asked = query();
+drawCharts(evidence, JSON.parse(document.getElementById("charts").textContent));
+prepareTables(document);
+place.dataset.asked = evidence.dataset.asked = query();
 if (place.innerHTML.trim()) showChanges(query(), undefined);
