@@ -66,26 +66,26 @@ def combine_rows(y_RD: Tensor, place_TK: Tensor) -> Tensor:
 
 
 def read_rows(x_TD: Tensor, token: Tensor) -> Tensor:
-    """x[token], (R, D). A device adds the gradients of a token's rows up in a fixed order, in fp32."""
-    if not adds_atomically(x_TD):
+    """x[token], (R, D). The gradients of a token's rows are added up in a fixed order, in fp32 at least."""
+    if not sorts_sums(x_TD):
         return x_TD[token]
     rows: Tensor = _Read.apply(x_TD, token)
     return rows
 
 
 def add_rows(y_RD: Tensor, token: Tensor, n_tokens: int) -> Tensor:
-    """The sum of each token's rows, (T, D); of no token, one, or as many as there are experts. A device adds them up in
-    a fixed order, in fp32."""
-    if not adds_atomically(y_RD):
+    """The sum of each token's rows, (T, D); of no token, one, or as many as there are experts. They are added up in a
+    fixed order, in fp32 at least."""
+    if not sorts_sums(y_RD):
         zeros = torch.zeros(n_tokens, y_RD.shape[1], dtype=y_RD.dtype, device=y_RD.device)
         return zeros.index_add(0, token, y_RD)
     sums: Tensor = _Add.apply(y_RD, token, n_tokens)
     return sums
 
 
-def adds_atomically(x: Tensor) -> bool:
-    """Whether `index_add` adds in no fixed order, in x's own dtype."""
-    return x.is_cuda
+def sorts_sums(x: Tensor) -> bool:
+    """Whether rows are sorted before they are added up: `index_add` has no fixed order, or rounds sums to 16 bits."""
+    return x.is_cuda or x.element_size() < 4
 
 
 class _Read(torch.autograd.Function):
