@@ -11,5 +11,5 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """x in fp32, or in fp64 where it is so already. Between two products everything is computed so, and rounded once."""
+    """x in fp32, or in fp64 where it is so already. Between two products values are computed so, and rounded once."""
     return x if x.dtype == torch.float64 else x.float()

@@ -23,8 +23,7 @@ def dispatch_loop(
     for expert in range(first.shape[0]):
         rows, slot = torch.where(chosen_TK == expert)
         bias, down_bias = (None, None) if biases is None else (biases[0][expert], biases[1][expert])
-        h = F.linear(x_TD[rows].to(dtype), first[expert], bias)
-        h = activate(full_precision(h), activation).to(dtype)
-        y = full_precision(F.linear(h, down[expert], down_bias)) * gates_TK[rows, slot, None].to(x_TD.dtype)
+        h = activate(F.linear(x_TD[rows].to(dtype), first[expert], bias), activation)
+        y = F.linear(h, down[expert], down_bias) * gates_TK[rows, slot, None].to(x_TD.dtype)
         y_TD = y_TD.index_add(0, rows, y)
     return y_TD.to(dtype)

@@ -27,8 +27,8 @@ def dispatch_padded(
     x_RD = full_precision(x_TD)[token].to(x_TD.dtype)
     padded = x_TD.new_zeros(n_experts * capacity, x_TD.shape[1]).index_copy(0, place, x_RD)
     h = torch.bmm(padded.view(n_experts, capacity, -1), first.mT)
-    h = full_precision(h if biases is None else h + biases[0][:, None])
-    y = torch.bmm(activate(h, activation).to(x_TD.dtype), down.mT)
-    y = full_precision((y if biases is None else y + biases[1][:, None]).flatten(0, 1)[place])
-    y = y * gates_TK.flatten()[order, None].to(y.dtype)
+    h = activate(h if biases is None else h + biases[0][:, None], activation)
+    y = torch.bmm(h, down.mT)
+    y = (y if biases is None else y + biases[1][:, None]).flatten(0, 1)[place]
+    y = y * gates_TK.flatten()[order, None].to(full_precision(y[:0]).dtype)
     return torch.zeros(x_TD.shape, dtype=y.dtype, device=y.device).index_add(0, token, y).to(x_TD.dtype)

@@ -6,6 +6,7 @@ T tokens of width D, K chosen per token, E experts, R = T K routed rows.
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.model import kernels
@@ -60,6 +61,8 @@ def combine_rows(y_RD: Tensor, place_TK: Tensor) -> Tensor:
     """The sum of every token's rows, (T, D), added up in fp32 in the order of K: nothing is atomic."""
     if kernels.usable(y_RD):
         return ops.combine_rows(y_RD, place_TK)
+    if y_RD.device.type == "cpu" and y_RD.element_size() < 4:  # one pass, with sums in fp32
+        return F.embedding_bag(place_TK, y_RD, mode="sum")
     rows = y_RD.index_select(0, place_TK.flatten()).view(*place_TK.shape, y_RD.shape[1])
     accumulated = torch.promote_types(y_RD.dtype, torch.float32)
     return rows.sum(1, dtype=accumulated).to(y_RD.dtype)
