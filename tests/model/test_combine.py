@@ -34,7 +34,7 @@ class Atomic(TorchDispatchMode):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(permutation, "adds_atomically", lambda x: True)
+    monkeypatch.setattr(permutation, "sorts_sums", lambda x: True)
 
 
 def layer(moe: dict[str, Any]) -> MoELayer:
@@ -120,7 +120,7 @@ def test_expert_choice_in_a_fixed_order_is_expert_choice(grouping: str, monkeypa
     moe = layer({**CHOICE, "grouping": grouping})
     x = torch.randn(4, 8, 32, generator=torch.Generator().manual_seed(1))
     expected, rounded = gradients(moe, x), gradients(moe, x, autocast=True)
-    monkeypatch.setattr(permutation, "adds_atomically", lambda x: True)
+    monkeypatch.setattr(permutation, "sorts_sums", lambda x: True)
     for found, wanted in zip(gradients(moe, x), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
     for found, other, exact in zip(gradients(moe, x, autocast=True), rounded, expected, strict=True):

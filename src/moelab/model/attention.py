@@ -16,6 +16,7 @@ from moelab.model.masks import LayerContext
 from moelab.model.native import usable
 from moelab.model.native.ops import Rotary
 from moelab.model.norms import RMSNorm, rms_norm
+from moelab.model.precision import full_precision
 from moelab.model.rotary import NormalizedRotary, rotate, rotate_first
 
 
@@ -66,34 +67,36 @@ class Attention(nn.Module):
         return q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads)
 
     def _place(self, x_BTHA: Tensor, norm: RMSNorm | None, context: LayerContext) -> Tensor:
-        """Normalise each head, or all together, clip and turn to the position, as far as the config names them.
+        """Normalise each head, or all together, clip and turn to the position, as far as the config names them; rounded
+        once.
 
         L2 norms, without weights, come after the rotation and only in layers that rotate (Llama 4).
         """
         if self.plain_rotary and context.rotary is not None:
             return self._rotate(x_BTHA, norm, *context.rotary)
+        dtype, x_BTHA = x_BTHA.dtype, full_precision(x_BTHA)
         if norm is not None:
             x_BTHA = self._normalize(x_BTHA, norm)
         if self.config.clip_qkv:
             x_BTHA = x_BTHA.clamp(-self.config.clip_qkv, self.config.clip_qkv)
-        if context.rotary is None:
-            return x_BTHA
-        x_BTHA = rotate_first(x_BTHA, *context.rotary, bool(self.config.rope_interleaved))
-        if self.config.qk_norm == "l2":
-            return F.rms_norm(x_BTHA, x_BTHA.shape[-1:], None, self.config.norm_eps)
-        return x_BTHA
+        if context.rotary is not None:
+            x_BTHA = rotate_first(x_BTHA, *context.rotary, bool(self.config.rope_interleaved))
+            if self.config.qk_norm == "l2":
+                x_BTHA = F.rms_norm(x_BTHA, x_BTHA.shape[-1:], None, self.config.norm_eps)
+        return x_BTHA.to(dtype)
 
     def _rotate(self, x_BTHA: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor) -> Tensor:
         """Normalise, where a norm is given, and rotate whole heads by halves: one kernel where there is one."""
         if kernels.usable(x_BTHA, cos, sin):
             gain, eps = (None, 0.0) if norm is None else (norm.gain, norm.eps)
             return NormalizedRotary.apply(x_BTHA, gain, cos, sin, eps)
+        compiled, dtype, x_BTHA = usable(x_BTHA), x_BTHA.dtype, full_precision(x_BTHA)
         if norm is not None and self.config.qk_norm == "full":
             x_BTHA, norm = self._normalize(x_BTHA, norm), None
-        if usable(x_BTHA):
+        if compiled:
             gain, eps = (None, 0.0) if norm is None else (norm.gain, norm.eps)
             return Rotary.apply(x_BTHA, gain, cos, sin, eps)
-        return rotate(x_BTHA if norm is None else norm(x_BTHA), cos, sin)
+        return rotate(x_BTHA if norm is None else norm(x_BTHA), cos, sin).to(dtype)
 
     def _normalize(self, x_BTHA: Tensor, norm: RMSNorm) -> Tensor:
         if self.config.qk_norm == "full":

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from moelab.architecture import MoEConfig
 from moelab.model.dispatch.permutation import add_rows, read_rows
 from moelab.model.feed_forward import Experts, activate
-from moelab.model.precision import compute_dtype
-from moelab.model.router import Routing, full_precision, score_tokens
+from moelab.model.precision import compute_dtype, full_precision
+from moelab.model.router import Routing, score_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ class ExpertChoiceRouter(GroupRouter):
         with torch.autocast(x_BTD.device.type, enabled=False):
             rows = read_rows(taken_from.reshape(-1, d).to(dtype), place).view(self.config.n_experts, -1, d)
             y = run_experts(rows, experts, activation).flatten(0, 1)
-            y = y * gates.permute(2, 0, 1).reshape(-1, 1).to(dtype)
+            y = (y * gates.permute(2, 0, 1).reshape(-1, 1)).to(dtype)
             y_NGD = add_rows(y, place, n * size)
         y_BTD = ungroup_tokens(y_NGD, rows_BTD, self.grouping) * self.config.routed_scaling
         taken = torch.zeros(n, size, self.config.n_experts, device=y.device).scatter(1, index, gates.detach().float())

@@ -14,13 +14,13 @@ from moelab.model.feed_forward import Experts, FeedForward, activation_of
 from moelab.model.group_routing import ExpertChoiceRouter, GroupRouter, MixtureOfTokensRouter, SoftRouter
 from moelab.model.hash_router import HashRouter, TokenContext
 from moelab.model.linear import Linear, PlainLinear
+from moelab.model.precision import full_precision
 from moelab.model.recompute import recomputing
 from moelab.model.router import (
     BalanceTerm,
     Routing,
     TopKRouter,
     expert_counts,
-    full_precision,
     router_z_loss,
     within_capacity,
 )
@@ -151,7 +151,7 @@ class MoELayer(nn.Module):
             return y
         with torch.autocast(x_BTD.device.type, enabled=False):
             gate = self.shared_router(full_precision(x_BTD)).sigmoid()
-        return y * gate.to(y.dtype)
+        return (y * gate).to(y.dtype)
 
 
 def _by_id(d_model: int, moe: MoEConfig) -> HashRouter:

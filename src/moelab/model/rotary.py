@@ -13,6 +13,7 @@ from torch import Tensor
 from moelab.architecture import ModelConfig
 from moelab.architecture.attention import RopeScaling
 from moelab.model.kernels import ops
+from moelab.model.precision import full_precision
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines of the positions of one forward pass, (T, 1, R/2) each, fp32."""
@@ -104,10 +105,10 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 
 
 def rotate(x_BTHA: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + A/2) of every head by the position's angles (Llama's layout)."""
-    first, second = x_BTHA.chunk(2, -1)
-    cos, sin = cos.to(x_BTHA.dtype), sin.to(x_BTHA.dtype)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    """Rotate the pairs (i, i + A/2) of every head by the position's angles (Llama's layout), rounded once."""
+    first, second = full_precision(x_BTHA).chunk(2, -1)
+    cos, sin = cos.to(first.dtype), sin.to(first.dtype)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x_BTHA.dtype)
 
 
 def rotate_first(x_BTHA: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:

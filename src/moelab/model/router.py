@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moelab.architecture import MoEConfig
+from moelab.model.precision import full_precision
 
 TINY = 1e-20
 """Joins every sum that scores are divided by (DeepSeek-V3's constant): scores that vanish give gates of 0, not NaN."""
@@ -53,11 +54,6 @@ def shares(scores: Tensor) -> Tensor:
     `TINY` changes no digit in fp32 of a sum above 1e-13, and the gradient stays finite where all scores underflow.
     """
     return scores / (scores.sum(-1, keepdim=True) + TINY)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """x in fp32, or in fp64 where it is so already."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def score_tokens(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

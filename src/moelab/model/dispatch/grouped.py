@@ -13,8 +13,8 @@ from torch import Tensor
 
 from moelab.architecture import ModelConfig
 from moelab.model import kernels
+from moelab.model.dispatch.gated import gated, gated_backward, weighted
 from moelab.model.dispatch.permutation import combine_rows, places, sort_by_expert, spread_rows
-from moelab.model.feed_forward import activate, activation_backward
 from moelab.model.kernels import ops
 
 _ALIGNMENT = 16
@@ -62,9 +62,9 @@ class _GroupedExperts(torch.autograd.Function):
         h = F.grouped_mm(spread_rows(x_TD, token, place_TK), first.mT, offs=offsets)
         if first_bias is not None:
             h = h + _of_rows(first_bias, offsets, len(h))
-        y_RD = F.grouped_mm(_gated(h, gates_R, activation), down.mT, offs=offsets)
+        y_RD = F.grouped_mm(gated(h, gates_R, activation), down.mT, offs=offsets)
         if down_bias is not None:
-            y_RD = y_RD + _of_rows(down_bias, offsets, len(h)) * gates_R[:, None].to(h.dtype)
+            y_RD = y_RD + weighted(_of_rows(down_bias, offsets, len(h)), gates_R, h.dtype)
         ctx.save_for_backward(x_TD, first, down, h, gates_R, token, place_TK, offsets, down_bias)
         ctx.activation = activation
         return combine_rows(y_RD, place_TK)
@@ -74,13 +74,13 @@ class _GroupedExperts(torch.autograd.Function):
         x_TD, first, down, h, gates_R, token, place_TK, offsets, down_bias = ctx.saved_tensors
         dy_RD = spread_rows(grads[0], token, place_TK)
         d_gated = F.grouped_mm(dy_RD, down, offs=offsets)
-        d_h, gated, d_gates_R = _gated_backward(d_gated, h, gates_R, ctx.activation)
+        d_h, again, d_gates_R = gated_backward(d_gated, h, gates_R, ctx.activation)
         d_biases: tuple[Tensor | None, Tensor | None] = (None, None)
         if down_bias is not None:
             rows = _of_rows(down_bias, offsets, len(h))
             d_gates_R = d_gates_R + (dy_RD.to(gates_R.dtype) * rows.to(gates_R.dtype)).sum(1)
-            d_biases = (_sums(d_h, offsets), _sums(dy_RD * gates_R[:, None].to(h.dtype), offsets))
-        d_down = F.grouped_mm(dy_RD.mT, gated, offs=offsets)
+            d_biases = (_sums(d_h, offsets), _sums(weighted(dy_RD, gates_R, h.dtype), offsets))
+        d_down = F.grouped_mm(dy_RD.mT, again, offs=offsets)
         d_first = F.grouped_mm(d_h.mT, spread_rows(x_TD, token, place_TK), offs=offsets)
         d_x = combine_rows(F.grouped_mm(d_h, first, offs=offsets), place_TK)
         d_gates = d_gates_R.index_select(0, place_TK.flatten()).view_as(place_TK)
@@ -108,19 +108,3 @@ def _sorted(
     order, token, counts = sort_by_expert(chosen_TK, n_experts)
     place_TK = places(order, chosen_TK.shape[1])
     return token, place_TK, gates_TK.flatten().index_select(0, order), counts.cumsum(0).to(torch.int32)
-
-
-def _gated(h: Tensor, gates_R: Tensor, activation: str) -> Tensor:
-    """activation(h) x gate, (R, F)."""
-    if activation == "swiglu" and kernels.usable(h):
-        return ops.gate_rows(h, gates_R)
-    return activate(h, activation) * gates_R[:, None].to(h.dtype)
-
-
-def _gated_backward(d_gated: Tensor, h: Tensor, gates_R: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor]:
-    """d_h (R, 2F or F), the gated activations once more (R, F), and d_gates (R,)."""
-    if activation == "swiglu" and kernels.usable(h):
-        return ops.gate_rows_backward(d_gated, h, gates_R)
-    act, gate = activate(h, activation), gates_R[:, None].to(h.dtype)
-    d_gates = (d_gated.to(gates_R.dtype) * act.to(gates_R.dtype)).sum(1)
-    return activation_backward(d_gated * gate, h, activation), act * gate, d_gates

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.model.feed_forward import activate
+from moelab.model.precision import full_precision
 
 
 def dispatch_loop(
@@ -17,11 +18,12 @@ def dispatch_loop(
     biases: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """sum_k gate_k expert_k(x), (T, D)."""
+    dtype, x_TD = x_TD.dtype, full_precision(x_TD)
     y_TD = torch.zeros_like(x_TD)
     for expert in range(first.shape[0]):
         rows, slot = torch.where(chosen_TK == expert)
         bias, down_bias = (None, None) if biases is None else (biases[0][expert], biases[1][expert])
-        h = activate(F.linear(x_TD[rows], first[expert], bias), activation)
-        y = F.linear(h, down[expert], down_bias) * gates_TK[rows, slot, None].to(h.dtype)
+        h = activate(F.linear(x_TD[rows].to(dtype), first[expert], bias), activation)
+        y = F.linear(h, down[expert], down_bias) * gates_TK[rows, slot, None].to(x_TD.dtype)
         y_TD = y_TD.index_add(0, rows, y)
-    return y_TD
+    return y_TD.to(dtype)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from moelab.model.dispatch.permutation import sort_by_expert
 from moelab.model.feed_forward import activate
+from moelab.model.precision import full_precision
 
 
 def dispatch_padded(
@@ -23,10 +24,11 @@ def dispatch_padded(
     starts = counts.cumsum(0) - counts
     expert = chosen_TK.flatten()[order]
     place = expert * capacity + torch.arange(len(order), device=order.device) - starts[expert]
-    padded = x_TD.new_zeros(n_experts * capacity, x_TD.shape[1]).index_copy(0, place, x_TD[token])
+    x_RD = full_precision(x_TD)[token].to(x_TD.dtype)
+    padded = x_TD.new_zeros(n_experts * capacity, x_TD.shape[1]).index_copy(0, place, x_RD)
     h = torch.bmm(padded.view(n_experts, capacity, -1), first.mT)
     h = activate(h if biases is None else h + biases[0][:, None], activation)
     y = torch.bmm(h, down.mT)
     y = (y if biases is None else y + biases[1][:, None]).flatten(0, 1)[place]
-    y = y * gates_TK.flatten()[order, None].to(y.dtype)
-    return torch.zeros_like(x_TD).index_add(0, token, y)
+    y = y * gates_TK.flatten()[order, None].to(full_precision(y[:0]).dtype)
+    return torch.zeros(x_TD.shape, dtype=y.dtype, device=y.device).index_add(0, token, y).to(x_TD.dtype)

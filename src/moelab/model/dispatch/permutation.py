@@ -6,6 +6,7 @@ T tokens of width D, K chosen per token, E experts, R = T K routed rows.
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moelab.model import kernels
@@ -60,32 +61,34 @@ def combine_rows(y_RD: Tensor, place_TK: Tensor) -> Tensor:
     """The sum of every token's rows, (T, D), added up in fp32 in the order of K: nothing is atomic."""
     if kernels.usable(y_RD):
         return ops.combine_rows(y_RD, place_TK)
+    if y_RD.device.type == "cpu" and y_RD.element_size() < 4:  # one pass, with sums in fp32
+        return F.embedding_bag(place_TK, y_RD, mode="sum")
     rows = y_RD.index_select(0, place_TK.flatten()).view(*place_TK.shape, y_RD.shape[1])
     accumulated = torch.promote_types(y_RD.dtype, torch.float32)
     return rows.sum(1, dtype=accumulated).to(y_RD.dtype)
 
 
 def read_rows(x_TD: Tensor, token: Tensor) -> Tensor:
-    """x[token], (R, D). A device adds the gradients of a token's rows up in a fixed order, in fp32."""
-    if not adds_atomically(x_TD):
+    """x[token], (R, D). The gradients of a token's rows are added up in a fixed order, in fp32 at least."""
+    if not sorts_sums(x_TD):
         return x_TD[token]
     rows: Tensor = _Read.apply(x_TD, token)
     return rows
 
 
 def add_rows(y_RD: Tensor, token: Tensor, n_tokens: int) -> Tensor:
-    """The sum of each token's rows, (T, D); of no token, one, or as many as there are experts. A device adds them up in
-    a fixed order, in fp32."""
-    if not adds_atomically(y_RD):
+    """The sum of each token's rows, (T, D); of no token, one, or as many as there are experts. They are added up in a
+    fixed order, in fp32 at least."""
+    if not sorts_sums(y_RD):
         zeros = torch.zeros(n_tokens, y_RD.shape[1], dtype=y_RD.dtype, device=y_RD.device)
         return zeros.index_add(0, token, y_RD)
     sums: Tensor = _Add.apply(y_RD, token, n_tokens)
     return sums
 
 
-def adds_atomically(x: Tensor) -> bool:
-    """Whether `index_add` adds in no fixed order, in x's own dtype."""
-    return x.is_cuda
+def sorts_sums(x: Tensor) -> bool:
+    """Whether rows are sorted before they are added up: `index_add` has no fixed order, or rounds sums to 16 bits."""
+    return x.is_cuda or x.element_size() < 4
 
 
 class _Read(torch.autograd.Function):

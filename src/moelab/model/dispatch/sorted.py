@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moelab.model.dispatch.permutation import sort_by_expert
+from moelab.model.dispatch.gated import gated, gated_backward, weighted
+from moelab.model.dispatch.permutation import combine_rows, places, sort_by_expert
 from moelab.model.feed_forward import activate, activation_backward
+from moelab.model.precision import full_precision
 
 
 def dispatch_sorted(
@@ -41,36 +43,54 @@ class _SortedExperts(torch.autograd.Function):
         down_bias: Tensor | None,
     ) -> Tensor:
         order, token, counts = sort_by_expert(chosen_TK, first.shape[0])
-        sizes = counts.tolist()
-        gates_R1 = gates_TK.flatten().index_select(0, order)[:, None].to(x_TD.dtype)
+        sizes, halved = counts.tolist(), x_TD.element_size() < 4
+        gates_R1 = gates_TK.flatten().index_select(0, order)[:, None].to(full_precision(x_TD[:0]).dtype)
         x_RD = x_TD.index_select(0, token)
         h = _products(x_RD, first.mT, sizes)
         if first_bias is not None:
             h += first_bias.repeat_interleave(counts, 0)
-        act = activate(h, activation)
-        y_RD = _products(act * gates_R1, down.mT, sizes)
+        act = None if halved else activate(h, activation)
+        y_RD = _products(gated(h, gates_R1[:, 0], activation) if act is None else act * gates_R1, down.mT, sizes)
         if down_bias is not None:
-            y_RD += gates_R1 * down_bias.repeat_interleave(counts, 0)
-        ctx.save_for_backward(x_RD, h, act, gates_R1, first, down, order, token, down_bias)
+            y_RD += weighted(down_bias.repeat_interleave(counts, 0), gates_R1[:, 0], h.dtype)
+        place_TK = places(order, chosen_TK.shape[1]) if halved else None
+        ctx.save_for_backward(x_RD, h, act, gates_R1, first, down, order, token, place_TK, down_bias)
         ctx.sizes, ctx.activation, ctx.shape = sizes, activation, gates_TK.shape
-        return torch.zeros_like(x_TD).index_add_(0, token, y_RD)
+        return _sums_of_rows(y_RD, token, place_TK, x_TD)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x_RD, h, act, gates_R1, first, down, order, token, down_bias = ctx.saved_tensors
+        x_RD, h, act, gates_R1, first, down, order, token, place_TK, down_bias = ctx.saved_tensors
         sizes = ctx.sizes
         dy_RD = grads[0].index_select(0, token)
         d_gated = _products(dy_RD, down, sizes)
-        d_down = _weight_products(dy_RD, act * gates_R1, sizes, down)
-        d_gates = torch.empty_like(gates_R1[:, 0])
-        d_gates[order] = torch.linalg.vecdot(d_gated, act)
+        if act is None:
+            d_h, again, d_gates_R = gated_backward(d_gated, h, gates_R1[:, 0], ctx.activation)
+        else:
+            again, d_gates_R = act * gates_R1, _dots(d_gated, act)
+            d_h = _activation_backward(d_gated.mul_(gates_R1), h, ctx.activation)
+        d_biases: tuple[Tensor | None, ...] = (None, None)
         if down_bias is not None:
-            d_gates[order] += torch.linalg.vecdot(dy_RD, down_bias.repeat_interleave(torch.tensor(sizes), 0))
-        d_h = _activation_backward(d_gated.mul_(gates_R1), h, ctx.activation)
-        d_first = _weight_products(d_h, x_RD, sizes, first)
-        d_x = torch.zeros_like(grads[0]).index_add_(0, token, _products(d_h, first, sizes))
-        d_biases = (None, None) if down_bias is None else (_sums(d_h, sizes), _sums(dy_RD * gates_R1, sizes))
+            d_gates_R += _dots(dy_RD, down_bias.repeat_interleave(torch.tensor(sizes), 0))
+            d_biases = (_sums(d_h, sizes), _sums(weighted(dy_RD, gates_R1[:, 0], h.dtype), sizes))
+        d_gates = torch.empty_like(d_gates_R)
+        d_gates[order] = d_gates_R
+        d_first, d_down = _weight_products(d_h, x_RD, sizes, first), _weight_products(dy_RD, again, sizes, down)
+        d_x = _sums_of_rows(_products(d_h, first, sizes), token, place_TK, grads[0])
         return d_x, d_first, d_down, None, d_gates.view(ctx.shape).float(), None, *d_biases
+
+
+def _sums_of_rows(y_RD: Tensor, token: Tensor, place_TK: Tensor | None, like_TD: Tensor) -> Tensor:
+    """Each token's rows added up, (T, D): 16-bit rows by their places, in fp32."""
+    if place_TK is not None:
+        return combine_rows(y_RD, place_TK)
+    return torch.zeros_like(like_TD).index_add_(0, token, y_RD)
+
+
+def _dots(left: Tensor, right: Tensor) -> Tensor:
+    """Each row's product with its like, (R,), in fp32 at least, also where the backward pass runs under autocast."""
+    with torch.autocast(left.device.type, enabled=False):
+        return torch.linalg.vecdot(full_precision(left), full_precision(right))
 
 
 def _products(rows: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
