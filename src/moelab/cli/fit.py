@@ -173,7 +173,7 @@ def _check_rules(names: list[str], rules: list[str], given: dict[str, str | None
 
 def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **options: Any) -> None:
     """Fit rules for learning rate and batch to the table's sweeps."""
-    from moelab.cli.fit_tables import print_fit
+    from moelab.cli.fit_tables import print_fit, print_optima
     from moelab.cli.output import print_json, print_line
     from moelab.fitting.rules import fit_rule, rules_to_json, save_rules
 
@@ -184,8 +184,9 @@ def _fit_rules(table: Any, names: list[str], out: str | None, json: bool, **opti
         print_json(rules_to_json(rules, draws=False))
         return
     for rule in rules.values():
-        for fitted in rule.fits.values():
-            print_fit(fitted)
+        for quantity, fitted in rule.fits.items():
+            print_fit(fitted, of="designs")
+            print_optima(quantity, rule.optima[quantity])
             held = fitted.holdout
             if held is not None:
                 print_line(

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from moelab.fitting.disagreement import Disagreement
     from moelab.fitting.fitted import FittedLaw
     from moelab.fitting.influence import Influence
+    from moelab.fitting.sweeps import DesignOptimum
+
+MOST_DESIGNS = 20
+"""Designs of a sweep that are printed."""
 
 
 def print_comparison(result: "Comparison") -> None:
@@ -34,12 +38,12 @@ def print_comparison(result: "Comparison") -> None:
         _print_disagreement(found)
 
 
-def print_fit(fitted: "FittedLaw", common: Sequence[str] = ()) -> None:
-    """A fit's coefficients and notes, but those in `common`."""
+def print_fit(fitted: "FittedLaw", common: Sequence[str] = (), of: str = "runs") -> None:
+    """A fit's coefficients and notes, but those in `common`; `of` what it was fitted to."""
     from moelab.cli.output import print_line, print_table
 
     rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
-    print_table([f"{fitted.law.id}, {fitted.n_runs} runs", "value", "p10", "p90", ""], rows)
+    print_table([f"{fitted.law.id}, {fitted.n_runs} {of}", "value", "p10", "p90", ""], rows)
     if fitted.interval_rel is not None:
         print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
     print_line(
@@ -52,6 +56,31 @@ def print_fit(fitted: "FittedLaw", common: Sequence[str] = ()) -> None:
     left = () if fitted.influence is None else fitted.influence.left
     if fitted.influence is not None and any(f"{abs(each.change_rel):.1%}" != "0.0%" for each in left):
         _print_influence(fitted.influence)
+
+
+def print_optima(quantity: str, optima: Sequence["DesignOptimum"]) -> None:
+    """The best value of each design of a sweep, open ends as -."""
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_number
+
+    if not optima:
+        return
+    names = list(optima[0].design)
+    rows = [
+        (
+            *(format_number(each.design[name]) for name in names),
+            *map(_number, (each.value, each.low, each.high)),
+            *_at(each),
+        )
+        for each in optima[:MOST_DESIGNS]
+    ]
+    print_table([*names, f"best {quantity}", "p10", "p90", ""], rows)
+    if len(optima) > MOST_DESIGNS:
+        print_line(f"and {len(optima) - MOST_DESIGNS} designs more (--json has all)")
+
+
+def _at(optimum: "DesignOptimum") -> tuple[str]:
+    return ("" if optimum.edge is None else f"at the edge, best {optimum.edge}",)
 
 
 def _print_influence(found: "Influence") -> None:

@@ -17,8 +17,9 @@ from moelab.fitting.columns import columns_of
 from moelab.fitting.diagnosis import diagnose
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.left_out import influence_of
+from moelab.fitting.measured_draws import measured_draws, weighed
 from moelab.fitting.objective import Objective
-from moelab.fitting.observations import Observations, observations
+from moelab.fitting.observations import MeasuredErrors, Observations, observations
 from moelab.fitting.parameters import Parameters
 from moelab.fitting.point_fit import (
     SPREAD,
@@ -112,11 +113,12 @@ def fit_table(
     loss: str | None = None,
     group: str | None = None,
     weight: str | None = None,
+    errors: MeasuredErrors | None = None,
     **options: Any,
 ) -> FittedLaw:
-    """`fit` without the checks of the table."""
+    """`fit` without the checks of the table; `errors` are those of its measured values."""
     columns = columns_of(table)
-    data = observations(columns, law, loss, group, weight)
+    data = replace(observations(columns, law, loss, group, weight), errors=errors)
     fitted = fit_observations(data, law, influence=True, **options)
     return diagnose(fitted, data, filled(columns)[0], loss or law.kind)
 
@@ -149,12 +151,16 @@ def fit_observations(
         return _timed(fitted, data, began)
     parameters, notes = enough_rows(law, dict(fix or {}), share, len(data))
     problem = Problem(parameters, data.variables, np.log(data.measured), objective)
+    data = weighed(problem, data)
     weights = data.weights[None, :]
     theta, modes, agreeing, tried = point_fit(problem, weights, starts, seed)
     value = float(problem.value(theta[None], weights)[0])
     coefficients = coefficients_at(parameters, theta)
     predicted = predicted_losses(law, coefficients, data, fix or {})
-    draws = replicates.bootstrap(problem, modes, data, bootstrap, seed, progress)
+    if data.errors is not None and data.groups is None:
+        draws = measured_draws(problem, data, bootstrap, seed)
+    else:
+        draws = replicates.bootstrap(problem, modes, data, bootstrap, seed, progress)
     condition, unidentified = determination(problem, theta, weights)
     fitted = FittedLaw(
         law=as_fitted(law, data.kinds),

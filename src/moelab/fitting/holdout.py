@@ -1,5 +1,6 @@
 """Held-out error: fit the small runs and predict the largest, or leave out one group after another."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def group_holdout(table: Any, law: str | Law, column: str, **options: Any) -> Ho
 def _prepare(table: Any, law: str | Law, options: dict[str, Any]) -> tuple[Law, Observations, dict[str, Any]]:
     law = get_law(law) if isinstance(law, str) else law
     data = observations(table, law, options.get("loss"), options.get("group"), options.get("weight"))
+    data = replace(data, errors=options.get("errors"))
     return law, data, {name: options[name] for name in FIT_OPTIONS if name in options}
 
 

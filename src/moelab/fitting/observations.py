@@ -22,6 +22,22 @@ UNGROUPED = "none"
 
 
 @dataclass(frozen=True, eq=False)
+class MeasuredErrors:
+    """What is known of the error of each measured value, (n,) arrays: the variance of its logarithm, what one standard
+    error of a quantity that all share moves it by, the degrees of freedom of both; another estimate with its own."""
+
+    variance: Array
+    shared: Array
+    spare: Array
+    other: Array
+    other_variance: Array
+    other_shared: Array
+
+    def __getitem__(self, rows: Array) -> "MeasuredErrors":
+        return MeasuredErrors(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
 class Observations:
     """n runs ready for a fit: (n,) arrays, all finite; losses positive. `row` is the place in the table; `kinds` are
     dense or moe, where the table has a column for it."""
@@ -35,6 +51,7 @@ class Observations:
     order: Array | None = None
     groups: Array | None = None
     replicates: Array | None = None
+    errors: MeasuredErrors | None = None
 
     def __len__(self) -> int:
         return len(self.measured)

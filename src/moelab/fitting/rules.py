@@ -1,31 +1,27 @@
 """Rules for learning rate and batch fitted to a sweep: the optimum of each design, then a power law through them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.files import read_json, write_json
-from moelab.fitting.checks import numbers
-from moelab.fitting.columns import Columns, columns_of, variable
+from moelab.fitting.columns import Columns, columns_of
 from moelab.fitting.compare import fit_with_holdout
-from moelab.fitting.fit import fit
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.observations import UNGROUPED
-from moelab.fitting.sweep_optimum import FAR, diverged, sweep_optimum
+from moelab.fitting.sweeps import DesignOptimum, NoOptimum, Sweeps, sweeps_of
 from moelab.fitting.table_checks import check_table
-from moelab.fitting.table_columns import SWEPT, following, plain, present, quoted, row_groups, setting_columns
+from moelab.fitting.table_columns import SWEPT, plain, present, quoted
 from moelab.fitting.table_rows import measured_runs
 from moelab.laws.law import Law
-from moelab.laws.rule_forms import ACTIVATION, RATE, rule_laws
+from moelab.laws.rule_forms import RATE, rule_laws
 from moelab.notebook import Shown, short_repr
 
-Array = NDArray[Any]
 _CHECKED = ("missing", "units", "flops", "copies", "texts", "diverged", "running", "blanks")
 """Checks of a table whose findings change the optimum of a sweep."""
 _ALSO = ("learning_rate", "batch_tokens", "tokens_per_batch", "batch_size_tokens")
@@ -35,10 +31,12 @@ OBJECTIVE = "squared"
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedRule(Shown):
-    """A rule's form fitted to a sweep: `fits` has a FittedLaw by quantity (learning_rate, batch_tokens)."""
+    """A rule's form fitted to a sweep: `fits` has a FittedLaw by quantity (learning_rate, batch_tokens), and `optima`
+    each swept design's own best value with its interval; it is empty for a rule that was read from a file."""
 
     rule: str
     fits: dict[str, FittedLaw]
+    optima: dict[str, tuple[DesignOptimum, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return short_repr(self, rule=self.rule, quantities=tuple(self.fits))
@@ -68,7 +66,8 @@ def fit_rule(
 
     Args:
         table: Runs with a loss, learning_rate or batch_tokens (or both), and the rule's variables. Runs that agree in
-            every other setting are one sweep; its optimum is that of a parabola in ln value around the best run.
+            every other setting are one sweep; its optimum is that of a parabola in ln value around the best run, whose
+            curvature is shrunk towards that of the other designs by as much as noise explains.
         rule: steplaw2025, tian2025-moe, marin2026, ..., or that with +activation.
         loss: The column of the loss; None: loss.
         holdout: Share of the largest-compute optima to hold out; None: a fifth where that leaves enough; 0: none.
@@ -78,7 +77,8 @@ def fit_rule(
         **options: As in `moelab.fit`: fix, share, weight, bootstrap, seed, starts, objective (squared by default).
 
     Raises:
-        InputError: Neither quantity is swept, a variable is missing, or too few designs have an optimum.
+        InputError: Neither quantity is swept, a variable is missing, or too few designs have an optimum. Where one of
+            two quantities can be fitted, a note gives the reason for the other.
     """
     target = loss or "loss"
     checked = [str(finding) for finding in check_table(table, target) if finding.check in _CHECKED]
@@ -92,119 +92,70 @@ def fit_rule(
         hint = f"; {', '.join(near.values())}" if near else ""
         raise InputError(f"{rule}: the table has no column {' or '.join(rule_laws(rule))} to fit{hint}")
     checked += [f"no column {name}, which is not fitted; {how}" for name, how in near.items()]
-    fits = {}
+    fits, optima = {}, {}
+    given = {"objective": OBJECTIVE, "holdout": holdout, "holdout_by": holdout_by, "holdout_rows": holdout_rows}
+    given |= {"group": group or UNGROUPED, **options}
+    failed = {}
     for quantity, law in laws.items():
-        optima, others, rows, notes = sweep_optima(columns, law, quantity, target)
-        beside = {name: np.asarray(column)[rows] for name, column in columns.items() if name not in optima}
-        options = {"objective": OBJECTIVE, **options}
-        fitted = fit_with_holdout(
-            {**optima, **beside},
-            law,
-            loss=quantity,
-            holdout=holdout or None,
-            holdout_by=holdout_by,
-            holdout_rows=None if holdout_rows is None else np.asarray(holdout_rows, bool)[rows],
-            holdout_optional=holdout is None,
-            group=group or UNGROUPED,
-            **options,
-        )
-        if len(fitted.draws) and not np.allclose(others, optima[quantity], rtol=1e-6):
-            second = {**optima, **beside, quantity: others}
-            fitted = _mixed(fitted, fit(second, law, loss=quantity, group=group or UNGROUPED, **options))
-        fitted = _named(fitted, quantity)
-        fits[quantity] = replace(fitted, notes=(*checked, *notes, *fitted.notes))
-    return FittedRule(rule=rule, fits=fits)
-
-
-def sweep_optima(
-    columns: Columns, law: Law, quantity: str, target: str
-) -> tuple[dict[str, Array], Array, list[int], list[str]]:
-    """A table of one row per design: the law's variables and the best value of `quantity`; that value by the best run
-    and its neighbours alone; its best runs' rows; notes.
-
-    A design whose best value is the smallest or largest tried has no optimum and is left out, as is one with a single
-    value; where no design has two, the table is one of optima. Raises InputError for a missing column.
-    """
-    if target not in columns:
-        raise InputError(f"{target}: the table has no such column; its columns: {', '.join(columns)}")
-    found = {name: variable(columns, name) for name in law.variables}
-    if missing := [name for name, values in found.items() if values is None]:
-        activated = ACTIVATION in law.id and ACTIVATION[1:] + "_rate" in missing
-        leave = f", or leave out {ACTIVATION} where all runs share one rate" if activated else ""
-        raise InputError(
-            f"{law.id}: no column for {', '.join(missing)}; map one with --let '{missing[0]} = ...'{leave}"
-        )
-    swept = [name for name in SWEPT if name not in law.variables]
-    order = {name: variable(columns, name) for name in ("train_flops", "params_non_embedding", "tokens")}
-    settings = setting_columns(columns, target)
-    moved = following(columns, settings)
-    label = row_groups(columns, [name for name in settings if name not in swept and name not in moved])
-    values, losses = numbers(columns[quantity], quantity), numbers(columns[target], target)
-    if not (values > 0).all():
-        logs = f"; are these logarithms? --let '{quantity} = POW(10, {quantity})'" if values.max() < 0 else ""
-        raise InputError(f"{quantity}: must be positive, got {values.min():g}{logs}")
-    losses, repeats = _mean_of_seeds(columns, label, losses)
-    designs = [np.flatnonzero(label == group) for group in range(int(label.max()) + 1)]
-    single = [len(np.unique(values[rows])) == 1 for rows in designs]
-    kept: list[int] = []
-    best: list[tuple[float, float]] = []
-    edge = high = 0
-    for rows, one in zip(designs, single, strict=True):
-        if one:
-            if all(single):
-                kept.append(int(rows[np.argmin(losses[rows])]))
-                best.append((float(values[rows[0]]),) * 2)
+        try:
+            sweeps = sweeps_of(columns, law, quantity, target)
+        except NoOptimum as error:
+            failed[quantity] = str(error)
             continue
-        high += int(diverged(values[rows], losses[rows], quantity == RATE).sum())
-        optimum = sweep_optimum(values[rows], losses[rows], quantity == RATE)
-        if optimum is None:
-            edge += 1
+        try:
+            fitted = _fitted(sweeps, columns, law, quantity, **given)
+        except InputError as error:
+            failed[quantity] = str(error).replace(" rows are too few", " designs are too few")
             continue
-        kept.append(int(rows[np.argmin(losses[rows])]))
-        best.append((optimum.value, optimum.neighbours))
-    if not kept:
-        raise InputError(f"{quantity}: every design has its best value at the edge of its sweep: sweep further")
-    known = {name: column for name, column in {**order, **found}.items() if column is not None}
-    optima = {name: np.asarray(column, float)[kept] for name, column in known.items()}
-    count = len(designs)
-    notes = [f"{edge} of {count} designs have their best {quantity} at the edge of the sweep: left out"] if edge else []
-    if all(single):
-        notes.append(f"no design has two values of {quantity}: each one's value is taken as its best")
-    elif any(single):
-        notes.append(f"{sum(single)} of {count} designs have one {quantity} only, which shows no best one: left out")
-    if high:
-        notes.append(f"{high} runs lie {FAR:.0%} or more above their design's least {target}: no optimum is from them")
-    if moved:
-        notes.append(f"{', '.join(moved)}: follows what is swept, and separates no designs")
-    if repeats:
-        notes.append(f"{repeats} rows repeat the settings of another one: the mean loss of such rows is taken")
-    first, second = np.array(best).T
-    return {**optima, quantity: first}, second, kept, notes
+        fits[quantity] = replace(fitted, notes=(*checked, *sweeps.notes, *fitted.notes))
+        optima[quantity] = sweeps.designs
+    if not fits:
+        raise InputError("; ".join(failed.values()))
+    for quantity, fitted in fits.items():
+        notes = [f"no rule for {name}: {why}" for name, why in failed.items()]
+        fits[quantity] = replace(fitted, notes=(*fitted.notes, *notes))
+    return FittedRule(rule=rule, fits=fits, optima=optima)
 
 
-def _mixed(fitted: FittedLaw, other: FittedLaw) -> FittedLaw:
-    """The fit with every second draw from that to the optima of another window: intervals then show both."""
-    draws = fitted.draws.copy()
-    few = min(len(draws), len(other.draws))
-    draws[1:few:2] = other.draws[1:few:2]
-    return replace(fitted, draws=draws)
+def _fitted(
+    sweeps: Sweeps,
+    columns: Columns,
+    law: Law,
+    quantity: str,
+    *,
+    holdout: float | None,
+    holdout_rows: Any,
+    **options: Any,
+) -> FittedLaw:
+    """The law fitted to the designs' optima."""
+    rows = sweeps.rows
+    beside = {name: np.asarray(column)[rows] for name, column in columns.items() if name not in sweeps.columns}
+    fitted = fit_with_holdout(
+        {**sweeps.columns, **beside},
+        law,
+        loss=quantity,
+        holdout=holdout or None,
+        holdout_rows=None if holdout_rows is None else np.asarray(holdout_rows, bool)[rows],
+        holdout_optional=holdout is None,
+        errors=sweeps.errors,
+        **options,
+    )
+    notes = tuple(note.replace(" rows are too few", " designs are too few") for note in fitted.notes)
+    return _named(replace(fitted, notes=notes), quantity, rows)
 
 
-def _mean_of_seeds(columns: Columns, label: Array, losses: Array) -> tuple[Array, int]:
-    """Losses (n,) as the mean of the rows of one design that agree in all that is swept, and how many rows repeat
-    another one. The least of several seeds would be lower wherever more of them ran."""
-    swept = [name for name in SWEPT if name in columns]
-    cell = row_groups({**{name: columns[name] for name in swept}, "design": label}, [*swept, "design"])
-    counts = np.bincount(cell)
-    return (np.bincount(cell, losses) / counts)[cell], len(cell) - len(counts)
-
-
-def _named(fitted: FittedLaw, quantity: str) -> FittedLaw:
-    """The fit, whose influence is on the rule's quantity."""
+def _named(fitted: FittedLaw, quantity: str, rows: list[int]) -> FittedLaw:
+    """The fit, whose influence is on the rule's quantity, of designs named by the rows of their best runs."""
     found = fitted.influence
     if found is None or found.flops is not None:
         return fitted
-    named = replace(found, quantity=quantity)
+    left = tuple(
+        replace(each, label=f"design of row {rows[each.rows[0] - 1] + 1}", rows=(rows[each.rows[0] - 1] + 1,))
+        if each.label.startswith("row ")
+        else replace(each, rows=tuple(rows[row - 1] + 1 for row in each.rows))
+        for each in found.left
+    )
+    named = replace(found, quantity=quantity, left=left)
     notes = dict(zip(found.note(), named.note(), strict=True))
     return replace(fitted, influence=named, diagnosis=tuple(notes.get(each, each) for each in fitted.diagnosis))
 
@@ -231,10 +182,14 @@ def rules_to_json(rules: Mapping[str, FittedRule], draws: bool = True) -> dict[s
     """Plain data of fitted rules."""
     return {
         "rules": {
-            name: {quantity: fit_to_json(fitted, draws) for quantity, fitted in rule.fits.items()}
-            for name, rule in rules.items()
+            name: {quantity: _to_json(rule, quantity, draws) for quantity in rule.fits} for name, rule in rules.items()
         }
     }
+
+
+def _to_json(rule: FittedRule, quantity: str, draws: bool) -> dict[str, Any]:
+    found = fit_to_json(rule.fits[quantity], draws)
+    return {**found, "optima": [asdict(each) for each in rule.optima.get(quantity, ())]}
 
 
 def holds_rules(path: str | Path) -> bool:
