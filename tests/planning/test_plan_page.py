@@ -10,8 +10,9 @@ from moelab.cli import main
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw, save_fits
 from moelab.planning import Budget, Plan, Space
+from moelab.planning.phrases import paragraphs
 from moelab.planning.plan import plan
-from moelab.planning.plan_page import plan_page, sentences, write_plan_page
+from moelab.planning.plan_page import plan_page, write_plan_page
 from moelab.report import figures
 from moelab.report.save import figure_spec
 
@@ -39,7 +40,7 @@ def test_the_page_holds_every_part(planned: Plan, tmp_path: Path) -> None:
 
 def test_doubt_and_the_recommendation_come_first() -> None:
     text = "No law supports this plan: much. Train a dense model of 1.5B parameters. It takes 2 days. Limits: none."
-    assert sentences(text) == [
+    assert paragraphs(text) == [
         "No law supports this plan: much.",
         "Train a dense model of 1.5B parameters.",
         "It takes 2 days. Limits: none.",
