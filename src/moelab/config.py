@@ -1,8 +1,7 @@
 """The base of every configuration: frozen, strict about keys, YAML in and out, errors in one line."""
 
 import difflib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -34,8 +33,10 @@ def read_by(parse: Callable[[str | float], float]) -> BeforeValidator:
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError(f"expected a number, got {short(value)}")
-        with _as_value_error():
+        try:
             return parse(value)
+        except InputError as error:
+            raise _value_error(error) from None
 
     return BeforeValidator(read)
 
@@ -44,20 +45,18 @@ def at_most(most: float) -> AfterValidator:
     """For a positive field that means nothing beyond `most`: the message names the allowed range."""
 
     def check(value: float) -> float:
-        with _as_value_error():
+        try:
             check_at_most(value, most)
+        except InputError as error:
+            raise _value_error(error) from None
         return value
 
     return AfterValidator(check)
 
 
-@contextmanager
-def _as_value_error() -> Iterator[None]:
+def _value_error(error: InputError) -> ValueError:
     """Pydantic names the field itself."""
-    try:
-        yield
-    except InputError as error:
-        raise ValueError(str(error).removeprefix("value: ")) from None
+    return ValueError(str(error).removeprefix("value: "))
 
 
 Count = Annotated[int, read_by(parse_count), Field(gt=0)]

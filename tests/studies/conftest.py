@@ -34,11 +34,12 @@ def finished_run(loss: float | None, seed: int = 0, **model: Any) -> tuple[RunCo
     return config, RunRecord.parse({**run_columns(config), **measured})
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _pages_without_their_script() -> Iterator[None]:
-    """Building the library of charts takes two seconds of a process; tests/report looks at pages that hold it."""
+@pytest.fixture(autouse=True, scope="module")
+def _pages_without_script_and_stills() -> Iterator[None]:
+    """The library of charts takes two seconds to build, a still a third of one; tests/report looks at both."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vl_convert.javascript_bundle", lambda snippet: "window.vegaEmbed = null;")
+        patch.setattr("vl_convert.vegalite_to_svg", lambda spec: "<svg/>")
         yield
 
 
