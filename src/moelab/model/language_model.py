@@ -161,6 +161,8 @@ class LanguageModel(nn.Module):
 
     def update_routers(self) -> None:
         """After an optimiser step: let loss-free balancing move its biases. Does nothing for other routers."""
+        if self.config.moe is None or not self.config.moe.bias_update:
+            return
         for module in self.modules():
             if isinstance(module, TopKRouter):
                 module.update_bias()

@@ -46,8 +46,9 @@ class Step:
     def _whole(self, pieces: Pieces) -> Results:
         """Loss, gradients, the optimiser's step and the routers': everything of a step that a device does."""
         model = self.layout.model
-        # What a mesh gathers is in the computing precision already.
-        with nullcontext() if self.layout.sharded else shared_copies(model, self._copies):
+        # What a mesh gathers is in the computing precision already; a dense model has no experts to copy.
+        alone = self.layout.sharded or model.config.moe is None
+        with nullcontext() if alone else shared_copies(model, self._copies):
             loss = self._accumulate(pieces)
         norm = self.optimizer.step(self._rate if self._rate_on_device else float(self._rate))
         sum_loads(model, self.world)

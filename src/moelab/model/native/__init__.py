@@ -17,14 +17,12 @@ def usable(*tensors: Tensor) -> bool:
 
     Under autocast, and while PyTorch watches operations (its FLOP counter, torch.compile), the reference path runs.
     """
-    return (
-        not _switched_off
-        and not torch.compiler.is_compiling()
-        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-        and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and load()[0] is not None
-    )
+    if _switched_off or torch.compiler.is_compiling():
+        return False
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or not tensor.is_cpu:
+            return False
+    return not torch.is_autocast_enabled("cpu") and torch._C._len_torch_dispatch_stack() == 0 and load()[0] is not None
 
 
 @contextmanager

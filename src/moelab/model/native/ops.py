@@ -15,7 +15,7 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Call a kernel; tensors go as pointers."""
     library = load()[0]
     assert library is not None
-    getattr(library, name)(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+    getattr(library, name)(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
 
 
 class RmsNorm(torch.autograd.Function):
