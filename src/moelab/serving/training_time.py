@@ -100,11 +100,6 @@ def seconds_per_token(shape: Shape, setup: TrainingSetup, coefficients: Mapping[
     return sum(device_seconds(shape, setup, coefficients).values())
 
 
-def model_flops_per_second(shape: Shape, setup: TrainingSetup, coefficients: Mapping[str, float]) -> Numbers:
-    """Model FLOPs per second and device, attention scores counted as causal; what is recomputed does not count."""
-    return count_flops(shape, setup.seq_len, causal=True).train / seconds_per_token(shape, setup, coefficients)
-
-
 def product_rate(device: Hardware, precision: str, coefficients: Mapping[str, float]) -> float:
     """FLOPs per second of large matrix products: a share of the bf16 peak, more in narrower arithmetic, where the
     device's power allows it."""
