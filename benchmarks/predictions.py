@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from reference_design import SPEEDS, seconds
 from reference_rates import Rule, fitted_rule
+from reference_speeds import SPEEDS, seconds
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.data import Dataset

@@ -10,173 +10,28 @@ every first part of the list is a useful table. The script compares the design w
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from reference_rates import Rule, fitted_rule
+from reference_runs import LAW, SIZES, TOKENS_PER_PARAM, Candidate, candidate, candidates, others
+from reference_speeds import SPEEDS, measure, seconds
 
-from moelab.architecture import ModelConfig, count_flops, count_parameters
-from moelab.files import write_json, write_text
+from moelab.files import write_text
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import observations
 from moelab.fitting.prior import by_coordinates, shipped, to_coefficients
 from moelab.fitting.prior_fit import posterior_of
-from moelab.laws import get_law
 
 ROOT = Path(__file__).parents[1]
-SPEEDS = ROOT / "benchmarks" / "measured" / "reference_speeds.json"
 STUDY = ROOT / "src" / "moelab" / "studies" / "ready" / "reference.yaml"
-LAW = get_law("moelab2026")
-SIZES = {
-    "d24": (24, 2, 2, 72), "d32": (32, 2, 2, 96), "d40": (40, 3, 5, 120), "d48": (48, 4, 4, 144),
-    "d64": (64, 4, 4, 192), "d80": (80, 4, 5, 240), "d96": (96, 4, 6, 288), "d112": (112, 4, 7, 336),
-}  # fmt: skip
-"""Width, layers, heads and feed-forward width of each size: 27 to 750 thousand active parameters."""
-TOKENS_PER_PARAM = (5, 10, 20, 40, 100)
-EXPERTS, GRANULARITY, EPOCHS = (2, 4, 8, 16, 32, 64), (1, 2, 4, 8), (1, 2, 4, 8)
-VOCABULARY, SEQ_LEN, BATCH = 512, 128, 1024
-EVALUATED = 2 * 256_000
-UNIQUE = 18_000_000
-"""Unique training tokens of the default text at vocabulary 512, with some room."""
 RUNS, SECONDS, LONGEST = 144, 13 * 3600, 1200
 """Runs that the design chooses, processor seconds of the whole study, and of its longest run."""
 NOISE = 0.005
 """Seed noise of log loss at this size (docs/log.md: 0.012 to 0.024 nats of 3.4)."""
 SEEDS = (1, 2)
 """Further seeds of six points."""
-CACHED = 2_000_000
-"""Parameters beyond which a step also waits for memory."""
-Candidate = dict[str, Any]
-
-
-def model_of(size: str, experts: int = 1, fine: int = 1, shared: bool = False, router: str = "") -> dict[str, Any]:
-    """The fields of one model: `experts` times the feed-forward's width, in experts of 1/`fine` of it."""
-    width, layers, heads, hidden = SIZES[size]
-    model: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "d_model": width,
-        "n_layers": layers,
-        "n_heads": heads,
-        "d_ff": hidden,
-    }
-    if router == "mixture_of_tokens":
-        model["moe"] = {"n_experts": experts, "top_k": 1, "d_expert": hidden, "router": router, "group_size": experts}
-        model["moe"] |= {"balance_loss": 0.0, "z_loss": 0.0, "normalize_gates": False}
-    elif experts > 1:
-        narrow = hidden // fine
-        moe: dict[str, Any] = {"n_experts": experts * fine - shared, "top_k": fine - shared, "d_expert": narrow}
-        if shared:
-            moe |= {"n_shared_experts": 1, "d_shared": narrow}
-        if router:
-            moe |= {"router": router, "balance_loss": 0.0, "z_loss": 0.0, "normalize_gates": False}
-        model["moe"] = moe
-    return model
-
-
-def candidate(size: str, ratio: float, epochs: int, **options: Any) -> Candidate:
-    """One run: its model, tokens and unique tokens, with the law's variables."""
-    model = model_of(size, **options)
-    config = ModelConfig.parse(model)
-    count = count_parameters(config)
-    tokens = int(ratio * count.params_active) // BATCH * BATCH
-    conversion = LAW.variables_of(config, float(tokens), SEQ_LEN, tokens / epochs, published=False)
-    return {
-        "size": size,
-        "model": model,
-        "active": int(count.params_active),
-        "total": int(count.params_total),
-        "tokens": tokens,
-        "unique": tokens // epochs,
-        "epochs": epochs,
-        "ratio": ratio,
-        "flops": float(count_flops(config, SEQ_LEN).train),
-        "variables": {name: float(value) for name, value in conversion.variables.items()},
-        **options,
-    }
-
-
-def candidates() -> list[Candidate]:
-    """Every run that may be chosen: within the tokens per parameter of its size, its text and its time."""
-    found = []
-    for size, (width, *_) in SIZES.items():
-        kinds: list[dict[str, Any]] = [{}]
-        for experts in EXPERTS:
-            for fine in GRANULARITY:
-                if fine == 8 and width < 64:  # experts of fewer than 24 columns
-                    continue
-                kinds.append({"experts": experts, "fine": fine})
-                if fine > 1:
-                    kinds.append({"experts": experts, "fine": fine, "shared": True})
-        for kind in kinds:
-            for ratio in TOKENS_PER_PARAM:
-                for epochs in EPOCHS:
-                    run = candidate(size, ratio, epochs, **kind)
-                    most = 100 if run["active"] <= 110_000 else 40 if run["active"] <= 250_000 else 10
-                    if ratio <= most and run["unique"] <= UNIQUE and run["tokens"] >= 100_000:
-                        found.append(run)
-    return found
-
-
-def seconds(run: Candidate, speeds: dict[str, Any]) -> float:
-    """Processor seconds of one thread: training and its two evaluations."""
-    return float(features(run) @ np.array(speeds["coefficients"])) * (run["tokens"] + EVALUATED / 3)
-
-
-def features(run: Candidate) -> np.ndarray:
-    """What the processor seconds of a token are linear in: FLOPs, the optimiser's work on every parameter, layers."""
-    moe, layers = run["model"].get("moe"), run["model"]["n_layers"]
-    chosen = moe["top_k"] * layers if moe else 0
-    beyond = max(run["total"] - CACHED, 0)
-    return np.array([1.0, run["flops"], run["total"], beyond, layers * bool(moe), chosen])
-
-
-def measure() -> None:
-    """Tokens per processor second of some shapes, and the law of speed fitted to them."""
-    from moelab.executors.probe import probe_text
-    from moelab.runs import RunConfig, RunFolder
-    from moelab.training import Trainer, resolve_run
-
-    kinds: list[dict[str, Any]] = [{}, {"experts": 8}, {"experts": 64}, {"experts": 8, "fine": 4},
-                                   {"experts": 64, "fine": 4}, {"experts": 16, "fine": 2, "shared": True}]  # fmt: skip
-    runs = [candidate(size, 10, 1, **kind) for size in ("d24", "d40", "d64", "d112") for kind in kinds]
-    rows = []
-    import tempfile
-
-    with probe_text() as text:
-        for run in runs:
-            model = {**run["model"], "vocab_size": 512}
-            given = {"model": model, "data": {"path": str(text.folder)}, "train": {**TRAIN, "tokens": 50 * BATCH}}
-            resolved = resolve_run(RunConfig.parse(given), text)
-            with tempfile.TemporaryDirectory() as folder:
-                trainer = Trainer(resolved, RunFolder(Path(folder)), text)
-                for _ in range(2):
-                    trainer.step()
-                times = []
-                while len(times) < 5 or (sum(times) < 2.0 and len(times) < 40):
-                    began = time.process_time()
-                    trainer.step()
-                    times.append(time.process_time() - began)
-            rows.append(
-                {"size": run["size"], "moe": model.get("moe"), "tokens_per_second": BATCH / float(np.median(times))}
-            )
-            print(rows[-1], flush=True)
-    from scipy.optimize import nnls
-
-    rates = np.array([row["tokens_per_second"] for row in rows])
-    inputs = np.array([features(run) for run in runs]) * rates[:, None]
-    scale = inputs.max(axis=0)
-    solved = nnls(inputs / scale, np.ones(len(rows)))[0] / scale
-    error = float(np.max(np.abs(inputs @ solved - 1)))
-    print(f"largest error of the fitted speed: {error:.0%}")
-    write_json(SPEEDS, {"shapes": rows, "coefficients": solved.tolist(), "largest_error": error})
-
-
-TRAIN = {
-    "seq_len": SEQ_LEN, "batch_tokens": BATCH, "optimizer": "muon", "learning_rate": 0.01, "schedule": "cosine",
-    "evaluations": 2, "eval_tokens": 256_000, "precision": "fp32", "threads": 1,
-}  # fmt: skip
 
 
 def rows_of(runs: list[Candidate], theta: np.ndarray) -> np.ndarray:
@@ -254,17 +109,8 @@ def factorial(runs: list[Candidate]) -> list[int]:
     """An alternative: dense over sizes and tokens, then one factor at a time around E = 8."""
 
     def plain(run: Candidate) -> bool:
-        return (
-            sum(
-                (
-                    run.get("experts", 1) not in (1, 8),
-                    run.get("fine", 1) != 1,
-                    bool(run.get("shared")),
-                    run["epochs"] > 1,
-                )
-            )
-            <= 1
-        )
+        split, shared, repeated = run.get("fine", 1) > 1, bool(run.get("shared")), run["epochs"] > 1
+        return (run.get("experts", 1) not in (1, 8)) + split + shared + repeated <= 1
 
     return [k for k, run in enumerate(runs) if plain(run)]
 
@@ -348,16 +194,6 @@ base:
 executor: {{order: listed}}
 runs:
 """
-
-
-def others() -> list[Candidate]:
-    """Routers that the law does not know: hash routing and Mixture of Tokens, beside token choice of the same shape."""
-    found = []
-    for size, ratio in (("d24", 40), ("d40", 20), ("d64", 10)):
-        for experts in (4, 8):
-            found.append(candidate(size, ratio, 1, experts=experts, router="hash"))
-            found.append(candidate(size, ratio, 1, experts=experts, router="mixture_of_tokens"))
-    return found
 
 
 def replicates(chosen: list[Candidate], cost: list[float]) -> list[Candidate]:

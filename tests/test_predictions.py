@@ -31,7 +31,14 @@ def modules() -> tuple[ModuleType, ModuleType]:
         import predictions
         import predictions_score
     yield predictions, predictions_score
-    for name in ("predictions", "predictions_score", "reference_design", "reference_rates", "prior_tables"):
+    for name in (
+        "predictions",
+        "predictions_score",
+        "reference_rates",
+        "reference_runs",
+        "reference_speeds",
+        "prior_tables",
+    ):
         sys.modules.pop(name, None)
 
 

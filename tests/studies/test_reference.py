@@ -25,7 +25,7 @@ def design() -> Any:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         import reference_design as module
     yield module
-    for name in ("reference_design", "reference_rates", "prior_tables"):
+    for name in ("reference_design", "reference_rates", "reference_runs", "reference_speeds", "prior_tables"):
         sys.modules.pop(name, None)
 
 
