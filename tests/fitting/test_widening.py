@@ -70,8 +70,8 @@ def test_too_few_runs_and_one_budget_leave_it_at_one() -> None:
 
 
 def test_runs_that_the_law_does_not_describe_widen_its_intervals(tmp_path: Path) -> None:
-    right = moelab.fit(runs(), LAW, bootstrap=100)
-    bent = moelab.fit(runs(bend=0.08), LAW, bootstrap=100)
+    right = moelab.fit(runs(), LAW, bootstrap=50)
+    bent = moelab.fit(runs(bend=0.08), LAW, bootstrap=50)
     assert 1 <= right.widening < 1.6 < bent.widening
     assert bent.prior is not None
     assert bent.prior["widening"]["held_out"] == 20

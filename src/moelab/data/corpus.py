@@ -44,11 +44,14 @@ def _zip_texts(archive: Path, prefix: str, suffix: str) -> Iterator[str]:
 
 def _tar_texts(archive: Path, keep: Callable[[str], bool]) -> Iterator[str]:
     """Texts of the matching members in the order of their names, line ends made uniform."""
+    texts: list[tuple[str, bytes]] = []
     with tarfile.open(archive) as files:
-        for member in sorted(files.getmembers(), key=lambda member: member.name):
+        for member in files:  # as they lie: to go back is to decompress from the start
             stream = files.extractfile(member) if keep(member.name) else None
             if stream is not None:
-                yield stream.read().decode().replace("\r\n", "\n")
+                texts.append((member.name, stream.read()))
+    for _, text in sorted(texts, key=lambda pair: pair[0]):
+        yield text.decode().replace("\r\n", "\n")
 
 
 def _sotu(archive: Path) -> Iterator[str]:
