@@ -11,6 +11,7 @@ import pytest
 from moelab.fitting.fit import fit
 from moelab.fitting.predict import predict
 from moelab.fitting.table_checks import check_table
+from moelab.fitting.table_losses import mixed_losses
 from moelab.laws import get_law
 from moelab.runs.table import load_table
 
@@ -189,3 +190,21 @@ def test_tokens_and_parameters_swapped() -> None:
     swapped = {"params_total": table["tokens"], "tokens": table["params_total"], "loss": table["loss"]}
     text = str(next(each for each in check_table(swapped) if each.check == "swapped"))
     assert "every row has fewer tokens than parameters (0.00625 to 0.2 per parameter of params_total)" in text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_group_of_another_unit_is_the_best_of_all_groups(seed: int) -> None:
+    """Of all 16,384 ways to part 14 rows, that whose losses lie closest to a surface and a constant for the group."""
+    rng = np.random.default_rng(seed)
+    size, tokens = np.exp(rng.uniform(15, 20, 14)), np.exp(rng.uniform(19, 24, 14))
+    bits = rng.permutation(14) < 4
+    n, d = np.log(size), np.log(tokens)
+    loss = np.exp(2.6 - 0.05 * n - 0.03 * d + 0.001 * n * d + 0.001 * rng.standard_normal(14))
+    table = {"params_total": size, "tokens": tokens, "loss": np.where(bits, loss / np.log(2), loss)}
+    surface = np.linalg.qr(np.stack([np.ones(14), n, d, n * n, d * d, n * d], axis=1))[0]
+    groups = (np.arange(1, 2**14 - 1)[:, None] >> np.arange(14) & 1).astype(float)
+    aside = groups - (groups @ surface) @ surface.T
+    left = np.log(table["loss"]) - surface @ (surface.T @ np.log(table["loss"]))
+    explained = np.where(aside @ left > 0, (aside @ left) ** 2 / np.maximum((aside**2).sum(axis=1), 1e-9), 0.0)
+    assert (groups[np.argmax(explained)] == bits).all()
+    assert (mixed_losses(table, "loss")[0] == bits).all()
