@@ -4,7 +4,7 @@
 
 The report has what a study's has: losses by size, predictions against measurements of two laws, residuals, 60 learning
 curves, and tables of all runs and of their routing. It prints seconds from the start of the navigation, and the
-processor seconds of the page's main thread (Chromium's own account), once per `--repeat`. Needs Playwright and Chromium.
+processor seconds of the page's main thread (Chromium's own account), `--repeat` times. Needs Playwright and Chromium.
 """
 
 import argparse
