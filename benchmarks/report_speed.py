@@ -4,7 +4,7 @@
 
 The report has what a study's has: losses by size, predictions against measurements of two laws, residuals, 60 learning
 curves, and tables of all runs and of their routing. It prints seconds from the start of the navigation, and the
-processor seconds of the page's main thread (Chromium's own account), once per `--repeat`. Needs Playwright and Chromium.
+processor seconds of the page's main thread (Chromium's own account), `--repeat` times. Needs Playwright and Chromium.
 """
 
 import argparse
@@ -83,26 +83,33 @@ def report(rows: list[dict[str, Any]], path: Path) -> None:
     write_page(page, path)
 
 
+WATCH = """
+window.seen = {};
+const marks = { tables: "table.prepared", first_figure: ":is(.chart canvas, .chart svg):not([style*=hidden] *)" };
+new MutationObserver(() => {
+  for (const [name, wanted] of Object.entries(marks))
+    if (!(name in window.seen) && document.querySelector(wanted)) window.seen[name] = performance.now() / 1000;
+}).observe(document, { childList: true, subtree: true, attributes: true });
+"""
+
+
 def opened(browser: Any, path: Path) -> dict[str, float]:
     """Seconds until parts of the page stand, and its processor seconds until all figures do."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.add_init_script(WATCH)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
-    begun = time.perf_counter()
     page.goto(path.as_uri(), wait_until="commit")
-    page.wait_for_selector("footer, section:last-of-type", state="attached")
-    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-    page.wait_for_function(paint)
-    found = {"text_s": page.evaluate(paint) / 1000}
-    page.wait_for_selector("table.prepared", state="attached")
-    found["tables_s"] = time.perf_counter() - begun
-    drawn = "() => [...document.querySelectorAll('.chart')].filter((node) => node.querySelector('svg, canvas'))"
-    page.wait_for_function(f"({drawn})().length >= 1")
-    found["first_figure_s"] = time.perf_counter() - begun
-    found["first_figure_cpu_s"] = metrics(session)["TaskDuration"]
-    page.wait_for_function(f"({drawn})().length >= 4")
+    page.wait_for_function("window.seen.first_figure")
+    cpu = metrics(session)["TaskDuration"]
+    paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000"
+    found = {"text_s": page.evaluate(paint)}
+    found |= {f"{name}_s": seconds for name, seconds in page.evaluate("window.seen").items()}
+    found["first_figure_cpu_s"] = cpu
+    count = "[...document.querySelectorAll('.chart')].filter((node) => node.querySelector('svg, canvas')).length"
+    page.wait_for_function(f"{count} === document.querySelectorAll('.chart').length")
     page.wait_for_timeout(1500)
-    found |= {f"all_{name}_s": value for name, value in metrics(session).items()}
+    found |= {f"all_figures_{name}_s": value for name, value in metrics(session).items()}
     page.close()
     return {name: round(value, 3) for name, value in found.items()}
 

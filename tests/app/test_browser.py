@@ -59,8 +59,8 @@ def page(browser: Any) -> Iterator[Any]:
 
 def answered(page: Any, query: str) -> None:
     """Wait until the answer of this address stands on the page, with what would change it."""
-    page.wait_for_function("query => document.getElementById('answer').dataset.asked === query", arg=query)
-    page.wait_for_selector("#changes section")
+    for part in ("answer", "evidence", "changes"):
+        page.wait_for_function(f"query => document.getElementById('{part}').dataset.asked === query", arg=query)
 
 
 START = "flops=1e18&near=olmoe-1b-7b"
@@ -100,7 +100,7 @@ def test_every_control_is_answered(page: Any, address: str, name: str, value: st
         field.select_option(value)
     else:
         field.fill(value)
-    asked = "pair => document.getElementById('answer').dataset.asked?.includes(pair)"
+    asked = "pair => document.getElementById('evidence').dataset.asked?.includes(pair)"
     page.wait_for_function(asked, arg=f"{name}={value}")
     assert page.is_hidden("#error"), page.inner_text("#error")
     assert f"--{name} {value}" in page.inner_text("#repeat")
@@ -235,3 +235,28 @@ def test_pages_fit_their_width_and_theme(browser: Any, address: str, width: int,
         if SHOTS:
             page.screenshot(path=Path(SHOTS) / f"{name}-{width}-{scheme}.png", full_page=True)
     context.close()
+
+
+def test_a_figure_of_many_rows_is_painted_whole(browser: Any, tmp_path: Path) -> None:
+    """A report's rows stand once by name: they are found there, painted on a canvas, and tables are paged."""
+    from moelab.report import Figure, Page, Section, Table, figures, write_page
+
+    rows = [
+        {"label": f"run {n}", "kind": "moe" if n % 2 else "dense", "params_active": 1e5 + n, "params_total": 2e5 + n,
+         "tokens": 1e7 + 1e3 * n, "n_experts": 1 + 7 * (n % 2), "loss": 3 - n * 1e-4}
+        for n in range(1600)
+    ]  # fmt: skip
+    table = Table(["run", "loss"], [[row["label"], row["loss"]] for row in rows])
+    chart = Figure(figures.loss_by_size(rows), "Losses.")
+    path = write_page(
+        Page("Runs", ["Many."], sections=[Section("Runs", figures=[chart], tables=[table])]), tmp_path / "r.html"
+    )
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(path.as_uri())
+    page.wait_for_selector(".chart canvas:visible")
+    assert page.locator(".chart svg").count() == 0
+    assert page.locator("tbody tr:visible").count() == 100
+    with page.expect_download() as caught:
+        page.locator("button:text-is('CSV')").click()
+    assert len(Path(caught.value.path()).read_text().splitlines()) == 1601
+    page.close()

@@ -19,6 +19,7 @@ from moelab.report.words import column_alignment, column_cells, rich
         ([np.float64(3.5), np.int64(7)], ["3.500", "7"]),
         (["d48", "<b>"], ["d48", "<b>"]),
         ([0.0, 1.0], ["0.000", "1.000"]),
+        ([5570.2, 0.1988, -0.00041], ["5.57K", "0.1988", "-0.00041"]),
     ],
 )
 def test_cells(values: list[object], cells: list[str]) -> None:

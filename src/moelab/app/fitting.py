@@ -31,7 +31,7 @@ VARIABLES = {
 }
 """What columns can be mapped to, and their labels."""
 UNITS = {"1": 1.0, "thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
-COLUMNS = ("law", "in sample", "held out", "bias", "80 % covers", "reach", "weight")
+HEADS = ("law", "error in sample", "held out", "bias held out", "80 % intervals hold", "reach", "weight")
 """Of the table of laws: errors, share of held-out runs inside their interval, held-out over fitted compute."""
 MOST_ROWS = 20_000
 MOST_COLUMNS = 200
@@ -88,7 +88,8 @@ def fit_page(
     """Fit laws (none named: all that the table supports): a part of a page, and the fit file `moelab plan` reads."""
     table = _mapped(path, name, mapping)
     found = compare_laws(table, list(laws) or None, bootstrap=REPLICATES, starts=STARTS, progress=progress)
-    sections = [_compared(found), _points(found), *_residuals(found, table), _coefficients(found), *_slices(table)]
+    sections = [_compared(found), _points(found), *_residuals(found, table), _coefficients(found)]
+    sections += [*_slices(table), *_left_out(found)]
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         file = Path(folder) / "fit.json"
         save_fits(found.fits, file)
@@ -124,13 +125,21 @@ def _mapped(path: str, name: str, mapping: Mapped) -> Any:
 
 
 def _compared(found: Comparison) -> Section:
-    """The laws by rank; those left out as one sentence per reason."""
+    """The laws by rank."""
+    caption = (
+        "Errors are relative to the measured loss. The runs of most compute are held out; the reach is how many times "
+        "the compute of the largest fitted run they have. The weight is that in a plan's mean."
+    )
+    return Section("Laws side by side", tables=[Table(HEADS, found.rows(), caption)])
+
+
+def _left_out(found: Comparison) -> list[Section]:
+    """The laws that were not fitted, a row per reason."""
     reasons: dict[str, list[str]] = {}
     for law, reason in found.skipped.items():
         reasons.setdefault(reason, []).append(law)
-    notes = [f"Left out {', '.join(laws)}: {reason}." for reason, laws in reasons.items()]
-    caption = "Errors are relative to the measured loss; the runs of most compute are held out."
-    return Section("Laws side by side", tables=[Table(COLUMNS, found.rows(), caption)], text=notes)
+    rows = [[", ".join(laws), reason] for reason, laws in reasons.items()]
+    return [Section("Laws left out", tables=[Table(["laws", "why"], rows)])] if rows else []
 
 
 def _points(found: Comparison) -> Section:
@@ -164,7 +173,7 @@ def _residuals(found: Comparison, table: Any) -> list[Section]:
 
 def _coefficients(found: Comparison) -> Section:
     rows = [[law, *row] for law, fitted in found.fits.items() for row in fitted.coefficient_rows()]
-    return Section("Coefficients", tables=[Table(["law", "coefficient", "value", "p10", "p90", ""], rows)])
+    return Section("Coefficients", tables=[Table(["law", "coefficient", "value", "p10", "p90", "note"], rows)])
 
 
 def _slices(table: Any) -> list[Section]:
@@ -178,5 +187,6 @@ def _slices(table: Any) -> list[Section]:
     except InputError:
         return []
     rows = [[shown_key(key), count, *best.values()] for key, count, best, *_ in found.rows()]
-    head = [found.heading, "runs", f"best {axis}", "p10", "p90"]
+    size = "active parameters" if axis == "params_active" else "parameters"
+    head = [found.heading, "runs", f"best {size}", "p10", "p90"]
     return [Section("Slices of equal compute", figures=[Figure(found.plot())], tables=[Table(head, rows)])]

@@ -12,6 +12,19 @@ PANEL = (300, 150)
 WIDE = 20.0
 """Ratio of the largest to the least value from which an axis is logarithmic."""
 
+TITLES = {
+    "params_total": "parameters",
+    "params_active": "active parameters",
+    "params_non_embedding": "parameters without embeddings",
+    "params_active_non_embedding": "active parameters without embeddings",
+    "tokens": "training tokens",
+    "unique_tokens": "unique tokens",
+    "train_flops": "training FLOPs",
+    "n_experts": "experts",
+    "top_k": "experts of a token",
+}
+"""Columns as axes name them; others by their own names."""
+
 
 def residuals(points: Any, *, title: str = "") -> Any:
     """A panel per variable: predicted / measured - 1 of every run against it.
@@ -33,13 +46,16 @@ def residuals(points: Any, *, title: str = "") -> Any:
             axis={"labelExpr": theme.SIGNED_PERCENT, "title": "error", "tickCount": 5},
         )
         tips = theme.tooltip(
-            ("label", "run", ""), ("law", "law", ""), ("x", name, ".4~g"), ("error_rel", "error", "+.2%")
+            ("label", "run", ""),
+            ("law", "law", ""),
+            ("x", TITLES.get(name, name), ".4~g"),
+            ("error_rel", "error", "+.2%"),
         )
         marks = (
             alt.Chart(theme.data(mine))
             .mark_point(filled=True, size=34, opacity=0.75)
             .encode(
-                theme.quantity_x("x", mine, name, log=log),
+                theme.quantity_x("x", mine, TITLES.get(name, name), log=log),
                 y,
                 theme.law_color(laws),
                 theme.law_shape(laws),

@@ -111,16 +111,17 @@ def _panel(rows: list[Row], x_field: str, x_title: str, group: list[str], headin
     lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in means:
         lines.setdefault(tuple(row[g] for g in group), []).append(row)
+    joined = [row for line in lines.values() if len(line) > 1 for row in line]  # a line of one point is not seen
     x = theme.quantity_x(x_field, rows, x_title, log=True)
     y = alt.Y("loss:Q", scale=y_scale, title="loss (nats per token)")
     color, shape = theme.kind_color(rows), theme.kind_shape(rows)
-    line = alt.Chart(theme.data(means)).mark_line(strokeWidth=1.5, opacity=0.55)
+    line = alt.Chart(theme.data(joined)).mark_line(strokeWidth=1.5, opacity=0.55)
     points = alt.Chart(theme.data(rows)).mark_point(filled=True, size=58, opacity=0.9).encode(
         x, y, color, shape,
         tooltip=theme.tooltip(("label", "run", ""), ("kind", "kind", ""), ("params_active", "active parameters", ".3s"),
                               ("tokens", "tokens", ".3s"), ("loss", "loss", ".3f")),
     )  # fmt: skip
-    layers = [line.encode(x, y, color, detail=[alt.Detail(f"{g}:N") for g in group])]
+    layers = [line.encode(x, y, color, detail=[alt.Detail(f"{g}:N") for g in group])] if joined else []
     if len(lines) <= MAX_LABELS:
         x_name = alt.X("x_name:Q", scale=theme.scale([row[x_field] for row in rows], log=True))
         names = _named(list(lines.values()), rows, x_field, y_scale["domain"])

@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 from moelab.printable import printable
 from moelab.quantities import format_number
 
+SEEN = 0.5
+"""In units of the last decimal of a column: a smaller number would read 0."""
 _CODE = re.compile(r"`([^`]+)`")
 # A number with a sign, units of up to four letters and perhaps a range: "+1.0 %", "2.98 – 3.09", "4 min 05 s".
 _NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.][^A-Za-z]*(?:[A-Za-zµ]{1,4}[^A-Za-z]*){0,3}|[\-–—]?\s*")
@@ -51,12 +53,14 @@ def _exact(value: Any, cell: str) -> str:
 
 
 def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
-    """One column as text: floats of ordinary size share their decimals, large numbers read 1.28B, None is a dash."""
+    """One column as text: floats of ordinary size share their decimals, large numbers read 1.28B, None is a dash. Where
+    some would lose their digits beside the largest, each has its own."""
     values = [row[column] if column < len(row) else None for row in rows]
     values = [getattr(value, "item", lambda value=value: value)() for value in values]
     floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
     ordinary = bool(floats) and 1e-2 <= max(floats) < 1e4
     decimals = max(0, min(4, 3 - math.floor(math.log10(max(floats))))) if ordinary else 0
+    ordinary = ordinary and min(floats) * 10**decimals >= SEEN
     return [_cell(value, decimals if ordinary else None) for value in values]
 
 

@@ -57,6 +57,7 @@ async function ask(remember) {
       fill(place, found);
       for (const link of document.querySelectorAll("#downloads a"))
         link.href = link.href.split("?")[0] + "?" + asked;
+      document.getElementById("downloads").hidden = false;
     }
     statusLine.textContent = found.error ? "" : `Answered in ${((performance.now() - begun) / 1000).toFixed(1)} s.`;
     if (found.error) settled();
@@ -136,7 +137,7 @@ form.addEventListener("change", (event) => {
 });
 addEventListener("popstate", restore);
 if (matchMedia("(max-width: 860px)").matches)
-  for (const group of form.querySelectorAll("details.group")) group.open = false;
+  for (const group of form.querySelectorAll("details.group")) group.open = group.querySelector(".bad") !== null;
 
 drawCharts(evidence, JSON.parse(document.getElementById("charts").textContent));
 prepareTables(document);

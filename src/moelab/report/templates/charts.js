@@ -2,6 +2,7 @@
 // Above MANY_MARKS rows a chart is painted, not built of elements, which would take seconds; FEW_MARKS decide its size.
 const MANY_MARKS = 1500, FEW_MARKS = 60;
 const embedding = (spec) => ({ renderer: rowsOf(spec) > MANY_MARKS ? "canvas" : "svg", actions: false });
+const DATA = ["values", "datasets"]; // keys of rows, inline or by name
 const night = matchMedia("(prefers-color-scheme: dark)");
 const printing = matchMedia("print");
 
@@ -10,7 +11,7 @@ function recoloured(node) {
   if (typeof node === "string") return darkColors[node] || node;
   if (Array.isArray(node)) return node.map(recoloured);
   if (node && typeof node === "object")
-    return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, key === "values" ? value : recoloured(value)]));
+    return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, DATA.includes(key) ? value : recoloured(value)]));
   return node;
 }
 
@@ -58,11 +59,11 @@ function panelWidth(node) {
   return 0;
 }
 
-// All data sets of a specification, those of its parts included.
-function dataSets(node) {
+// The rows of every part of a specification, given inline or by the name of a data set of the whole.
+function rowSets(node, named = node.datasets || {}) {
   if (!node || typeof node !== "object") return [];
-  if (node.data && Array.isArray(node.data.values)) return [node.data, ...partsOf(node).flatMap(dataSets)];
-  return partsOf(node).flatMap(dataSets);
+  const rows = node.data && (node.data.values || named[node.data.name]);
+  return [...(Array.isArray(rows) ? [rows] : []), ...partsOf(node).flatMap((part) => rowSets(part, named))];
 }
 
 function partsOf(node) {
@@ -70,17 +71,19 @@ function partsOf(node) {
 }
 
 function rowsOf(spec) {
-  return dataSets(spec).reduce((sum, data) => sum + data.values.length, 0);
+  return rowSets(spec).reduce((sum, rows) => sum + rows.length, 0);
 }
 
 // The specification with few of its rows: scales are given, so axes and legends, and with them the size, stay.
-function thinned(spec) {
-  const copy = structuredClone(spec);
-  for (const data of dataSets(copy)) {
-    const step = Math.ceil(data.values.length / FEW_MARKS);
-    data.values = data.values.filter((_, at) => at % step === 0);
-  }
-  return copy;
+function thinned(node) {
+  if (Array.isArray(node)) return node.map(thinned);
+  if (!node || typeof node !== "object") return node;
+  const few = (rows) => rows.filter((_, at) => at % Math.ceil(rows.length / FEW_MARKS) === 0);
+  const kept = ([key, value]) => {
+    if (key === "datasets") return [key, Object.fromEntries(Object.entries(value).map(([name, rows]) => [name, few(rows)]))];
+    return [key, key === "data" && Array.isArray(value.values) ? { ...value, values: few(value.values) } : thinned(value)];
+  };
+  return Object.fromEntries(Object.entries(node).map(kept));
 }
 
 async function draw(place, spec) {
@@ -89,6 +92,7 @@ async function draw(place, spec) {
   const columns = narrow ? 1 : spec.columns || 1;
   const themed = night.matches && !printing.matches ? recoloured(spec) : spec;
   const trial = rowsOf(spec) > MANY_MARKS ? thinned(themed) : themed;
+  if (trial !== themed) place.style.visibility = "hidden"; // few marks are not the figure
   let width = panelWidth(spec), fits = false, result = null;
   for (let attempt = 0; attempt < 3 && !fits; attempt++) {
     if (result) result.finalize();
@@ -102,6 +106,7 @@ async function draw(place, spec) {
   if (trial !== themed) {
     result.finalize();
     await vegaEmbed(place, sized(themed, width, columns, narrow), embedding(spec));
+    place.style.visibility = "";
   }
 }
 
