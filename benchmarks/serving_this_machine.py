@@ -123,12 +123,13 @@ def prepared(engines: list[str], folder: Path) -> dict[tuple[str, str, int], Run
 
 
 def add(rows: list[dict[str, Any]], new: dict[str, Any]) -> None:
-    """Keep the least seconds of each phase."""
-    same = [row for row in rows if all(row[key] == new[key] for key in ("engine", "model", "batch"))]
-    if not same:
-        rows.append(new)
-    for row in same:
-        row |= {phase: min(row[phase], new[phase]) for phase in PHASES}
+    """Keep the least seconds with and without further tokens; a decoded step is a share of their difference."""
+    known = [row for row in rows if all(row[key] == new[key] for key in ("engine", "model", "batch"))]
+    row = known[0] if known else new
+    if not known:
+        rows.append(row)
+    row |= {name: min(row[name], new[name]) for name in ("prefill", "whole")}
+    row["decode"] = max(row["whole"] - row["prefill"], 1e-9) / NEW
 
 
 def products_of(engine: str) -> ProductRates:
@@ -150,13 +151,13 @@ def faster(before: dict[str, Any] | None, new: ProductRates) -> dict[str, Any]:
 
 
 def timed(run: Run) -> dict[str, float]:
-    """Processor seconds of the prompts with one token, and of each further token."""
-    spent = []
-    for tokens in (1, NEW + 1):
+    """Processor seconds of the prompts with one token (prefill), and with NEW further tokens of each (whole)."""
+    spent = {}
+    for name, tokens in (("prefill", 1), ("whole", NEW + 1)):
         began = time.process_time()
         run(tokens)
-        spent.append(time.process_time() - began)
-    return {"prefill": spent[0], "decode": max((spent[1] - spent[0]) / NEW, 1e-9)}
+        spent[name] = time.process_time() - began
+    return spent
 
 
 def own(model: Any, prompts: list[list[int]]) -> Run:
