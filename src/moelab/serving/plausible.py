@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.quantities import format_number
 from moelab.serving.coefficients import roofline
 from moelab.serving.fit_rows import Fitted
 from moelab.serving.measured import VALUES, MeasuredRows, Row
@@ -58,7 +59,8 @@ def _impossible(row: Row, of_ideal: float) -> str:
     limit = "at least" if row.seconds is not None else "at most"
     hint = "" if row.seconds is not None or gpus == 1 else f"; of one device, not of all {gpus}"
     what = "seconds" if row.seconds is not None else "output tokens a second of one device"
-    return f"{name}: the data sheet of {row.hardware} allows {limit} {most:.4g} ({what}), got {row.value:g}{hint}"
+    shown, got = (f"{value:.3g}" if value < 1 else format_number(value) for value in (most, row.value))
+    return f"{name}: the data sheet of {row.hardware} allows {limit} {shown} ({what}), got {got}{hint}"
 
 
 def _too_slow(row: Row, times: float) -> str:
