@@ -178,6 +178,11 @@ def main() -> None:
 
     print("\nintervals: of each left-out group, with the spread of all other groups")
     lines.append(coverage(pooled | by_model))
+    # Where the only model of an engine is left out, so is the engine: those rows hold both errors.
+    engine_stays = np.array(
+        [any(other.engine == row.engine and other.model != row.model for other in rows) for row in rows]
+    )
+    own, both = (error_of(ratio[rows_of])[1] for rows_of in (engine_stays, ~engine_stays))
     errors = {
         "none": (ratio, "model"),
         "engine": (np.concatenate([pooled["without SGLang"], pooled["without TensorRT-LLM"]]), "engine"),
@@ -186,9 +191,13 @@ def main() -> None:
             "device, and by model at maximum load",
         ),
     }
+    spreads = inherited_spreads(errors, own, both)
     for name, (values, what) in errors.items():
         spread = error_of(values)[1]
         lines.append(report(f"held out by {what} ({name})", values, float(np.exp(Z80 * spread))))
+        print(f"  shipped with a factor of {np.exp(Z80 * spreads[name]):.3f}")
+    at_once = "held out by model and engine at once"
+    lines.append(report(at_once, ratio[~engine_stays], float(np.exp(Z80 * spreads["engine"]))))
     print("\nworst of these")
     for i in np.argsort(-np.abs(np.log(ratio)))[:6]:
         row = rows[i]
@@ -199,7 +208,7 @@ def main() -> None:
     if options.json:
         write_json(options.json, lines)
     if options.write:
-        write_text(options.write, calibrations(fitted, measured, errors, members, residual))
+        write_text(options.write, calibrations(fitted, measured, errors, spreads, members, residual))
 
 
 def print_coefficients(fitted: Fitted, slow: dict[str, tuple[float, float]]) -> None:
@@ -254,10 +263,24 @@ def pair_residual(
     return residual_of(np.abs(np.log(list(pairs.values()))), variances, widths_apart(widths[first], widths[second]))
 
 
+def inherited_spreads(errors: dict[str, tuple[Any, str]], own: float, both: float) -> dict[str, float]:
+    """Spreads of what ships: what is inherited has the error of another model, and that of the step to another device
+    or engine. `own` is the spread of left-out models whose engine stayed in the fit, as the error of an engine counts
+    beside it; `both` that of rows whose model and engine were left out at once, which it is at least.
+    """
+    found = {name: error_of(values)[1] for name, (values, _) in errors.items()}
+    return {
+        "none": found["none"],
+        "engine": max(math.hypot(own, found["engine"]), both),
+        "device": math.hypot(found["none"], found["device"]),
+    }
+
+
 def calibrations(
     fitted: Fitted,
     measured: MeasuredRows,
     errors: dict[str, tuple[Any, str]],
+    spreads: dict[str, float],
     members: dict[str, Fitted],
     residual: float,
 ) -> str:
@@ -266,10 +289,7 @@ def calibrations(
     for row in measured.newest().rows:
         known = devices.setdefault(row.hardware, {"slowdown": fitted.slowdowns.get(row.hardware, 1.0), "rows": {}})
         known["rows"][row.engine] = known["rows"].get(row.engine, 0) + 1
-    own = error_of(errors["none"][0])[1]
     measured_errors = {name: error_of(values) for name, (values, _) in errors.items()}
-    # What is inherited has the error of its own kind of row, and that of the step to another device or engine.
-    spreads = {name: s if name == "none" else math.hypot(own, s) for name, (_, s) in measured_errors.items()}
     value = {
         "source": "NVIDIA/TensorRT-LLM performance overview, MLPerf Inference v5.1 (both Apache-2.0) and, for "
         "coefficients alone, InferenceX (SemiAnalysis); benchmarks/serving_accuracy.py repeats the fit",

@@ -3,9 +3,10 @@
     python benchmarks/serving_this_machine.py [--engines moelab,llama.cpp] [--out FILE.json] [--measured FILE.json]
 
 Measures the machine as `moelab calibrate` does, then decode and prefill of small untrained models in float32, in one
-thread, with moelab's own engine and, where the package xllamacpp is installed, with llama.cpp on their GGUF exports.
-Processor time, the least of several turns, since a busy machine only adds to it. `--measured` repeats the analysis of
-an earlier `--out`. About five minutes; the load is printed.
+thread, with moelab's own engine and, where the package xllamacpp is installed, with llama.cpp on their GGUF exports;
+llama.cpp's products are measured alone too (`ggml_rates.py`). Products and models take turns, and the least processor
+time of each counts, since a busy machine only adds to it. `--out` is written after each turn, and turns of an earlier
+call are kept; `--measured` repeats its analysis. About five minutes; the load is printed.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +26,14 @@ from moelab.architecture import ModelConfig, Shape
 from moelab.files import read_json, write_json
 from moelab.model import build_model
 from moelab.model.generate import generate
-from moelab.model.machine_rates import measure_machine
+from moelab.model.machine_rates import measure_machine, measure_products
 from moelab.serving import Hardware, Traffic
 from moelab.serving.layout import Layout
+from moelab.serving.products import ProductRates
 from moelab.serving.step import step_of
-from moelab.serving.work import load_of
+from moelab.serving.work import Load, load_of
 
-BATCHES, PROMPT, NEW, TURNS = (1, 4, 16, 32), 64, 24, 4
+BATCHES, PROMPT, NEW, TURNS = (1, 4, 16, 32), 64, 24, 3
 BACKBONE = {"vocab_size": 4096, "n_heads": 8, "n_kv_heads": 4, "head_dim": 64}
 MODELS: dict[str, dict[str, Any]] = {
     "dense, 6 layers of 512": {**BACKBONE, "d_model": 512, "n_layers": 6, "d_ff": 1536},
@@ -48,9 +52,15 @@ MODELS: dict[str, dict[str, Any]] = {
         "moe": {"n_experts": 32, "top_k": 4, "d_expert": 512},
     },
 }
-FITTED = {"matmul": 0.7, "bandwidth": 0.5, "cache": 0.5, "kernel": 2.0, "step": 2.0, "request": 2.0, "passes": 0.7}
+FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 2.0, "step": 2.0, "request": 2.0, "passes": 0.7}
 """Coefficients that dense models decide, and how far (standard deviation of the logarithm) they may leave what
-`moelab calibrate` measured. The rate of experts moves with that of dense matrices."""
+`moelab calibrate` measured or assumes. Rates of products are measured by themselves and not fitted."""
+READ = {"moelab": 2**20, "llama.cpp": 512}
+"""Tokens of prompts that an engine computes at once: all; llama.cpp's n_ubatch."""
+KEYS = {"llama.cpp": 256}
+"""Keys that a query meets, masked or not: llama.cpp pads its cache to this (llama-kv-cache.cpp, get_n_kv)."""
+MICRO = 0.05
+"""Seconds for each product of one turn."""
 
 Run = Callable[[int], object]
 
@@ -63,43 +73,91 @@ def main() -> None:
     parser.add_argument("--measured", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = read_json(options.measured, "measured") if options.measured else measured(options.engines.split(","))
-    if options.out:
-        write_json(options.out, found)
-    report(Hardware.parse(found["machine"], "machine"), found["rows"])
+    found = (
+        read_json(options.measured, "measured")
+        if options.measured
+        else measured(options.engines.split(","), options.out)
+    )
+    report(found)
 
 
-def measured(engines: list[str]) -> dict[str, Any]:
-    """The machine, and seconds of decode (a step) and prefill (all prompts) by engine, model and batch."""
+def measured(engines: list[str], file: Path | None) -> dict[str, Any]:
+    """The machine, the products of each engine, and seconds of decode (a step) and prefill (all prompts) by engine,
+    model and batch: the least of all turns, those of an earlier file counted too. The file is written after each turn.
+    """
     began = time.perf_counter()
     machine, rates = measure_machine()
-    print(f"machine measured in {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}: {rates}")
-    rows: list[dict[str, Any]] = []
+    print(f"machine measured in {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
+    found: dict[str, Any] = {"machine": machine.to_dict(), "rates": rates, "products": {}, "rows": []}
+    if file is not None and file.exists():
+        found = read_json(file, "measured")
     with tempfile.TemporaryDirectory() as folder:
-        data = text_of(Path(folder))
-        for name, shape in MODELS.items():
-            model = build_model(ModelConfig.parse(shape), seed=0).eval()
-            file = exported(model, data, Path(folder)) if "llama.cpp" in engines else None
-            for batch in BATCHES:
-                prompts = torch.randint(3, 250, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).tolist()
-                runs: dict[str, Run] = {"moelab": own(model, prompts)}
-                if file is not None:
-                    runs["llama.cpp"] = llama(file, prompts)
-                rows += [{"engine": engine, "model": name, "batch": batch, **timed(runs[engine])} for engine in engines]
-                print(rows[-len(engines) :], flush=True)
-    return {"machine": machine.to_dict(), "rates": rates, "rows": rows}
+        runs = prepared(engines, Path(folder))
+        for turn in range(TURNS):
+            for (engine, name, batch), run in runs.items():
+                add(found["rows"], {"engine": engine, "model": name, "batch": batch, **timed(run)})
+            for engine in engines:
+                found["products"][engine] = faster(found["products"].get(engine), products_of(engine))
+            print(
+                f"turn {turn + 1} after {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True
+            )
+            if file is not None:
+                write_json(file, found)
+    return found
+
+
+def prepared(engines: list[str], folder: Path) -> dict[tuple[str, str, int], Run]:
+    """What is timed, by engine, model and batch."""
+    runs: dict[tuple[str, str, int], Run] = {}
+    data = text_of(folder)
+    for name, shape in MODELS.items():
+        model = build_model(ModelConfig.parse(shape), seed=0).eval()
+        server = llama(exported(model, data, folder), max(BATCHES)) if "llama.cpp" in engines else None
+        for batch in BATCHES:
+            prompts = torch.randint(3, 250, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).tolist()
+            if "moelab" in engines:
+                runs["moelab", name, batch] = own(model, prompts)
+            if server is not None:
+                runs["llama.cpp", name, batch] = partial(server, prompts)
+    return runs
+
+
+def add(rows: list[dict[str, Any]], new: dict[str, Any]) -> None:
+    """Keep the least seconds with and without further tokens; a decoded step is a share of their difference."""
+    known = [row for row in rows if all(row[key] == new[key] for key in ("engine", "model", "batch"))]
+    row = known[0] if known else new
+    if not known:
+        rows.append(row)
+    row |= {name: min(row[name], new[name]) for name in ("prefill", "whole")}
+    row["decode"] = max(row["whole"] - row["prefill"], 1e-9) / NEW
+
+
+def products_of(engine: str) -> ProductRates:
+    """The engine's own products, each for a short time."""
+    if engine == "moelab":
+        return measure_products(torch.device("cpu"), torch.float32, MICRO)
+    import ggml_rates
+
+    return ggml_rates.products(MICRO)
+
+
+def faster(before: dict[str, Any] | None, new: ProductRates) -> dict[str, Any]:
+    """Of each product the higher rate."""
+    value = new.model_dump(mode="json")
+    for name, rates in value.items():
+        if before is not None and isinstance(rates, list):
+            value[name] = np.maximum(rates, before[name]).tolist()
+    return value
 
 
 def timed(run: Run) -> dict[str, float]:
-    """Least processor seconds of several turns: of the prompts with one token, and of each further token."""
-    run(2)
-    spent: dict[int, list[float]] = {1: [], NEW + 1: []}
-    for _ in range(TURNS):
-        for tokens, seconds in spent.items():
-            began = time.process_time()
-            run(tokens)
-            seconds.append(time.process_time() - began)
-    return {"prefill": min(spent[1]), "decode": (min(spent[NEW + 1]) - min(spent[1])) / NEW}
+    """Processor seconds of the prompts with one token (prefill), and with NEW further tokens of each (whole)."""
+    spent = {}
+    for name, tokens in (("prefill", 1), ("whole", NEW + 1)):
+        began = time.process_time()
+        run(tokens)
+        spent[name] = time.process_time() - began
+    return spent
 
 
 def own(model: Any, prompts: list[list[int]]) -> Run:
@@ -107,12 +165,12 @@ def own(model: Any, prompts: list[list[int]]) -> Run:
     return lambda tokens: generate(model, prompts, max_new_tokens=tokens, temperature=0)
 
 
-def llama(file: Path, prompts: list[list[int]]) -> Run:
-    """llama.cpp in one thread, float32 weights and cache, as many slots as prompts."""
+def llama(file: Path, slots: int) -> Callable[[list[list[int]], int], None]:
+    """llama.cpp in one thread, float32 weights and cache, as many slots as the largest batch."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = str(file), 256 * len(prompts), len(prompts)
+    params.model.path, params.n_ctx, params.n_parallel = str(file), 256 * slots, slots
     params.n_gpu_layers, params.warmup, params.verbosity, params.fit_params = 0, False, -1, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
@@ -121,7 +179,7 @@ def llama(file: Path, prompts: list[list[int]]) -> Run:
     server = xllamacpp.Server(params)
     fixed = {"temperature": 0, "ignore_eos": True, "cache_prompt": False}
 
-    def run(tokens: int) -> None:
+    def run(prompts: list[list[int]], tokens: int) -> None:
         answer = server.handle_completions({"prompt": prompts, "n_predict": tokens, **fixed})
         assert "error" not in answer, answer
 
@@ -158,25 +216,31 @@ def exported(model: Any, data: Any, folder: Path) -> Path:
         threads=1, dispatch="loop", peak_memory_bytes=1, data_hash=data.manifest_hash,
     )  # fmt: skip
     source = Source(folder=folder / config.run_id, config=config, record=record, model=model, dataset=data)
-    file = folder / "model.gguf"
+    file = folder / f"{config.run_id}.gguf"
     export_gguf(source, file, force=True, check=False)
     return file
 
 
-def report(machine: Hardware, rows: list[dict[str, Any]]) -> None:
-    """Errors of what was fitted and of what was held out, by engine and phase."""
-    engines = list(dict.fromkeys(row["engine"] for row in rows))
-    dense = {
-        engine: [r for r in rows if r["engine"] == engine and "moe" not in MODELS[r["model"]]] for engine in engines
-    }
-    for source in engines:
-        values = fit(machine, dense[source])
+def report(found: dict[str, Any]) -> None:
+    """Errors of what was fitted and of what was held out, by engine and phase: products are each engine's own."""
+    rows, machines = found["rows"], {name: with_products(found, name) for name in found["products"]}
+    for source, machine in machines.items():
+        values = fit(machine, [r for r in rows if r["engine"] == source and "moe" not in MODELS[r["model"]]])
         print(f"\nfitted on dense models of {source}:", {name: float(f"{v:.3g}") for name, v in values.items()})
-        for engine in engines:
+        for engine in machines:
             for kind in ("dense", "MoE"):
                 some = [r for r in rows if r["engine"] == engine and r["model"].startswith(kind)]
                 held = "fitted" if (engine, kind) == (source, "dense") else "held out"
-                print(f"  {engine}, {kind} ({held}): " + "; ".join(line(machine, values, some, p) for p in PHASES))
+                lines = "; ".join(line(machines[engine], values, some, p) for p in PHASES)
+                print(f"  {engine}, {kind} ({held}): {lines}")
+
+
+def with_products(found: dict[str, Any], engine: str) -> Hardware:
+    """The machine with an engine's products."""
+    machine = Hardware.parse(found["machine"], "machine")
+    assert machine.calibration is not None
+    products = {"fp32": ProductRates.parse(found["products"][engine], "products")}
+    return machine.model_copy(update={"calibration": machine.calibration.model_copy(update={"products": products})})
 
 
 PHASES = ("decode", "prefill")
@@ -211,17 +275,30 @@ def predict(machine: Hardware, values: dict[str, float], row: dict[str, Any]) ->
     """Seconds of a decoded step, and of reading all prompts with one token each."""
     own = machine.calibration
     assert own is not None
-    experts = own.coefficients.experts * values["matmul"] / own.coefficients.matmul
-    coefficients = own.coefficients.model_copy(update={**values, "experts": experts})
+    coefficients = own.coefficients.model_copy(update=values)
     device = machine.model_copy(update={"calibration": own.model_copy(update={"coefficients": coefficients})})
     traffic = Traffic(prompt=PROMPT, output=NEW, precision="fp32", kv_precision="fp32", disaggregated=True, gpus=1)
-    load = load_of(Shape.of(ModelConfig.parse(MODELS[row["model"]])), traffic, device)
+    load = padded(load_of(Shape.of(ModelConfig.parse(MODELS[row["model"]])), traffic, device), traffic, row["engine"])
     step, batch = step_of(load, Layout(1), device, traffic, mixed=False), np.array([float(row["batch"])])
     tokens = batch * PROMPT
+    pieces = np.ceil(tokens / READ[row["engine"]])
     # Each prompt ends in a token that the head and the server count once.
-    reading = step.fixed + step.products(tokens) + tokens * (load.activations + load.prompt_scores)
-    once = np.maximum(batch * step.head, step.read_head) + batch * values["request"]
+    reading = pieces * (step.fixed + step.products(tokens / pieces)) + tokens * (load.activations + load.prompt_scores)
+    once = step.head_seconds(batch) + batch * values["request"]
     return {"decode": float(step.seconds(batch)[0]), "prefill": float((reading + once)[0])}
+
+
+def padded(load: Load, traffic: Traffic, engine: str) -> Load:
+    """The same with the keys that the engine's queries meet; of a prompt they are half its tokens on average."""
+    if engine not in KEYS:
+        return load
+    keys, decoding = KEYS[engine], KEYS[engine] / traffic.context
+    return replace(
+        load,
+        scores=load.scores * decoding,
+        read_kv=load.read_kv * decoding,
+        prompt_scores=load.prompt_scores * (keys / (traffic.prompt / 2)),
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ def test_the_machine_is_measured_and_read_back(tmp_path: Path) -> None:
     machine.to_yaml(tmp_path / "me.yaml")
     read = load_hardware(str(tmp_path / "me.yaml"))
     assert read == machine
+    assert read.calibration is not None
+    assert read.calibration.products is not None
+    assert set(read.calibration.products) == {"fp32", "bf16"}
+    assert rates["bf16_expert_flops_8_rows"] == read.calibration.products["bf16"].experts[3]
     cost = serve_one(load_preset("llama3-8b"), Traffic(precision="int4", batch=1, gpus=1), read.replace(memory=64e9))
     assert cost["calibration"]["id"] == "this machine"
     assert cost["time_per_output_token_low"] is None

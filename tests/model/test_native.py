@@ -37,6 +37,13 @@ def test_product(m: int, n: int, k: int) -> None:
     torch.testing.assert_close(c, a @ b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (7, 33, 5), (4, 48, 300), (9, 130, 64)])
+def test_product_of_a_decode_step(m: int, n: int, k: int) -> None:
+    x, w, y = random(m, k), random(n, k), torch.empty(m, n)
+    call("thin_product", x, w, y, m, n, k, 1)
+    torch.testing.assert_close(y, x @ w.mT, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("width", [1, 6, 32, 100])
 def test_rms_norm(width: int) -> None:
     eps = 1e-6

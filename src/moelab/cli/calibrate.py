@@ -59,6 +59,8 @@ def command(
         ]
         print_table([result.hardware.name, ""], [*rows, ("slowdown", f"{calibration.slowdown:.3f}")])
         print_line(calibration.line())
+        for note in result.notes:
+            print_line(f"note: {note}")
         if result.speculative:
             print_line(f"note: {result.speculative} rows with speculative decoding were left out")
     if out is not None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from moelab.model.native import ops, usable
 
-_ENOUGH_ROWS = 64
+ENOUGH_ROWS = 64
 """Below this many rows packing the weights costs more than it saves."""
 
 
@@ -21,7 +21,7 @@ class Linear(PlainLinear):
     """x (..., K) -> x weight^T + bias, (..., N), by the compiled kernel where it may run and there are rows enough."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.numel() < _ENOUGH_ROWS * self.in_features or not usable(x, self.weight):
+        if x.numel() < ENOUGH_ROWS * self.in_features or not usable(x, self.weight):
             return F.linear(x, self.weight, self.bias)
         y: Tensor = ops.Linear.apply(x, self.weight)
         return y if self.bias is None else y + self.bias

@@ -6,9 +6,11 @@ from typing import Any
 
 from moelab.errors import InputError
 from moelab.serving.calibration import Calibration, shipped
+from moelab.serving.coefficients import Coefficients
 from moelab.serving.fit_rows import DEVICE_SPREAD, FIXED, Fitted, error_of, fit_rows, held_out
 from moelab.serving.hardware import Hardware
 from moelab.serving.measured import MeasuredRows, Row
+from moelab.serving.plausible import check_rows, notes_on
 
 PRIOR_SPREAD = 0.3
 """Spread of the logarithm of each coefficient around the shipped one, before a user's rows are seen."""
@@ -18,12 +20,14 @@ LEAST_ROWS = 3
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The fit to a table: the device's hardware entry with its calibration, and what was fitted with its intervals."""
+    """The fit to a table: the device's hardware entry with its calibration, what was fitted with its intervals, and
+    `notes` on rows far from what was predicted of them."""
 
     hardware: Hardware
     fitted: Fitted
     rows: int
     speculative: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab calibrate --json` prints."""
@@ -39,6 +43,7 @@ class Calibrated:
             "speculative_rows_left_out": self.speculative,
             "calibration": calibration.summary() | {"spread": calibration.spread, "slowdown": calibration.slowdown},
             "coefficients": values,
+            "notes": list(self.notes),
         }
 
 
@@ -50,8 +55,10 @@ def _ends(interval: tuple[float, float] | None) -> dict[str, float | None]:
 def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | None = None) -> Calibrated:
     """Fit to measured rows, and return the entry of one device and engine, those with most setups unless named.
 
-    Raises InputError where the rows hold fewer than three setups, or none of `device` or `engine`.
+    Raises InputError where the rows hold fewer than three setups, none of `device` or `engine`, or a value that no
+    device reaches (a wrong unit, tokens of the whole server).
     """
+    check_rows(measured)
     newest = measured.newest()
     if len(newest.rows) < LEAST_ROWS:
         raise InputError(f"measured rows: a fit needs at least {LEAST_ROWS} setups, got {len(newest.rows)}")
@@ -75,7 +82,15 @@ def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | N
     )
     checked = Calibration.parse(calibration.model_dump(), "calibration")
     entry = own.device.model_copy(update={"calibration": checked})
-    return Calibrated(Hardware.parse(entry.to_dict(), "hardware"), fitted, len(newest.rows), measured.speculative)
+    shipped_fit = Fitted(
+        Coefficients.parse(value["coefficients"], "calibrations"),
+        value["engines"],
+        {n: s for n, (s, _) in slowdowns.items()},
+        {},
+    )
+    notes = tuple(notes_on(newest, shipped_fit.predict(newest.rows)))
+    hardware = Hardware.parse(entry.to_dict(), "hardware")
+    return Calibrated(hardware, fitted, len(newest.rows), measured.speculative, notes)
 
 
 def _slowdown(row: Row) -> float:

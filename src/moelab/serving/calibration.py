@@ -9,6 +9,7 @@ from pydantic import Field
 
 from moelab.config import Config, CountOrZero, Positive
 from moelab.serving.coefficients import Coefficients, roofline
+from moelab.serving.products import ProductRates
 from moelab.yaml_reader import parse_yaml
 
 Z80 = 1.2815515594457
@@ -23,7 +24,8 @@ class Calibration(Config):
 
     `slowdown` multiplies every time: 1 for the device family that the coefficients come from. `error` is the median
     absolute relative error of what was held out, `held_out_by` what that was, `spread` the standard deviation of the
-    logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares.
+    logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares. `products` are
+    measured rates of products by precision: they replace the shares of peak and the reading of weights.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Calibration(Config):
     held_out_by: str | None = None
     spread: Annotated[float, Field(ge=0, le=3)] | None = None
     source: str = ""
+    products: dict[str, ProductRates] | None = None
 
     @property
     def factor(self) -> float | None:

@@ -45,7 +45,7 @@ class Coefficients(Config):
 PRIORS: dict[str, tuple[float, float]] = {
     "matmul": (0.65, 0.3),
     "experts": (0.45, 0.4),
-    "padding": (16.0, 0.5),
+    "padding": (32.0, 0.5),
     "bandwidth": (0.85, 0.06),
     "cache": (0.7, 0.2),
     "latent_cache": (0.5, 0.4),
@@ -60,6 +60,8 @@ PRIORS: dict[str, tuple[float, float]] = {
 }
 """Median and standard deviation of the logarithm, of each fitted coefficient before any row is seen: what large matrix
 products, copies of memory, grouped products, launches in a CUDA graph and small all-reduces reach on data-centre GPUs.
+Padding is half of the 64 rows that a warpgroup's product has on Hopper (wgmma.mma_async m64nNk16, PTX ISA): what an
+expert's last tile wastes on average.
 They carry what the rows do not determine; where rows do, their width hardly matters."""
 
 KERNELS, LATENT_KERNELS, MOE_KERNELS = 10, 6, 8

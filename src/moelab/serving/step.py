@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from moelab.serving.coefficients import CHUNK
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout, communication
+from moelab.serving.precision import stored
+from moelab.serving.products import ProductRates
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load
 
@@ -29,6 +31,7 @@ class Step:
     `moved` is the time of a token between devices, part of `linear`. A share `begins` b of the steps (at most all) also
     reads `chunk` tokens of prompts. Each request has `width` tokens in a step, of which `produced` are kept on average.
     Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`.
+    Where the calibration holds measured `products`, they give the time of every matrix.
     """
 
     fixed: Array
@@ -48,17 +51,17 @@ class Step:
     produced: float
     graphs: Array | None
     ranks: int
+    measured: "Measured | None"
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-6]}
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-7]}
         return replace(self, **arrays)
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
         tokens = batch * self.width if self.width != 1 else batch
-        seconds = tokens * self.head
-        np.maximum(seconds, self.read_head, out=seconds)
+        seconds = self.head_seconds(tokens)
         seconds += self.fixed
         seconds += batch * self.linear
         alone = self.products(tokens if self.graphs is None else self.padded(batch) * self.width)
@@ -82,8 +85,17 @@ class Step:
         at = np.minimum(np.searchsorted(self.graphs, each), len(self.graphs) - 1)
         return np.asarray(np.maximum(self.graphs[at], each) * self.ranks)
 
+    def head_seconds(self, tokens: Array) -> Array:
+        """Seconds of the head for so many tokens (n,)."""
+        seconds = tokens * self.head
+        if self.measured is not None:
+            return np.asarray(seconds * self.measured.dense_factor(tokens))
+        return np.maximum(seconds, self.read_head, out=seconds)
+
     def products(self, tokens: Array) -> Array:
         """Seconds of dense matrices and routed experts for so many tokens (n,)."""
+        if self.measured is not None:
+            return self.measured.seconds(self, tokens)
         touched = np.exp(tokens * self.log_miss)
         np.subtract(1.0, touched, out=touched)
         computing = tokens * self.experts
@@ -94,6 +106,36 @@ class Step:
         np.maximum(touched, self.read_dense, out=touched)
         computing += touched
         return computing
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Measured rates of products, and the rates that the step's times of dense matrices and experts assume."""
+
+    rates: ProductRates
+    dense: float
+    experts: float
+
+    def dense_factor(self, tokens: Array) -> Array:
+        """What multiplies the time of dense matrices (n,)."""
+        return np.asarray(self.dense / self.rates.dense_at(tokens))
+
+    def seconds(self, step: Step, tokens: Array, one: float = 1.0) -> Array:
+        """Seconds of `one` times the dense matrices, and of the experts that tokens touch, each with its rows (n,)."""
+        share, touched = -np.expm1(step.log_miss), -np.expm1(tokens * step.log_miss)
+        each = tokens * np.divide(share, touched, out=np.ones_like(touched), where=touched > 0)
+        experts = tokens * step.experts * (self.experts / self.rates.experts_at(tokens, each))
+        return np.asarray(tokens * step.dense * one * self.dense_factor(tokens) + experts)
+
+
+def _measured(hardware: Hardware, traffic: Traffic) -> Measured | None:
+    """The measured products of the traffic's precision; None where there are none."""
+    calibration = hardware.calibrated(traffic.engine)
+    rates = (calibration.products or {}).get(traffic.precision)
+    if rates is None:
+        return None
+    kept, c = stored(traffic.precision, hardware), calibration.coefficients
+    return Measured(rates, kept.other_rate * c.matmul, kept.expert_rate * c.experts)
 
 
 def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool = True) -> Step:
@@ -133,6 +175,7 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         produced=produced,
         graphs=None if traffic.graph_sizes is None else np.array(traffic.graph_sizes, float),
         ranks=g if parallel else 1,
+        measured=_measured(hardware, traffic),
     )
 
 
@@ -144,11 +187,14 @@ def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic
     # Under expert parallelism a prompt is not split over devices: all but its experts run on one.
     one = layout.gpus if layout.expert_parallel else 1
     tokens, guessing = traffic.reads / pieces, 1 + traffic.draft / load.layers if traffic.draft else 1.0
+    per_token = step.moved + load.activations + load.prompt_scores * (one * layout.scores_share(load))
+    if step.measured is not None:
+        products = step.measured.seconds(step, np.full_like(step.dense, tokens), one)
+        return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
     touched = -np.expm1(tokens * step.log_miss)
     products = np.maximum(tokens * (step.dense * one), step.read_dense) + np.maximum(
         tokens * step.experts + touched * step.padding, touched * step.read_experts
     )
-    per_token = step.moved + load.activations + load.prompt_scores * (one * layout.scores_share(load))
     return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
 
 

@@ -22,6 +22,7 @@ _FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fasso
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
     "plain_product": [_P] * 3 + [_L] * 3,
+    "thin_product": [_P] * 3 + [_L] * 3 + [_I],
     "rms_norm": [_P] * 4 + [_L, _L, _F, _I],
     "rms_norm_backward": [_P] * 6 + [_L, _L],
     "rotary": [_P] * 6 + [_L] * 4 + [_F],

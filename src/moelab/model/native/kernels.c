@@ -28,3 +28,11 @@ void plain_product(const float *a, const float *b, float *c, long m, long n, lon
     free(left);
     free(right);
 }
+
+/* The same of a decode step's product: y (m, n) = x (m, k) w^T, w (n, k). */
+void thin_product(const float *x, const float *w, float *y, long m, long n, long k, int threads) {
+    const float *x_rows[m];
+    float *y_rows[m];
+    for (long i = 0; i < m; i++) x_rows[i] = x + i * k, y_rows[i] = y + i * n;
+    thin(m, n, k, x_rows, w, y_rows, 0, threads);
+}

@@ -1,0 +1,93 @@
+"""Measured rates of products: a step against one that adds up every product by itself."""
+
+import numpy as np
+import pytest
+
+from moelab.architecture import ModelConfig, Shape, count_flops, load_preset
+from moelab.errors import InputError
+from moelab.serving import Hardware, Traffic, load_hardware
+from moelab.serving.layout import Layout
+from moelab.serving.products import ProductRates
+from moelab.serving.step import prompt_time, step_of
+from moelab.serving.work import load_of
+
+RATES = ProductRates(
+    rows=(1, 8, 64, 512), dense=(4e9, 2e10, 5e10, 8e10), experts=(1e9, 8e9, 4e10, 6e10),
+    few=16, few_experts=(3e9, 1e10, 2e10, 2e10),
+)  # fmt: skip
+TRAFFIC = Traffic(prompt=512, output=64, precision="fp32", gpus=1)
+
+
+def machine(rates: ProductRates | None = RATES) -> Hardware:
+    known = load_hardware("h100")
+    products = None if rates is None else {"fp32": rates}
+    return known.replace(memory=1e15, calibration=known.calibrated().replace(products=products))
+
+
+def dumb_seconds(rows: float, flops: float, rates: tuple[float, ...]) -> float:
+    """Seconds of `flops` per row over so many rows: linear between measured rows, at the last rate beyond them."""
+    if rows >= RATES.rows[-1]:
+        return flops * rows / rates[-1]
+    if rows <= 1:
+        return flops / rates[0]
+    i = next(i for i, known in enumerate(RATES.rows) if known > rows)
+    (low, high), (slow, fast) = RATES.rows[i - 1 : i + 1], rates[i - 1 : i + 1]
+    before, after = low / slow, high / fast
+    return flops * (before + (after - before) * (rows - low) / (high - low))
+
+
+def dumb_products(model: ModelConfig, tokens: float) -> float:
+    flops = count_flops(model, TRAFFIC.context, decode=True)
+    dense = flops.attention_projections + flops.dense_ffn + flops.shared_experts + flops.router
+    seconds = dumb_seconds(tokens, dense, RATES.dense)
+    if model.moe is None:
+        return seconds
+    touched = model.moe.n_experts * (1 - (1 - model.moe.top_k / model.moe.n_experts) ** tokens)
+    each = tokens * model.moe.top_k / touched
+    rates = RATES.few_experts if tokens <= RATES.few else RATES.experts
+    assert rates is not None
+    return seconds + touched * dumb_seconds(each, flops.experts / model.moe.top_k, rates)
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "qwen3-30b-a3b", "llama3-8b", "deepseek-v3"])
+def test_products_are_the_sum_of_their_matrices(name: str) -> None:
+    model, device = load_preset(name), machine()
+    step = step_of(load_of(Shape.of(model), TRAFFIC, device), Layout(1), device, TRAFFIC)
+    for tokens in (1.0, 3.0, 16.0, 17.0, 100.0, 4000.0):
+        assert step.products(np.array([tokens]))[0] == pytest.approx(dumb_products(model, tokens), rel=1e-9)
+
+
+def test_a_prompt_and_a_mixed_step_take_measured_products() -> None:
+    model, device = load_preset("qwen3-30b-a3b"), machine()
+    load = load_of(Shape.of(model), TRAFFIC, device)
+    step = step_of(load, Layout(1), device, TRAFFIC)
+    alone = load.fixed + 512 * (load.activations + load.prompt_scores)
+    assert prompt_time(load, Layout(1), device, TRAFFIC, step)[0] == pytest.approx(
+        float(alone[0]) + dumb_products(model, 512), rel=1e-9
+    )
+    head = 2.0 * model.vocab_size * model.d_model
+    rest = float((load.fixed + 8 * step.linear)[0]) + dumb_seconds(8, head, RATES.dense)
+    mixed = 7 / 8 * dumb_products(model, 8) + dumb_products(model, 8 + 512) / 8
+    assert step.seconds(np.array([8.0]))[0] == pytest.approx(rest + mixed, rel=1e-9)
+
+
+def test_other_precisions_keep_shares_of_peak() -> None:
+    traffic = TRAFFIC.replace(precision="bf16")
+    shape = Shape.of(load_preset("mixtral-8x7b"))
+    steps = [step_of(load_of(shape, traffic, d), Layout(1), d, traffic) for d in (machine(), machine(None))]
+    assert steps[0].measured is None
+    assert steps[0].seconds(np.array([5.0]))[0] == steps[1].seconds(np.array([5.0]))[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": (1, 8, 8, 512)}, "rows: must ascend"),
+        ({"dense": (1e9, 2e9)}, "dense: needs one rate for each of the 4 rows"),
+        ({"few_experts": None}, "few_experts: goes with few"),
+        ({"experts": (1e9, -1.0, 1e9, 1e9)}, "experts"),
+    ],
+)
+def test_bad_rates_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ProductRates.parse(RATES.model_dump() | change, "products")
