@@ -5,9 +5,10 @@
 
 Sections run one after another, most important first, each in a process of its own with a time limit, so that one that
 fails or hangs loses only its own rows. `--out` gets `results.jsonl` (one figure or check a line, with its section) and
-`errors.log`. The next section's process imports its packages while the present one measures, and touches the device
-only when it is its turn. Needs PyTorch 2.10 or newer with Triton; transformers and liger-kernel are measured beside
-where they are installed.
+`errors.log`. A row that has a limit has `ok`; one beyond it, or one that `failed`, fails its section, and the command
+ends with exit code 1. The next section's process imports its packages while the present one measures, and touches the
+device only when it is its turn. Needs PyTorch 2.10 or newer with Triton; transformers and liger-kernel are measured
+beside where they are installed.
 """
 
 import argparse
@@ -104,6 +105,8 @@ class Worker:
     name: str
     process: subprocess.Popen[str]
     over: bool = False
+    wrong: int = 0
+    """Rows beyond their limit, and pieces of work that raised an error."""
 
     @classmethod
     def start(cls, name: str, errors: IO[str], dry: bool) -> "Worker":
@@ -127,14 +130,18 @@ class Worker:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             try:
-                record(results, self.name, json.loads(line))
+                row = json.loads(line)
+                self.wrong += row.get("ok") is False or "failed" in row
+                record(results, self.name, row)
             except ValueError:
                 print(f"[{self.name}] {line.rstrip()}", file=sys.stderr)
         code = self.process.wait()
         late = not timer.is_alive()
         timer.cancel()
         self.stop()
-        return "ended" if code == 0 else f"stopped after {limit:.0f} s" if late else f"exit code {code}"
+        if code:
+            return f"stopped after {limit:.0f} s" if late else f"exit code {code}"
+        return "ended" if not self.wrong else f"ended, {self.wrong} rows wrong"
 
     def stop(self) -> None:
         """End what there still is of it, whether it had its turn or not."""

@@ -49,6 +49,22 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+DIST_SECONDS = 600
+"""What the tests that start several processes may take together; a run that has any prints what they took."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The seconds of the tests marked `dist`, with what their fixtures took, beside what they may take."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    ours = [report for report in reports if "dist" in getattr(report, "keywords", ())]
+    if ours:
+        seconds = sum(report.duration for report in ours)
+        names = {report.nodeid for report in ours}
+        terminalreporter.write_line(
+            f"dist: {len(names)} tests in {seconds:.0f} s, of {DIST_SECONDS} s that they may take"
+        )
+
+
 FORMS: dict[str, dict[str, float]] = {
     "yun2024": {
         "A": 50.0, "alpha": 0.2, "B": 0.5, "beta": 0.5, "C": 100.0, "gamma": 0.2, "d": -0.001,

@@ -46,7 +46,7 @@ class Bench:
         return dry if self.dry else full
 
     def emit(self, what: str, **row: Any) -> None:
-        """One row of results."""
+        """One row of results; `ok` where it has a limit, False where it is beyond."""
         print(json.dumps({"what": what, **{k: _plain(v) for k, v in row.items()}}), flush=True)
 
     @contextmanager
@@ -114,6 +114,11 @@ def without_kernels() -> Iterator[None]:
     finally:
         kernels.AVAILABLE = before
         torch.compiler.reset()
+
+
+def within(found: dict[str, float], limit: float) -> dict[str, Any]:
+    """The errors with their limit, and whether all are within it (one that is no number is not)."""
+    return {**found, "limit": limit, "ok": all(value <= limit for value in found.values())}
 
 
 def has(package: str) -> bool:

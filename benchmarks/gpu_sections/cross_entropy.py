@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_sections.common import Bench, error, has, without_kernels
+from gpu_sections.common import Bench, error, has, within, without_kernels
 from moelab.model import cross_entropy
 from moelab.model.cross_entropy import linear_cross_entropy
 
@@ -70,8 +70,8 @@ def measure(
     found.clear()
     peak = bench.peak_bytes(step)
     flops = 6.0 * shape["tokens"] * shape["width"] * shape["vocabulary"]
-    row = {"ms": seconds * 1e3, "tflops": flops / seconds / 1e12, "peak_mb": peak / 1e6, "d_weight_error": wrong}
-    bench.emit("cross-entropy", how=how, **shape, **row)
+    row = {"ms": seconds * 1e3, "tflops": flops / seconds / 1e12, "peak_mb": peak / 1e6}
+    bench.emit("cross-entropy", how=how, **shape, **row, **within({"d_weight_error": wrong}, 2e-2))
 
 
 def _exact(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:

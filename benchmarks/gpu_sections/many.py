@@ -86,6 +86,7 @@ def compare_recorded(bench: Bench, name: str, config: RunConfig, dataset: Datase
     found = [trained(config, dataset, root / name / how, how == "recorded", steps) for how in ("recorded", "plain")]
     (recorded, curve, weights), (_, plain_curve, plain_weights) = found
     reasons = recorded.not_recorded() if bench.device == "cuda" else ["a CPU records no graphs"]
+    same = all(torch.equal(weights[key], tensor) for key, tensor in plain_weights.items())
     bench.emit(
         "recorded steps",
         model=name,
@@ -94,7 +95,8 @@ def compare_recorded(bench: Bench, name: str, config: RunConfig, dataset: Datase
         reason="; ".join(reasons) or None,
         curve_equal=curve == plain_curve,
         loss_apart=max(abs(a / b - 1) for (a, _), (b, _) in zip(curve, plain_curve, strict=True)),
-        weights_equal=all(torch.equal(weights[key], tensor) for key, tensor in plain_weights.items()),
+        weights_equal=same,
+        ok=same and curve == plain_curve and (bench.dry or not reasons),
         worst_weight=max(error(weights[key], tensor) for key, tensor in plain_weights.items()),
     )
 

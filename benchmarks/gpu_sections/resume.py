@@ -78,6 +78,7 @@ def killed_and_resumed(bench: Bench, kind: str, run: RunConfig, root: Path, data
     hashes = [sha256_file(RunFolder(root / where / run.run_id).path / WEIGHTS) for where in ("whole", "killed")]
     row = {"loss": whole.loss, "loss_resumed": resumed.loss, "killed": alive, "resumed": resumed.resumed}
     row |= {"curve_equal": whole.loss_curve == resumed.loss_curve, "weights_equal": hashes[0] == hashes[1]}
+    row["ok"] = alive and row["curve_equal"] and row["weights_equal"]
     how = {"precision": run.train.precision, "dispatch": run.train.dispatch, "compile": run.train.compile}
     bench.emit("resume", model=kind, **how, **row, tokens_per_second=whole.tokens_per_second)
 

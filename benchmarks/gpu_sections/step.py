@@ -107,7 +107,7 @@ def report(
     tokens = n_rows * length(bench)
     flops = float(count_flops(config, length(bench)).train) * tokens
     speed = {"tokens_per_second": tokens / seconds, "tflops": flops / seconds / 1e12, "ms": seconds * 1e3}
-    ends = {"first_loss": losses[0], "last_loss": float(loss), "warm_seconds": first}
+    ends = {"first_loss": losses[0], "last_loss": float(loss), "warm_seconds": first, "ok": float(loss) < losses[0]}
     bench.emit("step", model=kind, who=who, how=how, tokens=tokens, **speed, peak_gb=peak / 1e9, **ends)
 
 
@@ -129,7 +129,7 @@ def profile(bench: Bench, kind: str, how: str, step: Callable[[], torch.Tensor])
 def peers(bench: Bench, kind: str) -> None:
     """transformers: dense plain, with liger-kernel, compiled; MoE plain with half the batch (it needs the memory)."""
     if not has("transformers"):
-        bench.emit("step", model=kind, who="transformers", failed="transformers is not installed")
+        bench.emit("not run", model=kind, who="transformers", reason="transformers is not installed")
         return
     config = model_config(kind, bench.dry)
     ways = ("plain",) if kind == "moe" else ("compiled", "liger", "plain")

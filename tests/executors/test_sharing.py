@@ -88,6 +88,36 @@ class TestHowMany:
         choose_sharing(replace(order, configs=order.configs[:4]), self.AUTO)
         assert len(measured) == 18
 
+    def test_a_failed_trial_is_tried_again_once_its_reason_may_be_gone(
+        self, order: Order, measured: list[tuple[str, str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With other versions, or with memory for one more run; alone the failed one, and not at every resume."""
+        failed = ("large", "streams", 8)
+
+        def tried_with(free: float) -> list[tuple[str, str, int]]:
+            before = len(measured)
+            choose_sharing(order, ExecutorConfig(share="auto", memory=free))
+            return measured[before:]
+
+        assert failed in tried_with(1e12)
+        assert tried_with(1e12) == []
+        monkeypatch.setattr(sharing, "versions", lambda: {"moelab": "9.9", "torch": "9.9"})
+        assert tried_with(1e12) == [failed]
+        assert tried_with(1e12) == []
+        needed = max(shared_memory(RunConfig.parse(plain)) for plain in order.configs)
+        assert tried_with(1e12 + needed / 2) == []
+        assert tried_with(1e12 + needed) == [failed]
+        assert tried_with(1e12 + needed) == []
+        path = tmp_path / "sharing.json"
+        known = json.loads(path.read_text())
+        for entry in known["shapes"].values():
+            assert len({(row["by"], row["runs"]) for row in entry["trials"]}) == len(entry["trials"])
+            for row in entry["trials"]:
+                row.pop("with", None)
+                row.pop("free", None)
+        path.write_text(json.dumps(known))
+        assert tried_with(1e12) == [failed], "nobody knows what it failed with"
+
     def test_another_device_is_measured_anew(
         self, order: Order, measured: list[tuple[str, str, int]], tmp_path: Path
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from moelab.model import cross_entropy, kernels
-from moelab.model.dispatch import grouped, permutation
+from moelab.model.dispatch import gated, grouped, permutation
 from moelab.model.kernels import ops
 from moelab.model.rotary import NormalizedRotary, rotary_table, rotate
 
@@ -46,8 +46,8 @@ def rows(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator)
             ends,
             permutation.spread_rows(x, token, place),
             permutation.combine_rows(y, place),
-            grouped._gated(h, gates, "swiglu"),
-            *grouped._gated_backward(slope, h, gates, "swiglu"),
+            gated.gated(h, gates, "swiglu"),
+            *gated.gated_backward(slope, h, gates, "swiglu"),
         ]
 
     found = outputs(x, y, h, slope)

@@ -18,7 +18,7 @@ from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from moelab.data import Dataset
-from moelab.model.router import TopKRouter
+from moelab.model.router import Routing, TopKRouter
 from moelab.runs import RunConfig, RunFolder
 from moelab.training import Trainer, train_run
 from moelab.training.kernels import computed_by
@@ -54,16 +54,23 @@ class Traffic(TorchDispatchMode):
 
 
 def train(config: RunConfig, folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The curve of a case: losses, gradient norms, the experts chosen at each step, bytes; and gradients by rows."""
+    """The curve of a case: losses, gradient norms, bytes, and of each step and layer the tokens' experts (in order of
+    their numbers) and edges, by how much the last taken scored above the first rejected; and gradients by rows."""
     dataset = Dataset.open(config.data.path)
     dtype = getattr(torch, options.get("dtype", "float32"))
     trainer = Trainer(config, RunFolder.create(folder / "runs", config), dataset, dtype=dtype)
-    found: dict[str, Any] = {"losses": [], "norms": [], "routes": [], "sent": []}
+    found: dict[str, Any] = {"losses": [], "norms": [], "routes": [], "edges": [], "sent": []}
     gradients: dict[str, torch.Tensor] = {}
     chosen: list[torch.Tensor] = []
+    edges: list[torch.Tensor] = []
+
+    def note(_: Any, __: Any, routing: Routing) -> None:
+        chosen.append(routing.chosen.sort(-1).values)
+        edges.extend((taken[:, 0] - taken[:, 1]) / taken[:, 0].abs() for taken in routing.edges())
+
     for module in trainer.model.modules():
         if isinstance(module, TopKRouter):
-            module.register_forward_hook(lambda _, __, routing: chosen.append(routing.chosen))
+            module.register_forward_hook(note)
     parts = trainer.layout.parts
     inner = parts.norm
 
@@ -76,10 +83,12 @@ def train(config: RunConfig, folder: Path, options: dict[str, Any]) -> tuple[dic
     with computed_by(config.train):
         for _ in range(options.get("steps", config.train.steps)):
             chosen.clear()
+            edges.clear()
             with Traffic() if options.get("traffic") else nullcontext() as traffic:
                 found["losses"].append(float(trainer.step()))
             found["norms"].append(float(trainer.grad_norm))
-            found["routes"].append([layer.flatten().tolist() for layer in chosen])
+            found["routes"].append([layer.tolist() for layer in chosen])
+            found["edges"].append([layer.tolist() for layer in edges])
             if traffic is not None:
                 found["sent"].append(traffic.sent)
         found["evaluation"] = trainer.evaluate().loss

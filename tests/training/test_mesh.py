@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moelab.architecture.communication import step_traffic
+from moelab.architecture.communication import COUNT_BYTES, GATE_BYTES, step_traffic
 from moelab.config import dump_yaml
 from moelab.data import Dataset
 from moelab.errors import InputError, MoelabError
@@ -47,6 +47,20 @@ KINDS: dict[str, dict[str, Any]] = {
 MESHES = [(2, 1), (1, 2), (2, 2), (4, 1)]
 CURVES = [(kind, mesh) for kind in KINDS for mesh in MESHES if kind != "dense" or mesh[1] == 1]
 MUON = {"optimizer": "muon", "micro_batch": 1, "muon_split": True, "tokens": 10 * 128}
+FLIPPING = {"moe": {"n_experts": 64, "top_k": 4, "d_expert": 8}}
+LONGER = {"batch_tokens": 512, "tokens": STEPS * 512, "evaluations": 1}
+SEEDS = [(seed, mesh) for seed in range(3) for mesh in ((2, 1), (2, 2))]
+"""Among 64 experts scores lie close together, and 25,600 choices are made: in some run rounding flips one of them."""
+NEAR_TIE = 1e-4
+"""Weights differ by rounding alone until a route flips, so only scores this close (relative) can change their order."""
+SENT: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "shared": {"moe": BALANCED},
+    "choice": {"moe": CHOICE},
+    "latent": {"moe": SHARED, "mla": {**LATENT, "q_lora_rank": 8, "kv_lora_rank": 8, "v_head_dim": 6}},
+}
+"""All first dimensions are divided by four: what is padded sends more than the formula has."""
+COUNTED = [(kind, mesh) for kind in SENT for mesh in MESHES if kind != "dense" or mesh[1] == 1]
 RECOMPUTED = [(kind, mesh) for kind in ("selective", "full") for mesh in ((2, 1), (1, 2), (2, 2))]
 ALL_CHOOSE_ALL = {"n_experts": 4, "top_k": 4, "d_expert": 16}
 
@@ -109,6 +123,14 @@ def all_cases(make: Callable[..., RunConfig], parent: RunConfig) -> list[tuple[s
         cases.append((named("shared", mesh, "muon"), case, EXACT))
         case = make({"moe": ALL_CHOOSE_ALL}, **BATCH, **on(mesh))
         cases.append((named("all", mesh, "bytes"), case, {"steps": 2, "traffic": True}))
+    for seed, mesh in SEEDS:
+        cases.append((named(f"seed{seed}", mesh, "fp32"), make(FLIPPING, **LONGER, seed=seed, **on(mesh)), {}))
+    for kind, mesh in COUNTED:
+        case = make(SENT[kind], **BATCH, **on(mesh))
+        cases.append((named(kind, mesh, "bytes"), case, {"steps": 2, "traffic": True}))
+    for mesh in ((2, 1), (1, 2), (2, 2)):
+        case = make({"moe": {**ALL_CHOOSE_ALL, "balance_loss": 0}}, **BATCH, micro_batch=1, **on(mesh))
+        cases.append((named("all", mesh, "pieces"), case, {"steps": 2, "traffic": True}))
     for kind, mesh in RECOMPUTED:
         again = {**BATCH, "recompute": kind, **on(mesh)}
         cases += [
@@ -203,29 +225,62 @@ def first_flip(ranks: list[dict[str, Any]], expected: dict[str, Any]) -> int:
     """The first step in which a token goes to another expert than in one process; all steps where none does."""
     for step, layers in enumerate(expected["routes"]):
         for layer, routes in enumerate(layers):
-            if routes != [place for found in ranks for place in found["routes"][step][layer]]:
+            if flipped(ranks, routes, step, layer):
                 return step
     return len(expected["routes"])
 
 
+def flipped(ranks: list[dict[str, Any]], routes: list[list[int]], step: int, layer: int) -> list[int]:
+    """The tokens of one layer that go to other experts than these."""
+    found = [experts for rank in ranks for experts in rank["routes"][step][layer]]
+    assert len(found) == len(routes)
+    return [token for token, experts in enumerate(routes) if experts != found[token]]
+
+
+def is_near_tie(ranks: list[dict[str, Any]], expected: dict[str, Any], step: int) -> bool:
+    """Whether in one process the tokens nearly chose otherwise, in the first layer of this step where some do."""
+    for layer, routes in enumerate(expected["routes"][step]):
+        tokens = flipped(ranks, routes, step, layer)
+        if tokens:
+            return max(expected["edges"][step][layer][token] for token in tokens) < NEAR_TIE
+    raise AssertionError(f"no route flips in step {step}")
+
+
 def test_a_flipped_route_is_found() -> None:
-    alone = {"routes": [[[0, 1, 2, 3], [3, 2, 1, 0]] for _ in range(3)]}
-    ranks = [{"routes": [[[0, 1], [3, 2]] for _ in range(3)]}, {"routes": [[[2, 3], [1, 0]] for _ in range(3)]}]
+    routes = [[[0, 1], [2, 3]], [[2, 3], [0, 1]]]
+    alone = {"routes": [routes] * 3, "edges": [[[0.5, 0.5], [0.5, 1e-6]]] * 3}
+    ranks = [{"routes": [[layer[:1] for layer in routes]] * 3}, {"routes": [[layer[1:] for layer in routes]] * 3}]
     assert first_flip(ranks, alone) == 3
-    ranks[1]["routes"][2][1] = [0, 1]
+    ranks[1]["routes"] = [*ranks[1]["routes"][:2], [[[2, 3]], [[0, 2]]]]
     assert first_flip(ranks, alone) == 2
+    assert is_near_tie(ranks, alone, 2)
+    alone["edges"] = [[[0.5, 0.5], [0.5, 0.5]]] * 3
+    assert not is_near_tie(ranks, alone, 2)
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_curve_in_fp32_until_a_route_flips(groups: Groups, alone: Alone, mesh: tuple[int, int]) -> None:
-    name = named("shared", mesh, "fp32")
+    """At the usual rate. The whole curve holds where no route flips, and one that does was a near tie."""
+    same_until_a_flip(groups, alone, named("shared", mesh, "fp32"))
+
+
+def same_until_a_flip(groups: Groups, alone: Alone, name: str) -> int:
+    """The step of the first flipped route, or all steps; until then losses are those of one process to 1e-6."""
     expected, _ = alone(groups.configs[name], {})
     ranks = groups.ranks(name)
     flip = first_flip(ranks, expected)
     print(f"{name}: {'no route flips' if flip == STEPS else f'the first route flips in step {flip}'} of {STEPS}")
-    assert flip > 0
     close(ranks[0]["losses"][:flip], expected["losses"][:flip], 1e-6)
+    assert flip == STEPS or is_near_tie(ranks, expected, flip), flip
+    return flip
+
+
+@pytest.mark.dist
+def test_some_route_flips_and_the_curve_holds_until_then(groups: Groups, alone: Alone) -> None:
+    """Runs of other seeds: in some of them rounding sends a token to another expert, and the test finds where."""
+    flips = {(seed, mesh): same_until_a_flip(groups, alone, named(f"seed{seed}", mesh, "fp32")) for seed, mesh in SEEDS}
+    assert 0 < min(flips.values()) < STEPS
 
 
 def error(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
@@ -273,19 +328,67 @@ def test_every_dispatch_computes_rows_of_other_processes(groups: Groups, alone: 
     the_same_gradients(groups.gradients(name), gradients, 1e-5)
 
 
+def by_formula(config: RunConfig, mesh: tuple[int, int], **how: Any) -> dict[str, float]:
+    """What a process sends in a step, as at balance."""
+    tokens = config.train.batch_tokens // config.train.processes
+    sent = step_traffic(config.model, data=mesh[0], expert=mesh[1], local_tokens=tokens, **how)
+    return {part: float(getattr(sent, part)) for part in ("gathered", "scattered", "exchanged")}
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_bytes_of_a_step_are_those_of_the_formula(groups: Groups, mesh: tuple[int, int]) -> None:
-    config = groups.configs[named("all", mesh, "bytes")]
-    tokens = config.train.batch_tokens // config.train.processes
-    expected = step_traffic(config.model, data=mesh[0], expert=mesh[1], local_tokens=tokens)
+    """Every expert gets every token, so all rows are where the formula has them."""
+    expected = by_formula(groups.configs[named("all", mesh, "bytes")], mesh)
     for found in groups.ranks(named("all", mesh, "bytes")):
-        for sent in found["sent"]:
-            assert sent == {
-                "gathered": expected.gathered,
-                "scattered": expected.scattered,
-                "exchanged": expected.exchanged,
-            }
+        assert found["sent"] == [expected] * 2
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(("kind", "mesh"), COUNTED)
+def test_the_bytes_of_routed_rows_are_those_of_the_routes(groups: Groups, kind: str, mesh: tuple[int, int]) -> None:
+    """Parameters and gradients are the formula's; so are the rows, with those that really left in place of balance."""
+    name = named(kind, mesh, "bytes")
+    config, ranks = groups.configs[name], groups.ranks(name)
+    expected = by_formula(config, mesh)
+    assert (expected["exchanged"] > 0) == (kind != "dense" and mesh[1] > 1)
+    for rank, found in enumerate(ranks):
+        assert len(found["sent"]) == 2
+        for step, sent in enumerate(found["sent"]):
+            rows = (
+                expected["exchanged"] if kind in ("dense", "choice") else exchanged(config, ranks, mesh[1], rank, step)
+            )
+            assert sent == {**expected, "exchanged": rows}
+
+
+def exchanged(config: RunConfig, ranks: list[dict[str, Any]], size: int, rank: int, step: int) -> float:
+    """Bytes of rows by the routes of a step: every row that leaves or arrives is sent back once, forward and backward,
+    with its gate or the gate's gradient; and the counts."""
+    assert config.model.moe is not None
+    own, first = config.model.moe.n_experts // size, rank - rank % size
+    total = 0.0
+    for layer in range(config.model.n_moe_layers):
+        owners = [
+            [expert // own for experts in found["routes"][step][layer] for expert in experts]
+            for found in ranks[first : first + size]
+        ]
+        me = rank - first
+        leaving = sum(owner != me for owner in owners[me])
+        arriving = sum(owner == me for other, each in enumerate(owners) if other != me for owner in each)
+        total += (leaving + arriving) * (2 * 4 * config.model.d_model + GATE_BYTES)
+        total += config.model.moe.n_experts * COUNT_BYTES * (size - 1) / size
+    return total
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("mesh", [(2, 1), (1, 2), (2, 2)])
+def test_the_bytes_of_accumulated_pieces_are_those_of_the_formula(groups: Groups, mesh: tuple[int, int]) -> None:
+    name = named("all", mesh, "pieces")
+    config = groups.configs[name]
+    passes = config.train.batch_tokens // config.train.processes // config.train.seq_len
+    expected = by_formula(config, mesh, passes=passes)
+    for found in groups.ranks(name):
+        assert found["sent"] == [expected] * 2
 
 
 @pytest.mark.dist

@@ -1,7 +1,8 @@
 """How many of a study's runs share a device, and how: as asked for, or by measuring 1, 2, 4, ... of its own shapes.
 
 What was measured is kept beside the runs (`sharing.json`), one number after another, so that an interrupted trial goes
-on where it stopped and a later stage of the study measures only shapes that are new.
+on where it stopped and a later stage of the study measures only shapes that are new. What failed is tried again once
+its reason may be gone: with another version of moelab or PyTorch, or where one more run's memory has become free.
 """
 
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from moelab.executors.trial import steps_per_second
 from moelab.files import read_json, sha256_json, write_json
 from moelab.machine import usable_cores
 from moelab.runs import RunConfig, run_columns
+from moelab.version import __version__
 
 FILE = "sharing.json"
 _OF_SHAPE = (
@@ -158,9 +161,10 @@ class Trial:
         runs = 1
         while runs <= most:
             row = next((r for r in entry["trials"] if (r["by"], r["runs"]) == (by, runs)), None)
-            if row is None:
+            if row is None or self._may_succeed(row, config):
+                kept = [each for each in entry["trials"] if each is not row]
                 row = self._measure(config, Sharing(by=by, runs=runs))
-                entry["trials"].append(row)
+                entry["trials"] = [*kept, row]
                 write_json(self.path, self.known)
             if row["steps_per_second"] is None:
                 break
@@ -175,11 +179,19 @@ class Trial:
         try:
             rate = steps_per_second(config, self.data, sharing)
         except RuntimeError as error:
-            return row | {"failed": str(error)}
+            return row | {"failed": str(error), "with": versions(), "free": self.device.free}
         hourly = 3600 * rate / config.train.steps
         if self.note is not None:
             self.note(f"trial: {sharing.runs} by {sharing.by}: {hourly:,.1f} runs an hour like {config.name}")
         return row | {"steps_per_second": rate, "runs_per_hour": hourly}
+
+    def _may_succeed(self, row: dict[str, Any], config: RunConfig) -> bool:
+        """Whether a trial failed for a reason that may be gone: not whenever the study goes on."""
+        if row["steps_per_second"] is not None:
+            return False
+        before, now = row.get("free"), self.device.free
+        freed = before is not None and now is not None and now - before >= shared_memory(config)
+        return freed or row.get("with") != versions()
 
     def _fitting(self, config: RunConfig) -> int:
         """The most runs of this shape that memory holds, by count; at most those that are left."""
@@ -196,6 +208,11 @@ class Trial:
             return fresh
         same = isinstance(known, dict) and all(known.get(name) == fresh[name] for name in ("device", "mps"))
         return known if same and isinstance(known.get("shapes"), dict) else fresh
+
+
+def versions() -> dict[str, str]:
+    """Those of the programs that a trial fails or succeeds by."""
+    return {"moelab": __version__, "torch": version("torch")}
 
 
 def mps_runs() -> bool:
