@@ -203,3 +203,19 @@ def test_every_packaged_file_reads_as_before() -> None:
     assert len(paths) > 5
     for path in paths:
         assert load_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8")), path
+
+
+@given(st.text(st.sampled_from("ab1 \n:-,[]{}#&*'\"\\.~<=@`é"), max_size=24))
+def test_both_parsers_read_the_same(text: str) -> None:
+    """libyaml's, which is taken for plain text, and PyYAML's own, which names faults."""
+
+    def outcome() -> str:
+        try:
+            return repr(parse_yaml(text, "x"))
+        except InputError as error:
+            return str(error)
+
+    found = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moelab.yaml_reader._FastReader", None)
+        assert outcome() == found
