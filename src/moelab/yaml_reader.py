@@ -41,7 +41,7 @@ def parse_yaml(text: str, where: str) -> Any:
         with suppress(Exception):  # the other reader finds it again, with its place in the text
             return yaml.load(text, _FastReader)
     try:
-        return yaml.load(text, _Reader)
+        return yaml.load(text, _Reader)  # type: ignore[arg-type]
     except yaml.reader.ReaderError as error:
         what = f"position {error.position}: the character U+{int(error.character):04X} is not allowed"
         raise InputError(f"{where} is not valid YAML ({what})") from None
@@ -60,7 +60,7 @@ def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 class _Rules(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.BaseResolver):
     """Refuses a key that stands twice in one mapping, deep nesting, and aliases that stand for too much."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+    yaml_implicit_resolvers = {}
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
     def __init__(self) -> None:
@@ -159,9 +159,9 @@ def _fast_reader() -> Any:
     """A reader with libyaml's parser, three times as fast; None where PyYAML was built without it."""
     if not hasattr(yaml, "CSafeLoader"):
         return None
-    parser: Any = yaml.cyaml.CParser
+    parser: Any = yaml.cyaml.CParser  # type: ignore[attr-defined]
 
-    class FastReader(_Rules, parser):  # type: ignore[misc]
+    class FastReader(_Rules, parser):
         def __init__(self, text: str) -> None:
             parser.__init__(self, text)
             _Rules.__init__(self)
