@@ -28,7 +28,8 @@ def test_a_part_is_what_the_command_answers(client: Client) -> None:
     first, rest = (client.get(f"/part/{name}?{SMALL}").json for name in ("answer", "evidence"))
     plan = plan_request({"flops": "1e18", "near": "olmoe-1b-7b", "law": ["ludziejewski2025"]}).plan()
     assert f"<h1>{plan.sentence.split(' on ')[0]}" in first["lead"]
-    assert plan.best.label in first["html"]
+    assert plan.best.label in first["lead"]
+    assert f"{plan.best.config.n_layers}x{plan.best.config.d_model}" in first["html"]
     assert len(rest["specs"]) >= 2
     assert first["error"] == rest["error"] == ""
 
@@ -39,9 +40,9 @@ def test_the_sentences_are_complete_with_the_evidence(client: Client) -> None:
         client.get(f"/part/{name}?flops=1.7e18&near=olmoe-1b-7b&law=ludziejewski2025").json
         for name in ("answer", "evidence")
     )
-    assert " Binding limit: compute." in rest["lead"]
     assert "Binding" not in first["lead"]
-    assert rest["lead"].replace(" Binding limit: compute.", "") == first["lead"]
+    assert rest["lead"].replace("<p>Binding limit: compute.</p>", "").split() == first["lead"].split()
+    assert "<p>Binding limit: compute.</p>" in rest["lead"]
 
 
 def test_what_changes_the_answer_is_a_part_of_its_own(client: Client) -> None:
