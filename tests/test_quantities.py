@@ -9,6 +9,7 @@ from moelab.quantities import (
     check_at_most,
     format_bytes,
     format_number,
+    format_outside,
     format_seconds,
     parse_bandwidth,
     parse_bytes,
@@ -136,3 +137,11 @@ def test_other_kinds_are_one_short_line(value: object) -> None:
         with pytest.raises(InputError, match=r"^field: expected") as caught:
             parse(value, "field")  # type: ignore[arg-type]
         assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("distance", "text"),
+    [(None, "unknown"), (0.0, "inside"), (0.5, "3.16x"), (3.2529, "1,790x"), (9.0, "1e9x"), (400.0, "beyond measure")],
+)
+def test_distances_outside_a_range(distance: float | None, text: str) -> None:
+    assert format_outside(distance) == text

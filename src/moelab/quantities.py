@@ -152,7 +152,11 @@ def format_outside(distance: float | None) -> str:
     """A log10 distance outside the fitted range in words: inside (less than 1.2 % off), 3.2x, unknown."""
     if distance is None or distance != distance:
         return "unknown"
-    return "inside" if distance < 0.005 else f"{10**distance:.3g}x" if distance < 300 else "beyond measure"
+    if distance < 0.005:
+        return "inside"
+    factor = float(f"{10 ** min(distance, 300.0):.3g}")
+    shown = f"{factor:g}" if factor < 1e3 else f"{factor:,.0f}" if factor < 1e6 else format_flops(factor)
+    return f"{shown}x" if distance < 300 else "beyond measure"
 
 
 def format_bytes(value: float | None) -> str:

@@ -56,7 +56,9 @@ class Client:
     def post(self, address: str, body: bytes, **headers: str) -> Reply:
         return self.send("POST", address, body, {"origin": f"http://{HOST}", **headers})
 
-    def send(self, method: str, address: str, body: bytes, headers: dict[str, str]) -> Reply:
+    def send(
+        self, method: str, address: str, body: bytes, headers: dict[str, str], receive: Callable[[], Any] | None = None
+    ) -> Reply:
         path, _, query = address.partition("?")
         sent = {"host": HOST, "content-length": str(len(body)), **headers}
         if self.cookies:
@@ -68,13 +70,13 @@ class Client:
         }  # fmt: skip
         got: list[MutableMapping[str, Any]] = []
 
-        async def receive() -> dict[str, Any]:
+        async def whole() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def take(message: MutableMapping[str, Any]) -> None:
             got.append(message)
 
-        asyncio.run(self.app(scope, receive, take))
+        asyncio.run(self.app(scope, receive or whole, take))
         found = {key.decode(): value.decode() for key, value in got[0]["headers"]}
         if "set-cookie" in found:
             name, _, value = found["set-cookie"].split(";")[0].partition("=")

@@ -260,3 +260,30 @@ def test_a_figure_of_many_rows_is_painted_whole(browser: Any, tmp_path: Path) ->
         page.locator("button:text-is('CSV')").click()
     assert len(Path(caught.value.path()).read_text().splitlines()) == 1601
     page.close()
+
+
+def test_a_tables_csv_holds_no_formula(browser: Any, tmp_path: Path) -> None:
+    """Names of runs and columns come from others: scripts stay text, and no cell of a CSV is read as a formula."""
+    from moelab.report import Page, Section, Table, write_page
+
+    names = [
+        "=cmd|'/c calc'!A0",
+        "+1+cmd|'/c calc'!A0",
+        "-2+3+cmd|'/c calc'!A0",
+        "@SUM(1)",
+        "<script>alert(1)</script>",
+    ]
+    plain = ["-0.31", "+1.5%", "-2e-4", "-", "plain"]
+    rows = [[name, number] for name, number in zip(names, plain, strict=True)]
+    table = Table(["=1+1", "<img src=x onerror=alert(1)>"], rows)
+    path = write_page(Page("Runs", ["Hostile."], sections=[Section("Runs", tables=[table])]), tmp_path / "r.html")
+    page = browser.new_page()
+    page.on("dialog", lambda dialog: pytest.fail("a name was run as a script"))
+    page.goto(path.as_uri())
+    assert page.locator("table img, table script").count() == 0
+    with page.expect_download() as caught:
+        page.locator("button:text-is('CSV')").click()
+    lines = Path(caught.value.path()).read_text().splitlines()
+    assert [line[0] for line in lines[:5]] == ["'"] * 5
+    assert [line.rpartition(",")[2] for line in lines[1:]] == plain
+    page.close()

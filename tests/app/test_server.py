@@ -1,5 +1,7 @@
 """The planner page over HTTP: the same answer as the command, one line for bad input, harmless to hostile input."""
 
+import asyncio
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -28,7 +30,8 @@ def test_a_part_is_what_the_command_answers(client: Client) -> None:
     first, rest = (client.get(f"/part/{name}?{SMALL}").json for name in ("answer", "evidence"))
     plan = plan_request({"flops": "1e18", "near": "olmoe-1b-7b", "law": ["ludziejewski2025"]}).plan()
     assert f"<h1>{plan.sentence.split(' on ')[0]}" in first["lead"]
-    assert plan.best.label in first["html"]
+    assert plan.best.label in first["lead"]
+    assert f"{plan.best.config.n_layers}x{plan.best.config.d_model}" in first["html"]
     assert len(rest["specs"]) >= 2
     assert first["error"] == rest["error"] == ""
 
@@ -39,9 +42,9 @@ def test_the_sentences_are_complete_with_the_evidence(client: Client) -> None:
         client.get(f"/part/{name}?flops=1.7e18&near=olmoe-1b-7b&law=ludziejewski2025").json
         for name in ("answer", "evidence")
     )
-    assert " Binding limit: compute." in rest["lead"]
     assert "Binding" not in first["lead"]
-    assert rest["lead"].replace(" Binding limit: compute.", "") == first["lead"]
+    assert rest["lead"].replace("<p>Binding limit: compute.</p>", "").split() == first["lead"].split()
+    assert "<p>Binding limit: compute.</p>" in rest["lead"]
 
 
 def test_what_changes_the_answer_is_a_part_of_its_own(client: Client) -> None:
@@ -90,6 +93,23 @@ def test_hostile_addresses_stay_text(client: Client) -> None:
         assert "<img src=x>" not in reply.text
     assert client.get("/?flops=" + "9" * 5000).status == 414
     assert client.get("/static/../server.py").status == 404
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["NaN", "inf", "1e999", "-1e21", "0", "1e308", "%F0%9F%92%A5", "%ff%fe", "1e21%00", "1e21%0d%0aSet-Cookie:x=1"],
+)
+def test_numbers_out_of_range_are_one_line(client: Client, value: str) -> None:
+    reply = client.get(f"/part/answer?near=olmoe-1b-7b&flops={value}")
+    assert reply.status == 422
+    assert reply.json["field"] == "flops"
+    assert "\n" not in reply.json["error"]
+    assert "x=1" not in reply.headers.get("set-cookie", "")
+
+
+def test_ten_thousand_parameters_are_too_many(client: Client) -> None:
+    assert client.get("/?" + "&".join(f"flops={n}" for n in range(10_000))).status == 414
+    assert client.get("/part/answer?" + "&".join(f"f{n}=1" for n in range(400))).status == 422
 
 
 def test_every_reply_has_the_policy(client: Client) -> None:
@@ -165,3 +185,26 @@ def test_too_large_a_file_is_refused_at_once(client: Client) -> None:
     reply = client.send("POST", "/upload", b"", {"origin": f"http://{HOST}", "content-length": "200000000"})
     assert reply.status == 413
     assert client.send("POST", "/upload", bytes(MOST_BYTES + 1), {"origin": f"http://{HOST}"}).status == 413
+
+
+def test_an_upload_that_never_ends_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes a byte at a time: the server gives it two minutes, here a moment."""
+    monkeypatch.setattr("moelab.app.requests.LONGEST_UPLOAD", 0.05)
+    client.get("/fit")
+
+    async def trickle() -> dict[str, object]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    reply = client.send("POST", "/upload", b"", {"origin": f"http://{HOST}"}, receive=trickle)
+    assert reply.status == 408
+    assert "took more than" in reply.json["error"]
+    assert not client.app.state.uploads.files
+
+
+@pytest.mark.parametrize("name", ["runs.xlsx", "runs.csv.gz", "runs.csv.zst", "runs.parquet"])
+def test_what_unpacks_to_more_than_it_is_stays_out(client: Client, name: str) -> None:
+    client.get("/fit")
+    bomb = gzip.compress(bytes(1_000_000))
+    assert "expected a table (.csv" in client.post(f"/fit/table?name={name}", bomb).json["error"]
+    assert "not UTF-8" in client.post("/fit/table?name=runs.csv", bomb).json["error"]

@@ -19,7 +19,7 @@ from moelab.planning.plan_page import answer_page, changes_section, evidence_sec
 from moelab.planning.request import plan_request
 from moelab.planning.result import Plan
 from moelab.planning.what_if import WhatIf
-from moelab.report.page import Page, Section, environment, numbered, section_specs
+from moelab.report.page import Page, Section, environment, lead_of, numbered, section_specs
 
 DOWNLOADS = {
     "run.yaml": "application/yaml",
@@ -34,8 +34,10 @@ DOWNLOADS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A part of the page: its HTML and the specifications of its charts; or `error`, one line, and its `field`. `lead`
-    are the sentences above the answer."""
+    """A part of the page: its HTML and the specifications of its charts; or `error`, one line, and its `field`.
+
+    `lead` is what stands above an answer: its sentences and numbers.
+    """
 
     html: str = ""
     specs: list[dict[str, Any]] = field(default_factory=list)
@@ -102,7 +104,7 @@ def answer(state: State, files: Mapping[str, str]) -> Answer:
         page = answer_page(plan, state.command)
     except MoelabError as error:
         return refused(error)
-    return _rendered("answer", page, page.sections, "section")
+    return _rendered("sections", page, page.sections, "section")
 
 
 def evidence(state: State, files: Mapping[str, str]) -> Answer:
@@ -158,12 +160,16 @@ def refused(error: Exception) -> Answer:
 def _rendered(name: str, page: Page, sections: Sequence[Section], prefix: str) -> Answer:
     """A part by its template, with anchors that begin with `prefix`."""
     specs = section_specs(sections)
-    parts = [{**part, "id": f"{prefix}-{number}"} for number, part in enumerate(numbered(sections), 1)]
-    html, lead = (
-        templates().get_template(f"{each}.html.j2").render(page=page, sections=parts, stills=[None] * len(specs))
-        for each in (name, "lead")
-    )
-    return Answer(html, specs, lead=lead)
+    lead, after = lead_of(page.answer)
+    shown = {
+        "page": page,
+        "lead": lead,
+        "after": after,
+        "sections": [{**part, "id": f"{prefix}-{number}"} for number, part in enumerate(numbered(sections), 1)],
+        "stills": [None] * len(specs),
+    }
+    html, head = (templates().get_template(f"{each}.html.j2").render(shown) for each in (name, "lead"))
+    return Answer(html, specs, lead=head)
 
 
 def rendered_sections(sections: Sequence[Section], prefix: str) -> Answer:

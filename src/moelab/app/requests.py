@@ -1,5 +1,6 @@
 """What the pages share: the visitor's cookie, bodies of limited size, refusals in one line."""
 
+import asyncio
 from typing import Literal
 
 from starlette.requests import Request
@@ -12,8 +13,16 @@ COOKIE = "moelab_visitor"
 WEEK = 7 * 86400
 
 
+LONGEST_UPLOAD = 120.0
+"""Seconds after which a body that is still coming is refused: a slow one holds what it has sent so far in memory."""
+
+
 class TooLarge(InputError):
     """A body beyond the limit."""
+
+
+class TooSlow(InputError):
+    """A body that takes too long."""
 
 
 def seen_by(request: Request, reply: Response) -> Response:
@@ -35,20 +44,32 @@ def visitor_of(request: Request) -> str:
 
 
 async def body(request: Request) -> bytes:
-    """The request's body. Raises TooLarge beyond 20 MB, of which no more is ever held."""
+    """The request's body. Raises TooLarge beyond 20 MB, of which no more is held, and TooSlow beyond two minutes."""
     length = request.headers.get("content-length", "0")
-    too_large = TooLarge(f"file: at most {MOST_BYTES // 10**6} MB here; the commands have no such limit")
     if not length.isdigit() or int(length) > MOST_BYTES:
-        raise too_large
+        raise _too_large()
+    try:
+        async with asyncio.timeout(LONGEST_UPLOAD):
+            return await _received(request)
+    except TimeoutError:
+        raise TooSlow(f"file: took more than {LONGEST_UPLOAD:g} s to arrive") from None
+
+
+async def _received(request: Request) -> bytes:
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MOST_BYTES:
-            raise too_large
+            raise _too_large()
     return bytes(content)
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"file: at most {MOST_BYTES // 10**6} MB here; the commands have no such limit")
 
 
 def refusal(error: Exception, hidden: str = "") -> JSONResponse:
     """The error as JSON, without the path `hidden`."""
     text = str(error).replace(hidden, "the file") if hidden else str(error)
-    return JSONResponse({"error": text}, status_code=413 if isinstance(error, TooLarge) else 422)
+    status = 413 if isinstance(error, TooLarge) else 408 if isinstance(error, TooSlow) else 422
+    return JSONResponse({"error": text}, status_code=status)

@@ -134,7 +134,7 @@ def changes_section(plan: Plan) -> Section:
 
 
 def _released(plan: Plan) -> Section:
-    columns = ["model", "active / total", "trained on", "tokens here", "excess compute", "extra nats", "US$/M"]
+    columns = ["model", "active / total", "trained on", "tokens here", "excess compute", "extra nats", "US$/M tokens"]
     shown = 7 if plan.best.serving is not None else 6
     shares = not plan.confidence.meaningless
     rows = [released_cells(row, shares)[:shown] for row in plan.nearest_released]

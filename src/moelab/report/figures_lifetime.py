@@ -7,6 +7,9 @@ import altair as alt
 from moelab.report import theme
 from moelab.report.tables import read_rows
 
+RIGHT = 0.65
+"""Share of the axis from which on the name stands to the left of its mark; before, to the right and above the line."""
+
 
 def lifetime_frontier(table: Any, *, title: str = "") -> Any:
     """Extra loss against training and serving in US dollars: one mark a design, the recommended one ringed and named.
@@ -32,7 +35,7 @@ def lifetime_frontier(table: Any, *, title: str = "") -> Any:
     one = alt.Chart(theme.data(chosen)).encode(x, y)
     ring = one.mark_point(filled=False, size=300, strokeWidth=2, opacity=1, color=theme.INK)
     low, high = theme.padded([row["lifetime"] for row in rows], log=True)
-    left = bool(chosen) and chosen[0]["lifetime"] > (low * high) ** 0.5
+    left = bool(chosen) and chosen[0]["lifetime"] > low ** (1 - RIGHT) * high**RIGHT
     name = one.mark_text(
         align="right" if left else "left", dx=-14 if left else 14, dy=14 if left else -12, fontWeight=700
     ).encode(text=alt.Text("design:N"))

@@ -67,7 +67,7 @@ def budget_slices(slices: Mapping[str, list[Row]], *, title: str = "") -> Any:
 def _budget_slice(name: str, rows: list[Row], title: str, laws: Sequence[str]) -> Any:
     """One panel; `laws` are those of all panels, so that a law keeps its colour."""
     color = theme.law_color(laws)
-    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss at the budget")
+    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss, nats per token")
     x = theme.quantity_x(name, rows, title, log=name == "activation_rate")
     base = alt.Chart(theme.data(rows)).encode(x, y, color)
     return alt.layer(base.mark_line(), base.mark_point(filled=True), width=240, height=260)

@@ -81,7 +81,7 @@ def render_page(page: Page) -> str:
     specs = section_specs(page.sections)
     script = chart_library() if specs else ""
     stills = _stills(_charts(page.sections), PAGE_BYTES - len(script) - sum(map(len, map(json.dumps, specs))) - 60_000)
-    lead, after = _lead(page.answer)
+    lead, after = lead_of(page.answer)
     return (
         environment()
         .get_template("page.html.j2")
@@ -132,7 +132,7 @@ LEAD_SENTENCES = 3
 _SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z0-9`])")
 
 
-def _lead(answer: Sequence[str]) -> tuple[list[str], list[str]]:
+def lead_of(answer: Sequence[str]) -> tuple[list[str], list[str]]:
     """At most three sentences to read before the numbers, and the rest, in paragraphs."""
     lead: list[str] = []
     after: list[str] = []

@@ -3,6 +3,7 @@
 from moelab.fitting import Comparison
 from moelab.fitting.fitted import fit_rows
 from moelab.planning import Candidate, Plan
+from moelab.planning.phrases import binding_sentence
 from moelab.report import Figure, Section, Table, figures
 from moelab.studies.answer import describe_model
 from moelab.studies.outcome import StudyOutcome
@@ -42,10 +43,10 @@ def verified_section(outcome: StudyOutcome) -> Section:
         figures=[
             Figure(
                 figures.verification(rows) if rows else None,
-                "Each law's prediction with its 80 % interval. Dark bar: measured; grey: one seed deviation.",
+                "Each law's prediction with its 80 % interval. Vertical line: measured; band: one seed deviation.",
             )
         ],
-        tables=[Table(["", "design", "measured", "law", "predicted", "error"], table)],
+        tables=[Table(["model", "design", "measured", "law", "predicted", "error"], table)],
     )
 
 
@@ -85,8 +86,8 @@ def plan_section(outcome: StudyOutcome, plan: Plan) -> Section:
         "What to train",
         text=[
             f"{plan.n_designs:,} architectures were enumerated, {plan.n_feasible:,} fit the budget, and "
-            f"{plan.near_equal - 1:,} others cannot be told apart from the best ({plan.near_equal_rule}). "
-            f"Binding: {', '.join(plan.binding) or 'nothing'}."
+            f"{plan.near_equal - 1:,} others cannot be told apart from the best ({plan.near_equal_rule}).",
+            *binding_sentence(plan.binding),
         ],
         figures=[Figure(figures.candidates(rows), "Planned designs, best first, with each law's prediction.")],
         tables=[Table(["rank", "design", "parameters", "active", "tokens", "loss", "regret, nats"], table)],

@@ -102,7 +102,7 @@ def runs_section(outcome: StudyOutcome) -> Section:
         if outcome.noise is None
         else f"Seed noise: {outcome.noise.deviation:.3f} nats ({outcome.noise.freedom} degrees of freedom)."
     )
-    text = [f"{outcome.study.about} {noise}".strip()]
+    text = [" ".join([*outcome.study.about.split(), noise])]
     drawn = outcome.analysis.comparison is not None or not outcome.findings
     if outcome.analysis.note:
         text.append(f"No law was fitted: {outcome.analysis.note}.")

@@ -82,7 +82,7 @@ async function showEvidence(asked, signal) {
   fill(evidence, found);
   const complete = document.createElement("template");
   complete.innerHTML = found.lead;
-  place.querySelector("header").replaceWith(complete.content);
+  document.getElementById("lead").replaceWith(complete.content);
   evidence.dataset.asked = asked;
 }
 

@@ -86,6 +86,9 @@ function thinned(node) {
   return Object.fromEntries(Object.entries(node).map(kept));
 }
 
+// The width of panels that a figure of this kind had at this width of its card: the next one fits at once.
+const fitted = new Map();
+
 async function draw(place, spec) {
   const room = place.clientWidth - 2;
   const narrow = room < 560;
@@ -93,7 +96,8 @@ async function draw(place, spec) {
   const themed = night.matches && !printing.matches ? recoloured(spec) : spec;
   const trial = rowsOf(spec) > MANY_MARKS ? thinned(themed) : themed;
   if (trial !== themed) place.style.visibility = "hidden"; // few marks are not the figure
-  let width = panelWidth(spec), fits = false, result = null;
+  const kind = `${fileName(place)} ${room} ${columns} ${partsOf(spec).length}`;
+  let width = fitted.get(kind) || panelWidth(spec), fits = false, result = null;
   for (let attempt = 0; attempt < 3 && !fits; attempt++) {
     if (result) result.finalize();
     result = await vegaEmbed(place, sized(trial, width, columns, narrow), embedding(trial));
@@ -103,6 +107,7 @@ async function draw(place, spec) {
     fits = Math.abs(better - width) < 3 || better < 90;
     if (!fits && attempt < 2) width = better;
   }
+  fitted.set(kind, width);
   if (trial !== themed) {
     result.finalize();
     await vegaEmbed(place, sized(themed, width, columns, narrow), embedding(spec));

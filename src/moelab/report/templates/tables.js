@@ -35,7 +35,7 @@ function sortRows(table, column, descending) {
 
 // A cell of the CSV: quoted where needed, and never read as a formula by a spreadsheet.
 function csvCell(text) {
-  const safe = /^[=@\t\r]|^[+\-](?![\d.])/.test(text) ? "'" + text : text;
+  const safe = /^[=@\t\r\n]|^[+\-](?![\d.,]*(e[+\-]?\d+)?\s?[KMBGT%x]?$)/i.test(text) ? "'" + text : text;
   return /[",\n\r]/.test(safe) ? '"' + safe.replace(/"/g, '""') + '"' : safe;
 }
 

@@ -53,7 +53,7 @@ def grid_finding(found: Evidence) -> Finding | None:
             "Designs that differ along one axis alone are compared where they had equal tokens at equal active size, "
             "or equal FLOPs. A winner is named where its margin exceeds what seeds explain."
         ],
-        tables=[Table(["axis", "the others", "at equal", "loss by value", "winner"], rows)],
+        tables=[Table(["axis", "held at", "at equal", "loss by value", "winner"], rows)],
         warnings=diverged_warning(found),
     )
     answers = sentences if found.study.plan is None else []
