@@ -3,7 +3,7 @@
     python benchmarks/ggml_rates.py
 
 Single products in float32 and one thread, no model: dense matrices (ggml_mul_mat) and a layer's experts
-(ggml_mul_mat_id), by rows. About ten seconds.
+(ggml_mul_mat_id), by rows; and what a node of a graph costs. About ten seconds.
 """
 
 import ctypes
@@ -36,6 +36,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_free": (None, [_P]),
     "ggml_new_tensor_3d": (_P, [_P, ctypes.c_int, _I64, _I64, _I64]),
     "ggml_get_data": (_P, [_P]),
+    "ggml_add": (_P, [_P, _P, _P]),
     "ggml_mul_mat": (_P, [_P, _P, _P]),
     "ggml_mul_mat_id": (_P, [_P, _P, _P, _P]),
     "ggml_new_graph": (_P, [_P]),
@@ -55,6 +56,20 @@ def library() -> Any:
         function.restype, function.argtypes = result, arguments
     found.ggml_cpu_init()
     return found
+
+
+NODES = 1000
+"""Nodes of the graph that measures one; ggml's default graph holds 2,048."""
+
+
+def launch(seconds: float) -> float:
+    """Seconds of one node of a graph: additions of 16 numbers."""
+
+    def make(ctx: Any) -> list[Any]:
+        x, y = filled(ctx, 16), filled(ctx, 16)
+        return [library().ggml_add(ctx, x, y) for _ in range(NODES)]
+
+    return computed(make, 4 * 16 * NODES, seconds) / NODES
 
 
 def products(seconds: float) -> ProductRates:
@@ -124,5 +139,6 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     found = products(0.2)
+    print(f"a node: {launch(0.2) * 1e6:.2f} us")
     for rows, first, second in zip(found.rows, found.dense, found.experts, strict=True):
         print(f"{rows:5d} rows: dense {first / 1e9:6.1f} GFLOPs, experts {second / 1e9:6.1f} GFLOPs")

@@ -26,7 +26,7 @@ from moelab.architecture import ModelConfig, Shape
 from moelab.files import read_json, write_json
 from moelab.model import build_model
 from moelab.model.generate import generate
-from moelab.model.machine_rates import measure_machine, measure_products
+from moelab.model.machine_rates import measure_launch, measure_machine, measure_products
 from moelab.serving import Hardware, Traffic
 from moelab.serving.layout import Layout
 from moelab.serving.products import ProductRates
@@ -52,9 +52,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "moe": {"n_experts": 32, "top_k": 4, "d_expert": 512},
     },
 }
-FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 2.0, "step": 2.0, "request": 2.0, "passes": 0.7}
+FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 1.0, "step": 2.0, "request": 2.0, "passes": 0.7}
 """Coefficients that dense models decide, and how far (standard deviation of the logarithm) they may leave what
-`moelab calibrate` measured or assumes. Rates of products are measured by themselves and not fitted."""
+`moelab calibrate` measured or assumes; a step and a request are taken for ten launches first. Rates of products and
+launches are measured for each engine by themselves."""
 READ = {"moelab": 2**20, "llama.cpp": 512}
 """Tokens of prompts that an engine computes at once: all; llama.cpp's n_ubatch."""
 KEYS = {"llama.cpp": 256}
@@ -88,7 +89,7 @@ def measured(engines: list[str], file: Path | None) -> dict[str, Any]:
     began = time.perf_counter()
     machine, rates = measure_machine()
     print(f"machine measured in {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
-    found: dict[str, Any] = {"machine": machine.to_dict(), "rates": rates, "products": {}, "rows": []}
+    found: dict[str, Any] = {"machine": machine.to_dict(), "rates": rates, "products": {}, "launch": {}, "rows": []}
     if file is not None and file.exists():
         found = read_json(file, "measured")
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +99,7 @@ def measured(engines: list[str], file: Path | None) -> dict[str, Any]:
                 add(found["rows"], {"engine": engine, "model": name, "batch": batch, **timed(run)})
             for engine in engines:
                 found["products"][engine] = faster(found["products"].get(engine), products_of(engine))
+                found["launch"][engine] = min(found["launch"].get(engine, 1.0), launch_of(engine))
             print(
                 f"turn {turn + 1} after {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True
             )
@@ -139,6 +141,15 @@ def products_of(engine: str) -> ProductRates:
     import ggml_rates
 
     return ggml_rates.products(MICRO)
+
+
+def launch_of(engine: str) -> float:
+    """Seconds of the engine's smallest operation."""
+    if engine == "moelab":
+        return measure_launch(torch.device("cpu"), MICRO)
+    import ggml_rates
+
+    return ggml_rates.launch(MICRO)
 
 
 def faster(before: dict[str, Any] | None, new: ProductRates) -> dict[str, Any]:
@@ -224,23 +235,29 @@ def exported(model: Any, data: Any, folder: Path) -> Path:
 def report(found: dict[str, Any]) -> None:
     """Errors of what was fitted and of what was held out, by engine and phase: products are each engine's own."""
     rows, machines = found["rows"], {name: with_products(found, name) for name in found["products"]}
+    print("launch:", {name: f"{seconds * 1e6:.2f} us" for name, seconds in found["launch"].items()})
     for source, machine in machines.items():
         values = fit(machine, [r for r in rows if r["engine"] == source and "moe" not in MODELS[r["model"]]])
         print(f"\nfitted on dense models of {source}:", {name: float(f"{v:.3g}") for name, v in values.items()})
         for engine in machines:
+            own = values | {"kernel": values["kernel"] * found["launch"][engine] / found["launch"][source]}
             for kind in ("dense", "MoE"):
                 some = [r for r in rows if r["engine"] == engine and r["model"].startswith(kind)]
                 held = "fitted" if (engine, kind) == (source, "dense") else "held out"
-                lines = "; ".join(line(machines[engine], values, some, p) for p in PHASES)
+                lines = "; ".join(line(machines[engine], own, some, p) for p in PHASES)
                 print(f"  {engine}, {kind} ({held}): {lines}")
 
 
 def with_products(found: dict[str, Any], engine: str) -> Hardware:
-    """The machine with an engine's products."""
+    """The machine with an engine's products and launches."""
     machine = Hardware.parse(found["machine"], "machine")
     assert machine.calibration is not None
     products = {"fp32": ProductRates.parse(found["products"][engine], "products")}
-    return machine.model_copy(update={"calibration": machine.calibration.model_copy(update={"products": products})})
+    launch = found["launch"][engine]
+    times = {"kernel": launch, "step": 10 * launch, "request": 10 * launch}
+    coefficients = machine.calibration.coefficients.model_copy(update=times)
+    update = {"products": products, "coefficients": coefficients}
+    return machine.model_copy(update={"calibration": machine.calibration.model_copy(update=update)})
 
 
 PHASES = ("decode", "prefill")
@@ -259,7 +276,7 @@ def fit(machine: Hardware, rows: list[dict[str, Any]]) -> dict[str, float]:
 
     assert machine.calibration is not None
     start = machine.calibration.coefficients.model_dump()
-    centre = {name: max(start[name], 1e-6) for name in FITTED}
+    centre = {name: start[name] for name in FITTED}
 
     def values(z: Any) -> dict[str, float]:
         return {name: centre[name] * float(np.exp(FITTED[name] * z[i])) for i, name in enumerate(FITTED)}
