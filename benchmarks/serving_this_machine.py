@@ -54,8 +54,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 1.0, "step": 2.0, "request": 2.0, "passes": 0.7}
 """Coefficients that dense models decide, and how far (standard deviation of the logarithm) they may leave what
-`moelab calibrate` measured or assumes; a step and a request are taken for ten launches first. Rates of products and
-launches are measured for each engine by themselves."""
+`moelab calibrate` measured or assumes. Products, launches and llama.cpp's attention are measured by themselves."""
+HOST = 1e-4
+"""Seconds of a step and of each of its requests before dense models decide: Python or a server picks the tokens."""
 READ = {"moelab": 2**20, "llama.cpp": 512}
 """Tokens of prompts that an engine computes at once: all; llama.cpp's n_ubatch."""
 KEYS = {"llama.cpp": 256}
@@ -100,6 +101,8 @@ def measured(engines: list[str], file: Path | None) -> dict[str, Any]:
             for engine in engines:
                 found["products"][engine] = faster(found["products"].get(engine), products_of(engine))
                 found["launch"][engine] = min(found["launch"].get(engine, 1.0), launch_of(engine))
+            if "llama.cpp" in engines:
+                found["attention"] = faster_attention(found.get("attention"))
             print(
                 f"turn {turn + 1} after {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True
             )
@@ -150,6 +153,17 @@ def launch_of(engine: str) -> float:
     import ggml_rates
 
     return ggml_rates.launch(MICRO)
+
+
+def faster_attention(before: dict[str, float] | None) -> dict[str, float]:
+    """llama.cpp's attention: bytes of the cache read a second in decode, FLOPs a second in prompts."""
+    import ggml_rates
+
+    keys, heads, size = ggml_rates.KEYS, ggml_rates.HEADS, ggml_rates.HEAD_DIM
+    read = 2 * keys * ggml_rates.KV_HEADS * size * 4 / ggml_rates.attention(1, MICRO)
+    compute = 4 * keys * PROMPT * heads * size / ggml_rates.attention(PROMPT, MICRO)
+    known = before or {"read": 0.0, "compute": 0.0}
+    return {"read": max(read, known["read"]), "compute": max(compute, known["compute"])}
 
 
 def faster(before: dict[str, Any] | None, new: ProductRates) -> dict[str, Any]:
@@ -240,7 +254,7 @@ def report(found: dict[str, Any]) -> None:
         values = fit(machine, [r for r in rows if r["engine"] == source and "moe" not in MODELS[r["model"]]])
         print(f"\nfitted on dense models of {source}:", {name: float(f"{v:.3g}") for name, v in values.items()})
         for engine in machines:
-            own = values | {"kernel": values["kernel"] * found["launch"][engine] / found["launch"][source]}
+            own = values if engine == source else moved(values, machine, machines[engine])
             for kind in ("dense", "MoE"):
                 some = [r for r in rows if r["engine"] == engine and r["model"].startswith(kind)]
                 held = "fitted" if (engine, kind) == (source, "dense") else "held out"
@@ -248,14 +262,25 @@ def report(found: dict[str, Any]) -> None:
                 print(f"  {engine}, {kind} ({held}): {lines}")
 
 
+def moved(values: dict[str, float], source: Hardware, target: Hardware) -> dict[str, float]:
+    """One engine's fitted coefficients for another: what was measured for each of them follows its measurements."""
+    assert source.calibration is not None
+    assert target.calibration is not None
+    old, new = source.calibration.coefficients, target.calibration.coefficients
+    own = {name: getattr(new, name) for name in ("cache", "attention")}
+    return values | own | {"kernel": values["kernel"] * new.kernel / old.kernel}
+
+
 def with_products(found: dict[str, Any], engine: str) -> Hardware:
     """The machine with an engine's products and launches."""
     machine = Hardware.parse(found["machine"], "machine")
     assert machine.calibration is not None
     products = {"fp32": ProductRates.parse(found["products"][engine], "products")}
-    launch = found["launch"][engine]
-    times = {"kernel": launch, "step": 10 * launch, "request": 10 * launch}
-    coefficients = machine.calibration.coefficients.model_copy(update=times)
+    values = {"kernel": found["launch"][engine], "step": HOST, "request": HOST}
+    if engine == "llama.cpp":
+        read, compute = found["attention"]["read"], found["attention"]["compute"]
+        values |= {"cache": min(read / machine.bandwidth, 1.0), "attention": min(compute / machine.bf16, 1.0)}
+    coefficients = machine.calibration.coefficients.model_copy(update=values)
     update = {"products": products, "coefficients": coefficients}
     return machine.model_copy(update={"calibration": machine.calibration.model_copy(update=update)})
 
