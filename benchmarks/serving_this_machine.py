@@ -6,7 +6,7 @@ Measures the machine as `moelab calibrate` does, then decode and prefill of smal
 thread, with moelab's own engine and, where the package xllamacpp is installed, with llama.cpp on their GGUF exports;
 llama.cpp's products are measured alone too (`ggml_rates.py`). Products and models take turns, and the least processor
 time of each counts, since a busy machine only adds to it. `--out` is written after each turn, and turns of an earlier
-call are kept; `--measured` repeats its analysis. About five minutes; the load is printed.
+call are kept; `--measured` repeats its analysis. About 150 seconds of a processor for each of three turns.
 """
 
 import argparse
@@ -50,6 +50,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "d_model": 384,
         "n_layers": 4,
         "moe": {"n_experts": 32, "top_k": 4, "d_expert": 512},
+    },
+    "MoE, 5 layers of 640, 8 experts": {
+        **BACKBONE,
+        "d_model": 640,
+        "n_layers": 5,
+        "moe": {"n_experts": 8, "top_k": 2, "d_expert": 1024},
     },
 }
 FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 1.0, "step": 2.0, "request": 2.0, "passes": 0.7}
