@@ -233,8 +233,8 @@ def test_memory_and_price_add_up() -> None:
     ("preset", "limits", "message"),
     [
         ("deepseek-v3", {"gpus": 4}, "gpus: 4 x NVIDIA H100 .* nearest feasible value is 32"),
-        ("llama3-8b", {"gpus": 2, "parallel": "expert"}, "parallel: .* the model has 0 for 2 devices"),
-        ("mixtral-8x7b", {"gpus": 16, "parallel": "expert"}, "parallel: .* the model has 8 for 16 devices"),
+        ("llama3-8b", {"gpus": 2, "parallel": "expert"}, "parallel: .* of 2 devices, the model has 0"),
+        ("mixtral-8x7b", {"gpus": 16, "parallel": "expert"}, "parallel: .* of 16 devices, the model has 8"),
         ("deepseek-v3", {"tpot": "1us"}, "tpot: 0.001 ms cannot be met; the nearest feasible value is"),
         ("llama3-8b", {"ttft": "1us"}, "ttft: 0.001 ms cannot be met"),
     ],
