@@ -3,7 +3,7 @@
     python benchmarks/ggml_rates.py
 
 Single products in float32 and one thread, no model: dense matrices (ggml_mul_mat) and a layer's experts
-(ggml_mul_mat_id), by rows. About ten seconds.
+(ggml_mul_mat_id), by rows; what a node of a graph costs, and attention. About ten seconds.
 """
 
 import ctypes
@@ -36,6 +36,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_free": (None, [_P]),
     "ggml_new_tensor_3d": (_P, [_P, ctypes.c_int, _I64, _I64, _I64]),
     "ggml_get_data": (_P, [_P]),
+    "ggml_add": (_P, [_P, _P, _P]),
+    "ggml_soft_max_ext": (_P, [_P, _P, _P, ctypes.c_float, ctypes.c_float]),
     "ggml_mul_mat": (_P, [_P, _P, _P]),
     "ggml_mul_mat_id": (_P, [_P, _P, _P, _P]),
     "ggml_new_graph": (_P, [_P]),
@@ -55,6 +57,42 @@ def library() -> Any:
         function.restype, function.argtypes = result, arguments
     found.ggml_cpu_init()
     return found
+
+
+NODES = 1000
+"""Nodes of the graph that measures one; ggml's default graph holds 2,048."""
+
+
+def launch(seconds: float) -> float:
+    """Seconds of one node of a graph: additions of 16 numbers."""
+
+    def make(ctx: Any) -> list[Any]:
+        x, y = filled(ctx, 16), filled(ctx, 16)
+        return [library().ggml_add(ctx, x, y) for _ in range(NODES)]
+
+    return computed(make, 4 * 16 * NODES, seconds) / NODES
+
+
+KEYS, HEADS, KV_HEADS, HEAD_DIM = 256, 8, 4, 64
+"""The attention that is measured: llama.cpp pads its cache to 256 keys; heads as in serving_this_machine.py."""
+
+
+def attention(tokens: int, seconds: float) -> float:
+    """Seconds of one request's attention in one layer for so many of its tokens, without flash attention: scores,
+    softmax, values (llama-graph.cpp, build_attn_mha). Caches of 64 are cycled through."""
+    count, kept = 64, KEYS * KV_HEADS * HEAD_DIM
+
+    def make(ctx: Any) -> list[Any]:
+        lib, mask = library(), filled(ctx, KEYS, tokens)
+        made = []
+        for _ in range(count):
+            keys, values = filled(ctx, HEAD_DIM, KEYS, KV_HEADS), filled(ctx, KEYS, HEAD_DIM, KV_HEADS)
+            scores = lib.ggml_mul_mat(ctx, keys, filled(ctx, HEAD_DIM, tokens, HEADS))
+            made.append(lib.ggml_mul_mat(ctx, values, lib.ggml_soft_max_ext(ctx, scores, mask, 0.125, 0.0)))
+        return made
+
+    floats = count * (2 * kept + tokens * HEADS * 2 * (KEYS + HEAD_DIM)) + KEYS * tokens
+    return computed(make, 4 * floats, seconds) / count
 
 
 def products(seconds: float) -> ProductRates:
@@ -124,5 +162,7 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     found = products(0.2)
+    print(f"a node {launch(0.2) * 1e6:.2f} us")
+    print(f"attention of 1 and of 64 tokens: {attention(1, 0.2) * 1e6:.0f} and {attention(64, 0.2) * 1e6:.0f} us")
     for rows, first, second in zip(found.rows, found.dense, found.experts, strict=True):
         print(f"{rows:5d} rows: dense {first / 1e9:6.1f} GFLOPs, experts {second / 1e9:6.1f} GFLOPs")

@@ -6,7 +6,7 @@ Measures the machine as `moelab calibrate` does, then decode and prefill of smal
 thread, with moelab's own engine and, where the package xllamacpp is installed, with llama.cpp on their GGUF exports;
 llama.cpp's products are measured alone too (`ggml_rates.py`). Products and models take turns, and the least processor
 time of each counts, since a busy machine only adds to it. `--out` is written after each turn, and turns of an earlier
-call are kept; `--measured` repeats its analysis. About five minutes; the load is printed.
+call are kept; `--measured` repeats its analysis. About 150 seconds of a processor for each of three turns.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from moelab.architecture import ModelConfig, Shape
 from moelab.files import read_json, write_json
 from moelab.model import build_model
 from moelab.model.generate import generate
-from moelab.model.machine_rates import measure_machine, measure_products
+from moelab.model.machine_rates import measure_launch, measure_machine, measure_products
 from moelab.serving import Hardware, Traffic
 from moelab.serving.layout import Layout
 from moelab.serving.products import ProductRates
@@ -51,10 +51,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "n_layers": 4,
         "moe": {"n_experts": 32, "top_k": 4, "d_expert": 512},
     },
+    "MoE, 5 layers of 640, 8 experts": {
+        **BACKBONE,
+        "d_model": 640,
+        "n_layers": 5,
+        "moe": {"n_experts": 8, "top_k": 2, "d_expert": 1024},
+    },
 }
-FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 2.0, "step": 2.0, "request": 2.0, "passes": 0.7}
+FITTED = {"cache": 0.5, "attention": 0.5, "kernel": 1.0, "step": 2.0, "request": 2.0, "passes": 0.7}
 """Coefficients that dense models decide, and how far (standard deviation of the logarithm) they may leave what
-`moelab calibrate` measured or assumes. Rates of products are measured by themselves and not fitted."""
+`moelab calibrate` measured or assumes. Products, launches and llama.cpp's attention are measured by themselves."""
+HOST = 1e-4
+"""Seconds of a step and of each of its requests before dense models decide: Python or a server picks the tokens."""
 READ = {"moelab": 2**20, "llama.cpp": 512}
 """Tokens of prompts that an engine computes at once: all; llama.cpp's n_ubatch."""
 KEYS = {"llama.cpp": 256}
@@ -88,7 +96,7 @@ def measured(engines: list[str], file: Path | None) -> dict[str, Any]:
     began = time.perf_counter()
     machine, rates = measure_machine()
     print(f"machine measured in {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
-    found: dict[str, Any] = {"machine": machine.to_dict(), "rates": rates, "products": {}, "rows": []}
+    found: dict[str, Any] = {"machine": machine.to_dict(), "rates": rates, "products": {}, "launch": {}, "rows": []}
     if file is not None and file.exists():
         found = read_json(file, "measured")
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +106,9 @@ def measured(engines: list[str], file: Path | None) -> dict[str, Any]:
                 add(found["rows"], {"engine": engine, "model": name, "batch": batch, **timed(run)})
             for engine in engines:
                 found["products"][engine] = faster(found["products"].get(engine), products_of(engine))
+                found["launch"][engine] = min(found["launch"].get(engine, 1.0), launch_of(engine))
+            if "llama.cpp" in engines:
+                found["attention"] = faster_attention(found.get("attention"))
             print(
                 f"turn {turn + 1} after {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True
             )
@@ -139,6 +150,26 @@ def products_of(engine: str) -> ProductRates:
     import ggml_rates
 
     return ggml_rates.products(MICRO)
+
+
+def launch_of(engine: str) -> float:
+    """Seconds of the engine's smallest operation."""
+    if engine == "moelab":
+        return measure_launch(torch.device("cpu"), MICRO)
+    import ggml_rates
+
+    return ggml_rates.launch(MICRO)
+
+
+def faster_attention(before: dict[str, float] | None) -> dict[str, float]:
+    """llama.cpp's attention: bytes of the cache read a second in decode, FLOPs a second in prompts."""
+    import ggml_rates
+
+    keys, heads, size = ggml_rates.KEYS, ggml_rates.HEADS, ggml_rates.HEAD_DIM
+    read = 2 * keys * ggml_rates.KV_HEADS * size * 4 / ggml_rates.attention(1, MICRO)
+    compute = 4 * keys * PROMPT * heads * size / ggml_rates.attention(PROMPT, MICRO)
+    known = before or {"read": 0.0, "compute": 0.0}
+    return {"read": max(read, known["read"]), "compute": max(compute, known["compute"])}
 
 
 def faster(before: dict[str, Any] | None, new: ProductRates) -> dict[str, Any]:
@@ -224,23 +255,40 @@ def exported(model: Any, data: Any, folder: Path) -> Path:
 def report(found: dict[str, Any]) -> None:
     """Errors of what was fitted and of what was held out, by engine and phase: products are each engine's own."""
     rows, machines = found["rows"], {name: with_products(found, name) for name in found["products"]}
+    print("launch:", {name: f"{seconds * 1e6:.2f} us" for name, seconds in found["launch"].items()})
     for source, machine in machines.items():
         values = fit(machine, [r for r in rows if r["engine"] == source and "moe" not in MODELS[r["model"]]])
         print(f"\nfitted on dense models of {source}:", {name: float(f"{v:.3g}") for name, v in values.items()})
         for engine in machines:
+            own = values if engine == source else moved(values, machine, machines[engine])
             for kind in ("dense", "MoE"):
                 some = [r for r in rows if r["engine"] == engine and r["model"].startswith(kind)]
                 held = "fitted" if (engine, kind) == (source, "dense") else "held out"
-                lines = "; ".join(line(machines[engine], values, some, p) for p in PHASES)
+                lines = "; ".join(line(machines[engine], own, some, p) for p in PHASES)
                 print(f"  {engine}, {kind} ({held}): {lines}")
 
 
+def moved(values: dict[str, float], source: Hardware, target: Hardware) -> dict[str, float]:
+    """One engine's fitted coefficients for another: what was measured for each of them follows its measurements."""
+    assert source.calibration is not None
+    assert target.calibration is not None
+    old, new = source.calibration.coefficients, target.calibration.coefficients
+    own = {name: getattr(new, name) for name in ("cache", "attention")}
+    return values | own | {"kernel": values["kernel"] * new.kernel / old.kernel}
+
+
 def with_products(found: dict[str, Any], engine: str) -> Hardware:
-    """The machine with an engine's products."""
+    """The machine with an engine's products and launches."""
     machine = Hardware.parse(found["machine"], "machine")
     assert machine.calibration is not None
     products = {"fp32": ProductRates.parse(found["products"][engine], "products")}
-    return machine.model_copy(update={"calibration": machine.calibration.model_copy(update={"products": products})})
+    values = {"kernel": found["launch"][engine], "step": HOST, "request": HOST}
+    if engine == "llama.cpp":
+        read, compute = found["attention"]["read"], found["attention"]["compute"]
+        values |= {"cache": min(read / machine.bandwidth, 1.0), "attention": min(compute / machine.bf16, 1.0)}
+    coefficients = machine.calibration.coefficients.model_copy(update=values)
+    update = {"products": products, "coefficients": coefficients}
+    return machine.model_copy(update={"calibration": machine.calibration.model_copy(update=update)})
 
 
 PHASES = ("decode", "prefill")
@@ -259,7 +307,7 @@ def fit(machine: Hardware, rows: list[dict[str, Any]]) -> dict[str, float]:
 
     assert machine.calibration is not None
     start = machine.calibration.coefficients.model_dump()
-    centre = {name: max(start[name], 1e-6) for name in FITTED}
+    centre = {name: start[name] for name in FITTED}
 
     def values(z: Any) -> dict[str, float]:
         return {name: centre[name] * float(np.exp(FITTED[name] * z[i])) for i, name in enumerate(FITTED)}

@@ -6,6 +6,7 @@ import pytest
 from moelab.architecture import ModelConfig, Shape, count_flops, load_preset
 from moelab.errors import InputError
 from moelab.serving import Hardware, Traffic, load_hardware
+from moelab.serving.doubts import doubts
 from moelab.serving.layout import Layout
 from moelab.serving.products import ProductRates
 from moelab.serving.step import prompt_time, step_of
@@ -77,6 +78,13 @@ def test_other_precisions_keep_shares_of_peak() -> None:
     steps = [step_of(load_of(shape, traffic, d), Layout(1), d, traffic) for d in (machine(), machine(None))]
     assert steps[0].measured is None
     assert steps[0].seconds(np.array([5.0]))[0] == steps[1].seconds(np.array([5.0]))[0]
+
+
+def test_a_precision_that_was_not_measured_is_named() -> None:
+    model, cost = load_preset("mixtral-8x7b"), {"parallel": "one device", "gpus": 1}
+    assert doubts(model, cost, machine(), TRAFFIC) == []
+    (line,) = doubts(model, cost, machine(), TRAFFIC.replace(precision="int4"))
+    assert line.startswith("not calibrated: products in int4 were not measured (fp32 were)")
 
 
 @pytest.mark.parametrize(

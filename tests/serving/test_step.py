@@ -10,9 +10,9 @@ from moelab.architecture.memory import bytes_of, kv_elements
 from moelab.errors import InputError
 from moelab.serving import INTERVALS, Hardware, Traffic, load_hardware, serve, serve_one
 from moelab.serving.doubts import uneven_heads
-from moelab.serving.layout import Layout
+from moelab.serving.layout import Layout, communication
 from moelab.serving.serving_cost import serving_cost
-from moelab.serving.step import distinct_experts, prompt_time, step_of
+from moelab.serving.step import distinct_experts, prompt_time, reading_time, step_of
 from moelab.serving.work import load_of
 
 H100 = load_hardware("h100")
@@ -178,6 +178,33 @@ def test_a_prefix_cache_and_disaggregation() -> None:
     assert apart["joules_per_output_token"] == pytest.approx(energy)
 
 
+def test_devices_that_read_prompts_read_many_at_once() -> None:
+    model, device = load_preset("qwen3-30b-a3b"), load_hardware("h200")
+    long, short = (Traffic(precision="fp8", prompt=prompt, disaggregated=True) for prompt in (8192, 2048))
+    load = load_of(Shape.of(model), long, device)
+    tensor, expert = Layout(8), Layout(8, True)
+    step = step_of(load, tensor, device, long, mixed=False)
+    # A chunk holds one long prompt: what it takes alone.
+    assert reading_time(load, tensor, long, step) == pytest.approx(prompt_time(load, tensor, device, long, step))
+    load = load_of(Shape.of(model), short, device)
+    step = step_of(load, expert, device, short, mixed=False)
+    # Four short prompts on each of eight devices, and every token of all 32 in the experts' products.
+    of_one = load.activations[0] + load.prompt_scores[0] + 8 * step.moved[0]
+    together = step.fixed + step.products(np.array([32 * 2048.0])) + 4 * 2048 * of_one
+    assert reading_time(load, expert, short, step)[0] == pytest.approx(float(together[0]) / 32)
+    assert reading_time(load, expert, short, step)[0] < prompt_time(load, expert, device, short, step)[0] / 2
+
+
+def test_groups_over_several_nodes_send_a_token_to_the_devices_of_its_experts() -> None:
+    model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8")
+    load = load_of(Shape.of(model), traffic, H100)
+    rng, g, top_k = np.random.default_rng(0), 64, 8
+    others = [len({int(e) // 4 for e in rng.choice(256, top_k, replace=False)} - {0}) for _ in range(2000)]
+    _, moved = communication(load, Layout(g, True), H100, H100.calibrated())
+    speed = H100.between(g) * H100.calibrated().coefficients.link
+    assert moved[0] == pytest.approx(2 * 58 * 7168 * 2 * np.mean(others) / g / speed, rel=0.03)
+
+
 def test_distinct_experts_match_sampled_routing() -> None:
     rng = np.random.default_rng(0)
     experts, top_k, batch = 64, 8, 20
@@ -233,8 +260,8 @@ def test_memory_and_price_add_up() -> None:
     ("preset", "limits", "message"),
     [
         ("deepseek-v3", {"gpus": 4}, "gpus: 4 x NVIDIA H100 .* nearest feasible value is 32"),
-        ("llama3-8b", {"gpus": 2, "parallel": "expert"}, "parallel: .* the model has 0 for 2 devices"),
-        ("mixtral-8x7b", {"gpus": 16, "parallel": "expert"}, "parallel: .* the model has 8 for 16 devices"),
+        ("llama3-8b", {"gpus": 2, "parallel": "expert"}, "parallel: .* of 2 devices, the model has 0"),
+        ("mixtral-8x7b", {"gpus": 16, "parallel": "expert"}, "parallel: .* of 16 devices, the model has 8"),
         ("deepseek-v3", {"tpot": "1us"}, "tpot: 0.001 ms cannot be met; the nearest feasible value is"),
         ("llama3-8b", {"ttft": "1us"}, "ttft: 0.001 ms cannot be met"),
     ],

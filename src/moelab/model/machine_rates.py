@@ -41,7 +41,7 @@ def measure_machine(
         dense products and of experts by precision and rows, and seconds of a launch.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    rates = {"copy_bytes_per_second": _copy(place, seconds), "launch_seconds": _launch(place, seconds)}
+    rates = {"copy_bytes_per_second": _copy(place, seconds), "launch_seconds": measure_launch(place, seconds)}
     products = {name: measure_products(place, dtype, seconds, width) for name, dtype in DTYPES.items()}
     for name, found in products.items():
         rates |= {f"{name}_flops_{rows}_rows": rate for rows, rate in zip(found.rows, found.dense, strict=True)}
@@ -130,7 +130,8 @@ def _copy(place: torch.device, seconds: float) -> float:
     return 2 * STREAM / best_seconds(lambda: target.copy_(source), seconds, place)
 
 
-def _launch(place: torch.device, seconds: float) -> float:
+def measure_launch(place: torch.device, seconds: float) -> float:
+    """Seconds of PyTorch's smallest operation."""
     value: Tensor = torch.ones(16, device=place)
     return best_seconds(lambda: value.add_(1.0), seconds, place)
 

@@ -19,7 +19,7 @@ from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
 from moelab.serving.refusal import why_not
-from moelab.serving.step import distinct_experts
+from moelab.serving.step import distinct_experts, reading_time, step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load, load_of
 
@@ -211,8 +211,11 @@ def _improve(
     factor = hardware.calibrated(traffic.engine).factor
     with np.errstate(divide="ignore", invalid="ignore"):
         speed = batch / step
-        # Devices that read prompts for the group: prompts begun each second times the seconds of one.
-        beside = layout.gpus * speed / traffic.output * first if traffic.disaggregated else np.zeros_like(speed)
+        beside = np.zeros_like(speed)
+        if traffic.disaggregated:
+            # Devices that read prompts for the group: prompts begun each second times the device-seconds of one.
+            alone = step_of(load, layout, hardware, traffic, mixed=False)
+            beside = layout.gpus * speed / traffic.output * reading_time(load, layout, traffic, alone)
         dollars = (layout.gpus + beside) * (math.nan if price is None else price) / 3600 / speed * 1e6
         # Without a price, devices are still scarce: compare by device-seconds per token.
         worth = (layout.gpus + beside) / speed

@@ -16,6 +16,12 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
             "not calibrated: the hardware file states its own shares of peak, and no fixed cost is counted; such "
             "rooflines were 1.3 to 3.5 times too fast beside measured engines"
         )
+    products = hardware.calibrated(traffic.engine).products
+    if products is not None and traffic.precision not in products:
+        lines.append(
+            f"not calibrated: products in {traffic.precision} were not measured ({', '.join(products)} were); they are "
+            "taken for the larger of reading and computing, which is too fast for few rows"
+        )
     heads = 1 if model.mla is not None else model.n_kv_heads
     if cost["parallel"] == "tensor" and cost["gpus"] > heads:
         what = "one latent KV cache" if model.mla is not None else f"{heads} KV head{'s' * (heads > 1)}"

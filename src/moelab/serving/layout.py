@@ -12,8 +12,8 @@ from moelab.serving.work import Load
 
 Array = NDArray[Any]
 GATHERED = 8
-"""Devices of a scale-up domain up to which expert parallel engines gather all tokens (TensorRT-LLM routes over NVLink
-only where memory is addressable across nodes, as in NVL72; vLLM's default is allgather_reducescatter)."""
+"""Devices of a group and of a scale-up domain up to which expert parallel engines gather all tokens (TensorRT-LLM
+routes over NVLink only where memory is addressable across nodes, as in NVL72; vLLM: allgather_reducescatter)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def communication(load: Load, layout: Layout, hardware: Hardware, calibration: C
 
     Tensor parallel: two all-reduces a layer, 2 (g-1)/g of the activations each. Expert parallel: dispatch and combine
     in each MoE layer. Within GATHERED devices every token goes to all others (all-gather, then reduce-scatter: what
-    TensorRT-LLM and vLLM do by default there); in larger scale-up domains once to each device with one of its experts.
+    TensorRT-LLM and vLLM do by default there); in larger scale-up domains, and in groups over several nodes, once to
+    each device with one of its experts (arXiv 2412.19437 section 3.2).
     """
     g, c = layout.gpus, calibration.coefficients
     if g == 1:
@@ -65,7 +66,7 @@ def communication(load: Load, layout: Layout, hardware: Hardware, calibration: C
     if not layout.expert_parallel:
         moved = load.width * (2.0 * 2 * (g - 1) / g / speed)
         return np.asarray(2 * load.layers * latency), np.asarray(2 * load.layers * moved)
-    routed = hardware.node > GATHERED
+    routed = max(hardware.node, g) > GATHERED
     hosts = g * -np.expm1(load.top_k * np.log1p(-1 / g)) * (g - 1) / g if routed else np.float64(g - 1)
     moved = hosts * load.width * (2.0 / g / speed)
     return np.asarray(2 * load.moe_layers * latency), np.asarray(2 * load.moe_layers * moved)

@@ -19,7 +19,7 @@ from moelab.serving.calibration import STATED, Z80, Calibration, shipped
 from moelab.serving.cost import ServingCost
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
-from moelab.serving.step import prompt_time, step_of
+from moelab.serving.step import reading_time, step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Work, timed, work_of
 
@@ -122,5 +122,5 @@ def _device_seconds(work: Work, cost: ServingCost, traffic: Traffic, device: Har
         step = step_of(some, layout, device, traffic, mixed=not traffic.disaggregated)
         seconds[where] = step.seconds(cost.batch[where]) / cost.batch[where]
         if traffic.disaggregated:
-            seconds[where] += prompt_time(some, layout, device, traffic, step) / traffic.output
+            seconds[where] += reading_time(some, layout, traffic, step) / traffic.output
     return seconds

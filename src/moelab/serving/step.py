@@ -198,6 +198,19 @@ def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic
     return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
 
 
+def reading_time(load: Load, layout: Layout, traffic: Traffic, step: Step) -> Array:
+    """Seconds per prompt of a group that reads prompts alone (n,): as many at once as a chunk holds, and under expert
+    parallelism so many on each device, while the experts' products hold the tokens of all."""
+    if not traffic.reads:
+        return np.zeros_like(load.read_kv)
+    pieces, guessing = np.ceil(traffic.reads / CHUNK), 1 + traffic.draft / load.layers if traffic.draft else 1.0
+    ranks = layout.gpus if layout.expert_parallel else 1
+    prompts = ranks * max(CHUNK // traffic.reads, 1.0)
+    products = step.products(np.full_like(load.read_kv, prompts * traffic.reads / pieces))
+    per_token = step.moved + load.activations / ranks + load.prompt_scores * layout.scores_share(load)
+    return np.asarray(pieces * (step.fixed + products) / guessing / prompts + traffic.reads * per_token)
+
+
 def distinct_experts(n_experts: Any, top_k: Any, tokens: Any, frequencies: Any = None) -> Array:
     """Expected distinct experts that `tokens` tokens touch in one layer.
 
