@@ -25,7 +25,7 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
     if not fitting:
         if traffic.parallel == "expert" and not any(layout.fits(load)[0] for layout in layouts_of(traffic)):
             experts = int(load.n_experts[0])
-            return f"parallel: expert needs an expert on each device; the model has {experts} for {traffic.gpus} devices"
+            return f"parallel: expert needs an expert on each device, not {experts} experts on {traffic.gpus} devices"
         need = int(least_gpus(load, hardware)[0])
         have = traffic.gpus or traffic.max_gpus
         return (
