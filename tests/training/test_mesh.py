@@ -461,6 +461,10 @@ def test_what_a_mesh_cannot_do_is_refused(make_run: Any) -> None:
         make_run({"moe": moe}, **{**on((1, 3)), "batch_tokens": 96})
     with pytest.raises(InputError, match=r"model\.moe\.group_size: .* allowed: a divisor of the 2 sequences"):
         make_run({"moe": {**moe, "router": "expert_choice"}}, **on((2, 1)))
+    with pytest.raises(InputError, match=r"parallel: data x expert: must divide the 8 sequences of a batch, got 3"):
+        make_run({"moe": moe}, **BATCH, **on((3, 1)))
+    with pytest.raises(InputError, match=r"train\.parallel: expected keys and values \(data, expert\), got '2x2'"):
+        make_run({"moe": moe}, parallel="2x2")
     with pytest.raises(InputError, match=r"processes: must be the 4 of parallel"):
         make_run({"moe": moe}, processes=2, **on((2, 2)))
     mixing = {**moe, "router": "mixture_of_tokens", "group_size": 2}
