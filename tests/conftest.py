@@ -56,7 +56,7 @@ DIST_SECONDS = 600
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The seconds of the tests marked `dist`, with what their fixtures took, beside what they may take."""
     reports = [report for found in terminalreporter.stats.values() for report in found]
-    ours = [report for report in reports if "dist" in getattr(report, "keywords", ())]
+    ours = [each for each in reports if hasattr(each, "duration") and "dist" in each.keywords]
     if ours:
         seconds = sum(report.duration for report in ours)
         names = {report.nodeid for report in ours}

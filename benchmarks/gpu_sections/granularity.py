@@ -6,16 +6,22 @@ from gpu_sections.common import Bench, has
 from gpu_sections.layer import peer
 from moelab.model.dispatch.grouped import dispatch_grouped
 
+GROWTH = 1.1
+"""What sixteen times the granularity may add to the kept memory: an index for each row, and rounding of allocations."""
+
 
 def run(bench: Bench) -> None:
     """From two wide experts a token to thirty-two narrow ones, ours and transformers'."""
     tokens, d, active = bench.pick((16384, 1024, 4096), (64, 16, 64))
+    kept: list[float] = []
     for top_k in bench.pick((2, 4, 8, 16, 32), (2, 4)):
-        one(bench, tokens, d, top_k, active // top_k)
+        one(bench, tokens, d, top_k, active // top_k, kept)
+    growth = max(kept, default=0.0) / max(min(kept, default=0.0), 1.0)
+    bench.emit("granularity", who="moelab", growth=growth, limit=GROWTH, ok=len(kept) > 1 and growth <= GROWTH)
 
 
-def one(bench: Bench, tokens: int, d: int, top_k: int, f: int) -> None:
-    """`top_k` of eight times as many experts of width `f`."""
+def one(bench: Bench, tokens: int, d: int, top_k: int, f: int, kept: list[float]) -> None:
+    """`top_k` of eight times as many experts of width `f`; what ours keeps is appended to `kept`."""
     n_experts = 8 * top_k
     scores, chosen = bench.random(tokens, n_experts).topk(top_k)
     x = bench.random(tokens, d, seed=1, dtype=torch.bfloat16).requires_grad_()
@@ -28,7 +34,10 @@ def one(bench: Bench, tokens: int, d: int, top_k: int, f: int) -> None:
     for who, forward in runs.items():
         with bench.guarded("granularity", who=who, top_k=top_k):
             row = {"top_k": top_k, "d_expert": f, "n_experts": n_experts}
-            bench.emit("granularity", who=who, **row, **_memory(bench, forward, [x, first, down, gates]))
+            found = _memory(bench, forward, [x, first, down, gates])
+            bench.emit("granularity", who=who, **row, **found)
+            if who == "moelab":
+                kept.append(found["kept_mb"])
 
 
 def _memory(bench: Bench, forward, leaves: list[torch.Tensor]) -> dict[str, float]:

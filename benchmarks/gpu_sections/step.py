@@ -63,6 +63,9 @@ def theirs(bench: Bench, config: ModelConfig, n_rows: int, how: str) -> Callable
     """The same with the transformers class of the same shape."""
     with torch.device(bench.device):
         model = peer_model(config).train()
+    if how == "bf16 experts":
+        for layer in model.model.layers:
+            layer.mlp.experts = HalvedExperts(layer.mlp.experts)
     if how == "liger":
         from liger_kernel.transformers import apply_liger_kernel_to_llama
 
@@ -85,6 +88,21 @@ def theirs(bench: Bench, config: ModelConfig, n_rows: int, how: str) -> Callable
         return loss.detach()
 
     return step
+
+
+class HalvedExperts(torch.nn.Module):
+    """Under autocast transformers' `grouped_mm` leaves experts in fp32, where their weights are: here weights and rows
+    are cast to bf16 at each pass, and gradients come back in fp32."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, chosen: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """As the experts themselves."""
+        weights = {name: each.bfloat16() for name, each in self.inner.named_parameters()}
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.func.functional_call(self.inner, weights, (x.bfloat16(), chosen, gates)).to(x.dtype)
 
 
 def report(
@@ -127,12 +145,13 @@ def profile(bench: Bench, kind: str, how: str, step: Callable[[], torch.Tensor])
 
 
 def peers(bench: Bench, kind: str) -> None:
-    """transformers: dense plain, with liger-kernel, compiled; MoE plain with half the batch (it needs the memory)."""
+    """transformers: dense plain, with liger-kernel, compiled; MoE with half the batch (it needs the memory),
+    as it comes and with experts in bf16."""
     if not has("transformers"):
         bench.emit("not run", model=kind, who="transformers", reason="transformers is not installed")
         return
     config = model_config(kind, bench.dry)
-    ways = ("plain",) if kind == "moe" else ("compiled", "liger", "plain")
+    ways = ("bf16 experts", "plain") if kind == "moe" else ("compiled", "liger", "plain")
     for how in ways:
         if how == "liger" and (bench.dry or not has("liger_kernel")):
             continue

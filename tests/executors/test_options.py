@@ -48,3 +48,21 @@ class TestOptions:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
         with pytest.raises(InputError, match=r"pip install 'moelab\[cluster\]'"), session(ExecutorConfig(kind=kind)):
             pass
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        (0, "share: input should be greater than 0, or 'auto', got 0"),
+        (33, "share: input should be less than or equal to 32, or 'auto', got 33"),
+        (2.5, "share: expected a whole number, or 'auto', got 2.5"),
+        ([2], r"share: expected a number, or 'auto', got \[2\]"),
+        (
+            "many",
+            r"share: expected a number such as 1e21, 300B or 20M \(suffixes: K, M, B, G, T\), or 'auto', got 'many'",
+        ),
+    ],
+)
+def test_a_number_or_a_word_is_one_complaint(share: object, message: str) -> None:
+    with pytest.raises(InputError, match=f"^study: {message}$"):
+        ExecutorConfig.parse({"share": share}, "study")

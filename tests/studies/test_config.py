@@ -129,9 +129,9 @@ def test_two_stages_of_one_name_are_refused() -> None:
         ("train.warmup_fraction", "x", "train.warmup_fraction: expected a number .* got 'x'"),
         ("train.schedule", "line", "train.schedule: input should be 'cosine', 'wsd' or 'constant', got 'line'"),
         ("train.shedule", "wsd", "train.shedule: unknown key; did you mean 'schedule'"),
-        ("model", [1], r"model: input should be a valid dictionary .* got \[1\]"),
+        ("model", [1], r"model: expected keys and values, got \[1\]"),
         ("model.moe", {"n_expert": 4}, "model.moe.n_expert: unknown key; did you mean 'n_experts'"),
-        ("train", 3, "train: input should be a valid dictionary .* got 3"),
+        ("train", 3, "train: expected keys and values, got 3"),
     ],
 )
 def test_wrong_values_in_the_base_or_a_grid_are_named(field: str, value: Any, message: str) -> None:

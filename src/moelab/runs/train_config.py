@@ -130,7 +130,8 @@ class TrainConfig(Config):
         if self.eval_tokens < self.seq_len:
             raise ValueError(f"eval_tokens: must be at least seq_len ({self.seq_len}), got {self.eval_tokens}")
         if self.batch_size % self.processes:
-            raise ValueError(f"processes: must divide the {self.batch_size} sequences of a batch, got {self.processes}")
+            many = "processes" if self.parallel is None else "parallel: data x expert"
+            raise ValueError(f"{many}: must divide the {self.batch_size} sequences of a batch, got {self.processes}")
         if self.micro_batch is not None and self.local_batch_size % self.micro_batch:
             each = " of each process" if self.processes > 1 else " of a batch"
             raise ValueError(f"micro_batch: must divide the {self.local_batch_size} sequences{each}")
