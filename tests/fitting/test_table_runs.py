@@ -262,7 +262,7 @@ def test_diverged_checkpoints_are_noted(clean) -> None:
     table |= {"loss": law.loss(None, table), "run": np.repeat([f"m{i}" for i in range(6)], 8)}
     assert "diverged" not in found(table)
     table["loss"][[29, 30, 31]] = 7.4
-    assert "3 of 48 rows look diverged (rows 30 to 32: loss 7.4 to 7.4" in found(table)["diverged"]
+    assert "3 of 48 rows look diverged (rows 30 to 32: loss 7.4, median" in found(table)["diverged"]
 
 
 def test_one_budget_is_neither_one_ratio_nor_an_accuracy() -> None:

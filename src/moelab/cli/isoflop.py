@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-CHECKED = ("missing", "checkpoints", "units", "flops", "copies", "sweep", "texts", "diverged", "running")
+CHECKED = ("missing", "checkpoints", "units", "flops", "summary", "copies", "sweep", "texts", "diverged", "running")
 """Checks of a table whose findings change a slice."""
 
 
@@ -175,7 +175,7 @@ def _budgets(
     from moelab.fitting.full_fit import full_fit
     from moelab.quantities import parse_number
 
-    flops = [parse_number(each, "--at") for each in at or ()]
+    flops = list(dict.fromkeys(parse_number(each, "--at") for each in at or ()))
     if wrong := [each for each in flops if not each > 0]:
         raise InputError(f"--at: must be above 0, got {wrong[0]:g}")
     found = isoflop_budgets(columns, x, loss=loss, by=by, tolerance=tolerance, log=log, draws=draws, seed=seed)

@@ -13,9 +13,10 @@ from moelab.fitting.columns import Columns, columns_of, variable, variables
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
 from moelab.fitting.table_runs import run_column, run_values
 from moelab.laws import Law
+from moelab.laws.law import COUNTS, RATES, SHARES
 
 Array = NDArray[Any]
-DROP = "; drop them with --where"
+DROP = '; drop them with --where "{}"'
 MAP = "map one with --let '{} = ...'"
 UNGROUPED = "none"
 """The group that asks for a bootstrap of single rows, whatever the table holds."""
@@ -98,11 +99,11 @@ def observations(
     if not len(measured):
         raise InputError(f"{law.id}: the table has no rows")
     found = variables(columns, law, _how_to_map(columns))
-    check_numbers(target, measured, measured > 0, "must be positive", DROP)
+    check_numbers(target, measured, measured > 0, "must be positive", _drop(target))
     if len(measured) > 1 and np.ptp(measured) == 0:
         raise InputError(f"{target}: all {len(measured)} rows hold {measured[0]:g}, which identifies no coefficient")
     for name, values in found.items():
-        check_variable(name, values, DROP)
+        check_variable(name, values, _drop(name))
     runs = run_column(columns) if group is None else None
     if group == UNGROUPED and group not in columns:
         group = None
@@ -113,7 +114,7 @@ def observations(
         if weight not in columns:
             raise InputError(f"weight: the table has no column {weight!r}; its columns: {', '.join(columns)}")
         weights = numbers(columns[weight], weight)
-        check_numbers(weight, weights, weights > 0, "must be positive", DROP)
+        check_numbers(weight, weights, weights > 0, "must be positive", _drop(weight))
     if "expansion" in law.ranges and (expansion := variable(columns, "expansion")) is not None:
         found["expansion"] = expansion
     named = columns[group] if group else None if runs is None else run_values(columns, runs)
@@ -133,6 +134,16 @@ def observations(
         groups=groups,
         replicates=_replicates(columns, found, target),
     )
+
+
+def _drop(name: str) -> str:
+    """How to leave out the rows whose value is missing or outside the range that the column can have."""
+    column = quoted(name)
+    if name in SHARES:
+        return DROP.format(f"{column} >= 0 AND {column} < 1")
+    if name in RATES:
+        return DROP.format(f"{column} > 0 AND {column} <= 1")
+    return DROP.format(f"{column} {'>= 1' if name in COUNTS else '> 0'}")
 
 
 def _is_moe(columns: Columns, law: Law, size: int) -> Array:

@@ -22,7 +22,7 @@ from moelab.laws.law import Law
 from moelab.laws.rule_forms import RATE, rule_laws
 from moelab.notebook import Shown, short_repr
 
-_CHECKED = ("missing", "units", "flops", "copies", "texts", "diverged", "running", "blanks")
+_CHECKED = ("missing", "units", "flops", "batch", "summary", "copies", "texts", "diverged", "running", "blanks")
 """Checks of a table whose findings change the optimum of a sweep."""
 _ALSO = ("learning_rate", "batch_tokens", "tokens_per_batch", "batch_size_tokens")
 OBJECTIVE = "squared"

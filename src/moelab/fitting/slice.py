@@ -125,7 +125,7 @@ def isoflop_slice(
     located = locate(axis.to(x), loss, draws, seed, None if log else x)
     inside = c2 > 0 and z.min() <= vertex <= z.max()
     if not inside:
-        _check_shape(name, x, loss, z, c2, located)
+        _check_shape(name, x, loss, z, c2, located, axis.to(x))
     _, bottoms, outside = draw_parabolas(z, loss, draws, seed)
     a = c2 / width**2
     b = c1 / width - 2 * a * centre
@@ -174,7 +174,7 @@ class _Axis:
         return -np.log(1 - x) if self.kind == "share" else np.log(x) if self.kind == "log" else x
 
     def back(self, u: float) -> float:
-        return float(-np.expm1(-u) if self.kind == "share" else np.exp(u) if self.kind == "log" else u)
+        return float(max(-np.expm1(-u), 0.0) if self.kind == "share" else np.exp(u) if self.kind == "log" else u)
 
 
 def _accepted(located: Located, name: str) -> bool:
@@ -208,9 +208,11 @@ def _lowest_loss(located: Located, u: Array, loss: Array) -> float:
     return float(np.polyval(np.polyfit(u[near] - at, loss[near], degree), 0.0))
 
 
-def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located: Located) -> None:
-    """Raises InputError where the points show no optimum, nor on which side of them it lies."""
-    if straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR:
+def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located: Located, u: Array) -> None:
+    """Raises InputError where the points show no optimum, nor on which side of them it lies: neither by the parabola
+    along z nor by the curves along u, the axis's logarithm."""
+    bounded = u.min() < located.at < u.max() and np.isfinite([located.low, located.high]).all()
+    if not bounded and straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR:
         raise InputError(
             f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
             f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"

@@ -11,6 +11,7 @@ from moelab.errors import InputError
 from moelab.fitting.blanks import filled
 from moelab.fitting.columns import Columns, columns_of, finite_numbers, numeric, variable
 from moelab.fitting.findings import Finding
+from moelab.fitting.table_batches import batch_findings
 from moelab.fitting.table_columns import (
     codes,
     plain,
@@ -32,6 +33,7 @@ from moelab.fitting.table_rows import (
 )
 from moelab.fitting.table_runs import checkpoint_findings
 from moelab.fitting.table_states import state_findings, unfinished
+from moelab.fitting.table_summaries import summary_findings, summary_rows
 from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, unit_findings
 
 Array = NDArray[Any]
@@ -165,16 +167,25 @@ def _diverged(columns: Columns, target: str) -> list[Finding]:
     high = values > max(UNTRAINED, 2.5 * float(np.median(values)))
     off = high | outliers({**columns, target: np.where(high, np.nan, values)}, target)
     off &= ~unfinished(columns, len(values))  # those are noted by their state
+    off &= ~summary_rows(columns)[0]  # those are noted as such
+    off &= ~_untrained(columns, len(values))  # those are noted by their tokens
     if not off.any():
         return []
     off &= ~mixed_losses(columns, target)[0]  # those are noted as in another unit
     if not off.any():
         return []
-    span = f"{values[off].min():.4g}" + (f" to {values[off].max():.4g}" if off.sum() > 1 else "")
+    least, most = f"{values[off].min():.4g}", f"{values[off].max():.4g}"
+    span = least if least == most else f"{least} to {most}"
     text = f"{int(off.sum())} of {len(values)} rows look diverged ({numbered(off)}: {target} {span}, median "
     text += f"{np.median(values):.3g})"
     kept = _condition(values, off)
     return [Finding(check="diverged", text=text, mend=f'leave them out with --where "{quoted(target)} {kept}"')]
+
+
+def _untrained(columns: Columns, rows: int) -> Array:
+    """Rows (n,) measured before training, at no tokens."""
+    tokens = numeric(columns, "tokens")
+    return np.zeros(rows, bool) if tokens is None or len(tokens) != rows else np.asarray(tokens == 0)
 
 
 def _condition(values: Array, off: Array) -> str:
@@ -206,10 +217,23 @@ def repeats_data(columns: Columns) -> bool:
 
 
 def _loss_units(columns: Columns, target: str) -> list[Finding]:
-    return mixed_losses(columns, target)[1]
+    rows, found = mixed_losses(columns, target)
+    return [] if found and _of_other_texts(columns, rows) else found
+
+
+def _of_other_texts(columns: Columns, rows: Array) -> bool:
+    """Whether a column of texts or tokenizers separates these rows from the others: their losses then differ for that
+    reason, which is noted by itself."""
+    for name in columns:
+        if any(pattern.fullmatch(plain(name)) for pattern in _TEXTS.values()):
+            index, distinct = codes(columns[name])
+            if len(distinct) > 1 and not np.isin(index[rows], index[~rows]).any():
+                return True
+    return False
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    refused_findings, _names, unit_findings, _loss_units, flops_findings, checkpoint_findings, copy_findings,
-    sweep_findings, repeat_findings, _sizes, _together, _texts, state_findings, _diverged, _reuse,
+    refused_findings, _names, unit_findings, _loss_units, flops_findings, batch_findings, summary_findings,
+    checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together, _texts, state_findings,
+    _diverged, _reuse,
 )  # fmt: skip

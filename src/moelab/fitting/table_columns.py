@@ -41,6 +41,11 @@ OUTCOMES = {
 _LOSSES = re.compile(r"loss|perplexity|accuracy|\bbpb\b|_bpb|\bbpc\b|\bppl\b|bits_per_byte")
 _PER_BYTE = re.compile(r"(^|[/_.])bpb$|bits_per_byte")
 _MEASURED = re.compile(_LOSSES.pattern + r"|^routing_|grad_norm|violation|drop_|dropped|imbalance|_seconds$|entropy")
+_ANY_LOSS = re.compile(r"loss|cross.?entropy|\bnll\b", re.IGNORECASE)
+_OTHER_LOSS = re.compile(
+    r"aux|balanc|z.?loss|router|grad|_step|step_|__(MIN|MAX)|\d+[kmbt]$|^loss_\d|scale|spike| - ", re.IGNORECASE
+)
+"""Losses beside that of the text (of the router), their gradients, one run's chart, or one of several tokens."""
 _UNITS = {
     "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "millions": 1e6, "b": 1e9,
     "bn": 1e9, "g": 1e9, "billion": 1e9, "billions": 1e9, "t": 1e12, "tn": 1e12, "trillion": 1e12, "trillions": 1e12,
@@ -55,7 +60,7 @@ _SYNONYMS: dict[str, str] = {
     "params_dense": "denseparams denseparameters denseparametercount",
     "params_non_embedding": "nonembeddingparams nonembeddingparameters nnonembedding paramsnoembedding",
     "tokens": "ntokens numtokens traintokens trainingtokens tokensseen seentokens datasize tokencount d "
-    "numberoftokens tokenstrained dataset_tokens",
+    "numberoftokens tokenstrained totaltokens tokensprocessed",
     "unique_tokens": "nuniquetokens numuniquetokens distincttokens",
     "train_flops": "flops flop trainingflops trainingflop trainflop compute totalflops budget budgetflops c",
     "n_experts": "experts numexperts nexpert nroutedexperts numlocalexperts numberofexperts",
@@ -198,15 +203,25 @@ def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
     bytes_ = next((name for name in names if _PER_BYTE.search(name.lower())), None)
     if bytes_ is not None and "loss" not in (*names, *found):
         found["loss"] = (bytes_, quoted(bytes_))
+    if "loss" not in (*names, *found) and len(only := losses_of(names)) == 1:
+        found["loss"] = (only[0], quoted(only[0]))
     return found
 
 
+def losses_of(columns: Iterable[str]) -> list[str]:
+    """The columns that look like a loss on held-out text, by a part of their names; those of training where it is all
+    there is."""
+    names = [name for name in columns if _ANY_LOSS.search(name) and not _OTHER_LOSS.search(name)]
+    return [name for name in names if not re.search("train", name, re.IGNORECASE)] or names
+
+
 def _by_last_part(column: str, known: set[str]) -> str | None:
-    """The variable that a nested field ends in: config.model.n_params."""
-    last = column.rsplit(".", 1)[-1]
-    if last == column:
+    """The variable that a nested or grouped field ends in: config.model.n_params, model/num_params."""
+    last = re.split(r"[./]", column)[-1]
+    if last == column or " - " in column:  # m0 - val/loss is one run's chart
         return None
-    return last if last in known else _BY_NAME.get(re.sub(r"[^a-z0-9]", "", last.lower()))
+    found = last if last in known else _BY_NAME.get(re.sub(r"[^a-z0-9]", "", last.lower()))
+    return None if found == "loss" and "/" in column else found  # train/loss is none of those to fit
 
 
 def _without_unit(column: str) -> tuple[str, float]:

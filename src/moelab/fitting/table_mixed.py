@@ -75,7 +75,8 @@ def _odd_ratios(columns: Columns) -> list[Finding]:
         return []
     ratio = tokens / params
     middle = float(np.median(ratio))
-    if ratio.max() < 1 and LEAST_RATIO < middle < SWAPPED:
+    counts = np.median(params) > SMALL and np.median(tokens) > SMALL
+    if counts and ratio.max() < 1 and LEAST_RATIO < middle < SWAPPED:
         text = f"every row has fewer tokens than parameters ({_span(ratio)} per parameter of {size}): no run trains so"
         return [Finding(check="swapped", text=f"{text} little; are {size} and tokens swapped?")]
     odd = ((ratio < LEAST_RATIO) | (ratio > MOST_RATIO)) & (np.abs(np.log10(ratio / middle)) > GAP)

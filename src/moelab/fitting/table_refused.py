@@ -10,7 +10,7 @@ from moelab.errors import InputError
 from moelab.fitting.checks import ROUNDING, check_variable, numbers
 from moelab.fitting.columns import Columns
 from moelab.fitting.findings import Finding
-from moelab.fitting.table_columns import known_names, quoted, suggestions
+from moelab.fitting.table_columns import known_names, losses_of, quoted, suggestions
 from moelab.laws import all_laws
 from moelab.laws.law import COUNTS, RATES, SHARES
 from moelab.printable import short
@@ -18,6 +18,8 @@ from moelab.printable import short
 Array = NDArray[Any]
 _CHART = re.compile(r".+ - \S*(loss|perplexity|ppl|bpb)\S*$", re.IGNORECASE)
 _SHOWN = 6
+_VALUES, MOST_MEASURES = ("value", "values", "result", "score"), 50
+"""Names of a column with one measure per row, and how many measures such a table may have."""
 _ALWAYS = ("tokens", "params_total", "params_active", "params_non_embedding")
 """Columns that every run has: a blank there is refused by the laws that read them."""
 _NON_EMBEDDING = ("params_active_non_embedding", "params_non_embedding")
@@ -49,8 +51,35 @@ def _cells(columns: Columns, target: str) -> list[Finding]:
         try:
             numbers(columns[name], name)
         except InputError as error:
-            found.append(Finding(check="cells", text=str(error)))
+            found.append(Finding(check="cells", text=str(error), mend=_without_words(name, columns[name])))
     return found
+
+
+def _without_words(name: str, values: Array) -> str:
+    """The condition that leaves out the rows of a few words (OOM, diverged) in a column of numbers."""
+    texts = [str(value) for value in values]
+    words = list(dict.fromkeys(text for text in texts if not _is_number(text)))
+    if (
+        not 0 < len(words) <= _SHOWN
+        or 2 * sum(text in words for text in texts) > len(texts)
+        or any(map(_digits, words))
+    ):
+        return ""
+    listed = ", ".join("'" + word.replace("'", "''") + "'" for word in words)
+    condition = f"NOT IN ({listed})" if len(words) > 1 else f"!= {listed}"
+    return f'leave them out with --where "{quoted(name)} {condition}"'
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.strip().lower() in ("", "none")
+    return True
+
+
+def _digits(text: str) -> bool:
+    return any(character.isdigit() for character in text)
 
 
 def _losses(columns: Columns, target: str) -> list[Finding]:
@@ -143,11 +172,27 @@ def _absent(columns: Columns, target: str) -> list[Finding]:
     found = []
     if target not in columns and (target != "loss" or "loss" not in near):
         text = f"no column {target!r} to fit; its columns: {_listed(columns)}"
-        found.append(Finding(check="names", text=text, mend="fit one with --loss NAME"))
+        found.append(Finding(check="names", text=text, mend=_which_loss(columns)))
     if not set(columns) & known_names() and not set(near) - {"loss"}:
         text = f"no column gives parameters, tokens or experts; its columns: {_listed(columns)}"
         found.append(Finding(check="names", text=text, mend="map one with --let 'params_total = ...'"))
     return found
+
+
+def _which_loss(columns: Columns) -> str:
+    """The options that fit a column that looks like a loss, or the losses of a table of one measure per row."""
+    names = losses_of(columns)
+    if names:
+        return "fit one: " + " or ".join(f"--loss {quoted(name)}" for name in names[:_SHOWN])
+    value = next((name for name in columns if name.lower() in _VALUES), None)
+    for name in columns if value is not None else ():
+        if columns[name].dtype.kind in "fiub":
+            continue
+        measures = list(dict.fromkeys(str(each) for each in columns[name]))
+        if len(measures) <= MOST_MEASURES and (losses := losses_of(measures)):
+            condition = f"{quoted(name)} = '{losses[0]}'"
+            return f'each row holds one measure: --where "{condition}" --loss {quoted(str(value))}'
+    return "fit one with --loss NAME"
 
 
 def _listed(columns: Columns) -> str:

@@ -1,5 +1,6 @@
 """Rows as JSON files lay them out: pandas' orients, nested fields, W&B's config and summary."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from moelab.files import read_json
 from moelab.yaml_reader import parse_yaml
 
 SUMMARY = "wandb-summary.json"
+_FIELD = re.compile(r"loss|perplexity|params|parameters|tokens|flops|learning_rate|^lr$", re.IGNORECASE)
+"""What a field of a run is called, and no run is."""
 
 
 def rows_of(value: Any) -> list[Any] | None:
@@ -34,7 +37,24 @@ def rows_of(value: Any) -> list[Any] | None:
             return list(value.values())
         if all(each == keys[0] for each in keys) and all(str(key).isdigit() for key in keys[0]):
             return _transposed(value)
+        if len(value) > 1 and all(each == keys[0] for each in keys):
+            return _named_rows(value)
     return None
+
+
+def _named_rows(value: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """Rows by the names of their runs, or columns by theirs with a name per row; None where the
+    keys of both kinds, or of neither, are called like fields of a run."""
+    inner = any(_FIELD.search(key) for key in _first(value))
+    outer = any(_FIELD.search(key) for key in value)
+    if inner == outer:
+        return None
+    rows = value if inner else {key: {name: column[key] for name, column in value.items()} for key in _first(value)}
+    return [{"name": key, **row} for key, row in rows.items()]
+
+
+def _first(value: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(iter(value.values()))
 
 
 def _are_rows(value: Any) -> bool:

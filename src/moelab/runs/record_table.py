@@ -14,6 +14,8 @@ from moelab.runs.record import RunRecord
 
 MOST_WHOLE = 2**63 - 1
 """The largest whole number that a record may hold."""
+TABLES = (".csv", ".parquet", ".jsonl", ".xlsx")
+"""Kinds of tables that a folder without runs may hold."""
 _EXPLAINED = 10
 """Damaged records of which the fault is printed; of more only the names."""
 
@@ -34,7 +36,7 @@ def runs_table(root: str | Path, diverged: bool = False) -> pl.DataFrame:
         rows = _whole_rows([run.path for run in folders if run.finished])
     rows = [row for row in rows if diverged or row["loss"] is not None]
     if not rows:
-        raise InputError(f"runs: {root} holds no finished run")
+        raise InputError(f"runs: {root} holds no finished run{_tables_in(path)}")
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -66,3 +68,11 @@ def _whole_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
         more = f": {', '.join(damaged)}" if len(damaged) > _EXPLAINED else ""
         warn(f"{len(damaged)} of {len(folders)} records are damaged and left out{more}")
     return rows
+
+
+def _tables_in(root: Path) -> str:
+    """The pattern of the tables that a folder holds instead of runs; '' for none."""
+    for kind in TABLES:
+        if any(root.glob(f"*{kind}")):
+            return f"; it holds tables: '{root}/*{kind}' reads them"
+    return ""

@@ -15,7 +15,7 @@ from moelab.errors import InputError
 from moelab.files import write_with
 from moelab.printable import cut, short
 from moelab.runs.cells import has_separators, neutralise
-from moelab.runs.csv_tables import as_numbers, read_csv
+from moelab.runs.csv_tables import as_numbers, read_csv, without_words
 from moelab.runs.expressions import evaluate, holds
 from moelab.runs.folder import find_runs
 from moelab.runs.json_rows import wandb_table
@@ -47,14 +47,36 @@ def load_table(
     `diverged`. Raises InputError naming the file, column or expression.
     """
     table = _read_all(source, diverged) if isinstance(source, str | Path | Sequence) else _frame(source)
-    table = table.with_columns(pl.selectors.numeric().cast(pl.Float64))
+    table = _flat(table).with_columns(pl.selectors.numeric().cast(pl.Float64))
+    early = [condition for condition in where if not _reads_new(condition, let)]
+    for condition in early:
+        table = _keep(table, condition)
+    if early and table.height:
+        table = as_numbers(table)  # a column whose only words were in the rows that are left out
     for assignment in let:
         table = _assign(table, assignment)
     for condition in where:
-        table = _keep(table, condition)
+        if condition not in early:
+            table = _keep(table, condition)
     if not table.height:
         raise InputError(f"runs: no rows {'left by --where' if where else f'in {_named(source)}'}")
     return table.with_columns(pl.col(pl.Boolean).cast(pl.Float64))
+
+
+def _flat(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with the fields of records as columns of dotted names."""
+    for name in [each for each in table.columns if isinstance(table[each].dtype, pl.Struct)]:
+        fields = table[name].struct.unnest()
+        table = table.drop(name).with_columns(
+            _flat(fields.rename({field: f"{name}.{field}" for field in fields.columns}))
+        )
+    return table
+
+
+def _reads_new(condition: str, let: Sequence[str]) -> bool:
+    """Whether a condition may read a column that `let` makes: one that does not holds for the same rows before it."""
+    names = (_NAME.match(assignment.partition("=")[0]) for assignment in let)
+    return any((name.group(1) or name.group(2)) in condition for name in names if name is not None)
 
 
 def _named(source: Any) -> str:
@@ -146,7 +168,7 @@ def _read(path: Path, diverged: bool) -> pl.DataFrame:
         ".jsonl": lambda: read_json_table(path, lines=True),
         ".ndjson": lambda: read_json_table(path, lines=True),
         ".json": lambda: read_json_table(path, lines=False),
-        ".xlsx": lambda: as_numbers(read_xlsx(path, sheet)),
+        ".xlsx": lambda: without_words(as_numbers(read_xlsx(path, sheet)), path),
     }
     name = path.name.removesuffix(".gz").removesuffix(".zst")
     suffix = Path(name).suffix.lower()
