@@ -132,11 +132,6 @@ class Hardware(Config):
         return next((key for key, known in catalogue().items() if known.name == self.name), None)
 
     @property
-    def link_share(self) -> float:
-        """Share of the bandwidth between devices that training reaches: 0.8 unless the file states one."""
-        return 0.8 if self.link_efficiency is None else self.link_efficiency
-
-    @property
     def capacity(self) -> tuple[float, float]:
         """Bytes a, and a share s: beside w bytes of weights, one device has a - s w bytes for the KV cache."""
         if self.usable_memory is not None or self._stated:
