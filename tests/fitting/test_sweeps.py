@@ -120,6 +120,24 @@ def test_one_quantity_is_fitted_where_the_other_cannot_be() -> None:
     )
 
 
+def test_the_exponent_of_a_constant_variable_is_not_identified() -> None:
+    table = few_rates(0.0002, 0)
+    table["tokens"] = np.full(30, 2e9)
+    table["activation_rate"] = np.tile(np.repeat([0.1, 0.5], 5), 3)
+    rate = fit_rule(table, "steplaw2025+activation", bootstrap=40, starts=8, holdout=0, fix={"delta": 0.0})
+    fitted = rate.fits["learning_rate"]
+    assert set(fitted.unidentified) == {"a", "beta"}
+    assert fitted.interval("beta")["low"] is None
+
+
+def test_too_few_designs_name_the_edges() -> None:
+    table = few_rates(0.0, 0, sizes=(1e7, 3e7, 1e8, 3e8))
+    with pytest.raises(
+        InputError, match=r"are too few for 3 free .*; \d of 6 designs have their best learning_rate at the"
+    ):
+        fit_rule({name: values[:30] for name, values in table.items()}, "steplaw2025", bootstrap=0)
+
+
 def test_losses_that_bend_nowhere_are_refused() -> None:
     table = few_rates(0.0, 0)
     table["loss"] = 3 - 0.01 * np.log(table["learning_rate"] / 1e-3) ** 2
