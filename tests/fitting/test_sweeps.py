@@ -57,7 +57,7 @@ def test_with_noise_the_variance_is_that_of_many_such_sweeps() -> None:
     rng = np.random.default_rng(0)
     rates, bests = 1e-3 * 2.0 ** np.arange(-2, 3), np.geomspace(0.8e-3, 1.25e-3, 12)
     at, variances = [], []
-    for _ in range(150):
+    for _ in range(80):
         losses = 3 * np.exp(0.01 * np.log(rates / bests[:, None]) ** 2 + 0.001 * rng.standard_normal((12, 5)))
         found = sweep_optima([tried_values(rates, each, True) for each in losses])
         at.append(found.at - np.log(bests))
@@ -96,12 +96,12 @@ def test_two_values_that_did_not_diverge_bound_nothing() -> None:
 def test_few_noisy_designs_give_intervals_that_hold_the_truth() -> None:
     """Six designs whose optima lie on a line by chance: a bootstrap over them gave intervals of a per cent."""
     held, widths = [], []
-    for seed in range(8):
+    for seed in range(6):
         rate = fit_rule(few_rates(0.001, seed), "steplaw2025", bootstrap=200, starts=8, holdout=0).fits["learning_rate"]
         ends = rate.interval("alpha")
         held.append(ends["low"] <= -0.713 <= ends["high"])
         widths.append(ends["high"] - ends["low"])
-    assert sum(held) >= 5
+    assert sum(held) >= 4
     assert min(widths) > 0.05
 
 

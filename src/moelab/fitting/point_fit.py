@@ -112,7 +112,7 @@ def determination(problem: Problem, theta: Array, weights: Array) -> tuple[float
     _, values, directions = np.linalg.svd(triangle)
     flat = np.abs(directions[values * NOT_IDENTIFIED < values[0]])
     names = problem.parameters.free
-    flat = np.concatenate([flat, _parallel(triangle)])
+    flat = np.concatenate([flat, _parallel(np.asarray(triangle))])
     free = tuple(name for name, share in zip(names, flat.max(axis=0, initial=0.0), strict=True) if share > SHARE)
     return (float(values[0] / values[-1]) if values[-1] > 0 else float("inf")), free
 
