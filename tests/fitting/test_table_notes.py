@@ -36,7 +36,7 @@ def test_a_row_that_is_called_average_is_no_run(tmp_path) -> None:
     note = found(table)["summary"]
     assert note.endswith("""leave it out with --where "model != 'Average:'\"""")
     assert load_table(table, where=["model != 'Average:'"]).height == 30
-    table["model"] = np.array(["mean", "sum"] * 15 + ["mean"])  # a setting: how routed outputs are joined
+    table["model"] = np.array(["concat", "sum", "concat"] * 10 + ["mean"])  # a setting: how outputs are joined
     assert "summary" not in found(table)
 
 

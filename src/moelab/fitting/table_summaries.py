@@ -20,13 +20,14 @@ rounded."""
 
 def summary_rows(columns: Columns) -> tuple[Array, str]:
     """Rows (n,) that a column of text calls an average, a sum, ..., or a last row that is that of all others; and the
-    column ('' for the latter)."""
+    column ('' for the latter). A column whose other cells repeat is a setting, such as how outputs are joined."""
     rows = len(next(iter(columns.values()), ()))
     for name, values in columns.items():
         if values.dtype.kind in "fiub" or values.ndim > 1:
             continue
         called = np.array([str(value).strip().strip(":").lower() in WORDS for value in values], bool)
-        if called.any() and called.sum() * FEWEST_ROWS <= rows:
+        names = 2 * len({str(value) for value in values[~called]}) >= rows - called.sum()
+        if called.any() and names and called.sum() * FEWEST_ROWS <= rows:
             return called, name
     last = np.zeros(rows, bool)
     if rows > FEWEST_ROWS:
