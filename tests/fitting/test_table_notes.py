@@ -21,7 +21,7 @@ def found(table) -> dict[str, str]:
     return {each.check: str(each) for each in check_table(table)}
 
 
-@pytest.mark.parametrize("of", [np.mean, np.sum, np.median])
+@pytest.mark.parametrize("of", [np.mean, np.sum])
 def test_a_last_row_of_means_or_sums_is_no_run(of) -> None:
     table = {name: np.append(values, of(values)) for name, values in runs().items()}
     notes = found(table)

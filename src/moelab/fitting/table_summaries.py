@@ -36,14 +36,14 @@ def summary_rows(columns: Columns) -> tuple[Array, str]:
 
 
 def _is_summary(columns: Columns) -> bool:
-    """Whether the last row is the mean, median or sum of the others in every column of numbers that varies."""
+    """Whether the last row is the mean or sum of the others in every column of numbers that varies."""
     found = [values for name in columns if (values := numeric(columns, name)) is not None and np.isfinite(values).all()]
     varying = [values for values in found if np.ptp(values[:-1]) > 0]
     if len(varying) < FEWEST_COLUMNS:
         return False
     return any(
         all(abs(values[-1] - of(values[:-1])) <= EQUAL * abs(values[-1]) for values in varying)
-        for of in (np.mean, np.median, np.sum)
+        for of in (np.mean, np.sum)
     )
 
 
