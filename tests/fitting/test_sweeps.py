@@ -57,7 +57,7 @@ def test_with_noise_the_variance_is_that_of_many_such_sweeps() -> None:
     rng = np.random.default_rng(0)
     rates, bests = 1e-3 * 2.0 ** np.arange(-2, 3), np.geomspace(0.8e-3, 1.25e-3, 12)
     at, variances = [], []
-    for _ in range(150):
+    for _ in range(80):
         losses = 3 * np.exp(0.01 * np.log(rates / bests[:, None]) ** 2 + 0.001 * rng.standard_normal((12, 5)))
         found = sweep_optima([tried_values(rates, each, True) for each in losses])
         at.append(found.at - np.log(bests))
@@ -96,12 +96,12 @@ def test_two_values_that_did_not_diverge_bound_nothing() -> None:
 def test_few_noisy_designs_give_intervals_that_hold_the_truth() -> None:
     """Six designs whose optima lie on a line by chance: a bootstrap over them gave intervals of a per cent."""
     held, widths = [], []
-    for seed in range(8):
+    for seed in range(6):
         rate = fit_rule(few_rates(0.001, seed), "steplaw2025", bootstrap=200, starts=8, holdout=0).fits["learning_rate"]
         ends = rate.interval("alpha")
         held.append(ends["low"] <= -0.713 <= ends["high"])
         widths.append(ends["high"] - ends["low"])
-    assert sum(held) >= 5
+    assert sum(held) >= 4
     assert min(widths) > 0.05
 
 
@@ -118,6 +118,24 @@ def test_one_quantity_is_fitted_where_the_other_cannot_be() -> None:
     assert any(
         "no rule for learning_rate: " in n and "4 designs are too few for 3" in n for n in fits["batch_tokens"].notes
     )
+
+
+def test_the_exponent_of_a_constant_variable_is_not_identified() -> None:
+    table = few_rates(0.0002, 0)
+    table["tokens"] = np.full(30, 2e9)
+    table["activation_rate"] = np.tile(np.repeat([0.1, 0.5], 5), 3)
+    rate = fit_rule(table, "steplaw2025+activation", bootstrap=40, starts=8, holdout=0, fix={"delta": 0.0})
+    fitted = rate.fits["learning_rate"]
+    assert set(fitted.unidentified) == {"a", "beta"}
+    assert fitted.interval("beta")["low"] is None
+
+
+def test_too_few_designs_name_the_edges() -> None:
+    table = few_rates(0.0, 0, sizes=(1e7, 3e7, 1e8, 3e8))
+    with pytest.raises(
+        InputError, match=r"are too few for 3 free .*; \d of 6 designs have their best learning_rate at the"
+    ):
+        fit_rule({name: values[:30] for name, values in table.items()}, "steplaw2025", bootstrap=0)
 
 
 def test_losses_that_bend_nowhere_are_refused() -> None:

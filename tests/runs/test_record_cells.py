@@ -101,6 +101,13 @@ def test_runs_by_name_are_rows(tmp_path) -> None:
     assert load_table(tmp_path / "one.json").height == 1
 
 
+def test_a_trainers_state_gives_its_history(tmp_path) -> None:
+    history = [{"step": 500, "loss": 3.4}, {"step": 500, "eval_loss": 3.3}, {"step": 1000, "eval_loss": 3.1}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"best_metric": 3.1, "log_history": history, "epoch": 1.0}))
+    table = load_table(tmp_path / "trainer_state.json", where=["eval_loss > 0"])
+    assert table["step"].to_list() == [500, 1000]
+
+
 def test_a_folder_of_tables_names_their_pattern(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("loss\n3\n")
     with pytest.raises(InputError, match=r"holds no finished run; it holds tables: '.*/\*\.csv' reads them"):

@@ -16,6 +16,8 @@ DENSE = {
     "shared_share": 0.0,
 }  # fmt: skip
 """What a dense model has in the columns that describe experts."""
+_PAIRS = (("params_active", "params_total"), ("params_active_non_embedding", "params_non_embedding"))
+"""Active and total parameters, equal in a dense model."""
 _MARKS = ("n_experts", "expert_ratio", "sparsity", "expert_activation")
 """Columns of which a blank, or a count of 0, marks a dense run."""
 
@@ -45,6 +47,14 @@ def filled(columns: Columns) -> tuple[dict[str, Array], list[str]]:
         if blank.any():
             found[name] = np.where(blank, value, given)
             changed.append(f"{name} {value:g}")
+    for name, total in _PAIRS:
+        used, there = (_floats(columns, each) if each in columns else None for each in (name, total))
+        if used is None or there is None:
+            continue
+        blank = dense & np.isnan(used) & np.isfinite(there)
+        if blank.any():
+            found[name] = np.where(blank, there, used)
+            changed.append(f"{name} that of {total}")
     count, rows = int(dense.sum()), len(dense)
     return found, [f"{count} of {rows} rows have no {mark} and are taken as dense ({', '.join(changed)})"]
 
@@ -58,7 +68,7 @@ def _sparse(columns: Columns, rows: int) -> Array:
             sparse |= np.nan_to_num(given) > 1
     total, active = (_floats(columns, name) if name in columns else None for name in ("params_total", "params_active"))
     if total is not None and active is not None:
-        sparse |= np.nan_to_num(active) < 0.99 * np.nan_to_num(total)
+        sparse |= active < 0.99 * total  # neither where one of the two is missing
     return sparse
 
 

@@ -10,6 +10,8 @@ from moelab.fitting.power_law import power_law_draws
 from moelab.fitting.slice import Slice
 
 Array = NDArray[Any]
+SAME = 1e-6
+"""Relative distance below which two numbers of FLOPs are one."""
 Ends = dict[str, float | None]
 Key = float | str
 """A group of runs by its FLOPs, or by its value of the column that parts them."""
@@ -62,3 +64,12 @@ def power_laws(
 
 def _bounded(ends: Ends) -> bool:
     return all(value is not None for value in ends.values())
+
+
+def once(flops: list[float]) -> list[float]:
+    """Without those that another one equals but for rounding: 1e21 and ten times a budget of 1e20."""
+    kept: list[float] = []
+    for each in flops:
+        if not any(abs(each / other - 1) < SAME for other in kept):
+            kept.append(each)
+    return kept

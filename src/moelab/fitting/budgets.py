@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.budget_groups import BUDGET, TOLERANCE, budget_groups, compute_notes
-from moelab.fitting.budget_lines import Ends, Key, power_laws, tokens_at
+from moelab.fitting.budget_lines import Ends, Key, once, power_laws, tokens_at
 from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.full_fit import FullFit
@@ -19,8 +19,6 @@ from moelab.notebook import Shown, html_table, interval_text, short_repr
 from moelab.quantities import format_flops
 
 Array = NDArray[Any]
-SAME = 1e-6
-"""Relative distance below which two numbers of FLOPs are one."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +66,7 @@ class Budgets(Shown):
         """How far the parabolas' power law lies from the optimum of a fit to all runs, relative, by FLOPs: at the
         largest budget, at ten times it, and at `flops`."""
         largest = max(self.flops[key] for key in self.slices)
-        asked = _once([*_each(flops), largest, 10 * largest])
+        asked = once([*_each(flops), largest, 10 * largest])
         places = {budget: self.parabola_at(budget) for budget in sorted(asked)}
         return {budget: place / whole.at(budget) - 1 for budget, place in places.items() if place is not None}
 
@@ -150,15 +148,6 @@ class Budgets(Shown):
 def shown_key(key: Key) -> str:
     """A group's FLOPs or name as a table's cell."""
     return key if isinstance(key, str) else format_flops(key)
-
-
-def _once(flops: list[float]) -> list[float]:
-    """Without those that another one equals but for rounding: 1e21 and ten times a budget of 1e20."""
-    kept: list[float] = []
-    for each in flops:
-        if not any(abs(each / other - 1) < SAME for other in kept):
-            kept.append(each)
-    return kept
 
 
 def _each(flops: float | Sequence[float] | None) -> list[float]:

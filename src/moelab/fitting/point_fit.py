@@ -112,8 +112,18 @@ def determination(problem: Problem, theta: Array, weights: Array) -> tuple[float
     _, values, directions = np.linalg.svd(triangle)
     flat = np.abs(directions[values * NOT_IDENTIFIED < values[0]])
     names = problem.parameters.free
+    flat = np.concatenate([flat, _parallel(np.asarray(triangle))])
     free = tuple(name for name, share in zip(names, flat.max(axis=0, initial=0.0), strict=True) if share > SHARE)
     return (float(values[0] / values[-1]) if values[-1] > 0 else float("inf")), free
+
+
+def _parallel(triangle: Array) -> Array:
+    """Directions (k, P), as shares, along which derivatives of any size cancel: an amplitude and the exponent of a
+    variable of one value only, whose derivatives differ by the logarithm of that value."""
+    size = np.linalg.norm(triangle, axis=0)
+    scale = np.where(size > 0, size, 1.0)
+    _, values, directions = np.linalg.svd(triangle / scale)
+    return np.abs(directions[values * NOT_IDENTIFIED < values[0]])
 
 
 def error_measures(measured: Array, predicted: Array) -> dict[str, float]:

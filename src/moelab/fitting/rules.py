@@ -105,7 +105,8 @@ def fit_rule(
         try:
             fitted = _fitted(sweeps, columns, law, quantity, **given)
         except InputError as error:
-            failed[quantity] = str(error).replace(" rows are too few", " designs are too few")
+            why = str(error).replace(" rows are too few", " designs are too few")
+            failed[quantity] = "; ".join([why, *sweeps.notes[:1]])
             continue
         fits[quantity] = replace(fitted, notes=(*checked, *sweeps.notes, *fitted.notes))
         optima[quantity] = sweeps.designs

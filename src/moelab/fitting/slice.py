@@ -212,7 +212,9 @@ def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located:
     """Raises InputError where the points show no optimum, nor on which side of them it lies: neither by the parabola
     along z nor by the curves along u, the axis's logarithm."""
     bounded = u.min() < located.at < u.max() and np.isfinite([located.low, located.high]).all()
-    if not bounded and straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR:
+    if bounded and np.polyfit(u, loss, 2)[0] > 0:
+        return
+    if straight(z, loss, c2) and slope_errors(z, loss) > _CLEAR:
         raise InputError(
             f"{name}: the points lie on a straight line (its curvature is not distinguishable from 0), so they show no "
             f"optimum; add runs beyond {x.min():.4g} to {x.max():.4g}"

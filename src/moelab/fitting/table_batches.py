@@ -4,8 +4,7 @@ import numpy as np
 
 from moelab.fitting.columns import Columns, finite_numbers
 from moelab.fitting.findings import Finding
-from moelab.fitting.table_columns import quoted
-from moelab.fitting.table_rows import present
+from moelab.fitting.table_columns import present, quoted
 
 IN_TOKENS = ("batch_tokens", "tokens_per_batch", "batch_size_tokens")
 UNNAMED = ("batch_size", "global_batch_size", "batch", "train_batch_size", "total_batch_size")

@@ -20,13 +20,14 @@ rounded."""
 
 def summary_rows(columns: Columns) -> tuple[Array, str]:
     """Rows (n,) that a column of text calls an average, a sum, ..., or a last row that is that of all others; and the
-    column ('' for the latter)."""
+    column ('' for the latter). A column whose other cells repeat is a setting, such as how outputs are joined."""
     rows = len(next(iter(columns.values()), ()))
     for name, values in columns.items():
         if values.dtype.kind in "fiub" or values.ndim > 1:
             continue
         called = np.array([str(value).strip().strip(":").lower() in WORDS for value in values], bool)
-        if called.any() and called.sum() * FEWEST_ROWS <= rows:
+        names = 2 * len({str(value) for value in values[~called]}) >= rows - called.sum()
+        if called.any() and names and called.sum() * FEWEST_ROWS <= rows:
             return called, name
     last = np.zeros(rows, bool)
     if rows > FEWEST_ROWS:
@@ -35,14 +36,14 @@ def summary_rows(columns: Columns) -> tuple[Array, str]:
 
 
 def _is_summary(columns: Columns) -> bool:
-    """Whether the last row is the mean, median or sum of the others in every column of numbers that varies."""
+    """Whether the last row is the mean or sum of the others in every column of numbers that varies."""
     found = [values for name in columns if (values := numeric(columns, name)) is not None and np.isfinite(values).all()]
     varying = [values for values in found if np.ptp(values[:-1]) > 0]
     if len(varying) < FEWEST_COLUMNS:
         return False
     return any(
         all(abs(values[-1] - of(values[:-1])) <= EQUAL * abs(values[-1]) for values in varying)
-        for of in (np.mean, np.median, np.sum)
+        for of in (np.mean, np.sum)
     )
 
 

@@ -12,6 +12,8 @@ from moelab.files import read_json
 from moelab.yaml_reader import parse_yaml
 
 SUMMARY = "wandb-summary.json"
+_LISTS = ("runs", "rows", "records", "results", "log_history")
+"""Keys that hold the rows beside others that describe the file; the last is that of a Hugging Face trainer's state."""
 _FIELD = re.compile(r"loss|perplexity|params|parameters|tokens|flops|learning_rate|^lr$", re.IGNORECASE)
 """What a field of a run is called, and no run is."""
 
@@ -29,6 +31,8 @@ def rows_of(value: Any) -> list[Any] | None:
         return list(value["data"])
     if len(value) == 1 and _are_rows(only := next(iter(value.values()))):
         return list(only)
+    if (rows := next((value[key] for key in _LISTS if _are_rows(value.get(key))), None)) is not None:
+        return list(rows)
     if value and all(isinstance(column, list) for column in value.values()):
         return _transposed({name: dict(enumerate(column)) for name, column in value.items()})
     if value and all(isinstance(column, Mapping) for column in value.values()):
