@@ -16,7 +16,7 @@ from moelab.model.kernels import ops
 from moelab.model.rotary import NormalizedRotary, rotary_table, rotate
 
 SHAPES = [(1, 1, 1, 16, 8), (7, 3, 5, 17, 9), (33, 8, 64, 100, 40), (13, 2, 4, 2049, 1030), (0, 2, 4, 16, 16)]
-HEADS = [(1, 1, 1, 4), (2, 7, 3, 10), (3, 5, 16, 64), (0, 4, 2, 8)]
+HEADS = [(1, 1, 1, 4), (2, 7, 3, 10), (3, 5, 16, 64), (2, 3, 96, 128), (0, 4, 2, 8)]
 LOGITS = [(1, 3), (9, 50), (5, 8200)]
 
 

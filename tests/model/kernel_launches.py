@@ -102,6 +102,7 @@ class Compiler:
                 "kernel": name,
                 "dtype": str(arguments[0].dtype).removeprefix("torch."),
                 "sizes": [each for each in arguments if isinstance(each, int)],
+                "heads": arguments[1].shape[-2] if len(arguments[1].shape) == 4 else None,
                 "shared": compiled.metadata.shared,
                 "threads": 32 * warps,
                 **used(compiled.asm["cubin"]),

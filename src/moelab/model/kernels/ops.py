@@ -8,6 +8,8 @@ from torch import Tensor
 
 _PLACED = 128
 """Rows whose places one program finds."""
+_PAIRS = 4096
+"""Pairs of a program that forms a norm's gradient; twice as many did not fit its registers (docs/benchmarks.md)."""
 _WEIGHT_PARTS = 2048
 """Programs among which the rows are shared out where each forms a part of a weight's gradient."""
 
@@ -147,15 +149,17 @@ def rotary_norm_backward(
 
     d_out, x = d_out.contiguous(), x.contiguous()
     d_x = torch.empty_like(x)
-    _, length, heads, size = x.shape
+    length, groups = x.shape[1], _groups_of_heads(x, weight)
+    heads, size = x.shape[2] // groups, x.shape[3]
     n_rows = x.numel() // (heads * size)
     if not n_rows:
         return d_x, torch.zeros_like(weight, dtype=torch.float32)
     rows = -(-n_rows // _WEIGHT_PARTS)
     parts = torch.empty(-(-n_rows // rows), heads * size, dtype=torch.float32, device=x.device)
-    sizes = (n_rows, length, heads, size // 2, eps, rows, _norm_over(x, weight), *_head_blocks(x))
+    tile = x[:, :, :heads]
+    sizes = (n_rows, length, groups, heads, size // 2, eps, rows, _norm_over(x, weight), *_head_blocks(tile))
     arguments = (d_out, x, weight, cos, sin, d_x, parts, *sizes)
-    rotary_norm_backward_kernel[(parts.shape[0],)](*arguments, num_warps=_head_warps(x))
+    rotary_norm_backward_kernel[(parts.shape[0],)](*arguments, num_warps=_head_warps(tile))
     return d_x, parts.view(-1, weight.numel()).sum(0)
 
 
@@ -195,6 +199,19 @@ def _gate_blocks(width: int) -> tuple[int, int]:
 def _norm_over(x: Tensor, weight: Tensor | None) -> int:
     """What the norm goes over, as the kernel names it: nothing, each head or all heads."""
     return 0 if weight is None else 1 if weight.numel() == x.shape[3] else 2
+
+
+def _groups_of_heads(x: Tensor, weight: Tensor) -> int:
+    """Into how many programs a token's heads are cut for the gradient, where each has a norm of its own."""
+    heads = x.shape[2]
+    if _norm_over(x, weight) == 2:
+        return 1
+    fitting = (cut for cut in range(1, heads + 1) if heads % cut == 0 and _tile(heads // cut, x.shape[3]) <= _PAIRS)
+    return next(fitting, heads)
+
+
+def _tile(heads: int, size: int) -> int:
+    return (1 << (heads - 1).bit_length()) * _power(size // 2)
 
 
 def _head_blocks(x: Tensor) -> tuple[int, int]:

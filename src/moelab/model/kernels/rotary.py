@@ -55,10 +55,11 @@ def rotary_kernel(
 
 @triton.jit
 def rotary_norm_backward_kernel(
-    d_out, x, weight, cos, sin, d_x, d_weight, N, T, H, HALF, eps, ROWS: tl.constexpr, NORM: tl.constexpr,
+    d_out, x, weight, cos, sin, d_x, d_weight, N, T, G, H, HALF, eps, ROWS: tl.constexpr, NORM: tl.constexpr,
     HS: tl.constexpr, AS: tl.constexpr,
 ):  # fmt: skip
-    """ROWS rows: d_x, and their part of the weight's gradient over all heads, (programs, H A) fp32."""
+    """ROWS rows, of which G with H heads each are a token's: d_x, and their part of the weight's gradient over all
+    heads, (programs, H A) fp32."""
     program = tl.program_id(0).to(tl.int64)
     heads, pairs = tl.arange(0, HS)[:, None], tl.arange(0, AS)[None, :]
     inside = (heads < H) & (pairs < HALF)
@@ -72,7 +73,7 @@ def rotary_norm_backward_kernel(
         row = program * ROWS + index
         here = inside & (row + 0 * heads < N)
         at = row * (2 * H * HALF) + where
-        angle = (row % T) * HALF + pairs
+        angle = (row // G % T) * HALF + pairs
         c = tl.load(cos + angle, mask=pairs < HALF, other=0.0)
         s = tl.load(sin + angle, mask=pairs < HALF, other=0.0)
         first_slope = tl.load(d_out + at, mask=here, other=0.0).to(tl.float32)
