@@ -4,9 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-CHECKED = ("missing", "checkpoints", "units", "flops", "summary", "copies", "sweep", "texts", "diverged", "running")
-"""Checks of a table whose findings change a slice."""
-
 
 def command(
     runs: Annotated[
@@ -55,6 +52,7 @@ def command(
 
     Example: moelab isoflop runs/ --x activation_rate --log --where 'train_flops < 1.1e15'
     """
+    from moelab.cli.isoflop_checks import checked
     from moelab.cli.isoflop_tables import cells, curves_of
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.cli.outputs import FIGURES, check_output
@@ -72,7 +70,7 @@ def command(
         raise InputError("--tolerance: goes with --by budget")
     if surface:
         _check_surface(x, log, by)
-    columns, found_notes = _checked(load_table(runs, let or [], where or []), loss, best_of)
+    columns, found_notes = checked(load_table(runs, let or [], where or []), loss, best_of)
     values = variable(columns, x)
     for name, found in ((x, values), (loss, columns.get(loss))):
         if found is None:
@@ -127,31 +125,6 @@ def command(
         print_line(f"note: {note}")
     if result.outside > 0.1 * count:
         print_line(f"note: {result.outside} of {count} drawn parabolas have no minimum among the points")
-
-
-def _checked(table: Any, loss: str, best_of: str | None) -> tuple[dict[str, Any], list[str]]:
-    """The columns of the runs with a loss, and notes on what would mislead along a slice."""
-    from moelab.fitting.columns import columns_of
-    from moelab.fitting.table_checks import check_table
-    from moelab.fitting.table_rows import best_rows, measured_runs
-
-    if best_of:
-        names = [name.strip() for name in best_of.split(",") if name.strip()]
-        table = table[best_rows(columns_of(table), names, loss)]
-    found = [each for each in check_table(table, loss) if each.check in CHECKED]
-    columns = columns_of(measured_runs(table, loss)[0])
-    notes = [_of_checkpoints(columns, each.text) if each.check == "checkpoints" else str(each) for each in found]
-    return columns, notes
-
-
-def _of_checkpoints(columns: dict[str, Any], text: str) -> str:
-    """The note on checkpoints, as it concerns a slice."""
-    from moelab.fitting.table_columns import quoted
-    from moelab.fitting.table_runs import run_column
-
-    run = run_column(columns)
-    whole = "" if run is None else f"; --best-of {quoted(run)} keeps the best of each"
-    return f"{text.split(': ')[0]}: a slice takes every row as a run of its own{whole}"
 
 
 def _budgets(

@@ -15,6 +15,7 @@ from moelab.fitting.columns import Columns, columns_of, variable
 from moelab.fitting.full_fit import FullFit
 from moelab.fitting.intervals import interval_of, outside_note
 from moelab.fitting.slice import Slice, isoflop_slice
+from moelab.fitting.slice_plots import plot_slices
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 from moelab.quantities import format_flops
 
@@ -123,7 +124,8 @@ class Budgets(Shown):
 
     def plot(self) -> Any:
         """All slices with their optima, a colour per budget, as an Altair chart."""
-        return plot_budgets(self)
+        log = all((one.points[0] > 0).all() for one in self.slices.values())
+        return plot_slices([one.drawn(self.label(key)) for key, one in self.slices.items()], self.x, log)
 
     def rows(self) -> list[tuple[Key, int, Ends, Ends | None, str]]:
         """Per budget: its FLOPs or name, runs, the optimum, its tokens, and what is to be known of it."""
@@ -235,21 +237,3 @@ def _rows_of(columns: Columns, rows: Array) -> dict[str, Array]:
 def _ends(values: Array) -> Ends:
     """The first value with the 10th and 90th percentile of the others."""
     return interval_of(float(values[0]), values[1:])
-
-
-def plot_budgets(found: Budgets) -> Any:
-    """Points, parabolas and optima of every budget."""
-    from moelab.report.figures import isoflop
-
-    points, lines, best = [], [], []
-    for key, one in found.slices.items():
-        group = found.label(key)
-        x, loss = one.points
-        logged = bool((x > 0).all())
-        grid = np.geomspace(x.min(), x.max(), 81) if logged else np.linspace(x.min(), x.max(), 81)
-        points += [{"x": float(a), "loss": float(b), "group": group} for a, b in zip(x, loss, strict=True)]
-        lines += [{"x": float(a), "loss": float(b), "group": group} for a, b in zip(grid, one.loss(grid), strict=True)]
-        ends = {name: one.optimum[name] for name in ("low", "high")}
-        best.append({"x": one.optimum["value"], **ends, "loss": one.loss_at_optimum["value"], "group": group})
-    logged = all((one.points[0] > 0).all() for one in found.slices.values())
-    return isoflop(points, lines, best, x_title=found.x, log=logged)

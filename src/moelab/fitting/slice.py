@@ -13,6 +13,7 @@ from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.intervals import interval_of
 from moelab.fitting.slice_curves import Curve, Located, locate
 from moelab.fitting.slice_parabola import doubts, draw_parabolas, explained, slope_errors, straight
+from moelab.fitting.slice_plots import Drawn, plot_slices
 from moelab.laws.law import SHARES
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
@@ -57,7 +58,11 @@ class Slice(Shown):
 
     def plot(self) -> Any:
         """The points, the parabola and its optimum with the interval, as an Altair chart."""
-        return plot_slice(self)
+        return plot_slices([self.drawn()], self.x, self.log)
+
+    def drawn(self, label: str | None = None) -> Drawn:
+        """What a chart draws of it."""
+        return Drawn(self.points, self.loss, self.optimum, self.loss_at_optimum["value"], label)
 
     def __repr__(self) -> str:
         optimum, loss = interval_text(**self.optimum), interval_text(**self.loss_at_optimum)
@@ -234,23 +239,3 @@ def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[
         side = "from below" if np.isinf(located.low) else "from above"
         found.append(f"these runs do not bound the best {name} {side}")
     return found
-
-
-def plot_slice(found: Slice) -> Any:
-    """The points of a slice, its parabola and the optimum with its interval."""
-    from moelab.report.figures import isoflop
-
-    x, loss = found.points
-    low, high = float(x.min()), float(x.max())
-    grid = np.geomspace(low, high, 121) if found.log else np.linspace(low, high, 121)
-    best = {
-        "x": found.optimum["value"],
-        "low": found.optimum["low"],
-        "high": found.optimum["high"],
-        "loss": found.loss_at_optimum["value"],
-    }
-    return isoflop(_rows(x, loss), _rows(grid, found.loss(grid)), [best], x_title=found.x, log=found.log)
-
-
-def _rows(x: Any, loss: Any) -> list[dict[str, Any]]:
-    return [{"x": float(a), "loss": float(b)} for a, b in zip(x, loss, strict=True)]
