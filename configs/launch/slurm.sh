@@ -13,4 +13,4 @@ NODES="$SLURM_JOB_NUM_NODES"
 HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"
 RUN="$SLURM_JOB_ID"
 export NODES HEAD RUN
-exec srun sh configs/launch/torchrun.sh "$1"
+exec srun --cpus-per-task 64 sh configs/launch/torchrun.sh "$@"

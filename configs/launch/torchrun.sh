@@ -1,5 +1,6 @@
 #!/bin/sh
-# One machine of eight GPUs, or several: NODES=8 HEAD=first-machine:29500, the same line on each of them.
+# One machine of eight GPUs, or several: NODES=8 HEAD=first-machine:29500, the same line on each of them. On one machine:
+#   sh configs/launch/torchrun.sh configs/launch/mesh.yaml --set train.parallel.data=1
 # --max-restarts: where a process dies, all are started again, and go on from the newest checkpoint.
 set -eu
 exec torchrun \
@@ -9,4 +10,4 @@ exec torchrun \
     --rdzv-backend c10d \
     --rdzv-id "${RUN:-moelab}" \
     --rdzv-endpoint "${HEAD:-localhost:29500}" \
-    -m moelab train "${1:-configs/launch/mesh.yaml}" --out "${OUT:-runs}"
+    -m moelab train "${@:-configs/launch/mesh.yaml}" --out "${OUT:-runs}"

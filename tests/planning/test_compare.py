@@ -36,6 +36,15 @@ def test_the_function_gives_what_the_command_prints(capsys: pytest.CaptureFixtur
     assert as_json(capsys, two.to_dict()) == printed(capsys, *words)
 
 
+def test_prices_have_their_interval_and_calibration() -> None:
+    """Every predicted price of the table stands with its 80 % interval; a line names where it comes from."""
+    result = moelab.compare("mixtral-8x7b", hardware="h100", laws=["ludziejewski2025"])
+    rows = {row[0]: row[1:] for row in result.rows()}
+    for cell in (*rows["output tokens per second, 80 %"], *rows["$ per million tokens, 80 %"]):
+        assert cell.split(" ", 1)[1].startswith("[")
+    assert any(line.startswith("Prices come from serving: calibration h100/") for line in result.notes())
+
+
 def test_designs_of_every_kind_side_by_side(tmp_path: Any) -> None:
     dense = moelab.load_model("llama3-8b")
     (tmp_path / "dense.yaml").write_text(yaml.safe_dump(dense.to_dict()))

@@ -1,6 +1,7 @@
 """Utilisation in training inside a plan: predicted for each design by default, or stated in a named convention."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from moelab.planning.feasible import compute_of, training_price
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.training_rate import cluster_of, layouts, utilisation
+from moelab.serving import load_hardware
+from moelab.serving.products import ProductRates
 from moelab.serving.training_calibration import training_calibration
 from moelab.serving.training_layout import USABLE, choose_layouts
 
@@ -131,6 +134,20 @@ def test_devices_that_nobody_named_are_an_assumption() -> None:
     assert f"Training on {result.best.training['gpus']:,} h200 devices is an assumption" in result.sentence
     named = plan(Budget.parse({**served, "train_hardware": "h100"}), [JOINT], SPACE)
     assert "assumption" not in named.sentence
+
+
+def test_a_file_of_a_measured_machine_plans(tmp_path: Path) -> None:
+    """Its measured products are no hindrance, and a device of the fit is known as such from its own file."""
+    rates = ProductRates(rows=(1, 4096), dense=(1e13, 5e14), experts=(1e13, 3e14))
+    h100 = load_hardware("h100")
+    measured = h100.calibrated().replace(products={"bf16": rates.to_dict()})
+    assert hash(measured) == hash(measured.replace(slowdown=measured.slowdown))
+    h100.replace(calibration=measured.to_dict()).to_yaml(tmp_path / "mine.yaml")
+    mine = str(tmp_path / "mine.yaml")
+    result = plan(Budget.parse({"flops": 1e22, "train_hardware": mine, "serving": {"hardware": mine}}), [JOINT], SPACE)
+    assert result.best.training is not None
+    assert result.best.training["calibration"]["device_in_fit"]
+    assert "device not in the fit" not in result.sentence
 
 
 MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")

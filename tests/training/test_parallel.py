@@ -30,6 +30,16 @@ def test_a_batch_is_shared_out_evenly(make_run: Any) -> None:
     assert make_run(processes=2, **OPTIONS).run_id != make_run(**OPTIONS).run_id
 
 
+def test_one_process_of_torchrun_starts_no_others(
+    make_run: Any, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without torchrun a run starts its processes itself; under it, those that were started must be the run's."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="processes: the run wants 2 processes, but 1 were started"):
+        train_run(make_run(processes=2, **OPTIONS), tmp_path, dataset)
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize(
     ("moe", "train"),

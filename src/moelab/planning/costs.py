@@ -128,16 +128,16 @@ def price_lines(best: Candidate) -> list[str]:
     found, sources = [], []
     if serving is not None and serving["cost_per_million_tokens"] is not None:
         found.append(f"US$/M tokens {_text(serving, 'cost_per_million_tokens')}")
-        sources.append(_source("serving", serving["calibration"]))
+        sources.append(source_line("serving", serving["calibration"]))
     found += [f"{word} US$ {_text(cost, name)}" for name, word in WORDS.items() if cost.get(name) is not None]
     if used.get("train") is not None and cost["train"] is not None:
-        sources.append(_source("training", used["train"]))
+        sources.append(source_line("training", used["train"]))
     if not sources:
         return []
     return [f"Prices of design 1 with 80 % intervals: {'; '.join(found)}.", f"They come from {'; '.join(sources)}."]
 
 
-def _source(what: str, calibration: Mapping[str, Any]) -> str:
+def source_line(what: str, calibration: Mapping[str, Any]) -> str:
     if calibration["error"] is None:
         return f"{what}: {calibration['id']}, not calibrated, so without interval"
     return (

@@ -7,6 +7,7 @@ from moelab.architecture import ModelConfig
 from moelab.architecture.counts import CONVENTIONS
 from moelab.notebook import html_table, short_repr
 from moelab.planning.candidate import Prediction
+from moelab.planning.costs import source_line
 from moelab.quantities import format_bytes, format_number, format_outside
 
 
@@ -83,8 +84,8 @@ class DesignComparison:
             served = [side.serving or {} for side in sides]
             rows += [
                 ("devices to serve", *(str(cost["gpus"]) for cost in served)),
-                ("output tokens per second", *(format_number(cost["tokens_per_second"]) for cost in served)),
-                ("$ per million tokens", *(_dollars(cost["cost_per_million_tokens"]) for cost in served)),
+                ("output tokens per second, 80 %", *(_with_ends(cost, "tokens_per_second") for cost in served)),
+                ("$ per million tokens, 80 %", *(_with_ends(cost, "cost_per_million_tokens") for cost in served)),
             ]
         for law in sides[0].loss:
             if any(side.loss[law].value is not None for side in sides):
@@ -96,6 +97,8 @@ class DesignComparison:
         starred = any("x)" in cell for row in self.rows() if row[0].startswith("loss, ") for cell in row[1:])
         lines = ["(x): how far outside the range that the law was fitted on, as a factor"] if starred else []
         lines += [f"Warning: {line}" for line in self.warnings]
+        served = [side.serving["calibration"] for side in self.sides if side.serving]
+        lines += list(dict.fromkeys(f"Prices come from {source_line('serving', each)}." for each in served))
         return lines + [
             f"{law}: the loss of {side.name} minus that of {self.sides[0].name} is {gap['value']:+.4f} "
             f"[{gap['low']:+.4f}, {gap['high']:+.4f}]; {self.sides[0].name} is better with probability "
@@ -112,8 +115,13 @@ class DesignComparison:
         return html_table(["", *(side.name for side in self.sides)], self.rows(), note=" ".join(self.notes()))
 
 
-def _dollars(price: float | None) -> str:
-    return "-" if price is None else f"{price:.3g}"
+def _with_ends(cost: dict[str, Any], name: str) -> str:
+    """A predicted number with its 80 % interval, where it has one."""
+    value, low, high = (cost[key] for key in (name, f"{name}_low", f"{name}_high"))
+    if value is None:
+        return "-"
+    ends = "" if low is None else f" [{format_number(low, 3)}, {format_number(high, 3)}]"
+    return f"{format_number(value, 3)}{ends}"
 
 
 def _loss_text(prediction: Prediction) -> str:

@@ -11,6 +11,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.lattice import Lattice
 from moelab.planning.training_rate import FIELDS, cluster_of, layouts, stated_utilisation, utilisation
 from moelab.planning.utilisation import PREDICTED
+from moelab.serving.hardware import Hardware
 from moelab.serving.replicates import Replicates
 from moelab.serving.training_calibration import training_calibration
 from moelab.serving.training_layout import forwards
@@ -60,7 +61,7 @@ def trainings_of(some: Lattice, tokens: Array, price: float | None, budget: Budg
                     "n_rows": calibration.n_rows,
                     "error": calibration.error,
                     "held_out_by": "model",
-                    "device_in_fit": _name(budget) in calibration.hardware,
+                    "device_in_fit": _known_as(budget.training_device) in calibration.hardware,
                 },
             }
         )
@@ -78,9 +79,9 @@ def training_replicates(lattice: Lattice, budget: Budget) -> Replicates | None:
     return training_calibration().replicates(lattice.shape, setup)
 
 
-def _name(budget: Budget) -> str | None:
-    """The devices that train, as the budget names them."""
-    return budget.train_hardware or (None if budget.serving is None else budget.serving.hardware)
+def _known_as(device: Hardware) -> str | None:
+    """The catalogue's key of a device; of one that is only in a file, that of the device it is like."""
+    return device.key or device.like
 
 
 def _as_stated(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class Calibration(Config):
     source: str = ""
     products: dict[str, ProductRates] | None = None
 
+    def __hash__(self) -> int:
+        """Of equal calibrations equal, though `products` has none of its own."""
+        return hash((self.id, self.coefficients, self.slowdown, self.n_rows, self.error, tuple(self.products or ())))
+
     @property
     def factor(self) -> float | None:
         """The 80 % interval is value / factor to value x factor; None where the error is unknown."""

@@ -117,7 +117,7 @@ class Hardware(Config):
             return self.calibration
         if self._stated:
             return stated(self.compute_efficiency, self.bandwidth_efficiency, self.link_efficiency, self.latency)
-        if self.like is None or self.like == self._key:
+        if self.like is None or self.like == self.key:
             return shipped_for(self.like, engine)
         return inherited(self.like, engine, self.name)
 
@@ -127,7 +127,7 @@ class Hardware(Config):
         return any(getattr(self, name) is not None for name in SHARES)
 
     @cached_property
-    def _key(self) -> str | None:
+    def key(self) -> str | None:
         """The catalogue's key of this device; None for one that is not of the catalogue."""
         return next((key for key, known in catalogue().items() if known.name == self.name), None)
 

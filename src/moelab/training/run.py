@@ -23,7 +23,7 @@ from moelab.training.kernels import computed_by
 from moelab.training.log import open_log
 from moelab.training.memory import reset_peak_memory
 from moelab.training.monitor import Watcher
-from moelab.training.processes import launch, world
+from moelab.training.processes import launch, started_by_torchrun, world
 from moelab.training.record import make_record
 from moelab.training.tensor_files import save_weights
 from moelab.training.trainer import Trainer, to_the_end
@@ -49,7 +49,7 @@ def train_run(
     """
     _check_buildable(config)
     everyone, wanted = world(), config.train.processes
-    if everyone.size == 1 < wanted:
+    if everyone.size == 1 < wanted and started_by_torchrun() is None:
         return _train_in_processes(config, Path(root), dataset, watch, (checkpoint_seconds, terms, log))
     if everyone.size != wanted:
         field = "processes" if config.train.parallel is None else "parallel"
