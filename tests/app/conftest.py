@@ -100,7 +100,7 @@ def visitors() -> Iterator[Callable[[], Client]]:
     from moelab.app.server import application
 
     app = application()
-    app.state.workers, app.state.uploads = Inline(), Uploads()
+    app.state.workers, app.state.tables, app.state.uploads = Inline(), Inline(), Uploads()
     app.state.jobs = SimpleNamespace()
     yield lambda: Client(app)
     app.state.uploads.close()

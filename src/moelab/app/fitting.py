@@ -17,6 +17,7 @@ from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import quoted, suggestions
 from moelab.report import Figure, Section, Table, figures
 from moelab.runs.table import load_table
+from moelab.runs.text_tables import header_width
 
 VARIABLES = {
     "loss": "Loss, nats per token",
@@ -108,20 +109,22 @@ def reach(table: Any) -> str:
 
 
 def _table(path: str, name: str) -> Any:
+    """The table of a file. Its header is counted before the rest is read, for a column costs more than a row."""
     try:
-        table = load_table(path)
+        wide = 0 if ".json" in Path(path).suffix else header_width(path)
+        table = load_table(path) if wide <= MOST_COLUMNS else None
     except InputError as error:
         raise InputError(str(error).replace(path, name)) from None
-    if table.height > MOST_ROWS or len(table.columns) > MOST_COLUMNS:
-        raise InputError(
-            f"{name}: at most {MOST_ROWS:,} rows and {MOST_COLUMNS} columns here, got {table.height:,} and "
-            f"{len(table.columns)}; moelab fit has no such limit"
-        )
+    if table is None or table.height > MOST_ROWS or table.width > MOST_COLUMNS:
+        got = f"{wide:,} columns" if table is None else f"{table.height:,} and {table.width:,}"
+        limits = f"at most {MOST_ROWS:,} rows and {MOST_COLUMNS} columns here"
+        raise InputError(f"{name}: {limits}, got {got}; moelab fit has no such limit")
     return table
 
 
 def _mapped(path: str, name: str, mapping: Mapped) -> Any:
-    return load_table(_table(path, name), assignments(mapping, _table(path, name).columns))
+    table = _table(path, name)
+    return load_table(table, assignments(mapping, table.columns))
 
 
 def _compared(found: Comparison) -> Section:

@@ -16,11 +16,12 @@ from moelab.app.controls import groups
 from moelab.app.fit_routes import fit_routes
 from moelab.app.guard import Guard
 from moelab.app.jobs import Jobs
+from moelab.app.limits import READ_SECONDS, limited
 from moelab.app.requests import COOKIE, body, refusal, seen_by, visitor_of
 from moelab.app.state import EXAMPLE, State, read_state
 from moelab.app.static import stamp, static
 from moelab.app.uploads import Uploads
-from moelab.app.warm import check_fit, warm
+from moelab.app.warm import check_fit, readers, warm
 from moelab.app.workers import FIRST, LATER, NEXT, Workers
 from moelab.errors import InputError, MoelabError
 from moelab.report.page import safe_json
@@ -35,11 +36,12 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.workers, app.state.uploads = Workers(processes, warm), Uploads()
-        app.state.jobs = Jobs()
+        app.state.jobs, app.state.tables = Jobs(), Workers(1, readers)
         app.state.workers.start()
         yield
         app.state.jobs.close()
-        app.state.workers.stop()
+        for workers in (app.state.workers, app.state.tables):
+            workers.stop()
         app.state.uploads.close()
 
     routes = [
@@ -121,7 +123,8 @@ async def upload(request: Request) -> Response:
     except InputError as error:
         return refusal(error)
     try:
-        laws = await request.app.state.workers.ask(("fit", digest), check_fit, uploads.path(visitor, digest))
+        path = uploads.path(visitor, digest)
+        laws = await request.app.state.tables.ask(("fit", digest), limited, READ_SECONDS, check_fit, path)
     except MoelabError as error:
         hidden = uploads.path(visitor, digest)
         uploads.drop(visitor, digest)
