@@ -49,6 +49,7 @@ class Client:
 
     app: Any
     cookies: dict[str, str] = field(default_factory=dict)
+    got: list[Reply] = field(default_factory=list)
 
     def get(self, address: str, **headers: str) -> Reply:
         return self.send("GET", address, b"", headers)
@@ -76,12 +77,21 @@ class Client:
         async def take(message: MutableMapping[str, Any]) -> None:
             got.append(message)
 
-        asyncio.run(self.app(scope, receive or whole, take))
+        try:
+            asyncio.run(self.app(scope, receive or whole, take))
+        finally:
+            self._keep(got)
+        return self.got[-1]
+
+    def _keep(self, got: list[MutableMapping[str, Any]]) -> None:
+        """A reply, which comes before an error that the server lets through."""
+        if not got:
+            return
         found = {key.decode(): value.decode() for key, value in got[0]["headers"]}
         if "set-cookie" in found:
             name, _, value = found["set-cookie"].split(";")[0].partition("=")
             self.cookies[name] = value
-        return Reply(got[0]["status"], found, b"".join(part.get("body", b"") for part in got[1:]))
+        self.got.append(Reply(got[0]["status"], found, b"".join(part.get("body", b"") for part in got[1:])))
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ def visitors() -> Iterator[Callable[[], Client]]:
     from moelab.app.server import application
 
     app = application()
-    app.state.workers, app.state.uploads = Inline(), Uploads()
+    app.state.workers, app.state.tables, app.state.uploads = Inline(), Inline(), Uploads()
     app.state.jobs = SimpleNamespace()
     yield lambda: Client(app)
     app.state.uploads.close()

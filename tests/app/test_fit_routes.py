@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 import moelab
-from moelab.app.fitting import assignments, examine, fit_page
+from moelab.app.fitting import REPLICATES, STARTS, assignments, examine, fit_page
 from moelab.errors import InputError
+from moelab.fitting.compare import compare_laws
+from moelab.runs.table import load_table
 from tests.app.conftest import Client
 
 
@@ -62,6 +64,11 @@ def test_laws_are_fitted_to_the_mapped_columns(client: Client, table: bytes, tmp
     assert part["flops"] == "1e19"
     fitted = json.loads(part["fits"])["fits"]["besiroglu2024"]["coefficients"]
     assert fitted["alpha"]["value"] == pytest.approx(0.3478, abs=0.01)
+    assert f"moelab fit --bootstrap {REPLICATES} --starts {STARTS}" in part["html"]
+    same = load_table(path, assignments(mapping, load_table(path).columns))
+    asked = compare_laws(same, ["besiroglu2024"], bootstrap=REPLICATES, starts=STARTS).fits["besiroglu2024"]
+    for name, value, low, high, _ in asked.coefficient_rows():
+        assert [fitted[name][end] for end in ("value", "low", "high")] == [value, low, high]
 
 
 def test_the_checks_are_those_of_the_command(client: Client, table: bytes) -> None:

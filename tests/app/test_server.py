@@ -208,3 +208,40 @@ def test_what_unpacks_to_more_than_it_is_stays_out(client: Client, name: str) ->
     bomb = gzip.compress(bytes(1_000_000))
     assert "expected a table (.csv" in client.post(f"/fit/table?name={name}", bomb).json["error"]
     assert "not UTF-8" in client.post("/fit/table?name=runs.csv", bomb).json["error"]
+
+
+def test_an_unknown_field_marks_no_other(client: Client) -> None:
+    reply = client.get("/part/answer?flops=1e18&foo=bar")
+    assert reply.status == 422
+    assert reply.json["error"].startswith("foo: no such field; known: flops")
+    assert reply.json["field"] == ""
+    assert "field wide bad" not in client.get("/?flops=1e18&foo=bar").text
+
+
+def test_an_upload_that_is_not_here_marks_the_laws(visitors: Callable[[], Client]) -> None:
+    """With a cookie or without."""
+    stranger = visitors()
+    query = "flops=1e18&law=upload:" + "0" * 64
+    for _ in range(2):
+        found = stranger.get(f"/part/answer?{query}").json
+        assert found["field"] == "law"
+        assert "choose the file again" in found["error"]
+        stranger.get("/fit")
+
+
+def test_an_error_of_ours_is_one_line(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error goes on to the server's log; the reply has its kind alone."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("moelab.app.server.read_state", fail)
+    for address in ("/download/plan.json?flops=1e18", "/part/answer?flops=1e18"):
+        with pytest.raises(ZeroDivisionError):
+            client.get(address)
+        reply = client.got[-1]
+        assert reply.status == 500
+        assert "unexpected ZeroDivisionError" in reply.text
+        assert "secret" not in reply.text
+        assert "\n" not in reply.text
+    assert reply.json["error"].startswith("error: unexpected")

@@ -42,6 +42,18 @@ def test_every_file_is_written_and_holds_the_plan(planned: Plan, tmp_path: Path)
     assert again.written == files.written
 
 
+def test_a_failure_leaves_no_file(planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All contents are made before any is written."""
+
+    def fail(_: Plan) -> None:
+        raise ValueError("no such number")
+
+    monkeypatch.setattr(Plan, "to_dict", fail)
+    with pytest.raises(ValueError, match="no such number"):
+        write_plan(planned, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_train_takes_the_run_and_asks_for_its_data(planned: Plan, tmp_path: Path) -> None:
     write_plan(planned, tmp_path)
     with pytest.raises(InputError, match=r"^data\.path: a plan leaves the data to choose"):

@@ -2,16 +2,20 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moelab.architecture.memory import kv_bytes, weight_bytes
+from moelab.export.plan_files import write_plan
+from moelab.files import finite, read_json
 from moelab.laws import get_law
 from moelab.planning import Budget, Plan, Space
 from moelab.planning.costs import cost_of, cost_ratio, price_lines, straddles
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
+from moelab.planning.request import plan_request
 from moelab.planning.trained import training_replicates
 from moelab.serving import Traffic, load_hardware, serve, serve_one
 from moelab.serving.calibration import Z80
@@ -198,3 +202,56 @@ def test_a_ratio_of_costs_is_known_better_than_the_costs(designs: tuple[Lattice,
     only = cost_ratio([{"train": 2.0}, {"train": 1.0}], 0, 1, train, serve_)
     assert only.value == 2
     assert only.high == pytest.approx(2 * math.exp(Z80 * math.sqrt(train.variance(0, 1))))
+
+
+def not_finite(value: Any, at: str = "plan") -> list[str]:
+    """Where plain data holds a number that JSON has not."""
+    if isinstance(value, dict):
+        return [found for name, inner in value.items() for found in not_finite(inner, f"{at}.{name}")]
+    if isinstance(value, list | tuple):
+        return [found for place, inner in enumerate(value) for found in not_finite(inner, f"{at}[{place}]")]
+    return [at] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def test_what_cannot_be_trained_or_served_has_no_price() -> None:
+    cost = cost_of(math.inf, None, None, None)
+    assert cost["train"] is None
+    assert not not_finite(cost)
+    serving = {"cost_per_million_tokens": 0.3, "calibration": None}
+    cost = cost_of(math.inf, None, serving, 1e12)
+    assert cost["serve"] == pytest.approx(3e5)
+    assert cost["train"] is None
+    assert "lifetime" not in cost
+    assert "serve" not in cost_of(2.0, None, serving | {"cost_per_million_tokens": math.inf}, 1e12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"serving": {"hardware": "b200", "tokens": 1e12}, "objective": "balance"},
+        {"serving": {"hardware": "l40s"}, "train_hardware": "l40s"},
+        {"serving": {"hardware": "cpu", "tokens": 1e11}, "objective": "balance"},
+        {},
+    ],
+)
+def test_no_plan_holds_a_number_that_json_has_not(settings: dict[str, Any]) -> None:
+    budget = Budget.parse({"flops": 1e25, **settings})
+    result = plan(budget, [get_law("ludziejewski2025"), get_law("hoffmann2022")], SPACE)
+    assert not_finite(result.to_dict()) == []
+
+
+@pytest.mark.slow
+def test_a_laws_own_best_design_that_fits_no_devices_has_no_price(tmp_path: Path) -> None:
+    """Two laws put their optimum where no layout of these devices trains it; the plan's files are written all the
+    same."""
+    options = {"flops": "5e23", "hardware": "b200", "precision": "nvfp4", "gpu_price": "4.1", "max_price": "0.4"}
+    options |= {"objective": "balance", "serve_tokens": "2e13", "within": "0.2"}
+    result = plan_request(options).plan()
+    plain = result.to_dict()
+    assert not_finite(plain) == []
+    prices = [choice["cost"]["train"] for choice in plain["choices"].values()]
+    assert None in prices
+    assert any(prices)
+    files = write_plan(result, tmp_path / "out")
+    assert "plan.json" in files.written
+    assert read_json(tmp_path / "out/plan.json") == finite(plain)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moelab.app.state import State
+from moelab.app.state import NoSuchControl, State
 from moelab.errors import InputError, MoelabError
 from moelab.machine import freed_memory_kept
 from moelab.planning.assemble import PlanBuilder
@@ -150,9 +150,11 @@ def download(state: State, files: Mapping[str, str], name: str) -> bytes:
 
 
 def refused(error: Exception) -> Answer:
-    """The message of bad input, and the first field that it names."""
+    """The message of bad input, and the first field that it names; a field that is not there marks none."""
     from moelab.app.controls import controls
 
+    if isinstance(error, NoSuchControl):
+        return Answer(error=str(error))
     names = [word.replace("_", "-") for word in re.findall(r"[a-z]+(?:[_-][a-z]+)*", str(error))]
     return Answer(error=str(error), field=next((name for name in names if name in controls()), ""))
 

@@ -30,6 +30,7 @@ class Group:
     folded: bool = False
 
 
+LAWS_NOTE = "With none ticked, all laws predict the designs within their ranges. To leave one out, tick the others."
 PRECISIONS = ("bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4")
 
 
@@ -89,7 +90,9 @@ def groups() -> tuple[Group, ...]:
         Group(
             "Laws",
             (
-                Control("law", "Laws", choices=(ALL, *(law.id for law in published_laws())), several=True),
+                Control(
+                    "law", "Laws", choices=(ALL, *(law.id for law in published_laws())), several=True, note=LAWS_NOTE
+                ),
                 Control("extrapolate", "Beyond their ranges", choices=("yes",)),
             ),
             folded=True,

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from moelab.app.answers import templates
 from moelab.app.fitting import UNITS, VARIABLES, checks, examine, fit_page
 from moelab.app.jobs import Jobs
+from moelab.app.limits import FIT_SECONDS, READ_SECONDS, limited
 from moelab.app.requests import COOKIE, body, refusal, seen_by, visitor_of
 from moelab.app.static import stamp
 from moelab.app.uploads import Uploads
@@ -56,7 +57,8 @@ async def table(request: Request) -> Response:
             raise InputError(f"file: expected a table ({', '.join(ENDINGS)}), got {name!r}")
         digest = uploads.keep(visitor, await body(request), ending)
         path = uploads.path(visitor, digest)
-        found = await request.app.state.workers.ask(("table", visitor, digest, name), examine, path, name)
+        key = ("table", visitor, digest, name)
+        found = await request.app.state.tables.ask(key, limited, READ_SECONDS, examine, path, name)
     except MoelabError as error:
         return refusal(error)
     return JSONResponse({"sha256": digest, **found})
@@ -67,7 +69,8 @@ async def check(request: Request) -> Response:
     try:
         asked, path, name = await _asked(request)
         key = ("check", path, json.dumps(asked["mapping"], sort_keys=True))
-        return JSONResponse(await request.app.state.workers.ask(key, checks, path, name, asked["mapping"]))
+        asking = request.app.state.tables.ask(key, limited, READ_SECONDS, checks, path, name, asked["mapping"])
+        return JSONResponse(await asking)
     except MoelabError as error:
         return refusal(error)
 
@@ -77,7 +80,8 @@ async def start(request: Request) -> Response:
     jobs: Jobs = request.app.state.jobs
     try:
         asked, path, name = await _asked(request)
-        job = await jobs.start(visitor_of(request), fit_page, path, name, asked["mapping"], asked["laws"])
+        arguments = (fit_page, path, name, asked["mapping"], asked["laws"])
+        job = await jobs.start(visitor_of(request), limited, FIT_SECONDS, *arguments)
     except MoelabError as error:
         return refusal(error)
     return JSONResponse({"job": job})

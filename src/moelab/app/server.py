@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -15,11 +16,12 @@ from moelab.app.controls import groups
 from moelab.app.fit_routes import fit_routes
 from moelab.app.guard import Guard
 from moelab.app.jobs import Jobs
-from moelab.app.requests import body, refusal, seen_by, visitor_of
+from moelab.app.limits import READ_SECONDS, limited
+from moelab.app.requests import COOKIE, body, refusal, seen_by, visitor_of
 from moelab.app.state import EXAMPLE, State, read_state
 from moelab.app.static import stamp, static
 from moelab.app.uploads import Uploads
-from moelab.app.warm import check_fit, warm
+from moelab.app.warm import check_fit, readers, warm
 from moelab.app.workers import FIRST, LATER, NEXT, Workers
 from moelab.errors import InputError, MoelabError
 from moelab.report.page import safe_json
@@ -34,11 +36,12 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.workers, app.state.uploads = Workers(processes, warm), Uploads()
-        app.state.jobs = Jobs()
+        app.state.jobs, app.state.tables = Jobs(), Workers(1, readers)
         app.state.workers.start()
         yield
         app.state.jobs.close()
-        app.state.workers.stop()
+        for workers in (app.state.workers, app.state.tables):
+            workers.stop()
         app.state.uploads.close()
 
     routes = [
@@ -49,9 +52,18 @@ def application(hosts: tuple[str, ...] = (), frames: tuple[str, ...] = (), proce
         *fit_routes(),
         Route("/static/{name}", static),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts, frames=frames)], lifespan=lifespan)
+    guard = Middleware(Guard, hosts=hosts, frames=frames)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers={Exception: unexpected}, lifespan=lifespan)
     app.state.framed = bool(frames)
     return app
+
+
+async def unexpected(request: Request, error: Exception) -> Response:
+    """An error of ours in one line; Starlette raises it again, for the server's log."""
+    text = f"error: unexpected {type(error).__name__}; the server's log has more"
+    if request.url.path.startswith(("/part/", "/fit/", "/upload")):
+        return JSONResponse(Answer(error=text).to_dict(), status_code=500)
+    return PlainTextResponse(text, status_code=500)
 
 
 async def page(request: Request) -> Response:
@@ -70,7 +82,7 @@ async def page(request: Request) -> Response:
         .get_template("app.html.j2")
         .render(
             groups=groups(), state=state, answer=found, evidence=rest, specs=safe_json(rest.specs),
-            downloads=DOWNLOADS, stamp=stamp(),
+            downloads=DOWNLOADS, stamp=stamp(), example=urlencode(EXAMPLE),
         )
     )  # fmt: skip
     return seen_by(request, HTMLResponse(html, status_code=200 if not found.error else 422))
@@ -111,7 +123,8 @@ async def upload(request: Request) -> Response:
     except InputError as error:
         return refusal(error)
     try:
-        laws = await request.app.state.workers.ask(("fit", digest), check_fit, uploads.path(visitor, digest))
+        path = uploads.path(visitor, digest)
+        laws = await request.app.state.tables.ask(("fit", digest), limited, READ_SECONDS, check_fit, path)
     except MoelabError as error:
         hidden = uploads.path(visitor, digest)
         uploads.drop(visitor, digest)
@@ -143,4 +156,4 @@ async def _asked(
 def _files(request: Request, state: State) -> dict[str, str]:
     """The paths of the visitor's own uploads; InputError for one that this visitor did not bring."""
     uploads: Uploads = request.app.state.uploads
-    return {digest: uploads.path(visitor_of(request), digest) for digest in state.uploads}
+    return {digest: uploads.path(request.cookies.get(COOKIE, ""), digest) for digest in state.uploads}

@@ -21,6 +21,10 @@ ONCE = ("law", "near", "kinds", "seq-len", "extrapolate")
 """Fields that a planner is made for; all others are its budget's."""
 
 
+class NoSuchControl(InputError):
+    """An address with a field that the page has not."""
+
+
 @dataclass(frozen=True)
 class State:
     """Values by the names of their fields, in the order of the page; a field with several values has a tuple."""
@@ -73,7 +77,7 @@ def read_state(pairs: Iterable[tuple[str, str]]) -> State:
     for name, value in pairs:
         control = controls().get(name)
         if control is None:
-            raise InputError(f"{name[:LONGEST]}: no such field; known: {', '.join(controls())}")
+            raise NoSuchControl(f"{name[:LONGEST]}: no such field; known: {', '.join(controls())}")
         value = value.strip()
         if value:
             found.setdefault(name, []).append(_checked(control, value))

@@ -16,6 +16,12 @@ def warm() -> None:
         evidence(state, {})
 
 
+def readers() -> None:
+    """Load what reads tables and fit files, in the process that does nothing else: their limits hold for it alone."""
+    import moelab.app.fitting
+    import moelab.planning.chosen_laws  # noqa: F401
+
+
 def check_fit(path: str) -> list[str]:
     """The laws in a fit file. Raises InputError for a file that is none."""
     from moelab.planning.chosen_laws import laws_of, rules_of

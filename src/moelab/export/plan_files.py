@@ -12,7 +12,7 @@ from moelab.export.hf_config import hugging_face_config
 from moelab.export.launch import Launch, launch_of
 from moelab.export.megatron import megatron_text
 from moelab.export.torchtitan import torchtitan_text
-from moelab.files import make_folder, write_json, write_text
+from moelab.files import finite, make_folder, write_json, write_text
 from moelab.planning import Plan
 from moelab.runs.config import DATA_PLACEHOLDER, DataConfig, RunConfig
 
@@ -57,8 +57,9 @@ def check_plan_folder(out: str | Path) -> Path:
 def write_plan(plan: Plan, out: str | Path) -> PlanFiles:
     """Write the recommended design of a plan for those who train it; needs no torch.
 
-    A file whose engine cannot express the design is left out, and an earlier one of its name is removed. Raises
-    InputError where the folder holds other files or cannot be made, MoelabError where the disk refuses.
+    A file whose engine cannot express the design is left out, and an earlier one of its name is removed. All contents
+    are made before any is written. Raises InputError where the folder holds other files or cannot be made, MoelabError
+    where the disk refuses.
     """
     folder = check_plan_folder(out)
     launch = launch_of(plan)
@@ -67,18 +68,25 @@ def write_plan(plan: Plan, out: str | Path) -> PlanFiles:
         "config.json": lambda: hugging_face(launch),
         "torchtitan.py": lambda: torchtitan_text(launch),
         "megatron.args": lambda: megatron_text(launch),
-        "plan.json": plan.to_dict,
+        "plan.json": lambda: finite(plan.to_dict()),
     }
-    left_out: dict[str, str] = {}
+    made, left_out = _made(contents)
+    for name in left_out:
+        (folder / name).unlink(missing_ok=True)
+    for name, content in made.items():
+        (write_text if isinstance(content, str) else write_json)(folder / name, content)
+    return PlanFiles(folder, tuple(made), left_out)
+
+
+def _made(contents: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The content of every file, and the reason for each that the design has not."""
+    made, left_out = {}, {}
     for name in FILES:
         try:
-            content = contents[name]()
+            made[name] = contents[name]()
         except InputError as error:
             left_out[name] = str(error)
-            (folder / name).unlink(missing_ok=True)
-            continue
-        (write_text if isinstance(content, str) else write_json)(folder / name, content)
-    return PlanFiles(folder, tuple(name for name in FILES if name not in left_out), left_out)
+    return made, left_out
 
 
 def hugging_face(launch: Launch) -> dict[str, Any]:

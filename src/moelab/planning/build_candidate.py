@@ -1,6 +1,5 @@
 """Builds the candidates of a ranking: real architectures with predictions, regret, rates and costs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -137,9 +136,8 @@ class CandidateBuilder:
         """Dollars of training, of serving, and together, as far as the budget prices them."""
         if self.budget.training_device is None:
             return None
-        train = None if math.isnan(self.prices[i]) else self.prices[i]
         wanted = self.budget.serving
-        return cost_of(train, training, serving, None if wanted is None else wanted.tokens)
+        return cost_of(float(self.prices[i]), training, serving, None if wanted is None else wanted.tokens)
 
     def _regret(self, i: int, loss: dict[str, Prediction]) -> tuple[Interval, Interval, Interval | None]:
         """Extra loss, excess compute, and the ensemble's loss, with intervals where there are draws."""

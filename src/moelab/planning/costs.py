@@ -29,8 +29,10 @@ def cost_of(
     Each has NAME_low and NAME_high, None where nothing measured supports an interval, and `calibration` names what
     `train` and `serve` come from. Errors of training and serving come from different measurements, so the interval of
     `lifetime` adds their half-widths in quadrature. The cost at a stated MFU counts as exact there. Where no price of
-    a device is known, `train` is None, or `serve` is absent, and so is `lifetime`.
+    a device is known, or the devices cannot train the design (a price of infinity or NaN), `train` is None; where
+    they cannot serve it, `serve` is absent; without one of them, so is `lifetime`.
     """
+    train = train if train is not None and math.isfinite(train) else None
     predicted = training if training is not None and training["predicted"] else None
     factors = [math.nan, math.nan] if predicted is None else _over(predicted, "dollars")
     cost: dict[str, Any] = {"train": train, **_ends("train", train, factors)}
@@ -38,9 +40,10 @@ def cost_of(
     if serving is None or tokens is None:
         return cost
     cost["calibration"]["serve"] = serving["calibration"]
-    if serving["cost_per_million_tokens"] is None:
+    million = serving["cost_per_million_tokens"]
+    if million is None or not math.isfinite(million):
         return cost
-    served = serving["cost_per_million_tokens"] * tokens / 1e6
+    served = million * tokens / 1e6
     cost |= {"serve": served, **_ends("serve", served, _over(serving, "cost_per_million_tokens"))}
     if train is None:
         return cost

@@ -55,7 +55,7 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
     if best.cost is not None and best.cost["train"] is not None and priced_training:
         columns["train $"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
     if best.cost is not None and "lifetime" in best.cost:
-        columns["life $"] = lambda c: format_number(c.cost["lifetime"]) if c.cost else "-"
+        columns["life $"] = lambda c: format_number(c.cost.get("lifetime")) if c.cost else "-"
     columns["LR"] = lambda c: f"{c.learning_rate:.1e}"
     return columns
 

@@ -154,4 +154,4 @@ def _interval(found: Ranking, budget: Budget, at: int) -> Row:
     cost = cost_of(
         float(found.lifetime.train[at]), training, served_with(found.serving.to_dict(at), wanted), wanted.tokens
     )
-    return {f"cost_{end}": cost[f"lifetime_{end}"] for end in ("low", "high")}
+    return {f"cost_{end}": cost.get(f"lifetime_{end}") for end in ("low", "high")}

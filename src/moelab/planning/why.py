@@ -45,7 +45,8 @@ def _dense(plan: Plan) -> list[str]:
         return []
     size = format_number(dense.params_total)
     name = f"The best dense model under the same limits ({size})"
-    if plan.lifetime is not None and dense.cost and best.cost and dense.cost["lifetime"] <= best.cost["lifetime"]:
+    times = _times(dense, best)
+    if plan.lifetime is not None and times is not None and times <= 1:
         name = f"The best dense model that costs no more over its life ({size})"
     share = (1 - dense.regret_compute.value) / max(1 - best.regret_compute.value, 1e-9)
     if share >= 1:
@@ -64,10 +65,14 @@ def _against_dense(plan: Plan, dense: Candidate, ahead: bool) -> str:
         loss = f"reaches a loss {'lower' if nats < 0 else 'higher'} by {abs(nats):.3f} nats" if nats else "ties in loss"
     else:
         loss = "has less excess compute" if ahead else "ties in excess compute"
-    if best.cost is None or dense.cost is None or "lifetime" not in dense.cost:
-        return loss
-    times = dense.cost["lifetime"] / best.cost["lifetime"]
-    return f"{loss}; over its life it costs {times:.2f} times as much"
+    times = _times(dense, best)
+    return loss if times is None else f"{loss}; over its life it costs {times:.2f} times as much"
+
+
+def _times(one: Candidate, other: Candidate) -> float | None:
+    """The lifetime cost of one design over that of another; None where one of them has none."""
+    costs: list[Any] = [(design.cost or {}).get("lifetime") for design in (one, other)]
+    return None if None in costs else float(costs[0] / costs[1])
 
 
 def _experts(plan: Plan) -> list[str]:

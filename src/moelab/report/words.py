@@ -10,8 +10,12 @@ from markupsafe import Markup, escape
 from moelab.printable import printable
 from moelab.quantities import format_number
 
-SEEN = 0.5
-"""In units of the last decimal of a column: a smaller number would read 0."""
+LEAST = 100
+"""In units of the last decimal of a column: a smaller number would keep fewer than three significant digits."""
+INTERVAL = ("p10", "p90")
+"""Headings of the columns that follow a value's with the ends of its interval."""
+FEWEST, USUAL, MOST = 3, 5, 8
+"""Significant digits of a value with an interval: at least, without a width to choose them by, and at most."""
 _CODE = re.compile(r"`([^`]+)`")
 # A number with a sign, units of up to four letters and perhaps a range: "+1.0 %", "2.98 – 3.09", "4 min 05 s".
 _NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.][^A-Za-z]*(?:[A-Za-zµ]{1,4}[^A-Za-z]*){0,3}|[\-–—]?\s*")
@@ -40,7 +44,8 @@ def page_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Co
     """The columns of a table; `exact` is empty where the cell already is the number."""
     columns = []
     for place, name in enumerate(names):
-        cells = column_cells(rows, place)
+        first = next((at for at in (place, place - 1, place - 2) if at >= 0 and _has_interval(names, at)), None)
+        cells = column_cells(rows, place) if first is None else interval_cells(rows, first)[place - first]
         exact = [_exact(row[place] if place < len(row) else None, cell) for row, cell in zip(rows, cells, strict=True)]
         columns.append(Column(name, column_alignment(rows, place), cells, exact))
     return columns
@@ -54,14 +59,50 @@ def _exact(value: Any, cell: str) -> str:
 
 def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
     """One column as text: floats of ordinary size share their decimals, large numbers read 1.28B, None is a dash. Where
-    some would lose their digits beside the largest, each has its own."""
+    some would keep fewer than three significant digits beside the largest, each has its own."""
     values = [row[column] if column < len(row) else None for row in rows]
     values = [getattr(value, "item", lambda value=value: value)() for value in values]
     floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
     ordinary = bool(floats) and 1e-2 <= max(floats) < 1e4
     decimals = max(0, min(4, 3 - math.floor(math.log10(max(floats))))) if ordinary else 0
-    ordinary = ordinary and min(floats) * 10**decimals >= SEEN
+    ordinary = ordinary and all(v * 10**decimals >= LEAST or v == round(v, decimals) for v in floats)
     return [_cell(value, decimals if ordinary else None) for value in values]
+
+
+def interval_cells(rows: Sequence[Sequence[Any]], first: int) -> list[list[str]]:
+    """Columns of a value and the ends of its interval as text: the three cells of a row share as many significant
+    digits as leave two of the interval's width."""
+    columns: list[list[str]] = [[], [], []]
+    for row in rows:
+        values = [row[at] if at < len(row) else None for at in range(first, first + 3)]
+        values = [getattr(value, "item", lambda value=value: value)() for value in values]
+        digits = _digits(values)
+        for cells, value in zip(columns, values, strict=True):
+            cells.append(_significant(value, digits) if isinstance(value, float) else _cell(value, None))
+    return columns
+
+
+def _has_interval(names: Sequence[str], place: int) -> bool:
+    return tuple(names[place + 1 : place + 3]) == INTERVAL
+
+
+def _digits(values: Sequence[Any]) -> int:
+    """Significant digits of a value, its p10 and its p90."""
+    numbers = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    size = max(map(abs, numbers), default=0.0)
+    width = abs(numbers[2] - numbers[1]) if len(numbers) == len(values) else 0.0
+    if not 0 < width <= size:
+        return FEWEST if width else USUAL
+    return min(MOST, max(FEWEST, math.ceil(math.log10(size / width)) + 2))
+
+
+def _significant(value: float, digits: int) -> str:
+    """A float in so many significant digits, zeros at the end included."""
+    if not math.isfinite(value):
+        return "–"
+    if value and not 1e-3 <= abs(value) < 1e4:
+        return format_number(value, digits)
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def column_alignment(rows: Sequence[Sequence[Any]], column: int) -> str:

@@ -15,6 +15,8 @@ _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
+LONGEST_HEADER = 100_000
+"""Bytes of a header that is read name by name."""
 _SEP = re.compile(rb"sep=(.)\s*\Z", re.IGNORECASE)
 _DECIMAL_COMMA = r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$"
 
@@ -73,6 +75,37 @@ def separator_of(header: str, usual: str) -> str:
     counts = {separator: names.count(separator) for separator in SEPARATORS}
     best = max(counts, key=lambda separator: counts[separator])
     return usual if counts[usual] or not counts[best] else best
+
+
+def header_width(path: str | Path, usual: str = ",") -> int:
+    """How many columns the header of a text file names, without reading the rows below it.
+
+    Names in quotes may hold separators; of a header of more than `LONGEST_HEADER` bytes those count, too.
+    """
+    content, usual, _ = without_comments(_first_lines(Path(path)), "\t" if Path(path).suffix == ".tsv" else usual)
+    header = content.split(b"\n", 1)[0]
+    separator = separator_of(header[:LONGEST_HEADER].decode("utf-8", "replace"), usual)
+    if len(header) > LONGEST_HEADER:
+        return header.count(separator.encode()) + 1
+    return len(next(csv.reader([header.decode("utf-8", "replace")], delimiter=separator), []))
+
+
+def _first_lines(path: Path) -> bytes:
+    """The lines of comment before a header, the header, and the line below it, as UTF-8; bytes that are no text stand
+    as they are. A file in another encoding is read whole."""
+    lines, wanted = [], 2
+    with open(path, "rb") as stream:
+        mark = stream.read(4)
+    for start, encoding in _ENCODINGS:
+        if mark.startswith(start) and encoding != "utf-8":
+            return path.read_bytes()[len(start) :].decode(encoding, "replace").encode()
+    with open(path, "rb") as stream:
+        for line in stream:
+            lines.append(line)
+            wanted -= bool(line.strip()) and not line.lstrip().startswith(b"#")
+            if not wanted:
+                break
+    return b"".join(lines).removeprefix(codecs.BOM_UTF8)
 
 
 def parse_csv(content: bytes, usual: str) -> pl.DataFrame:

@@ -12,6 +12,11 @@ function query() {
   return new URLSearchParams(pairs.map(([name, value]) => [name, value.trim()])).toString();
 }
 
+// The bare address stands for the example, so that a form without values needs one of its own.
+function addressOf(asked) {
+  return "/?" + (asked || "flops=");
+}
+
 function fill(element, part) {
   element.classList.remove("waiting");
   element.innerHTML = element === place ? part.lead + part.html : part.html;
@@ -46,18 +51,19 @@ async function ask(remember) {
   asking = new AbortController();
   const { signal } = asking;
   const asked = query();
-  if (remember) history.pushState(null, "", asked ? "/?" + asked : "/");
+  if (remember) history.pushState(null, "", addressOf(asked));
   for (const part of [place, evidence, after]) part.classList.add("waiting");
   statusLine.textContent = "Planning…";
   const begun = performance.now();
   try {
     const found = await get("answer", asked, signal);
     showError(found);
+    outdated(found.error ? place.dataset.shown : null);
     if (!found.error) {
       fill(place, found);
+      place.dataset.shown = asked;
       for (const link of document.querySelectorAll("#downloads a"))
         link.href = link.href.split("?")[0] + "?" + asked;
-      document.getElementById("downloads").hidden = false;
     }
     statusLine.textContent = found.error ? "" : `Answered in ${((performance.now() - begun) / 1000).toFixed(1)} s.`;
     if (found.error) settled();
@@ -67,8 +73,19 @@ async function ask(remember) {
     if (error.name === "AbortError") return;
     settled();
     statusLine.textContent = "";
-    showError({ error: "The server does not answer; the last answer is shown below." });
+    showError({ error: "The server does not answer." });
+    outdated(place.dataset.shown);
   }
+}
+
+// Where settings are refused, what stands below answers the ones before: it is dimmed, named so, and not offered as files.
+function outdated(shown) {
+  const past = typeof shown === "string";
+  for (const part of [place, evidence, after]) part.classList.toggle("outdated", past);
+  document.getElementById("downloads").hidden = past || shown !== null;
+  const line = document.getElementById("outdated");
+  line.hidden = !past;
+  if (past) line.querySelector("a").href = addressOf(shown);
 }
 
 function settled() {
@@ -92,9 +109,9 @@ async function showChanges(asked, signal) {
   after.dataset.asked = asked;
 }
 
-// Fields as the address has them, for the browser's back and forward.
+// Fields as the address has them, for the browser's back and forward. A bare address stands for the example.
 function restore() {
-  const wanted = new URLSearchParams(location.search);
+  const wanted = new URLSearchParams(location.search.length > 1 ? location.search : document.body.dataset.example);
   for (const field of form.elements) {
     if (!field.name) continue;
     if (field.type === "checkbox") field.checked = wanted.getAll(field.name).includes(field.value);
@@ -142,4 +159,7 @@ if (matchMedia("(max-width: 860px)").matches)
 drawCharts(evidence, JSON.parse(document.getElementById("charts").textContent));
 prepareTables(document);
 place.dataset.asked = evidence.dataset.asked = query();
-if (place.innerHTML.trim()) showChanges(query(), undefined);
+if (place.innerHTML.trim()) {
+  place.dataset.shown = query();
+  showChanges(query(), undefined);
+}

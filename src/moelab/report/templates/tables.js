@@ -33,9 +33,12 @@ function sortRows(table, column, descending) {
   body.append(...keyed.map(([, row]) => row));
 }
 
+// What a spreadsheet takes for a formula; of cells with a sign, whole numbers and a lone dash are none.
+const FORMULA = /^'*([=@\t\r\n\uff1d\uff0b\uff0d\uff20]|[+\-](?!$|(\d[\d.,]*|\.\d+)(e[+\-]?\d+)?\s?[KMBGT%x]?$))/i;
+
 // A cell of the CSV: quoted where needed, and never read as a formula by a spreadsheet.
 function csvCell(text) {
-  const safe = /^[=@\t\r\n]|^[+\-](?![\d.,]*(e[+\-]?\d+)?\s?[KMBGT%x]?$)/i.test(text) ? "'" + text : text;
+  const safe = FORMULA.test(text) ? "'" + text : text;
   return /[",\n\r]/.test(safe) ? '"' + safe.replace(/"/g, '""') + '"' : safe;
 }
 
