@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
-    from moelab.planning.costs import price_lines
     from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
     from moelab.planning.plan_table import interval_note
     from moelab.planning.why import why
@@ -21,9 +20,10 @@ def print_plan(result: "Plan") -> None:
     print_line()
     print_table(*result.table())
     note = interval_note(result.candidates)
-    for line in [*([note] if note else []), *price_lines(result.best)]:
-        print_line(line)
+    if note:
+        print_line(note)
     print_line()
+    _print_served(result)
     _print_what_if(result)
     print_line()
     _print_released(result)
@@ -47,6 +47,22 @@ def _print_answer(sentence: str) -> None:
 
     for paragraph in paragraphs(sentence):
         print_line(paragraph, bold=paragraph.startswith("Train "))
+        print_line()
+
+
+def _print_served(result: "Plan") -> None:
+    """Latency, throughput and costs of design 1 with their doubt, and what they assume."""
+    from moelab.cli.output import print_line, print_table
+    from moelab.planning.costs import price_lines
+    from moelab.planning.served_design import COLUMNS, assumptions, served_cells
+
+    rows = served_cells(result.best, result.budget.serving)
+    lines = [*assumptions(result.budget, result.best), *price_lines(result.best)]
+    if rows:
+        print_table(["design 1", *COLUMNS[1:]], rows)
+    for line in lines:
+        print_line(line)
+    if rows or lines:
         print_line()
 
 

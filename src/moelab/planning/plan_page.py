@@ -1,16 +1,19 @@
 """A plan as one page that can be shared: the recommendation with its doubt first, then the evidence for it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moelab.planning.cells import rate_cells, released_cells, what_if_cells
+from moelab.planning.costs import price_lines
 from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
 from moelab.planning.plan_table import interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
+from moelab.planning.served_design import COLUMNS, assumptions, measures, served_cells
 from moelab.planning.why import ahead_of_design, beside_released, why
 from moelab.planning.why_balance import knee_sentence
-from moelab.quantities import format_flops, format_number, format_outside
+from moelab.quantities import format_dollars, format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
 
@@ -37,7 +40,7 @@ def answer_page(plan: Plan, repeat: str) -> Page:
         title="A plan by moelab",
         answer=paragraphs(plan.sentence),
         facts=_facts(plan),
-        sections=_filled([Section("Why", why(plan)), _designs(plan)]),
+        sections=_filled([Section("Why", why(plan)), _designs(plan), _served(plan)]),
         versions={"moelab": __version__},
         repeat=[repeat],
     )
@@ -72,11 +75,30 @@ def _facts(plan: Plan) -> list[Fact]:
         Fact("Training", format_flops(best.train_flops, 3), "FLOPs, attention as the full square"),
     ]
     if best.cost is not None and "lifetime" in best.cost:
-        train = format_number(best.cost["train"])
-        facts.append(Fact("Lifetime cost", f"${format_number(best.cost['lifetime'])}", f"${train} of it training"))
+        parts = [*_ends(best.cost, "lifetime"), f"{format_dollars(best.cost['train'])} of it training"]
+        facts.append(Fact("Lifetime cost", format_dollars(best.cost["lifetime"]), "; ".join(parts)))
     elif best.training and best.training["dollars"] is not None:
-        facts.append(Fact("Training cost", f"${format_number(best.training['dollars'])}", "predicted"))
-    return facts
+        note = "; ".join(_ends(best.training, "dollars")) or "at the given MFU"
+        facts.append(Fact("Training cost", format_dollars(best.training["dollars"]), note))
+    return facts + _latency(plan)
+
+
+def _ends(values: Mapping[str, Any], name: str) -> list[str]:
+    """The 80 % interval of a cost in words; none where it is not known."""
+    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+    if low is None or high is None:
+        return []
+    return [f"80 % interval {format_dollars(low)} to {format_dollars(high)}"]
+
+
+def _latency(plan: Plan) -> list[Fact]:
+    """The time per output token with its interval, and the doubt whether its limit is met; none without serving."""
+    for row in measures(plan.best, plan.budget.serving)[:1]:
+        parts = [f"80 % interval {row.interval}"] if row.low is not None else []
+        parts += [f"limit {row.text(row.limit)}" for _ in range(row.limit is not None)]
+        parts += [f"met with probability {row.probability}"] if row.met is not None else []
+        return [Fact("Time per output token", row.text(row.value), "; ".join(parts))]
+    return []
 
 
 def _designs(plan: Plan) -> Section:
@@ -85,6 +107,13 @@ def _designs(plan: Plan) -> Section:
     near = f"{plan.near_equal:,} designs are near-equal{rule}." if plan.near_equal > 1 else ""
     near = " ".join(part for part in (near, interval_note(plan.candidates)) if part)
     return Section("Designs", tables=[Table(["rank", *columns[1:]], [list(map(_whole, row)) for row in rows], near)])
+
+
+def _served(plan: Plan) -> Section:
+    """Latency, throughput and costs of design 1 with their doubt, and what they assume."""
+    rows = served_cells(plan.best, plan.budget.serving)
+    text = [*assumptions(plan.budget, plan.best), *price_lines(plan.best)]
+    return Section("Latency and cost of design 1", text, tables=[Table(COLUMNS, rows)] if rows else [])
 
 
 def _whole(cell: str) -> str:

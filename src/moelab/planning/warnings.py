@@ -3,10 +3,10 @@
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
 from moelab.planning.candidate import Candidate
-from moelab.planning.costs import straddles
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import MEANINGLESS, guesses_of, worse_than_guessing
+from moelab.planning.served_design import open_limits
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
 from moelab.quantities import format_number, format_outside
@@ -170,12 +170,7 @@ def _serving(plan: Plan) -> list[str]:
             f"the design is served at {best.serving['batch']} requests in flight: its weights nearly fill the devices; "
             "give more devices (--serve-gpus) or a limit on parameters"
         )
-    if straddles(best, wanted):
-        low, high = (best.serving[f"cost_per_million_tokens_{end}"] for end in ("low", "high"))
-        lines.append(
-            f"max_price ${wanted.max_price:g} lies inside the 80 % interval of the design's price, ${low:.3g} to "
-            f"${high:.3g} per million tokens: it counts as affordable by its central price"
-        )
+    lines += open_limits(best, wanted)
     if wanted.price and cost.get("serve"):
         years = cost["serve"] / wanted.price / 8760
         if years > DEVICE_YEARS:
