@@ -10,15 +10,19 @@ if TYPE_CHECKING:
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
+    from moelab.planning.excess_words import excess_note, order_note
+    from moelab.planning.not_taken import not_taken_sentences
     from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
     from moelab.planning.plan_table import interval_note
     from moelab.planning.why import why
 
     _print_answer(result.sentence)
-    for line in why(result):
+    for line in [*why(result), *not_taken_sentences(result)]:
         print_line(f"- {line}")
     print_line()
     print_table(*result.table())
+    for line in filter(None, (excess_note(result), order_note(result))):
+        print_line(line)
     note = interval_note(result.candidates)
     if note:
         print_line(note)
@@ -91,7 +95,7 @@ def _print_released(result: "Plan") -> None:
         "tokens here",
         "excess compute",
         "extra nats",
-        "US$/M",
+        "$/M tokens",
     ]
     priced = result.best.serving is not None
     rows = [released_cells(row, not result.confidence.meaningless) for row in result.nearest_released]

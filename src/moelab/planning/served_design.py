@@ -77,7 +77,7 @@ def measures(best: Candidate, wanted: Serving | None) -> list[Measure]:
     rows = [
         ("time per output token", "s", "time_per_output_token", "tpot", traffic.tpot),
         ("time to the first token", "s", "time_to_first_token", "ttft", traffic.ttft),
-        ("output tokens per second of a replica", "", "tokens_per_second", "", None),
+        ("output tokens/s of a replica", "", "tokens_per_second", "", None),
         ("price per million tokens", "$", "cost_per_million_tokens", "max_price", wanted.max_price),
         ("price per million output tokens", "$", "cost_per_million_output_tokens", "", None),
     ]
