@@ -218,5 +218,5 @@ class PlanBuilder:
         what = "more cost" if ranking.cost is not None else "more excess compute"
         if ranking.lifetime is not None:
             what = "behind on the balance of excess compute and lifetime cost"
-            return len(near), f"no draws: at most {tie:.0%} {what}"
-        return len(near), f"no draws: at most {tie:.0%} {what} than the best"
+            return len(near), f"without bootstrap draws: at most {tie:.0%} {what}"
+        return len(near), f"without bootstrap draws: at most {tie:.0%} {what} than the best"

@@ -15,6 +15,14 @@ FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
 
 
+AXES = {
+    "space.d_model": "the widths",
+    "space.n_layers": "the numbers of layers",
+    "space.n_experts": "the numbers of experts",
+    "space.aspect": "the ratios of width to depth",
+}
+"""Axes of the space in words, by their names in `binding`."""
+
 MANY_TIMES = 10
 """Cost of serving over that of training from which the balance between them is worth a warning."""
 
@@ -125,7 +133,10 @@ def _ends(plan: Plan) -> list[str]:
     """Ends of the space, and fitted ranges, that bind."""
     space = [name for name in plan.binding if name.startswith("space.")]
     ranges = [name.removeprefix("range.") for name in plan.binding if name.startswith("range.")]
-    lines = [f"the best design lies at the end of {name}: the space limits it, not the laws" for name in space]
+    lines = [
+        f"the best design lies at the end of {AXES[name]} that were searched: the space limits it, not the laws"
+        for name in space
+    ]
     # A law that does not cover the best design did not limit it to its range.
     clipped = [law for law in ranges if plan.best.loss[law].value is not None]
     if clipped:

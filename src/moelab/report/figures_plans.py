@@ -61,7 +61,11 @@ def budget_slices(slices: Mapping[str, list[Row]], *, title: str = "") -> Any:
     Each row holds the axis by its name, `loss` and `law`; axes without rows are left out. The loss axis holds the
     neighbourhood of each law's optimum; lines that rise beyond it are cut there.
     """
-    titles = {"activation_rate": "activation rate", "sparsity": "sparsity 1 - K/E", "granularity": "granularity"}
+    titles = {
+        "activation_rate": "activation rate",
+        "sparsity": "sparsity: share of experts left out",
+        "granularity": "granularity",
+    }
     laws = unique(row["law"] for rows in slices.values() for row in rows)
     panels = [_budget_slice(name, rows, titles[name], laws) for name, rows in slices.items() if rows]
     if not panels:
