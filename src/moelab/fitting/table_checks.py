@@ -235,6 +235,6 @@ def _of_other_texts(columns: Columns, rows: Array) -> bool:
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
     refused_findings, _names, expert_findings, unit_findings, _loss_units, flops_findings, batch_findings,
-    summary_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together, _texts, state_findings,
-    _diverged, _reuse,
+    summary_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together, _texts,
+    state_findings, _diverged, _reuse,
 )  # fmt: skip
