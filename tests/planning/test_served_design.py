@@ -85,3 +85,10 @@ def test_without_devices_nothing_is_assumed(tiny: Space) -> None:
 )  # fmt: skip
 def test_dollars_have_three_digits(value: float | None, text: str) -> None:
     assert format_dollars(value) == text
+
+
+def test_requests_longer_than_the_context_are_a_warning(tiny: Space) -> None:
+    found = planned(tiny, traffic={"prompt": tiny.seq_len, "output": 1})
+    assert sum("exceed the context" in line for line in found.warnings) == 1
+    fits = planned(tiny, traffic={"prompt": tiny.seq_len - 1, "output": 1})
+    assert not any("exceed the context" in line for line in fits.warnings)

@@ -182,6 +182,12 @@ def _serving(plan: Plan) -> list[str]:
             "give more devices (--serve-gpus) or a limit on parameters"
         )
     lines += open_limits(best, wanted)
+    longest = wanted.traffic.prompt + wanted.traffic.output
+    if longest > plan.space.seq_len:
+        lines.append(
+            f"requests of {longest:,} tokens exceed the context of {plan.space.seq_len:,} tokens that the design is "
+            "planned for: set --seq-len"
+        )
     if wanted.price and cost.get("serve"):
         years = cost["serve"] / wanted.price / 8760
         if years > DEVICE_YEARS:
