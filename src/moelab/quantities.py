@@ -143,6 +143,18 @@ def format_number(value: float | None, digits: int = 3) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.{digits + 1}g}"
 
 
+def format_dollars(value: float | None) -> str:
+    """Dollars in three digits, zeros included, so that a value and its interval match: $1.47, $23.0M."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    rounded = float(f"{value:.3g}")
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0)):
+        if abs(rounded) >= size or not unit:
+            digits = f"{rounded / size:#.3g}".rstrip(".") if 1e-4 <= abs(rounded) < 1e15 else f"{rounded:.3g}"
+            return f"${digits}{unit}"
+    raise AssertionError("every value has a unit")
+
+
 def format_flops(value: float, digits: int = 3) -> str:
     """Compute as people write it: 1e21, 2.94e12."""
     return _EXPONENT.sub("e", f"{value:.{digits}g}")

@@ -56,9 +56,9 @@ def test_what_changes_the_answer_is_a_part_of_its_own(client: Client) -> None:
 @pytest.mark.parametrize(
     ("query", "field", "message"),
     [
-        ("flops=abc", "flops", "flops"),
-        ("flops=1e21&tpot=50ms", "tpot", "needs --hardware"),
-        ("flops=1e18&near=olmoe-1b-7b&max-params=1M", "max-params", "max_params"),
+        ("flops=abc", "flops", "“Training FLOPs”"),
+        ("flops=1e21&tpot=50ms", "tpot", "needs “Device that serves”"),
+        ("flops=1e18&near=olmoe-1b-7b&max-params=1M", "max-params", "“Parameters”"),
         ("flops=1e21&days=3", "flops", "contradicts"),
         ("flops=1e21&hardware=x.yaml", "hardware", "expected one of"),
     ],

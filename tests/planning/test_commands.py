@@ -142,7 +142,7 @@ def test_compare_warns_of_meaningless_predictions(capsys: pytest.CaptureFixture[
 
 def test_the_price_of_training_is_shown(capsys: pytest.CaptureFixture[str], space_file: str) -> None:
     words = ("plan", "--flops", "5e12", "--space", space_file, "--law", "ludziejewski2025", "--train-hardware", "h100")
-    assert "train $" in run(capsys, *words)[1]
+    assert "training $" in run(capsys, *words)[1]
 
 
 BAD = [

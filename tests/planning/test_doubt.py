@@ -114,7 +114,7 @@ def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
     assert what_if_cells(row)[-1] == row["why_not"]
     assert what_if_cells({"change": "x", "changes": False})[1] == "same design"
     costlier = what_if_cells({"change": "ten times the served tokens", "changes": False, "cost": 2e6})
-    assert (costlier[1], costlier[-1]) == ("same design", "$2M")
+    assert (costlier[1], costlier[-1]) == ("same design", "$2.00M")
 
 
 def test_the_memory_of_the_serving_devices_is_a_limit() -> None:

@@ -169,6 +169,6 @@ def test_the_sentence_on_a_lower_loss_at_no_more_cost() -> None:
     text = " ".join(why(found))
     assert "A loss lower by 0.004 nats costs no more over the model's life: 4.6B of 65B, 160 top-6+2 at $500K" in text
     assert "the experts of released models settled against it" in text
-    assert "The frontier reaches this design's own loss for $25K less" in text
+    assert "The frontier reaches this design's own loss for $25.0K less" in text
     assert "$0" not in text
     assert "saves" not in text

@@ -209,3 +209,22 @@ def _find(node: Any, key: str) -> list[dict[str, Any]]:
         here = [node[key]] if isinstance(node.get(key), dict) else []
         return here + [found for child in node.values() for found in _find(child, key)]
     return [found for child in node for found in _find(child, key)] if isinstance(node, list) else []
+
+
+def test_the_axis_of_a_slice_stays_around_the_optimum() -> None:
+    rows = [{"activation_rate": 0.01 * n, "loss": 2 + 0.01 * n, "law": "a"} for n in range(1, 8)]
+    spike = {"activation_rate": 0.7, "loss": 9.0, "law": "a"}
+    spec = figures.budget_slices({"activation_rate": [*rows, spike]}).to_dict()
+    top = max(found["scale"]["domain"][1] for found in _find(spec, "y") if "scale" in found)
+    assert 2.07 < top < 2.5
+    assert "cut" in json.dumps(spec["title"])
+    calm = figures.budget_slices({"activation_rate": rows}).to_dict()
+    assert "title" not in calm
+    assert figures.budget_slices({"sparsity": []}).to_dict()["title"]
+
+
+def test_shares_are_printed_in_per_cent() -> None:
+    rows = [{"label": "a", "kind": "moe", "params_total": size, "loss": loss, "on_front": True}
+            for size, loss in ((1e9, 0.1), (2e9, 0.05))]  # fmt: skip
+    spec = figures.pareto(rows, loss_title="excess compute", share=True).to_dict()
+    assert all(found["axis"]["format"] == ".0%" for found in _find(spec, "y") if "axis" in found)

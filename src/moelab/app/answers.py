@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from moelab.app.labels import worded, worded_page, worded_sections
 from moelab.app.state import NoSuchControl, State
 from moelab.errors import InputError, MoelabError
 from moelab.machine import freed_memory_kept
@@ -101,7 +102,7 @@ def answer(state: State, files: Mapping[str, str]) -> Answer:
     """What people wait for: the sentences with their doubt, why, and the designs, without what follows from them."""
     try:
         plan = _plans.get(_key(state, files)) or begun(state, files).first
-        page = answer_page(plan, state.command)
+        page = worded_page(answer_page(plan, state.command))
     except MoelabError as error:
         return refused(error)
     return _rendered("sections", page, page.sections, "section")
@@ -111,7 +112,8 @@ def evidence(state: State, files: Mapping[str, str]) -> Answer:
     """All that follows the answer, but what would change it; its `lead` is the answer's, now complete."""
     try:
         plan = made_plan(state, files)
-        page, sections = answer_page(plan, state.command), evidence_sections(plan)
+        page = worded_page(answer_page(plan, state.command))
+        sections = worded_sections(evidence_sections(plan))
     except MoelabError as error:
         return refused(error)
     return _rendered("evidence", page, sections, "evidence")
@@ -154,9 +156,9 @@ def refused(error: Exception) -> Answer:
     from moelab.app.controls import controls
 
     if isinstance(error, NoSuchControl):
-        return Answer(error=str(error))
+        return Answer(error=worded(str(error)))
     names = [word.replace("_", "-") for word in re.findall(r"[a-z]+(?:[_-][a-z]+)*", str(error))]
-    return Answer(error=str(error), field=next((name for name in names if name in controls()), ""))
+    return Answer(error=worded(str(error)), field=next((name for name in names if name in controls()), ""))
 
 
 def _rendered(name: str, page: Page, sections: Sequence[Section], prefix: str) -> Answer:

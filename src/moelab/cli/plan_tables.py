@@ -10,20 +10,24 @@ if TYPE_CHECKING:
 def print_plan(result: "Plan") -> None:
     """The plan in words, its candidates, every law's prediction for the first, sensitivities and warnings."""
     from moelab.cli.output import print_line, print_table
-    from moelab.planning.costs import price_lines
+    from moelab.planning.excess_words import excess_note, order_note
+    from moelab.planning.not_taken import not_taken_sentences
     from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
     from moelab.planning.plan_table import interval_note
     from moelab.planning.why import why
 
     _print_answer(result.sentence)
-    for line in why(result):
+    for line in [*why(result), *not_taken_sentences(result)]:
         print_line(f"- {line}")
     print_line()
     print_table(*result.table())
-    note = interval_note(result.candidates)
-    for line in [*([note] if note else []), *price_lines(result.best)]:
+    for line in filter(None, (excess_note(result), order_note(result))):
         print_line(line)
+    note = interval_note(result.candidates)
+    if note:
+        print_line(note)
     print_line()
+    _print_served(result)
     _print_what_if(result)
     print_line()
     _print_released(result)
@@ -47,6 +51,22 @@ def _print_answer(sentence: str) -> None:
 
     for paragraph in paragraphs(sentence):
         print_line(paragraph, bold=paragraph.startswith("Train "))
+        print_line()
+
+
+def _print_served(result: "Plan") -> None:
+    """Latency, throughput and costs of design 1 with their doubt, and what they assume."""
+    from moelab.cli.output import print_line, print_table
+    from moelab.planning.costs import price_lines
+    from moelab.planning.served_design import COLUMNS, assumptions, served_cells
+
+    rows = served_cells(result.best, result.budget.serving)
+    lines = [*assumptions(result.budget, result.best), *price_lines(result.best)]
+    if rows:
+        print_table(["design 1", *COLUMNS[1:]], rows)
+    for line in lines:
+        print_line(line)
+    if rows or lines:
         print_line()
 
 
@@ -75,7 +95,7 @@ def _print_released(result: "Plan") -> None:
         "tokens here",
         "excess compute",
         "extra nats",
-        "US$/M",
+        "$/M tokens",
     ]
     priced = result.best.serving is not None
     rows = [released_cells(row, not result.confidence.meaningless) for row in result.nearest_released]

@@ -19,6 +19,7 @@ from moelab.fitting.table_columns import (
     row_groups,
     suggestions,
 )
+from moelab.fitting.table_experts import expert_findings
 from moelab.fitting.table_flops import flops_findings
 from moelab.fitting.table_losses import mixed_losses
 from moelab.fitting.table_mixed import numbered
@@ -233,7 +234,7 @@ def _of_other_texts(columns: Columns, rows: Array) -> bool:
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    refused_findings, _names, unit_findings, _loss_units, flops_findings, batch_findings, summary_findings,
-    checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together, _texts, state_findings,
-    _diverged, _reuse,
+    refused_findings, _names, expert_findings, unit_findings, _loss_units, flops_findings, batch_findings,
+    summary_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together, _texts,
+    state_findings, _diverged, _reuse,
 )  # fmt: skip

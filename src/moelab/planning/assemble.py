@@ -21,6 +21,7 @@ from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implie
 from moelab.planning.lower_loss import no_more_expensive
 from moelab.planning.nearest import nearest_released, released_rates
 from moelab.planning.pareto import pareto_front, slice_rows
+from moelab.planning.phrases import LIMIT_NAMES
 from moelab.planning.predictors import Predictor
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
@@ -96,8 +97,8 @@ class PlanBuilder:
 
     @cached_property
     def first(self) -> Plan:
-        """The plan without its evidence: its recommendation, designs and doubts, but no gains from higher limits (nor
-        the limits that these show to bind), no front, slices, released models or changes.
+        """The plan without its evidence: its recommendation, designs and doubts, but no gains from higher limits, no
+        limits of the budget that bind (a part of them would read as all), no front, slices, released models or changes.
 
         Raises InputError where the loss of the best design is worse than guessing's.
         """
@@ -116,7 +117,7 @@ class PlanBuilder:
             p_moe_beats_dense=None if self.decision is None else self.decision.p_moe_beats_dense,
             optimum={} if self.decision is None else self.decision.optimum,
             choices={law: self.candidate(i) for law, i in self.law_best.items()},
-            binding=binding(self.ranking, {}),
+            binding=[name for name in binding(self.ranking, {}) if name not in LIMIT_NAMES],
             sensitivity={},
             warnings=[],
             ensemble=[predictor.id for predictor in self.ranking.ensemble_laws],
@@ -217,5 +218,5 @@ class PlanBuilder:
         what = "more cost" if ranking.cost is not None else "more excess compute"
         if ranking.lifetime is not None:
             what = "behind on the balance of excess compute and lifetime cost"
-            return len(near), f"no draws: at most {tie:.0%} {what}"
-        return len(near), f"no draws: at most {tie:.0%} {what} than the best"
+            return len(near), f"without bootstrap draws: at most {tie:.0%} {what}"
+        return len(near), f"without bootstrap draws: at most {tie:.0%} {what} than the best"

@@ -1,13 +1,13 @@
 """Rows of a plan's tables as text: what-ifs, released models, their learning rates."""
 
-from moelab.quantities import format_number
+from moelab.quantities import format_dollars, format_number
 
 
 def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
     """A what-if as the cells of a table: change, active / total, experts, tokens, extra nats, cost."""
     if "why_not" in row:
         return str(row["change"]), "-", "-", "-", "-", str(row["why_not"])
-    cost = f"${_interval(row, 'cost')}" if "cost" in row else ""
+    cost = _interval(row, "cost") if "cost" in row else ""
     if not row["changes"]:
         return str(row["change"]), "same design", "", "", "", cost
     size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
@@ -46,7 +46,7 @@ def _excess_cell(row: dict[str, object], shares: bool) -> str:
 def _interval(row: dict[str, object], name: str) -> str:
     """A price with its 80 % interval where it has one."""
     ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
-    middle, low, high = ("" if end is None else format_number(_float(end), 3) for end in ends)
+    middle, low, high = ("" if end is None else format_dollars(_float(end)) for end in ends)
     return f"{middle} [{low}, {high}]" if low and high else middle
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from moelab.planning.budget import Budget, Serving
 from moelab.planning.candidate import Candidate, Interval
-from moelab.quantities import format_number
+from moelab.quantities import format_dollars
 from moelab.serving.calibration import Z80
 from moelab.serving.replicates import Replicates
 
@@ -116,23 +116,15 @@ def unpriced(budget: Budget) -> list[str]:
     ]
 
 
-def straddles(best: Candidate, wanted: Serving | None) -> bool:
-    """Whether the limit on the price of serving lies inside the interval of the design's price."""
-    if wanted is None or wanted.max_price is None or best.serving is None:
-        return False
-    low, high = (best.serving[f"cost_per_million_tokens_{end}"] for end in ("low", "high"))
-    return low is not None and low < wanted.max_price < high
-
-
 def price_lines(best: Candidate) -> list[str]:
     """For people: the intervals of design 1's prices, and the calibrations that they come from; none without prices."""
     serving, cost = best.serving, best.cost or {}
     used = cost.get("calibration", {})
     found, sources = [], []
     if serving is not None and serving["cost_per_million_tokens"] is not None:
-        found.append(f"US$/M tokens {_text(serving, 'cost_per_million_tokens')}")
+        found.append(f"a million tokens {_text(serving, 'cost_per_million_tokens')}")
         sources.append(source_line("serving", serving["calibration"]))
-    found += [f"{word} US$ {_text(cost, name)}" for name, word in WORDS.items() if cost.get(name) is not None]
+    found += [f"{word} {_text(cost, name)}" for name, word in WORDS.items() if cost.get(name) is not None]
     if used.get("train") is not None and cost["train"] is not None:
         sources.append(source_line("training", used["train"]))
     if not sources:
@@ -151,5 +143,5 @@ def source_line(what: str, calibration: Mapping[str, Any]) -> str:
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     low, high = values[f"{name}_low"], values[f"{name}_high"]
-    middle = format_number(values[name], 3)
-    return middle if low is None else f"{middle} [{format_number(low, 3)}, {format_number(high, 3)}]"
+    middle = format_dollars(values[name])
+    return middle if low is None else f"{middle} [{format_dollars(low)}, {format_dollars(high)}]"

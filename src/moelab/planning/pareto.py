@@ -111,11 +111,15 @@ def slice_rows(ranking: Ranking) -> dict[str, list[Row]]:
 
 
 def _slice(name: str, x: Any, losses: Any, law: str) -> list[Row]:
-    """The best design of each bin; dense ones, at rate 1, have a bin of their own."""
+    """The best design of each bin; dense ones, at rate 1, have a bin of their own. None where all designs that the law
+    covers have one value."""
     rate = name == "activation_rate"
     scale = np.log(x) if rate else x
     span = max(float(np.ptp(scale)), 1e-12)
     bins = min(BINS, max(FEWEST_BINS, len(x) // PER_BIN)) if rate else BINS
+    covered = x[np.isfinite(losses)]
+    if not len(covered) or not np.ptp(covered) > 0:
+        return []
     cell = np.minimum((scale - float(scale.min())) / span * bins, bins - 1)
     if rate:
         cell = np.where(x >= 1, bins, cell)

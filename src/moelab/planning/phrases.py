@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from moelab.planning.candidate import Candidate
-from moelab.quantities import format_number
+from moelab.quantities import format_dollars, format_number
 
 LIMIT_NAMES = {
     "compute": "compute",
@@ -66,7 +66,7 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
     scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
     spent = f"{format_number(training['device_hours'])} device-hours"
     if training["dollars"] is not None:
-        spent += f", {format_number(training['dollars'])} US$"
+        spent += f", {format_dollars(training['dollars'])}"
     if not training["predicted"]:
         return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
     own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"
@@ -76,9 +76,9 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
     return (
         f"The predicted MFU is {training['mfu']:.0%} ({training['mfu_low']:.0%} to {training['mfu_high']:.0%}) of the "
         f"bf16 peak{own}, {scores}, on {gpus} with {training['layout']}: {spent}, "
-        f"{format_number(training['days'])} days ({format_number(training['days_low'])} to "
-        f"{format_number(training['days_high'])}; calibration {known['id']}, "
-        f"error {known['error']:.0%} on models left out{'' if known['device_in_fit'] else '; device not in the fit'})."
+        f"{training['days']:#.3g} days ({training['days_low']:#.3g} to {training['days_high']:#.3g}; calibration "
+        f"{known['id']}, error {known['error']:.0%} on models left out"
+        f"{'' if known['device_in_fit'] else '; device not in the fit'})."
     )
 
 

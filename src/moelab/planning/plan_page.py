@@ -1,18 +1,26 @@
 """A plan as one page that can be shared: the recommendation with its doubt first, then the evidence for it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moelab.planning.cells import rate_cells, released_cells, what_if_cells
+from moelab.planning.costs import price_lines
+from moelab.planning.excess_words import OVER_DESIGN, OVER_LAW, excess_note, order_note
+from moelab.planning.not_taken import not_taken_sentences
 from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
-from moelab.planning.plan_table import interval_note
+from moelab.planning.plan_table import EXCESS_COMPUTE, interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
+from moelab.planning.served_design import COLUMNS, assumptions, measures, served_cells
 from moelab.planning.why import ahead_of_design, beside_released, why
 from moelab.planning.why_balance import knee_sentence
-from moelab.quantities import format_flops, format_number, format_outside
+from moelab.quantities import format_dollars, format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__
+
+FIRST = ("rank", "active/total", "experts", "tokens", "loss, nats", "excess", "excess cost", "$/M tokens", "lifetime $")
+"""The columns that decide, which a narrow screen shows first; the others follow in their order."""
 
 SHOWN_NATS, SHOWN_KNEES = 0.05, 4.0
 """The frontier is drawn up to so many nats above its least loss, or so many times the extra loss of the knee."""
@@ -37,7 +45,7 @@ def answer_page(plan: Plan, repeat: str) -> Page:
         title="A plan by moelab",
         answer=paragraphs(plan.sentence),
         facts=_facts(plan),
-        sections=_filled([Section("Why", why(plan)), _designs(plan)]),
+        sections=_filled([Section("Why", why(plan)), _designs(plan), _served(plan)]),
         versions={"moelab": __version__},
         repeat=[repeat],
     )
@@ -72,19 +80,48 @@ def _facts(plan: Plan) -> list[Fact]:
         Fact("Training", format_flops(best.train_flops, 3), "FLOPs, attention as the full square"),
     ]
     if best.cost is not None and "lifetime" in best.cost:
-        train = format_number(best.cost["train"])
-        facts.append(Fact("Lifetime cost", f"${format_number(best.cost['lifetime'])}", f"${train} of it training"))
+        parts = [*_ends(best.cost, "lifetime"), f"{format_dollars(best.cost['train'])} of it training"]
+        facts.append(Fact("Lifetime cost", format_dollars(best.cost["lifetime"]), "; ".join(parts)))
     elif best.training and best.training["dollars"] is not None:
-        facts.append(Fact("Training cost", f"${format_number(best.training['dollars'])}", "predicted"))
-    return facts
+        note = "; ".join(_ends(best.training, "dollars")) or "at the given MFU"
+        facts.append(Fact("Training cost", format_dollars(best.training["dollars"]), note))
+    return facts + _latency(plan)
+
+
+def _ends(values: Mapping[str, Any], name: str) -> list[str]:
+    """The 80 % interval of a cost in words; none where it is not known."""
+    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+    if low is None or high is None:
+        return []
+    return [f"80 % interval {format_dollars(low)} to {format_dollars(high)}"]
+
+
+def _latency(plan: Plan) -> list[Fact]:
+    """The time per output token with its interval, and the doubt whether its limit is met; none without serving."""
+    for row in measures(plan.best, plan.budget.serving)[:1]:
+        parts = [f"80 % interval {row.interval}"] if row.low is not None else []
+        parts += [f"limit {row.text(row.limit)}" for _ in range(row.limit is not None)]
+        parts += [f"met with probability {row.probability}"] if row.met is not None else []
+        return [Fact("Time per output token", row.text(row.value), "; ".join(parts))]
+    return []
 
 
 def _designs(plan: Plan) -> Section:
     columns, rows = plan.table()
     rule = "" if plan.confidence.meaningless else f" ({plan.near_equal_rule})"
     near = f"{plan.near_equal:,} designs are near-equal{rule}." if plan.near_equal > 1 else ""
-    near = " ".join(part for part in (near, interval_note(plan.candidates)) if part)
-    return Section("Designs", tables=[Table(["rank", *columns[1:]], [list(map(_whole, row)) for row in rows], near)])
+    parts = (excess_note(plan), order_note(plan), near, interval_note(plan.candidates))
+    columns = ["rank", *columns[1:]]
+    order = sorted(range(len(columns)), key=lambda at: FIRST.index(columns[at]) if columns[at] in FIRST else len(FIRST))
+    cells = [[_whole(row[at]) for at in order] for row in rows]
+    return Section("Designs", tables=[Table([columns[at] for at in order], cells, " ".join(filter(None, parts)))])
+
+
+def _served(plan: Plan) -> Section:
+    """Latency, throughput and costs of design 1 with their doubt, and what they assume."""
+    rows = served_cells(plan.best, plan.budget.serving)
+    text = [*assumptions(plan.budget, plan.best), *price_lines(plan.best)]
+    return Section("Latency and cost of design 1", text, tables=[Table(COLUMNS, rows)] if rows else [])
 
 
 def _whole(cell: str) -> str:
@@ -93,7 +130,8 @@ def _whole(cell: str) -> str:
 
 
 def _predicted(plan: Plan) -> Section:
-    caption = "Losses of different published laws are not comparable."
+    several = len(plan.ensemble) > 1 and plan.best.mean_loss is None
+    caption = "Losses of different published laws are not comparable." if several else ""
     return Section("Predicted loss", figures=[Figure(figure(plan, "candidates"), caption)])
 
 
@@ -115,9 +153,10 @@ def _frontier(plan: Plan) -> Section:
 
 
 def _pareto(plan: Plan) -> Section:
-    return Section(
-        "Loss against size", figures=[Figure(figure(plan, "pareto"), "Designs that no other beats at once.")]
-    )
+    caption = "Designs that no other beats at once."
+    if plan.loss_name == EXCESS_COMPUTE:
+        caption = f"{caption} {excess_note(plan)}"
+    return Section("Loss against size", not_taken_sentences(plan), figures=[Figure(figure(plan, "pareto"), caption)])
 
 
 def _slices(plan: Plan) -> Section:
@@ -134,15 +173,15 @@ def changes_section(plan: Plan) -> Section:
 
 
 def _released(plan: Plan) -> Section:
-    columns = ["model", "active / total", "trained on", "tokens here", "excess compute", "extra nats", "US$/M tokens"]
-    shown = 7 if plan.best.serving is not None else 6
+    columns = ["model", "active / total", "trained on", "tokens here", "excess compute", "extra nats", "$/M tokens"]
+    order = [0, 1, 4, 5, *([6] if plan.best.serving is not None else []), 2, 3]  # what decides comes first
     shares = not plan.confidence.meaningless
-    rows = [released_cells(row, shares)[:shown] for row in plan.nearest_released]
-    caption = "As this budget would train them; the excess is over design 1, negative where the model is ahead."
+    rows = [[released_cells(row, shares)[at] for at in order] for row in plan.nearest_released]
+    caption = f"As this budget would train them. {OVER_DESIGN}" if shares else "As this budget would train them."
     return Section(
         "Nearest released models",
         [*ahead_of_design(plan), *beside_released(plan)],
-        tables=[Table(columns[:shown], rows, caption)],
+        tables=[Table([columns[at] for at in order], rows, caption)],
     )
 
 
@@ -155,7 +194,8 @@ def _laws(plan: Plan) -> Section:
     others = [law for law in order if law not in applies]
     text = [f"Not applicable to design 1: {', '.join(others)}."] if others else []
     columns = ["law (ensemble first)", "loss of design 1", "excess over its optimum", "outside its runs", "its optimum"]
-    return Section("Law by law", text, tables=[Table(columns, rows)])
+    caption = OVER_LAW if rows and not plan.confidence.meaningless else ""
+    return Section("Law by law", text, tables=[Table(columns, rows, caption)])
 
 
 def _law_row(prediction: Any, shares: bool) -> list[str]:

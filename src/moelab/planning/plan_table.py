@@ -5,11 +5,15 @@ from typing import Any
 
 from moelab.planning.budget import COSTS
 from moelab.planning.candidate import Candidate
-from moelab.quantities import format_bytes, format_number
+from moelab.quantities import format_bytes, format_dollars, format_number
 
 Cell = Callable[[Candidate], str]
 EXCESS = ("excess", "excess cost")
 """Title of the column of excess compute, and of cost where a cost is minimised."""
+
+
+EXCESS_COMPUTE = "excess compute"
+"""Its title in figures."""
 
 
 def candidate_table(
@@ -49,13 +53,13 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
     if best.serving is None:
         columns["memory"] = lambda c: format_bytes(c.memory_bytes)
     if best.serving is not None and best.serving["cost_per_million_tokens"] is not None:
-        columns["$/M tokens"] = lambda c: f"{c.serving['cost_per_million_tokens']:.3g}" if c.serving else "-"
+        columns["$/M tokens"] = lambda c: format_dollars(c.serving["cost_per_million_tokens"]) if c.serving else "-"
     if best.serving is not None:
         columns["GPUs"] = lambda c: f"{c.serving['gpus']}" if c.serving else "-"
     if best.cost is not None and best.cost["train"] is not None and priced_training:
-        columns["train $"] = lambda c: format_number(c.cost["train"]) if c.cost else "-"
+        columns["training $"] = lambda c: format_dollars(c.cost["train"]) if c.cost else "-"
     if best.cost is not None and "lifetime" in best.cost:
-        columns["life $"] = lambda c: format_number(c.cost.get("lifetime")) if c.cost else "-"
+        columns["lifetime $"] = lambda c: format_dollars(c.cost.get("lifetime")) if c.cost else "-"
     columns["LR"] = lambda c: f"{c.learning_rate:.1e}"
     return columns
 

@@ -13,7 +13,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
 from moelab.planning.phrases import binding_sentence, epochs_words, kind_words, training_sentence
-from moelab.planning.plan_table import candidate_table
+from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
 
@@ -92,7 +92,7 @@ class Plan(Shown):
         if self.budget.objective == "lifetime-cost":
             return "lifetime cost in $, all at the same loss"
         if self.best.mean_loss is None:
-            return "excess compute (median of the ensemble)"
+            return EXCESS_COMPUTE
         return f"loss ({self.ensemble[0] if len(self.ensemble) == 1 else 'mean of the fitted laws'})"
 
     def plot(self, kind: str = "candidates") -> Any:
@@ -169,7 +169,7 @@ def summary(plan: Plan) -> str:
         f"{format_number(plan.train_flops_causal)} causal), "
         f"serving {format_bytes(best.memory_bytes)} of memory.",
         *([training_sentence(best.training, assumed)] if best.training else []),
-        f"It is the best of {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
+        f"It is chosen among {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")
@@ -193,7 +193,8 @@ def figure(plan: Plan, kind: str) -> Any:
     counts = f"{traded} and size" if plan.best.serving is None else f"{traded}, size and price of serving"
     title = f"No other design is better in {counts} at once"
     rows = pareto_rows(plan)
-    return figures.pareto(rows, loss_title=plan.loss_name, cost_title="$ per million tokens served", title=title)
+    share, cost = plan.loss_name == EXCESS_COMPUTE, "$ per million tokens served"
+    return figures.pareto(rows, loss_title=plan.loss_name, cost_title=cost, title=title, share=share)
 
 
 def candidate_rows(plan: Plan) -> list[Row]:

@@ -3,10 +3,10 @@
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
 from moelab.planning.candidate import Candidate
-from moelab.planning.costs import straddles
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import MEANINGLESS, guesses_of, worse_than_guessing
+from moelab.planning.served_design import open_limits
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
 from moelab.quantities import format_number, format_outside
@@ -14,6 +14,14 @@ from moelab.quantities import format_number, format_outside
 FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
 
+
+AXES = {
+    "space.d_model": "the widths",
+    "space.n_layers": "the numbers of layers",
+    "space.n_experts": "the numbers of experts",
+    "space.aspect": "the ratios of width to depth",
+}
+"""Axes of the space in words, by their names in `binding`."""
 
 MANY_TIMES = 10
 """Cost of serving over that of training from which the balance between them is worth a warning."""
@@ -125,7 +133,10 @@ def _ends(plan: Plan) -> list[str]:
     """Ends of the space, and fitted ranges, that bind."""
     space = [name for name in plan.binding if name.startswith("space.")]
     ranges = [name.removeprefix("range.") for name in plan.binding if name.startswith("range.")]
-    lines = [f"the best design lies at the end of {name}: the space limits it, not the laws" for name in space]
+    lines = [
+        f"the best design lies at the end of {AXES[name]} that were searched: the space limits it, not the laws"
+        for name in space
+    ]
     # A law that does not cover the best design did not limit it to its range.
     clipped = [law for law in ranges if plan.best.loss[law].value is not None]
     if clipped:
@@ -170,11 +181,12 @@ def _serving(plan: Plan) -> list[str]:
             f"the design is served at {best.serving['batch']} requests in flight: its weights nearly fill the devices; "
             "give more devices (--serve-gpus) or a limit on parameters"
         )
-    if straddles(best, wanted):
-        low, high = (best.serving[f"cost_per_million_tokens_{end}"] for end in ("low", "high"))
+    lines += open_limits(best, wanted)
+    longest = wanted.traffic.prompt + wanted.traffic.output
+    if longest > plan.space.seq_len:
         lines.append(
-            f"max_price ${wanted.max_price:g} lies inside the 80 % interval of the design's price, ${low:.3g} to "
-            f"${high:.3g} per million tokens: it counts as affordable by its central price"
+            f"requests of {longest:,} tokens exceed the context of {plan.space.seq_len:,} tokens that the design is "
+            "planned for: set --seq-len"
         )
     if wanted.price and cost.get("serve"):
         years = cost["serve"] / wanted.price / 8760

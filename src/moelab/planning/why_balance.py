@@ -1,7 +1,7 @@
 """What the balance of loss against lifetime cost chose, in words: the knee, its bound, and what 0.001 nats cost."""
 
 from moelab.planning.result import Plan
-from moelab.quantities import format_number
+from moelab.quantities import format_dollars, format_number
 
 NOT_TAKEN = {
     "granularity": "the ensemble cannot distinguish the two, and laws of granularity settled against its experts",
@@ -88,15 +88,15 @@ def _per_millinat(plan: Plan) -> list[str]:
         reason = NOT_TAKEN[lower["not_taken"]]
         parts.append(
             f"A loss lower by {lower['nats']:.3f} nats costs no more over the model's life: {lower['design']} at "
-            f"${format_number(lower['lifetime'])}; not taken, because {reason}."
+            f"{format_dollars(lower['lifetime'])}; not taken, because {reason}."
         )
     elif less is not None and less > 0:
-        parts.append(f"A loss lower by 0.001 nats costs ${format_number(less)} more over the model's life.")
+        parts.append(f"A loss lower by 0.001 nats costs {format_dollars(less)} more over the model's life.")
     off = price.get("off_frontier")
     if lower is not None and off is not None:
-        parts.append(f"The frontier reaches this design's own loss for ${format_number(off)} less.")
+        parts.append(f"The frontier reaches this design's own loss for {format_dollars(off)} less.")
     elif saved is not None and saved > 0:
-        parts.append(f"A loss higher by 0.001 nats saves ${format_number(saved)}.")
+        parts.append(f"A loss higher by 0.001 nats saves {format_dollars(saved)}.")
     if price["by_training"] is not None:
-        parts.append(f"By longer training of this design, 0.001 nats cost ${format_number(price['by_training'])}.")
+        parts.append(f"By longer training of this design, 0.001 nats cost {format_dollars(price['by_training'])}.")
     return [" ".join(parts)] if parts else []

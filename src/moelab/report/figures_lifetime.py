@@ -21,11 +21,11 @@ def lifetime_frontier(table: Any, *, title: str = "") -> Any:
         table, "lifetime_frontier", ["extra_nats"], positive=["lifetime"], texts=["design"], flags=["recommended"]
     )
     rows.sort(key=lambda row: row["lifetime"])
-    x = theme.quantity_x("lifetime", rows, "lifetime cost, US$ (training and serving)", log=True)
+    x = theme.quantity_x("lifetime", rows, "lifetime cost, $ (training and serving)", log=True)
     y = alt.Y(
         "extra_nats:Q", scale=theme.scale([row["extra_nats"] for row in rows]), title="loss above the least, nats"
     )
-    tips = theme.tooltip(("design", "design", ""), ("lifetime", "lifetime, US$", ".3~s"),
+    tips = theme.tooltip(("design", "design", ""), ("lifetime", "lifetime, $", ".3~s"),
                          ("extra_nats", "extra loss, nats", ".4f"))  # fmt: skip
     base = alt.Chart(theme.data(rows)).encode(x, y)
     line = alt.Chart(theme.data(_lower_than_all_before(rows))).encode(x, y)

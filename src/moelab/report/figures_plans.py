@@ -1,5 +1,6 @@
 """Figures of plans: candidate designs with their intervals, and predictions against the runs that tested them."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from moelab.report import theme
 from moelab.report.tables import Row, read_rows, unique
 
 LINE = 17  # pixels per law inside a row
+REACH, LEAST_REACH = 6, 0.02  # of the loss axis of a slice: times the median's distance from the least loss, or nats
 
 
 def candidates(table: Any, *, title: str = "") -> Any:
@@ -56,21 +58,42 @@ def verification(table: Any, *, title: str = "") -> Any:
 def budget_slices(slices: Mapping[str, list[Row]], *, title: str = "") -> Any:
     """Best loss at the budget against activation rate, sparsity and granularity: a panel per axis, a line per law.
 
-    Each row holds the axis by its name, `loss` and `law`; axes without rows are left out.
+    Each row holds the axis by its name, `loss` and `law`; axes without rows are left out. The loss axis holds the
+    neighbourhood of each law's optimum; lines that rise beyond it are cut there.
     """
-    titles = {"activation_rate": "activation rate", "sparsity": "sparsity 1 - K/E", "granularity": "granularity"}
+    titles = {
+        "activation_rate": "activation rate",
+        "sparsity": "sparsity: share of experts left out",
+        "granularity": "granularity",
+    }
     laws = unique(row["law"] for rows in slices.values() for row in rows)
     panels = [_budget_slice(name, rows, titles[name], laws) for name, rows in slices.items() if rows]
-    return theme.finish(alt.concat(*panels, columns=3, spacing=24), title)
+    if not panels:
+        return theme.finish(alt.Chart(theme.data([])).mark_point(), title or "No law varies along any axis here")
+    cut = any(row["loss"] > upper_end(rows) for rows in slices.values() for row in rows)
+    note = "lines that rise far above the least loss are cut" if cut else ""
+    return theme.finish(alt.concat(*panels, columns=3, spacing=24), title, note=note)
+
+
+def upper_end(rows: Sequence[Row]) -> float:
+    """The loss up to which a panel is drawn: for the law that reaches highest, `REACH` times as far above its least
+    loss as its median, or at most its largest loss."""
+    ends = []
+    for law in unique(row["law"] for row in rows):
+        losses = [row["loss"] for row in rows if row["law"] == law]
+        least = min(losses)
+        ends.append(min(max(losses), least + max(REACH * (statistics.median(losses) - least), LEAST_REACH)))
+    return max(ends)
 
 
 def _budget_slice(name: str, rows: list[Row], title: str, laws: Sequence[str]) -> Any:
     """One panel; `laws` are those of all panels, so that a law keeps its colour."""
     color = theme.law_color(laws)
-    y = alt.Y("loss:Q", scale=theme.scale([row["loss"] for row in rows]), title="best loss, nats per token")
+    end = upper_end(rows)
+    y = alt.Y("loss:Q", scale=theme.scale([min(row["loss"], end) for row in rows]), title="best loss, nats per token")
     x = theme.quantity_x(name, rows, title, log=name == "activation_rate")
     base = alt.Chart(theme.data(rows)).encode(x, y, color)
-    return alt.layer(base.mark_line(), base.mark_point(filled=True), width=240, height=260)
+    return alt.layer(base.mark_line(clip=True), base.mark_point(filled=True, clip=True), width=240, height=260)
 
 
 class _Loss:

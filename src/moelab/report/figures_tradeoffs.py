@@ -14,12 +14,18 @@ LETTER, LABEL_WIDTH = 6, 210  # pixels of a letter of a name, and the most that 
 
 
 def pareto(
-    table: Any, *, loss_title: str = "loss (nats per token)", cost_title: str = "serving cost", title: str = ""
+    table: Any,
+    *,
+    loss_title: str = "loss (nats per token)",
+    cost_title: str = "serving cost",
+    title: str = "",
+    share: bool = False,
 ) -> Any:
     """Loss against total parameters and, where known, against serving cost; designs on the front are solid and named.
 
     Columns: loss, params_total, serving_cost (may be null or absent), label, kind (dense|moe), on_front (bool: no
-    other design is better on every count), recommended (bool, may be absent: the design in a ring).
+    other design is better on every count), recommended (bool, may be absent: the design in a ring). With `share`, loss
+    is a share, printed in per cent.
     """
     rows, left_out = read_rows(
         table, "pareto", ["loss"], positive=["params_total"], texts=["label", "kind"], flags=["on_front"],
@@ -27,21 +33,22 @@ def pareto(
     )  # fmt: skip
     priced = [row for row in rows if row["serving_cost"] is not None and row["serving_cost"] > 0]
     width = 350 if priced else 640
-    panels = [_panel(rows, rows, "params_total", "total parameters", loss_title, width)]
+    panels = [_panel(rows, rows, "params_total", "total parameters", loss_title, width, share)]
     if priced:
-        panels.append(_panel(priced, rows, "serving_cost", cost_title, loss_title, width))
+        panels.append(_panel(priced, rows, "serving_cost", cost_title, loss_title, width, share))
     notes = ["solid: on the front"] if len({row["on_front"] for row in rows}) == 2 else []
     if any(row["recommended"] for row in rows):
         notes.append("ring: recommended")
     return theme.finish(alt.concat(*panels, columns=2, spacing=28), title, left_out, " · ".join(notes))
 
 
-def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title: str, width: int) -> Any:
+def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title: str, width: int, share: bool) -> Any:
     height = 320
     y_scale = theme.scale([row["loss"] for row in every])
-    y = alt.Y("loss:Q", scale=y_scale, title=y_title)
+    y = alt.Y("loss:Q", scale=y_scale, axis={"title": y_title, "format": ".0%"} if share else {"title": y_title})
     x = theme.quantity_x(field, rows, x_title, log=True)
-    tips = theme.tooltip(("label", "design", ""), ("kind", "kind", ""), ("loss", "loss", ".3f"),
+    loss = ("loss", y_title, ".1%") if share else ("loss", "loss", ".3f")
+    tips = theme.tooltip(("label", "design", ""), ("kind", "kind", ""), loss,
                          ("params_total", "total parameters", ".3~s"),
                          ("serving_cost", "serving cost", ".3~g"))  # fmt: skip
     color, shape = theme.kind_color(every), theme.kind_shape(every)

@@ -18,7 +18,7 @@ FEWEST, USUAL, MOST = 3, 5, 8
 """Significant digits of a value with an interval: at least, without a width to choose them by, and at most."""
 _CODE = re.compile(r"`([^`]+)`")
 # A number with a sign, units of up to four letters and perhaps a range: "+1.0 %", "2.98 – 3.09", "4 min 05 s".
-_NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–]?\s*[\d.][^A-Za-z]*(?:[A-Za-zµ]{1,4}[^A-Za-z]*){0,3}|[\-–—]?\s*")
+_NUMERIC = re.compile(r"\s*[<>≤≥~≈±+\-−–$]?\s*[\d.][^A-Za-z]*(?:[A-Za-zµ]{1,4}[^A-Za-z]*){0,3}|[\-–—]?\s*")
 
 
 def rich(text: object) -> Markup:

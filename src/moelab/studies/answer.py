@@ -94,7 +94,7 @@ def _expectation(plan: Plan) -> str:
     if plan.p_moe_beats_dense is not None:
         text += f"; MoE beats dense in {plan.p_moe_beats_dense:.0%} of the bootstrap draws"
     if plan.near_equal > 1:
-        text += f". {plan.near_equal - 1:,} other designs cannot be told apart from the recommended one"
+        text += f". {plan.near_equal - 1:,} other designs are near-equal to the recommended one"
     return text + "."
 
 

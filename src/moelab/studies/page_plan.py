@@ -86,7 +86,7 @@ def plan_section(outcome: StudyOutcome, plan: Plan) -> Section:
         "What to train",
         text=[
             f"{plan.n_designs:,} architectures were enumerated, {plan.n_feasible:,} fit the budget, and "
-            f"{plan.near_equal - 1:,} others cannot be told apart from the best ({plan.near_equal_rule}).",
+            f"{plan.near_equal - 1:,} others are near-equal to the best ({plan.near_equal_rule}).",
             *binding_sentence(plan.binding),
         ],
         figures=[Figure(figures.candidates(rows), "Planned designs, best first, with each law's prediction.")],

@@ -16,18 +16,18 @@ function recoloured(node) {
 }
 
 // A copy of the specification with each panel `width` pixels wide, in `columns` columns, labels cut to fit.
-function sized(spec, width, columns, narrow) {
+function sized(spec, width, columns, narrow, room) {
   const copy = structuredClone(spec);
   const visit = (node) => {
     if (typeof node.width === "number") node.width = width;
     for (const key of ["concat", "vconcat", "hconcat", "layer"]) (node[key] || []).forEach(visit);
   };
   visit(copy);
-  if (narrow) wrapLabels(copy);
+  if (narrow) { wrapLabels(copy); wrapTitles(copy, room); }
   if (copy.concat) copy.columns = columns;
   if (narrow) {
     copy.config.axisY = { ...copy.config.axisY, labelFontSize: 11 };
-    copy.config.axisX = { ...copy.config.axisX, labelFontSize: 11 };
+    copy.config.axisX = { ...copy.config.axisX, labelFontSize: 11, labelSeparation: 8 };
   }
   return copy;
 }
@@ -40,6 +40,19 @@ function wrapLabels(node) {
     y.axis.labelExpr = JSON.stringify(lines) + "[datum.label]";
   }
   for (const key of ["concat", "vconcat", "hconcat", "layer"]) (node[key] || []).forEach(wrapLabels);
+}
+
+// On a narrow screen titles break into lines and legends into rows: a long one would set the width of the figure.
+function wrapTitles(node, room) {
+  const lines = (text, size) => [text].flat().flatMap((line) => wrapped(line, Math.floor(room / (0.58 * size))));
+  if (typeof node.title === "string") node.title = lines(node.title, 14);
+  else if (node.title && node.title.text) {
+    node.title.text = lines(node.title.text, node.title.fontSize || 14);
+    if (node.title.subtitle) node.title.subtitle = lines(node.title.subtitle, 12);
+  }
+  for (const channel of Object.values(node.encoding || {}))
+    if (channel && channel.legend) channel.legend.columns = Math.max(1, Math.floor(room / 150));
+  partsOf(node).forEach((part) => wrapTitles(part, room));
 }
 
 function wrapped(text, length) {
@@ -100,7 +113,7 @@ async function draw(place, spec) {
   let width = fitted.get(kind) || panelWidth(spec), fits = false, result = null;
   for (let attempt = 0; attempt < 3 && !fits; attempt++) {
     if (result) result.finalize();
-    result = await vegaEmbed(place, sized(trial, width, columns, narrow), embedding(trial));
+    result = await vegaEmbed(place, sized(trial, width, columns, narrow, room), embedding(trial));
     const picture = place.querySelector("svg");
     const drawn = picture ? parseFloat(picture.getAttribute("width")) : room;
     const better = Math.min(Math.floor(width + (room - drawn) / columns), 1.35 * panelWidth(spec) * (narrow ? 4 : 1));
@@ -110,7 +123,7 @@ async function draw(place, spec) {
   fitted.set(kind, width);
   if (trial !== themed) {
     result.finalize();
-    await vegaEmbed(place, sized(themed, width, columns, narrow), embedding(spec));
+    await vegaEmbed(place, sized(themed, width, columns, narrow, room), embedding(spec));
     place.style.visibility = "";
   }
 }

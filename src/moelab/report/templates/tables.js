@@ -78,6 +78,22 @@ function makeSortable(table, redraw) {
   });
 }
 
+// Where columns lie beyond the right edge, a note with their number, which changes as one scrolls.
+function noteColumns(table, tools) {
+  const scroll = table.closest(".scroll"), note = document.createElement("span");
+  note.className = "beyond";
+  tools.prepend(note);
+  const count = () => {
+    const edge = scroll.getBoundingClientRect().right;
+    const heads = [...table.tHead.rows[0].cells];
+    const hidden = heads.filter((head) => head.getBoundingClientRect().right > edge + 12).length;
+    note.textContent = hidden ? `scroll for ${hidden} more column${hidden > 1 ? "s" : ""} \u2192` : "";
+    scroll.classList.toggle("cut", hidden > 0);
+  };
+  scroll.addEventListener("scroll", count, { passive: true });
+  new ResizeObserver(count).observe(scroll);
+}
+
 function prepareTable(table) {
   const tools = document.createElement("div");
   tools.className = "tools";
@@ -110,6 +126,7 @@ function prepareTable(table) {
   const name = title.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") + ".csv";
   tools.append(button("CSV", "Download this table as CSV", () => download(csvOf(table), name)));
   table.closest(".scroll").before(tools);
+  noteColumns(table, tools);
   if (rows.length > 1) makeSortable(table, redraw);
   redraw();
   table.classList.add("prepared");

@@ -1,0 +1,94 @@
+"""Serving of design 1: values with intervals beside their limits, the probability of each, and what is assumed."""
+
+import math
+from statistics import NormalDist
+
+import pytest
+
+from moelab.planning import Budget, Plan, Space
+from moelab.planning.plan import plan
+from moelab.planning.plan_page import answer_page
+from moelab.planning.served_design import Measure, assumptions, measures, open_limits, served_cells
+from moelab.quantities import format_dollars, format_seconds
+
+
+def planned(tiny: Space, **serving: object) -> Plan:
+    asked = {"hardware": "h200", "tokens": 1e12, "traffic": {"prompt": 64, "output": 32, "tpot": 0.1}} | serving
+    budget = Budget.parse({"flops": 1e18, "train_hardware": "h100", "serving": asked}, "plan")
+    return plan(budget, ["ludziejewski2025"], tiny, extrapolate=True)
+
+
+@pytest.mark.parametrize("limit", [0.7, 1.0, 1.1, 1.4])
+def test_the_probability_is_that_of_the_interval(limit: float) -> None:
+    row = Measure("time", "s", 1.0, 0.8, 1.25, "tpot", limit)
+    deviation = math.log(1.25) / NormalDist().inv_cdf(0.9)
+    assert row.met == pytest.approx(NormalDist(0, deviation).cdf(math.log(limit)), rel=1e-6)
+    assert row.open == (0.8 < limit < 1.25)
+    # The ends of the interval are met with 10 % and 90 %.
+    assert Measure("time", "s", 1.0, 0.8, 1.25, "tpot", 1.25).met == pytest.approx(0.9)
+
+
+def test_without_an_interval_or_limit_there_is_no_probability() -> None:
+    assert Measure("time", "s", 1.0, None, None, "tpot", 1.0).met is None
+    assert Measure("time", "s", 1.0, 0.8, 1.25).probability == "-"
+    assert Measure("time", "s", 1.0, 0.8, 1.25, "tpot", 9.0).probability == "over 99%"
+
+
+def test_page_and_lines_show_latency_prices_and_traffic(tiny: Space) -> None:
+    result = planned(tiny)
+    served, wanted = result.best.serving, result.budget.serving
+    assert served is not None
+    cells = {row[0]: row[1:] for row in served_cells(result.best, wanted)}
+    ends = [format_seconds(served[f"time_per_output_token_{end}"]) for end in ("low", "high")]
+    assert cells["time per output token"][:3] == [
+        format_seconds(served["time_per_output_token"]), f"{ends[0]} to {ends[1]}", "100 ms",
+    ]  # fmt: skip
+    replica, hours = assumptions(result.budget, result.best)
+    assert "prompts of 64 tokens, answers of 32, weights in bf16" in replica
+    assert f"{served['batch']} requests at once" in replica
+    assert "training, NVIDIA H100 80 GB SXM at $3.64" in hours
+    assert "serving, NVIDIA H200 141 GB SXM at $4.95" in hours
+    assert "as of 2026-10-24" in hours
+    page = answer_page(result, "moelab plan")
+    section = next(part for part in page.sections if part.title == "Latency and cost of design 1")
+    assert replica in section.text
+    assert hours in section.text
+    assert section.tables
+    facts = {fact.name: fact for fact in page.facts}
+    assert "limit 100 ms" in facts["Time per output token"].note
+    assert result.best.cost is not None
+    assert format_dollars(result.best.cost["lifetime_low"]) in facts["Lifetime cost"].note
+
+
+def test_a_price_that_is_given_names_no_date_and_a_limit_on_latency_inside_the_interval_warns(tiny: Space) -> None:
+    result = planned(tiny, gpu_price=2.0)
+    assert "serving, NVIDIA H200 141 GB SXM at $2.00 as given." in assumptions(result.budget, result.best)[1]
+    step = measures(result.best, result.budget.serving)[0]
+    traffic = {"prompt": 64, "output": 32, "tpot": step.value * 1.0001}
+    close = planned(tiny, gpu_price=2.0, traffic=traffic)
+    lines = open_limits(close.best, close.budget.serving)
+    assert len(lines) == 1
+    assert set(lines) <= set(close.warnings)
+    assert "time per output token lies inside its 80 % interval" in lines[0]
+
+
+def test_without_devices_nothing_is_assumed(tiny: Space) -> None:
+    result = plan(Budget(flops=1e18), ["ludziejewski2025"], tiny, extrapolate=True)
+    assert assumptions(result.budget, result.best) == []
+    assert served_cells(result.best, None) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.4742, "$1.47"), (23e6, "$23.0M"), (999.9, "$1.00K"), (456.0, "$456"), (0.0, "$0"), (0.01154, "$0.0115"),
+     (2.5e-6, "$2.5e-06"), (None, "-"), (-1234.0, "$-1.23K")],
+)  # fmt: skip
+def test_dollars_have_three_digits(value: float | None, text: str) -> None:
+    assert format_dollars(value) == text
+
+
+def test_requests_longer_than_the_context_are_a_warning(tiny: Space) -> None:
+    found = planned(tiny, traffic={"prompt": tiny.seq_len, "output": 1})
+    assert sum("exceed the context" in line for line in found.warnings) == 1
+    fits = planned(tiny, traffic={"prompt": tiny.seq_len - 1, "output": 1})
+    assert not any("exceed the context" in line for line in fits.warnings)
