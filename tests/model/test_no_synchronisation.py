@@ -133,7 +133,9 @@ def operators(moe: dict[str, Any] | None) -> int:
 def test_a_step_dispatches_few_operators_with_a_gpus_chunk(
     moe: dict[str, Any] | None, no_values: FakeTensorMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The chunk of logits is 2^27 on 80 GB; with a CPU's, 2^19, the head alone dispatches tens of thousands."""
+    """The chunk of logits is 2^27 on 80 GB; with a CPU's, 2^19, the head alone dispatches tens of thousands. These fake
+    CPU tensors stand for a GPU's, which takes no blocks of gated rows."""
+    monkeypatch.setattr("moelab.model.dispatch.gated._BLOCK", 2**40)
     before = operators(moe)
     monkeypatch.setattr("moelab.model.cross_entropy._CHUNK_ELEMENTS", 2**27)
     after = operators(moe)
