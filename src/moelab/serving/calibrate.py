@@ -79,7 +79,9 @@ def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | N
     stated = _stated_error(*error_of(ratio), what, len({row.model for row in newest.rows}))
     own = next(row for row in newest.rows if row.hardware == device and row.engine == engine)
     count = sum(row.hardware == device and row.engine == engine for row in newest.rows)
-    calibration = fitted.calibration(device, engine, n_rows=count, **stated, source="moelab calibrate")
+    calibration = fitted.calibration(
+        device, engine, n_rows=count, **stated, source="moelab calibrate", **newest.precisions()
+    )
     checked = Calibration.parse(calibration.model_dump(), "calibration")
     entry = own.device.model_copy(update={"calibration": checked})
     shipped_fit = Fitted(

@@ -25,7 +25,8 @@ class Calibration(Config):
     `slowdown` multiplies every time: 1 for the device family that the coefficients come from. `error` is the median
     absolute relative error of what was held out, `held_out_by` what that was, `spread` the standard deviation of the
     logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares. `products` are
-    measured rates of products by precision: they replace the shares of peak and the reading of weights.
+    measured rates of products by precision: they replace the shares of peak and the reading of weights. `precisions`
+    are those of the weights in the rows, `kv_precisions` of the cache; None where it is not known.
     """
 
     id: str
@@ -37,6 +38,8 @@ class Calibration(Config):
     spread: Annotated[float, Field(ge=0, le=3)] | None = None
     source: str = ""
     products: dict[str, ProductRates] | None = None
+    precisions: tuple[str, ...] | None = None
+    kv_precisions: tuple[str, ...] | None = None
 
     def __hash__(self) -> int:
         """Of equal calibrations equal, though `products` has none of its own."""
@@ -124,4 +127,6 @@ def shipped_for(device: str | None, engine: str | None) -> Calibration:
         n_rows=rows.get(chosen, 0),
         **(_on_another_device("none") if step == "device" else _error(step)),
         source=value["source"],
+        precisions=tuple(value["precisions"]),
+        kv_precisions=tuple(value["kv_precisions"]),
     )
