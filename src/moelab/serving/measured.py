@@ -100,7 +100,7 @@ class MeasuredRows:
         """The rows that pass a test."""
         return MeasuredRows(tuple(row for row in self.rows if test(row)), self.speculative)
 
-    def precisions(self) -> dict[str, tuple[str, ...]]:
+    def precisions(self) -> dict[str, Any]:
         """`precisions` of the weights and `kv_precisions` of the cache in these rows: what a fit to them supports."""
         return {
             f"{name}s": tuple(sorted({str(getattr(row.traffic, name)) for row in self.rows}))
