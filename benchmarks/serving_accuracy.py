@@ -294,6 +294,7 @@ def calibrations(
         "source": "NVIDIA/TensorRT-LLM performance overview, MLPerf Inference v5.1 (both Apache-2.0) and, for "
         "coefficients alone, InferenceX (SemiAnalysis); benchmarks/serving_accuracy.py repeats the fit",
         "default_engine": "tensorrt-llm",
+        **{name: list(found) for name, found in measured.newest().precisions().items()},
         "coefficients": rounded(fitted.coefficients.model_dump()),
         "intervals": {name: [float(f"{end:.4g}") for end in ends] for name, ends in fitted.intervals.items()},
         "engines": rounded(fitted.engines),

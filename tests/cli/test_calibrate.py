@@ -23,7 +23,7 @@ def test_a_table_becomes_a_hardware_file(tmp_path: Path, capsys: pytest.CaptureF
     table.write_text(HEAD + "".join(rows))
     assert run("calibrate", str(table), "--out", str(out), "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["calibration"]["held_out_by"] == "concurrency"
+    assert found["calibration"]["held_out_by"] == "concurrency, and by model in the shipped rows"
     assert run("serving", "llama3-8b", "--hardware", str(out), "--batch", "8", "--gpus", "1", "--json") == 0
     served = json.loads(capsys.readouterr().out)
     assert served["calibration"]["id"] == "h100/vllm"

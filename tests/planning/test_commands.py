@@ -56,7 +56,7 @@ def test_serving(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert code == 0
     assert keys <= set(json.loads(out))
     assert "requests in flight" in run(capsys, "serving", "llama3-8b", "--hardware", "l40s")[1]
-    words = ("serving", "llama3-8b", "--hardware", "h100", "--gpus")
+    words = ("serving", "llama3-8b", "--hardware", "h100", "--precision", "fp8", "--gpus")
     assert json.loads(run(capsys, *words, "8", "--json")[1])["warnings"] == []
     warnings = json.loads(run(capsys, *words, "1024", "--json")[1])["warnings"]
     assert len(warnings) == 3

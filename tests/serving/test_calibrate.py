@@ -69,10 +69,20 @@ def test_the_file_is_read_as_hardware(rows: MeasuredRows, tmp_path: Path) -> Non
     result.hardware.to_yaml(tmp_path / "mine.yaml")
     found = load_hardware(str(tmp_path / "mine.yaml")).calibrated()
     assert found == result.hardware.calibration
-    assert (found.id, found.n_rows, found.held_out_by) == ("h200/sglang", 8, "model")
+    assert (found.id, found.n_rows) == ("h200/sglang", 8)
+    assert str(found.held_out_by).startswith("model in the shipped rows (2 models here, ")
     assert found.error is not None
     assert found.error < 0.2
     assert result.to_dict()["coefficients"]["max_batch"]["low"] is None
+
+
+def test_rows_of_one_model_are_no_surer_of_others_than_the_shipped_rows(rows: MeasuredRows) -> None:
+    known, table = shipped()["errors"]["none"], [row for row in made(rows, 4e-6) if row["model"] == "llama3-8b"]
+    found = calibrate(parse_measured(table, "rows", find_model)).hardware.calibration
+    assert found is not None
+    assert (found.error, found.spread) == (known["error"], known["spread"])
+    assert str(found.held_out_by).startswith("model in the shipped rows (1 model here, ")
+    assert str(found.held_out_by).endswith("% by concurrency)")
 
 
 @pytest.mark.parametrize(

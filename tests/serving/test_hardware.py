@@ -44,8 +44,12 @@ def test_every_device_names_its_source() -> None:
 def test_an_inherited_calibration_is_never_the_more_exact(name: str) -> None:
     own, inherited = load_hardware("h100").calibrated(), load_hardware(name).calibrated()
     assert (own.error, own.spread, inherited.error, inherited.spread) != (None,) * 4
-    assert (inherited.error or 0) >= (own.error or 1)
     assert (inherited.spread or 0) > (own.spread or 1)
+    assert (inherited.error or 0) > (own.error or 1)
+    assert inherited.held_out_by == "model and device"
+    near, far = (load_hardware(device).calibrated("vllm") for device in ("h200", name))
+    assert (far.error or 0) > (near.error or 1)
+    assert (far.spread or 0) > (near.spread or 1)
 
 
 @pytest.mark.parametrize(("name", "marked"), [("tpu-v5p", True), ("tpu-v6e", True), ("b200", False), ("cpu", False)])

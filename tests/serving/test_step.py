@@ -173,7 +173,10 @@ def test_a_prefix_cache_and_disaggregation() -> None:
     assert cached["memory_bytes"] == plain["memory_bytes"]
     assert apart["time_per_output_token"] < plain["time_per_output_token"]
     assert apart["prefill_gpus"] > 0 == plain["prefill_gpus"]
-    assert set(apart["not_calibrated"]) == {"disaggregated", "joules_per_output_token"}
+    assert set(apart["not_calibrated"]) == {
+        "disaggregated",
+        "joules_per_output_token",
+    }  # fp8 with a cache in bf16 has rows
     energy = device.power * (2 + apart["prefill_gpus"]) / apart["tokens_per_second"]  # type: ignore[operator]
     assert apart["joules_per_output_token"] == pytest.approx(energy)
 

@@ -16,6 +16,8 @@ PRIOR_SPREAD = 0.3
 """Spread of the logarithm of each coefficient around the shipped one, before a user's rows are seen."""
 LEAST_ROWS = 3
 """Setups from which on a fit is made."""
+LEAST_MODELS = 4
+"""Models from which on their own errors make an 80 % interval: the rank of `error_of`, 0.8 (n + 1), is at most n."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,11 @@ def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | N
     fitted = fit(measured)
     what, group = _left_out(newest)
     _, ratio = held_out(measured, group, fit)
-    error, spread = error_of(ratio)
+    stated = _stated_error(*error_of(ratio), what, len({row.model for row in newest.rows}))
     own = next(row for row in newest.rows if row.hardware == device and row.engine == engine)
     count = sum(row.hardware == device and row.engine == engine for row in newest.rows)
     calibration = fitted.calibration(
-        device, engine, n_rows=count, error=error, spread=spread, held_out_by=what, source="moelab calibrate"
+        device, engine, n_rows=count, **stated, source="moelab calibrate", **newest.precisions()
     )
     checked = Calibration.parse(calibration.model_dump(), "calibration")
     entry = own.device.model_copy(update={"calibration": checked})
@@ -91,6 +93,21 @@ def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | N
     notes = tuple(notes_on(newest, shipped_fit.predict(newest.rows)))
     hardware = Hardware.parse(entry.to_dict(), "hardware")
     return Calibrated(hardware, fitted, len(newest.rows), measured.speculative, notes)
+
+
+def _stated_error(error: float, spread: float, what: str, models: int) -> dict[str, Any]:
+    """`error`, `spread` and `held_out_by` of a fit, of which `what` was left out in turn.
+
+    A design that is planned is a new model: rows of few models state at least the error of models left out of the
+    shipped rows, and have at least its interval.
+    """
+    if models >= LEAST_MODELS:
+        return {"error": error, "spread": spread, "held_out_by": what}
+    known = shipped()["errors"]["none"]
+    by = f"model in the shipped rows ({models} model{'s' * (models > 1)} here, {error:.0%} by {what})"
+    if error > known["error"]:
+        by = f"{what}, and by model in the shipped rows"
+    return {"error": max(error, known["error"]), "spread": max(spread, known["spread"]), "held_out_by": by}
 
 
 def _slowdown(row: Row) -> float:

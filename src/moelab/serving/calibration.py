@@ -25,7 +25,8 @@ class Calibration(Config):
     `slowdown` multiplies every time: 1 for the device family that the coefficients come from. `error` is the median
     absolute relative error of what was held out, `held_out_by` what that was, `spread` the standard deviation of the
     logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares. `products` are
-    measured rates of products by precision: they replace the shares of peak and the reading of weights.
+    measured rates of products by precision: they replace the shares of peak and the reading of weights. `precisions`
+    are those of the weights in the rows, `kv_precisions` of the cache; None where it is not known.
     """
 
     id: str
@@ -37,6 +38,8 @@ class Calibration(Config):
     spread: Annotated[float, Field(ge=0, le=3)] | None = None
     source: str = ""
     products: dict[str, ProductRates] | None = None
+    precisions: tuple[str, ...] | None = None
+    kv_precisions: tuple[str, ...] | None = None
 
     def __hash__(self) -> int:
         """Of equal calibrations equal, though `products` has none of its own."""
@@ -55,7 +58,7 @@ class Calibration(Config):
         """The same for people."""
         if self.error is None:
             return f"{self.id}: no measured serving supports it, so it has no interval"
-        rows = f"{self.n_rows} rows" if self.n_rows else "no rows of its own"
+        rows = f"{self.n_rows} row{'s' * (self.n_rows > 1)}" if self.n_rows else "no rows of its own"
         return f"{self.id}: {rows}, median error {self.error:.0%} held out by {self.held_out_by}"
 
 
@@ -79,15 +82,29 @@ def stated(compute: float | None, bandwidth: float | None, link: float | None, l
 def inherited(device: str, engine: str | None, name: str) -> Calibration:
     """The calibration of the nearest device for one called `name`, with the error measured for such a step."""
     own = shipped_for(device, engine)
-    return own.replace(id=f"{own.id} for {name}", n_rows=0, **_error("device"))
+    return own.replace(id=f"{own.id} for {name}", n_rows=0, **_on_another_device("none" if own.n_rows else "engine"))
 
 
 def _error(step: str) -> dict[str, Any]:
-    """`error`, `held_out_by` and `spread` of a step away from rows: never less than on devices with rows."""
+    """`error`, `held_out_by` and `spread` of rows (`none`) or of an `engine` away: never less than with rows."""
     near, far = (shipped()["errors"][name] for name in ("none", step))
     larger = max(far, near, key=lambda one: float(one["error"]))
     spread = max(near["spread"], far["spread"])
     return {"error": larger["error"], "held_out_by": larger["held_out_by"], "spread": spread}
+
+
+def _on_another_device(step: str) -> dict[str, Any]:
+    """The same where the device has no rows: its error counts beside that of `step`, as independent errors do.
+
+    The shipped spread of a device holds that of a model already: `inherited_spreads` of benchmarks/serving_accuracy.
+    """
+    near, none, device = _error(step), shipped()["errors"]["none"], shipped()["errors"]["device"]
+    apart = device["spread"] ** 2 - none["spread"] ** 2
+    return {
+        "error": math.hypot(near["error"], device["error"]),
+        "held_out_by": f"{near['held_out_by']} and device",
+        "spread": math.sqrt(near["spread"] ** 2 + max(apart, 0.0)),
+    }
 
 
 @cache
@@ -108,6 +125,8 @@ def shipped_for(device: str | None, engine: str | None) -> Calibration:
         coefficients=Coefficients.parse(coefficients, "calibrations"),
         slowdown=known["slowdown"] if known else 1.0,
         n_rows=rows.get(chosen, 0),
-        **_error(step),
+        **(_on_another_device("none") if step == "device" else _error(step)),
         source=value["source"],
+        precisions=tuple(value["precisions"]),
+        kv_precisions=tuple(value["kv_precisions"]),
     )

@@ -28,12 +28,48 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
         lines.append(
             f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
         )
-    lines += uneven_heads(model, cost) + borrowed(hardware)
-    if traffic.uncalibrated:
-        lines.append(f"not calibrated: no measured rows support {', '.join(traffic.uncalibrated)}")
+    lines += uneven_heads(model, cost) + borrowed(hardware) + without_rows(hardware, traffic)
     if cost["gpus"] > hardware.node:
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
     return lines
+
+
+def not_calibrated(hardware: Hardware, traffic: Traffic) -> list[str]:
+    """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine."""
+    calibration = hardware.calibrated(traffic.engine)
+    products = calibration.products
+    known = {
+        "precision": calibration.precisions if products is None else tuple(products),
+        "kv_precision": calibration.kv_precisions,
+    }
+    names = [name for name, rows in known.items() if rows is not None and getattr(traffic, name) not in rows]
+    return traffic.uncalibrated + names + ["engine"] * bool(_other_engine(hardware, traffic))
+
+
+def without_rows(hardware: Hardware, traffic: Traffic) -> list[str]:
+    """The lines for people that `not_calibrated` names."""
+    lines, calibration, names = [], hardware.calibrated(traffic.engine), not_calibrated(hardware, traffic)
+    if traffic.uncalibrated:
+        lines.append(f"not calibrated: no measured rows support {', '.join(traffic.uncalibrated)}")
+    if "precision" in names and calibration.products is None:
+        rows = ", ".join(calibration.precisions or ())
+        lines.append(f"not calibrated: no measured rows in {traffic.precision} (they are in {rows})")
+    if "kv_precision" in names:
+        rows = ", ".join(calibration.kv_precisions or ())
+        lines.append(f"not calibrated: no measured rows with a KV cache in {traffic.kv_precision} (theirs: {rows})")
+    return lines + _other_engine(hardware, traffic)
+
+
+def _other_engine(hardware: Hardware, traffic: Traffic) -> list[str]:
+    """A line where an engine is asked for, and the device's file holds one calibration, of another."""
+    found = hardware.calibrated(traffic.engine).id
+    ours = hardware.calibration is None and found != STATED
+    if traffic.engine is None or ours or found.partition("/")[2] == traffic.engine:
+        return []
+    return [
+        f"not calibrated: no measured rows of {traffic.engine}; the calibration of the hardware file is {found}, "
+        "and engine changes nothing beside it"
+    ]
 
 
 def borrowed(hardware: Hardware) -> list[str]:

@@ -100,6 +100,13 @@ class MeasuredRows:
         """The rows that pass a test."""
         return MeasuredRows(tuple(row for row in self.rows if test(row)), self.speculative)
 
+    def precisions(self) -> dict[str, Any]:
+        """`precisions` of the weights and `kv_precisions` of the cache in these rows: what a fit to them supports."""
+        return {
+            f"{name}s": tuple(sorted({str(getattr(row.traffic, name)) for row in self.rows}))
+            for name in ("precision", "kv_precision")
+        }
+
 
 def read_measured(path: str | Path, model_of: Callable[[str], ModelConfig]) -> MeasuredRows:
     """Read a CSV. `model_of` finds the architecture of a name. Raises InputError naming the row and the column."""

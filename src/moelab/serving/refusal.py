@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moelab.architecture import ModelConfig, Shape
+from moelab.errors import InputError
 from moelab.quantities import format_bytes, format_seconds, parse_seconds
 from moelab.serving.batch import largest_batch, layouts_of, least_gpus
 from moelab.serving.hardware import Hardware
@@ -15,6 +16,12 @@ from moelab.serving.work import Load, load_of
 
 UNLIMITED = 10**12
 """More requests a device than any memory holds."""
+
+
+def refuse_engine(hardware: Hardware, traffic: Traffic) -> None:
+    """Raises InputError where the engine that is asked for does not run on the device: TensorRT-LLM is NVIDIA's."""
+    if traffic.engine == "tensorrt-llm" and hardware.name.split()[:1] in (["AMD"], ["Google"]):
+        raise InputError(f"engine: tensorrt-llm runs on NVIDIA's devices, not on {hardware.name}; use vllm or sglang")
 
 
 def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
