@@ -171,9 +171,9 @@ PUBLIC = {
     "clark2022/final_losses.csv": ("loss_validation", {"names"}),
     "muennighoff2023/runs_fitset_182.csv": ("val_loss", {"names", "reuse"}),
     "marin2026/runs.csv": ("paloma_macro", {"missing", "names", "values"}),
-    "flame2025/runs.csv": ("loss", {"names"}),
+    "flame2025/runs.csv": ("loss", {"names", "experts"}),
 }
-"""Checks that rightly find something in a public table: columns under other names, repeated data, missing losses or
+"""Checks that rightly find something in a public table: columns under other names, experts that stand in a note alone, repeated data, missing losses or
 tokens."""
 
 
