@@ -173,8 +173,8 @@ PUBLIC = {
     "marin2026/runs.csv": ("paloma_macro", {"missing", "names", "values"}),
     "flame2025/runs.csv": ("loss", {"names", "experts"}),
 }
-"""Checks that rightly find something in a public table: columns under other names, experts that stand in a note alone, repeated data, missing losses or
-tokens."""
+"""Checks that rightly find something in a public table: columns under other names, experts that stand in a note alone,
+repeated data, missing losses or tokens."""
 
 
 @pytest.mark.parametrize("name", PUBLIC)
