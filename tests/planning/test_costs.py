@@ -20,6 +20,7 @@ from moelab.planning.served_design import open_limits
 from moelab.planning.trained import training_replicates
 from moelab.serving import Traffic, load_hardware, serve, serve_one
 from moelab.serving.calibration import Z80
+from moelab.serving.doubts import doubts
 from moelab.serving.replicates import Replicates, serving_replicates
 from moelab.serving.training_calibration import training_calibration
 
@@ -52,6 +53,18 @@ def test_prices_carry_intervals_and_calibrations(result: Plan) -> None:
         assert cost["serve_high"] / cost["serve"] == pytest.approx(serving["cost_per_million_tokens_high"] / million)
         assert cost["train_low"] == pytest.approx(training["dollars_low"])
         assert cost["train_high"] == pytest.approx(training["dollars_high"])
+
+
+def test_a_plan_names_what_has_no_rows() -> None:
+    """The same doubts as `moelab serving`, in its warnings and in its JSON."""
+    found = planned(serving={"traffic": {"draft": 1, "acceptance": 0.8}})
+    assert found.best.serving is not None
+    assert found.best.serving["not_calibrated"] == ["draft", "precision"]
+    wanted = found.budget.serving
+    assert wanted is not None
+    lines = doubts(found.best.config, found.best.serving, wanted.device, wanted.traffic)
+    assert sum("not calibrated" in line for line in lines) == 2
+    assert set(lines) <= set(found.warnings)
 
 
 def test_lifetime_adds_independent_errors(result: Plan) -> None:

@@ -32,7 +32,7 @@ from moelab.planning.uncertainty import Decision, decide
 from moelab.planning.warnings import warnings_of
 from moelab.planning.what_if import what_if
 from moelab.quantities import format_number
-from moelab.serving.doubts import borrowed, uneven_heads
+from moelab.serving.doubts import doubts
 
 Array = NDArray[Any]
 
@@ -132,10 +132,9 @@ class PlanBuilder:
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))
-        served = result.best.serving
-        result.warnings.extend([] if served is None else uneven_heads(result.best.config, served))
-        wanted = self.budget.serving
-        result.warnings.extend([] if wanted is None else borrowed(wanted.device))
+        served, wanted = result.best.serving, self.budget.serving
+        if served is not None and wanted is not None:
+            result.warnings.extend(doubts(result.best.config, served, wanted.device, wanted.traffic))
         result.warnings.extend(unpriced(self.budget))
         return result
 

@@ -8,6 +8,7 @@ from moelab.planning.budget import Budget, Serving
 from moelab.planning.candidate import Candidate, Interval
 from moelab.quantities import format_dollars
 from moelab.serving.calibration import Z80
+from moelab.serving.doubts import not_calibrated
 from moelab.serving.replicates import Replicates
 
 WORDS = {"train": "training", "serve": "serving", "lifetime": "lifetime"}
@@ -15,10 +16,11 @@ WORDS = {"train": "training", "serve": "serving", "lifetime": "lifetime"}
 
 
 def served_with(cost: dict[str, Any] | None, wanted: Serving | None) -> dict[str, Any] | None:
-    """One design's serving with the calibration that it comes from; None without serving."""
+    """One design's serving with its calibration and what that has no rows of; None without serving."""
     if cost is None or wanted is None:
         return None
-    return cost | {"calibration": wanted.device.calibrated(wanted.traffic.engine).summary()}
+    missing = not_calibrated(wanted.device, wanted.traffic)
+    return cost | {"calibration": wanted.device.calibrated(wanted.traffic.engine).summary(), "not_calibrated": missing}
 
 
 def cost_of(

