@@ -19,7 +19,7 @@ def served_with(cost: dict[str, Any] | None, wanted: Serving | None) -> dict[str
     """One design's serving with its calibration and what that has no rows of; None without serving."""
     if cost is None or wanted is None:
         return None
-    missing = not_calibrated(wanted.device, wanted.traffic)
+    missing = not_calibrated(wanted.device, wanted.traffic, cost["gpus"])
     return cost | {"calibration": wanted.device.calibrated(wanted.traffic.engine).summary(), "not_calibrated": missing}
 
 
@@ -125,7 +125,7 @@ def price_lines(best: Candidate) -> list[str]:
     found, sources = [], []
     if serving is not None and serving["cost_per_million_tokens"] is not None:
         found.append(f"a million tokens {_text(serving, 'cost_per_million_tokens')}")
-        sources.append(source_line("serving", serving["calibration"]))
+        sources.append(source_line("serving", serving["calibration"], serving["not_calibrated"]))
     found += [f"{word} {_text(cost, name)}" for name, word in WORDS.items() if cost.get(name) is not None]
     if used.get("train") is not None and cost["train"] is not None:
         sources.append(source_line("training", used["train"]))
@@ -134,12 +134,26 @@ def price_lines(best: Candidate) -> list[str]:
     return [f"Prices of design 1 with 80 % intervals: {'; '.join(found)}.", f"They come from {'; '.join(sources)}."]
 
 
-def source_line(what: str, calibration: Mapping[str, Any]) -> str:
+MISSING = {
+    "precision": "weights in this precision",
+    "kv_precision": "a cache in this precision",
+    "engine": "this engine",
+    "gpus": "several nodes",
+    "cached": "cached prefixes",
+    "draft": "drafted tokens",
+    "disaggregated": "disaggregated prompts",
+}
+"""What no measured row of a calibration has, by its name in `not_calibrated`, where a price depends on it."""
+
+
+def source_line(what: str, calibration: Mapping[str, Any], missing: Sequence[str] = ()) -> str:
+    """For people: the calibration of a price with its held-out error, and what it has no rows of."""
     if calibration["error"] is None:
         return f"{what}: {calibration['id']}, not calibrated, so without interval"
+    absent = ", ".join(MISSING[name] for name in missing if name in MISSING)
     return (
         f"{what}: calibration {calibration['id']}, {calibration['n_rows']} rows, held-out error "
-        f"{calibration['error']:.0%}"
+        f"{calibration['error']:.0%}{absent and f' (no rows with {absent})'}"
     )
 
 

@@ -151,7 +151,8 @@ def serve_one(
     return result | {
         "joules_per_output_token": energy,
         "calibration": hardware.calibrated(traffic.engine).summary(),
-        "not_calibrated": not_calibrated(hardware, traffic) + ["joules_per_output_token"] * (energy is not None),
+        "not_calibrated": not_calibrated(hardware, traffic, result["gpus"])
+        + ["joules_per_output_token"] * (energy is not None),
     }
 
 

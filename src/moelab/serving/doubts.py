@@ -34,8 +34,9 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
     return lines
 
 
-def not_calibrated(hardware: Hardware, traffic: Traffic) -> list[str]:
-    """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine."""
+def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[str]:
+    """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine, and a
+    replica of more `gpus` than a node."""
     calibration = hardware.calibrated(traffic.engine)
     products = calibration.products
     known = {
@@ -43,7 +44,8 @@ def not_calibrated(hardware: Hardware, traffic: Traffic) -> list[str]:
         "kv_precision": calibration.kv_precisions,
     }
     names = [name for name, rows in known.items() if rows is not None and getattr(traffic, name) not in rows]
-    return traffic.uncalibrated + names + ["engine"] * bool(_other_engine(hardware, traffic))
+    names += ["engine"] * bool(_other_engine(hardware, traffic)) + ["gpus"] * (gpus > hardware.node)
+    return traffic.uncalibrated + names
 
 
 def without_rows(hardware: Hardware, traffic: Traffic) -> list[str]:
