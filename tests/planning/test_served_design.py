@@ -1,14 +1,24 @@
 """Serving of design 1: values with intervals beside their limits, the probability of each, and what is assumed."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
 
 from moelab.planning import Budget, Plan, Space
+from moelab.planning.changed import changed_budgets
 from moelab.planning.plan import plan
 from moelab.planning.plan_page import answer_page
-from moelab.planning.served_design import Measure, assumptions, measures, open_limits, served_cells
+from moelab.planning.served_design import (
+    USUAL_TPOT,
+    Measure,
+    assumptions,
+    measures,
+    open_limits,
+    served_cells,
+    slow_without_limit,
+)
 from moelab.quantities import format_dollars, format_seconds
 
 
@@ -70,6 +80,34 @@ def test_a_price_that_is_given_names_no_date_and_a_limit_on_latency_inside_the_i
     assert len(lines) == 1
     assert set(lines) <= set(close.warnings)
     assert "time per output token lies inside its 80 % interval" in lines[0]
+
+
+def test_a_slow_batch_without_a_limit_on_latency_warns_and_the_usual_limit_is_a_what_if(tiny: Space) -> None:
+    free = planned(tiny, traffic={"prompt": 64, "output": 32})
+    best, wanted = free.best, free.budget.serving
+    assert best.serving is not None
+    assert wanted is not None
+    slow = replace(best, serving=best.serving | {"time_per_output_token": 0.328, "batch": 6917})
+    (line,) = slow_without_limit(slow, wanted)
+    assert "6,917 requests, and takes 328 ms per output token" in line
+    assert slow_without_limit(replace(best, serving=best.serving | {"time_per_output_token": USUAL_TPOT}), wanted) == []
+    for name, value in (("tpot", 1.0), ("ttft", 1.0), ("batch", 8), ("max_batch", 8)):
+        limited = wanted.replace(traffic=wanted.traffic.replace(**{name: value}))
+        assert slow_without_limit(slow, limited) == []
+    asked = dict(changed_budgets(free.budget, 0.1))
+    usual = asked["a limit of 80 ms per output token"].serving
+    assert usual is not None
+    assert usual.traffic.tpot == USUAL_TPOT
+    assert next(row for row in free.what_if if row["change"] == "a limit of 80 ms per output token")["cost"] > 0
+
+
+def test_a_limit_on_latency_is_halved_and_doubled(tiny: Space) -> None:
+    asked = dict(changed_budgets(planned(tiny).budget, 0.1))
+    for word, limit in (("half", 0.05), ("twice", 0.2)):
+        serving = asked[f"{word} the limit on the time per output token"].serving
+        assert serving is not None
+        assert serving.traffic.tpot == pytest.approx(limit)
+    assert not any("80 ms" in change for change in asked)
 
 
 def test_without_devices_nothing_is_assumed(tiny: Space) -> None:

@@ -9,6 +9,8 @@ from moelab.fitting.floor import FLOOR, PARTS
 from moelab.planning.budget import Budget
 from moelab.planning.limits import LEAST, LIMITS, wider
 from moelab.planning.predictors import Predictor
+from moelab.planning.served_design import USUAL_TPOT, unlimited
+from moelab.quantities import format_seconds
 
 FACTORS = {"half": 0.5, "twice": 2.0}
 TENTHS = {"a tenth of": 0.1, "ten times": 10.0}
@@ -44,6 +46,7 @@ def changed_budgets(budget: Budget, within: float | None) -> Iterator[tuple[str,
             traffic = wanted.traffic.model_copy(update={"gpus": round(gpus * factor)})
             serving = wanted.model_copy(update={"traffic": traffic})
             yield f"{word} the devices of a replica", budget.model_copy(update={"serving": serving})
+    yield from _latency(budget)
     if within is None or wanted.tokens is None:
         return
     for word, factor in TENTHS.items():
@@ -52,6 +55,22 @@ def changed_budgets(budget: Budget, within: float | None) -> Iterator[tuple[str,
     for word, factor in FACTORS.items():
         changed = min(within * factor, MOST_WITHIN)
         yield f"{word} the excess allowed ({changed:.0%})", budget.model_copy(update={"within": changed})
+
+
+def _latency(budget: Budget) -> Iterator[tuple[str, Budget]]:
+    """The limit on the time per output token halved and doubled; a usual one where a lifetime cost has none."""
+    wanted = budget.serving
+    assert wanted is not None
+    limit = wanted.traffic.tpot
+    if limit is not None:
+        changes = {f"{word} the limit on the time per output token": limit * by for word, by in FACTORS.items()}
+    elif unlimited(wanted) and wanted.tokens is not None:
+        changes = {f"a limit of {format_seconds(USUAL_TPOT)} per output token": USUAL_TPOT}
+    else:
+        changes = {}
+    for change, seconds in changes.items():
+        traffic = wanted.traffic.model_copy(update={"tpot": seconds})
+        yield change, budget.model_copy(update={"serving": wanted.model_copy(update={"traffic": traffic})})
 
 
 def _limits(budget: Budget) -> list[str]:

@@ -15,6 +15,10 @@ COLUMNS = ["quantity", "predicted", "80 % interval", "limit", "probability of me
 MOST_SURE = 0.99
 """Probability above which it is printed as more than this, and below whose complement as less than that."""
 
+USUAL_TPOT = 0.08
+"""Seconds per output token that MLPerf Inference allows its servers of DeepSeek-R1 and gpt-oss-120b; its interactive
+limits for them are 15 and 20 ms. Source: inference_rules.adoc of github.com/mlcommons/inference_policies, 2026."""
+
 
 class Measure(NamedTuple):
     """A predicted quantity of serving with its 80 % interval; None where nothing measured supports an interval.
@@ -103,6 +107,24 @@ def open_limits(best: Candidate, wanted: Serving | None) -> list[str]:
         f"probability of meeting it is {row.probability}, and it counts as met by the central {row.text(row.value)}"
         for row in measures(best, wanted)
         if row.open
+    ]
+
+
+def unlimited(wanted: Serving) -> bool:
+    """Whether memory alone limits the batch, and so the latency."""
+    traffic = wanted.traffic
+    return all(limit is None for limit in (traffic.tpot, traffic.ttft, traffic.batch, traffic.max_batch))
+
+
+def slow_without_limit(best: Candidate, wanted: Serving | None) -> list[str]:
+    """A sentence where no limit was given and the largest batch makes each token slower than usual."""
+    served = best.serving
+    if wanted is None or served is None or not unlimited(wanted) or served["time_per_output_token"] <= USUAL_TPOT:
+        return []
+    return [
+        f"without a limit on latency design 1 is priced at the largest batch that fits, {served['batch']:,} requests, "
+        f"and takes {format_seconds(served['time_per_output_token'])} per output token: MLPerf's limit for servers of "
+        f"DeepSeek-R1 is {format_seconds(USUAL_TPOT)}; set --tpot"
     ]
 
 

@@ -6,7 +6,7 @@ from moelab.planning.candidate import Candidate
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import MEANINGLESS, guesses_of, worse_than_guessing
-from moelab.planning.served_design import open_limits
+from moelab.planning.served_design import open_limits, slow_without_limit
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
 from moelab.quantities import format_number, format_outside
@@ -181,7 +181,7 @@ def _serving(plan: Plan) -> list[str]:
             f"the design is served at {best.serving['batch']} requests in flight: its weights nearly fill the devices; "
             "give more devices (--serve-gpus) or a limit on parameters"
         )
-    lines += open_limits(best, wanted)
+    lines += [*open_limits(best, wanted), *slow_without_limit(best, wanted)]
     longest = wanted.traffic.prompt + wanted.traffic.output
     if longest > plan.space.seq_len:
         lines.append(
