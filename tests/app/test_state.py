@@ -45,6 +45,8 @@ def test_an_upload_stands_for_its_file() -> None:
         ("hardware", "device.yaml"),
         ("near", "../config.yaml"),
         ("flops", "/etc/passwd"),
+        ("mfu", "table.yaml"),
+        ("mfu", "table.YML"),
         ("flops", "1e21;rm"),
         ("flops", "<script>"),
         ("max-params", "9" * 41),

@@ -18,6 +18,7 @@ from moelab.planning.feasible import compute_of, training_price
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.training_rate import cluster_of, layouts, utilisation
+from moelab.planning.utilisation import most_mfu
 from moelab.serving import load_hardware
 from moelab.serving.products import ProductRates
 from moelab.serving.training_calibration import training_calibration
@@ -158,7 +159,9 @@ MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")
     [
         (("--flops", "1e21", "--mfu-convention", "full"), "--mfu-convention: needs --mfu"),
         (("--flops", "1e22", "--train-precision", "fp8"), "--train-precision: needs --train-hardware"),
-        ((*MACHINE_WORDS, "--mfu", "0.4", "--train-precision", "fp8"), "--train-precision: contradicts --mfu"),
+        ((*MACHINE_WORDS, "--mfu", "1.06"), "--mfu: must be at most 1 of the bf16 peak in bf16 on NVIDIA H100"),
+        ((*MACHINE_WORDS, "--mfu", "2.1", "--train-precision", "fp8"), "--mfu: must be at most 2 of the bf16 peak in"),
+        ((*MACHINE_WORDS, "--mfu", "0.6", "--train-precision", "fp32"), "--mfu: must be at most 0.5 of the bf16 peak"),
         ((*MACHINE_WORDS, "--train-precision", "fp9"), "--train-precision: input should be 'fp32', 'bf16'"),
         ((*MACHINE_WORDS, "--mfu", "0.4", "--mfu-convention", "half"), "--mfu-convention: input should be 'causal'"),
     ],
@@ -168,6 +171,35 @@ def test_wrong_words_are_refused(words: tuple[str, ...], message: str, capsys: p
         main(["plan", *words])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "most"), [("h100", "fp8", 2.0), ("gb300", "nvfp4", 6.0), ("cpu", "fp8", 1.0)]
+)
+def test_a_stated_mfu_may_reach_the_peak_of_its_arithmetic(device: str, precision: str, most: float) -> None:
+    """FP8 and NVFP4 exceed the bf16 peak: Megatron-Bridge's rows have up to 1.43 of it."""
+    stated = {"gpus": 8, "days": 1, "train_hardware": device, "train_precision": precision}
+    assert most_mfu(load_hardware(device), precision) == pytest.approx(most, rel=2e-3)
+    budget = Budget.parse({**stated, "mfu": 0.99 * most})
+    assert budget.mfu == 0.99 * most
+    table = {"dense": 0.4, "experts": {512: 1.02 * most}}
+    for beyond in (1.02 * most, table):
+        with pytest.raises(InputError, match="mfu: must be at most"):
+            Budget.parse({**stated, "mfu": beyond})
+
+
+def test_a_stated_mfu_in_fp8_is_of_the_bf16_peak(lattice: Lattice) -> None:
+    """Time follows from the share of the bf16 peak alone; the sentence and the JSON name both shares."""
+    eight = Budget.parse({**MACHINE, "mfu": 1.2, "train_precision": "fp8", "mfu_convention": "full"})
+    assert compute_of(lattice, eight) == pytest.approx(64 * 10 * 86400 * 989.4e12 * 1.2)
+    narrow = plan(eight, [JOINT], SPACE)
+    training = narrow.best.training
+    assert training is not None
+    assert (training["mfu"], training["precision"]) == (1.2, "fp8")
+    assert training["mfu_own"] == pytest.approx(0.6, rel=1e-3)
+    assert (
+        "At the given MFU of 120% of the bf16 peak, 60% of the fp8 peak (the full square of scores)" in narrow.sentence
+    )
 
 
 def test_count_prints_training_memory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,7 @@ def groups() -> tuple[Group, ...]:
                 Control("train-hardware", "Device that trains", choices=devices),
                 Control("train-gpu-price", "$ per training device and hour", "2.5"),
                 Control("train-precision", "Arithmetic of training", choices=("bf16", "fp8", "mxfp8", "nvfp4")),
+                Control("mfu", "MFU, of the bf16 peak (empty: predicted)", "0.4"),
             ),
         ),
         Group(

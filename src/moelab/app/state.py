@@ -98,6 +98,7 @@ def _checked(control: Control, value: str) -> str:
             known = ", ".join(control.choices)
             raise InputError(f"{control.name}: expected one of {known}, got {value[:LONGEST]!r}")
         return value
-    if len(value) > LONGEST or not re.fullmatch(r"[0-9A-Za-z.,+\-_ ]*", value):
+    file = value.lower().endswith((".yaml", ".yml"))
+    if file or len(value) > LONGEST or not re.fullmatch(r"[0-9A-Za-z.,+\-_ ]*", value):
         raise InputError(f"{control.name}: expected a number such as {control.example}, got {value[:LONGEST]!r}")
     return value

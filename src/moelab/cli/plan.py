@@ -27,7 +27,8 @@ def command(
     mfu: Annotated[
         str | None,
         typer.Option(
-            help="Share of the bf16 peak in training, or a YAML table by expert width.", show_default="predicted"
+            help="Share of the bf16 peak in training (above 1 in fp8), or a YAML table by expert width.",
+            show_default="predicted",
         ),
     ] = None,
     mfu_convention: Annotated[

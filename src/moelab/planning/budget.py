@@ -18,7 +18,7 @@ from moelab.config import (
     Tokens,
     at_most,
 )
-from moelab.planning.utilisation import PREDICTED, MfuTable, read_mfu
+from moelab.planning.utilisation import PREDICTED, MfuTable, Share, check_mfu, read_mfu
 from moelab.quantities import MOST_TOKENS
 from moelab.serving import Hardware, Traffic, load_hardware
 from moelab.serving.hardware import Price
@@ -62,8 +62,8 @@ class Budget(Config):
     min_tokens_per_total x total parameters do not fit. With
     `serve_flops_tokens` the compute also pays for that many served tokens, each costing one forward pass
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `mfu` is of the bf16 peak, of FLOPs with `causal` attention
-    scores or the `full` square; `predicted`, the default where devices train, predicts it for each design from
-    hardware, `train_precision` (bf16) and layout.
+    scores or the `full` square, at most the peak of `train_precision` (bf16) over the bf16 peak (fp8: 2);
+    `predicted`, the default where devices train, predicts it for each design from hardware, precision and layout.
     `max_memory` holds weights at `precision` and the KV cache of one sequence of `context` tokens, in 16 bits beside
     mxfp4 and nvfp4. All FLOPs are exact
     counts at the space's sequence length.
@@ -83,7 +83,7 @@ class Budget(Config):
         default=None, description="dollars per training device-hour; null: as for serving on the same devices"
     )
     train_precision: Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"] | None = None
-    mfu: Fraction | MfuTable | Literal["predicted"] = 0.4
+    mfu: Share | MfuTable | Literal["predicted"] = 0.4
     mfu_convention: Literal["causal", "full"] = "causal"
     max_params: Positive | None = None
     max_active: Positive | None = None
@@ -159,6 +159,7 @@ class Budget(Config):
             raise ValueError("within: needs the objective balance, with serving hardware and the tokens to serve")
         if self.train_hardware is not None:
             load_hardware(self.train_hardware)
+        check_mfu(self.mfu, self.training_device, self.train_precision or "bf16")
         if self.train_gpu_price is not None and self.training_device is None:
             raise ValueError("train_gpu_price: needs train_hardware, the devices that train")
         self._check_prices()

@@ -67,9 +67,9 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
     spent = f"{format_number(training['device_hours'])} device-hours"
     if training["dollars"] is not None:
         spent += f", {format_dollars(training['dollars'])}"
-    if not training["predicted"]:
-        return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak ({scores}) that is {spent}."
     own = "" if training["precision"] == "bf16" else f", {training['mfu_own']:.0%} of the {training['precision']} peak"
+    if not training["predicted"]:
+        return f"At the given MFU of {training['mfu']:.0%} of the bf16 peak{own} ({scores}) that is {spent}."
     known, gpus = training["calibration"], f"{training['gpus']:,} devices"
     if training["gpus_used"] < training["gpus"]:
         gpus = f"{training['gpus_used']:,} of {gpus} (the others idle)"

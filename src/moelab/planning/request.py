@@ -76,8 +76,6 @@ def _check(given: Mapping[str, Any]) -> None:
         raise InputError("--train-precision: needs --train-hardware, the devices whose speed it sets")
     if "mfu" not in given and "mfu_convention" in given:
         raise InputError("--mfu-convention: needs --mfu")
-    if "mfu" in given and "train_precision" in given:
-        raise InputError("--train-precision: contradicts --mfu, which is taken as given; give one of them")
     if paid and "serve_tokens" not in given:
         raise InputError("--pay-serving: needs --serve-tokens")
 

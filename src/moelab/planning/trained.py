@@ -10,7 +10,7 @@ from moelab.architecture.layout import RECOMPUTATIONS, Layout
 from moelab.planning.budget import Budget
 from moelab.planning.lattice import Lattice
 from moelab.planning.training_rate import FIELDS, cluster_of, layouts, stated_utilisation, utilisation
-from moelab.planning.utilisation import PREDICTED
+from moelab.planning.utilisation import PREDICTED, most_mfu
 from moelab.serving.hardware import Hardware
 from moelab.serving.replicates import Replicates
 from moelab.serving.training_calibration import training_calibration
@@ -88,12 +88,15 @@ def _as_stated(one: Lattice, tokens: float, price: float | None, budget: Budget)
     device = budget.training_device
     assert device is not None
     share = float(np.broadcast_to(utilisation(one, budget), 1)[0])
+    mfu, precision = float(np.broadcast_to(stated_utilisation(one, budget), 1)[0]), budget.train_precision or "bf16"
     hours = float(one.flops_train[0]) * tokens / (device.bf16 * share) / 3600
     return {
         "predicted": False,
-        "mfu": float(np.broadcast_to(stated_utilisation(one, budget), 1)[0]),
+        "mfu": mfu,
         "mfu_of": "bf16 peak",
         "mfu_convention": budget.mfu_convention,
+        "mfu_own": mfu / most_mfu(device, precision),
+        "precision": precision,
         "gpus": budget.gpus,
         **_spent({"": hours}, price, budget.gpus),
     }
