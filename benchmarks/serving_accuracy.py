@@ -13,6 +13,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ SYSTEMS = {"MI300X": "mi300x", "MI325X": "mi325x", "H200": "h200", "H100": "h100
 """Devices of MLPerf's systems that are fitted at fp8. Blackwell's rows may be fp4 and are predicted alone."""
 LENGTHS = (294, 294)
 """Mean tokens of prompts and answers of MLPerf's OpenOrca set (mlcommons inference, Llama-2-70B reference)."""
+
+
+ACCEPTANCE = 0.85
+"""Of a drafted token, which no row states: 0.85 to 0.9 of second tokens were kept in DeepSeek-V3 (arXiv 2412.19437)."""
+DRAFTS = {True: 1, False: 3}
+"""Drafted tokens, which no row states either: with and without data parallel attention, as in InferenceX's scripts of
+DeepSeek-R1 with TensorRT-LLM."""
 
 
 def model_of(name: str) -> ModelConfig:
@@ -65,6 +73,19 @@ def tables(folder: Path) -> MeasuredRows:
             }
         )
     return parse_measured(rows, str(folder), model_of)
+
+
+def drafted(folder: Path) -> MeasuredRows:
+    """The rows with multi-token prediction, which no fit sees, at the assumed drafts and acceptance."""
+    with (folder / "serving.csv").open(encoding="utf-8") as file:
+        rows = [row | {"speculative": "none"} for row in csv.DictReader(file) if row["speculative"] == "mtp"]
+    found = parse_measured(rows, str(folder), model_of)
+    return replace(found, rows=tuple(_drafting(row) for row in found.rows)).newest()
+
+
+def _drafting(row: Row) -> Row:
+    changed = {"draft": DRAFTS[row.layout.expert_parallel], "acceptance": ACCEPTANCE}
+    return replace(row, traffic=row.traffic.replace(**changed))
 
 
 def mlperf(folder: Path) -> dict[str, float]:
@@ -191,6 +212,15 @@ def main() -> None:
             "device, and by model at maximum load",
         ),
     }
+    print("\nwith drafted tokens, without a row of the model")
+    errors |= {
+        "draft": (print_drafts(drafted(options.measured), members[first]), "model with drafted tokens"),
+        "precision": (without_both(measured, lambda row: row.traffic.precision, fit), "model and precision"),
+        "kv_precision": (
+            without_both(measured, lambda row: row.traffic.kv_precision, fit),
+            "model and cache precision",
+        ),
+    }
     spreads = inherited_spreads(errors, own, both)
     for name, (values, what) in errors.items():
         spread = error_of(values)[1]
@@ -220,6 +250,32 @@ def print_coefficients(fitted: Fitted, slow: dict[str, tuple[float, float]]) -> 
 
 
 Pair = tuple[str, str]
+
+
+def without_both(measured: MeasuredRows, part: Callable[[Row], Any], fit: Callable[[MeasuredRows], Fitted]) -> Any:
+    """Predicted over measured of the newest rows, each from a fit that saw neither its model nor its `part` (n,)."""
+    rows = measured.newest().rows
+    keys = [(row.model, part(row)) for row in rows]
+    ratio = np.full(len(rows), np.nan)
+    for model, value in dict.fromkeys(keys):
+        kept = measured.newest().where(lambda row, m=model, v=value: row.model != m and part(row) != v)  # type: ignore[misc]
+        left = [i for i, key in enumerate(keys) if key == (model, value)]
+        some = [rows[i] for i in left]
+        ratio[left] = fit(kept).predict(some) / np.array([row.value for row in some])
+    return ratio
+
+
+def print_drafts(drafts: MeasuredRows, fitted: Fitted) -> Any:
+    """Predicted over measured of rows with drafted tokens (n,), and their bias at other acceptances."""
+    target = np.array([row.value for row in drafts.rows])
+    for acceptance in (0.6, 0.7, 0.8, ACCEPTANCE, 0.9):
+        rows = [replace(row, traffic=row.traffic.replace(acceptance=acceptance)) for row in drafts.rows]
+        ratio = fitted.predict(rows) / target
+        print(f"  acceptance {acceptance}: median {np.median(ratio):.2f}, {ratio.min():.2f} to {ratio.max():.2f}")
+    for row, off in zip(drafts.rows, fitted.predict(drafts.rows) / target, strict=True):
+        lengths = f"{row.traffic.prompt}+{row.traffic.output}"
+        print(f"  {row.engine}, {lengths}, batch {row.traffic.batch}, {row.traffic.draft} drafted: {off:.2f}")
+    return fitted.predict(drafts.rows) / target
 
 
 def print_pairs(
@@ -265,12 +321,12 @@ def pair_residual(
 
 def inherited_spreads(errors: dict[str, tuple[Any, str]], own: float, both: float) -> dict[str, float]:
     """Spreads of what ships: what is inherited has the error of another model, and that of the step to another device
-    or engine. `own` is the spread of left-out models whose engine stayed in the fit, as the error of an engine counts
-    beside it; `both` that of rows whose model and engine were left out at once, which it is at least.
+    or engine; without rows of a precision or with drafts, that of rows whose model was left out too. `own` is the
+    spread of left-out models whose engine stayed in the fit, as the error of an engine counts beside it; `both` that of
+    rows whose model and engine were left out at once, which it is at least.
     """
     found = {name: error_of(values)[1] for name, (values, _) in errors.items()}
-    return {
-        "none": found["none"],
+    return found | {
         "engine": max(math.hypot(own, found["engine"]), both),
         "device": math.hypot(found["none"], found["device"]),
     }
@@ -294,7 +350,10 @@ def calibrations(
         "source": "NVIDIA/TensorRT-LLM performance overview, MLPerf Inference v5.1 (both Apache-2.0) and, for "
         "coefficients alone, InferenceX (SemiAnalysis); benchmarks/serving_accuracy.py repeats the fit",
         "default_engine": "tensorrt-llm",
-        **{name: list(found) for name, found in measured.newest().precisions().items()},
+        **{
+            name: list(found) if isinstance(found, tuple) else found
+            for name, found in measured.newest().supported().items()
+        },
         "coefficients": rounded(fitted.coefficients.model_dump()),
         "intervals": {name: [float(f"{end:.4g}") for end in ends] for name, ends in fitted.intervals.items()},
         "engines": rounded(fitted.engines),

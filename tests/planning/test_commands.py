@@ -157,8 +157,8 @@ BAD = [
     (["plan", "--flops", "1e21", "--serve-gpus", "9"], "--serve-gpus: needs --hardware"),
     (["plan", "--flops", "1e21", "--gpu-price", "9"], "--gpu-price: needs --hardware"),
     (["plan", "--flops", "1e21", "--train-gpu-price", "9"], "--train-gpu-price: needs --train-hardware"),
-    (["plan", "--flops", "1e21", "--hardware", "gb200", "--max-price", "1"], "give one: --gpu-price 2.5"),
-    (["plan", "--flops", "1e21", "--hardware", "gb200", "--serve-tokens", "1T"], "objective balance needs dollars"),
+    (["plan", "--flops", "1e21", "--hardware", "gb300", "--max-price", "1"], "give one: --gpu-price 2.5"),
+    (["plan", "--flops", "1e21", "--hardware", "gb300", "--serve-tokens", "1T"], "objective balance needs dollars"),
     (
         ["plan", "--flops", "1e21", "--hardware", "h100", "--serve-tokens", "1T", "--train-hardware", "tpu-v5p"],
         "give one: --train-gpu-price 2.5",

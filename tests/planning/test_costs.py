@@ -104,7 +104,7 @@ def test_plans_serve_block_formats(precision: str) -> None:
         assert design.serving["cost_per_million_tokens"] == pytest.approx(served["cost_per_million_tokens"])
 
 
-UNPRICED = ["gb200", "gb300", "h800", "h20", "mi355x", "tpu-v5p"]
+UNPRICED = ["gb300", "h800", "h20", "mi355x", "tpu-v5p"]
 
 
 @pytest.mark.parametrize("hardware", UNPRICED)
@@ -125,7 +125,7 @@ def test_devices_without_a_price_train_and_serve_without_dollars(hardware: str) 
 
 
 def test_a_price_of_training_devices_gives_dollars() -> None:
-    devices = {"flops": None, "gpus": 64, "days": 3, "train_hardware": "gb200", "serving": None}
+    devices = {"flops": None, "gpus": 64, "days": 3, "train_hardware": "gb300", "serving": None}
     free, paid = (
         plan(Budget.parse(devices | price), [get_law("ludziejewski2025")], SPACE)
         for price in ({}, {"train_gpu_price": 8})
@@ -145,7 +145,7 @@ def test_a_price_of_training_devices_gives_dollars() -> None:
 )
 def test_a_cost_has_the_prices_that_are_known(train: str | None, serving_price: float | None, kept: set[str]) -> None:
     serving = {"gpu_price": serving_price, "traffic": {"tpot": "50ms"}}
-    cost = planned("gb200", train_hardware=train, objective="loss", serving=serving).best.cost
+    cost = planned("gb300", train_hardware=train, objective="loss", serving=serving).best.cost
     assert cost is not None
     assert {name for name in ("train", "serve", "lifetime") if cost.get(name) is not None} == kept
 

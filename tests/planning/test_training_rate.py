@@ -17,6 +17,7 @@ from moelab.planning import Budget, Space
 from moelab.planning.feasible import compute_of, training_price
 from moelab.planning.lattice import Lattice, enumerate_designs
 from moelab.planning.plan import plan
+from moelab.planning.served_design import assumptions
 from moelab.planning.training_rate import cluster_of, layouts, utilisation
 from moelab.planning.utilisation import most_mfu
 from moelab.serving import load_hardware
@@ -148,7 +149,35 @@ def test_a_file_of_a_measured_machine_plans(tmp_path: Path) -> None:
     result = plan(Budget.parse({"flops": 1e22, "train_hardware": mine, "serving": {"hardware": mine}}), [JOINT], SPACE)
     assert result.best.training is not None
     assert result.best.training["calibration"]["device_in_fit"]
-    assert "device not in the fit" not in result.sentence
+    assert result.best.training["calibration"]["not_calibrated"] == ["precision"], "no dense or MoE bf16 rows on H100"
+
+
+def test_a_device_of_a_file_is_named_and_not_its_path(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    load_hardware("h100").replace(name="Our Device", price=2.0).to_yaml(mine)
+    serving = {"hardware": str(mine), "tokens": 1e16}
+    result = plan(Budget.parse({"flops": 1e22, "serving": serving}), [JOINT], SPACE)
+    lines = [result.sentence, *result.warnings, *assumptions(result.budget, result.best)]
+    assert not any(str(tmp_path) in line for line in lines)
+    assert sum("Our Device" in line for line in lines) >= 3
+
+
+def test_a_plan_names_what_its_training_has_no_rows_with() -> None:
+    known = plan(Budget.parse({**MACHINE, "train_precision": "fp8"}), [JOINT], SPACE)
+    assert known.best.training is not None
+    inside = known.best.training["calibration"]
+    assert (inside["not_calibrated"], inside["held_out_by"], inside["without_rows"]) == ([], "model", [])
+    assert "on measured layouts with models left out)" in known.sentence
+    plain = plan(Budget.parse(MACHINE), [JOINT], SPACE.replace(kinds=["dense"]))
+    assert plain.best.training is not None
+    outside = plain.best.training["calibration"]
+    assert (outside["device_in_fit"], outside["precision_in_fit"]) == (True, False)
+    assert outside["error"] > inside["error"]
+    assert "with models and precisions left out; no rows with dense designs in bf16)" in plain.sentence
+    other = plan(Budget.parse({**MACHINE, "train_hardware": "mi300x"}), [JOINT], SPACE)
+    assert other.best.training is not None
+    assert not other.best.training["calibration"]["device_in_fit"]
+    assert "no rows with AMD Instinct MI300X" in other.sentence
 
 
 MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")

@@ -11,12 +11,15 @@ from moelab.architecture.layout import Layout, LayoutSizes
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
 from moelab.serving import load_hardware
-from moelab.serving.training_calibration import NAMES, training_calibration
-from moelab.serving.training_fit import calibrate_training, fit_coefficients, hold_out, log_errors, misfit
+from moelab.serving.fit_rows import stack
+from moelab.serving.training_calibration import INTERVAL, NAMES, training_calibration
+from moelab.serving.training_fit import calibrate_training, fit_coefficients, held_out, hold_out, log_errors, misfit
+from moelab.serving.training_outside import outside_rows
 from moelab.serving.training_rows import TrainingRow, read_training_rows
 from moelab.serving.training_time import TrainingSetup, device_seconds, seconds_per_token, training_peak
 
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "measured" / "training.csv"
+PUBLISHED = MEASURED.with_name("training_published.csv")
 COEFFICIENTS = training_calibration().coefficients
 HEAD = "model,hardware,gpus,precision,gbs,mbs,seq_len,tp,pp,cp,vp,ep,fsdp,tokens_per_s_per_gpu,release\n"
 
@@ -87,16 +90,73 @@ def test_the_interval_and_the_two_peaks() -> None:
 
 
 def test_published_runs_that_are_not_in_the_fit() -> None:
-    """Llama 3 405B: 0.38 to 0.43 on 16,384 H100 in bf16 (arXiv 2407.21783); DeepSeek-V3: 14.8T tokens in 2.664M device
-    hours of H800, 1,543 tokens/s (arXiv 2412.19437; H800 has H100's arithmetic, and links of 200 GB/s)."""
+    """Llama 3 405B on 8,192 and 16,384 H100, DeepSeek-V3 on H800, Mixtral and torchtitan's runs, in bf16 and fp8."""
+    calibration, published = training_calibration(), read_training_rows(PUBLISHED)
+    held = [held_out(row, calibration) for row in published]
+    assert len(held) == 12
+    assert np.mean([one.covered for one in held]) >= 0.8
+    assert np.median([one.error for one in held]) < 0.25
+    llama = {
+        one.row.layout.devices: one for one in held if (one.row.model, one.row.setup.seq_len) == ("llama3.1-405b", 8192)
+    }
+    assert llama[8192].covered
+    assert llama[16384].covered
+    assert llama[16384].row.mfu == pytest.approx(0.404, abs=0.002)
+    assert not llama[512].covered, "torchtitan with full recomputation on 500 W is predicted 1.5 times too fast"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "kind", "missing"),
+    [
+        ("h100", "fp8", "dense", []),
+        ("h100", "bf16", "dense", ["precision"]),
+        ("h100", "bf16", "moe", ["precision"]),
+        ("gb200", "bf16", "dense", ["precision"]),
+        ("gb200", "bf16", "moe", []),
+        ("gb300", "nvfp4", "moe", ["precision"]),
+        ("h800", "fp8", "moe", ["hardware"]),
+        ("mi300x", "bf16", "dense", ["hardware", "precision"]),
+    ],
+)
+def test_what_has_no_rows_is_named_and_has_its_own_error(
+    device: str, precision: str, kind: str, missing: list[str]
+) -> None:
+    calibration, known = training_calibration(), load_hardware(device)
+    assert calibration.missing(known, precision, kind) == missing
+    words = calibration.missing_words(known, precision, kind)
+    assert len(words) == len(missing)
+    assert all(known.name in word or precision in word for word in words)
+    found = calibration.known(known, precision, kind)
+    assert found.error >= calibration.error
+    assert found.residual >= calibration.residual
+    assert (found.residual > calibration.residual) == ("precision" in missing)
+
+
+def test_the_interval_of_each_design_is_that_of_its_kind(rows: list[TrainingRow]) -> None:
+    """On GB200 in bf16 MoE designs have rows and dense ones have none: one call gives each its own half-width."""
     calibration = training_calibration()
-    llama = setup("tp=8,pp=16,vp=7,dp=128,zero=2", seq_len=8192, global_batch=2048)
-    speed = calibration.predict(Shape.of(load_preset("llama3.1-405b")), llama)
-    assert speed.mfu_low < 0.38 < 0.43 < speed.mfu_high
-    device = load_hardware("h100").replace(link=200e9)
-    deepseek = setup("pp=16,dp=128,ep=64", device=device, precision="fp8", global_batch=15360)
-    speed = calibration.predict(Shape.of(load_preset("deepseek-v3")), deepseek)
-    assert 1 / speed.seconds_high < 1543 < 1 / speed.seconds_low
+    shape = stack([load_preset("llama3-8b"), load_preset("qwen3-30b-a3b")])
+    both = calibration.predict(shape, setup("ep=8,dp=64", device=load_hardware("gb200"), global_batch=2048))
+    squares = (np.log(both.seconds_high / both.seconds) / INTERVAL[len(calibration.models)]) ** 2
+    spread = calibration.spread(shape, setup("ep=8,dp=64", device=load_hardware("gb200"), global_batch=2048))
+    residual = np.sqrt(squares - spread**2)
+    assert residual == pytest.approx([calibration.outside["precision"].residual, calibration.residual])
+
+
+def test_setups_of_the_calibration_are_those_of_its_rows(rows: list[TrainingRow]) -> None:
+    found = {(row.hardware, "dense" if row.config.moe is None else "moe", row.setup.precision) for row in rows}
+    listed = training_calibration().setups
+    assert found == {(d, kind, p) for d, kinds in listed.items() for kind, ps in kinds.items() for p in ps}
+
+
+@pytest.mark.slow
+def test_what_has_no_rows_is_measured_by_leaving_it_out(rows: list[TrainingRow]) -> None:
+    calibration = training_calibration()
+    again = outside_rows(rows, calibration)
+    assert again.setups == calibration.setups
+    for name, known in calibration.outside.items():
+        assert again.outside[name].error == pytest.approx(known.error, abs=2e-3)
+        assert again.outside[name].residual == pytest.approx(known.residual, rel=0.03)
 
 
 def test_the_newest_release_of_each_setup_counts(rows: list[TrainingRow]) -> None:
@@ -136,7 +196,7 @@ def test_held_out_models_and_devices_are_within_the_limits(rows: list[TrainingRo
         groups = {getattr(one.row, by) for one in held}
         medians = [np.median([one.error for one in held if getattr(one.row, by) == group]) for group in groups]
         assert np.median(medians) < 0.15
-        assert 0.7 <= np.mean([one.covered for one in held]) <= 0.9
+        assert np.mean([one.covered for one in held]) >= 0.8
         assert np.median([np.sinh(one.half_width) for one in held]) < 0.35
 
 

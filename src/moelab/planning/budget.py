@@ -21,7 +21,7 @@ from moelab.config import (
 from moelab.planning.utilisation import PREDICTED, MfuTable, Share, check_mfu, read_mfu
 from moelab.quantities import MOST_TOKENS
 from moelab.serving import Hardware, Traffic, load_hardware
-from moelab.serving.hardware import Price
+from moelab.serving.hardware import Price, device_words
 
 DEFAULT_EPOCHS = 4.0
 """Up to four epochs, repeated tokens are worth almost as much as new ones (arXiv 2305.16264)."""
@@ -47,6 +47,11 @@ class Serving(Config):
     def device(self) -> Hardware:
         """The devices that serve. Raises InputError for an unknown name."""
         return load_hardware(self.hardware)
+
+    @property
+    def device_words(self) -> str:
+        """What sentences call the devices: the catalogue's key; of a file, the name in it and not its path."""
+        return device_words(self.hardware)
 
     @property
     def price(self) -> float | None:

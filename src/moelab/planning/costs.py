@@ -8,7 +8,7 @@ from moelab.planning.budget import Budget, Serving
 from moelab.planning.candidate import Candidate, Interval
 from moelab.quantities import format_dollars
 from moelab.serving.calibration import Z80
-from moelab.serving.doubts import not_calibrated
+from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.replicates import Replicates
 
 WORDS = {"train": "training", "serve": "serving", "lifetime": "lifetime"}
@@ -20,7 +20,8 @@ def served_with(cost: dict[str, Any] | None, wanted: Serving | None) -> dict[str
     if cost is None or wanted is None:
         return None
     missing = not_calibrated(wanted.device, wanted.traffic, cost["gpus"])
-    return cost | {"calibration": wanted.device.calibrated(wanted.traffic.engine).summary(), "not_calibrated": missing}
+    calibration = calibration_of(wanted.device, wanted.traffic, cost["gpus"])
+    return cost | {"calibration": calibration.summary(), "not_calibrated": missing}
 
 
 def cost_of(
@@ -138,7 +139,7 @@ MISSING = {
     "precision": "weights in this precision",
     "kv_precision": "a cache in this precision",
     "engine": "this engine",
-    "gpus": "several nodes",
+    "gpus": "so many devices",
     "cached": "cached prefixes",
     "draft": "drafted tokens",
     "disaggregated": "disaggregated prompts",
@@ -150,7 +151,8 @@ def source_line(what: str, calibration: Mapping[str, Any], missing: Sequence[str
     """For people: the calibration of a price with its held-out error, and what it has no rows of."""
     if calibration["error"] is None:
         return f"{what}: {calibration['id']}, not calibrated, so without interval"
-    absent = ", ".join(MISSING[name] for name in missing if name in MISSING)
+    words = [MISSING[name] for name in missing if name in MISSING] or calibration.get("without_rows", [])
+    absent = ", ".join(words)
     return (
         f"{what}: calibration {calibration['id']}, {calibration['n_rows']} rows, held-out error "
         f"{calibration['error']:.0%}{absent and f' (no rows with {absent})'}"

@@ -1,6 +1,7 @@
 """Parts of a plan's sentences: the kind of a design, how it trains, the limits of a budget."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from moelab.planning.candidate import Candidate
@@ -77,9 +78,19 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
         f"The predicted MFU is {training['mfu']:.0%} ({training['mfu_low']:.0%} to {training['mfu_high']:.0%}) of the "
         f"bf16 peak{own}, {scores}, on {gpus} with {training['layout']}: {spent}, "
         f"{training['days']:#.3g} days ({training['days_low']:#.3g} to {training['days_high']:#.3g}; calibration "
-        f"{known['id']}, error {known['error']:.0%} on models left out"
-        f"{'' if known['device_in_fit'] else '; device not in the fit'})."
+        f"{known['id']}, error {known['error']:.0%} on measured layouts with {left_out(known['held_out_by'])} left out"
+        f"{no_rows(known['without_rows'])})."
     )
+
+
+def left_out(names: str) -> str:
+    """What was held out, in the plural: "model and precision" gives models and precisions."""
+    return " and ".join("devices" if name == "hardware" else f"{name}s" for name in names.split(" and "))
+
+
+def no_rows(words: Sequence[str]) -> str:
+    """The end of a sentence about a calibration: what it has no rows with; empty where it has all."""
+    return f"; no rows with {', '.join(words)}" if words else ""
 
 
 def binding_sentence(binding: list[str]) -> list[str]:

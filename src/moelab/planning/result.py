@@ -160,7 +160,7 @@ class Plan(Shown):
 def summary(plan: Plan) -> str:
     """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
     best, doubt, budget = plan.best, plan.confidence, plan.budget
-    assumed = budget.serving.hardware if budget.serving is not None and budget.train_hardware is None else None
+    assumed = budget.serving.device_words if budget.serving is not None and budget.train_hardware is None else None
     layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),

@@ -140,7 +140,7 @@ def _replica(budget: Budget, best: Candidate) -> list[str]:
     traffic = wanted.traffic
     ahead = f" and {served['prefill_gpus']:g} for prompts" if served["prefill_gpus"] else ""
     return [
-        f"A replica of {served['gpus']} {wanted.hardware}{ahead} serves {served['batch']} requests at once in "
+        f"A replica of {served['gpus']} {wanted.device_words}{ahead} serves {served['batch']} requests at once in "
         f"{format_bytes(served['memory_bytes'])} of memory. Assumed traffic: prompts of {traffic.prompt:,} tokens, "
         f"answers of {traffic.output:,}, weights in {traffic.precision}, KV cache in {traffic.kv_precision}."
     ]

@@ -11,10 +11,15 @@ from moelab.planning.budget import Budget
 from moelab.planning.lattice import Lattice
 from moelab.planning.training_rate import FIELDS, cluster_of, layouts, stated_utilisation, utilisation
 from moelab.planning.utilisation import PREDICTED, most_mfu
-from moelab.serving.hardware import Hardware
 from moelab.serving.replicates import Replicates
-from moelab.serving.training_calibration import training_calibration
-from moelab.serving.training_layout import forwards
+from moelab.serving.training_calibration import (
+    HARDWARE,
+    KINDS,
+    PRECISION,
+    TrainingCalibration,
+    training_calibration,
+)
+from moelab.serving.training_layout import Cluster, forwards
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -34,6 +39,7 @@ def trainings_of(some: Lattice, tokens: Array, price: float | None, budget: Budg
     calibration = training_calibration()
     speed = calibration.predict(some.shape, setup)
     devices = np.broadcast_to(chosen.sizes.devices, len(some))
+    known = {kind: _source(calibration, cluster, kind) for kind in KINDS}
     rows = list[Row | None]()
     for i in range(len(some)):
         used = int(devices[i]) if chosen.fits[i] else cluster.gpus
@@ -56,13 +62,7 @@ def trainings_of(some: Lattice, tokens: Array, price: float | None, budget: Budg
                 "micro_batch": int(chosen.micro_batch[i]),
                 "recompute": RECOMPUTATIONS[int(chosen.recompute[i])],
                 **_spent(hours, price, cluster.gpus),
-                "calibration": {
-                    "id": calibration.id,
-                    "n_rows": calibration.n_rows,
-                    "error": calibration.error,
-                    "held_out_by": "model",
-                    "device_in_fit": _known_as(budget.training_device) in calibration.hardware,
-                },
+                "calibration": known["moe" if some.is_moe[i] else "dense"],
             }
         )
     return rows
@@ -79,9 +79,20 @@ def training_replicates(lattice: Lattice, budget: Budget) -> Replicates | None:
     return training_calibration().replicates(lattice.shape, setup)
 
 
-def _known_as(device: Hardware) -> str | None:
-    """The catalogue's key of a device; of one that is only in a file, that of the device it is like."""
-    return device.key or device.like
+def _source(calibration: TrainingCalibration, cluster: Cluster, kind: str) -> Row:
+    """Which calibration predicts designs of this kind, with its error, and what it has no rows with."""
+    asked = (cluster.device, cluster.precision, kind)
+    missing = calibration.missing(*asked)
+    return {
+        "id": calibration.id,
+        "n_rows": calibration.n_rows,
+        "error": calibration.known(*asked).error,
+        "held_out_by": " and ".join(["model", *missing]),
+        "device_in_fit": HARDWARE not in missing,
+        "precision_in_fit": PRECISION not in missing,
+        "not_calibrated": missing,
+        "without_rows": calibration.missing_words(*asked),
+    }
 
 
 def _as_stated(one: Lattice, tokens: float, price: float | None, budget: Budget) -> dict[str, Any]:

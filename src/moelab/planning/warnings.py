@@ -191,5 +191,5 @@ def _serving(plan: Plan) -> list[str]:
     if wanted.price and cost.get("serve"):
         years = cost["serve"] / wanted.price / 8760
         if years > DEVICE_YEARS:
-            lines.append(f"serving takes {format_number(years)} device-years of {wanted.hardware}")
+            lines.append(f"serving takes {format_number(years)} device-years of {wanted.device_words}")
     return lines

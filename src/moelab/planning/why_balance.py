@@ -49,7 +49,7 @@ def _fleet(plan: Plan) -> list[str]:
     if wanted is None or not wanted.price or not cost.get("serve") or wanted.tokens is None:
         return []
     years = format_number(cost["serve"] / wanted.price / 8760)
-    return [f"Serving {format_number(wanted.tokens)} tokens takes {years} device-years of {wanted.hardware}."]
+    return [f"Serving {format_number(wanted.tokens)} tokens takes {years} device-years of {wanted.device_words}."]
 
 
 def knee_sentence(plan: Plan) -> str:

@@ -80,7 +80,7 @@ def calibrate(measured: MeasuredRows, device: str | None = None, engine: str | N
     own = next(row for row in newest.rows if row.hardware == device and row.engine == engine)
     count = sum(row.hardware == device and row.engine == engine for row in newest.rows)
     calibration = fitted.calibration(
-        device, engine, n_rows=count, **stated, source="moelab calibrate", **newest.precisions()
+        device, engine, n_rows=count, **stated, source="moelab calibrate", **newest.supported()
     )
     checked = Calibration.parse(calibration.model_dump(), "calibration")
     entry = own.device.model_copy(update={"calibration": checked})

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from moelab.config import Config, CountOrZero, Positive
+from moelab.config import Config, Count, CountOrZero, Positive
 from moelab.serving.coefficients import Coefficients, roofline
 from moelab.serving.products import ProductRates
 from moelab.yaml_reader import parse_yaml
@@ -26,7 +26,8 @@ class Calibration(Config):
     absolute relative error of what was held out, `held_out_by` what that was, `spread` the standard deviation of the
     logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares. `products` are
     measured rates of products by precision: they replace the shares of peak and the reading of weights. `precisions`
-    are those of the weights in the rows, `kv_precisions` of the cache; None where it is not known.
+    are those of the weights in the rows, `kv_precisions` of the cache, `most_gpus` the devices of the largest group;
+    None where it is not known.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Calibration(Config):
     products: dict[str, ProductRates] | None = None
     precisions: tuple[str, ...] | None = None
     kv_precisions: tuple[str, ...] | None = None
+    most_gpus: Count | None = None
 
     def __hash__(self) -> int:
         """Of equal calibrations equal, though `products` has none of its own."""
@@ -107,6 +109,41 @@ def _on_another_device(step: str) -> dict[str, Any]:
     }
 
 
+DOUBTS = {
+    "precision": "precision",
+    "kv_precision": "kv_precision",
+    "draft": "draft",
+    "engine": "engine",
+    "cached": "engine",
+    "disaggregated": "engine",
+    "gpus": "device",
+}
+"""What a calibration may have no rows of, and the shipped error that stands for it. Rows were left out by precision of
+weights and cache and with drafted tokens; cached prefixes and disaggregated prompts have no rows, and are taken to be
+as far off as another engine; groups of more devices as another device."""
+
+
+@cache
+def doubted(calibration: Calibration, names: tuple[str, ...]) -> Calibration:
+    """The calibration with the error and the spread of a prediction that it has no rows of, by `names` of DOUBTS.
+
+    A shipped error of a step holds that of a left-out model, which counts once; the rest adds up as independent errors.
+    """
+    steps = list(dict.fromkeys(DOUBTS[name] for name in names if name in DOUBTS))
+    if calibration.spread is None or calibration.error is None or not steps:
+        return calibration
+    errors = shipped()["errors"]
+    inside = errors["none"]["spread"]
+    further = sum(max(errors[step]["spread"] ** 2 - inside**2, 0.0) for step in steps)
+    worst = max([calibration.error, *(errors[step]["error"] for step in steps)])
+    by = ", ".join(errors[step]["held_out_by"] for step in steps)
+    return calibration.replace(
+        spread=math.sqrt(calibration.spread**2 + further),
+        error=worst,
+        held_out_by=f"{calibration.held_out_by}; {by}",
+    )
+
+
 @cache
 def shipped_for(device: str | None, engine: str | None) -> Calibration:
     """The calibration of a device and an engine with rows, or of the device with another engine.
@@ -129,4 +166,5 @@ def shipped_for(device: str | None, engine: str | None) -> Calibration:
         source=value["source"],
         precisions=tuple(value["precisions"]),
         kv_precisions=tuple(value["kv_precisions"]),
+        most_gpus=value["most_gpus"],
     )

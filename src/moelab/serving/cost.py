@@ -16,7 +16,7 @@ from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
-from moelab.serving.doubts import not_calibrated
+from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
 from moelab.serving.refusal import refuse_engine, why_not
@@ -150,7 +150,7 @@ def serve_one(
     energy = None if hardware.power is None else hardware.power * devices / result["tokens_per_second"]
     return result | {
         "joules_per_output_token": energy,
-        "calibration": hardware.calibrated(traffic.engine).summary(),
+        "calibration": calibration_of(hardware, traffic, result["gpus"]).summary(),
         "not_calibrated": not_calibrated(hardware, traffic, result["gpus"])
         + ["joules_per_output_token"] * (energy is not None),
     }
@@ -211,7 +211,7 @@ def _improve(
     """Write this layout's result over `best` at `where`, wherever it is cheaper."""
     current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
     batch, step, first = largest_batch(load, layout, traffic, hardware, None if traffic.disaggregated else current)
-    factor = hardware.calibrated(traffic.engine).factor
+    factor = calibration_of(hardware, traffic, layout.gpus).factor
     with np.errstate(divide="ignore", invalid="ignore"):
         speed = batch / step
         beside = np.zeros_like(speed)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from moelab.architecture import ModelConfig
-from moelab.serving.calibration import STATED
+from moelab.serving.calibration import STATED, Calibration, doubted
 from moelab.serving.hardware import Hardware, catalogue
 from moelab.serving.traffic import Traffic
 
@@ -29,14 +29,17 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
             f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
         )
     lines += uneven_heads(model, cost) + borrowed(hardware) + without_rows(hardware, traffic)
+    most = hardware.calibrated(traffic.engine).most_gpus
     if cost["gpus"] > hardware.node:
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
+    elif most is not None and cost["gpus"] > most:
+        lines.append(f"not calibrated: no measured rows of more than {most:,} devices together, {cost['gpus']:,} here")
     return lines
 
 
 def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[str]:
     """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine, and a
-    replica of more `gpus` than a node."""
+    replica of more `gpus` than a node, or than any row."""
     calibration = hardware.calibrated(traffic.engine)
     products = calibration.products
     known = {
@@ -44,8 +47,14 @@ def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[
         "kv_precision": calibration.kv_precisions,
     }
     names = [name for name, rows in known.items() if rows is not None and getattr(traffic, name) not in rows]
-    names += ["engine"] * bool(_other_engine(hardware, traffic)) + ["gpus"] * (gpus > hardware.node)
+    names += ["engine"] * bool(_other_engine(hardware, traffic))
+    names += ["gpus"] * (gpus > min(hardware.node, calibration.most_gpus or hardware.node))
     return traffic.uncalibrated + names
+
+
+def calibration_of(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> Calibration:
+    """The calibration of a replica of `gpus` devices, with the error and the interval of what it has no rows of."""
+    return doubted(hardware.calibrated(traffic.engine), tuple(not_calibrated(hardware, traffic, gpus)))
 
 
 def without_rows(hardware: Hardware, traffic: Traffic) -> list[str]:

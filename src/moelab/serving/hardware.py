@@ -166,6 +166,11 @@ def load_hardware(name: str) -> Hardware:
     )
 
 
+def device_words(name: str) -> str:
+    """What sentences call the devices of `load_hardware(name)`: the catalogue's key, or the name in the file."""
+    return name if name in catalogue() else load_hardware(name).name
+
+
 @cache
 def catalogue() -> dict[str, Hardware]:
     """Every device by its name."""

@@ -10,7 +10,7 @@ import csv
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -94,18 +94,19 @@ class MeasuredRows:
         for row in self.rows:
             if row.setup not in best or row.date >= best[row.setup].date:
                 best[row.setup] = row
-        return MeasuredRows(tuple(best.values()), self.speculative)
+        return replace(self, rows=tuple(best.values()))
 
     def where(self, test: Callable[[Row], bool]) -> "MeasuredRows":
         """The rows that pass a test."""
-        return MeasuredRows(tuple(row for row in self.rows if test(row)), self.speculative)
+        return replace(self, rows=tuple(row for row in self.rows if test(row)))
 
-    def precisions(self) -> dict[str, Any]:
-        """`precisions` of the weights and `kv_precisions` of the cache in these rows: what a fit to them supports."""
+    def supported(self) -> dict[str, Any]:
+        """What a fit to these rows supports: `precisions` of weights, `kv_precisions` of the cache, and `most_gpus`,
+        the devices of the largest group."""
         return {
             f"{name}s": tuple(sorted({str(getattr(row.traffic, name)) for row in self.rows}))
             for name in ("precision", "kv_precision")
-        }
+        } | {"most_gpus": max(row.layout.gpus for row in self.rows)}
 
 
 def read_measured(path: str | Path, model_of: Callable[[str], ModelConfig]) -> MeasuredRows:

@@ -11,6 +11,7 @@ from moelab.architecture.counts import count_flops
 from moelab.architecture.layers import Numbers
 from moelab.architecture.shape import Shape
 from moelab.config import Config, Count, NonNegative
+from moelab.serving.hardware import Hardware
 from moelab.serving.replicates import Replicates
 from moelab.serving.training_time import TrainingSetup, seconds_per_token, training_peak
 from moelab.yaml_reader import parse_yaml
@@ -25,6 +26,17 @@ INTERVAL = {2: 3.078, 3: 1.886, 4: 1.638, 5: 1.533, 6: 1.476, 7: 1.44, 8: 1.415,
 """Standard deviations to each side of an 80 % interval, by the number of models: Student's t, one degree fewer."""
 NORMAL = 1.2816
 """The same where models abound: of the normal distribution."""
+HARDWARE, PRECISION, BOTH = "hardware", "precision", "hardware and precision"
+"""What no row of a fit may have, and with which error a prediction is made then."""
+KINDS = {"dense": "dense designs", "moe": "MoE designs"}
+
+
+class OutsideRows(Config):
+    """Predictions of what no row has, from fits without the model and without that: the median over models of the
+    median absolute relative error, and the residual that stands for `TrainingCalibration.residual`."""
+
+    residual: NonNegative
+    error: NonNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +78,9 @@ class TrainingSpeed:
 class TrainingCalibration(Config):
     """Coefficients of `training_time`, fitted to `n_rows` runs. `members` are the fits without one model each; their
     spread and `residual`, a standard deviation of log seconds, make the interval. `error` is the median over left-out
-    models of the median absolute relative error."""
+    models of the median absolute relative error, each row on the layout that was measured. `setups` are the precisions
+    of the rows by device and by kind of design (`dense`, `moe`); `outside` replaces `residual` and `error` where no row
+    has the device, the precision with this kind and on this device, or both."""
 
     id: str
     source: str
@@ -78,6 +92,8 @@ class TrainingCalibration(Config):
     hardware: tuple[str, ...]
     pair_residual: NonNegative = Field(default=0.0, description="of the log ratio of two designs, see replicates.py")
     error: NonNegative = Field(description="median over left-out models of the median absolute relative error")
+    setups: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
+    outside: dict[str, OutsideRows] = Field(default_factory=dict)
 
     @field_validator("coefficients", "members")
     @classmethod
@@ -86,6 +102,32 @@ class TrainingCalibration(Config):
             if set(each) != set(NAMES) or min(each.values()) <= 0:
                 raise ValueError(f"expected positive numbers by the names {', '.join(NAMES)}")
         return value
+
+    def missing(self, device: Hardware, precision: str, kind: str) -> list[str]:
+        """Names of what no row has: `hardware`, and `precision` with this `kind` of design and on this device. A device
+        that is only in a file counts as the one that it is like."""
+        if not self.setups:
+            return []
+        key = device.key or device.like
+        here = self.setups.get(key or "")
+        with_kind = any(precision in kinds.get(kind, ()) for kinds in self.setups.values())
+        on_device = here is None or any(precision in found for found in here.values())
+        return [HARDWARE] * (here is None) + [PRECISION] * (not (with_kind and on_device))
+
+    def missing_words(self, device: Hardware, precision: str, kind: str) -> list[str]:
+        """The same for people: what the calibration has no rows with."""
+        names = self.missing(device, precision, kind)
+        words = [device.name] * (HARDWARE in names)
+        if PRECISION in names:
+            with_kind = any(precision in kinds.get(kind, ()) for kinds in self.setups.values())
+            words.append(f"{precision} on {device.name}" if with_kind else f"{KINDS[kind]} in {precision}")
+        return words
+
+    def known(self, device: Hardware, precision: str, kind: str) -> OutsideRows:
+        """The error and the residual of such a design."""
+        names = self.missing(device, precision, kind)
+        inside = OutsideRows(residual=self.residual, error=self.error)
+        return self.outside.get(BOTH if len(names) > 1 else "".join(names), inside)
 
     def seconds(self, shape: Shape, setup: TrainingSetup) -> Numbers:
         """Device-seconds per token."""
@@ -108,7 +150,9 @@ class TrainingCalibration(Config):
         """Seconds per token and utilisation, with an 80 % interval."""
         seconds = self.seconds(shape, setup)
         deviations = INTERVAL.get(len(self.models), NORMAL)
-        factor = np.exp(deviations * np.sqrt(self.residual**2 + self.spread(shape, setup) ** 2))
+        of_moe, of_dense = (self.known(setup.device, setup.precision, kind).residual for kind in ("moe", "dense"))
+        residual = np.where(np.asarray(shape.n_experts) > 0, of_moe, of_dense)
+        factor = np.exp(deviations * np.sqrt(residual**2 + self.spread(shape, setup) ** 2))
         return TrainingSpeed(
             seconds=seconds,
             seconds_low=seconds / factor,

@@ -1,6 +1,6 @@
 """The coefficients of `training_time` fitted to measured runs, with one model left out at a time for their error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +100,7 @@ def calibrate_training(rows: Sequence[TrainingRow], name: str, source: str) -> T
     medians = [float(np.median(np.abs(np.exp(-e) - 1))) for e in errors.values()]
     spread = {m: np.array([calibration.spread(r.shape, r.setup) for r in rows if r.model == m]) for m in models}
     return calibration.replace(
-        residual=_residual(errors, spread),
+        residual=residual_beside(errors, spread),
         error=float(np.median(medians)),
         pair_residual=_pair_residual(calibration, rows, errors),
     )
@@ -123,7 +123,7 @@ def _pair_residual(calibration: TrainingCalibration, rows: Sequence[TrainingRow]
     return residual_of(np.abs(off[first] - off[second]), variances, widths_apart(widths[first], widths[second]))
 
 
-def _residual(errors: dict[str, Array], spread: dict[str, Array]) -> float:
+def residual_beside(errors: dict[str, Array], spread: dict[str, Array]) -> float:
     """The standard deviation that, beside the fits' spread, makes 80 % intervals hold 80 % of the held-out rows; each
     model weighs the same."""
     grid = np.geomspace(0.01, 2.0, 400)
@@ -137,13 +137,16 @@ def _residual(errors: dict[str, Array], spread: dict[str, Array]) -> float:
     return float(grid[enough[0]]) if enough.size else float(grid[-1])
 
 
-def hold_out(rows: Sequence[TrainingRow], by: str = "model") -> list[HeldOut]:
-    """Every row predicted from the rows of the other models (or `hardware`) alone: coefficients and interval."""
-    results = []
+def left_out(rows: Sequence[TrainingRow], by: str = "model") -> Iterator[tuple[TrainingRow, TrainingCalibration]]:
+    """Every row with the calibration from the rows of the other models (or `hardware`) alone."""
     for group in sorted({getattr(row, by) for row in rows}):
         calibration = calibrate_training([row for row in rows if getattr(row, by) != group], "held out", "")
-        results += [held_out(row, calibration) for row in rows if getattr(row, by) == group]
-    return results
+        yield from ((row, calibration) for row in rows if getattr(row, by) == group)
+
+
+def hold_out(rows: Sequence[TrainingRow], by: str = "model") -> list[HeldOut]:
+    """Every row predicted from the rows of the other models (or `hardware`) alone: coefficients and interval."""
+    return [held_out(row, calibration) for row, calibration in left_out(rows, by)]
 
 
 def held_out(row: TrainingRow, calibration: TrainingCalibration) -> HeldOut:

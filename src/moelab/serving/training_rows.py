@@ -11,7 +11,7 @@ from moelab.architecture.layout import Layout
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
 from moelab.files import read_text
-from moelab.serving.hardware import load_hardware
+from moelab.serving.hardware import Hardware, load_hardware
 from moelab.serving.training_time import TrainingSetup, training_peak
 
 PRECISIONS = {"BF16": "bf16", "FP8": "fp8", "FP8-CS": "fp8", "MXFP8": "mxfp8", "FP8-MX": "mxfp8", "NVFP4": "nvfp4"}
@@ -60,6 +60,7 @@ class TrainingRow:
 
 def read_training_rows(path: str | Path, *, newest: bool = True) -> list[TrainingRow]:
     """Rows of a CSV with the columns of Megatron-Bridge's performance pages; rows without a precision are left out.
+    Read too: `recompute` (`full`), and `power` and `bandwidth` where a row's device has other than its data sheet.
 
     `newest` keeps the newest release of each setup: model, device, number of devices, precision and sequence length.
     Raises InputError naming the file, the line and the column.
@@ -91,13 +92,14 @@ def _row(values: dict[str, str]) -> TrainingRow:
     hardware, release = values["hardware"].strip().lower(), _release(values["release"])
     layout.check(config)
     setup = TrainingSetup(
-        device=load_hardware(hardware),
+        device=_device(hardware, values),
         precision=precision,
         layout=layout.sizes,
         seq_len=int(values["seq_len"]),
         micro_batch=int(values["mbs"]),
         global_batch=int(values["gbs"]),
         recent=release[:2] >= GRAPHS,
+        forwards=2.0 if values.get("recompute") == "full" else 1.0,
     )
     return TrainingRow(
         model=name,
@@ -108,6 +110,13 @@ def _row(values: dict[str, str]) -> TrainingRow:
         tokens_per_second=float(values["tokens_per_s_per_gpu"]),
         release=release,
     )
+
+
+def _device(hardware: str, values: dict[str, str]) -> Hardware:
+    """The device, with the row's own `power` (watts) and `bandwidth` of memory where it states them."""
+    device = load_hardware(hardware)
+    stated = {name: float(values[name]) for name in ("power", "bandwidth") if (values.get(name) or "").strip()}
+    return device.replace(**stated) if stated else device
 
 
 def _preset(name: str) -> str:
