@@ -62,14 +62,17 @@ def summary(results: Sequence[HeldOut], by: str) -> list[str]:
     return lines
 
 
-def on_chosen_layout(row: TrainingRow, calibration: TrainingCalibration) -> TrainingRow:
-    """The row on the layout that a plan would choose for its model, devices, batch and sequence length."""
+def on_chosen_layout(row: TrainingRow, calibration: TrainingCalibration) -> TrainingRow | None:
+    """The row on the layout that a plan would choose for its model, devices, batch and sequence length; None where none
+    that it tries fits the memory (it splits no sequence over devices)."""
     setup = row.setup
     cluster = Cluster(
         device=setup.device, gpus=row.layout.devices, precision=setup.precision, seq_len=int(setup.seq_len),
         batch_tokens=float(setup.global_batch * setup.seq_len),
     )  # fmt: skip
     found = choose_layouts(row.shape, cluster, calibration)
+    if not np.isfinite(found.seconds).all():
+        return None
     layout = Layout(**{name: int(np.ravel(getattr(found.layout, name))[0]) for name in Layout.model_fields})
     passes = float(forwards(found.recompute)[0])
     chosen = replace(setup, layout=layout.sizes, micro_batch=int(found.micro_batch[0]), forwards=passes)
@@ -83,7 +86,7 @@ def chosen_summary(results: Sequence[HeldOut], by: str) -> list[str]:
     ratios = sorted(((float(np.exp(-held.log_error)), held.row) for held in results), key=lambda one: one[0])
     ends = [f"{ratio:.2f} ({row.model}, {row.hardware}, {row.layout})" for ratio, row in (ratios[0], ratios[-1])]
     return [
-        f"on the layouts that plans choose: median over left-out {by}s {np.median(medians):.3f}, "
+        f"on the layouts that plans choose, {len(results)} rows: median over left-out {by}s {np.median(medians):.3f}, "
         f"80 % intervals hold {np.mean([held.covered for held in results]):.2f}, ratios from {' to '.join(ends)}"
     ]
 
@@ -115,7 +118,8 @@ def main() -> None:
     shipped = training_calibration() if options.shipped else None
     known = [(row, shipped) for row in rows] if shipped else list(left_out(rows, options.by))
     results = [held_out(row, calibration) for row, calibration in known]
-    chosen = [held_out(on_chosen_layout(row, calibration), calibration) for row, calibration in known]
+    placed = [(on_chosen_layout(row, calibration), calibration) for row, calibration in known]
+    chosen = [held_out(row, calibration) for row, calibration in placed if row is not None]
     print("\n".join([*table(results), "", *summary(results, options.by), *chosen_summary(chosen, options.by)]))
     if options.write:
         write(rows, options.write)

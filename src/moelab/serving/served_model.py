@@ -6,6 +6,7 @@ from typing import Any
 
 from moelab.notebook import html_table, short_repr
 from moelab.quantities import format_bytes, format_number, format_seconds
+from moelab.serving.doubts import calibration_of
 from moelab.serving.hardware import Hardware
 from moelab.serving.traffic import Traffic
 
@@ -101,7 +102,7 @@ class ServedModel:
         if self.distinct_experts and self.tables is None:
             rows.append(("distinct experts read per layer and step", f"{self.distinct_experts:.1f}"))
         if self.calibration is not None:
-            rows.append(("calibration", self.device.calibrated(self.traffic.engine).line()))
+            rows.append(("calibration", calibration_of(self.device, self.traffic, self.gpus).line()))
         return rows
 
     @property
