@@ -175,8 +175,16 @@ def faster_attention(before: dict[str, float] | None) -> dict[str, float]:
 def faster(before: dict[str, Any] | None, new: ProductRates) -> dict[str, Any]:
     """Of each product the higher rate."""
     value = new.model_dump(mode="json")
-    for name, rates in value.items():
-        if before is not None and isinstance(rates, list):
+    return value if before is None else _faster(before, value)
+
+
+def _faster(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The same of plain data: of experts of each width too."""
+    value = dict(new)
+    for name, rates in new.items():
+        if name == "other_widths":
+            value[name] = [_faster(*pair) for pair in zip(before[name], rates, strict=True)]
+        elif isinstance(rates, list):
             value[name] = np.maximum(rates, before[name]).tolist()
     return value
 

@@ -7,6 +7,7 @@ from moelab.architecture import ModelConfig, Shape, count_flops, load_preset
 from moelab.errors import InputError
 from moelab.serving import Hardware, Traffic, load_hardware
 from moelab.serving.doubts import doubts
+from moelab.serving.fit_rows import stack
 from moelab.serving.layout import Layout
 from moelab.serving.products import ProductRates
 from moelab.serving.step import prompt_time, step_of
@@ -72,6 +73,35 @@ def test_a_prompt_and_a_mixed_step_take_measured_products() -> None:
     assert step.seconds(np.array([8.0]))[0] == pytest.approx(rest + mixed, rel=1e-9)
 
 
+def test_rates_lie_between_those_of_measured_widths() -> None:
+    """A rate of an expert's width against the two nearest measured ones, by hand; at one of them it is that one."""
+    wide = {"width": 1024, "experts": (2e9, 1.2e10, 5e10, 7e10), "few_experts": (4e9, 1.5e10, 3e10, 3e10)}
+    small = {"width": 256, "experts": (5e8, 4e9, 2e10, 3e10), "few_experts": (2e9, 6e9, 1e10, 1e10)}
+    more = ProductRates.parse(RATES.model_dump() | {"expert_width": 512, "other_widths": [wide, small]}, "products")
+    tokens, each = np.array([4.0, 100.0]), np.array([8.0, 64.0])
+    for width, few, many in ((512, 1e10, 4e10), (1024, 1.5e10, 5e10), (4096, 1.5e10, 5e10), (64, 6e9, 2e10)):
+        assert more.experts_at(tokens, each, np.full(2, float(width))) == pytest.approx([few, many])
+    assert more.experts_at(tokens, each, np.full(2, 724.077)) == pytest.approx(
+        [(1e10 * 1.5e10) ** 0.5, (4e10 * 5e10) ** 0.5], rel=1e-4
+    )
+    assert more.experts_at(tokens, each, np.array([256.0, 1024.0])) == pytest.approx([6e9, 5e10])
+
+
+def test_a_step_takes_the_width_of_its_experts() -> None:
+    """The square root of width times expert width, for each design; one measured width serves all."""
+    wide = {"width": 8192, "experts": RATES.experts, "few_experts": RATES.few_experts}
+    rates = ProductRates.parse(RATES.model_dump() | {"expert_width": 1024, "other_widths": [wide]}, "products")
+    shape = stack([load_preset("mixtral-8x7b"), load_preset("qwen3-30b-a3b"), load_preset("llama3-8b")])
+    step = step_of(load_of(shape, TRAFFIC, machine(rates)), Layout(1), machine(rates), TRAFFIC)
+    assert step.measured is not None
+    assert step.measured.widths == pytest.approx([(4096 * 14336) ** 0.5, (2048 * 768) ** 0.5, 1.0])
+    taken = step.take(np.array([1])).measured
+    assert taken is not None
+    assert taken.widths == pytest.approx([(2048 * 768) ** 0.5])
+    plain = step_of(load_of(shape, TRAFFIC, machine()), Layout(1), machine(), TRAFFIC)
+    assert step.products(np.full(3, 40.0)) == pytest.approx(plain.products(np.full(3, 40.0)), rel=1e-9)
+
+
 def test_other_precisions_keep_shares_of_peak() -> None:
     traffic = TRAFFIC.replace(precision="bf16")
     shape = Shape.of(load_preset("mixtral-8x7b"))
@@ -94,6 +124,15 @@ def test_a_precision_that_was_not_measured_is_named() -> None:
         ({"dense": (1e9, 2e9)}, "dense: needs one rate for each of the 4 rows"),
         ({"few_experts": None}, "few_experts: goes with few"),
         ({"experts": (1e9, -1.0, 1e9, 1e9)}, "experts"),
+        ({"other_widths": [{"width": 8, "experts": (1e9,) * 4}]}, "other_widths: needs expert_width"),
+        (
+            {"expert_width": 4, "other_widths": [{"width": 8, "experts": (1e9,) * 4}]},
+            "other_widths: few_experts goes with few",
+        ),
+        (
+            {"expert_width": 4, "other_widths": [{"width": 8, "experts": (1e9,) * 3, "few_experts": (1e9,) * 4}]},
+            "experts: needs one rate for each of the 4 rows",
+        ),
     ],
 )
 def test_bad_rates_are_named(change: dict[str, object], message: str) -> None:

@@ -18,14 +18,16 @@ from moelab.model.linear import ENOUGH_ROWS, Linear
 from moelab.model.native import usable
 from moelab.model.native.ops import call
 from moelab.serving import Calibration, Coefficients, Hardware
-from moelab.serving.products import ProductRates
+from moelab.serving.products import ExpertRates, ProductRates
 
 SECONDS = 0.2
 """Time spent on each measurement; the best of its repeats counts."""
 LARGE, ROWS = 1024, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Width of the dense products, and numbers of rows: from one decoded token to a prompt."""
 MATRICES, EXPERTS = 8, 32
-"""Matrices and experts that are cycled through: more bytes than a processor's caches hold."""
+"""Matrices and experts of half the width that are cycled through: more bytes than a processor's caches hold."""
+WIDTHS = (1, 4)
+"""Further widths of experts that are measured, in quarters of the dense products'; half of it comes first."""
 STREAM = 2**26
 """Bytes that are copied to measure memory, beyond caches."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -56,10 +58,26 @@ def measure_products(place: torch.device, dtype: torch.dtype, seconds: float, wi
         few = tuple(_thin(min(rows, ENOUGH_ROWS), half, seconds) for rows in ROWS) if thin else None
         dense = [_thin(rows, width, seconds) for rows in ROWS if thin and rows < ENOUGH_ROWS]
         dense += [_dense(place, dtype, rows, width, seconds) for rows in ROWS[len(dense) :]]
-        experts = tuple(_experts(place, dtype, rows, half, seconds) for rows in ROWS)
+        experts = tuple(_experts(place, dtype, rows, half, width, seconds) for rows in ROWS)
+        others = tuple(_other_width(place, dtype, quarters * width // 4, width, thin, seconds) for quarters in WIDTHS)
     return ProductRates(
-        rows=ROWS, dense=tuple(dense), experts=experts, few=ENOUGH_ROWS - 1 if thin else 0, few_experts=few
+        rows=ROWS,
+        dense=tuple(dense),
+        experts=experts,
+        few=ENOUGH_ROWS - 1 if thin else 0,
+        few_experts=few,
+        expert_width=half,
+        other_widths=others,
     )
+
+
+def _other_width(
+    place: torch.device, dtype: torch.dtype, own: int, width: int, thin: bool, seconds: float
+) -> ExpertRates:
+    """The rates of experts of another width."""
+    few = tuple(_thin(min(rows, ENOUGH_ROWS), own, seconds) for rows in ROWS) if thin else None
+    experts = tuple(_experts(place, dtype, rows, own, width, seconds) for rows in ROWS)
+    return ExpertRates(width=own, experts=experts, few_experts=few)
 
 
 def machine_of(place: torch.device, rates: dict[str, float], products: dict[str, ProductRates]) -> Hardware:
@@ -149,7 +167,7 @@ def _dense(place: torch.device, dtype: torch.dtype, rows: int, width: int, secon
 
 def _thin(rows: int, width: int, seconds: float) -> float:
     """FLOPs per second of a compiled decode step's product, (rows, width) by (width, 2 width)."""
-    count = 2 * MATRICES * LARGE // width
+    count = max(2 * MATRICES * LARGE // width, 2 * MATRICES * LARGE**2 // (4 * width**2))
     weights = [torch.full((2 * width, width), 0.01) for _ in range(count)]
     x, y, threads = torch.ones(rows, width), torch.empty(rows, 2 * width), torch.get_num_threads()
 
@@ -160,9 +178,10 @@ def _thin(rows: int, width: int, seconds: float) -> float:
     return count * 2.0 * rows * width * 2 * width / best_seconds(run, seconds)
 
 
-def _experts(place: torch.device, dtype: torch.dtype, rows: int, width: int, seconds: float) -> float:
-    """FLOPs per second of experts of `width` by `width`, each with so many rows, by the dispatch of this machine."""
-    count = max(EXPERTS * 64 // max(rows, 64), 2)
+def _experts(place: torch.device, dtype: torch.dtype, rows: int, width: int, large: int, seconds: float) -> float:
+    """FLOPs per second of experts of `width` by `width`, each with so many rows, by the dispatch of this machine; as
+    many as have the bytes of EXPERTS of half the width `large`."""
+    count = max(EXPERTS * large**2 // (4 * width**2) * 64 // max(rows, 64), 2)
     moe = {"n_experts": count, "top_k": 1, "d_expert": width, "normalize_gates": False}
     config = ModelConfig.parse(
         {"vocab_size": 256, "d_model": width, "n_layers": 1, "n_heads": 1, "n_kv_heads": 1, "head_dim": 64, "moe": moe}

@@ -17,11 +17,20 @@ Array = NDArray[Any]
 Rates = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=64)]
 
 
+class ExpertRates(Config):
+    """FLOPs per second of routed experts of `width` by `width`, by the rows of ProductRates."""
+
+    width: Count
+    experts: Rates
+    few_experts: Rates | None = None
+
+
 class ProductRates(Config):
     """FLOPs per second of one precision's products, by `rows`, in ascending order.
 
     `dense` are of large matrices that all rows multiply, `experts` of a layer's routed experts, each with its own rows.
-    Where a step of at most `few` tokens runs experts by another kernel, `few_experts` are of that one.
+    Where a step of at most `few` tokens runs experts by another kernel, `few_experts` are of that one. Experts of
+    `expert_width` by that width were measured; `other_widths` are further ones, between which rates are interpolated.
     """
 
     rows: Annotated[tuple[Count, ...], Field(min_length=2, max_length=64)]
@@ -29,6 +38,8 @@ class ProductRates(Config):
     experts: Rates
     few: CountOrZero = 0
     few_experts: Rates | None = None
+    expert_width: Count | None = None
+    other_widths: tuple[ExpertRates, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -36,21 +47,43 @@ class ProductRates(Config):
             raise ValueError("rows: must ascend")
         if (self.few > 0) != (self.few_experts is not None):
             raise ValueError("few_experts: goes with few; give both or neither")
-        for name in ("dense", "experts", "few_experts"):
-            if (rates := getattr(self, name)) is not None and len(rates) != len(self.rows):
-                raise ValueError(f"{name}: needs one rate for each of the {len(self.rows)} rows")
+        for each in (self, *self.other_widths):
+            for name in ("dense", "experts", "few_experts"):
+                if (rates := getattr(each, name, None)) is not None and len(rates) != len(self.rows):
+                    raise ValueError(f"{name}: needs one rate for each of the {len(self.rows)} rows")
+        if self.other_widths:
+            widths = [self.expert_width, *(other.width for other in self.other_widths)]
+            if None in widths or len(set(widths)) < len(widths):
+                raise ValueError("other_widths: needs expert_width, and each width once")
+            if any((other.few_experts is None) != (self.few_experts is None) for other in self.other_widths):
+                raise ValueError("other_widths: few_experts goes with few; give it for every width or for none")
         return self
 
     def dense_at(self, rows: Array) -> Array:
         """FLOPs per second of dense matrices at so many rows (n,)."""
         return self._at(rows, self.dense)
 
-    def experts_at(self, tokens: Array, each: Array) -> Array:
-        """FLOPs per second of routed experts in a step of `tokens` tokens, `each` rows for a touched expert (n,)."""
-        many = self._at(each, self.experts)
-        if self.few_experts is None:
-            return many
-        return np.where(tokens <= self.few, self._at(each, self.few_experts), many)
+    def experts_at(self, tokens: Array, each: Array, width: Array) -> Array:
+        """FLOPs per second of routed experts in a step of `tokens` tokens, `each` rows for a touched expert (n,).
+
+        `width` is the square root of an expert's two sizes (n,). Between measured widths the logarithm of the rate is
+        linear in that of the width; beyond the ends it is the nearest one's.
+        """
+        one = self._experts_at(tokens, each, self.experts, self.few_experts)
+        if not self.other_widths:
+            return one
+        known = [(float(self.expert_width or 1), one)] + [
+            (float(other.width), self._experts_at(tokens, each, other.experts, other.few_experts))
+            for other in self.other_widths
+        ]
+        known.sort(key=lambda pair: pair[0])
+        place = np.interp(np.log(width), np.log([at for at, _ in known]), np.arange(len(known)))
+        weights = np.maximum(1 - np.abs(place - np.arange(len(known))[:, None]), 0.0)
+        return np.asarray(np.exp((weights * np.log([rates for _, rates in known])).sum(0)))
+
+    def _experts_at(self, tokens: Array, each: Array, rates: tuple[float, ...], few: tuple[float, ...] | None) -> Array:
+        many = self._at(each, rates)
+        return many if few is None else np.where(tokens <= self.few, self._at(each, few), many)
 
     def _at(self, rows: Array, rates: tuple[float, ...]) -> Array:
         """Rates between measured rows: the seconds of a product are linear in its rows from one to the next. Beyond

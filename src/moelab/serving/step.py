@@ -56,7 +56,7 @@ class Step:
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
         arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-7]}
-        return replace(self, **arrays)
+        return replace(self, **arrays, measured=None if self.measured is None else self.measured.take(index))
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
@@ -110,11 +110,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Measured rates of products, and the rates that the step's times of dense matrices and experts assume."""
+    """Measured rates of products, the rates that the step's times of dense matrices and experts assume, and the widths
+    of experts: the square root of their two sizes (n,)."""
 
     rates: ProductRates
     dense: float
     experts: float
+    widths: Array
+
+    def take(self, index: Any) -> "Measured":
+        """The shapes `index`."""
+        return replace(self, widths=self.widths[index])
 
     def dense_factor(self, tokens: Array) -> Array:
         """What multiplies the time of dense matrices (n,)."""
@@ -124,18 +130,20 @@ class Measured:
         """Seconds of `one` times the dense matrices, and of the experts that tokens touch, each with its rows (n,)."""
         share, touched = -np.expm1(step.log_miss), -np.expm1(tokens * step.log_miss)
         each = tokens * np.divide(share, touched, out=np.ones_like(touched), where=touched > 0)
-        experts = tokens * step.experts * (self.experts / self.rates.experts_at(tokens, each))
+        experts = tokens * step.experts * (self.experts / self.rates.experts_at(tokens, each, self.widths))
         return np.asarray(tokens * step.dense * one * self.dense_factor(tokens) + experts)
 
 
-def _measured(hardware: Hardware, traffic: Traffic) -> Measured | None:
+def _measured(load: Load, hardware: Hardware, traffic: Traffic) -> Measured | None:
     """The measured products of the traffic's precision; None where there are none."""
     calibration = hardware.calibrated(traffic.engine)
     rates = (calibration.products or {}).get(traffic.precision)
     if rates is None:
         return None
     kept, c = stored(traffic.precision, hardware), calibration.coefficients
-    return Measured(rates, kept.other_rate * c.matmul, kept.expert_rate * c.experts)
+    matrices = np.maximum(3.0 * load.n_experts * load.moe_layers, 1.0)
+    widths = np.sqrt(np.maximum(load.expert_bytes / kept.expert_bytes / matrices, 1.0))
+    return Measured(rates, kept.other_rate * c.matmul, kept.expert_rate * c.experts, widths)
 
 
 def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool = True) -> Step:
@@ -175,7 +183,7 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         produced=produced,
         graphs=None if traffic.graph_sizes is None else np.array(traffic.graph_sizes, float),
         ranks=g if parallel else 1,
-        measured=_measured(hardware, traffic),
+        measured=_measured(load, hardware, traffic),
     )
 
 
