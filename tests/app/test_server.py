@@ -88,7 +88,7 @@ def test_files_of_the_plan(client: Client) -> None:
 def test_hostile_addresses_stay_text(client: Client) -> None:
     for query in ("flops=%3Cscript%3Ealert(1)%3C/script%3E", "%3Cimg%20src=x%3E=1", "law=..%2F..%2Fetc%2Fpasswd"):
         reply = client.get(f"/?{query}")
-        assert reply.status == 422
+        assert reply.status == (200 if query.startswith("%3Cimg") else 422)  # what is no field is left out
         assert "<script>alert" not in reply.text
         assert "<img src=x>" not in reply.text
     assert client.get("/?flops=" + "9" * 5000).status == 414
