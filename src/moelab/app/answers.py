@@ -1,6 +1,5 @@
 """What a state of the planner page answers, as parts of a page: computed in a process of its own."""
 
-import re
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -10,17 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moelab.app.labels import worded, worded_page, worded_sections
+from moelab.app.labels import field_of, worded, worded_page, worded_sections
 from moelab.app.state import NoSuchControl, State
 from moelab.errors import InputError, MoelabError
 from moelab.machine import freed_memory_kept
 from moelab.planning.assemble import PlanBuilder
 from moelab.planning.plan import Planner
-from moelab.planning.plan_page import answer_page, changes_section, evidence_sections, write_plan_page
+from moelab.planning.plan_page import answer_page, changes_section, evidence_sections, plan_page
 from moelab.planning.request import plan_request
 from moelab.planning.result import Plan
 from moelab.planning.what_if import WhatIf
-from moelab.report.page import Page, Section, environment, lead_of, numbered, section_specs
+from moelab.report.page import Page, Section, environment, lead_of, numbered, section_specs, write_page
 
 DOWNLOADS = {
     "run.yaml": "application/yaml",
@@ -131,7 +130,7 @@ def changes(state: State, files: Mapping[str, str]) -> Answer | None:
         section = changes_section(plan)
     except MoelabError as error:
         return refused(error)
-    return rendered_sections([section], "changes")
+    return rendered_sections(worded_sections([section]), "changes")
 
 
 def download(state: State, files: Mapping[str, str], name: str) -> bytes:
@@ -142,7 +141,7 @@ def download(state: State, files: Mapping[str, str], name: str) -> bytes:
     folder = Path(tempfile.mkdtemp(prefix="moelab-"))
     try:
         if name == "plan.html":
-            return write_plan_page(plan, folder / name, state.command).read_bytes()
+            return write_page(worded_page(plan_page(plan, state.command)), folder / name).read_bytes()
         written = write_plan(plan, folder)
         if name in written.left_out:
             raise InputError(f"{name}: {written.left_out[name]}")
@@ -153,12 +152,8 @@ def download(state: State, files: Mapping[str, str], name: str) -> bytes:
 
 def refused(error: Exception) -> Answer:
     """The message of bad input, and the first field that it names; a field that is not there marks none."""
-    from moelab.app.controls import controls
-
-    if isinstance(error, NoSuchControl):
-        return Answer(error=worded(str(error)))
-    names = [word.replace("_", "-") for word in re.findall(r"[a-z]+(?:[_-][a-z]+)*", str(error))]
-    return Answer(error=worded(str(error)), field=next((name for name in names if name in controls()), ""))
+    text = str(error)
+    return Answer(error=worded(text), field="" if isinstance(error, NoSuchControl) else field_of(text))
 
 
 def _rendered(name: str, page: Page, sections: Sequence[Section], prefix: str) -> Answer:

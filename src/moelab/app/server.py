@@ -18,7 +18,7 @@ from moelab.app.guard import Guard
 from moelab.app.jobs import Jobs
 from moelab.app.limits import READ_SECONDS, limited
 from moelab.app.requests import COOKIE, body, refusal, seen_by, visitor_of
-from moelab.app.state import EXAMPLE, State, read_state
+from moelab.app.state import EXAMPLE, State, as_given, read_state, unknown_fields
 from moelab.app.static import stamp, static
 from moelab.app.uploads import Uploads
 from moelab.app.warm import check_fit, readers, warm
@@ -67,21 +67,24 @@ async def unexpected(request: Request, error: Exception) -> Response:
 
 
 async def page(request: Request) -> Response:
-    """The whole page, its answer included, so that it can be read without scripts."""
-    pairs = request.query_params.multi_items() or list(EXAMPLE.items())
-    rest = Answer()
+    """The whole page, its answer included, so that it can be read without scripts. Fields that the page has not are
+    named and left out; where a value is refused, every field keeps what the address gives it."""
+    given = request.query_params.multi_items()
+    unknown = unknown_fields(given)
+    pairs = [pair for pair in given if pair[0] not in unknown] or list(EXAMPLE.items())
+    state, rest = as_given(pairs), Answer()
     try:
         state = read_state(pairs)
         found = await _ask(request, "answer", state)
         if not found.error:
             rest = await _ask(request, "evidence", state)
     except InputError as error:
-        state, found = State({}), refused(error)
+        found = refused(error)
     html = (
         templates()
         .get_template("app.html.j2")
         .render(
-            groups=groups(), state=state, answer=found, evidence=rest, specs=safe_json(rest.specs),
+            groups=groups(), state=state, unknown=unknown, answer=found, evidence=rest, specs=safe_json(rest.specs),
             downloads=DOWNLOADS, stamp=stamp(), example=urlencode(EXAMPLE),
         )
     )  # fmt: skip

@@ -12,6 +12,8 @@ from moelab.errors import InputError
 
 LONGEST = 40
 """Characters of a value: the longest preset's name has fewer."""
+LONGEST_SHOWN = 100
+"""Characters that the form shows of a value that is refused."""
 UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
 """A fit file of the visitor's own, by its SHA-256."""
 EXAMPLE = {"flops": "1e21", "max-params": "10B", "unique-tokens": "300B", "hardware": "h100", "tpot": "50ms"}
@@ -88,6 +90,21 @@ def read_state(pairs: Iterable[tuple[str, str]]) -> State:
     return State(
         {name: tuple(dict.fromkeys(found[name])) if control.several else found[name][0] for name, control in ordered}
     )
+
+
+def as_given(pairs: Iterable[tuple[str, str]]) -> State:
+    """The values of an address for its form, those that are refused included; unknown fields are left out."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name in controls() and value.strip():
+            found.setdefault(name, []).append(value.strip()[:LONGEST_SHOWN])
+    ordered = [(name, control) for name, control in controls().items() if name in found]
+    return State({name: tuple(found[name]) if control.several else found[name][0] for name, control in ordered})
+
+
+def unknown_fields(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """The names in an address that are no field of the page."""
+    return list(dict.fromkeys(name[:LONGEST] for name, _ in pairs if name not in controls()))
 
 
 def _checked(control: Control, value: str) -> str:

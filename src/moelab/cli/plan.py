@@ -150,10 +150,12 @@ def command(
             save_figure(result.plot(kind), _beside(plot, kind))
     files = None if out is None else _write(result, out)
     if report:
+        from moelab.app.labels import worded_page
         from moelab.cli.command_line import command_line
-        from moelab.planning.plan_page import write_plan_page
+        from moelab.planning.plan_page import plan_page
+        from moelab.report.page import write_page
 
-        write_plan_page(result, report, command_line())
+        write_page(worded_page(plan_page(result, command_line())), report)
     if json:
         print_json(result.to_dict() | ({} if files is None else {"files": files.to_dict()}))
         return

@@ -76,13 +76,14 @@ class Parameters:
         return np.clip(stacked, self.low, self.high)
 
     def jacobian(self, gradient: Mapping[str, Array], theta: Array, loss: Array) -> Array:
-        """d log(loss) / d theta, (B, n, P), from the law's gradient by coefficient."""
-        result = np.zeros((*loss.shape, len(self.free)), dtype=np.result_type(loss, theta))
+        """d log(loss) / d theta, (B, n, P), from the law's gradient by coefficient; n is the last axis in memory."""
+        result = np.zeros((len(theta), len(self.free), loss.shape[1]), dtype=np.result_type(loss, theta))
+        inverse = 1 / loss
         for name, m in zip(self.law.coefficients, self.member, strict=True):
             if m >= 0:
                 scale = np.exp(theta[:, m, None]) if self.logged[m] else 1.0
-                result[..., m] += gradient[name] * scale / loss
-        return result
+                result[:, m] += gradient[name] * scale * inverse
+        return result.transpose(0, 2, 1)
 
 
 def known_name(law: Law, name: str, option: str) -> str:

@@ -169,8 +169,12 @@ def to_coefficients(law: Law, coordinates: Array) -> dict[str, Array]:
 
 
 def by_coordinates(law: Law, gradient: Mapping[str, Array], coefficients: Mapping[str, Array], loss: Array) -> Array:
-    """d log(loss) / d coordinates, (B, n, P), from the law's gradient by coefficient."""
+    """d log(loss) / d coordinates, (B, n, P), from the law's gradient by coefficient; n is the last axis in memory."""
     scaled = {name: gradient[name] * (coefficients[name] if name in law.positive else 1.0) for name in law.coefficients}
     for scale, (exponent, reference) in SCALES.items():
         scaled[exponent] = scaled[exponent] + scaled[scale] * coefficients[exponent] * reference
-    return np.stack([np.broadcast_to(scaled[name] / loss, loss.shape) for name in law.coefficients], axis=-1)
+    inverse = 1 / loss
+    found = np.empty((len(loss), len(law.coefficients), loss.shape[1]), dtype=np.result_type(loss, *scaled.values()))
+    for at, name in enumerate(law.coefficients):
+        np.multiply(scaled[name], inverse, out=found[:, at])
+    return found.transpose(0, 2, 1)

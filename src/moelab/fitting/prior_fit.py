@@ -30,7 +30,7 @@ ROUNDS, WINSOR = 4, 2.5
 """Rounds of noise and coefficients in turn; residuals count for the noise up to so many standard deviations."""
 MOSTLY = 0.5
 """Share of a coefficient's variance from which it is named as owed to the prior."""
-DRAWN = 32
+DRAWN = 128
 """Replicates between two reports of progress."""
 
 

@@ -39,12 +39,10 @@ def formula(c: Values, v: Values) -> tuple[Array, Any]:
     share = v["shared_share"]
     shape = np.log((1 + fine) / (1 + c["g"])) + c["sigma_1"] * share + c["sigma_2"] * share**2
     log_n, log_d = np.log(c["A"]) - c["alpha"] * n + shape, np.log(c["B"]) - c["beta"] * data
-    top = np.where(np.real(log_n) > np.real(log_d), log_n, log_d)
-    p, q = np.exp((log_n - top) / k), np.exp((log_d - top) / k)
-    reducible = np.exp(top + k * np.log(p + q))
+    reducible, shares = _together(log_n, log_d, c.get("k"))
 
     def gradient() -> dict[str, Array]:
-        by_n, by_d = reducible * p / (p + q), reducible * q / (p + q)
+        by_n, by_d, mixed = shares()
         slope, by_wanted = -c["alpha"] * by_n, -c["alpha"] * by_n * (1 - by_size)
         by_data = -c["beta"] * by_d
         through_u = by_wanted * c["beta"] * inverse
@@ -71,11 +69,27 @@ def formula(c: Values, v: Values) -> tuple[Array, Any]:
             "rho": by_data * data_by["rho"],
         }
         if "k" in c:
-            mixed = (by_n * (log_n - top) + by_d * (log_d - top)) / k
-            found["k"] = reducible * np.log(p + q) - mixed + by_wanted * inverse * np.log(c["alpha"] / c["beta"])
+            found["k"] = mixed + by_wanted * inverse * np.log(c["alpha"] / c["beta"])
         return found
 
     return c["E_0"] + reducible, gradient
+
+
+def _together(log_n: Array, log_d: Array, k: Any) -> tuple[Array, Any]:
+    """The size and data terms under the outer exponent (None: 1), and a function of its derivatives by the logarithm
+    of each term and by k."""
+    if k is None:
+        n, d = np.exp(log_n), np.exp(log_d)
+        return n + d, lambda: (n, d, 0.0)
+    top = np.where(np.real(log_n) > np.real(log_d), log_n, log_d)
+    p, q = np.exp((log_n - top) / k), np.exp((log_d - top) / k)
+    reducible = np.exp(top + k * np.log(p + q))
+
+    def shares() -> tuple[Array, Array, Array]:
+        by_n, by_d = reducible * p / (p + q), reducible * q / (p + q)
+        return by_n, by_d, reducible * np.log(p + q) - (by_n * (log_n - top) + by_d * (log_d - top)) / k
+
+    return reducible, shares
 
 
 def _experts(c: Values, v: Values) -> tuple[Array, dict[str, Array]]:
@@ -122,6 +136,8 @@ def _excess(size: Array, wanted: Array, star: Any) -> tuple[Array, Array, Array]
 
 def _decayed(repeats: Array, star: Any) -> tuple[Array, Array]:
     """1 + star (1 - exp(-repeats / star)), what `repeats` beyond the first are worth; with its derivative by `star`."""
+    if not np.any(repeats):
+        return np.ones_like(repeats), np.zeros_like(repeats)
     lost = -np.expm1(-repeats / star)
     return 1 + star * lost, lost - (1 - lost) * repeats / star
 

@@ -28,6 +28,10 @@ function showError(part) {
   for (const field of form.querySelectorAll(".field.bad")) {
     field.classList.remove("bad");
     field.querySelector(".wrong").hidden = true;
+    for (const entry of field.querySelectorAll("[aria-invalid]")) {
+      entry.removeAttribute("aria-invalid");
+      entry.removeAttribute("aria-describedby");
+    }
   }
   const field = part.error && part.field ? form.querySelector(`[data-field="${CSS.escape(part.field)}"]`) : null;
   if (field) {
@@ -36,6 +40,8 @@ function showError(part) {
     const line = field.querySelector(".wrong");
     line.textContent = part.error;
     line.hidden = false;
+    const entry = field.querySelector("input:not([type=checkbox]), select");
+    if (entry) { entry.setAttribute("aria-invalid", "true"); entry.setAttribute("aria-describedby", line.id); }
   }
   errorLine.textContent = part.error || "";
   errorLine.hidden = !part.error;
