@@ -32,7 +32,12 @@ def moe_table(rows: int, seed: int = 1) -> dict[str, Any]:
     tokens = active * np.exp(rng.uniform(np.log(10), np.log(200), rows))
     experts = rng.choice([4, 8, 16, 32, 64], rows)
     table: dict[str, Any] = {"params_active": active, "params_total": active * (1 + 0.6 * (experts - 1) / 2)}
-    table |= {"tokens": tokens, "n_experts": experts, "top_k": np.full(rows, 2), "granularity": rng.choice([1, 2], rows)}
+    table |= {
+        "tokens": tokens,
+        "n_experts": experts,
+        "top_k": np.full(rows, 2),
+        "granularity": rng.choice([1, 2], rows),
+    }
     loss = get_law("ludziejewski2025").loss(None, {"params_active": active, "tokens": tokens, "expert_ratio": experts})
     return {**table, "loss": loss * np.exp(NOISE * rng.standard_normal(rows))}
 

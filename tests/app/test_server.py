@@ -226,8 +226,10 @@ def test_an_unknown_field_marks_no_other(client: Client) -> None:
     ("query", "kept", "bad"),
     [
         ("flops=abc&max-params=7B&hardware=h200", ['value="abc"', 'value="7B"', "<option selected>h200"], "flops"),
-        ("flops=1e18&max-params=7B&hardware=%3Cb%3E", ['value="1e18"', 'value="7B"', "<option selected>&lt;b&gt;"], "hardware"),
-        ("flops=1e18&max-params=%3Cb%3E&tpot=50ms", ['value="1e18"', 'value="&lt;b&gt;"', 'value="50ms"'], "max-params"),
+        ("flops=1e18&max-params=7B&hardware=%3Cb%3E", ['value="1e18"', 'value="7B"', "<option selected>&lt;b&gt;"],
+         "hardware"),
+        ("flops=1e18&max-params=%3Cb%3E&tpot=50ms", ['value="1e18"', 'value="&lt;b&gt;"', 'value="50ms"'],
+         "max-params"),
         ("flops=1e18&flops=1e19&max-params=7B", ['value="1e18"', 'value="7B"'], "flops"),
         ("flops=1e18&law=nobody2020&max-params=7B", ['value="1e18"', 'value="7B"', "checked> nobody2020"], "law"),
     ],

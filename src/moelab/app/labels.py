@@ -101,7 +101,9 @@ def worded_sections(sections: Sequence[Section]) -> list[Section]:
             warnings=[worded(line) for line in part.warnings],
             figures=[figure._replace(caption=worded(figure.caption)) for figure in part.figures],
             tables=[
-                table._replace(caption=worded(table.caption), rows=[[_cell(cell) for cell in row] for row in table.rows])
+                table._replace(
+                    caption=worded(table.caption), rows=[[_cell(cell) for cell in row] for row in table.rows]
+                )
                 for table in part.tables
             ],
         )

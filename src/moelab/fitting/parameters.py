@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,8 @@ class Parameters:
         """(B, P) -> name -> (B, 1), ready to broadcast against n runs."""
         values = np.where(self.logged, np.exp(theta), theta)
         return {
-            name: values[:, m, None] if m >= 0 else np.full((len(theta), 1), fixed)
-            for name, m, fixed in zip(self.law.coefficients, self.member, self.fixed, strict=True)
+            name: values[:, m : m + 1] if m >= 0 else np.full((len(theta), 1), fixed)
+            for name, m, fixed in self._columns
         }
 
     def theta(self, coefficients: Mapping[str, Any]) -> Array:
@@ -75,14 +76,25 @@ class Parameters:
         stacked = np.where(self.logged, np.log(np.maximum(stacked, SMALLEST)), stacked)
         return np.clip(stacked, self.low, self.high)
 
-    def jacobian(self, gradient: Mapping[str, Array], theta: Array, loss: Array) -> Array:
-        """d log(loss) / d theta, (B, n, P), from the law's gradient by coefficient; n is the last axis in memory."""
-        result = np.zeros((len(theta), len(self.free), loss.shape[1]), dtype=np.result_type(loss, theta))
-        inverse = 1 / loss
-        for name, m in zip(self.law.coefficients, self.member, strict=True):
-            if m >= 0:
-                scale = np.exp(theta[:, m, None]) if self.logged[m] else 1.0
-                result[:, m] += gradient[name] * scale * inverse
+    @cached_property
+    def _columns(self) -> list[tuple[str, int, float]]:
+        """Every coefficient with the column of theta that it follows, or -1, and its fixed value."""
+        return list(zip(self.law.coefficients, self.member.tolist(), self.fixed.tolist(), strict=True))
+
+    def jacobian(self, gradient: Mapping[str, Array], coefficients: Mapping[str, Array], loss: Array) -> Array:
+        """d log(loss) / d theta, (B, n, P), from the law's gradient by coefficient at `coefficients`; n is the last
+        axis in memory."""
+        result = np.empty((len(loss), len(self.free), loss.shape[1]))
+        inverse, logged, filled = 1 / loss, self.logged.tolist(), set()
+        for name, m, _ in self._columns:
+            if m < 0:
+                continue
+            slope = gradient[name] * coefficients[name] if logged[m] else gradient[name]
+            if m in filled:
+                result[:, m] += slope * inverse
+            else:
+                np.multiply(slope, inverse, out=result[:, m])
+                filled.add(m)
         return result.transpose(0, 2, 1)
 
 

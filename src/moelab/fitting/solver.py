@@ -6,7 +6,7 @@ Beside the straight step stands one bent by the law's second derivative along it
 1201.5885): scaling laws have long curved valleys, which it follows several times faster; the better one is kept.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,26 +46,40 @@ class Problem:
     def residuals(self, theta: Array) -> Array:
         """log measured - log predicted, (B, n)."""
         with np.errstate(all="ignore"):
-            law = self.parameters.law
-            return self.log_loss - np.log(law.formula(self.parameters.coefficients(theta), self.variables)[0])
+            return self._residuals(theta)
 
     def value(self, theta: Array, weights: Array) -> Array:
         """The objective, (B,)."""
-        r = self.residuals(theta)
-        return self.total(r, weights)
+        with np.errstate(all="ignore"):
+            return self._total(self._residuals(theta), weights)
 
     def linearise(self, theta: Array) -> tuple[Array, Array]:
         """Residuals (B, n) and d log(predicted) / d theta (B, n, P)."""
         with np.errstate(all="ignore"):
-            loss, gradient = self.parameters.law.formula(self.parameters.coefficients(theta), self.variables)
-            loss = np.broadcast_to(loss, (len(theta), len(self.log_loss)))
-            return self.log_loss - np.log(loss), self.parameters.jacobian(gradient(), theta, loss)
+            return self._linearise(theta)
 
     def total(self, r: Array, weights: Array) -> Array:
         """The objective of residuals (B, n), (B,)."""
+        with np.errstate(all="ignore"):
+            return self._total(r, weights)
+
+    # The same, for the solver's loop, which ignores NumPy's warnings as a whole: to switch them takes as long as a sum.
+
+    def _residuals(self, theta: Array) -> Array:
+        loss = self.parameters.law.formula(self.parameters.coefficients(theta), self.variables)[0]
+        return self.log_loss - np.log(loss)
+
+    def _linearise(self, theta: Array) -> tuple[Array, Array]:
+        coefficients = self.parameters.coefficients(theta)
+        loss, gradient = self.parameters.law.formula(coefficients, self.variables)
+        loss = np.broadcast_to(loss, (len(theta), len(self.log_loss)))
+        return self.log_loss - np.log(loss), self.parameters.jacobian(gradient(), coefficients, loss)
+
+    def _total(self, r: Array, weights: Array) -> Array:
+        total = (weights * self.objective.penalty(r)).sum(axis=-1)
+        if np.isfinite(total).all():
+            return total
         finite = np.isfinite(r)
-        if finite.all():
-            return (weights * self.objective.penalty(r)).sum(axis=-1)
         total = (weights * self.objective.penalty(np.where(finite, r, 0.0))).sum(axis=-1)
         return np.where(finite.all(axis=-1), total, _FAILED)
 
@@ -86,15 +100,16 @@ def minimise(problem: Problem, theta: Array, weights: Array, steps: int = 100, t
         return Solution(theta, value, np.ones(len(theta), bool))
     size = max(1, CHUNK // max(1, len(problem.log_loss)))
     weights = np.broadcast_to(weights, (len(theta), len(problem.log_loss)))
-    parts = [
-        _minimise_block(problem, theta[i : i + size], weights[i : i + size], steps, tolerance)
-        for i in range(0, len(theta), size)
-    ]
+    with np.errstate(all="ignore"):
+        parts = [
+            _minimise_block(problem, theta[i : i + size], weights[i : i + size], steps, tolerance)
+            for i in range(0, len(theta), size)
+        ]
     return Solution(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("theta", "value", "converged")))
 
 
 def _minimise_block(problem: Problem, theta: Array, weights: Array, steps: int, tolerance: float) -> Solution:
-    theta, value = theta.copy(), problem.value(theta, weights)
+    theta, value = theta.copy(), problem._total(problem._residuals(theta), weights)
     mu, calm = np.ones(len(theta)), np.zeros(len(theta), int)
     active = np.flatnonzero(value < _FAILED)
     for _ in range(steps):
@@ -140,7 +155,7 @@ class _Local:
 
     @classmethod
     def at(cls, problem: Problem, theta: Array, weights: Array) -> "_Local":
-        r, jacobian = problem.linearise(theta)
+        r, jacobian = problem._linearise(theta)
         objective, flipped = problem.objective, jacobian.transpose(0, 2, 1)
         curvature, majorizer = objective.curvature(r), objective.majorizer(r)
         return cls(
@@ -158,26 +173,37 @@ class _Local:
     def take(self, rows: Array) -> "_Local":
         if len(rows) == len(self.theta):
             return self
-        return _Local(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return _Local(
+            self.theta[rows],
+            self.weights[rows],
+            self.r[rows],
+            self.jacobian[rows],
+            self.curvature[rows],
+            self.majorizer[rows],
+            self.gradient[rows],
+            self.hessian[rows],
+            self.majorant[rows],
+        )
 
 
 def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array]:
     """Where the better of the straight and the bent step ends, and the objective there."""
     parameters, damped = problem.parameters, _Damped.of(problem.parameters, local, mu)
     step = damped.step(local.gradient)
-    straight = np.minimum(np.maximum(local.theta + step, parameters.low), parameters.high)
+    end = local.theta + step
+    straight = np.minimum(np.maximum(end, parameters.low), parameters.high)
     there, ahead = _residuals_at(problem, straight, local.theta + BEND * step)
-    value = problem.total(there, local.weights)
+    value = problem._total(there, local.weights)
     # The residuals' second derivative along the step, then the correction that undoes it.
-    with np.errstate(all="ignore"):
-        along = (local.jacobian @ step[..., None])[..., 0]
-        second = 2 / BEND * ((ahead - local.r) / BEND + along)
-        pull = local.weights * (local.curvature + mu[:, None] * local.majorizer) * second
-        turn = -(local.jacobian.transpose(0, 2, 1) @ pull[..., None])[..., 0]
-    small = np.isfinite(turn).all(axis=1)
-    turned = damped.step(np.where(small[:, None], turn, 0.0))
-    bent = np.minimum(np.maximum(local.theta + step + 0.5 * turned, parameters.low), parameters.high)
-    bent_value = problem.value(bent, local.weights)
+    along = (local.jacobian @ step[..., None])[..., 0]
+    second = 2 / BEND * ((ahead - local.r) / BEND + along)
+    pull = local.weights * (local.curvature + mu[:, None] * local.majorizer) * second
+    turn = -(local.jacobian.transpose(0, 2, 1) @ pull[..., None])[..., 0]
+    small = np.isfinite(turn)
+    if not small.all():
+        turn = np.where(small.all(axis=1)[:, None], turn, 0.0)
+    bent = np.minimum(np.maximum(end + 0.5 * damped.step(turn), parameters.low), parameters.high)
+    bent_value = problem._total(problem._residuals(bent), local.weights)
     better = bent_value < value
     return np.where(better[:, None], bent, straight), np.where(better, bent_value, value)
 
@@ -185,8 +211,8 @@ def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array
 def _residuals_at(problem: Problem, theta: Array, other: Array) -> tuple[Array, Array]:
     """The residuals at two thetas (B, P)."""
     if len(theta) * len(problem.log_loss) > SMALL:
-        return problem.residuals(theta), problem.residuals(other)
-    both = problem.residuals(np.concatenate([theta, other]))
+        return problem._residuals(theta), problem._residuals(other)
+    both = problem._residuals(np.concatenate([theta, other]))
     return both[: len(theta)], both[len(theta) :]
 
 
@@ -218,16 +244,16 @@ class _Damped:
         """The step against `gradient` (B, P), at most LONGEST; stuck coefficients stand still."""
         right = np.where(self.stuck, 0.0, -gradient * self.scale)
         step = _solve(self.system, right) * self.scale
-        finite = np.isfinite(step)
-        if not finite.all():
-            step = np.where(finite, step, 0.0)
         longest = np.abs(step).max(axis=1, keepdims=True)
+        if not np.isfinite(longest).all():
+            step = np.where(np.isfinite(step), step, 0.0)
+            longest = np.abs(step).max(axis=1, keepdims=True)
         return step * np.minimum(1.0, LONGEST / np.maximum(longest, 1e-300))
 
 
 def _diagonal(matrices: Array) -> Array:
-    """The diagonals (B, P) of matrices (B, P, P), to read or to write."""
-    return np.einsum("bpp->bp", matrices)
+    """The diagonals (B, P) of matrices (B, P, P), which lie in one piece, to read or to write."""
+    return matrices.reshape(len(matrices), -1)[:, :: matrices.shape[1] + 1]
 
 
 def _solve(system: Array, right: Array) -> Array:
