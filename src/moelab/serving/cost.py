@@ -28,11 +28,6 @@ Array = NDArray[Any]
 CHUNK = 32768
 """Shapes evaluated together: what fits into a core's cache."""
 
-CHEAP = 4
-"""Devices, over the fewest that hold the model, up to which every layout is tried for its price; beyond, only where the
-limits are not met yet."""
-
-
 INTERVALS = (
     "tokens_per_second",
     "time_to_first_token",
@@ -183,12 +178,8 @@ def _try_layouts(
     groups = list(zip(counts.tolist(), starts.tolist(), [*starts[1:].tolist(), len(least)], strict=True))
     for factor in (2**k for k in range(traffic.max_gpus.bit_length())):
         for count, start, end in groups:
-            where: Any = slice(start, end)
-            if factor > CHEAP:
-                where = start + np.flatnonzero(~best.feasible[start:end])
-                if not len(where):
-                    continue
             if count * factor <= traffic.max_gpus:
+                where = slice(start, end)
                 some = load.take(where)
                 for layout in ways(count * factor, traffic):
                     _improve(best, some, layout, traffic, hardware, price, where)
@@ -206,7 +197,7 @@ def _improve(
     traffic: Traffic,
     hardware: Hardware,
     price: float | None,
-    where: Any,
+    where: slice,
 ) -> None:
     """Write this layout's result over `best` at `where`, wherever it is cheaper."""
     current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
@@ -238,8 +229,4 @@ def _improve(
         ("prefill_gpus", beside),
         ("interval_factor", math.nan if factor is None else factor),
     ):
-        column = getattr(best, name)
-        if isinstance(where, slice):
-            np.copyto(column[where], value, where=better)
-        else:
-            column[where] = np.where(better, value, column[where])
+        np.copyto(getattr(best, name)[where], value, where=better)

@@ -77,6 +77,15 @@ class Step:
             seconds /= self.produced
         return seconds
 
+    def least_seconds(self, most: Array) -> Array:
+        """The least seconds of a token over its batch, with up to `most` requests: no weights are read (n,)."""
+        each = self.width + self.begins * self.chunk
+        least = self.fixed / most
+        least += self.linear
+        if self.measured is None:
+            least += self.width * self.head + each * (self.dense + self.experts)
+        return least if self.produced == 1 else least / self.produced
+
     def padded(self, batch: Array) -> Array:
         """Rows of a step of `batch` requests: each rank's next captured size; beyond the largest, its own (n,)."""
         if self.graphs is None:
