@@ -4,7 +4,7 @@
 
 FOLDER holds `serving.csv` (one measured setup a row, the columns of `moelab calibrate`) and `mlperf_offline.csv`
 (Llama-2-70B, offline). Rows are fitted by the newest of each setup. `--write` writes the calibrations that ship with
-the package. About two minutes on one core.
+the package. About six minutes beside other work.
 """
 
 import argparse

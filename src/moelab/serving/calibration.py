@@ -140,7 +140,7 @@ def doubted(calibration: Calibration, names: tuple[str, ...]) -> Calibration:
     return calibration.replace(
         spread=math.sqrt(calibration.spread**2 + further),
         error=worst,
-        held_out_by=f"{calibration.held_out_by}; {by}",
+        held_out_by=f"{calibration.held_out_by}; also by {by}",
     )
 
 
