@@ -1,7 +1,8 @@
 """Utilisation in training of every design of a lattice, predicted or as the budget states it.
 
-The prediction is by classes: designs of equal experts whose size is within a quarter of an octave train on one layout,
-the best for the largest of them in the whole lattice (`serving/training_layout.py`); the time of each is its own.
+The prediction is by classes: designs of equal experts whose size is within a quarter of an octave train on the layout
+that is the best for the largest of them in the whole lattice (`serving/training_layout.py`), made to fit each
+(`own_layout.py`); the time of each is its own.
 """
 
 import math
@@ -17,8 +18,9 @@ from moelab.planning.budget import Budget
 from moelab.planning.kept import kept_columns
 from moelab.planning.lattice import Lattice
 from moelab.planning.utilisation import PREDICTED, MfuTable
+from moelab.serving.own_layout import own_layouts
 from moelab.serving.training_calibration import training_calibration
-from moelab.serving.training_layout import Cluster, choose_layouts, forwards
+from moelab.serving.training_layout import ChosenLayouts, Cluster, choose_layouts, forwards
 from moelab.serving.training_time import product_rate
 
 Array = NDArray[Any]
@@ -134,6 +136,7 @@ def _predicted(lattice: Lattice, budget: Budget) -> Array:
 
 
 def _shares(part: Lattice, chosen: Chosen, cluster: Cluster) -> Array:
+    chosen = _own(chosen, part, cluster)
     setup = cluster.setup(chosen.sizes, chosen.micro_batch, forwards(chosen.recompute))
     seconds = training_calibration().seconds(part.shape, setup)
     used = chosen.sizes.devices / cluster.gpus
@@ -142,7 +145,22 @@ def _shares(part: Lattice, chosen: Chosen, cluster: Cluster) -> Array:
 
 def layouts(lattice: Lattice, cluster: Cluster) -> Chosen:
     """The layout of each design's class, that of its largest design in the whole lattice of which these were taken."""
-    return _chosen(*_by_class(lattice, cluster))
+    return _own(_chosen(*_by_class(lattice, cluster)), lattice, cluster)
+
+
+def _own(chosen: Chosen, lattice: Lattice, cluster: Cluster) -> Chosen:
+    """The layouts of classes made to fit their members."""
+    similar = ChosenLayouts(
+        seconds=np.where(chosen.fits, 0.0, np.inf), layout=chosen.sizes, micro_batch=chosen.micro_batch,
+        recompute=chosen.recompute,
+    )  # fmt: skip
+    return Chosen(_rows(own_layouts(lattice.shape, similar, cluster, training_calibration())))
+
+
+def _rows(found: ChosenLayouts) -> NDArray[np.int64]:
+    """The rows of `Chosen`."""
+    columns = [np.broadcast_to(getattr(found.layout, name), found.seconds.shape) for name in FIELDS]
+    return np.stack([*columns, found.micro_batch, found.recompute, np.isfinite(found.seconds)], 1).astype(np.int64)
 
 
 def _chosen(table: NDArray[np.int64], which: Array) -> Chosen:
@@ -160,9 +178,7 @@ def _by_class(lattice: Lattice, cluster: Cluster) -> tuple[NDArray[np.int64], Ar
     new = np.array([i for i, number in enumerate(numbers.tolist()) if number not in known], np.int64)
     if new.size:
         found = choose_layouts(whole.take(largest[new]).shape, cluster, training_calibration())
-        columns = [np.broadcast_to(getattr(found.layout, name), new.shape) for name in FIELDS]
-        rows = np.stack([*columns, found.micro_batch, found.recompute, np.isfinite(found.seconds)], 1).astype(np.int64)
-        known.update(zip(numbers[new].tolist(), rows, strict=True))
+        known.update(zip(numbers[new].tolist(), _rows(found), strict=True))
     if not len(numbers):
         return np.zeros((len(FIELDS) + 3, 0), np.int64), which
     return np.stack([known[number] for number in numbers.tolist()], axis=1), which

@@ -6,13 +6,14 @@ Tried are tensor parallelism inside a node, pipeline stages and expert paralleli
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.architecture.layers import Numbers
 from moelab.architecture.layout import RECOMPUTATIONS, Layout, LayoutSizes
-from moelab.architecture.shape import Shape
+from moelab.architecture.shape import Integers, Shape
 from moelab.architecture.training_memory import TrainingStep, device_memory
 from moelab.serving.hardware import Hardware
 from moelab.serving.training_calibration import TrainingCalibration
@@ -50,6 +51,20 @@ class ChosenLayouts:
     layout: LayoutSizes
     micro_batch: NDArray[np.int64]
     recompute: NDArray[np.int64]
+
+    def put(self, at: NDArray[np.int64], others: "ChosenLayouts") -> "ChosenLayouts":
+        """The same with `others` at positions `at`."""
+
+        def joined(mine: Numbers, theirs: Numbers) -> NDArray[Any]:
+            column = np.array(np.broadcast_to(mine, self.seconds.shape))
+            column[at] = theirs
+            return column
+
+        sizes = {name: joined(getattr(self.layout, name), getattr(others.layout, name)) for name in _SIZES}
+        columns = {
+            name: joined(getattr(self, name), getattr(others, name)) for name in ("seconds", "micro_batch", "recompute")
+        }
+        return ChosenLayouts(layout=LayoutSizes(**sizes), **columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +126,21 @@ def _layouts(shape: Shape, tried: list[Tried]) -> tuple[LayoutSizes, NDArray[np.
     tp, pp, dp, _, micro_batch = (np.array(column)[:, None] for column in zip(*tried, strict=True))
     n_experts = np.atleast_1d(shape.n_experts)
     ep = np.stack([_dividing(n_experts, tp * dp, group) for tp, _, dp, group, _ in tried])
-    pieces = np.where(pp > 1, np.clip(np.asarray(shape.n_layers) // pp, 1, MOST_PIECES), 1)
-    return LayoutSizes(tp=tp, pp=pp, ep=ep, dp=dp, vp=pieces, zero=np.where(pp == 1, 3, 1)), micro_batch
+    return LayoutSizes(tp=tp, pp=pp, ep=ep, dp=dp, vp=pieces_of(shape, pp), zero=np.where(pp == 1, 3, 1)), micro_batch
+
+
+def pieces_of(shape: Shape, pp: Integers) -> NDArray[np.int64]:
+    """Pieces of the model that each of `pp` stages holds: one without a pipeline, each of at least one layer."""
+    return np.where(pp > 1, np.clip(np.asarray(shape.n_layers) // pp, 1, MOST_PIECES), 1)
+
+
+def splits(shape: Shape, layout: LayoutSizes) -> NDArray[np.bool_]:
+    """Whether tensor parallelism divides heads and widths, every stage has a layer, and experts can be split."""
+    dense = np.asarray(shape.n_layers > shape.n_moe_layers) * shape.d_ff
+    whole = [np.asarray(size) % layout.tp == 0 for size in (shape.n_heads, dense, shape.d_shared)]
+    return np.asarray(
+        np.logical_and.reduce(np.broadcast_arrays(*whole)) & (shape.n_layers >= layout.pp) & (layout.ep > 0)
+    )
 
 
 def _dividing(n_experts: NDArray[np.int64], stage: int, most: int) -> NDArray[np.int64]:
@@ -133,7 +161,7 @@ def _try(
     """Take the fastest of these layouts for the designs that it fits and that have none as fast."""
     step, size = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len), (len(micro_batch), len(chosen.seconds))
     room = USABLE * cluster.device.memory
-    divides = np.asarray((shape.n_heads % layout.tp == 0) & (shape.n_layers >= layout.pp) & (layout.ep > 0))
+    divides = splits(shape, layout)
     layout = replace(layout, ep=np.maximum(layout.ep, 1))
     level = np.full(size, len(RECOMPUTATIONS))
     for number in reversed(range(len(RECOMPUTATIONS))):
