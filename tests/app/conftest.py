@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from moelab.app.uploads import Uploads
+from tests.app.browser import CHROMIUM
 
 if find_spec("starlette") is None:  # the extra app
     collect_ignore = ["test_server.py", "test_fit_routes.py"]
@@ -109,3 +113,42 @@ def visitors() -> Iterator[Callable[[], Client]]:
 @pytest.fixture
 def client(visitors: Callable[[], Client]) -> Client:
     return visitors()
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """A server of its own on a free port."""
+    command = [sys.executable, "-m", "moelab", "app", "--port", "0", "--processes", "1"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    yield line.split()[2]
+    server.terminate()
+    server.wait(20)
+    server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (apt install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright (pip install playwright)")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails the test where a script fails or anything is asked of another host."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    found = context.new_page()
+    found.set_default_timeout(60_000)
+    wrong: list[str] = []
+    found.on("pageerror", lambda error: wrong.append(str(error)))
+    found.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    found.on("request", lambda asked: wrong.append(asked.url) if re.match(r"\w+://(?!localhost)", asked.url) else None)
+    yield found
+    context.close()
+    assert wrong == []

@@ -2,69 +2,16 @@
 
 import csv
 import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.app.browser import START, answered
+
 pytestmark = pytest.mark.browser
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 SHOTS = os.environ.get("MOELAB_SCREENSHOTS")
 """A folder to keep pictures of the pages in."""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A server of its own on a free port."""
-    command = [sys.executable, "-m", "moelab", "app", "--port", "0", "--processes", "1"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    yield line.split()[2]
-    server.terminate()
-    server.wait(20)
-    server.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium (apt install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright (pip install playwright)")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page that fails the test where a script fails or anything is asked of another host."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    found = context.new_page()
-    found.set_default_timeout(60_000)
-    wrong: list[str] = []
-    found.on("pageerror", lambda error: wrong.append(str(error)))
-    found.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
-    found.on("request", lambda asked: wrong.append(asked.url) if re.match(r"\w+://(?!localhost)", asked.url) else None)
-    yield found
-    context.close()
-    assert wrong == []
-
-
-def answered(page: Any, query: str) -> None:
-    """Wait until the answer of this address stands on the page, with what would change it."""
-    for part in ("answer", "evidence", "changes"):
-        page.wait_for_function(f"query => document.getElementById('{part}').dataset.asked === query", arg=query)
-
-
-START = "flops=1e18&near=olmoe-1b-7b"
 
 
 def test_a_change_gives_another_answer_and_address(page: Any, address: str) -> None:

@@ -95,6 +95,31 @@ def test_no_table_is_one_line(client: Client, name: str, content: bytes, message
     assert str(client.app.state.uploads.folder) not in reply["error"]
 
 
+WIDE = {f"k{n}": 1 for n in range(20_000)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "got"),
+    [
+        ("keys.json", json.dumps(WIDE), "1 rows and 20,000 columns"),
+        ("rows.json", json.dumps([{"loss": 2}, WIDE]), "2 rows and 20,001 columns"),
+        ("inner.json", json.dumps([{"config": WIDE}]), "1 rows and 20,000 columns"),
+        ("columns.json", json.dumps({key: [1, 2] for key in WIDE}), "2 rows and 20,000 columns"),
+        ("each.jsonl", "".join(f'{{"k{n}": 1}}\n' for n in range(2_000)), "2,000 rows and 2,000 columns"),
+        ("long.jsonl", '{"loss": 2}\n' * 20_001, "20,001 rows and 1 columns"),
+        ("wide.csv", ",".join(WIDE), "20,000 columns"),
+    ],
+)
+def test_wide_and_long_tables_are_refused_before_they_are_made(
+    client: Client, monkeypatch: pytest.MonkeyPatch, name: str, content: str, got: str
+) -> None:
+    monkeypatch.setattr("moelab.app.fitting.load_table", lambda *_: pytest.fail("the table was made"))
+    reply = given(client, content.encode(), name)
+    assert (
+        reply["error"] == f"{name}: at most 20,000 rows and 200 columns here, got {got}; moelab fit has no such limit"
+    )
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"table": 1}', b"[" * 100_000, b'{"table":"x","name":"x","mapping":{"loss":["a"]}}']
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from polars.exceptions import NoDataError
 
 from moelab.app.answers import rendered_sections
 from moelab.errors import InputError
@@ -16,6 +17,7 @@ from moelab.fitting.fit_file import save_fits
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import quoted, suggestions
 from moelab.report import Figure, Section, Table, figures
+from moelab.runs.json_tables import json_size
 from moelab.runs.table import load_table
 from moelab.runs.text_tables import header_width
 
@@ -110,17 +112,30 @@ def reach(table: Any) -> str:
 
 
 def _table(path: str, name: str) -> Any:
-    """The table of a file. Its header is counted before the rest is read, for a column costs more than a row."""
+    """The table of a file. Its columns are counted before it is made, for a column costs more than a row."""
     try:
-        wide = 0 if ".json" in Path(path).suffix else header_width(path)
-        table = load_table(path) if wide <= MOST_COLUMNS else None
+        rows, wide = _size(Path(path))
+        table = load_table(path) if rows <= MOST_ROWS and wide <= MOST_COLUMNS else None
     except InputError as error:
         raise InputError(str(error).replace(path, name)) from None
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
     if table is None or table.height > MOST_ROWS or table.width > MOST_COLUMNS:
-        got = f"{wide:,} columns" if table is None else f"{table.height:,} and {table.width:,}"
+        rows, wide = (rows, wide) if table is None else (table.height, table.width)
+        got = f"{rows:,} rows and {wide:,} columns" if rows else f"{wide:,} columns"
         limits = f"at most {MOST_ROWS:,} rows and {MOST_COLUMNS} columns here"
         raise InputError(f"{name}: {limits}, got {got}; moelab fit has no such limit")
     return table
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Rows and columns of a table; of text, the columns alone."""
+    if path.suffix in (".json", ".jsonl"):
+        try:
+            return json_size(path, lines=path.suffix == ".jsonl")
+        except NoDataError:
+            raise InputError(f"{path}: no rows") from None
+    return 0, header_width(path)
 
 
 def _mapped(path: str, name: str, mapping: Mapped) -> Any:

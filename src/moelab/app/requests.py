@@ -70,6 +70,9 @@ def _too_large() -> TooLarge:
 
 def refusal(error: Exception, hidden: str = "") -> JSONResponse:
     """The error as JSON, without the path `hidden`."""
-    text = str(error).replace(hidden, "the file") if hidden else str(error)
+    text = str(error)
+    if hidden:
+        text = text.replace(f"fit file {hidden}", "fit file").replace(f"fit file: {hidden}", "fit file: this file")
+        text = text.replace(hidden, "the file")
     status = 413 if isinstance(error, TooLarge) else 408 if isinstance(error, TooSlow) else 422
     return JSONResponse({"error": text}, status_code=status)

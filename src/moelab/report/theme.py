@@ -11,10 +11,10 @@ import altair as alt
 from moelab.report.tables import Row
 
 INK, MUTED, RULE, GRID = "#1f2933", "#5b6673", "#9aa3ad", "#e6e9ed"
-MOE, DENSE = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermillion
+MOE, DENSE = "#0072b2", "#c25400"  # Okabe and Ito's blue, and their vermillion dark enough for text (4.5:1)
 KIND_ORDER = ["MoE", "dense"]
 KIND_COLORS, KIND_SHAPES = [MOE, DENSE], ["circle", "square"]
-LAW_COLORS = ["#00795c", "#a8478a", "#8a6a00", "#3c4a5a", "#4f9bd0", "#b23a48", "#6f5bb5", "#6b8e23"]
+LAW_COLORS = ["#00795c", "#a8478a", "#8a6a00", "#3c4a5a", "#2b78b0", "#b23a48", "#6f5bb5", "#5c7a1e"]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 WIDTH, HEIGHT = 760, 340
 
@@ -180,7 +180,7 @@ def law_shape(laws: Sequence[str], legend: bool = True) -> Any:
 
 def ordered_colors(n: int) -> list[str]:
     """`n` hues from dark to light for groups with an order (viridis without its yellow end)."""
-    ramp = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#47b36a"]
+    ramp = ["#440154", "#46327e", "#365c8d", "#237a89", "#127d5f", "#4f7f17"]
     return [ramp[2]] if n == 1 else [ramp[round(i * (len(ramp) - 1) / (n - 1))] for i in range(n)]
 
 

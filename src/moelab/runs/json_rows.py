@@ -1,6 +1,7 @@
 """Rows as JSON files lay them out: pandas' orients, nested fields, W&B's config and summary."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,8 @@ def table_of(rows: list[Any]) -> pl.DataFrame:
     flattened = [flat(row) for row in rows]
     names = dict.fromkeys(name for row in flattened for name in row)
     short = {name: name.removeprefix("config.").removeprefix("summary.") for name in names}
-    taken = list(short.values())
-    short = {name: new if taken.count(new) == 1 else name for name, new in short.items()}
+    taken = Counter(short.values())
+    short = {name: new if taken[new] == 1 else name for name, new in short.items()}
     data = {new: [row.get(name) for row in flattened] for name, new in short.items()}
     return pl.DataFrame({name: _column(values) for name, values in data.items()})
 

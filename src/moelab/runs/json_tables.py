@@ -16,7 +16,7 @@ import polars as pl
 from moelab.errors import InputError
 from moelab.files import MOST_NESTED
 from moelab.printable import short
-from moelab.runs.json_rows import rows_of, table_of
+from moelab.runs.json_rows import flat, rows_of, table_of
 from moelab.runs.text_tables import utf8
 
 MOST_DIGITS = 38
@@ -34,6 +34,21 @@ def read_json_table(path: Path, *, lines: bool) -> pl.DataFrame:
     Raises InputError for rows nested too deeply, ValueError naming the line that is not JSON, names a key twice, or
     holds a number that no 64-bit float can.
     """
+    return table_of(_rows(path, lines))
+
+
+def json_size(path: Path, *, lines: bool) -> tuple[int, int]:
+    """How many rows and columns the table of a JSON file has, without making it: a column costs more than its text.
+
+    Raises as `read_json_table` does.
+    """
+    rows, names = _rows(path, lines), set[str]()
+    for row in rows:
+        names.update(flat(row))
+    return len(rows), len(names)
+
+
+def _rows(path: Path, lines: bool) -> list[Any]:
     content = utf8(unpacked(path))
     _check_depth(content, path)
     rows = []
@@ -45,7 +60,7 @@ def read_json_table(path: Path, *, lines: bool) -> pl.DataFrame:
         rows = laid_out
     if not rows:
         raise pl.exceptions.NoDataError("no rows")
-    return table_of(rows)
+    return rows
 
 
 def unpacked(path: Path) -> bytes:
