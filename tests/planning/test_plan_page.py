@@ -17,6 +17,9 @@ from moelab.report import figures
 from moelab.report.save import figure_spec
 
 
+pytestmark = pytest.mark.usefixtures("pages_without_library")
+
+
 @pytest.fixture(scope="module")
 def planned(tiny: Space, fits: list[FittedLaw]) -> Plan:
     serving = {"hardware": "h100", "tokens": 1e12, "traffic": {"prompt": 64, "output": 32}}
