@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from moelab.data import bpe
 from moelab.data.bpe import capped, train_tokenizer
-
 from tests.conftest import CHARACTERS
 
 from .conftest import make_documents

@@ -16,7 +16,6 @@ from moelab.planning.plan_page import plan_page, write_plan_page
 from moelab.report import figures
 from moelab.report.save import figure_spec
 
-
 pytestmark = pytest.mark.usefixtures("pages_without_library")
 
 
