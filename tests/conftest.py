@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,22 @@ gc.disable()
 hypothesis.settings.register_profile("few", max_examples=12, deadline=None)
 hypothesis.settings.register_profile("full", max_examples=100, deadline=None)
 hypothesis.settings.load_profile("few")
+
+CHARACTERS = hypothesis.strategies.characters(exclude_categories=["Cs"])
+"""The alphabet of `st.text()`, all but surrogates: by category it is known at once, by encoding it is tried out."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """In a fresh checkout one process collects before the others: it compiles what all of them import."""
+    import fcntl
+
+    compiled = list(Path(__file__).parent.glob("__pycache__/test_*.pyc"))
+    if compiled or sys.dont_write_bytecode or "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with open(__file__, encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -129,6 +146,14 @@ def _no_waiting_for_disks() -> Iterator[None]:
     """No test cuts the power, so none waits until its files would survive that."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pages_without_library() -> Iterator[None]:
+    """Pages of this module carry no library of charts, which takes two seconds to build; tests/report looks at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moelab.report.page.chart_library", lambda: "window.vegaEmbed = null;")
         yield
 
 

@@ -34,13 +34,27 @@ ONE_WORD = re.compile(r"\\b[a-z()|?]*(\\b|\\w\*)")
 
 def found(text: str) -> list[tuple[int, str]]:
     """(line number, word) of every word that is out; identifiers are split at underscores and capitals."""
+    plain = plain_of(text)
+    return lines_of(plain, there({*re.findall(r"\w+", plain)}))
+
+
+def plain_of(text: str) -> str:
+    """The text with identifiers as words and exempt passages blotted out."""
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text.replace("_", " "))
     for passage in EXEMPT:
         plain = passage.sub(lambda match: re.sub(r"\S", "·", match[0]), plain)
-    words = "\n".join({*re.findall(r"\w+", plain)})
-    there = [rule for rule in WORDS if not ONE_WORD.fullmatch(rule.pattern) or rule.search(words)]
+    return plain
+
+
+def there(words: set[str]) -> list[re.Pattern[str]]:
+    """The rules that may find something where these words are."""
+    together = "\n".join(words)
+    return [rule for rule in WORDS if not ONE_WORD.fullmatch(rule.pattern) or rule.search(together)]
+
+
+def lines_of(plain: str, rules: list[re.Pattern[str]]) -> list[tuple[int, str]]:
     return sorted(
-        {(plain.count("\n", 0, match.start()) + 1, match[0]) for rule in there for match in rule.finditer(plain)}
+        {(plain.count("\n", 0, match.start()) + 1, match[0]) for rule in rules for match in rule.finditer(plain)}
     )
 
 
@@ -57,10 +71,12 @@ def read(path: Path) -> str:
 
 
 def test_files_have_no_word_that_is_out() -> None:
+    texts = {path: plain_of(read(path)) for path in files()}
+    rules = there({word for plain in texts.values() for word in re.findall(r"\w+", plain)})
     hits = [
         f"{path.relative_to(ROOT)}:{line}:{' '.join(word.split())}"
-        for path in files()
-        for line, word in found(read(path))
+        for path, plain in texts.items()
+        for line, word in lines_of(plain, rules)
     ]
     assert not hits, f"{len(hits)} words of tests/words.txt:\n" + "\n".join(hits)
 

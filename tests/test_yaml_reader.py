@@ -16,6 +16,7 @@ from moelab.config import dump_yaml, load_yaml, override
 from moelab.errors import InputError
 from moelab.runs import RunConfig
 from moelab.yaml_reader import MOST_EXPANDED, parse_yaml
+from tests.conftest import CHARACTERS
 
 MODEL = {"vocab_size": 512, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
 TRAIN = {"tokens": 100_000, "seq_len": 128, "batch_tokens": 1024}
@@ -183,13 +184,13 @@ def test_other_faults_are_one_line(text: str, message: str) -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(CHARACTERS, max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(CHARACTERS, max_size=6), inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(max_size=6), PLAIN | st.sampled_from(SURPRISES), max_size=4))
+@given(st.dictionaries(st.text(CHARACTERS, max_size=6), PLAIN | st.sampled_from(SURPRISES), max_size=4))
 def test_what_is_written_is_read_back(value: dict[str, object]) -> None:
     """Also by PyYAML's own reader: what this version writes, others read."""
     text = dump_yaml(value)

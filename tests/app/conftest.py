@@ -98,8 +98,20 @@ class Client:
         self.got.append(Reply(got[0]["status"], found, b"".join(part.get("body", b"") for part in got[1:])))
 
 
+@pytest.fixture(scope="module")
+def _served_without_library(pages_without_library: None) -> Iterator[None]:
+    """What the server keeps of its static files is read anew before and after."""
+    from moelab.app.static import stamp, static_text
+
+    for kept in (stamp, static_text):
+        kept.cache_clear()
+    yield
+    for kept in (stamp, static_text):
+        kept.cache_clear()
+
+
 @pytest.fixture
-def visitors() -> Iterator[Callable[[], Client]]:
+def visitors(_served_without_library: None) -> Iterator[Callable[[], Client]]:
     """A function that returns a new visitor of one server."""
     from moelab.app.server import application
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from moelab.data import bpe
 from moelab.data.bpe import capped, train_tokenizer
+from tests.conftest import CHARACTERS
 
 from .conftest import make_documents
 
 
-@given(st.lists(st.text(max_size=300), max_size=20))
+@given(st.lists(st.text(CHARACTERS, max_size=300), max_size=20))
 def test_ordinary_texts_come_unchanged(texts: list[str]) -> None:
     assert list(capped(texts)) == texts
 

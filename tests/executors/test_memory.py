@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from moelab.config import dump_yaml
 from moelab.errors import MoelabError
 from moelab.executors import ExecutorConfig
 from moelab.executors.local import local_workers
-from moelab.executors.memory import control_group_memory, free_memory, run_memory
+from moelab.executors.memory import BASE_BYTES, control_group_memory, free_memory, run_memory
 from moelab.executors.order import Needs
 from moelab.machine import usable_cores
+from moelab.model import build_model
 from moelab.runs import RunConfig, RunFolder
 
 Make = Callable[..., RunConfig]
@@ -53,6 +55,26 @@ class TestMemory:
         assert control_group_memory(tmp_path) is None
         assert free_memory() != 0
 
+    def test_the_estimate_holds_what_a_step_keeps(self, a_run: Make) -> None:
+        """Weights, gradients and two moments, and all tensors that the backward pass needs: at most five times them."""
+        config = a_run(model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
+        model = build_model(config.model)
+        tokens = torch.randint(0, config.model.vocab_size, (config.train.local_batch_size, config.train.seq_len))
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model.loss(tokens, tokens).total  # holds the graph, and with it what was kept
+        state = 4 * 4 * sum(weight.numel() for weight in model.parameters())
+        used = state + sum(kept.values()) - sum(kept.get(weight.data_ptr(), 0) for weight in model.parameters())
+        assert loss.requires_grad
+        assert used > 1.2 * state
+        assert used < run_memory(config) - BASE_BYTES < 5 * used
+
+    @pytest.mark.slow
     def test_the_estimate_is_near_the_measured_peak(self, a_run: Make, tmp_path: Path) -> None:
         config = a_run(model={"d_model": 64, "n_heads": 4, "d_ff": 256}, tokens=256, batch_tokens=256)
         (tmp_path / "run.yaml").write_text(dump_yaml(config.to_dict()))

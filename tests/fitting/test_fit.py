@@ -22,7 +22,7 @@ def test_noise_free_runs_give_the_coefficients_back(law_id, coefficients_of, syn
     # Not the published values, which are among the starts: every coefficient is moved.
     rng = np.random.default_rng(5)
     truth = {name: value * rng.uniform(0.93, 1.07) for name, value in coefficients_of(law).items()}
-    table = synthetic(law, truth, n=150)
+    table = synthetic(law, truth, n=80)
     found = fit(table, law, bootstrap=0, prior="none")
     assert (found.condition < 1e8) == (law_id not in UNIDENTIFIED)
     for name, value in truth.items() if law_id not in UNIDENTIFIED else ():

@@ -109,7 +109,7 @@ def test_a_few_runs_borrow_strength_and_state_what_they_owe(runs, tmp_path: Path
 def test_without_runs_that_tell_the_draws_keep_the_priors_width(runs) -> None:
     known = prior()
     data = observations(runs, LAW)
-    found = posterior_of(data, LAW, known, Objective.parse("squared"), {}, 400, seed=1)
+    found = posterior_of(data, LAW, known, Objective.parse("squared"), {}, 200, seed=1)
     names = list(LAW.coefficients)
     for name in ("R_D", "gamma"):
         drawn = np.log(found.draws[:, names.index(name)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import moelab
-from moelab.fitting import load_fits, save_fits
+from moelab.fitting import FittedLaw, load_fits, save_fits
 from moelab.fitting.observations import observations
 from moelab.fitting.prediction import Prediction
 from moelab.fitting.prior import shipped, to_coefficients
@@ -32,6 +32,12 @@ def runs(bend: float = 0.0, count: int = 24) -> dict[str, np.ndarray]:
     loss = LAW.loss(to_coefficients(LAW, known.of(LAW).mean[None]), variables)[0]
     size = np.log(table["params_active"] / table["params_active"][count // 2])
     return {**table, "loss": loss * np.exp(0.003 * rng.standard_normal(count) + bend * np.maximum(size, 0))}
+
+
+@pytest.fixture(scope="module")
+def bent() -> FittedLaw:
+    """The law fitted to runs that it does not describe. Read only."""
+    return moelab.fit(runs(bend=0.08), LAW, bootstrap=50)
 
 
 class Half:
@@ -69,9 +75,8 @@ def test_too_few_runs_and_one_budget_leave_it_at_one() -> None:
     assert held_out_factor(observations(same, LAW), lambda part: Half()) == (1.0, 0)
 
 
-def test_runs_that_the_law_does_not_describe_widen_its_intervals(tmp_path: Path) -> None:
+def test_runs_that_the_law_does_not_describe_widen_its_intervals(bent: FittedLaw, tmp_path: Path) -> None:
     right = moelab.fit(runs(), LAW, bootstrap=50)
-    bent = moelab.fit(runs(bend=0.08), LAW, bootstrap=50)
     assert 1 <= right.widening < 1.6 < bent.widening
     assert bent.prior is not None
     assert bent.prior["widening"]["held_out"] == 20
@@ -82,8 +87,8 @@ def test_runs_that_the_law_does_not_describe_widen_its_intervals(tmp_path: Path)
     assert again.predict(**at).high[0] == bent.predict(**at).high[0]
 
 
-def test_deviations_of_draws_are_multiplied_in_fits_and_in_plans() -> None:
-    fitted = moelab.fit(runs(bend=0.08), LAW, bootstrap=60)
+def test_deviations_of_draws_are_multiplied_in_fits_and_in_plans(bent: FittedLaw) -> None:
+    fitted = bent
     variables = observations(runs(), LAW).variables
     batch = {name: fitted.draws[:, k, None] for k, name in enumerate(LAW.coefficients)}
     value = LAW.loss(fitted.coefficients, variables)

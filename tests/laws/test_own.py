@@ -267,6 +267,7 @@ DENSE = {
 }
 
 
+@pytest.mark.usefixtures("pages_without_library")
 def test_plan_compare_and_study_take_a_law_file(tmp_path, capsys) -> None:
     import yaml
 

@@ -16,6 +16,8 @@ from moelab.planning.plan_page import plan_page, write_plan_page
 from moelab.report import figures
 from moelab.report.save import figure_spec
 
+pytestmark = pytest.mark.usefixtures("pages_without_library")
+
 
 @pytest.fixture(scope="module")
 def planned(tiny: Space, fits: list[FittedLaw]) -> Plan:

@@ -35,10 +35,9 @@ def finished_run(loss: float | None, seed: int = 0, **model: Any) -> tuple[RunCo
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _pages_without_script_and_stills() -> Iterator[None]:
-    """The library of charts takes two seconds to build, a still a third of one; tests/report looks at both."""
+def _pages_without_script_and_stills(pages_without_library: None) -> Iterator[None]:
+    """A still takes a third of a second; tests/report looks at it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vl_convert.javascript_bundle", lambda snippet: "window.vegaEmbed = null;")
         patch.setattr("vl_convert.vegalite_to_svg", lambda spec: "<svg/>")
         yield
 

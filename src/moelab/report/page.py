@@ -150,7 +150,8 @@ def chart_library() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, 0.9 MB."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    # Without a snippet of one's own it is the bundle of `vegalite_to_html`, which vl-convert builds once per process.
+    return str(vl_convert.javascript_bundle())
 
 
 def _figure(figure: Figure | Sequence[Any]) -> Figure:
