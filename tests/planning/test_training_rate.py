@@ -16,9 +16,10 @@ from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.feasible import compute_of, training_price
 from moelab.planning.lattice import Lattice, enumerate_designs
+from moelab.planning.layouts import layouts
 from moelab.planning.plan import plan
 from moelab.planning.served_design import assumptions
-from moelab.planning.training_rate import cluster_of, layouts, utilisation
+from moelab.planning.training_rate import cluster_of, utilisation
 from moelab.planning.utilisation import most_mfu
 from moelab.serving import load_hardware
 from moelab.serving.products import ProductRates

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from moelab.architecture.layout import RECOMPUTATIONS, Layout
 from moelab.planning.budget import Budget
 from moelab.planning.lattice import Lattice
-from moelab.planning.training_rate import FIELDS, cluster_of, layouts, stated_utilisation, utilisation
+from moelab.planning.layouts import FIELDS, layouts
+from moelab.planning.training_rate import cluster_of, stated_utilisation, utilisation
 from moelab.planning.utilisation import PREDICTED, most_mfu
 from moelab.serving.replicates import Replicates
 from moelab.serving.training_calibration import (

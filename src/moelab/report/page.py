@@ -151,7 +151,7 @@ def chart_library() -> str:
     import vl_convert
 
     # Without a snippet of one's own it is the bundle of `vegalite_to_html`, which vl-convert builds once per process.
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # the stub has no default for it
 
 
 def _figure(figure: Figure | Sequence[Any]) -> Figure:

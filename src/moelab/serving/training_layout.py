@@ -6,7 +6,6 @@ Tried are tensor parallelism inside a node, pipeline stages and expert paralleli
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,20 +51,6 @@ class ChosenLayouts:
     micro_batch: NDArray[np.int64]
     recompute: NDArray[np.int64]
 
-    def put(self, at: NDArray[np.int64], others: "ChosenLayouts") -> "ChosenLayouts":
-        """The same with `others` at positions `at`."""
-
-        def joined(mine: Numbers, theirs: Numbers) -> NDArray[Any]:
-            column = np.array(np.broadcast_to(mine, self.seconds.shape))
-            column[at] = theirs
-            return column
-
-        sizes = {name: joined(getattr(self.layout, name), getattr(others.layout, name)) for name in _SIZES}
-        columns = {
-            name: joined(getattr(self, name), getattr(others, name)) for name in ("seconds", "micro_batch", "recompute")
-        }
-        return ChosenLayouts(layout=LayoutSizes(**sizes), **columns)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
@@ -85,14 +70,16 @@ class Cluster:
         )  # fmt: skip
 
 
-def choose_layouts(shape: Shape, cluster: Cluster, calibration: TrainingCalibration) -> ChosenLayouts:
-    """The layout of each of n designs, whose sizes broadcast to (n,)."""
+def choose_layouts(
+    shape: Shape, cluster: Cluster, calibration: TrainingCalibration, usable: float = USABLE
+) -> ChosenLayouts:
+    """The layout of each of n designs, whose sizes broadcast to (n,), within this share of a device's memory."""
     n = np.broadcast(*(np.asarray(getattr(shape, name)) for name in Shape.__dataclass_fields__)).size
     chosen, tried = _Choice(n), list(_tried(shape, cluster))
     step = max(TOGETHER // n, 1)
     for first in range(0, len(tried), step):
         layout, micro_batch = _layouts(shape, tried[first : first + step])
-        _try(chosen, shape, cluster, layout, micro_batch, calibration)
+        _try(chosen, shape, cluster, layout, micro_batch, calibration, usable)
     layout = LayoutSizes(**{name: chosen.sizes[i] for i, name in enumerate(_SIZES)})
     return ChosenLayouts(
         seconds=chosen.seconds, layout=layout, micro_batch=chosen.micro_batch, recompute=chosen.recompute
@@ -156,11 +143,11 @@ def _dividing(n_experts: NDArray[np.int64], stage: int, most: int) -> NDArray[np
 
 def _try(
     chosen: _Choice, shape: Shape, cluster: Cluster, layout: LayoutSizes, micro_batch: NDArray[np.int64],
-    calibration: TrainingCalibration,
+    calibration: TrainingCalibration, usable: float,
 ) -> None:  # fmt: skip
     """Take the fastest of these layouts for the designs that it fits and that have none as fast."""
     step, size = TrainingStep(micro_batch=micro_batch, seq_len=cluster.seq_len), (len(micro_batch), len(chosen.seconds))
-    room = USABLE * cluster.device.memory
+    room = usable * cluster.device.memory
     divides = splits(shape, layout)
     layout = replace(layout, ep=np.maximum(layout.ep, 1))
     level = np.full(size, len(RECOMPUTATIONS))
