@@ -269,3 +269,15 @@ def test_a_laws_own_best_design_that_fits_no_devices_has_no_price(tmp_path: Path
     files = write_plan(result, tmp_path / "out")
     assert "plan.json" in files.written
     assert read_json(tmp_path / "out/plan.json") == finite(plain)
+
+
+@pytest.mark.slow
+def test_a_limit_on_latency_that_costs_money_binds() -> None:
+    """Among many designs, of which the sensitivities see a sample: a looser limit is cheaper, so the limit binds."""
+    serving = {
+        "hardware": "h200", "tokens": 2e13,
+        "traffic": {"prompt": 3000, "output": 600, "precision": "fp8", "tpot": "20ms"},
+    }  # fmt: skip
+    asked = {"gpus": 1024, "days": 60, "train_hardware": "h100", "unique_tokens": 12e12, "serving": serving}
+    found = plan(Budget.parse(asked), top=1)
+    assert {"compute", "serving"} <= set(found.binding)

@@ -67,7 +67,8 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
         return {"gain_loss": None, "gain_compute": _gain_of_balance(ranking, feasible, serving, raised)}
     loss, excess = score_designs(ranking, feasible, raised)
     own = ranking.log_excess if ranking.lifetime is None else ranking.lifetime.ensemble_excess
-    least = int(np.argmin(own))
+    ranked = ranking.order[:BEST]  # those of `feasible`: on a balance the least loss of all may be far from them
+    least = int(ranked[np.argmin(own[ranked])])
     now_loss, now = score_designs(ranking, ranking.feasible.take(np.array([least])), budget)
     gain = float(np.expm1(min(max(0.0, float(now[0] - np.min(excess))), np.log1p(MOST_GAIN))))
     if loss is None or now_loss is None:
@@ -114,11 +115,13 @@ def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget
 
 
 def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
-    """Positions in the lattice that raised serving limits may admit: active sizes near the best's."""
+    """Positions in the lattice that raised serving limits may admit: an even sample of active sizes near the best's, and
+    the best ranked designs, whose cost falls."""
     best = int(np.argmin(ranking.log_excess)) if ranking.lifetime is None else ranking.best
     near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[best])) < 0.5
     index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))
-    return index[:: max(1, len(index) // BEST)]
+    ranked = ranking.feasible.lattice.positions(ranking.order[: BEST // 4])
+    return np.union1d(index[:: max(1, len(index) // BEST)], ranked)
 
 
 def _space_ends(ranking: Ranking) -> list[str]:

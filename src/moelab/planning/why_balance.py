@@ -65,7 +65,11 @@ def knee_sentence(plan: Plan) -> str:
             f"No design within the limits is within the {within:.0%} of excess compute that is allowed ({source}): "
             f"design 1 has {over}. The limits decide, not the balance of loss and cost."
         )
-    more = " The laws cannot distinguish it from designs with less." if excess > within * NEARLY else ""
+    beyond = (
+        " That is beyond what is allowed: the laws cannot distinguish it from designs with less, among which experts and "
+        "shape decided."
+    )
+    more = beyond if excess > within * NEARLY else ""
     if plan.lifetime["within_decides"]:
         still = ", and more served tokens change nothing" if excess > within * AT_BOUND else ""
         return (
