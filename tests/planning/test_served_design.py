@@ -110,6 +110,20 @@ def test_a_limit_on_latency_is_halved_and_doubled(tiny: Space) -> None:
     assert not any("80 ms" in change for change in asked)
 
 
+def test_a_limit_that_is_met_with_90_percent_is_a_what_if(tiny: Space) -> None:
+    result = planned(tiny)
+    served = result.best.serving
+    assert served is not None
+    factor = served["time_per_output_token_high"] / served["time_per_output_token"]
+    change = "the limit of 100 ms per output token met with 90 %"
+    sure = dict(changed_budgets(result.budget, 0.1, factor))[change]
+    assert any(row["change"] == change for row in result.what_if)
+    best = plan(sure, ["ludziejewski2025"], tiny, extrapolate=True).best.serving
+    assert best is not None
+    step = best["time_per_output_token"]
+    assert Measure("", "s", step, step / factor, step * factor, "tpot", 0.1).met >= 0.9 - 1e-6  # type: ignore[operator]
+
+
 def test_without_devices_nothing_is_assumed(tiny: Space) -> None:
     result = plan(Budget(flops=1e18), ["ludziejewski2025"], tiny, extrapolate=True)
     assert assumptions(result.budget, result.best) == []

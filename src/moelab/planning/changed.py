@@ -31,8 +31,11 @@ TITLES = {
 }
 
 
-def changed_budgets(budget: Budget, within: float | None) -> Iterator[tuple[str, Budget]]:
-    """Each limit of the budget halved and doubled, in words, with the changed budget."""
+def changed_budgets(budget: Budget, within: float | None, factor: float | None = None) -> Iterator[tuple[str, Budget]]:
+    """Each limit of the budget halved and doubled, in words, with the changed budget.
+
+    `factor` is the upper end of the 80 % interval of a time over the time: a limit lower by it is met with 90 %.
+    """
     for name in _limits(budget):
         for word, factor in FACTORS.items():
             scaled = 1 / factor if name in LEAST else factor
@@ -46,7 +49,7 @@ def changed_budgets(budget: Budget, within: float | None) -> Iterator[tuple[str,
             traffic = wanted.traffic.model_copy(update={"gpus": round(gpus * factor)})
             serving = wanted.model_copy(update={"traffic": traffic})
             yield f"{word} the devices of a replica", budget.model_copy(update={"serving": serving})
-    yield from _latency(budget)
+    yield from _latency(budget, factor)
     if within is None or wanted.tokens is None:
         return
     for word, factor in TENTHS.items():
@@ -57,13 +60,19 @@ def changed_budgets(budget: Budget, within: float | None) -> Iterator[tuple[str,
         yield f"{word} the excess allowed ({changed:.0%})", budget.model_copy(update={"within": changed})
 
 
-def _latency(budget: Budget) -> Iterator[tuple[str, Budget]]:
-    """The limit on the time per output token halved and doubled; a usual one where a lifetime cost has none."""
+def _latency(budget: Budget, factor: float | None) -> Iterator[tuple[str, Budget]]:
+    """The limit on the time per output token met with 90 %, halved and doubled; a usual one where a lifetime cost has
+    none."""
     wanted = budget.serving
     assert wanted is not None
     limit = wanted.traffic.tpot
     if limit is not None:
         changes = {f"{word} the limit on the time per output token": limit * by for word, by in FACTORS.items()}
+        if factor is not None:
+            changes = {
+                f"the limit of {format_seconds(limit)} per output token met with 90 %": limit / factor,
+                **changes,
+            }
     elif unlimited(wanted) and wanted.tokens is not None:
         changes = {f"a limit of {format_seconds(USUAL_TPOT)} per output token": USUAL_TPOT}
     else:

@@ -115,8 +115,8 @@ def _affected(ranking: Ranking, lattice: Lattice, budget: Budget, raised: Budget
 
 
 def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
-    """Positions in the lattice that raised serving limits may admit: an even sample of active sizes near the best's, and
-    the best ranked designs, whose cost falls."""
+    """Positions in the lattice that raised serving limits may admit: an even sample of active sizes near the best's,
+    and the best ranked designs, whose cost falls."""
     best = int(np.argmin(ranking.log_excess)) if ranking.lifetime is None else ranking.best
     near = np.abs(np.log(lattice.params_active / ranking.feasible.lattice.params_active[best])) < 0.5
     index = np.flatnonzero(near & fits(lattice, budget, affordable_tokens(lattice, budget)))

@@ -77,7 +77,7 @@ class WhatIf:
 
     def _each(self) -> Iterator[Row]:
         budget, best, members = self.sampled.budget, self.best, list(self.sampled.predictors)
-        asked = [(change, changed, members) for change, changed in changed_budgets(budget, self.within)]
+        asked = [(change, changed, members) for change, changed in changed_budgets(budget, self.within, self._factor)]
         if budget.objective not in ("serving-cost", "lifetime-cost"):
             asked += [(f"{law.id} alone", budget, [law]) for law in (members if len(members) > 1 else [])]
             asked += [(change, budget, laws) for change, laws in changed_floors(members)]
@@ -89,6 +89,13 @@ class WhatIf:
         if budget.serving is not None and best.cost is not None:
             experts = best.label.partition(", ")[2]
             yield from attention_rows(best.config, float(best.tokens), experts, budget.serving, best.cost["train"])
+
+    @property
+    def _factor(self) -> float | None:
+        """The upper end of the 80 % interval of the time per output token over the time; None without one."""
+        served = self.best.serving or {}
+        high = served.get("time_per_output_token_high")
+        return None if high is None else float(high) / float(served["time_per_output_token"])
 
     def _changes(self, row: Row) -> bool:
         """Whether the experts differ, or a size by more than two rows of one size do."""

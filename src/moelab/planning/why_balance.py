@@ -66,8 +66,8 @@ def knee_sentence(plan: Plan) -> str:
             f"design 1 has {over}. The limits decide, not the balance of loss and cost."
         )
     beyond = (
-        " That is beyond what is allowed: the laws cannot distinguish it from designs with less, among which experts and "
-        "shape decided."
+        " That is beyond what is allowed: the laws cannot distinguish it from designs with less, among which experts "
+        "and shape decided."
     )
     more = beyond if excess > within * NEARLY else ""
     if plan.lifetime["within_decides"]:
