@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moelab.architecture import ModelConfig, count_flops, load_model
+from moelab.architecture import ModelConfig, count_flops, count_parameters, load_model
 from moelab.errors import InputError
 from moelab.fitting.blanks import DENSE
 from moelab.fitting.columns import check_names, columns_of
@@ -15,6 +15,7 @@ from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.floor import FloorPart, across_floor
+from moelab.fitting.implausible import VOCABULARY, guessing_loss, meaningless, value_notes
 from moelab.fitting.intervals import outside_note
 from moelab.fitting.sources import Source, sources_of
 from moelab.fitting.table_units import units_of_fit
@@ -147,7 +148,7 @@ def predict(
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed, notes=_notes(sources, found, given))
+    return Predictions(laws=found, failed=failed, notes=_notes(sources, found, given, model, trained))
 
 
 def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:
@@ -157,11 +158,25 @@ def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int
 
 
 def _notes(
-    sources: Mapping[str, Source], found: Mapping[str, LawPrediction], given: Mapping[str, float]
+    sources: Mapping[str, Source],
+    found: Mapping[str, LawPrediction],
+    given: Mapping[str, float],
+    model: ModelConfig | None,
+    tokens: float,
 ) -> tuple[str, ...]:
-    fits = [sources[name] for name in found]
-    findings = [each for fitted in fits if isinstance(fitted, FittedLaw) for each in units_of_fit(fitted)]
+    fits = {name: source for name in found if isinstance(source := sources[name], FittedLaw)}
+    findings = [each for fitted in fits.values() for each in units_of_fit(fitted)]
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
+    counts = None if model is None else count_parameters(model)
+    size = {} if counts is None else {"params_total": float(counts.params_total), "tokens": tokens}
+    notes += value_notes(given or size, list(fits.values()))
+    vocabulary = VOCABULARY if model is None else model.vocab_size
+    losses = {name: each.value for name, each in found.items() if each.kind == "loss"}
+    guesses = {
+        name: max([guessing_loss(vocabulary, name not in fits), *(fits[name].measured if name in fits else ())])
+        for name in losses
+    }
+    notes += meaningless(losses, guesses, {name: each.extrapolation for name, each in found.items()})
     for name, each in found.items():
         source = sources[name]
         law = source.law if isinstance(source, FittedLaw) else source
