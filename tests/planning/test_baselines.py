@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters, load_preset
+from moelab.architecture.presets import PRESETS
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.laws import get_law
@@ -24,6 +25,38 @@ def test_the_baseline_is_dense_and_as_large(preset: str) -> None:
     assert count_parameters(dense).params_total == pytest.approx(count_parameters(moe).params_total, rel=5e-3)
     assert 1.5 <= dense.d_ff / dense.d_model <= 6
     assert 0.4 < (dense.d_model / dense.n_layers) / (moe.d_model / moe.n_layers) < 2.5
+
+
+@pytest.mark.parametrize("preset", ["mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "gpt-oss-120b", "glm-4.5-air"])
+def test_the_baseline_has_the_designs_ratio_of_query_to_kv_heads(preset: str) -> None:
+    moe = load_preset(preset)
+    dense = dense_baseline(moe)
+    assert dense.n_heads / dense.n_kv_heads == moe.n_heads / moe.n_kv_heads
+    assert dense.head_dim == moe.head_dim
+
+
+@pytest.mark.parametrize("preset", ["deepseek-v3", "moonlight-16b-a3b"])
+def test_beside_latent_attention_the_baseline_has_the_kv_heads_of_released_dense_models(preset: str) -> None:
+    moe = load_preset(preset)
+    released = [load_preset(name) for name in PRESETS]
+    practice = {model.n_kv_heads for model in released if model.moe is None}
+    assert practice == {dense_baseline(moe).n_kv_heads}
+    assert dense_baseline(moe).mla is None
+
+
+def test_windowed_layers_of_the_baseline_keep_their_own_ratio() -> None:
+    moe = load_preset("gpt-oss-20b").replace(sliding_n_kv_heads=16)
+    dense = dense_baseline(moe)
+    assert dense.sliding_n_kv_heads is not None
+    assert (dense.n_heads / dense.n_kv_heads, dense.n_heads / dense.sliding_n_kv_heads) == (8, 4)
+
+
+def test_where_no_width_has_the_ratio_the_nearest_divisor_stands_in() -> None:
+    """The only widths with 64 heads per KV head are far beyond this size."""
+    moe = load_preset("olmoe-1b-7b").replace(n_heads=64, n_kv_heads=1, head_dim=128)
+    dense = dense_baseline(moe, 40_000_000)
+    assert dense.n_heads < 64
+    assert dense.n_kv_heads == 1
 
 
 def test_tiny_baselines_too(tiny: Space) -> None:

@@ -6,8 +6,15 @@ import typer
 
 from moelab.cli.law_files import LawFiles
 
+OF_FITS = (
+    "fix", "share", "holdout", "holdout_by", "holdout_where", "objective", "bootstrap", "group", "weight", "starts",
+    "prior", "seed",
+)  # fmt: skip
+"""Options of a fit, which a check of the table does not read."""
+
 
 def command(
+    asked: typer.Context,
     runs: Annotated[
         list[str], typer.Argument(help="Folder of runs, CSV, Parquet, JSON or xlsx; a pattern, or several files.")
     ],
@@ -69,6 +76,7 @@ def command(
     """
     from moelab.cli.assignments import parse_assignments
     from moelab.cli.fit_tables import print_comparison
+    from moelab.cli.given import refuse_given
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.progress import share_done
@@ -84,6 +92,7 @@ def command(
         raise InputError("--law: expected a law's id or all (--check checks the table alone)")
     if check:
         _nothing_to_write({"--out": out, "--plot": plot, "--plot-holdout": plot_holdout})
+        refuse_given(asked, OF_FITS, "--check fits nothing; leave out one of the two")
     check_output(out, "--out")
     check_output(plot, "--plot", FIGURES)
     check_output(plot_holdout, "--plot-holdout", FIGURES)

@@ -10,6 +10,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from moelab.cli.given import is_given
 from moelab.cli.interrupt import Interrupted, continues
 from moelab.cli.kinds import kind_of
 from moelab.cli.panels import OTHERS, PANELS, panel_of
@@ -46,12 +47,17 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
                 formatter.write_dl([(first.ljust(width), second) for first, second in panel], width)
 
 
+_FIELDS = {"serving.traffic.gpus": "serve_gpus", "serving.tokens": "serve_tokens"}
+"""Fields of a budget whose option has another name."""
+
+
 def with_flag(message: str, ctx: Any) -> str:
     """The message of an error; a field at its beginning that an option of the command line gave is named as that."""
     before = f"{ctx.info_name}: " if message.startswith(f"{ctx.info_name}: ") else ""
-    field, colon, rest = message.removeprefix(before).partition(":")
+    path, colon, rest = message.removeprefix(before).partition(":")
+    field = _FIELDS.get(path, path.rpartition(".")[2])
     for param in ctx.command.params:
-        given = str(getattr(ctx.get_parameter_source(param.name), "name", "")) == "COMMANDLINE"
+        given = is_given(ctx, param.name)
         if colon and param.param_type_name == "option" and given and field in (param.name, param.opts[0][2:]):
             return f"{before}{max(param.opts, key=len)}:{rest}"
     return message

@@ -66,7 +66,7 @@ def command(
     check_output(plot, "--plot", FIGURES)
     if at and by is None:
         raise InputError("--at: goes with --by budget")
-    if tolerance is not None and by is None:
+    if tolerance is not None and by != "budget":
         raise InputError("--tolerance: goes with --by budget")
     if surface:
         _check_surface(x, log, by)

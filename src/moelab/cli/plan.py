@@ -119,6 +119,7 @@ def command(
 
     Example: moelab plan --flops 1e21 --max-params 10B --unique-tokens 300B --hardware h100 --tpot 50ms
     """
+    from moelab.cli.given import refuse_given
     from moelab.cli.output import print_json, print_line
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.cli.plan_tables import print_plan
@@ -130,9 +131,7 @@ def command(
     given = {name: value for name, value in asked.params.items() if name not in OUTPUTS}
     request = plan_request({**given, "law": law or law_file})
     if next_runs is not None:
-        for flag, value in {"--out": out, "--report": report}.items():
-            if value is not None:
-                raise InputError(f"{flag}: contradicts --next-runs, which plans other runs")
+        refuse_given(asked, ("out", "report", "plot", "top"), "contradicts --next-runs, which plans other runs")
         _next(request, next_runs, flops_each, json)
         return
     if flops_each is not None:

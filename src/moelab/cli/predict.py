@@ -18,7 +18,7 @@ def command(
     ] = None,
     config: Annotated[str | None, typer.Option(help="Take the variables from this model YAML or preset.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens, with --config.")] = None,
-    seq_len: Annotated[str, typer.Option(help="Context, with --config.")] = "4096",
+    seq_len: Annotated[str | None, typer.Option(help="Context, with --config.", show_default="4096")] = None,
     law: Annotated[list[str] | None, typer.Option("--law", help="Only these laws of the fit file.")] = None,
     law_file: LawFiles = None,
     noise: Annotated[bool, typer.Option("--noise", help="Interval of one more measured run, not of the law.")] = False,
@@ -46,10 +46,12 @@ def command(
         raise InputError("--against: goes with --config")
     if settings and tokens is not None:
         raise InputError("--tokens: goes with --config; with --set, give --set tokens=...")
+    if settings and seq_len is not None:
+        raise InputError("--seq-len: goes with --config, whose FLOPs it counts; with --set, give the law's variables")
     values: dict[str, Any] = dict(parse_assignments(settings, "--set")) if settings else {}
     design = None if config is None else find_design(config)
     if design is not None:
-        values = {"tokens": tokens, "seq_len": seq_len}
+        values = {"tokens": tokens, "seq_len": seq_len or "4096"}
         values |= {} if against is None else {"against": find_design(against)}
     found = predict(fit_file, design, laws=law or (), noise=noise, **values)
     if json:

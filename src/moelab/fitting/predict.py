@@ -9,40 +9,16 @@ import numpy as np
 
 from moelab.architecture import ModelConfig, count_flops, load_model
 from moelab.errors import InputError
-from moelab.fitting.blanks import DENSE
 from moelab.fitting.columns import check_names, columns_of
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.floor import FloorPart, across_floor
-from moelab.fitting.intervals import outside_note
+from moelab.fitting.predict_notes import LawPrediction, law_of, prediction_notes
 from moelab.fitting.sources import Source, sources_of
-from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law
-from moelab.laws.law import MOE_VARIABLES
 from moelab.notebook import html_table, interval_text, short_repr
 from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, format_outside, parse_count, parse_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class LawPrediction:
-    """What one law predicts for one design: its `kind` (loss in nats per token, for most), value, p10 and p90 (None
-    without draws), and the largest log10 distance outside the fitted range (None: unknown; 0 or less: inside).
-
-    `floor` are the losses across the floor's posterior; with a second design (`against`), those of both."""
-
-    kind: str
-    value: float
-    low: float | None
-    high: float | None
-    extrapolation: float | None
-    floor: tuple[FloorPart, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: an entry of `moelab predict --json`."""
-        ends = {"value": self.value, "low": self.low, "high": self.high}
-        floor = [part.to_dict() for part in self.floor]
-        return {"kind": self.kind, self.kind: ends, "extrapolation": self.extrapolation, "floor": floor}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,28 +123,13 @@ def predict(
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed, notes=_notes(sources, found, given))
+    return Predictions(laws=found, failed=failed, notes=prediction_notes(sources, found, given, model, trained))
 
 
 def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:
     """The other design with the tokens at which it takes as many FLOPs."""
     per_token = [float(count_flops(each, seq_len).train) for each in (model, other)]
     return other, tokens * per_token[0] / per_token[1]
-
-
-def _notes(
-    sources: Mapping[str, Source], found: Mapping[str, LawPrediction], given: Mapping[str, float]
-) -> tuple[str, ...]:
-    fits = [sources[name] for name in found]
-    findings = [each for fitted in fits if isinstance(fitted, FittedLaw) for each in units_of_fit(fitted)]
-    notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
-    for name, each in found.items():
-        source = sources[name]
-        law = source.law if isinstance(source, FittedLaw) else source
-        if not law.covers_moe and (why := _moe(given)):
-            notes.append(f"{name} describes dense models only, and {why} is a MoE model: this is a dense model's loss")
-        notes += outside_note(f"{name}'s prediction", {"value": each.value, "low": each.low, "high": each.high})
-    return tuple(dict.fromkeys(notes))
 
 
 def _size(tokens: float | str | None, seq_len: int | str) -> tuple[float, int]:
@@ -190,7 +151,7 @@ def _predicted(
     other: tuple[ModelConfig, float] | None = None,
 ) -> LawPrediction:
     fitted = source if isinstance(source, FittedLaw) else None
-    law: Law = source.law if isinstance(source, FittedLaw) else source
+    law = law_of(source)
     if model is not None:
         design = law.variables_of(model, tokens, seq_len, published=fitted is None)
         if not design.covered:
@@ -210,18 +171,6 @@ def _predicted(
     value = predicted_value(law, None, numbers)[0]
     floor = across_floor(law, design_variables(columns_of(both), law))
     return _prediction(law.kind, value, None, None, law.extrapolation(numbers)[0], floor)
-
-
-def _moe(values: Mapping[str, float]) -> str | None:
-    """The given variable that shows a MoE model; None for a dense one, or where none shows it."""
-    for name in MOE_VARIABLES:
-        dense = DENSE.get(name)
-        if name in values and dense is not None and name not in ("top_k", "granularity") and values[name] != dense:
-            return f"{name}={values[name]:g}"
-    total, active = values.get("params_total"), values.get("params_active")
-    if total is not None and active is not None and active < 0.99 * total:
-        return f"params_active={active:g} of params_total={total:g}"
-    return None
 
 
 def _with_other(law: Law, given: Any, other: tuple[ModelConfig, float] | None, seq_len: int, published: bool) -> Any:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns, finite_numbers
 from moelab.fitting.findings import Finding
-from moelab.fitting.table_mixed import SIZES, UNITS
+from moelab.fitting.table_mixed import SIZES, UNITS, looks_like
 
 Array = NDArray[Any]
 PER_PARAMETER = 20.0
@@ -87,7 +87,7 @@ def _decided(
 
 
 def _finding(name: str, values: Array, base: Base, sure: bool) -> Finding:
-    text = f"{name}: {values.min():g} to {values.max():g} look like {base.name} logarithms"
+    text = f"{name}: {looks_like(values, f'{base.name} logarithms')}"
     mend = f"--let '{name} = {base.expression.format(name)}'"
     if not sure:
         text, mend = f"{text} or billions", f"{mend} or --let '{name} = 1e9 * {name}'"

@@ -38,8 +38,8 @@ def mixed_units(columns: Columns) -> tuple[dict[str, Array], list[Finding]]:
         even[name] = np.where(low, values * UNITS[unit], values)
         factor = f"{UNITS[unit]:g}".replace("e+0", "e").replace("e+", "e")
         text = (
-            f"{name}: {int(low.sum())} of {len(low)} rows ({_which(columns, low)}) hold {_span(values[low])}, "
-            f"the others {_span(others)}: the smaller ones look like {unit}"
+            f"{name}: {int(low.sum())} of {len(low)} rows ({_which(columns, low)}) hold {span(values[low])}, "
+            f"the others {span(others)}: the smaller ones look like {unit}"
         )
         mend = f"--let '{name} = CASE WHEN {name} < {limit:g} THEN {factor} * {name} ELSE {name} END'"
         found.append(Finding(check="units", text=text, mend=mend.replace("e+0", "e")))
@@ -76,22 +76,36 @@ def _odd_ratios(columns: Columns) -> list[Finding]:
     ratio = tokens / params
     middle = float(np.median(ratio))
     counts = np.median(params) > SMALL and np.median(tokens) > SMALL
-    if counts and ratio.max() < 1 and LEAST_RATIO < middle < SWAPPED:
-        text = f"every row has fewer tokens than parameters ({_span(ratio)} per parameter of {size}): no run trains so"
-        return [Finding(check="swapped", text=f"{text} little; are {size} and tokens swapped?")]
+    if counts and (swapped := swapped_sizes(ratio, size or "")):
+        return swapped
     odd = ((ratio < LEAST_RATIO) | (ratio > MOST_RATIO)) & (np.abs(np.log10(ratio / middle)) > GAP)
     if not LEAST_RATIO <= middle <= MOST_RATIO or not odd.any():
         return []
     text = (
-        f"{int(odd.sum())} of {len(odd)} rows ({_which(columns, odd)}) have {_span(ratio[odd])} tokens "
+        f"{int(odd.sum())} of {len(odd)} rows ({_which(columns, odd)}) have {span(ratio[odd])} tokens "
         f"per parameter of {size}, the median is {middle:.3g}: is their unit another one?"
     )
     return [Finding(check="units", text=text)]
 
 
-def _span(values: Array) -> str:
+def swapped_sizes(ratio: Array, size: str) -> list[Finding]:
+    """Whether size and tokens look swapped, by the tokens per parameter (n,) of `size`."""
+    if ratio.max() >= 1 or not LEAST_RATIO < np.median(ratio) < SWAPPED:
+        return []
+    text = f"{'every row has ' * (len(ratio) > 1)}fewer tokens than parameters ({span(ratio)} per parameter of {size})"
+    return [Finding(check="swapped", text=f"{text}: no run trains so little; are {size} and tokens swapped?")]
+
+
+def span(values: Array) -> str:
+    """The least and the largest of some values, or the one that they all are."""
     low, high = f"{values.min():.4g}", f"{values.max():.4g}"
     return low if low == high else f"{low} to {high}"
+
+
+def looks_like(values: Array, what: str) -> str:
+    """1 to 20 look like billions; 1.4 looks like trillions."""
+    low, high = f"{values.min():g}", f"{values.max():g}"
+    return f"{low} looks like {what}" if low == high else f"{low} to {high} look like {what}"
 
 
 def _which(columns: Columns, rows: Array) -> str:

@@ -32,7 +32,7 @@ def refused_findings(columns: Columns, target: str) -> list[Finding]:
         *_cells(columns, target),
         *_losses(columns, target),
         *_ranges(columns, target),
-        *_experts(columns),
+        *active_above_total(columns),
         *_absent(columns, target),
     ]
     if rows < 2:
@@ -134,7 +134,7 @@ def _mend(name: str, values: Array) -> str:
     return f'drop them with --where "{column} {">= 1" if name in COUNTS else "> 0"}"'
 
 
-def _experts(columns: Columns) -> list[Finding]:
+def active_above_total(columns: Columns) -> list[Finding]:
     """More experts in use than there are, more active than total parameters."""
     found = []
     for active, total in (("top_k", "n_experts"), ("params_active", "params_total"), _NON_EMBEDDING):
@@ -147,7 +147,8 @@ def _experts(columns: Columns) -> list[Finding]:
         off = used > (1 + ROUNDING) * there
         if off.any():
             row = int(np.flatnonzero(off)[0])
-            text = f"{active} is above {total} in {int(off.sum())} of {len(off)} rows, first row {row + 1} "
+            rows = f" in {int(off.sum())} of {len(off)} rows, first row {row + 1}" if len(off) > 1 else ""
+            text = f"{active} is above {total}{rows} "
             found.append(Finding(check="values", text=text + f"({used[row]:g} of {there[row]:g}): is one misnamed?"))
     return found
 

@@ -10,7 +10,7 @@ from moelab.fitting.findings import Finding
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_columns import quoted
 from moelab.fitting.table_logs import logarithms
-from moelab.fitting.table_mixed import LEAST_RATIO, MOST_RATIO, SIZES, UNITS, mixed_units, nearest_unit
+from moelab.fitting.table_mixed import LEAST_RATIO, MOST_RATIO, SIZES, UNITS, looks_like, mixed_units, nearest_unit
 
 Array = NDArray[Any]
 TOO_FEW_TOKENS, TOO_FEW_PARAMS = 1e5, 100.0
@@ -56,7 +56,7 @@ def unit_findings(columns: Columns, target: str) -> list[Finding]:
         found.append(
             Finding(
                 check="units",
-                text=f"{name}: {values.min():g} to {values.max():g} look like {unit}",
+                text=f"{name}: {looks_like(values, unit)}",
                 mend=f"--let '{name} = {factor} * {name}'",
             )
         )

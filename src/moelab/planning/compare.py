@@ -9,6 +9,7 @@ import numpy as np
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
 from moelab.errors import InputError
+from moelab.fitting.implausible import meaningless
 from moelab.laws import Design
 from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
@@ -17,7 +18,6 @@ from moelab.planning.chosen_laws import laws_of
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.matched import COMPARES_LAWS, derived_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor
-from moelab.planning.sanity import MEANINGLESS
 from moelab.planning.sides import DesignComparison, Side
 from moelab.quantities import (
     MOST_CONTEXT,
@@ -143,18 +143,11 @@ def _warnings(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[st
     """Predicted losses worse than guessing's, or a factor of a thousand outside the law's runs."""
     lines = []
     for side in sides:
-        size = side.config.vocab_size
-        guess = {predictor.id: predictor.guessing_loss(size) for predictor in predictors}
-        covered = {law: p for law, p in side.loss.items() if p.value is not None}
-        worse = [law for law, p in covered.items() if p.value is not None and p.value > guess[law]]
-        far = [law for law, p in covered.items() if law not in worse and (p.extrapolation or 0.0) > MEANINGLESS]
-        if worse:
-            lines.append(
-                f"{side.name}: meaningless by {', '.join(worse)}: the loss is worse than guessing, ln(vocab_size), on "
-                f"{format_number(side.tokens)} tokens, {format_number(side.unique_tokens)} of them distinct"
-            )
-        if far:
-            lines.append(f"{side.name}: {', '.join(far)} a factor of {10**MEANINGLESS:,.0f} or more out of range")
+        losses = {law: p.value for law, p in side.loss.items() if p.value is not None}
+        guesses = {predictor.id: predictor.guessing_loss(side.config.vocab_size) for predictor in predictors}
+        where = f", on {format_number(side.tokens)} tokens, {format_number(side.unique_tokens)} of them distinct"
+        found = meaningless(losses, guesses, {law: p.extrapolation for law, p in side.loss.items()}, where)
+        lines += [f"{side.name}: {line}" for line in found]
     return lines
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.fitting.implausible import guessing_loss
 from moelab.fitting.widening import widened
 from moelab.laws import Conversion, Law, effective_tokens
 from moelab.laws.design import Design
@@ -42,9 +43,6 @@ def excluded_by_range(conversion: Conversion) -> Array:
 
 
 IGNORES_REPEATS = "tokens are not among its variables, so it cannot distinguish repeated data from new data"
-
-VOCABULARY = 65_536
-"""Entries of the largest vocabulary assumed for a published law, whose own vocabulary is not the space's."""
 
 ONE_EPOCH = 1.001
 """Epochs up to which all data counts as new."""
@@ -88,7 +86,7 @@ class Predictor:
 
     def guessing_loss(self, vocab_size: int) -> float:
         """The loss of guessing, ln(vocab_size), in nats; for a published law, whose vocabulary differs, a large one."""
-        return float(np.log(max(vocab_size, VOCABULARY) if self.published else vocab_size))
+        return guessing_loss(vocab_size, self.published)
 
     def read(self, design: Design) -> Conversion:
         """The designs in the law's variables, and those to which the law applies.

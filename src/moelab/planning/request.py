@@ -76,6 +76,8 @@ def _check(given: Mapping[str, Any]) -> None:
         raise InputError("--train-precision: needs --train-hardware, the devices whose speed it sets")
     if "mfu" not in given and "mfu_convention" in given:
         raise InputError("--mfu-convention: needs --mfu")
+    if "context" in given and "max_memory" not in given:
+        raise InputError("--context: needs --max-memory, whose KV cache it sets; --seq-len sets the context of FLOPs")
     if paid and "serve_tokens" not in given:
         raise InputError("--pay-serving: needs --serve-tokens")
 

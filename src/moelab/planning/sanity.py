@@ -3,19 +3,16 @@
 import numpy as np
 
 from moelab.errors import InputError
+from moelab.fitting.implausible import guessing_loss
 from moelab.planning.budget import Budget
 from moelab.planning.ensemble import draw
 from moelab.planning.feasible import scarce_data
 from moelab.planning.lattice import Lattice
 from moelab.planning.limits import LIMITS, wider
-from moelab.planning.predictors import VOCABULARY
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.search import search
 from moelab.quantities import format_number
-
-MEANINGLESS = 3.0
-"""log10 distance outside the fitted range beyond which a prediction has no support from the runs."""
 
 STEPS = np.logspace(0.25, 15, 60)
 """Factors of a limit that are tried until a plan is meaningful."""
@@ -26,7 +23,7 @@ SAMPLE = 20_000
 
 def check_target(budget: Budget, vocab_size: int) -> None:
     """Raises InputError for a target loss that guessing reaches, since every design reaches it."""
-    guess = float(np.log(max(vocab_size, VOCABULARY)))
+    guess = guessing_loss(vocab_size)
     if budget.target_loss is not None and budget.target_loss >= guess:
         given = format_number(budget.target_loss, 4)
         raise InputError(f"target_loss {given}: must be below guessing's, ln(vocab_size) = {guess:.3g}")

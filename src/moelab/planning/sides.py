@@ -76,6 +76,7 @@ class DesignComparison:
             ("tokens", *(format_number(side.tokens) for side in sides)),
             ("unique tokens", *(format_number(side.unique_tokens) for side in sides)),
             ("epochs", *(f"{side.epochs:.2f}" for side in sides)),
+            ("query heads, KV heads", *(_heads_text(side.config) for side in sides)),
             ("weights", *(format_bytes(side.weight_bytes) for side in sides)),
             ("KV cache of one context", *(format_bytes(side.kv_bytes) for side in sides)),
             ("training state", *(format_bytes(side.training_bytes) for side in sides)),
@@ -113,6 +114,11 @@ class DesignComparison:
 
     def _repr_html_(self) -> str:
         return html_table(["", *(side.name for side in self.sides)], self.rows(), note=" ".join(self.notes()))
+
+
+def _heads_text(config: ModelConfig) -> str:
+    """Query heads and key-value heads, of which latent attention has one latent in place."""
+    return f"{config.n_heads}, {'latent' if config.mla is not None else config.n_kv_heads}"
 
 
 def _with_ends(cost: dict[str, Any], name: str) -> str:

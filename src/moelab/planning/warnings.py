@@ -1,11 +1,12 @@
 """The warnings of a plan: sentences about the limits of its predictions."""
 
+from moelab.fitting.implausible import MEANINGLESS
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
 from moelab.planning.candidate import Candidate
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
-from moelab.planning.sanity import MEANINGLESS, guesses_of, worse_than_guessing
+from moelab.planning.sanity import guesses_of, worse_than_guessing
 from moelab.planning.served_design import open_limits, slow_without_limit
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings

@@ -137,6 +137,7 @@ def serve_one(
     model: ModelConfig, traffic: Traffic, hardware: Hardware, gpu_price: float | None = None
 ) -> dict[str, Any]:
     """`serve` for one model. Raises InputError naming the limit that cannot be met and the nearest value."""
+    traffic = traffic.for_model(model)
     cost = serve(model, traffic, hardware, gpu_price)
     result = cost.to_dict()
     if result is None:

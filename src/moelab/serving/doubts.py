@@ -37,6 +37,20 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
     return lines
 
 
+def without_effect(model: ModelConfig, cost: dict[str, Any], asked: Traffic) -> list[str]:
+    """What was asked and changes nothing in the answer of `serve_one` for this model."""
+    lines = []
+    if asked.for_model(model) != asked:
+        lines.append(
+            f"{asked.precision} stores experts alone, and a dense model has none: every number is that of "
+            f"{asked.for_model(model).precision}"
+        )
+    if asked.imbalance is not None and (model.moe is None or cost["parallel"] != "expert"):
+        why = "a dense model has no experts" if model.moe is None else "the experts are not split over devices here"
+        lines.append(f"imbalance {asked.imbalance:g} changes nothing: {why}")
+    return lines
+
+
 def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[str]:
     """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine, and a
     replica of more `gpus` than a node, or than any row."""

@@ -8,7 +8,7 @@ from moelab.architecture.memory import bytes_of
 from moelab.errors import InputError
 from moelab.quantities import MOST_PRICE, parse_price
 from moelab.serving.cost import serve_one
-from moelab.serving.doubts import doubts
+from moelab.serving.doubts import doubts, without_effect
 from moelab.serving.hardware import Hardware, load_hardware
 from moelab.serving.served_model import NUMBERS, ServedModel
 from moelab.serving.simple import load_tables, serve_simple
@@ -87,7 +87,9 @@ def serving_cost(
     values |= {"kv_precision": kv_precision, "batch": batch, "gpus": gpus, "imbalance": imbalance}
     values |= {"engine": engine, "parallel": parallel, "max_batch": max_batch, "cached": cached, "draft": draft}
     values |= {"acceptance": acceptance, "disaggregated": disaggregated}
-    traffic = Traffic.parse({**values, "graph_sizes": graph_sizes}, "serving")
+    asked = Traffic.parse({**values, "graph_sizes": graph_sizes}, "serving")
+    _check_pairs(config, asked)
+    traffic = asked.for_model(config)
     common: dict[str, Any] = {
         "model": "model" if isinstance(model, ModelConfig) else str(model),
         "hardware": hardware.name if isinstance(hardware, Hardware) else hardware,
@@ -112,8 +114,16 @@ def serving_cost(
     cost = serve_one(config, traffic, device, price)
     ends = {name: cost.pop(name) for name in list(cost) if name.endswith(("_low", "_high"))}
     missing = tuple(cost.pop("not_calibrated"))
-    warnings = doubts(config, cost, device, traffic)
+    warnings = without_effect(config, cost, asked) + doubts(config, cost, device, traffic)
     return ServedModel(**common, **cost, tables=None, warnings=warnings, intervals=ends, not_calibrated=missing)
+
+
+def _check_pairs(model: ModelConfig, traffic: Traffic) -> None:
+    """Raises InputError where one option leaves another without effect."""
+    if traffic.batch is not None and traffic.max_batch is not None:
+        raise InputError("max_batch: contradicts batch, which sets the requests in flight; give one of them")
+    if traffic.parallel == "expert" and model.moe is None:
+        raise InputError("parallel: expert needs experts, and the model is dense; give tensor or leave it out")
 
 
 def _from_tables(model: ModelConfig, traffic: Traffic, device: Hardware, price: float, tables: str) -> dict[str, Any]:

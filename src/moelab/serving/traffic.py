@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 
+from moelab.architecture import ModelConfig
 from moelab.config import Config, Context, Count, CountOrZero, Devices, Fraction, Positive, Seconds
 from moelab.quantities import MOST_CONTEXT
 from moelab.serving.calibration import Calibration
@@ -86,6 +87,10 @@ class Traffic(Config):
         """The modes in use that no measured rows support."""
         names = {"cached": self.cached > 0, "draft": self.draft > 0, "disaggregated": self.disaggregated}
         return [name for name, used in names.items() if used]
+
+    def for_model(self, model: ModelConfig) -> "Traffic":
+        """As this model is computed: mxfp4 stores experts alone, so a dense model is all in 16 bits."""
+        return self.replace(precision="bf16") if model.moe is None and self.precision == "mxfp4" else self
 
     def uneven(self, calibration: Calibration) -> float:
         """Load of the busiest device over the mean under expert parallelism."""

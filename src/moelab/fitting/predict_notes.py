@@ -1,0 +1,108 @@
+"""What one law predicts for one design, and the notes that stand below such predictions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moelab.architecture import ModelConfig, count_parameters
+from moelab.errors import InputError
+from moelab.fitting.blanks import DENSE
+from moelab.fitting.columns import columns_of
+from moelab.fitting.designs import design_variables
+from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.floor import FloorPart
+from moelab.fitting.implausible import VOCABULARY, guessing_loss, meaningless, value_notes
+from moelab.fitting.intervals import outside_note
+from moelab.fitting.sources import Source
+from moelab.fitting.table_mixed import SIZES
+from moelab.fitting.table_units import units_of_fit
+from moelab.laws import Law
+from moelab.laws.law import MOE_VARIABLES
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawPrediction:
+    """What one law predicts for one design: its `kind` (loss in nats per token, for most), value, p10 and p90 (None
+    without draws), and the largest log10 distance outside the fitted range (None: unknown; 0 or less: inside).
+
+    `floor` are the losses across the floor's posterior; with a second design (`against`), those of both."""
+
+    kind: str
+    value: float
+    low: float | None
+    high: float | None
+    extrapolation: float | None
+    floor: tuple[FloorPart, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: an entry of `moelab predict --json`."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        floor = [part.to_dict() for part in self.floor]
+        return {"kind": self.kind, self.kind: ends, "extrapolation": self.extrapolation, "floor": floor}
+
+
+def prediction_notes(
+    sources: Mapping[str, Source],
+    found: Mapping[str, LawPrediction],
+    given: Mapping[str, float],
+    model: ModelConfig | None,
+    tokens: float,
+) -> tuple[str, ...]:
+    """What to know of the predictions of a design, `given` by its variables or as a `model` on `tokens`."""
+    fits = {name: source for name in found if isinstance(source := sources[name], FittedLaw)}
+    findings = [each for fitted in fits.values() for each in units_of_fit(fitted)]
+    notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
+    counts = None if model is None else count_parameters(model)
+    size = {} if counts is None else {"params_total": float(counts.params_total), "tokens": tokens}
+    if unread := _unread([law_of(sources[name]) for name in found], given):
+        notes.append(f"{', '.join(unread)}: no law here reads {'it' if len(unread) == 1 else 'them'}")
+    notes += value_notes(given or size, list(fits.values()))
+    vocabulary = VOCABULARY if model is None else model.vocab_size
+    losses = {name: each.value for name, each in found.items() if each.kind == "loss"}
+    guesses = {
+        name: max([guessing_loss(vocabulary, name not in fits), *(fits[name].measured if name in fits else ())])
+        for name in losses
+    }
+    notes += meaningless(losses, guesses, {name: each.extrapolation for name, each in found.items()})
+    for name, each in found.items():
+        law = law_of(sources[name])
+        if not law.covers_moe and (why := _moe(given)):
+            notes.append(f"{name} describes dense models only, and {why} is a MoE model: this is a dense model's loss")
+        notes += outside_note(f"{name}'s prediction", {"value": each.value, "low": each.low, "high": each.high})
+    return tuple(dict.fromkeys(notes))
+
+
+def law_of(source: Source) -> Law:
+    """The law of a fit, or the published one."""
+    return source.law if isinstance(source, FittedLaw) else source
+
+
+def _unread(laws: Sequence[Law], values: Mapping[str, float]) -> list[str]:
+    """The given variables without which every law's own are the same; those of size and experts have other notes."""
+    unread = []
+    for name in set(values) - {*MOE_VARIABLES, *SIZES}:
+        others = {key: value for key, value in values.items() if key != name}
+        if not any(_differs(law, values, others) for law in laws):
+            unread.append(name)
+    return sorted(unread)
+
+
+def _differs(law: Law, values: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether a law's variables of a prediction change between the two."""
+    kept = tuple(law.ranges)
+    try:
+        return design_variables(columns_of(values), law, kept) != design_variables(columns_of(others), law, kept)
+    except InputError:
+        return True
+
+
+def _moe(values: Mapping[str, float]) -> str | None:
+    """The given variable that shows a MoE model; None for a dense one, or where none shows it."""
+    for name in MOE_VARIABLES:
+        dense = DENSE.get(name)
+        if name in values and dense is not None and name not in ("top_k", "granularity") and values[name] != dense:
+            return f"{name}={values[name]:g}"
+    total, active = values.get("params_total"), values.get("params_active")
+    if total is not None and active is not None and active < 0.99 * total:
+        return f"params_active={active:g} of params_total={total:g}"
+    return None
