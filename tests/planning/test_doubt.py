@@ -20,7 +20,8 @@ from moelab.planning.phrases import saved_by_limits
 from moelab.planning.plan import plan
 from moelab.planning.plan_page import plan_page
 from moelab.planning.result import Plan
-from moelab.planning.why import beside_released, why
+from moelab.planning.why import why
+from moelab.planning.why_released import beside_released
 from moelab.quantities import format_number
 
 SPACE = Space(

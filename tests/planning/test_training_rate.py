@@ -205,6 +205,14 @@ MACHINE_WORDS = ("--gpus", "8", "--days", "1", "--train-hardware", "h100")
         ((*MACHINE_WORDS, "--mfu", "1.06"), "--mfu: must be at most 1 of the bf16 peak in bf16 on NVIDIA H100"),
         ((*MACHINE_WORDS, "--mfu", "2.1", "--train-precision", "fp8"), "--mfu: must be at most 2 of the bf16 peak in"),
         ((*MACHINE_WORDS, "--mfu", "0.6", "--train-precision", "fp32"), "--mfu: must be at most 0.5 of the bf16 peak"),
+        (
+            (*MACHINE_WORDS, "--train-precision", "nvfp4"),
+            "--train-precision: NVIDIA H100 80 GB SXM multiplies in fp32, bf16, fp16, fp8, not in nvfp4",
+        ),
+        (
+            ("--flops", "1e22", "--hardware", "a100", "--train-precision", "fp8"),
+            "--train-precision: NVIDIA A100 80 GB SXM multiplies in fp32, bf16, fp16, not in fp8",
+        ),
         ((*MACHINE_WORDS, "--train-precision", "fp9"), "--train-precision: input should be 'fp32', 'bf16'"),
         ((*MACHINE_WORDS, "--mfu", "0.4", "--mfu-convention", "half"), "--mfu-convention: input should be 'causal'"),
     ],
@@ -217,7 +225,7 @@ def test_wrong_words_are_refused(words: tuple[str, ...], message: str, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "most"), [("h100", "fp8", 2.0), ("gb300", "nvfp4", 6.0), ("cpu", "fp8", 1.0)]
+    ("device", "precision", "most"), [("h100", "fp8", 2.0), ("gb300", "nvfp4", 6.0), ("cpu", "bf16", 1.0)]
 )
 def test_a_stated_mfu_may_reach_the_peak_of_its_arithmetic(device: str, precision: str, most: float) -> None:
     """FP8 and NVFP4 exceed the bf16 peak: Megatron-Bridge's rows have up to 1.43 of it."""

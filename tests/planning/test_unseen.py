@@ -1,5 +1,7 @@
 """What no law sees earns no credit: cheap attention buys no tokens for the loss; kinds are priced beside the plan."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,10 @@ from moelab.planning.chosen_laws import laws_of
 from moelab.planning.credit import practice_scores, token_credit
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.other_attention import WINDOWED
 from moelab.planning.plan import Planner, plan
 from moelab.planning.search import search
+from moelab.serving import serve_one
 
 LAW = "ludziejewski2025"
 
@@ -89,6 +93,28 @@ def test_other_kinds_of_attention_are_priced_beside_the_plan() -> None:
     assert found.best.cost is not None
     assert windows["cost_low"] < windows["cost"] < found.best.cost["lifetime"]
     assert windows["params_total"] == found.best.params_total
+
+
+def test_the_interval_of_such_a_row_holds_the_error_of_training_too() -> None:
+    """Half-widths of training and of serving in quadrature, as for every lifetime cost; dense rows name their kind."""
+    space = Space(d_model=(2048,), n_layers=(16, 24), head_dim=(128,), kinds=["dense"], vocab_size=32000)
+    serving = {"hardware": "h100", "tokens": 1e13, "traffic": {"prompt": 8000, "output": 500, "gpus": 1}}
+    machine = {"gpus": 64, "days": 20, "train_hardware": "h100"}
+    budget = Budget.parse({**machine, "serving": serving})
+    found = plan(budget, [LAW], space)
+    row = next(row for row in found.what_if if "gpt-oss" in row["change"])
+    cost, wanted = found.best.cost, budget.serving
+    assert cost is not None
+    assert wanted is not None
+    windowed = found.best.config.replace(**WINDOWED)
+    served = serve_one(windowed, wanted.traffic, wanted.device, wanted.price)
+    for end, sign in (("low", -1), ("high", 1)):
+        million = served["cost_per_million_tokens"]
+        halves = (cost[f"train_{end}"] - cost["train"], (served[f"cost_per_million_tokens_{end}"] - million) * 1e7)
+        assert abs(halves[0]) > 0.1 * cost["train"]
+        assert row[f"cost_{end}"] == pytest.approx(row["cost"] + sign * math.hypot(*halves))
+    assert row["cost"] == pytest.approx(cost["train"] + million * 1e7)
+    assert row["experts"] == "dense"
 
 
 def test_a_planner_answers_as_plan_does_for_every_budget() -> None:

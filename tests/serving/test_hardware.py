@@ -7,6 +7,8 @@ import pytest
 from moelab.errors import InputError
 from moelab.serving import catalogue, load_hardware
 from moelab.serving.doubts import borrowed
+from moelab.serving.hardware import RATE_OF, Hardware
+from moelab.serving.serving_cost import serving_cost
 
 DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
     "a100": (312e12, None, 80e9, 2.039e12),
@@ -70,6 +72,43 @@ def test_a_device_without_fp8_computes_in_bf16() -> None:
     assert device.peak("fp8") == device.peak("nvfp4") == device.peak("bf16")
     assert load_hardware("h100").peak("fp8") == pytest.approx(2 * load_hardware("h100").peak("bf16"), rel=1e-3)
     assert load_hardware("b200").peak("nvfp4") == 2 * load_hardware("b200").peak("fp8")
+    assert device.peak("int8") == 2 * device.peak("bf16")
+
+
+def test_formats_decide_which_rate_counts() -> None:
+    """Blocks of 32 with a scale of 8 bits are multiplied by CDNA4, blocks of 16 are not."""
+    amd, nvidia = load_hardware("mi355x"), load_hardware("b200")
+    assert amd.peak("mxfp4") == amd.fp4
+    assert amd.peak("nvfp4") == amd.bf16
+    assert nvidia.peak("mxfp4") == nvidia.peak("nvfp4") == nvidia.fp4
+    mine = nvidia.to_dict() | {"formats": ["fp8"]}
+    assert Hardware.parse(mine, "hardware").peak("nvfp4") == nvidia.bf16
+    del mine["formats"]
+    free = Hardware.parse(mine, "hardware")
+    assert [name for name in RATE_OF if free.multiplies(name)] == list(RATE_OF)
+    with pytest.raises(InputError, match="formats: nvfp4 needs a rate, fp4; give it or leave it out"):
+        Hardware.parse(load_hardware("h100").to_dict() | {"formats": ["fp8", "nvfp4"]}, "hardware")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "model", "noted"),
+    [
+        ("h100", "mxfp4", "gpt-oss-20b", True),
+        ("h100", "nvfp4", "llama3-8b", True),
+        ("a100", "fp8", "llama3-8b", True),
+        ("h100", "mxfp4", "llama3-8b", False),
+        ("h100", "fp8", "llama3-8b", False),
+        ("b200", "nvfp4", "llama3-8b", False),
+        ("h100", "int4", "llama3-8b", False),
+    ],
+)
+def test_weights_that_are_only_stored_in_a_format_are_noted(
+    device: str, precision: str, model: str, noted: bool
+) -> None:
+    served = serving_cost(model, device, precision=precision)
+    name = load_hardware(device).name
+    line = f"{precision} is weight-only on {name}: weights are read in {precision} and multiplied in bf16"
+    assert (line in served.warnings) is noted
 
 
 def test_a_scale_up_domain_of_72() -> None:

@@ -1,5 +1,6 @@
 """Training time: what slows it, one design or many at once, intervals, the measured rows and the fit that ships."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,19 @@ from moelab.architecture import load_preset
 from moelab.architecture.layout import Layout, LayoutSizes
 from moelab.architecture.shape import Shape
 from moelab.errors import InputError
-from moelab.serving import load_hardware
+from moelab.serving import catalogue, load_hardware
 from moelab.serving.fit_rows import stack
 from moelab.serving.training_calibration import INTERVAL, NAMES, training_calibration
 from moelab.serving.training_fit import calibrate_training, fit_coefficients, held_out, hold_out, log_errors, misfit
 from moelab.serving.training_outside import outside_rows
 from moelab.serving.training_rows import TrainingRow, read_training_rows
-from moelab.serving.training_time import TrainingSetup, device_seconds, seconds_per_token, training_peak
+from moelab.serving.training_time import (
+    TRAIN_PRECISIONS,
+    TrainingSetup,
+    device_seconds,
+    seconds_per_token,
+    training_peak,
+)
 
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "measured" / "training.csv"
 PUBLISHED = MEASURED.with_name("training_published.csv")
@@ -86,7 +93,33 @@ def test_the_interval_and_the_two_peaks() -> None:
     assert speed.mfu_own == pytest.approx(speed.mfu * 989.4 / 1978.9)
     gb300, a100 = load_hardware("gb300"), load_hardware("a100")
     assert training_peak(gb300, "nvfp4") == 3 * training_peak(gb300, "fp8") == 6 * training_peak(gb300, "bf16")
-    assert training_peak(a100, "nvfp4") == training_peak(a100, "mxfp8") == a100.bf16 == 2 * training_peak(a100, "fp32")
+    assert training_peak(a100, "fp16") == a100.bf16 == 2 * training_peak(a100, "fp32")
+
+
+TRAINS = {  # formats beside fp32 and bf16, by architecture of the matrix units
+    ("a100",): {"fp16"},
+    ("h100", "h800", "h200", "h20", "l40s", "rtx4090", "mi300x", "mi325x"): {"fp16", "fp8"},
+    ("b200", "b300", "gb200", "gb300"): {"fp16", "fp8", "mxfp8", "nvfp4"},
+    ("rtx6000pro",): {"fp16", "fp8", "nvfp4"},
+    ("mi355x",): {"fp16", "fp8", "mxfp8"},
+    ("tpu-v5p", "tpu-v6e", "cpu"): set[str](),
+}
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_a_device_trains_in_the_formats_of_its_matrix_units_alone(name: str) -> None:
+    device = load_hardware(name)
+    (formats,) = [formats for names, formats in TRAINS.items() if name in names]
+    has = {"fp32", "bf16", *formats}
+    for precision in TRAIN_PRECISIONS:
+        if precision in has:
+            assert training_peak(device, precision) > 0
+            continue
+        known = ", ".join(one for one in TRAIN_PRECISIONS if one in has)
+        with pytest.raises(InputError, match=re.escape(f"{device.name} multiplies in {known}, not in {precision}")):
+            training_peak(device, precision)
+        with pytest.raises(InputError, match="train_precision: "):
+            setup(device=device, precision=precision)
 
 
 def test_published_runs_that_are_not_in_the_fit() -> None:

@@ -86,7 +86,7 @@ def _print_released(result: "Plan") -> None:
     """The nearest released models, as this budget would train them."""
     from moelab.cli.output import print_line, print_table
     from moelab.planning.cells import released_cells
-    from moelab.planning.why import ahead_of_design, beside_released
+    from moelab.planning.why_released import ahead_of_design, beside_released
 
     columns = [
         "nearest released",

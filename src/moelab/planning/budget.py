@@ -22,6 +22,7 @@ from moelab.planning.utilisation import PREDICTED, MfuTable, Share, check_mfu, r
 from moelab.quantities import MOST_TOKENS
 from moelab.serving import Hardware, Traffic, load_hardware
 from moelab.serving.hardware import Price, device_words
+from moelab.serving.training_time import check_precision
 
 DEFAULT_EPOCHS = 4.0
 """Up to four epochs, repeated tokens are worth almost as much as new ones (arXiv 2305.16264)."""
@@ -164,6 +165,8 @@ class Budget(Config):
             raise ValueError("within: needs the objective balance, with serving hardware and the tokens to serve")
         if self.train_hardware is not None:
             load_hardware(self.train_hardware)
+        if self.train_precision is not None and self.training_device is not None:
+            check_precision(self.training_device, self.train_precision)
         check_mfu(self.mfu, self.training_device, self.train_precision or "bf16")
         if self.train_gpu_price is not None and self.training_device is None:
             raise ValueError("train_gpu_price: needs train_hardware, the devices that train")

@@ -9,7 +9,8 @@ from moelab.architecture import ModelConfig, count_parameters
 from moelab.errors import InputError
 from moelab.planning.attention_axis import latent_sizes
 from moelab.planning.budget import Serving
-from moelab.planning.nearest import PRICE
+from moelab.planning.candidate import Candidate
+from moelab.planning.costs import cost_of, served_with
 from moelab.serving import serve_one
 
 Row = dict[str, Any]
@@ -18,11 +19,13 @@ WINDOWED: dict[str, Any] = {"sliding_window": 128, "sliding_pattern": ["window",
 """Windows as in gpt-oss (arXiv 2508.10925): 128 tokens in every second layer."""
 
 
-def attention_rows(config: ModelConfig, tokens: float, experts: str, wanted: Serving, train: float | None) -> list[Row]:
+def attention_rows(best: Candidate, wanted: Serving) -> list[Row]:
     """Rows of a what-if: the design on the same tokens with windows and with latent attention, where it has neither.
 
-    `cost` is the lifetime cost with `train` dollars of training; no rows without tokens to serve and both prices.
+    `cost` is the lifetime cost at the design's own cost of training, with its interval as `cost_of` gives it; no rows
+    without tokens to serve and both prices.
     """
+    config, train = best.config, (best.cost or {}).get("train")
     if (
         config.mla is not None
         or config.sliding_window is not None
@@ -38,34 +41,22 @@ def attention_rows(config: ModelConfig, tokens: float, experts: str, wanted: Ser
         "windows as in gpt-oss (no law sees them)": WINDOWED,
         "latent attention (no law sees it)": latent,
     }
-    return [_row(change, config, changes, tokens, experts, wanted, train) for change, changes in kinds.items()]
+    return [_row(change, best, config.replace(**changes), wanted, train) for change, changes in kinds.items()]
 
 
-def _row(
-    change: str,
-    config: ModelConfig,
-    changes: dict[str, Any],
-    tokens: float,
-    experts: str,
-    wanted: Serving,
-    train: float,
-) -> Row:
+def _row(change: str, best: Candidate, other: ModelConfig, wanted: Serving, train: float) -> Row:
     try:
-        other = config.replace(**changes)
         served = serve_one(other, wanted.traffic, wanted.device, wanted.price)
     except InputError as error:
         return {"change": change, "why_not": str(error), "changes": True}
-    params, millions = count_parameters(other), (wanted.tokens or 0) / 1e6
-    dollars = {
-        f"cost{end}": None if served[f"{PRICE}{end}"] is None else train + float(served[f"{PRICE}{end}"]) * millions
-        for end in ("", "_low", "_high")
-    }
+    params = count_parameters(other)
+    cost = cost_of(train, best.training, served_with(served, wanted), wanted.tokens)
     return {
         "change": change,
-        "experts": experts,
+        "experts": best.experts,
         "params_active": float(params.params_active),
         "params_total": float(params.params_total),
-        "tokens": tokens,
-        **dollars,
+        "tokens": float(best.tokens),
+        **{f"cost{end}": cost.get(f"lifetime{end}") for end in ("", "_low", "_high")},
         "changes": True,
     }

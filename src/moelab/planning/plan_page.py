@@ -13,8 +13,9 @@ from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
 from moelab.planning.plan_table import EXCESS_COMPUTE, interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.served_design import COLUMNS, assumptions, measures, served_cells
-from moelab.planning.why import ahead_of_design, beside_released, why
+from moelab.planning.why import why
 from moelab.planning.why_balance import knee_sentence
+from moelab.planning.why_released import ahead_of_design, beside_released
 from moelab.quantities import format_dollars, format_flops, format_number, format_outside
 from moelab.report import Fact, Figure, Page, Section, Table, write_page
 from moelab.version import __version__

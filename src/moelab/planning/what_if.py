@@ -87,8 +87,7 @@ class WhatIf:
             row = self._row(change, changed, laws)
             yield row | {"changes": self._changes(row)}
         if budget.serving is not None and best.cost is not None:
-            experts = best.label.partition(", ")[2]
-            yield from attention_rows(best.config, float(best.tokens), experts, budget.serving, best.cost["train"])
+            yield from attention_rows(best, budget.serving)
 
     @property
     def _factor(self) -> float | None:

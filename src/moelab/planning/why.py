@@ -10,9 +10,6 @@ from moelab.planning.result import Plan
 from moelab.planning.why_balance import balance_sentences
 from moelab.quantities import format_number
 
-MOST_TIMES = 100
-"""Tokens of released models over those of a plan, above which the number means no more than that it is large."""
-
 LEAST_SHARE = 0.005
 """Share of compute that would round to 0 %."""
 
@@ -138,41 +135,3 @@ def _served_flops(plan: Plan) -> list[str]:
         f"Serving takes {times:.1f} times the FLOPs of training. Other devices serve here, and their dollars count; "
         "with --pay-serving one compute must hold both, so its --flops must be larger."
     ]
-
-
-def ahead_of_design(plan: Plan) -> list[str]:
-    """What a negative excess of a released model means, where there is one."""
-    ahead = [row for row in plan.nearest_released if (row["excess_compute"] or 0) < -LEAST_SHARE]
-    if not ahead or plan.confidence.meaningless:
-        return []
-    first = min(ahead, key=lambda row: float(row["excess_compute"]))
-    times = 1 - float(first["excess_compute"])
-    return [
-        f"A negative excess: the laws put that model ahead. For the loss of {first['name']} the laws' optima need "
-        f"{times:.2f} times the compute of those as good as design 1. The limits, or what it costs to serve, leave it "
-        "out."
-    ]
-
-
-def beside_released(plan: Plan) -> list[str]:
-    """How far the nearest released models were trained beyond this plan, and why."""
-    ratios = [
-        _float(row["trained_tokens"]) / plan.best.tokens * plan.best.params_active / _float(row["params_active"])
-        for row in plan.nearest_released
-        if row["trained_tokens"] is not None
-    ]
-    if not ratios:
-        return []
-    times = sorted(ratios)[len(ratios) // 2]
-    if times < 2:
-        return []
-    often = f"over {MOST_TIMES}" if times > MOST_TIMES else f"about {times:.0f}"
-    return [
-        f"Released models of this size saw {often} times as many tokens per active parameter: labs train "
-        "smaller models beyond the training optimum, because serving is paid as well."
-    ]
-
-
-def _float(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)

@@ -28,7 +28,8 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
         lines.append(
             f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
         )
-    lines += uneven_heads(model, cost) + borrowed(hardware) + without_rows(hardware, traffic)
+    lines += weights_alone(model, hardware, traffic) + uneven_heads(model, cost) + borrowed(hardware)
+    lines += without_rows(hardware, traffic)
     most = hardware.calibrated(traffic.engine).most_gpus
     if cost["gpus"] > hardware.node:
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
@@ -104,6 +105,15 @@ def borrowed(hardware: Hardware) -> list[str]:
     if like is None or like.name.split()[0] == hardware.name.split()[0]:
         return []
     return [f"not calibrated: no measured serving of {hardware.name}; its share of peak is that of {like.name}"]
+
+
+def weights_alone(model: ModelConfig, hardware: Hardware, traffic: Traffic) -> list[str]:
+    """A line where the device's matrix units do not multiply the format of the weights: they are stored in it alone.
+    None for int4, which is so on every device, and for mxfp4 without experts, the matrices that it stores."""
+    precision = traffic.precision
+    if hardware.multiplies(precision) or precision == "int4" or (precision == "mxfp4" and model.moe is None):
+        return []
+    return [f"{precision} is weight-only on {hardware.name}: weights are read in {precision} and multiplied in bf16"]
 
 
 def uneven_heads(model: ModelConfig, cost: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,16 @@ CACHE_SHARE = 0.85
 """Share of what weights leave that engines give to the KV cache: SGLang and vLLM 0.85 to 0.9, TensorRT-LLM 0.9."""
 STATED_MEMORY = 0.9
 """Share of memory for weights and cache of a file that states its own shares."""
+RATE_OF = {
+    "fp16": ("bf16",),
+    "fp8": ("fp8",),
+    "int8": ("int8", "fp8"),
+    "mxfp8": ("fp8",),
+    "mxfp4": ("fp4",),
+    "nvfp4": ("fp4",),
+}
+"""Format of matrix products -> the fields of a device that hold its rate, the first one given."""
+Format = Literal["fp16", "fp8", "int8", "mxfp8", "mxfp4", "nvfp4"]
 SHARES = ("compute_efficiency", "bandwidth_efficiency", "link_efficiency", "latency")
 
 
@@ -52,6 +62,8 @@ class Hardware(Config):
     Numbers may carry units: `bf16: 989.4 TFLOPs`, `memory: 80GB`, `bandwidth: 3.35 TB/s`, `network: 400 Gbit/s`,
     `price: $2.5/h`, `latency: 10us`. `node` devices share `link`: the scale-up domain;
     `pair` is the bandwidth between two of them where no switch connects them. `power` is a board's, in watts.
+    `formats` are those that its matrix units multiply beside bf16 and fp32: it trains in no other, and stores alone
+    what is served in another. Without the field they are those with a rate.
 
     What of these rates is reached follows from `calibration`, or else from the shipped calibration of this device, or
     of the one it is `like`. A file that states any of the shares (`compute_efficiency`, `bandwidth_efficiency`,
@@ -66,6 +78,9 @@ class Hardware(Config):
     fp8: Rate | None = None
     int8: Rate | None = Field(default=None, description="integers of 8 bits; null: as fp8")
     fp4: Rate | None = None
+    formats: tuple[Format, ...] | None = Field(
+        default=None, description="what its matrix units multiply beside bf16; null: every format with a rate"
+    )
     memory: Annotated[Bytes, at_most(1e18)]
     bandwidth: Bandwidth
     link: Bandwidth
@@ -92,6 +107,9 @@ class Hardware(Config):
                 raise ValueError(f"{name}: must be above 0 and at most 1, got 0")
         if self.like is not None and self.like not in shipped()["devices"]:
             raise ValueError(f"like: no such calibrated device {self.like!r}; known: {', '.join(shipped()['devices'])}")
+        for name in self.formats or ():
+            if self._rate(name) is None:
+                raise ValueError(f"formats: {name} needs a rate, {' or '.join(RATE_OF[name])}; give it or leave it out")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,17 +117,23 @@ class Hardware(Config):
         return super().to_dict() | ({"price": None} if self.price is None else {})
 
     def peak(self, precision: str) -> float:
-        """FLOPs per second of the data sheet. Where a device lacks the arithmetic, 8 bits compute in 16, 4 bits in the
-        narrowest that it has above them; int4 is weight-only and computes in bf16."""
+        """FLOPs per second of the data sheet. In a format that its matrix units do not multiply a device stores weights
+        and computes in bf16, as engines do (W4A16 or W8A16 kernels); int4 is always so."""
         if precision == "fp32":
             return self.bf16 / 2
-        if precision == "int8":
-            return self.int8 or self.fp8 or self.bf16
-        if precision == "fp8":
-            return self.fp8 or self.bf16
-        if precision in ("mxfp4", "nvfp4"):
-            return self.fp4 or self.bf16
-        return self.bf16
+        rate = self._rate(precision) if self.multiplies(precision) else None
+        return self.bf16 if rate is None else rate
+
+    def multiplies(self, precision: str) -> bool:
+        """Whether its matrix units multiply numbers of this format; False for int4, which is weight-only."""
+        if precision in ("fp32", "bf16"):
+            return True
+        return precision in RATE_OF and (
+            self._rate(precision) is not None if self.formats is None else precision in self.formats
+        )
+
+    def _rate(self, precision: str) -> float | None:
+        return next((rate for name in RATE_OF.get(precision, ()) if (rate := getattr(self, name)) is not None), None)
 
     def calibrated(self, engine: str | None = None) -> Calibration:
         """The calibration that predictions use."""

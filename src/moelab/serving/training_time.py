@@ -56,7 +56,7 @@ class TrainingSetup:
     forwards: Numbers = 1.0
 
     def __post_init__(self) -> None:
-        check_precision(self.precision)
+        check_precision(self.device, self.precision)
 
     @property
     def microbatches(self) -> Numbers:
@@ -64,20 +64,19 @@ class TrainingSetup:
         return np.maximum(self.global_batch / (self.layout.dp * self.micro_batch), 1.0)
 
 
-def check_precision(precision: str) -> None:
-    """Raises InputError naming the known arithmetic."""
+def check_precision(device: Hardware, precision: str) -> None:
+    """Raises InputError naming the known arithmetic, or that of a device which has no matrix units for this one."""
     if precision not in TRAIN_PRECISIONS:
         raise InputError(f"train_precision: must be one of {', '.join(TRAIN_PRECISIONS)}, got {precision!r}")
+    if not device.multiplies(precision):
+        known = ", ".join(name for name in TRAIN_PRECISIONS if device.multiplies(name))
+        raise InputError(f"train_precision: {device.name} multiplies in {known}, not in {precision}")
 
 
 def training_peak(device: Hardware, precision: str) -> float:
-    """FLOPs per second of the arithmetic itself; a device without it computes at its next higher one."""
-    if precision == "fp32":
-        return device.bf16 / 2
-    if precision in ("bf16", "fp16"):
-        return device.bf16
-    eight = device.fp8 or device.bf16
-    return (device.fp4 or eight) if precision == "nvfp4" else eight
+    """FLOPs per second of the arithmetic itself. Raises InputError for arithmetic that the device does not have."""
+    check_precision(device, precision)
+    return device.peak(precision)
 
 
 def device_seconds(shape: Shape, setup: TrainingSetup, coefficients: Mapping[str, float]) -> dict[str, Numbers]:
