@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 VALUES = {
     "max-params": ["3B", "10B", "200B"], "max-active": ["1B", "20B"], "max-memory": ["40GB", "1TB"],
     "unique-tokens": ["20B", "2T"], "max-tokens": ["500B"], "hardware": ["h100", "b200", "mi300x"],
-    "precision": ["fp8"], "kinds": ["moe", "dense", "moe,dense"], "seq-len": ["2048", "8192"],
+    "precision": ["fp8"], "kv-precision": ["fp8"], "kinds": ["moe", "dense", "moe,dense"], "seq-len": ["2048", "8192"],
     "near": ["olmoe-1b-7b", "mixtral-8x7b"], "law": ["ludziejewski2025", "abnar2025", "all"], "extrapolate": ["yes"],
 }  # fmt: skip
 

@@ -67,6 +67,7 @@ def groups() -> tuple[Group, ...]:
             (
                 Control("hardware", "Device that serves", choices=devices),
                 Control("precision", "Precision of the weights", choices=PRECISIONS),
+                Control("kv-precision", "Precision of the KV cache", choices=("bf16", "fp8", "int4")),
                 Control("serve-tokens", "Tokens served over its life", "1e13"),
                 Control("tpot", "Time per output token", "50ms"),
                 Control("ttft", "Time to the first token", "1s"),

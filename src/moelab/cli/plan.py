@@ -43,6 +43,10 @@ def command(
     max_active: Annotated[str | None, typer.Option(help="Limit on the parameters a token uses.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Limit on weights + KV cache, such as 80GB.")] = None,
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
+    kv_precision: Annotated[
+        str | None,
+        typer.Option(help="Of the KV cache: bf16, fp8, int4.", show_default="bf16, in --max-memory as the weights"),
+    ] = None,
     context: Annotated[
         str | None, typer.Option(help="Tokens in the KV cache of --max-memory.", show_default="--seq-len")
     ] = None,

@@ -22,6 +22,7 @@ from moelab.planning.utilisation import PREDICTED, MfuTable, Share, check_mfu, r
 from moelab.quantities import MOST_TOKENS
 from moelab.serving import Hardware, Traffic, load_hardware
 from moelab.serving.hardware import Price, device_words
+from moelab.serving.traffic import Precision
 from moelab.serving.training_time import check_precision
 
 DEFAULT_EPOCHS = 4.0
@@ -70,8 +71,8 @@ class Budget(Config):
     (6 N_a D + 2 N_a D_served = F in arXiv 2502.05172). `mfu` is of the bf16 peak, of FLOPs with `causal` attention
     scores or the `full` square, at most the peak of `train_precision` (bf16) over the bf16 peak (fp8: 2);
     `predicted`, the default where devices train, predicts it for each design from hardware, precision and layout.
-    `max_memory` holds weights at `precision` and the KV cache of one sequence of `context` tokens, in 16 bits beside
-    mxfp4 and nvfp4. All FLOPs are exact
+    `max_memory` holds weights at `precision` and the KV cache of one sequence of `context` tokens at `kv_precision`
+    (null: as the weights, in 16 bits beside mxfp4 and nvfp4). All FLOPs are exact
     counts at the space's sequence length.
 
     `objective` is the least loss; the least price of serving, or of training and serving together, at no more than
@@ -94,7 +95,10 @@ class Budget(Config):
     max_params: Positive | None = None
     max_active: Positive | None = None
     max_memory: Bytes | None = None
-    precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "mxfp4", "nvfp4"] = "bf16"
+    precision: Precision = "bf16"
+    kv_precision: Precision | None = Field(
+        default=None, description="of the KV cache in max_memory; null: as the weights, 16 bits beside block formats"
+    )
     context: Context | None = Field(default=None, description="tokens of KV cache; null: the space's seq_len")
     max_tokens: Positive | None = None
     min_tokens_per_active: Positive | None = None

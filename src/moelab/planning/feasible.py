@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.architecture.memory import bytes_of_cache, bytes_of_weight
+from moelab.architecture.memory import bytes_of, bytes_of_cache, bytes_of_weight
 from moelab.errors import InputError
 from moelab.laws.design import Design
 from moelab.planning.budget import Budget
@@ -80,7 +80,7 @@ def memory_bytes(lattice: Lattice, budget: Budget) -> Array:
     """Weights at the budget's precision and the KV cache of one context (n,)."""
     context = budget.context or lattice.space.seq_len
     expert, other = bytes_of_weight(budget.precision)
-    cache = bytes_of_cache(budget.precision)
+    cache = bytes_of_cache(budget.precision) if budget.kv_precision is None else bytes_of(budget.kv_precision)
     if expert == other == cache:
         return np.asarray((lattice.params_total + lattice.kv_elements(context)) * expert)
     weights = lattice.params_total * other - lattice.params_experts * (other - expert)

@@ -17,7 +17,7 @@ from moelab.planning.space import Space
 MOST_CANDIDATES = 1000
 _BUDGET = (
     "flops", "gpus", "days", "train_hardware", "train_gpu_price", "train_precision",
-    "max_params", "max_active", "max_memory", "context",
+    "max_params", "max_active", "max_memory", "kv_precision", "context",
     "max_tokens", "unique_tokens", "max_epochs", "min_tokens_per_active", "max_tokens_per_active",
     "min_tokens_per_total", "objective", "within", "target_loss", "target_experts",
 )  # fmt: skip
@@ -97,6 +97,7 @@ def _budget(given: Mapping[str, Any]) -> dict[str, Any]:
         traffic = {name: given.get(name) for name in ("tpot", "ttft")} | {
             "prompt": given.get("prompt", "1024"), "output": given.get("output", "256"),
             "gpus": given.get("serve_gpus"), "precision": precision,
+            "kv_precision": given.get("kv_precision", "bf16"),
         }  # fmt: skip
         names = ("hardware", "gpu_price", "max_price", "price_like_experts")
         fields["serving"] = {name: given.get(name) for name in names} | {
