@@ -8,7 +8,8 @@ import pytest
 from moelab.architecture.layout import Layout
 from moelab.errors import InputError
 from moelab.export.launch import Launch
-from moelab.export.megatron import megatron_arguments, stages_text
+from moelab.export.megatron import megatron_arguments, megatron_text, stages_text
+from moelab.model import build_model
 
 # Names of Megatron-LM's main branch of 2026-08-22 (megatron-core 0.20.0).
 TRANSFORMER_CONFIG = frozenset(
@@ -24,7 +25,8 @@ TRANSFORMER_CONFIG = frozenset(
     moe_shared_expert_gate moe_expert_capacity_factor fp8 fp8_recipe fp4 recompute_granularity recompute_method
     recompute_num_layers recompute_modules pipeline_model_parallel_layout tensor_model_parallel_size
     pipeline_model_parallel_size context_parallel_size expert_model_parallel_size expert_tensor_parallel_size
-    sequence_parallel fp16 bf16
+    sequence_parallel fp16 bf16 init_method_std embedding_init_method_std tp_comm_overlap moe_permute_fusion
+    moe_router_fusion cross_entropy_loss_fusion
     """.split()  # noqa: SIM905
 )
 """Fields of TransformerConfig, MLATransformerConfig and ModelParallelConfig."""
@@ -44,7 +46,8 @@ TRAINING = frozenset(
     micro_batch_size global_batch_size train_iters lr_decay_style lr_decay_iters lr_warmup_iters optimizer lr
     min_lr weight_decay adam_beta1 adam_beta2 adam_eps clip_grad seq_length max_position_embeddings
     position_embedding_type vocab_size untie_embeddings_and_output_weights group_query_attention
-    use_distributed_optimizer use_megatron_fsdp data_parallel_sharding_strategy
+    use_distributed_optimizer use_megatron_fsdp data_parallel_sharding_strategy ckpt_format
+    overlap_grad_reduce overlap_param_gather manual_gc manual_gc_interval
     """.split()  # noqa: SIM905
 )
 """Further flags, of TrainingConfig, SchedulerConfig, TokenizerConfig and arguments.py."""
@@ -81,6 +84,82 @@ def test_megatron_holds_the_numbers(launched: Callable[..., Launch]) -> None:
     assert {flag: found.get(flag) for flag in expected} == expected
     assert "--moe-router-pre-softmax" not in found
     assert stages_text(launch.model, 4).count("t") == launch.model.n_layers
+
+
+OVERLAP = ("--overlap-grad-reduce", "--overlap-param-gather")
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "expected", "absent"),
+    [
+        ("grouped", Layout(tp=2, pp=2, ep=4, dp=4, vp=2), (*OVERLAP, "--tp-comm-overlap", "--moe-permute-fusion"), ()),
+        ("latent", Layout(tp=2, ep=4, dp=4), (*OVERLAP, "--moe-router-fusion"), ("--tp-comm-overlap",)),
+        ("dense", Layout(tp=2, dp=4), (*OVERLAP, "--tp-comm-overlap"), ("--moe-permute-fusion", "--moe-router-fusion")),
+        ("grouped", Layout(ep=4, dp=8), OVERLAP, ("--tp-comm-overlap",)),
+        ("grouped", Layout(ep=4, dp=8, zero=0), (), (*OVERLAP, "--use-distributed-optimizer")),
+        ("dense", Layout(tp=2, pp=2, dp=1), ("--manual-gc",), OVERLAP),
+        ("grouped", Layout(tp=2, ep=4, dp=8, zero=3), (*OVERLAP, "--ckpt-format"), ("--tp-comm-overlap",)),
+        ("grouped", None, (*OVERLAP, "--use-distributed-optimizer", "--cross-entropy-loss-fusion"), ()),
+    ],
+)
+def test_exchanges_are_hidden_where_the_layout_allows_it(
+    name: str,
+    layout: Layout | None,
+    expected: tuple[str, ...],
+    absent: tuple[str, ...],
+    launched: Callable[..., Launch],
+) -> None:
+    """What Megatron-LM's validate_args asserts: gathers need reductions, and both the distributed optimizer or FSDP;
+    overlap of tensor parallelism needs sequence parallelism; Megatron-FSDP needs its own checkpoints."""
+    found = megatron_arguments(launched(name, layout=layout, recompute="selective"))
+    assert set(expected) <= found.keys()
+    assert not set(absent) & found.keys()
+    if "--overlap-param-gather" in found:
+        assert "--overlap-grad-reduce" in found
+        assert {"--use-distributed-optimizer", "--use-megatron-fsdp"} & found.keys()
+    if "--tp-comm-overlap" in found:
+        assert "--sequence-parallel" in found
+    assert (found.get("--ckpt-format") == "fsdp_dtensor") is ("--use-megatron-fsdp" in found)
+
+
+def test_every_flag_of_speed_has_its_reason_above_it(launched: Callable[..., Launch]) -> None:
+    lines = megatron_text(launched()).splitlines()
+    for flag in (*OVERLAP, "--tp-comm-overlap", "--moe-permute-fusion", "--moe-router-fusion", "--manual-gc"):
+        above = lines[lines.index(flag) - 1]
+        assert above.startswith("# ")
+        assert len(above) > 20
+    assert any("CUDA_DEVICE_MAX_CONNECTIONS=1" in line for line in lines[:6])
+    assert any("--overlap-moe-expert-parallel-comm" in line and "advises against" in line for line in lines[:6])
+    fsdp = megatron_text(launched(layout=Layout(tp=2, ep=4, dp=8, zero=3)))
+    assert "CUDA_DEVICE_MAX_CONNECTIONS must not be 1" in fsdp
+    full = megatron_text(launched(recompute="full"))
+    assert "--overlap-moe-expert-parallel-comm" not in full
+
+
+@pytest.mark.parametrize("name", ["grouped", "dense", "latent"])
+def test_megatron_starts_matrices_of_the_models_width_as_moelab_does(
+    name: str, launched: Callable[..., Launch]
+) -> None:
+    """Measured on moelab's own initial weights; the comment names every other fan-in."""
+    launch = launched(name)
+    text, found = megatron_text(launch), megatron_arguments(launch)
+    (comment,) = [line for line in text.splitlines() if line.startswith("# 1/sqrt(d_model)")]
+    std, embedding = float(found["--init-method-std"] or 0), float(found["--embedding-init-method-std"] or 0)
+    width, own = launch.model.d_model, dict(build_model(launch.model, dispatch="auto").named_parameters())
+    assert own["model.embed_tokens.weight"].std().item() == pytest.approx(embedding, rel=0.03)
+    others = set()
+    for parameter_name, values in own.items():
+        if values.ndim < 2 or "embed" in parameter_name or "lm_head" in parameter_name:
+            continue
+        residual = (2 * launch.model.n_layers) ** 0.5 if "o_proj" in parameter_name or "down" in parameter_name else 1
+        if values.shape[-1] == width:
+            assert values.std().item() == pytest.approx(std / residual, rel=0.1), parameter_name
+        else:
+            others.add(values.shape[-1])
+    named = comment.partition("fan-in ")[2].partition(" start")[0]
+    assert {int(number) for number in named.split(", ")} == others
+    assert "the output head starts there at 0.02" in comment
+    assert own["lm_head.weight"].std().item() == pytest.approx(0.02, rel=0.03)
 
 
 def test_gates_that_are_not_normalised_come_before_the_choice(launched: Callable[..., Launch]) -> None:

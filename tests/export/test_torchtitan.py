@@ -7,11 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from moelab.architecture import count_parameters
 from moelab.errors import InputError
 from moelab.export.launch import Launch
 from moelab.export.torchtitan import torchtitan_text
+from moelab.model import build_model
 
 # Names of torchtitan 0.3.0.
 FIELDS: dict[str, str] = {
@@ -34,10 +36,10 @@ FIELDS: dict[str, str] = {
     "distributed.pipeline_parallel:pipeline_llm": "",
     "models.common:ComplexRoPE.Config": "dim max_seq_len theta",
     "models.common:CosSinRoPE.Config": "dim max_seq_len theta",
+    "models.common:FeedForward.Config": "w1 w2 w3",
     "models.common:Embedding.Config": "num_embeddings embedding_dim param_init",
     "models.common:Linear.Config": "in_features out_features bias param_init",
     "models.common.config_utils:get_attention_config": "backend",
-    "models.common.config_utils:make_ffn_config": "dim hidden_dim w1_param_init w2w3_param_init",
     "models.common.config_utils:make_gqa_config": "dim n_heads wqkv_param_init wo_param_init inner_attention rope "
     "n_kv_heads head_dim fuse_qkv qk_norm",
     "models.common.config_utils:make_moe_config": "num_experts router routed_experts shared_experts load_balance_coeff",
@@ -143,9 +145,57 @@ def test_the_torchtitan_file_uses_known_classes_and_fields(
     if name == "grouped":
         moe = layers[-1]["moe"]
         assert (moe["num_experts"], moe["router"]["top_k"], moe["router"]["route_norm"]) == (8, 2, True)
-        assert moe["routed_experts"]["hidden_dim"] == moe["shared_experts"]["hidden_dim"] == 48
-        assert layers[0]["feed_forward"]["hidden_dim"] == 192
+        assert moe["routed_experts"]["hidden_dim"] == moe["shared_experts"]["w1"]["out_features"] == 48
+        assert layers[0]["feed_forward"]["w2"]["in_features"] == 192
         assert layers[0]["attention"]["n_kv_heads"] == 2
+
+
+def starts_of(model: Recorded, latent: bool) -> dict[str, Any]:
+    """By the name of a parameter in moelab, the function that fills it in the file's model."""
+    dense, last = model["layers"][0], model["layers"][-1]
+    moe, attention = last["moe"], last["attention"]
+    matrices, shared, ffn = moe["routed_experts"]["param_init"], moe["shared_experts"], dense["feed_forward"]
+    own = {
+        "model.embed_tokens.weight": model["tok_embeddings"]["param_init"]["weight"],
+        "lm_head.weight": model["lm_head"]["param_init"]["weight"],
+        "model.layers.0.mlp.down_proj.weight": ffn["w2"]["param_init"]["weight"],
+        "model.layers.5.mlp.router.weight": moe["router"]["gate_param_init"]["weight"],
+        "model.layers.5.mlp.experts.down_proj": matrices["w2_EDF"],
+        "model.layers.5.mlp.shared_experts.down_proj.weight": shared["w2"]["param_init"]["weight"],
+    }
+    for name in ("w1", "w3"):
+        own["model.layers.0.mlp.gate_up_proj.weight", name] = ffn[name]["param_init"]["weight"]
+        own["model.layers.5.mlp.experts.gate_up_proj", name] = matrices[f"{name}_EFD"]
+        own["model.layers.5.mlp.shared_experts.gate_up_proj.weight", name] = shared[name]["param_init"]["weight"]
+    if latent:
+        own |= {
+            f"model.layers.5.self_attn.{name}.weight": attention["linear_init"]["weight"] for name in LATENT_MATRICES
+        }
+        return own | {"model.layers.5.self_attn.o_proj.weight": attention["depth_init"](5)["weight"]}
+    own["model.layers.5.self_attn.q_proj.weight"] = attention["wqkv_param_init"]["weight"]
+    return own | {"model.layers.5.self_attn.o_proj.weight": attention["wo_param_init"]["weight"]}
+
+
+LATENT_MATRICES = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
+
+
+@pytest.mark.parametrize("name", ["grouped", "latent"])
+def test_the_torchtitan_file_starts_every_matrix_as_moelab_does(
+    name: str, monkeypatch: pytest.MonkeyPatch, launched: Callable[..., Launch]
+) -> None:
+    """Both are drawn, and their standard deviations agree, fan-in by fan-in, residual outputs, embeddings and head."""
+    launch = launched(name, precision="bf16")
+    config = executed(torchtitan_text(launch), monkeypatch)
+    parameters = dict(build_model(launch.model, dispatch="loop").named_parameters())
+    deviations = set()
+    for key, start in starts_of(config["model_spec"]["model"], name == "latent").items():
+        own = parameters[key if isinstance(key, str) else key[0]]
+        drawn = torch.empty(20, *own.shape)
+        start(drawn)
+        assert drawn.std().item() == pytest.approx(own.std().item(), rel=0.1), key
+        assert drawn.abs().max() > 3 * drawn.std(), "normal, not cut off"
+        deviations.add(round(drawn.std().item(), 3))
+    assert len(deviations) >= 5
 
 
 def test_the_torchtitan_file_asks_for_its_data(

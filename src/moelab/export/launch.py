@@ -8,6 +8,8 @@ from moelab.architecture.layout import Layout
 from moelab.planning import Plan
 from moelab.runs.train_config import TrainConfig
 
+EMBEDDING_STD = 0.02
+"""Of the initial embeddings and output head of a run config (`moelab.model.initialize`, which a test compares)."""
 LEAST_EVALUATED = 100_000
 """Tokens of an evaluation in the run config, unless one sequence is longer."""
 

@@ -7,6 +7,8 @@ from moelab.architecture import ModelConfig, MoEConfig
 from moelab.architecture.buildable import options_of
 from moelab.errors import InputError
 from moelab.export.launch import Launch, pieces
+from moelab.export.megatron_speed import environment, speed_flags
+from moelab.export.megatron_start import start_flags, start_reason
 
 Arguments = dict[str, str | None]
 """Flag -> value; None for a flag without one."""
@@ -20,12 +22,16 @@ _FP8 = {"fp8": ("hybrid", "tensorwise"), "mxfp8": ("e4m3", "mxfp8")}
 
 def megatron_text(launch: Launch) -> str:
     """The file: a flag a line. Raises InputError naming the field that Megatron-LM has no argument for."""
+    reasons = {name: why for name, _, why in speed_flags(launch)} | {"--init-method-std": start_reason(launch.model)}
     lines = [
         "# Megatron-LM: torchrun ... pretrain_gpt.py $(grep -v '^#' megatron.args) DATA",
         "# DATA: --data-path, --tokenizer-type and --tokenizer-model, --save are yours to choose.",
         f"# Learning rate and batch: {launch.rule}.",
+        *(f"# {line}" for line in environment(launch)),
     ]
-    lines += [name if value is None else f"{name} {value}" for name, value in megatron_arguments(launch).items()]
+    for name, value in megatron_arguments(launch).items():
+        lines += [f"# {reasons[name]}"] if name in reasons else []
+        lines.append(name if value is None else f"{name} {value}")
     return "\n".join(lines) + "\n"
 
 
@@ -35,8 +41,10 @@ def megatron_arguments(launch: Launch) -> Arguments:
     return {
         **_model(launch.model, launch.train.seq_len),
         **_experts(launch.model),
+        **start_flags(launch.model),
         **_training(launch),
         **_layout(launch),
+        **{name: value for name, value, _ in speed_flags(launch)},
     }
 
 
@@ -222,6 +230,7 @@ def _layout(launch: Launch) -> Arguments:
     elif layout.zero > 1:
         strategy = "optim_grads" if layout.zero == 2 else "optim_grads_params"
         own |= {"--use-megatron-fsdp": None, "--data-parallel-sharding-strategy": strategy}
+        own["--ckpt-format"] = "fsdp_dtensor"
     if layout.pp > 1:
         own["--pipeline-model-parallel-layout"] = stages_text(launch.model, layout.pp * layout.vp)
     return own | _recomputed(launch)

@@ -8,7 +8,7 @@ from typing import Any
 from moelab.architecture import ModelConfig
 from moelab.architecture.buildable import options_of
 from moelab.errors import InputError
-from moelab.export.launch import Launch
+from moelab.export.launch import EMBEDDING_STD, Launch
 from moelab.export.torchtitan_parts import GROUPED, HEAD, LATENT, MODEL, RUN
 
 BIAS_UPDATE = 1e-3
@@ -62,6 +62,7 @@ def torchtitan_numbers(launch: Launch) -> dict[str, Any]:
         "VOCAB": model.vocab_size, "DIM": model.d_model, "LAYERS": model.n_layers, "HEADS": model.n_heads,
         "KV_HEADS": model.n_kv_heads, "HEAD_DIM": model.head_dim, "FFN": model.d_ff, "TIED": model.tie_embeddings,
         "QK_NORM": model.qk_norm == "head", "ROPE_THETA": model.rope_theta, "EPS": model.norm_eps,
+        "EMBEDDING_STD": EMBEDDING_STD,
         "MOE_LAYERS": [layer for layer in range(model.n_layers) if model.is_moe_layer(layer)],
         **_experts(model), **_latent(model),
         "SEQ_LEN": train.seq_len, "STEPS": train.steps, "BATCH_TOKENS": train.batch_tokens,

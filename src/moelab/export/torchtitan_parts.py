@@ -19,8 +19,22 @@ TOKENIZER = ""  # a folder with tokenizer.json
 
 MODEL = """
 
-def _linear():
-    return {"weight": partial(nn.init.trunc_normal_, std=0.02), "bias": nn.init.zeros_}
+# Initial weights are those of run.yaml: normal, 1/sqrt(fan in), over sqrt(2 layers) where a matrix writes to the
+# residual stream, embeddings and output head EMBEDDING_STD. The last size of a matrix, or of a stack, is its fan-in.
+def _start(weight):
+    nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+
+
+def _start_output(weight):
+    nn.init.normal_(weight, std=(weight.shape[-1] * 2 * LAYERS) ** -0.5)
+
+
+def _linear(start=_start):
+    return {"weight": start, "bias": nn.init.zeros_}
+
+
+def _start_tokens():
+    return {"weight": partial(nn.init.normal_, std=EMBEDDING_STD)}
 
 
 def _norm(width):
@@ -30,15 +44,19 @@ def _norm(width):
 
 
 def _feed_forward(width):
-    from torchtitan.models.common.config_utils import make_ffn_config
+    from torchtitan.models.common import FeedForward, Linear
 
-    return make_ffn_config(dim=DIM, hidden_dim=width, w1_param_init=_linear(), w2w3_param_init=_linear())
+    return FeedForward.Config(
+        w1=Linear.Config(in_features=DIM, out_features=width, param_init=_linear()),
+        w2=Linear.Config(in_features=width, out_features=DIM, param_init=_linear(_start_output)),
+        w3=Linear.Config(in_features=DIM, out_features=width, param_init=_linear()),
+    )
 
 
 def _moe():
     from torchtitan.models.common.config_utils import make_moe_config, make_routed_experts_config, make_router_config
 
-    matrices = {name: partial(nn.init.trunc_normal_, std=0.02) for name in ("w1_EFD", "w2_EDF", "w3_EFD")}
+    matrices = {"w1_EFD": _start, "w2_EDF": _start_output, "w3_EFD": _start}
     return make_moe_config(
         num_experts=EXPERTS,
         router=make_router_config(
@@ -64,10 +82,8 @@ def _model(model_class, block_class):
         )
         for layer in range(LAYERS)
     ]
-    embedding = Embedding.Config(
-        num_embeddings=VOCAB, embedding_dim=DIM, param_init={"weight": partial(nn.init.normal_, std=0.02)}
-    )
-    head = Linear.Config(in_features=DIM, out_features=VOCAB, param_init=_linear())
+    embedding = Embedding.Config(num_embeddings=VOCAB, embedding_dim=DIM, param_init=_start_tokens())
+    head = Linear.Config(in_features=DIM, out_features=VOCAB, param_init=_start_tokens())
     return model_class.Config(
         vocab_size=VOCAB, dim=DIM, norm=_norm(DIM), tok_embeddings=embedding, lm_head=head, layers=layers,
         enable_weight_tying=TIED,
@@ -81,7 +97,7 @@ def _attention(layer):
 
     return make_gqa_config(
         dim=DIM, n_heads=HEADS, n_kv_heads=KV_HEADS, head_dim=HEAD_DIM, wqkv_param_init=_linear(),
-        wo_param_init=_linear(), inner_attention=get_attention_config("flex"), fuse_qkv=True,
+        wo_param_init=_linear(_start_output), inner_attention=get_attention_config("flex"), fuse_qkv=True,
         rope=CosSinRoPE.Config(dim=HEAD_DIM, max_seq_len=SEQ_LEN, theta=ROPE_THETA),
         qk_norm=_norm(HEAD_DIM) if QK_NORM else None,
     )
@@ -108,7 +124,7 @@ def _attention(layer):
 
     return make_mla_attention_config(
         layer_id=layer, dim=DIM, n_heads=HEADS, **LATENT, attn_backend="flex", linear_init=_linear(),
-        norm_init={"weight": nn.init.ones_}, depth_init=lambda layer: _linear(),
+        norm_init={"weight": nn.init.ones_}, depth_init=lambda layer: _linear(_start_output),
         rope=ComplexRoPE.Config(dim=LATENT["qk_rope_head_dim"], max_seq_len=SEQ_LEN, theta=ROPE_THETA),
     )
 
