@@ -7,8 +7,8 @@ import pytest
 
 from moelab.architecture.layout import Layout
 from moelab.errors import InputError
-from moelab.export.launch import Launch
-from moelab.export.megatron import megatron_arguments, megatron_text, stages_text
+from moelab.export.launch import Launch, stages_text
+from moelab.export.megatron import megatron_arguments, megatron_text
 from moelab.model import build_model
 
 # Names of Megatron-LM's main branch of 2026-08-22 (megatron-core 0.20.0).

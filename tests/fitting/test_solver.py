@@ -9,7 +9,7 @@ from moelab.fitting.fit import fit
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import observations
 from moelab.fitting.parameters import Parameters
-from moelab.fitting.solver import Problem
+from moelab.fitting.problem import Problem
 from moelab.fitting.solver import minimise as minimise_batch
 from moelab.laws import get_law
 

@@ -181,7 +181,10 @@ BAD = [
     (["plan", "--flops", "1e21", "--hardware", "h100", "--serve-tokens", "-1"], "--serve-tokens: input should be"),
     (["plan", "--flops", "1e21", "--hardware", "h100", "--prompt", "1e300"], "--prompt: input should be"),
     (["plan", "--flops", "1e21", "--hardware", "h100", "--serve-gpus", "1e300"], "gpus: must be above 0 and at most"),
-    (["plan", "--flops", "1e21", "--hardware", "h100", "--gpu-price", "1e300"], "--gpu-price: input should be less than"),
+    (
+        ["plan", "--flops", "1e21", "--hardware", "h100", "--gpu-price", "1e300"],
+        "--gpu-price: input should be less than",
+    ),
     (["plan", "--flops", "1e21", "--hardware", "h100", "--gpu-price", "nan"], "--gpu-price: expected a number"),
     (["plan", "--gpus", "1e300", "--days", "3", "--train-hardware", "h100"], "gpus: must be above 0 and at most 1M"),
     (["plan", "--gpus", "8", "--days", "1e300", "--train-hardware", "h100"], "days: must be above 0 and at most 3650"),

@@ -74,3 +74,11 @@ def pieces(n_layers: int, stages: int) -> list[int]:
     least, extra = divmod(n_layers, stages)
     first = math.ceil((stages - extra) / 2)
     return [least + (first <= stage < first + extra) for stage in range(stages)]
+
+
+def stages_text(model: ModelConfig, stages: int) -> str:
+    """`Etttt|tttt|...|tttmL`: embedding, layers, multi-token prediction and loss by pipeline stage."""
+    parts = ["t" * layers for layers in pieces(model.n_layers, stages)]
+    parts[0] = "E" + parts[0]
+    parts[-1] += "m" * (model.mtp_layers or 0) + "L"
+    return "|".join(parts)

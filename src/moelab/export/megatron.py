@@ -6,7 +6,7 @@ Names were read in Megatron-LM's main branch of 2026-08-22 (megatron-core 0.20);
 from moelab.architecture import ModelConfig, MoEConfig
 from moelab.architecture.buildable import options_of
 from moelab.errors import InputError
-from moelab.export.launch import Launch, pieces
+from moelab.export.launch import Launch, stages_text
 from moelab.export.megatron_speed import environment, speed_flags
 from moelab.export.megatron_start import start_flags, start_reason
 
@@ -234,14 +234,6 @@ def _layout(launch: Launch) -> Arguments:
     if layout.pp > 1:
         own["--pipeline-model-parallel-layout"] = stages_text(launch.model, layout.pp * layout.vp)
     return own | _recomputed(launch)
-
-
-def stages_text(model: ModelConfig, stages: int) -> str:
-    """`Etttt|tttt|...|tttmL`: embedding, layers, multi-token prediction and loss by pipeline stage."""
-    parts = ["t" * layers for layers in pieces(model.n_layers, stages)]
-    parts[0] = "E" + parts[0]
-    parts[-1] += "m" * (model.mtp_layers or 0) + "L"
-    return "|".join(parts)
 
 
 def _recomputed(launch: Launch) -> Arguments:

@@ -58,7 +58,7 @@ def _always() -> list[Flag]:
 
 def environment(launch: Launch) -> list[str]:
     """Lines about the environment that Megatron-LM's checks ask for, and what is left to try."""
-    layout, lines = launch.layout, []
+    layout, lines = launch.layout, list[str]()
     if layout is None:
         return lines
     if layout.zero > 1:

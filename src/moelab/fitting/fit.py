@@ -34,7 +34,7 @@ from moelab.fitting.point_fit import (
 )
 from moelab.fitting.prior import Prior, find_prior
 from moelab.fitting.prior_fit import fit_with_prior
-from moelab.fitting.solver import Problem
+from moelab.fitting.problem import Problem
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
 from moelab.fitting.widening import MOST_DRAWS, held_out_factor

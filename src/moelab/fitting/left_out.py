@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.influence import BEYOND, Influence, Left
 from moelab.fitting.observations import Observations, compute_order
+from moelab.fitting.problem import Problem
 from moelab.fitting.replicates import curvature_at
-from moelab.fitting.solver import CHUNK, Problem, minimise
+from moelab.fitting.solver import CHUNK, minimise
 from moelab.laws import Law
 from moelab.laws.optimum_draws import choices_of, law_compute, optimum_draws
 from moelab.quantities import MOST_FLOPS

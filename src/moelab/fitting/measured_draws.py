@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.observations import Observations
-from moelab.fitting.solver import Problem
+from moelab.fitting.problem import Problem
 
 Array = NDArray[Any]
 LEAST = 1e-8

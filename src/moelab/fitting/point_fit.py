@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.observations import Observations
 from moelab.fitting.parameters import Parameters, known_name
-from moelab.fitting.solver import Problem, minimise
+from moelab.fitting.problem import Problem
+from moelab.fitting.solver import minimise
 from moelab.fitting.starts import draw_starts
 from moelab.laws import Law
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.observations import Observations
-from moelab.fitting.solver import CHUNK, Problem, minimise
+from moelab.fitting.problem import Problem
+from moelab.fitting.solver import CHUNK, minimise
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -137,6 +138,7 @@ def _descend(problem: Problem, mode: Array, curvature: Array, weights: Array) ->
     return theta, value
 
 
+@np.errstate(all="ignore")
 def _evaluate(problem: Problem, theta: Array, weights: Array) -> tuple[Array, Array]:
     """The objective (b,) and its gradient (b, P), in blocks of rows that fit the cache."""
     value, slope = np.zeros(len(theta)), np.zeros(theta.shape)
@@ -145,7 +147,7 @@ def _evaluate(problem: Problem, theta: Array, weights: Array) -> tuple[Array, Ar
         rows = slice(first, first + size)
         part, weight = problem.take(rows), weights[:, rows]
         r, jacobian = part.linearise(theta)
-        value += part.total(r, weight)
+        value += part.raw_total(r, weight)
         slope -= ((weight * problem.objective.slope(r))[:, None, :] @ jacobian)[:, 0]
     return value, slope
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.fitting.objective import Objective
 from moelab.fitting.parameters import Parameters
-from moelab.laws.law import Values
+from moelab.fitting.problem import FAILED, Problem
 
 Array = NDArray[Any]
 CHUNK = 60_000
@@ -26,62 +25,6 @@ SMALL = 10_000
 BEND = 0.1
 """Share of a step at which the residuals are looked at to learn how they curve along it."""
 LONGEST = 5.0
-_FAILED = 1e300
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """n runs to be fitted: the law's variables and the logarithm of what was measured, both (n,)."""
-
-    parameters: Parameters
-    variables: Values
-    log_loss: Array
-    objective: Objective
-
-    def take(self, rows: Any) -> "Problem":
-        """The chosen rows, by index or slice."""
-        variables = {name: values[rows] for name, values in self.variables.items()}
-        return Problem(self.parameters, variables, self.log_loss[rows], self.objective)
-
-    def residuals(self, theta: Array) -> Array:
-        """log measured - log predicted, (B, n)."""
-        with np.errstate(all="ignore"):
-            return self._residuals(theta)
-
-    def value(self, theta: Array, weights: Array) -> Array:
-        """The objective, (B,)."""
-        with np.errstate(all="ignore"):
-            return self._total(self._residuals(theta), weights)
-
-    def linearise(self, theta: Array) -> tuple[Array, Array]:
-        """Residuals (B, n) and d log(predicted) / d theta (B, n, P)."""
-        with np.errstate(all="ignore"):
-            return self._linearise(theta)
-
-    def total(self, r: Array, weights: Array) -> Array:
-        """The objective of residuals (B, n), (B,)."""
-        with np.errstate(all="ignore"):
-            return self._total(r, weights)
-
-    # The same, for the solver's loop, which ignores NumPy's warnings as a whole: to switch them takes as long as a sum.
-
-    def _residuals(self, theta: Array) -> Array:
-        loss = self.parameters.law.formula(self.parameters.coefficients(theta), self.variables)[0]
-        return self.log_loss - np.log(loss)
-
-    def _linearise(self, theta: Array) -> tuple[Array, Array]:
-        coefficients = self.parameters.coefficients(theta)
-        loss, gradient = self.parameters.law.formula(coefficients, self.variables)
-        loss = np.broadcast_to(loss, (len(theta), len(self.log_loss)))
-        return self.log_loss - np.log(loss), self.parameters.jacobian(gradient(), coefficients, loss)
-
-    def _total(self, r: Array, weights: Array) -> Array:
-        total = (weights * self.objective.penalty(r)).sum(axis=-1)
-        if np.isfinite(total).all():
-            return total
-        finite = np.isfinite(r)
-        total = (weights * self.objective.penalty(np.where(finite, r, 0.0))).sum(axis=-1)
-        return np.where(finite.all(axis=-1), total, _FAILED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +52,9 @@ def minimise(problem: Problem, theta: Array, weights: Array, steps: int = 100, t
 
 
 def _minimise_block(problem: Problem, theta: Array, weights: Array, steps: int, tolerance: float) -> Solution:
-    theta, value = theta.copy(), problem._total(problem._residuals(theta), weights)
+    theta, value = theta.copy(), problem.raw_total(problem.raw_residuals(theta), weights)
     mu, calm = np.ones(len(theta)), np.zeros(len(theta), int)
-    active = np.flatnonzero(value < _FAILED)
+    active = np.flatnonzero(value < FAILED)
     for _ in range(steps):
         if not len(active):
             break
@@ -133,7 +76,7 @@ def _minimise_block(problem: Problem, theta: Array, weights: Array, steps: int, 
         active = active[(calm[active] < 3) & (mu[active] < 1e10)]
     done = np.ones(len(theta), bool)
     done[active] = False
-    return Solution(theta, value, done & (value < _FAILED))
+    return Solution(theta, value, done & (value < FAILED))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +98,7 @@ class _Local:
 
     @classmethod
     def at(cls, problem: Problem, theta: Array, weights: Array) -> "_Local":
-        r, jacobian = problem._linearise(theta)
+        r, jacobian = problem.raw_linearise(theta)
         objective, flipped = problem.objective, jacobian.transpose(0, 2, 1)
         curvature, majorizer = objective.curvature(r), objective.majorizer(r)
         return cls(
@@ -193,7 +136,7 @@ def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array
     end = local.theta + step
     straight = np.minimum(np.maximum(end, parameters.low), parameters.high)
     there, ahead = _residuals_at(problem, straight, local.theta + BEND * step)
-    value = problem._total(there, local.weights)
+    value = problem.raw_total(there, local.weights)
     # The residuals' second derivative along the step, then the correction that undoes it.
     along = (local.jacobian @ step[..., None])[..., 0]
     second = 2 / BEND * ((ahead - local.r) / BEND + along)
@@ -203,7 +146,7 @@ def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array
     if not small.all():
         turn = np.where(small.all(axis=1)[:, None], turn, 0.0)
     bent = np.minimum(np.maximum(end + 0.5 * damped.step(turn), parameters.low), parameters.high)
-    bent_value = problem._total(problem._residuals(bent), local.weights)
+    bent_value = problem.raw_total(problem.raw_residuals(bent), local.weights)
     better = bent_value < value
     return np.where(better[:, None], bent, straight), np.where(better, bent_value, value)
 
@@ -211,8 +154,8 @@ def _best_step(problem: Problem, local: _Local, mu: Array) -> tuple[Array, Array
 def _residuals_at(problem: Problem, theta: Array, other: Array) -> tuple[Array, Array]:
     """The residuals at two thetas (B, P)."""
     if len(theta) * len(problem.log_loss) > SMALL:
-        return problem._residuals(theta), problem._residuals(other)
-    both = problem._residuals(np.concatenate([theta, other]))
+        return problem.raw_residuals(theta), problem.raw_residuals(other)
+    both = problem.raw_residuals(np.concatenate([theta, other]))
     return both[: len(theta)], both[len(theta) :]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.parameters import Parameters
-from moelab.fitting.solver import Problem
+from moelab.fitting.problem import Problem
 
 Array = NDArray[Any]
 _FLOOR = 1e-6
