@@ -11,8 +11,9 @@ from hypothesis import strategies
 
 from moelab.errors import InputError
 from moelab.fitting import isoflop_budgets, isoflop_slice, isoflop_surface
-from moelab.fitting.budget_groups import compute_notes, mixed_notes
+from moelab.fitting.budget_groups import compute_notes
 from moelab.fitting.full_fit import full_fit
+from moelab.fitting.slice_kinds import mixed_notes
 from moelab.laws import get_law
 from moelab.laws.optimum import optimum
 from moelab.runs.table import load_table
@@ -412,3 +413,33 @@ def test_several_architectures_in_one_slice_are_noted() -> None:
     assert 'keep one with --where "n_experts = 1"' in mixed_notes(table, "params_active", "budget")[0]
     assert mixed_notes(table, "params_active", "n_experts") == []
     assert mixed_notes(table, "n_experts", None) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_dense_and_moe_runs_on_one_curve_are_named_with_what_keeps_one_kind(named: bool) -> None:
+    """Three dense and three MoE runs a budget, the MoE ones with more experts where they are larger."""
+    budgets = np.repeat([1e18, 1e19, 1e20], 6)
+    dense = np.tile([True, True, True, False, False, False], 3)
+    active = np.tile([60.0, 140.0, 330.0, 58.0, 110.0, 230.0], 3) * np.sqrt(budgets / 1e18) * 1e6
+    total = np.where(dense, active, 4 * active)
+    columns = {"params_active": active, "params_total": total, "tokens": budgets / (6 * active)}
+    columns |= {"n_experts": np.where(dense, 1.0, np.tile([1, 1, 1, 8, 16, 32], 3))} if named else {}
+    kept = "n_experts > 1" if named else "params_active < 0.99 * params_total"
+    (note,) = mixed_notes(columns, "params_active", "budget")
+    assert note.startswith("9 dense and 9 MoE runs lie on one curve in params_active")
+    assert f'--where "{kept}"' in note
+    assert note.endswith("at most 3 of a kind share a slice, which needs 4")
+    assert "needs 4" not in mixed_notes(columns, "params_active", None)[0]
+    for kind in (dense, ~dense):
+        assert mixed_notes({name: values[kind] for name, values in columns.items()}, "params_active", "budget") == []
+
+
+def test_experts_that_follow_the_axis_are_no_mixture() -> None:
+    """Activation and experts that change along the axis are what is swept, the dense end included."""
+    active = np.geomspace(1e8, 8e8, 5)
+    swept = {"params_active": active, "params_total": np.full(5, 8e8), "n_experts": np.array([32.0, 16, 8, 4, 1])}
+    assert mixed_notes(swept, "params_active", None) == []
+    crossed = {"params_active": np.tile(active, 2)[:6], "n_experts": np.array([8.0, 16, 8, 32, 16, 8])}
+    (note,) = mixed_notes(crossed, "params_active", None)
+    assert note.startswith("n_experts has 3 values on one curve in params_active")
+    assert 'keep one with --where "n_experts = 8"' in note

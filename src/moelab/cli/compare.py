@@ -12,10 +12,24 @@ def command(
     other: Annotated[str | None, typer.Argument(help="Another; without it, the first one's dense baseline.")] = None,
     flops: Annotated[str, typer.Option(help="Training FLOPs of each.")] = "1e21",
     unique_tokens: Annotated[str | None, typer.Option(help="Distinct tokens for every design.")] = None,
-    equal: Annotated[str, typer.Option(help="Of params, flops, tokens, unique_tokens: refuse if they differ.")] = "",
+    equal: Annotated[
+        str,
+        typer.Option(
+            help="Of params, flops, tokens, unique_tokens: refuse if they differ. loss: the dense model of this loss."
+        ),
+    ] = "",
     seq_len: Annotated[str, typer.Option(help="Context at which FLOPs are counted.")] = "4096",
     hardware: Annotated[str | None, typer.Option(help="Devices that serve: h100, ..., or YAML.")] = None,
     precision: Annotated[str, typer.Option(help="Of served weights: bf16, fp8, int4, mxfp4, nvfp4.")] = "bf16",
+    kv_precision: Annotated[str, typer.Option(help="Of the KV cache: bf16, fp8, int4.")] = "bf16",
+    prompt: Annotated[str | None, typer.Option(help="Tokens of a prompt.", show_default="1024")] = None,
+    output: Annotated[str | None, typer.Option(help="Tokens of an answer.", show_default="256")] = None,
+    tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token, such as 50ms.")] = None,
+    ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="Devices to serve on.", show_default="the cheapest")] = None,
+    gpu_price: Annotated[
+        str | None, typer.Option(help="US dollars per device and hour.", show_default="the catalogue's")
+    ] = None,
     law: Annotated[list[str] | None, typer.Option("--law", help="A law's id, all, or a fit file; repeatable.")] = None,
     causal: Annotated[bool, typer.Option(help="Count only the causal half of the attention scores.")] = False,
     law_file: LawFiles = None,
@@ -28,7 +42,7 @@ def command(
 
     One MoE design is compared with its dense baseline of equal parameters and FLOPs. The MoE is given the baseline's
     tokens only (strict reuse), or two epochs of its own (loose), as in arXiv 2506.12119. --equal unique_tokens keeps
-    the strict pair.
+    the strict pair; --equal loss sets the design beside the dense model that reaches its loss on the same tokens.
 
     Example: moelab compare olmoe-1b-7b --flops 1e22
     """
@@ -43,6 +57,13 @@ def command(
         seq_len=seq_len,
         hardware=hardware,
         precision=precision,
+        kv_precision=kv_precision,
+        prompt=prompt,
+        output=output,
+        tpot=tpot,
+        ttft=ttft,
+        gpus=gpus,
+        gpu_price=gpu_price,
         laws=law or law_file or None,
         extrapolate=extrapolate,
         causal=causal,

@@ -57,10 +57,11 @@ def command(
     from moelab.cli.output import print_json, print_line, print_table
     from moelab.cli.outputs import FIGURES, check_output
     from moelab.errors import InputError
-    from moelab.fitting.budget_groups import TOLERANCE, compute_notes, mixed_notes
+    from moelab.fitting.budget_groups import TOLERANCE, compute_notes
     from moelab.fitting.columns import variable
     from moelab.fitting.intervals import outside_note
     from moelab.fitting.slice import isoflop_slice
+    from moelab.fitting.slice_kinds import mixed_notes
     from moelab.runs.table import load_table
 
     check_output(plot, "--plot", FIGURES)

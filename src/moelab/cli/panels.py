@@ -42,6 +42,7 @@ _ELSEWHERE = {
     ("app", "processes"): "Server",
     ("train", "log"): "Training",
     ("serving", "gpus"): "Serving",
+    ("compare", "gpus"): "Serving",
     ("serving", "batch"): "Serving",
     ("prepare", "max_tokens"): "Data",
     ("prepare", "seed"): "Data",

@@ -107,27 +107,6 @@ ONE_COMPUTE = 1.2
 """Largest ratio of training FLOPs among runs that count as runs of one compute."""
 
 
-SEPARATE = ("n_experts", "expert_ratio", "activation_rate", "sparsity", "top_k", "granularity", "expert_activation")
-"""Columns of the architecture: each of their values has a slice of its own."""
-FEWEST_POINTS = 4
-"""Values of the axis that make a slice."""
-
-
-def mixed_notes(columns: Mapping[str, Array], x: str, by: str | None) -> list[str]:
-    """A note where the runs are slices of several architectures: the first column whose values hold one each."""
-    axis = variable(columns, x)
-    for name in SEPARATE:
-        values = variable(columns, name) if name in columns and name not in (x, by) else None
-        if values is None or axis is None:
-            continue
-        kinds = np.unique(values[np.isfinite(values)])
-        if len(kinds) < 2 or min(len(np.unique(axis[values == kind])) for kind in kinds) < FEWEST_POINTS:
-            continue
-        mend = f"take each with --by {name}" if by is None else f'keep one with --where "{name} = {kinds[0]:g}"'
-        return [f"{name} has {len(kinds)} values, each with a slice of its own in {x}: {mend}"]
-    return []
-
-
 def compute_notes(columns: Mapping[str, Array]) -> list[str]:
     """A word where the runs are not of one compute: the lowest loss then follows the compute, not the axis."""
     flops, most = variable(columns, "train_flops"), ONE_COMPUTE

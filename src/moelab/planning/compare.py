@@ -1,22 +1,22 @@
 """Compares designs: parameters, FLOPs, tokens, epochs, memory, serving, and the loss predicted by each law."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from moelab.architecture import ModelConfig, count_flops, count_parameters
 from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
 from moelab.errors import InputError
-from moelab.fitting.implausible import meaningless
 from moelab.laws import Design
 from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
-from moelab.planning.candidate import Candidate, Prediction
+from moelab.planning.candidate import Candidate
 from moelab.planning.chosen_laws import laws_of
+from moelab.planning.compare_losses import loss_differences, loss_prediction, loss_warnings
+from moelab.planning.compare_serving import served_sides, wanted_serving
 from moelab.planning.given_laws import predictors_of
-from moelab.planning.matched import COMPARES_LAWS, derived_parts, given_parts, named_model
+from moelab.planning.matched import COMPARES_LAWS, derived_parts, equal_loss_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor
 from moelab.planning.sides import DesignComparison, Side
 from moelab.quantities import (
@@ -29,10 +29,12 @@ from moelab.quantities import (
     parse_number,
 )
 from moelab.runs import RunConfig
-from moelab.serving import serve_one
 
 EQUAL = ("params", "flops", "tokens", "unique_tokens")
 """Quantities that `check_equal` compares."""
+
+LOSS = "loss"
+"""Of one design: set it beside the dense model that reaches its loss on its tokens."""
 
 
 def compare(
@@ -43,6 +45,13 @@ def compare(
     seq_len: int | str = 4096,
     hardware: str | None = None,
     precision: str = "bf16",
+    kv_precision: str = "bf16",
+    prompt: int | str | None = None,
+    output: int | str | None = None,
+    tpot: float | str | None = None,
+    ttft: float | str | None = None,
+    gpus: int | str | None = None,
+    gpu_price: float | str | None = None,
     laws: Any = None,
     extrapolate: bool = False,
     causal: bool = False,
@@ -57,10 +66,18 @@ def compare(
         flops: Training FLOPs of each design (1e21, "1e21").
         unique_tokens: Distinct tokens there are for each design; None: as many as it processes.
         equal: Of params, flops, tokens, unique_tokens: refuse designs that differ in them by more than 1 %. For one
-            design alone, unique_tokens keeps the strict pair.
+            design alone, unique_tokens keeps the strict pair; `loss` sets it beside the dense model that reaches its
+            loss on its tokens, of the median size by the laws that compare the two.
         seq_len: Context in tokens at which FLOPs and the KV cache are counted.
         hardware: Devices that serve (h100, ..., or a YAML); None leaves serving out.
         precision: Of the served weights: bf16, fp8, int4, mxfp4 (experts alone), nvfp4.
+        kv_precision: Of the KV cache.
+        prompt: Tokens of a prompt; None: 1,024.
+        output: Tokens of an answer; None: 256.
+        tpot: Limit on the time per output token, in seconds or as "50ms".
+        ttft: Limit on the time to the first token.
+        gpus: Devices to serve on; None: the cheapest power of two.
+        gpu_price: US dollars per device and hour; None: the catalogue's.
         laws: Laws, ids, fitted laws, fit files or "all"; None: all published laws.
         extrapolate: Use laws outside their range of experts and sparsity.
         causal: Count the causal half of the attention scores in FLOPs, not the full square. Laws read FLOPs in their
@@ -88,33 +105,38 @@ def compare(
         raise InputError(f"compare: has no argument {next(iter(others))!r}; {COMPARES_LAWS}")
     models = [named_model(design, number) for number, design in enumerate(designs, 1)]
     equal = (equal,) if isinstance(equal, str) else equal
-    unknown = [name for name in equal if name not in EQUAL]
+    unknown = [name for name in equal if name not in (*EQUAL, LOSS)]
     if unknown:
-        raise InputError(f"equal: no such quantity {unknown[0]!r}; known: {', '.join(EQUAL)}")
+        raise InputError(f"equal: no such quantity {unknown[0]!r}; known: {', '.join((*EQUAL, LOSS))}")
     budget, context = parse_number(flops, "flops"), parse_count(seq_len, "seq_len")
     check_at_most(budget, MOST_FLOPS, "flops")
     check_at_most(context, MOST_CONTEXT, "seq_len")
     unique = None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens")
     if unique is not None:
         check_at_most(unique, MOST_TOKENS, "unique_tokens")
-    if len(models) == 1:
+    sizes = None
+    if LOSS in equal:
+        predictors = predictors_of(laws_of(laws), extrapolate=extrapolate)
+        parts, sizes = equal_loss_parts(models, budget, context, unique, predictors, causal)
+    elif len(models) == 1:
         parts = derived_parts(*models[0], budget, context, unique, "unique_tokens" in equal, causal)
     else:
         parts = given_parts(models, budget, context, unique, causal)
-    serving = None
-    if hardware is not None:
-        serving = Serving.parse({"hardware": hardware, "traffic": {"precision": precision}}, "compare")
+    given = {"prompt": prompt, "output": output, "tpot": tpot, "ttft": ttft, "gpus": gpus}
+    traffic = {name: value for name, value in given.items() if value is not None}
+    serving = wanted_serving(hardware, gpu_price, traffic, precision, kv_precision)
     result = compare_designs(
         parts,
         laws_of(laws),
         seq_len=context,
         serving=serving,
         precision=precision,
+        kv_precision=kv_precision,
         extrapolate=extrapolate,
         causal=causal,
     )
-    check_equal(result.sides, equal, given=len(models))
-    return result
+    check_equal(result.sides, [name for name in equal if name != LOSS], given=len(models))
+    return result if sizes is None else replace(result, equal_loss_params=sizes)
 
 
 def compare_designs(
@@ -124,31 +146,29 @@ def compare_designs(
     seq_len: int = 4096,
     serving: Serving | None = None,
     precision: str = "bf16",
+    kv_precision: str = "bf16",
     extrapolate: bool = False,
     causal: bool = False,
 ) -> DesignComparison:
-    """Compare named designs, each with its tokens and unique tokens, under every law."""
+    """Compare named designs, each with its tokens and unique tokens, under every law.
+
+    Raises InputError where no design can be served within the limits.
+    """
     predictors = predictors_of(laws, extrapolate=extrapolate)
     designs = [Design.of(model, tokens, seq_len, min(unique, tokens)) for _, (model, tokens, unique) in parts]
+    served, notes = ({}, []) if serving is None else served_sides(parts, serving)
     sides = [
-        _side(name, part, design, predictors, seq_len, serving, precision, causal)
+        _side(name, part, design, predictors, seq_len, served.get(name), (precision, kv_precision), causal)
         for (name, part), design in zip(parts, designs, strict=True)
     ]
-    differences = [_differences(designs[0], other, predictors) for other in designs[1:]]
-    warnings = _warnings(sides, predictors)
-    return DesignComparison(sides=sides, differences=differences, warnings=warnings, causal=causal)
-
-
-def _warnings(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
-    """Predicted losses worse than guessing's, or a factor of a thousand outside the law's runs."""
-    lines = []
-    for side in sides:
-        losses = {law: p.value for law, p in side.loss.items() if p.value is not None}
-        guesses = {predictor.id: predictor.guessing_loss(side.config.vocab_size) for predictor in predictors}
-        where = f", on {format_number(side.tokens)} tokens, {format_number(side.unique_tokens)} of them distinct"
-        found = meaningless(losses, guesses, {law: p.extrapolation for law, p in side.loss.items()}, where)
-        lines += [f"{side.name}: {line}" for line in found]
-    return lines
+    differences = [loss_differences(designs[0], other, predictors) for other in designs[1:]]
+    return DesignComparison(
+        sides=sides,
+        differences=differences,
+        warnings=loss_warnings(sides, predictors) + notes,
+        causal=causal,
+        traffic=None if serving is None else serving.traffic.words,
+    )
 
 
 def _side(
@@ -157,13 +177,13 @@ def _side(
     design: Design,
     predictors: Sequence[Predictor],
     seq_len: int,
-    serving: Serving | None,
-    precision: str,
+    served: dict[str, Any] | None,
+    precisions: tuple[str, str],
     causal: bool,
 ) -> Side:
+    """One design; `precisions` are those of weights and KV cache."""
     model, tokens, unique = part
     params, flops = count_parameters(model), count_flops(model, seq_len, causal=causal).train
-    served = None if serving is None else serve_one(model, serving.traffic, serving.device, serving.price)
     return Side(
         name=name,
         config=model,
@@ -175,45 +195,12 @@ def _side(
         epochs=tokens / min(unique, tokens),
         flops_per_token=flops,
         train_flops=float(flops) * tokens,
-        weight_bytes=weight_bytes(model, precision),
-        kv_bytes=kv_bytes(model, seq_len, precision),
+        weight_bytes=weight_bytes(model, precisions[0]),
+        kv_bytes=kv_bytes(model, seq_len, precisions[1]),
         training_bytes=training_memory(model).total,
         serving=served,
-        loss={predictor.id: _prediction(predictor, design) for predictor in predictors},
+        loss={predictor.id: loss_prediction(predictor, design) for predictor in predictors},
     )
-
-
-def _prediction(predictor: Predictor, design: Design) -> Prediction:
-    reading = predictor.read(design)
-    loss = float(np.atleast_1d(predictor.loss(reading))[0])
-    if not np.isfinite(loss):
-        return Prediction(not_covered=reading.why() or "its formula gives no finite loss")
-    low, high = predictor.interval(reading, loss)
-    distance = float(np.atleast_1d(predictor.extrapolation(reading))[0])
-    return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(distance) else distance)
-
-
-def _differences(first: Design, other: Design, predictors: Sequence[Predictor]) -> dict[str, dict[str, float | None]]:
-    """By law: loss of `other` minus that of `first`, draw by draw where there are draws."""
-    found: dict[str, dict[str, float | None]] = {}
-    for predictor in predictors:
-        mine, theirs = predictor.read(first), predictor.read(other)
-        value = float(np.atleast_1d(predictor.loss(theirs))[0] - np.atleast_1d(predictor.loss(mine))[0])
-        if not np.isfinite(value):
-            continue
-        entry: dict[str, float | None] = {"value": value, "low": None, "high": None, "p_first_better": None}
-        if predictor.n_draws:
-            gaps = predictor.formula_draws(theirs)[:, 0] - predictor.formula_draws(mine)[:, 0]
-            gaps = gaps[np.isfinite(gaps)]
-            if len(gaps):
-                low, high = np.quantile(gaps, (0.1, 0.9))
-                entry |= {
-                    "low": min(float(low), value),
-                    "high": max(float(high), value),
-                    "p_first_better": float((gaps > 0).mean()),
-                }
-        found[predictor.id] = entry
-    return found
 
 
 def check_equal(sides: Sequence[Side], wanted: Sequence[str], tolerance: float = 0.01, given: int = 2) -> None:

@@ -9,6 +9,8 @@ from moelab.architecture.presets import DESCRIBES
 from moelab.errors import InputError
 from moelab.planning.baselines import Part, equal_pair
 from moelab.planning.candidate import Candidate
+from moelab.planning.equal_loss import equal_loss_dense
+from moelab.planning.predictors import Predictor
 from moelab.quantities import format_number
 from moelab.runs import RunConfig
 from moelab.runs.find import find_design
@@ -54,6 +56,23 @@ def given_parts(
             raise InputError(f"flops: {format_number(flops)} do not train {name} on one sequence of {seq_len:,} tokens")
         parts.append((name, (model, tokens, min(unique or tokens, tokens))))
     return parts
+
+
+def equal_loss_parts(
+    models: Sequence[tuple[str, ModelConfig]],
+    flops: float,
+    seq_len: int,
+    unique: int | None,
+    predictors: Sequence[Predictor],
+    causal: bool = False,
+) -> tuple[list[tuple[str, Part]], dict[str, float]]:
+    """One MoE model with the tokens that the compute buys, and the dense model that reaches its loss on them; the size
+    of that one by law. Raises InputError for a dense model, or several."""
+    if len(models) > 1 or models[0][1].moe is None:
+        raise InputError("equal loss: goes with one MoE design, which the dense model of its loss is set beside")
+    parts = given_parts(models, flops, seq_len, unique, causal)
+    dense, sizes = equal_loss_dense(parts[0][1], seq_len, predictors)
+    return [*parts, ("dense of equal loss", (dense, *parts[0][1][1:]))], sizes
 
 
 def derived_parts(

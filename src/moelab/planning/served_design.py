@@ -137,12 +137,10 @@ def _replica(budget: Budget, best: Candidate) -> list[str]:
     wanted, served = budget.serving, best.serving
     if wanted is None or served is None:
         return []
-    traffic = wanted.traffic
     ahead = f" and {served['prefill_gpus']:g} for prompts" if served["prefill_gpus"] else ""
     return [
         f"A replica of {served['gpus']} {wanted.device_words}{ahead} serves {served['batch']} requests at once in "
-        f"{format_bytes(served['memory_bytes'])} of memory. Assumed traffic: prompts of {traffic.prompt:,} tokens, "
-        f"answers of {traffic.output:,}, weights in {traffic.precision}, KV cache in {traffic.kv_precision}."
+        f"{format_bytes(served['memory_bytes'])} of memory. Assumed traffic: {wanted.traffic.words}."
     ]
 
 

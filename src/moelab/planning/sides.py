@@ -8,7 +8,7 @@ from moelab.architecture.counts import CONVENTIONS
 from moelab.notebook import html_table, short_repr
 from moelab.planning.candidate import Prediction
 from moelab.planning.costs import source_line
-from moelab.quantities import format_bytes, format_number, format_outside
+from moelab.quantities import format_bytes, format_number, format_outside, format_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +46,25 @@ class Side:
 class DesignComparison:
     """Two or more designs. `differences` holds, by law, loss of each later side minus that of the first, with p10 and
     p90 over the draws, and the probability that the first is better. `causal`: FLOPs count the causal half of attention
-    scores."""
+    scores. `traffic` is what is assumed of serving, in words. `equal_loss_params`, where asked: by law, the parameters
+    at which a dense model reaches the first side's loss on its tokens."""
 
     sides: list[Side]
     differences: list[dict[str, dict[str, float | None]]]
     warnings: list[str]
     causal: bool = False
+    traffic: str | None = None
+    equal_loss_params: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `moelab compare --json`."""
+        found = {} if self.equal_loss_params is None else {"equal_loss_params": self.equal_loss_params}
         return {
             "designs": [side.to_dict() for side in self.sides],
             "loss_minus_first": self.differences,
             "warnings": self.warnings,
             "flops_convention": CONVENTIONS[self.causal],
+            **found,
         }
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -81,11 +86,12 @@ class DesignComparison:
             ("KV cache of one context", *(format_bytes(side.kv_bytes) for side in sides)),
             ("training state", *(format_bytes(side.training_bytes) for side in sides)),
         ]
-        if all(side.serving for side in sides):
-            served = [side.serving or {} for side in sides]
+        if any(side.serving for side in sides):
+            served = [side.serving for side in sides]
             rows += [
-                ("devices to serve", *(str(cost["gpus"]) for cost in served)),
+                ("devices to serve", *("-" if cost is None else str(cost["gpus"]) for cost in served)),
                 ("output tokens per second, 80 %", *(_with_ends(cost, "tokens_per_second") for cost in served)),
+                ("time per output token, 80 %", *(_with_ends(cost, "time_per_output_token") for cost in served)),
                 ("$ per million tokens, 80 %", *(_with_ends(cost, "cost_per_million_tokens") for cost in served)),
             ]
         for law in sides[0].loss:
@@ -97,7 +103,9 @@ class DesignComparison:
         """Lines below the table: what a star means, the warnings, and the differences that have an interval."""
         starred = any("x)" in cell for row in self.rows() if row[0].startswith("loss, ") for cell in row[1:])
         lines = ["(x): how far outside the range that the law was fitted on, as a factor"] if starred else []
+        lines += self._of_equal_loss()
         lines += [f"Warning: {line}" for line in self.warnings]
+        lines += [] if self.traffic is None else [f"Assumed traffic: {self.traffic}."]
         served = [(side.serving["calibration"], side.serving["not_calibrated"]) for side in self.sides if side.serving]
         lines += list(dict.fromkeys(f"Prices come from {source_line('serving', *each)}." for each in served))
         return lines + [
@@ -107,6 +115,18 @@ class DesignComparison:
             for side, gaps in zip(self.sides[1:], self.differences, strict=True)
             for law, gap in gaps.items()
             if gap["p_first_better"] is not None
+        ]
+
+    def _of_equal_loss(self) -> list[str]:
+        """How large the dense model of equal loss is by each law, and what its training takes."""
+        if not self.equal_loss_params:
+            return []
+        first, dense = self.sides[:2]
+        listed = ", ".join(f"{format_number(size)} by {law}" for law, size in self.equal_loss_params.items())
+        median = "; the median is shown" if len(self.equal_loss_params) > 1 else ""
+        return [
+            f"A dense model reaches the loss of {first.name} on the same tokens with {listed}{median}. "
+            f"It takes {dense.train_flops / first.train_flops:.3g} times the training FLOPs."
         ]
 
     def __repr__(self) -> str:
@@ -121,13 +141,16 @@ def _heads_text(config: ModelConfig) -> str:
     return f"{config.n_heads}, {'latent' if config.mla is not None else config.n_kv_heads}"
 
 
-def _with_ends(cost: dict[str, Any], name: str) -> str:
-    """A predicted number with its 80 % interval, where it has one."""
+def _with_ends(cost: dict[str, Any] | None, name: str) -> str:
+    """A predicted number with its 80 % interval, where it has one; times in their unit."""
+    if cost is None:
+        return "-"
+    shown = format_seconds if name.startswith("time_") else lambda number: format_number(number, 3)
     value, low, high = (cost[key] for key in (name, f"{name}_low", f"{name}_high"))
     if value is None:
         return "-"
-    ends = "" if low is None else f" [{format_number(low, 3)}, {format_number(high, 3)}]"
-    return f"{format_number(value, 3)}{ends}"
+    ends = "" if low is None else f" [{shown(low)}, {shown(high)}]"
+    return f"{shown(value)}{ends}"
 
 
 def _loss_text(prediction: Prediction) -> str:

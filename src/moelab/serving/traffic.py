@@ -68,6 +68,14 @@ class Traffic(Config):
         return {"max_batch": None, "imbalance": None} | write(self)
 
     @property
+    def words(self) -> str:
+        """What is assumed of the requests and of how they are served."""
+        return (
+            f"prompts of {self.prompt:,} tokens, answers of {self.output:,}, weights in {self.precision}, KV cache in "
+            f"{self.kv_precision}"
+        )
+
+    @property
     def context(self) -> float:
         """Tokens in the KV cache of one request, on average over its life (requests are of all ages)."""
         return self.prompt + self.output / 2
