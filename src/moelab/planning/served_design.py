@@ -140,8 +140,9 @@ def _replica(budget: Budget, best: Candidate) -> list[str]:
     traffic = wanted.traffic
     ahead = f" and {served['prefill_gpus']:g} for prompts" if served["prefill_gpus"] else ""
     return [
-        f"A replica of {served['gpus']} {wanted.device_words}{ahead} serves {served['batch']} requests at once in "
-        f"{format_bytes(served['memory_bytes'])} of memory. Assumed traffic: prompts of {traffic.prompt:,} tokens, "
+        f"A replica of {served['gpus']} {wanted.device_words}{ahead} serves {served['batch']} requests at once; "
+        f"weights and the KV caches of all of them fill {format_bytes(served['memory_bytes'])} of its memory. "
+        f"Assumed traffic: prompts of {traffic.prompt:,} tokens, "
         f"answers of {traffic.output:,}, weights in {traffic.precision}, KV cache in {traffic.kv_precision}."
     ]
 
