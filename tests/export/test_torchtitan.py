@@ -75,6 +75,10 @@ run.DATASET, run.TOKENIZER = "c4_test", sys.argv[2]
 config = run.plan()
 with torch.device("meta"):
     model = config.model_spec.model.build()
+model.to_empty(device="cpu")
+with torch.no_grad():
+    model.init_weights(buffer_device=torch.device("cpu"))
+deviations = {name: value.std().item() for name, value in model.named_parameters() if value.ndim > 1}
 print(json.dumps({
     "kind": type(config).__qualname__,
     "parameters": sum(value.numel() for value in model.parameters()),
@@ -82,9 +86,10 @@ print(json.dumps({
     "steps": config.training.steps,
     "pipeline": config.parallelism.pipeline_parallel_degree,
     "expert_parallel": config.parallelism.expert_parallel_degree,
+    "deviations": deviations,
 }))
 """
-"""Builds the file's config with the real package, and its model on the meta device."""
+"""Builds the file's config with the real package, its model on the meta device, and its initial weights."""
 
 
 class Recorded(dict[str, Any]):
@@ -224,6 +229,10 @@ def test_torchtitan_itself_builds_the_model_of_the_file(
     file.write_text(torchtitan_text(launch))
     found = printed(BUILD, str(file), str(tmp_path), needs=("torchtitan.hf_datasets", "torchdata", "triton"))
     assert launch.layout is not None
+    own = build_model(launch.model, dispatch="auto").named_parameters()
+    starts = sorted(value.std().item() for _, value in own if value.ndim > 1)
+    for deviation in found.pop("deviations").values():
+        assert min(abs(deviation / start - 1) for start in starts) < 0.1
     assert found == {
         "kind": "Trainer.Config",
         "parameters": count_parameters(launch.model).params_total,

@@ -158,6 +158,28 @@ def test_a_lower_loss_that_costs_no_more_is_named_with_the_reason_and_never_cost
     assert seen > 0
 
 
+def test_a_bend_of_the_frontier_is_named_with_the_price_over_a_larger_step(ranking: Ranking) -> None:
+    """A dumb interpolation gives the average over 0.01 nats; prices that differ by a factor of 10 need the sentence."""
+    assert ranking.lifetime is not None
+    front, cost = ranking.lifetime.frontier, ranking.lifetime.cost
+    nats = extra_nats(ranking, front, int(front[-1]))
+    chosen = int(front[len(front) // 2])
+    here = float(extra_nats(ranking, np.array([chosen]), int(front[-1]))[0])
+    found = dollars_per_millinat(ranking, budget(), chosen)["higher_by_ten_saves"]
+    order = np.argsort(nats)
+    expected = (cost[chosen] - np.interp(here + 0.01, nats[order], cost[front][order])) / 10
+    assert found == pytest.approx(expected)
+    shown = plan(budget(), ["ludziejewski2025"], SPACE)
+    assert shown.lifetime is not None
+    shown.lifetime["lower_loss_at_no_more_cost"] = None
+    prices = {"lower_loss_costs": 1.6e6, "off_frontier": 0.0, "by_training": None, "higher_by_ten_saves": 2.6e5}
+    for saved, bent in ((9e3, True), (9e5, False)):
+        shown.lifetime["per_millinat"] = {**prices, "higher_loss_saves": saved}
+        text = " ".join(why(shown))
+        assert ("a loss higher by 0.01 nats saves $260K per 0.001." in text) is bent
+        assert ("The frontier has a bend or a gap here" in text) is bent
+
+
 def test_the_sentence_on_a_lower_loss_at_no_more_cost() -> None:
     found = plan(budget(), ["ludziejewski2025"], SPACE)
     assert found.lifetime is not None

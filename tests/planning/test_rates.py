@@ -1,5 +1,6 @@
 """Learning rates by every rule, the one found on MoE models first, each with its distance from its runs."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,6 +10,8 @@ from moelab.architecture.presets import load_preset
 from moelab.laws import get_rule
 from moelab.laws.design import Design
 from moelab.planning import Budget, Space
+from moelab.planning.cells import rule_cells
+from moelab.planning.nearest import apart_from_released, released_rates
 from moelab.planning.plan import plan
 from moelab.planning.rates import FOR_DENSE, FOR_MOE, MOST_RATE, rates_of
 
@@ -48,6 +51,20 @@ def test_a_plan_gives_the_first_rate_and_all_of_them() -> None:
     assert set(plain["rates"][0]) == {
         "rule", "title", "learning_rate", "batch_tokens", "inputs", "ranges", "distance", "intervals"
     }  # fmt: skip
+
+
+def test_a_rate_far_from_those_of_released_models_of_its_size_is_marked() -> None:
+    rows = released_rates(37e9, 671e9, True)
+    known = [row["learning_rate"] for row in rows]
+    assert apart_from_released(min(known) / 2.9, 37e9, rows) == apart_from_released(max(known) * 2.9, 37e9, rows) == ""
+    below = apart_from_released(min(known) / 70, 37e9, rows)
+    assert below == "70 times below those of released models of this size"
+    assert apart_from_released(max(known) * 10, 37e9, rows).startswith("10 times above")
+    assert apart_from_released(1e-9, 1e8, rows) == "", "no released model is of this size"
+    rate = rates_of(Design.of(load_preset("deepseek-v3"), np.array([14.8e12]), 4096))[0]
+    cells = rule_cells(replace(rate, learning_rate=min(known) / 70), 37e9, rows)
+    assert cells[3].endswith("; 70 times below those of released models of this size")
+    assert "released" not in rule_cells(replace(rate, learning_rate=min(known)), 37e9, rows)[3]
 
 
 def test_a_rate_above_any_rule_s_own_runs_is_never_preferred() -> None:

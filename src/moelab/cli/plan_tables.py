@@ -125,18 +125,10 @@ def _print_laws(result: "Plan") -> None:
 def _print_rates(result: "Plan") -> None:
     """Learning rate and batch by every rule that applies, the preferred one first, and of released models."""
     from moelab.cli.output import print_table
-    from moelab.planning.cells import rate_cells
-    from moelab.quantities import format_number, format_outside
+    from moelab.planning.cells import rate_cells, rule_cells
 
-    rows: list[tuple[str, ...]] = [
-        (
-            rate.title,
-            f"{rate.learning_rate:.2e}",
-            "-" if rate.batch_tokens is None else format_number(rate.batch_tokens),
-            format_outside(rate.distance),
-        )
-        for rate in result.best.rates
-    ]
+    best, released = result.best, result.released_rates
+    rows = [rule_cells(rate, best.params_active, released) for rate in best.rates]
     rows += [rate_cells(row) for row in result.released_rates]
     print_table(["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs, or source"], rows)
 

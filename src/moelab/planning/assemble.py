@@ -13,7 +13,7 @@ from moelab.planning import equivalence
 from moelab.planning.budget import Budget
 from moelab.planning.build_candidate import CandidateBuilder
 from moelab.planning.candidate import Candidate
-from moelab.planning.costs import unpriced
+from moelab.planning.costs import odd_prices, unpriced
 from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
 from moelab.planning.lattice import Lattice
@@ -135,7 +135,7 @@ class PlanBuilder:
         served, wanted = result.best.serving, self.budget.serving
         if served is not None and wanted is not None:
             result.warnings.extend(doubts(result.best.config, served, wanted.device, wanted.traffic))
-        result.warnings.extend(unpriced(self.budget))
+        result.warnings.extend(unpriced(self.budget) + odd_prices(self.budget))
         return result
 
     def plan(self) -> Plan:

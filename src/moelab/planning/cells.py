@@ -1,6 +1,10 @@
 """Rows of a plan's tables as text: what-ifs, released models, their learning rates."""
 
-from moelab.quantities import format_dollars, format_number
+from collections.abc import Sequence
+
+from moelab.planning.nearest import apart_from_released
+from moelab.planning.rates import Rate
+from moelab.quantities import format_dollars, format_number, format_outside
 
 
 def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
@@ -48,6 +52,17 @@ def _interval(row: dict[str, object], name: str) -> str:
     ends = [row.get(f"{name}{end}") for end in ("", "_low", "_high")]
     middle, low, high = ("" if end is None else format_dollars(_float(end)) for end in ends)
     return f"{middle} [{low}, {high}]" if low and high else middle
+
+
+def rule_cells(rate: Rate, params_active: float, released: Sequence[dict[str, object]]) -> tuple[str, ...]:
+    """A rule's learning rate and batch as the cells of a table, marked where it is far from `released` models'."""
+    far = apart_from_released(rate.learning_rate, params_active, released)
+    return (
+        rate.title,
+        f"{rate.learning_rate:.2e}",
+        "-" if rate.batch_tokens is None else format_number(rate.batch_tokens),
+        f"{format_outside(rate.distance)}{far and f'; {far}'}",
+    )
 
 
 def rate_cells(row: dict[str, object]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from moelab.quantities import format_dollars
 from moelab.serving.calibration import Z80
 from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.replicates import Replicates
+from moelab.serving.slips import odd_price
 
 WORDS = {"train": "training", "serve": "serving", "lifetime": "lifetime"}
 """What a price is called, by its key."""
@@ -117,6 +118,16 @@ def unpriced(budget: Budget) -> list[str]:
         f"no price is known for {name}: dollars are left out; give {' or '.join(options)}"
         for name, options in devices.items()
     ]
+
+
+def odd_prices(budget: Budget) -> list[str]:
+    """A line for each given price that is 0 or far from the hardware file's."""
+    wanted, trains, lines = budget.serving, budget.training_device, list[str]()
+    if wanted is not None:
+        lines += odd_price("--gpu-price", wanted.gpu_price, wanted.device)
+    if trains is not None:
+        lines += odd_price("--train-gpu-price", budget.train_gpu_price, trains)
+    return lines
 
 
 def price_lines(best: Candidate) -> list[str]:

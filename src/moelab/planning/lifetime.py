@@ -18,6 +18,8 @@ SAMPLE = 8_000
 """Designs among which the training optimum at less compute is sought."""
 
 MILLINAT = 0.001
+TEN = 10
+"""Thousandths of a nat over which what a higher loss saves is averaged too: the frontier has bends and gaps."""
 
 LONGER = 1.1
 """Factor of a design's tokens over which the worth of longer training is taken."""
@@ -77,8 +79,9 @@ def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[s
 
     From the frontier, interpolated; None beyond its ends. The first is negative where the frontier reaches the lower
     loss for less: the recommended design need not lie on it. `off_frontier` is what its own loss costs less on the
-    frontier. `by_training` is what longer training of the design itself
-    would cost for a loss lower by as much; None where the limits on data leave no more tokens.
+    frontier. `higher_by_ten_saves` is what one higher by ten times as much saves, per 0.001. `by_training` is what
+    longer training of the design itself would cost for a loss lower by as much; None where the limits on data leave no
+    more tokens.
     """
     lifetime = ranking.lifetime
     assert lifetime is not None
@@ -96,6 +99,7 @@ def dollars_per_millinat(ranking: Ranking, budget: Budget, index: int) -> dict[s
     return {
         "lower_loss_costs": None if less is None else less - cost,
         "higher_loss_saves": None if more is None else cost - more,
+        "higher_by_ten_saves": None if (ten := at(here + TEN * MILLINAT)) is None else (cost - ten) / TEN,
         "off_frontier": None if same is None else cost - same,
         "by_training": _millinat_by_training(ranking, budget, index),
     }

@@ -1,5 +1,6 @@
 """Released models beside a plan: the nearest in size, trained with this budget, by the same laws and prices."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -27,6 +28,12 @@ PRICE = "cost_per_million_tokens"
 COUNT = 3
 """Released models that a plan shows."""
 
+FAR = 3.0
+"""Factor from the learning rates of released models of this size from which on a rule's rate is marked: theirs differ
+by 1.3 among MoE models of 2.4B to 37B active parameters and by 4 among dense ones of 8B to 405B."""
+SAME_SIZE = 4.0
+"""Factor of active parameters within which a released model is of this size."""
+
 
 def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]:
     """The released models nearest to design `chosen` in active and total parameters, nearest first.
@@ -46,7 +53,7 @@ def nearest_released(ranking: Ranking, budget: Budget, chosen: int) -> list[Row]
 
 def released_rates(params_active: float, params_total: float, is_moe: bool) -> list[Row]:
     """Learning rate and batch of the released models nearest in size, of the kind asked for, nearest first: `name`,
-    `learning_rate` (peak), `batch_tokens` (after any ramp, or None), `optimizer`, `source`."""
+    `params_active`, `learning_rate` (peak), `batch_tokens` (after any ramp, or None), `optimizer`, `source`."""
     aim, sizes = np.log([params_active, params_total]), _sizes()
     known = [
         model
@@ -57,6 +64,7 @@ def released_rates(params_active: float, params_total: float, is_moe: bool) -> l
     return [
         {
             "name": model.name,
+            "params_active": sizes[model.name][0],
             "learning_rate": model.learning_rate,
             "batch_tokens": model.batch_tokens,
             "optimizer": model.optimizer,
@@ -64,6 +72,21 @@ def released_rates(params_active: float, params_total: float, is_moe: bool) -> l
         }
         for model in near[:COUNT]
     ]
+
+
+def apart_from_released(rate: float, params_active: float, rows: Sequence[Row]) -> str:
+    """How far a learning rate is from those of released models of this size, in words: "29 times below those of
+    released models of this size"; empty within a factor of three of one of them, and where there is none."""
+    near = [float(row["learning_rate"]) for row in rows if _same_size(row, params_active)]
+    if not near or min(near) / FAR <= rate <= max(near) * FAR:
+        return ""
+    below = rate < min(near)
+    times = min(near) / rate if below else rate / max(near)
+    return f"{times:.0f} times {'below' if below else 'above'} those of released models of this size"
+
+
+def _same_size(row: Row, params_active: float) -> bool:
+    return 1 / SAME_SIZE <= float(row["params_active"]) / params_active <= SAME_SIZE
 
 
 @cache

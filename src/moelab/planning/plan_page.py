@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moelab.planning.cells import rate_cells, released_cells, what_if_cells
+from moelab.planning.cells import rate_cells, released_cells, rule_cells, what_if_cells
 from moelab.planning.costs import price_lines
 from moelab.planning.excess_words import OVER_DESIGN, OVER_LAW, excess_note, order_note
 from moelab.planning.not_taken import not_taken_sentences
@@ -213,18 +213,10 @@ def _own(plan: Plan, law: str) -> str | None:
 
 
 def _rates(plan: Plan) -> Section:
-    rows = [
-        [
-            rate.title,
-            f"{rate.learning_rate:.2e}",
-            None if rate.batch_tokens is None else format_number(rate.batch_tokens),
-            format_outside(rate.distance),
-        ]
-        for rate in plan.best.rates
-    ]
-    rows += [list(rate_cells(row)) for row in plan.released_rates]
+    best, released = plan.best, plan.released_rates
+    rows = [*(rule_cells(rate, best.params_active, released) for rate in best.rates), *map(rate_cells, released)]
     columns = ["rule (preferred first)", "learning rate", "batch, tokens", "outside its runs, or source"]
-    return Section("Learning rate and batch", tables=[Table(columns, rows)])
+    return Section("Learning rate and batch", tables=[Table(columns, [list(row) for row in rows])])
 
 
 def _sensitivity(plan: Plan) -> Section:

@@ -161,13 +161,15 @@ def summary(plan: Plan) -> str:
     """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
     best, doubt, budget = plan.best, plan.confidence, plan.budget
     assumed = budget.serving.device_words if budget.serving is not None and budget.train_hardware is None else None
+    context = budget.context or plan.space.seq_len
     layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
         f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
-        f"{format_number(plan.train_flops_causal)} causal), "
-        f"serving {format_bytes(best.memory_bytes)} of memory.",
+        f"{format_number(plan.train_flops_causal)} causal).",
+        f"Weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "
+        f"{format_bytes(best.memory_bytes)}.",
         *([training_sentence(best.training, assumed)] if best.training else []),
         f"It is chosen among {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]

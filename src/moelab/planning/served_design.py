@@ -139,8 +139,9 @@ def _replica(budget: Budget, best: Candidate) -> list[str]:
         return []
     ahead = f" and {served['prefill_gpus']:g} for prompts" if served["prefill_gpus"] else ""
     return [
-        f"A replica of {served['gpus']} {wanted.device_words}{ahead} serves {served['batch']} requests at once in "
-        f"{format_bytes(served['memory_bytes'])} of memory. Assumed traffic: {wanted.traffic.words}."
+        f"A replica of {served['gpus']} {wanted.device_words}{ahead} serves {served['batch']} requests at once; "
+        f"weights and the KV caches of all of them fill {format_bytes(served['memory_bytes'])} of its memory. "
+        f"Assumed traffic: {wanted.traffic.words}."
     ]
 
 

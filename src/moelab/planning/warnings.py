@@ -4,13 +4,14 @@ from moelab.fitting.implausible import MEANINGLESS
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
 from moelab.planning.candidate import Candidate
+from moelab.planning.nearest import apart_from_released
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import guesses_of, worse_than_guessing
 from moelab.planning.served_design import open_limits, slow_without_limit
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
-from moelab.quantities import format_number, format_outside
+from moelab.quantities import format_dollars, format_number, format_outside
 
 FAR = 0.5
 """log10 distance outside the fitted range from which a prediction is called an extrapolation (a factor of three)."""
@@ -23,6 +24,9 @@ AXES = {
     "space.aspect": "the ratios of width to depth",
 }
 """Axes of the space in words, by their names in `binding`."""
+
+LITTLE = 1000
+"""Cost of training over that of serving from which the tokens to serve are hardly meant."""
 
 MANY_TIMES = 10
 """Cost of serving over that of training from which the balance between them is worth a warning."""
@@ -53,6 +57,7 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
         *ensemble_warnings(plan, ranking, by_all),
         *_dropped_draws(decision),
         *_learning_rate(best),
+        *_beside_released(plan),
         *_serving(plan),
     ]
 
@@ -166,6 +171,12 @@ def _learning_rate(best: Candidate) -> list[str]:
     return [f"learning rate and batch come from {rate.title}, {far}: sweep the rate before relying on it"]
 
 
+def _beside_released(plan: Plan) -> list[str]:
+    """A learning rate far from those of released models of this size, although it is the preferred one."""
+    far = apart_from_released(plan.best.learning_rate, plan.best.params_active, plan.released_rates)
+    return [f"the learning rate is {far}: sweep it before relying on it"] if far else []
+
+
 def _serving(plan: Plan) -> list[str]:
     """Serving that dwarfs training, that batches too few requests, or that needs an improbable fleet."""
     best, wanted = plan.best, plan.budget.serving
@@ -176,6 +187,11 @@ def _serving(plan: Plan) -> list[str]:
         lines.append(
             f"serving costs {cost['serve'] / cost['train']:.0f} times as much as training: longer training of a "
             "smaller model pays; raise the training budget, or set --within or --max-price"
+        )
+    if cost.get("train") and LITTLE * cost.get("serve", cost["train"]) < cost["train"] and wanted.price:
+        lines.append(
+            f"serving {format_number(wanted.tokens)} tokens costs {format_dollars(cost['serve'])}, less than a "
+            f"thousandth of training: --serve-tokens are those of the model's whole life"
         )
     if best.serving["batch"] < FEW_REQUESTS:
         lines.append(

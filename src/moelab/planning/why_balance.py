@@ -1,5 +1,7 @@
 """What the balance of loss against lifetime cost chose, in words: the knee, its bound, and what 0.001 nats cost."""
 
+from typing import Any
+
 from moelab.planning.result import Plan
 from moelab.quantities import format_dollars, format_number
 
@@ -24,6 +26,9 @@ SOURCES = {
 
 NEARLY = 1.005
 """Factor within which a share rounds to another."""
+
+BEND = 10
+"""Price of a lower loss over what a higher one saves, from which on the frontier is called bent."""
 
 AT_BOUND = 0.95
 """Share of the excess allowed from which on a design is at its edge, so that a smaller one would be beyond it."""
@@ -82,6 +87,17 @@ def knee_sentence(plan: Plan) -> str:
     )
 
 
+def _bend(price: dict[str, Any]) -> str:
+    """A sentence where the two sides differ much: the frontier bends there, and the next 0.01 nats show how far."""
+    less, saved, ten = price["lower_loss_costs"], price["higher_loss_saves"], price.get("higher_by_ten_saves")
+    if less is None or ten is None or less < BEND * saved:
+        return ""
+    return (
+        " The frontier has a bend or a gap here, so neither price holds for larger steps: a loss higher by 0.01 nats "
+        f"saves {format_dollars(ten)} per 0.001."
+    )
+
+
 def _per_millinat(plan: Plan) -> list[str]:
     """What 0.001 nats cost on the frontier; where a lower loss costs no more, the design, and why it was not taken."""
     assert plan.lifetime is not None
@@ -100,7 +116,7 @@ def _per_millinat(plan: Plan) -> list[str]:
     if lower is not None and off is not None:
         parts.append(f"The frontier reaches this design's own loss for {format_dollars(off)} less.")
     elif saved is not None and saved > 0:
-        parts.append(f"A loss higher by 0.001 nats saves {format_dollars(saved)}.")
+        parts.append(f"A loss higher by 0.001 nats saves {format_dollars(saved)}.{_bend(price)}")
     if price["by_training"] is not None:
         parts.append(f"By longer training of this design, 0.001 nats cost {format_dollars(price['by_training'])}.")
     return [" ".join(parts)] if parts else []

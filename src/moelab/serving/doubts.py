@@ -5,6 +5,7 @@ from typing import Any
 from moelab.architecture import ModelConfig
 from moelab.serving.calibration import STATED, Calibration, doubted
 from moelab.serving.hardware import Hardware, catalogue
+from moelab.serving.slips import slips
 from moelab.serving.traffic import Traffic
 
 
@@ -29,7 +30,7 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
             f"tensor parallel over {cost['gpus']:,} devices but {what}: those beyond {heads} hold copies of the cache"
         )
     lines += weights_alone(model, hardware, traffic) + uneven_heads(model, cost) + borrowed(hardware)
-    lines += without_rows(hardware, traffic)
+    lines += without_rows(hardware, traffic) + slips(cost, traffic)
     most = hardware.calibrated(traffic.engine).most_gpus
     if cost["gpus"] > hardware.node:
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")

@@ -12,6 +12,7 @@ from moelab.serving.doubts import doubts, without_effect
 from moelab.serving.hardware import Hardware, load_hardware
 from moelab.serving.served_model import NUMBERS, ServedModel
 from moelab.serving.simple import load_tables, serve_simple
+from moelab.serving.slips import odd_price
 from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
 
@@ -115,6 +116,7 @@ def serving_cost(
     ends = {name: cost.pop(name) for name in list(cost) if name.endswith(("_low", "_high"))}
     missing = tuple(cost.pop("not_calibrated"))
     warnings = without_effect(config, cost, asked) + doubts(config, cost, device, traffic)
+    warnings += odd_price("gpu_price", None if gpu_price is None else price, device)
     return ServedModel(**common, **cost, tables=None, warnings=warnings, intervals=ends, not_calibrated=missing)
 
 
