@@ -20,7 +20,7 @@ from moelab.serving.training_time import TrainingSetup
 
 Array = NDArray[np.float64]
 
-SPLITS = ((1, 1), (1, 4), (2, 4), (1, 16), (4, 8), (8, 16))
+SPLITS = ((1, 1), (1, 4), (2, 4), (1, 8), (2, 8), (1, 16), (2, 16), (4, 8), (8, 16))
 """Tensor and pipeline parallelism that are tried."""
 EXPERT_GROUPS = (8, 64)
 """Devices over which experts are split: those of a node, or of the largest scale-up domains."""
