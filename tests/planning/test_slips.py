@@ -33,5 +33,5 @@ def test_few_tokens_to_serve_are_noted(tokens: float, noted: bool) -> None:
 
 def test_the_two_memories_have_different_words() -> None:
     found = planned()
-    assert f"Weights in bf16 and the KV cache of one sequence of {SPACE.seq_len:,} tokens take" in found.sentence
+    assert f"; weights in bf16 and the KV cache of one sequence of {SPACE.seq_len:,} tokens take" in found.sentence
     assert "of memory" not in found.sentence

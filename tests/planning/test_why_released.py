@@ -40,7 +40,7 @@ def test_without_a_limit_it_is_the_designs_that_were_searched(free: Plan) -> Non
 
 def test_the_kind_and_the_laws_are_named(free: Plan) -> None:
     dense = replace(free, space=free.space.replace(kinds=["dense"]))
-    assert reason(dense) == "It is not the answer: --kinds dense leaves moe models out."
+    assert reason(dense) == "It is not the answer: --kinds dense leaves MoE models out."
     fewer = reason(free, of_laws=3)
     assert fewer == (
         "It is not the answer: only 1 of the 3 laws that cover design 1 covers it, and designs that more laws cover "

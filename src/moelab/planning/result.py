@@ -167,8 +167,8 @@ def summary(plan: Plan) -> str:
         *([doubt.sentence] if doubt.sentence else []),
         f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
-        f"{format_number(plan.train_flops_causal)} causal).",
-        f"Weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "
+        f"{format_number(plan.train_flops_causal)} causal); "
+        f"weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "
         f"{format_bytes(best.memory_bytes)}.",
         *([training_sentence(best.training, assumed)] if best.training else []),
         f"It is chosen among {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",

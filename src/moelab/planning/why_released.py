@@ -44,7 +44,11 @@ def _why_not(plan: Plan, row: Row) -> str:
 
 def _kind(plan: Plan, row: Row) -> list[str]:
     kind = "dense" if released_models()[row["name"]].config.moe is None else "moe"
-    return [] if kind in plan.space.kinds else [f"--kinds {','.join(plan.space.kinds)} leaves {kind} models out"]
+    return (
+        []
+        if kind in plan.space.kinds
+        else [f"--kinds {','.join(plan.space.kinds)} leaves {kind.replace('moe', 'MoE')} models out"]
+    )
 
 
 def _laws(row: Row) -> list[str]:
