@@ -36,7 +36,9 @@ def model(**moe: Any) -> Any:
     return build_model(ModelConfig.parse({**MODEL, "moe": {**MOE, **moe}}), seed=0)
 
 
-@pytest.mark.parametrize("moe", ROUTERS, ids=str)
+@pytest.mark.parametrize(
+    "moe", [*ROUTERS[:2], *(pytest.param(router, marks=pytest.mark.slow) for router in ROUTERS[2:])], ids=str
+)
 def test_every_token_is_used_once_in_every_layer(moe: dict[str, Any], dataset: Dataset) -> None:
     found = measure(model(**moe), dataset, seq_len=16, max_tokens=512)
     for layer in found.layers:

@@ -93,7 +93,7 @@ def out_of_memory(victim: RunConfig, always: bool = False) -> tuple[Callable[[Li
     return step, tries
 
 
-@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize("always", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_too_little_memory_beside_neighbours_is_tried_alone(
     always: bool, train: Train, a_run: Make, same_as_alone: Same, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,14 @@ def both(monkeypatch, table, law: str, count: int, **options):
     return solved, fit(table, law, bootstrap=count, starts=32, **options)
 
 
-@pytest.mark.parametrize("objective", ["huber:1e-3", "squared", "floor:1e-3:0.3"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "huber:1e-3",
+        pytest.param("squared", marks=pytest.mark.slow),
+        pytest.param("floor:1e-3:0.3", marks=pytest.mark.slow),
+    ],
+)
 def test_steps_keep_the_widths_of_the_full_bootstrap(monkeypatch, objective) -> None:
     solved, stepped = both(monkeypatch, table_of(600), "hoffmann2022", 60, objective=objective)
     designs = {"params_total": [1e8, 1e10, 1e11], "tokens": [1e10, 1e12, 1e13]}

@@ -28,7 +28,16 @@ def problem_of(law_id: str, table, objective: str) -> Problem:
     return Problem(Parameters.of(law), data.variables, np.log(data.measured), Objective.parse(objective))
 
 
-@pytest.mark.parametrize("law_id", ["hoffmann2022", "krajewski2024", "abnar2025", "ludziejewski2025", "tian2025"])
+@pytest.mark.parametrize(
+    "law_id",
+    [
+        "hoffmann2022",
+        "krajewski2024",
+        pytest.param("abnar2025", marks=pytest.mark.slow),
+        "ludziejewski2025",
+        "tian2025",
+    ],
+)
 def test_no_worse_than_scipy_bfgs(law_id, variables_of) -> None:
     table = noisy(law_id, variables_of)
     ours = fit(table, law_id, bootstrap=0)

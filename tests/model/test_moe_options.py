@@ -265,7 +265,9 @@ def test_leak_certificate(name: str) -> None:
         assert set(found.kinds) == {"attention", "MoE, hash", "MoE, token_choice"}
 
 
-@pytest.mark.parametrize("name", DISPATCHES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "loop" else name for name in DISPATCHES]
+)
 def test_a_thousand_experts_of_which_32(name: str) -> None:
     moe = layer(name, n_experts=1024, top_k=32, d_expert=8, **SIGMOID, n_group=8, topk_group=4)
     loop = layer("loop", n_experts=1024, top_k=32, d_expert=8, **SIGMOID, n_group=8, topk_group=4)

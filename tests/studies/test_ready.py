@@ -44,7 +44,14 @@ def test_a_ready_study_is_whole(name: str) -> None:
         assert abs(match.miss) <= bounds[match.column], match
 
 
-@pytest.mark.parametrize("name", [name for name in PAPERS if name.startswith("li2025")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith("minutes") else pytest.param(name, marks=pytest.mark.slow)
+        for name in PAPERS
+        if name.startswith("li2025")
+    ],
+)
 def test_whatever_wins_a_stage_can_be_followed(name: str) -> None:
     study = load_study(name)
     assert study.sweep is not None

@@ -22,7 +22,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_a_child_goes_on_from_where_the_other_stopped(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, optimizer: str
 ) -> None:
@@ -45,7 +45,7 @@ def test_a_child_goes_on_from_where_the_other_stopped(
     assert adopt(here, tmp_path, parent.run_id) == child
 
 
-@pytest.mark.parametrize(("before", "after"), [("fp32", "bf16"), ("bf16", "fp32")])
+@pytest.mark.parametrize(("before", "after"), [("fp32", "bf16"), pytest.param("bf16", "fp32", marks=pytest.mark.slow)])
 def test_other_kernels_dispatch_and_precision_are_adopted(
     make_run: Any, train_until: Any, dataset: Dataset, tmp_path: Path, before: str, after: str
 ) -> None:

@@ -31,7 +31,7 @@ def branch_of(trunk: RunConfig, step: int, **train: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("step", [6, 9])
+@pytest.mark.parametrize("step", [6, pytest.param(9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
 def test_a_branch_equals_its_schedule_from_scratch(
     make_run: Any,

@@ -34,7 +34,7 @@ def as_0_1_wrote_it(config: RunConfig) -> RunConfig:
 
 
 @compiled
-@pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
+@pytest.mark.parametrize("model", [pytest.param(None, marks=pytest.mark.slow), MOE], ids=["dense", "moe"])
 def test_other_kernels_are_another_run_with_other_digits(
     make_run: Any, dataset: Dataset, tmp_path: Path, model: Any
 ) -> None:

@@ -50,7 +50,7 @@ def counted(config: ModelConfig, batch: int, length: int, recompute: str) -> flo
     return float(device_memory(Shape.of(config), Layout(), step).total)
 
 
-@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("recompute", [pytest.param("none", marks=pytest.mark.slow), "full"])
 @pytest.mark.parametrize("moe", [None, {"n_experts": 8, "top_k": 2, "d_expert": 192}])
 def test_small_models_within_a_tenth(moe: dict[str, int] | None, recompute: str) -> None:
     config = ModelConfig(**TINY, moe=moe)

@@ -18,7 +18,7 @@ MODEL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kills", [[1], [3, 6]])
+@pytest.mark.parametrize("kills", [pytest.param([1], marks=pytest.mark.slow), [3, 6]])
 def test_killed_and_resumed_equals_undisturbed(
     make_run: Any, undisturbed: Any, train_until: Any, dataset: Dataset, tmp_path: Path, kills: list[int]
 ) -> None:

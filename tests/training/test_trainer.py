@@ -49,7 +49,16 @@ def test_the_loss_falls(make_run: Any, dataset: Dataset, tmp_path: Path, model: 
 
 
 @pytest.mark.parametrize("model", [None, MOE], ids=["dense", "moe"])
-@pytest.mark.parametrize("kills", [[0], [1], [6], [11], [3, 3, 8]])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [0],
+        pytest.param([1], marks=pytest.mark.slow),
+        pytest.param([6], marks=pytest.mark.slow),
+        pytest.param([11], marks=pytest.mark.slow),
+        [3, 3, 8],
+    ],
+)
 def test_killed_and_resumed_equals_undisturbed(
     make_run: Any, undisturbed: Any, train_until: Any, dataset: Dataset, tmp_path: Path, model: Any, kills: list[int]
 ) -> None:

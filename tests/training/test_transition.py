@@ -21,7 +21,16 @@ SWITCH = {"transition": {"at": 0.75}, "tokens": 12 * 64}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("kills", [[3], [8], [9], [10], [2, 9, 9, 11]])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param([3], marks=pytest.mark.slow),
+        [8],
+        pytest.param([9], marks=pytest.mark.slow),
+        pytest.param([10], marks=pytest.mark.slow),
+        [2, 9, 9, 11],
+    ],
+)
 def test_resumed_around_the_switch_equals_undisturbed(
     make_run: Any,
     undisturbed: Any,
