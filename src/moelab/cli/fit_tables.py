@@ -28,6 +28,8 @@ def print_comparison(result: "Comparison") -> None:
         print_fit(fitted, common)
         print_line()
     print_table(SCORES, result.rows())
+    if note := result.reach_note():
+        print_line(f"note: {note}")
     noise = next(iter(result.fits.values())).seed_noise
     if noise is not None:
         print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")

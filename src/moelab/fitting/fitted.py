@@ -25,7 +25,8 @@ _BLOCK = 2_000_000
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedLaw(Shown):
-    """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's.
+    """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's, and
+    `most_flops` the training FLOPs of its largest run (None where the table does not give them).
 
     `prior` is None, or the prior's name, hash, per coefficient the share of its variance that the prior left, and the
     `widening` of its intervals: the factor, and the held-out runs that it was measured on."""
@@ -58,6 +59,7 @@ class FittedLaw(Shown):
     residual_tests: tuple[ResidualTest, ...] = ()
     influence: Influence | None = None
     prior: Mapping[str, Any] | None = None
+    most_flops: float | None = None
 
     @property
     def residuals(self) -> Array:
