@@ -45,7 +45,7 @@ def _parse(text: str | float, field: str, units: dict[str, float], example: str)
         match = _NUMBER.match(text)
         unit = match.group(2).upper() if match else None
         if match is None or unit not in units:
-            known = ", ".join(u for u in units if u)
+            known = ", ".join(unit.lower() if units is _SECONDS else unit for unit in units if unit)
             suffixes = f" (suffixes: {known})" if known else ""
             raise InputError(f"{field}: expected a number such as {example}{suffixes}, got {short(text)}")
         if _OCTAL.match(text):

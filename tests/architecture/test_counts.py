@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from moelab.architecture import Shape, count_flops, count_parameters, load_preset
+from moelab.architecture.count import count
 from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
 from moelab.errors import InputError
 
@@ -66,3 +67,17 @@ def test_memory_names_what_is_known() -> None:
         weight_bytes(load_preset("llama3-8b"), "fp3")
     with pytest.raises(InputError, match="optimizer: no such optimizer"):
         training_memory(load_preset("llama3-8b"), optimizer="lion")
+
+
+@pytest.mark.parametrize(("preset", "published"), [("gpt-oss-120b", "5.133B"), ("deepseek-v3", "36.63B")])
+def test_the_active_parameters_that_publications_give_have_a_row(preset: str, published: str) -> None:
+    rows = {name: value for name, value, _ in count(preset).parameter_rows()}
+    assert rows["active without the input embedding"] == published
+    tied = count_rows_of_tied()
+    assert "active without the input embedding" not in tied
+
+
+def count_rows_of_tied() -> set[str]:
+    """The rows of a model whose head is its input embedding."""
+    model = load_preset("llama3-8b").replace(tie_embeddings=True)
+    return {name for name, _, _ in count(model).parameter_rows()}

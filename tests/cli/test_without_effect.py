@@ -71,3 +71,22 @@ def test_an_imbalance_without_split_experts_is_noted(model: str, options: dict[s
 def test_a_variable_that_no_law_reads_is_noted() -> None:
     notes = moelab.predict("hoffmann2022", params_total=7e9, tokens=1.4e11, unique_tokens=1e9).notes
     assert notes == ("unique_tokens: no law here reads it",)
+
+
+def test_a_device_is_known_in_any_case() -> None:
+    assert moelab.serving_cost("mixtral-8x7b", "H200").device == moelab.serving_cost("mixtral-8x7b", "h200").device
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--tpot 40", "plan: --tpot: expected a time"),
+        ("--serve-gpus 0", "plan: --serve-gpus: "),
+        ("--gpu-price x", "plan: --gpu-price: expected a number"),
+        ("--ttft 1parsec", "plan: --ttft: expected a number such as 50ms (suffixes: s, ms, us, min, h, d)"),
+    ],
+)
+def test_errors_of_the_traffic_name_the_option(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--flops", "1e21", "--hardware", "h200", *words.split()])
+    assert capsys.readouterr().err.startswith(f"error: {line}")

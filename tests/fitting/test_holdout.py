@@ -212,3 +212,15 @@ def test_rows_for_figures(sweep, ordered) -> None:
     assert len(holdout_rows(whole)) == 12
     assert holdout_rows(fitted) == []
     assert "vega-lite" in whole.plot().to_json()
+
+
+def test_a_holdout_at_the_compute_of_the_fitted_runs_is_noted(clean) -> None:
+    """Of one budget some runs are held out where their FLOPs differ by rounding: that tests no extrapolation."""
+    jitter = 1 + 0.001 * np.arange(30) / 30
+    one = {**clean, "train_flops": np.repeat([1e18, 1e19, 1e20], 10) * jitter}
+    note = compare_laws(one, ["hoffmann2022"], holdout=0.2, **NONE).reach_note()
+    assert note is not None
+    assert note.startswith("the held-out runs have 1 times the compute of the largest fitted one")
+    assert "--holdout-where" in note
+    whole = compare_laws(one, ["hoffmann2022"], holdout=0.33, **NONE)
+    assert whole.reach_note() is None

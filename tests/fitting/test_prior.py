@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 import moelab
+from moelab.cli.fit_tables import print_fit
 from moelab.errors import InputError
 from moelab.fitting import compare_laws, load_fits, save_fits
 from moelab.fitting.objective import Objective
@@ -180,3 +181,19 @@ def test_the_shipped_prior_lists_its_sources() -> None:
     assert list(found.coefficients) == names
     half = found.mean[names.index("kappa_0")], np.sqrt(found.covariance[names.index("kappa_0")][names.index("kappa_0")])
     assert half[0] - half[1] < 0.5 < half[0] + half[1]  # the folk rule lies within one standard deviation
+
+
+def test_coefficients_that_the_runs_do_not_change_are_marked(runs, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without repeated data nothing is known of rho but the prior; a value of nearly 0 is printed as 0."""
+    fitted = moelab.fit(runs, LAW, bootstrap=20)
+    notes = fitted.coefficient_notes()
+    assert notes["rho"] == "the prior's alone"
+    assert notes["alpha"] == ""
+    assert fitted.prior is not None
+    assert {name for name, note in notes.items() if note == "the prior's alone"} == {
+        name for name, share in fitted.prior["share"].items() if share >= 0.999
+    }
+    print_fit(fitted)
+    text = capsys.readouterr().out
+    assert "e-79" not in text
+    assert "condition inf;" not in text

@@ -223,3 +223,12 @@ def test_bits_per_byte_and_exported_names_are_offered() -> None:
     exported = suggestions(["config.model.n_params", "config.data.tokens", "val/loss"])
     assert exported["params_total"][1] == '"config.model.n_params"'
     assert exported["tokens"][1] == '"config.data.tokens"'
+
+
+def test_abbreviated_columns_have_the_option_that_maps_each() -> None:
+    names = ("run_name", "active_M", "total_M", "n_routed", "k", "tok_B", "ce")
+    found = suggestions(names)
+    expected = {"params_active": "1e6 * active_M", "params_total": "1e6 * total_M", "n_experts": "n_routed"}
+    expected |= {"top_k": "k", "tokens": "1e9 * tok_B", "loss": "ce"}
+    assert {name: expression for name, (_, expression) in found.items()} == expected
+    assert suggestions(("active", "total")) == {}, "without a unit these may be anything"

@@ -11,6 +11,7 @@ from moelab.architecture.released import released_models
 from moelab.cli.plan_tables import print_plan
 from moelab.errors import InputError
 from moelab.fitting.fit import fit
+from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
@@ -185,6 +186,26 @@ def test_tokens_per_active_parameter_far_from_released_models_are_doubtful(
     assert found.confidence.doubtful
     assert "out of range" in found.sentence.split("Train ")[0]
     assert any("tokens per active parameter" in line for line in found.warnings)
+
+
+def test_the_distance_names_its_variable_and_that_in_compute() -> None:
+    """Eighteen runs of three budgets up to 3e19 FLOPs, and a plan of a thousand times their compute."""
+    budget, factor = (axis.ravel() for axis in np.meshgrid([3e18, 1e19, 3e19], np.geomspace(0.5, 2, 6)))
+    size = np.sqrt(budget / 120) * factor
+    runs = {"params_total": size, "params_active": size, "tokens": budget / (6 * size)}
+    runs["loss"] = 1.7 + 406 / size**0.34 + 411 / runs["tokens"] ** 0.28
+    fitted = fit(runs, "hoffmann2022", bootstrap=0, starts=32)
+    assert fitted.most_flops == pytest.approx(3e19)
+    assert fit_from_json(fit_to_json(fitted)).most_flops == fitted.most_flops
+    far = plan(Budget(flops=3e22), [fitted], Space(kinds=["dense"]))
+    assert far.confidence.level == "extrapolated"
+    assert far.confidence.variable in ("params_total", "tokens")
+    assert f"times outside its runs in {far.confidence.variable}." in far.sentence
+    assert far.confidence.compute == pytest.approx(3, abs=0.01)
+    assert " times that of the largest run." in far.sentence.partition("Its compute is ")[2]
+    near = plan(Budget(flops=6e19), [fitted], Space(kinds=["dense"]))
+    assert near.confidence.compute == pytest.approx(np.log10(2), abs=0.01)
+    assert "times that of the largest run" not in near.sentence
 
 
 def test_laws_of_unknown_range_are_not_counted_as_far() -> None:

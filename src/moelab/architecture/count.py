@@ -60,11 +60,20 @@ class ModelCount:
             *_parts(params.parts, params.params_total),
             ("total", format_number(params.params_total, 4), ""),
             ("active", format_number(params.params_active, 4), ""),
+            *self._without_embedding(),
             ("activation rate (non-embedding)", f"{params.activation_rate:.1%}", ""),
         ]
         if params.mtp:
             rows.append(("multi-token prediction, beside the total", format_number(params.mtp, 4), ""))
         return rows
+
+    def _without_embedding(self) -> Rows:
+        """The active parameters as many publications count them; none where the input embedding is the head too."""
+        parts = self.params.parts
+        if not parts.get("head"):
+            return []
+        left = self.params.params_active - parts["embedding"]
+        return [("active without the input embedding", format_number(left, 4), "")]
 
     def flop_rows(self) -> Rows:
         """Forward FLOPs per token by part with their share, then the sums, as text."""

@@ -28,6 +28,8 @@ def print_comparison(result: "Comparison") -> None:
         print_fit(fitted, common)
         print_line()
     print_table(SCORES, result.rows())
+    if reach := result.reach_note():
+        print_line(f"note: {reach}")
     noise = next(iter(result.fits.values())).seed_noise
     if noise is not None:
         print_line(f"seed noise: {noise['rel']:.2%} between replicates ({noise['n_groups']:.0f} groups)")
@@ -42,13 +44,13 @@ def print_fit(fitted: "FittedLaw", common: Sequence[str] = (), of: str = "runs")
     """A fit's coefficients and notes, but those in `common`; `of` what it was fitted to."""
     from moelab.cli.output import print_line, print_table
 
-    rows = [(name, *(_number(end) for end in ends), mark) for name, *ends, mark in fitted.coefficient_rows()]
+    rows = [(name, *map(_number, _rounded(ends)), mark) for name, *ends, mark in fitted.coefficient_rows()]
     print_table([f"{fitted.law.id}, {fitted.n_runs} {of}", "value", "p10", "p90", ""], rows)
     if fitted.interval_rel is not None:
         print_line(f"80 % interval on these runs' predictions: +-{fitted.interval_rel:.2%} on average")
     print_line(
         f"objective {fitted.objective:.6g} ({fitted.objective_kind}); {fitted.starts_agreeing} of {fitted.starts} "
-        f"starts agree; condition {fitted.condition:.2g}; {fitted.cpu_seconds:.1f} CPU-s"
+        f"starts agree; condition {_condition(fitted)}; {fitted.cpu_seconds:.1f} CPU-s"
     )
     for note in (*fitted.notes, *fitted.diagnosis):
         if note not in common:
@@ -110,6 +112,20 @@ def _print_disagreement(found: "Disagreement") -> None:
     row = f"row {found.row}" + (f", {found.label}" if found.label != str(found.row) else "")
     title = f"where the laws differ most {found.where}: {row}, spread {found.spread:.3f}"
     print_table(["", "value"], [*design, *losses], title=title)
+
+
+def _rounded(ends: Sequence[float | None]) -> list[float | None]:
+    """A value with its interval; a millionth of a millionth of the interval's ends is 0."""
+    most = max((abs(end) for end in ends if end is not None), default=0.0)
+    return [0.0 if end is not None and abs(end) < 1e-12 * most else end for end in ends]
+
+
+def _condition(fitted: "FittedLaw") -> str:
+    """The condition number; where it is infinite, what that means."""
+    if fitted.condition != float("inf"):
+        return f"{fitted.condition:.2g}"
+    beside = ", so the prior decides them" if fitted.prior is not None else ""
+    return f"infinite (these runs do not change some coefficients{beside})"
 
 
 def _fixed(value: float) -> str:

@@ -39,7 +39,7 @@ def budget_groups(columns: Mapping[str, Array], by: str = BUDGET, tolerance: flo
     for a slice."""
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance: must be above 0 and below 1, got {tolerance:g}")
-    flops = _flops(columns)
+    flops = training_flops(columns)
     if by in columns:
         return _by_column(columns, by, flops)
     if by != BUDGET:
@@ -94,7 +94,8 @@ def _mapped(columns: Mapping[str, Array]) -> str:
     return f"; {found[0]}" if found else ""
 
 
-def _flops(columns: Mapping[str, Array]) -> Array | None:
+def training_flops(columns: Mapping[str, Array]) -> Array | None:
+    """The runs' training FLOPs (n,): `train_flops`, else 6 x active (or total) parameters x tokens; else None."""
     flops = variable(columns, "train_flops")
     if flops is not None:
         return flops

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.blanks import filled
+from moelab.fitting.budget_groups import ONE_COMPUTE
 from moelab.fitting.columns import columns_of
 from moelab.fitting.disagreement import Disagreement, predictions_by_law
 from moelab.fitting.findings import Finding
@@ -50,13 +51,25 @@ class Comparison(Shown):
         """Per law, as text and by rank: the columns of `SCORES`, errors relative to the measured loss."""
         return [(name, *_score(fitted), f"{self.weights[name]:.2f}") for name, fitted in self.fits.items()]
 
+    def reach_note(self) -> str | None:
+        """A line where the held-out runs lie at the compute of the fitted ones; None where they reach beyond it."""
+        held = [fitted.holdout.max_extrapolation for fitted in self.fits.values() if fitted.holdout is not None]
+        reach = [factor for factor in held if factor is not None]
+        if not reach or max(reach) > ONE_COMPUTE:
+            return None
+        return (
+            f"the held-out runs have {max(reach):.2g} times the compute of the largest fitted one: their error tests "
+            "no extrapolation; hold out the largest budget with --holdout-where"
+        )
+
     def __repr__(self) -> str:
         weights = {name: f"{weight:.2f}" for name, weight in self.weights.items()}
         return short_repr(self, weights=", ".join(f"{n} {w}" for n, w in weights.items()), skipped=len(self.skipped))
 
     def _repr_html_(self) -> str:
         left_out = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-        return html_table(SCORES, self.rows(), note=f"left out: {left_out}" if left_out else "")
+        lines = [self.reach_note() or "", f"left out: {left_out}" if left_out else ""]
+        return html_table(SCORES, self.rows(), note="; ".join(line for line in lines if line))
 
     def disagreement(self, table: Any) -> list[dict[str, Any]]:
         """Per row of a table: every law's prediction and the spread between the highest and the lowest."""

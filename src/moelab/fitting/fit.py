@@ -210,10 +210,12 @@ def _with_widening(
 
 
 def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:
-    """The fit with its mean interval on these runs and the processor's time."""
+    """The fit with its mean interval on these runs, their largest compute and the processor's time."""
     few = slice(None, None, -(-len(data) // SPREAD))
     interval = fitted.mean_interval({name: data.variables[name][few] for name in fitted.law.variables})
-    return replace(fitted, interval_rel=interval, cpu_seconds=time.process_time() - began)
+    known = data.flops is not None and np.isfinite(data.flops).all()
+    most = float(data.flops.max()) if known and data.flops is not None else None
+    return replace(fitted, interval_rel=interval, cpu_seconds=time.process_time() - began, most_flops=most)
 
 
 def check_options(bootstrap: int = 0, starts: int = 1, seed: int = 0) -> None:

@@ -47,6 +47,8 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         "bootstrap": len(fitted.draws),
         "cpu_seconds": fitted.cpu_seconds,
     }
+    if fitted.most_flops is not None:
+        result["most_flops"] = fitted.most_flops
     if fitted.prior is not None:
         result["prior"] = dict(fitted.prior)
     if fitted.law.definition is not None:
@@ -96,6 +98,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
             interval_rel=value.get("interval_rel"),
             holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
             prior=value.get("prior"),
+            most_flops=None if value.get("most_flops") is None else float(value["most_flops"]),
         )
     except KeyError as error:
         raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None

@@ -21,11 +21,14 @@ from moelab.notebook import Shown, html_table, short_repr
 
 Array = NDArray[Any]
 _BLOCK = 2_000_000
+ALONE = 0.999
+"""Share of a coefficient's variance that a prior left, from which the runs hold nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedLaw(Shown):
-    """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's.
+    """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's, and
+    `most_flops` the training FLOPs of its largest run (None where the table does not give them).
 
     `prior` is None, or the prior's name, hash, per coefficient the share of its variance that the prior left, and the
     `widening` of its intervals: the factor, and the held-out runs that it was measured on."""
@@ -58,6 +61,7 @@ class FittedLaw(Shown):
     residual_tests: tuple[ResidualTest, ...] = ()
     influence: Influence | None = None
     prior: Mapping[str, Any] | None = None
+    most_flops: float | None = None
 
     @property
     def residuals(self) -> Array:
@@ -80,7 +84,9 @@ class FittedLaw(Shown):
 
     def coefficient_notes(self) -> dict[str, str]:
         """What is to be known of each coefficient before its interval is read: held, at a bound, not identified, not
-        bounded, or a value that lies outside its interval; '' for nothing."""
+        bounded, or a value that lies outside its interval; one that these runs leave to the prior; '' for nothing."""
+        share = {} if self.prior is None else self.prior.get("share", {})
+        alone = {name: "the prior's alone" for name, value in share.items() if value >= ALONE}
         return {
             name: coefficient_note(
                 self.coefficients[name],
@@ -90,6 +96,7 @@ class FittedLaw(Shown):
                 at_bound=name in self.at_bound,
                 identified=name not in self.unidentified,
             )
+            or alone.get(name, "")
             for k, name in enumerate(self.law.coefficients)
         }
 

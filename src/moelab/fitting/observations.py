@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from moelab.errors import InputError
 from moelab.fitting.blanks import filled
+from moelab.fitting.budget_groups import training_flops
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
@@ -50,6 +51,7 @@ class Observations:
     labels: Array
     kinds: Array
     order: Array | None = None
+    flops: Array | None = None
     groups: Array | None = None
     replicates: Array | None = None
     errors: MeasuredErrors | None = None
@@ -131,6 +133,7 @@ def observations(
         labels=np.array([str(name) for name in names]),
         kinds=np.where(_is_moe(columns, law, len(measured)), "moe", "dense"),
         order=order,
+        flops=training_flops(columns),
         groups=groups,
         replicates=_replicates(columns, found, target),
     )

@@ -52,22 +52,26 @@ _UNITS = {
     "%": 0.01, "percent": 0.01,
 }  # fmt: skip
 _SYNONYMS: dict[str, str] = {
-    "loss": "loss valloss validationloss lossvalidation evalloss losseval testloss finalloss crossentropy nll celoss",
+    "loss": "loss valloss validationloss lossvalidation evalloss losseval testloss finalloss crossentropy nll celoss "
+    "ce",
     "params_total": "params nparams numparams parameters numparameters nparameters modelsize size totalparams n "
     "totalparameters parametercount totalparametercount paramcount numberofparameters",
     "params_active": "activeparams activeparameters activatedparams activatedparameters nactive nactiveparams "
     "activeparametercount",
     "params_dense": "denseparams denseparameters denseparametercount",
     "params_non_embedding": "nonembeddingparams nonembeddingparameters nnonembedding paramsnoembedding",
-    "tokens": "ntokens numtokens traintokens trainingtokens tokensseen seentokens datasize tokencount d "
+    "tokens": "tok toks ntok ntoks "
+    "ntokens numtokens traintokens trainingtokens tokensseen seentokens datasize tokencount d "
     "numberoftokens tokenstrained totaltokens tokensprocessed",
     "unique_tokens": "nuniquetokens numuniquetokens distincttokens",
     "train_flops": "flops flop trainingflops trainingflop trainflop compute totalflops budget budgetflops c",
-    "n_experts": "experts numexperts nexpert nroutedexperts numlocalexperts numberofexperts",
+    "n_experts": "experts numexperts nexpert nrouted routedexperts nroutedexperts numlocalexperts numberofexperts",
     "top_k": "topk k numexpertspertok expertspertoken",
     "granularity": "expertgranularity",
     "activation_rate": "activationratio activeratio",
 }
+_OF_A_UNIT = {"active": "params_active", "total": "params_total"}
+"""Words that name parameters where a unit follows them: active_M, total (B)."""
 _PROPORTIONAL = 0.01
 """Relative spread up to which a ratio is one number: whole steps are rounded."""
 _BY_NAME = {word: name for name, words in _SYNONYMS.items() for word in words.split()}
@@ -196,7 +200,8 @@ def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
             continue
         bare, factor = _without_unit(column)
         letter = "loss" if bare == "l" and {"n", "d"} <= letters else None  # L(N, D)
-        variable = letter or _BY_NAME.get(bare) or _by_last_part(column, known) or _near(bare, known)
+        unit = _OF_A_UNIT.get(bare) if factor > 1 else None
+        variable = letter or unit or _BY_NAME.get(bare) or _by_last_part(column, known) or _near(bare, known)
         if variable is not None and variable not in names and variable not in found:
             expression = quoted(column) if factor == 1 else f"{factor:g} * {quoted(column)}".replace("e+0", "e")
             found[variable] = (column, expression)

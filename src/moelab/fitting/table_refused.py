@@ -17,7 +17,8 @@ from moelab.printable import short
 
 Array = NDArray[Any]
 _CHART = re.compile(r".+ - \S*(loss|perplexity|ppl|bpb)\S*$", re.IGNORECASE)
-_SHOWN = 6
+_SHOWN, _COLUMNS = 6, 12
+"""Losses, and columns, that a message lists."""
 _VALUES, MOST_MEASURES = ("value", "values", "result", "score"), 50
 """Names of a column with one measure per row, and how many measures such a table may have."""
 _ALWAYS = ("tokens", "params_total", "params_active", "params_non_embedding")
@@ -198,4 +199,5 @@ def _which_loss(columns: Columns) -> str:
 
 def _listed(columns: Columns) -> str:
     names = [short(name)[1:-1] for name in columns]
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    more = len(names) - _COLUMNS
+    return ", ".join(names[:_COLUMNS]) + (f" and {more} more" if more > 0 else "")

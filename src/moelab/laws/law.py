@@ -133,6 +133,13 @@ class Law(Shown):
             np.broadcast_arrays(*(_distance(name, variables[name], known[name]) for name in known))
         )
 
+    def farthest(self, variables: Values, ranges: Mapping[str, tuple[float, float] | None]) -> str | None:
+        """The variable of which one design's `extrapolation` is the distance; None inside, or with no known range."""
+        known = {k: r for k, r in ranges.items() if r and k in variables}
+        distances = {name: float(_distance(name, variables[name], ends)) for name, ends in known.items()}
+        name = max(distances, key=lambda each: distances[each], default=None)
+        return None if name is None or distances[name] <= 0 else name
+
     def variables_of(
         self,
         model: ModelConfig | Shape,

@@ -33,7 +33,8 @@ class Prediction(Shown):
 
     `extrapolation` is the largest log10 distance outside the fitted range (None: range unknown). `behind_loss` and
     `behind_compute` are the distance from this law's own optimum under the same limits: the extra loss, and the excess
-    compute as a share.
+    compute as a share. `farthest` is the variable whose distance `extrapolation` is, and `beyond_compute` the log10 of
+    the design's training FLOPs over those of the largest run, where they are known.
     """
 
     value: float | None = None
@@ -43,12 +44,15 @@ class Prediction(Shown):
     behind_loss: float | None = None
     behind_compute: float | None = None
     not_covered: str | None = None
+    farthest: str | None = None
+    beyond_compute: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; `not_covered` only where there is a reason."""
+        """Plain data; `not_covered`, `farthest` and `beyond_compute` only where there is one."""
         names = ("value", "low", "high", "extrapolation", "behind_loss", "behind_compute")
         plain: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return plain if self.not_covered is None else plain | {"not_covered": self.not_covered}
+        more = {name: getattr(self, name) for name in ("not_covered", "farthest", "beyond_compute")}
+        return plain | {name: value for name, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -26,13 +26,16 @@ the catalogue saw 38 (Llama 3.1 405B) to 10,700 (Qwen3-30B-A3B)."""
 class Confidence:
     """`level` is supported, extrapolated or unsupported, by the least `distance` (log10) of the ensemble's laws from
     their runs (None: no range known). `kinds` are the laws whose own optimum is MoE and dense, `unknown` those of the
-    ensemble whose range is not known, and `ratio` the design's tokens per active parameter."""
+    ensemble whose range is not known, and `ratio` the design's tokens per active parameter. `variable` is the one that
+    the distance is of, and `compute` the log10 of the training FLOPs over those of the largest run; None: not known."""
 
     level: str
     distance: float | None
     kinds: dict[str, list[str]]
     unknown: list[str] = field(default_factory=list)
     ratio: float | None = None
+    variable: str | None = None
+    compute: float | None = None
 
     @property
     def disagree(self) -> bool:
@@ -67,7 +70,11 @@ class Confidence:
         elif self.level != "supported" and self.distance is not None:
             word = "No law supports this plan" if self.level == "unsupported" else "This plan is an extrapolation"
             which = "every law of the ensemble whose range is known" if self.unknown else "every law of the ensemble"
-            parts.append(f"{word}: {which} is used at least {_times(self.distance)} times outside its runs.")
+            of = "" if self.variable is None else f" in {self.variable}"
+            parts.append(f"{word}: {which} is used at least {_times(self.distance)} times outside its runs{of}.")
+            if self.compute is not None and self.compute > 0:
+                factor = format_number(10 ** min(self.compute, MOST_DISTANCE), 3)
+                parts.append(f"Its compute is {factor} times that of the largest run.")
         if self.out_of_range:
             parts.append(self.out_of_range)
         if self.disagree:
@@ -84,6 +91,8 @@ class Confidence:
             "sentence": self.sentence,
             "range_unknown": self.unknown,
             "tokens_per_active": self.ratio,
+            "variable": self.variable,
+            "beyond_compute": self.compute,
         }
 
 
@@ -99,6 +108,8 @@ def confidence_of(best: Candidate, ensemble: list[str], choices: dict[str, Candi
     known = [distance for distance in distances.values() if distance is not None]
     unknown = [law for law, distance in distances.items() if distance is None]
     distance = min(known) if known else None
+    variable = next((best.loss[law].farthest for law in used if distances[law] == distance), None)
+    beyond = [value for law in used if (value := best.loss[law].beyond_compute) is not None]
     level = "supported"
     if distance is not None and distance > FAR:
         level = "unsupported" if distance > UNSUPPORTED else "extrapolated"
@@ -106,4 +117,5 @@ def confidence_of(best: Candidate, ensemble: list[str], choices: dict[str, Candi
     for law in ensemble:
         if law in choices:
             kinds["moe" if choices[law].is_moe else "dense"].append(law)
-    return Confidence(level, distance, kinds, unknown, best.tokens / best.params_active)
+    ratio = best.tokens / best.params_active
+    return Confidence(level, distance, kinds, unknown, ratio, variable, min(beyond) if beyond else None)

@@ -72,6 +72,7 @@ def _predictor(law: Any) -> Predictor:
         raise InputError(f"law: expected a law, its id, or a fitted law, got {type(law).__name__}")
     if law.law.kind != "loss":
         raise InputError(f"law: {law.law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
+    units = tuple(finding.text for finding in units_of_fit(law))
     return Predictor(
         id=law.law.id,
         law=law.law,
@@ -82,5 +83,6 @@ def _predictor(law: Any) -> Predictor:
         runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
         widening=law.widening,
         noise=float(np.sqrt(np.mean(np.square(law.residuals)))),
-        unit_notes=tuple(finding.text for finding in units_of_fit(law)),
+        most_flops=None if units else law.most_flops,
+        unit_notes=units,
     )

@@ -21,7 +21,7 @@ class PredictionTable:
         curves: Mapping[str, Curve],
         optima: Mapping[str, float],
     ) -> None:
-        self.optima = optima
+        self.optima, self.design = optima, design
         self.predictors = {predictor.id: predictor for predictor in predictors}
         self.readings = {law: predictor.read(design) for law, predictor in self.predictors.items()}
         self.losses = {law: np.atleast_1d(p.loss(self.readings[law])) for law, p in self.predictors.items()}
@@ -37,7 +37,8 @@ class PredictionTable:
         if not np.isfinite(loss):
             return Prediction(not_covered=reading.why(at) or "its formula gives no finite loss")
         low, high = self._interval(law, reading, at, loss)
-        distance = float(self.distances[law][at])
+        distance, predictor = float(self.distances[law][at]), self.predictors[law]
+        one = {name: np.broadcast_to(v, self.losses[law].shape)[at] for name, v in reading.variables.items()}
         return Prediction(
             value=loss,
             low=low,
@@ -45,7 +46,16 @@ class PredictionTable:
             extrapolation=None if np.isnan(distance) else distance,
             behind_loss=loss - self.optima[law],
             behind_compute=float(-np.expm1(-max(float(self.excess[law][at]), 0.0))),
+            farthest=predictor.law.farthest(one, predictor.ranges) if distance > 0 else None,
+            beyond_compute=self._beyond(predictor, at),
         )
+
+    def _beyond(self, predictor: Predictor, at: int) -> float | None:
+        """log10 of a design's training FLOPs over those of a fit's largest run; None where these are not known."""
+        if predictor.most_flops is None:
+            return None
+        flops = np.broadcast_to(self.design.train_flops, self.losses[predictor.id].shape)[at]
+        return float(np.log10(flops / predictor.most_flops))
 
     def _interval(self, law: str, reading: Conversion, at: int, loss: float) -> tuple[float | None, float | None]:
         predictor = self.predictors[law]

@@ -68,6 +68,7 @@ class Predictor:
     reuse: float = 1.0
     widening: float = 1.0
     unit_notes: tuple[str, ...] = ()
+    most_flops: float | None = None
 
     @property
     def n_draws(self) -> int:

@@ -13,6 +13,7 @@ from moelab.planning.near import near_space
 from moelab.planning.plan import plan
 from moelab.planning.result import Plan
 from moelab.planning.space import Space
+from moelab.serving.hardware import catalogue_name
 
 MOST_CANDIDATES = 1000
 _BUDGET = (
@@ -47,6 +48,7 @@ def plan_request(options: Mapping[str, Any]) -> PlanRequest:
     Raises InputError, in one line that begins with the option, where options contradict each other or a value is wrong.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    given |= {name: catalogue_name(given[name]) for name in ("hardware", "train_hardware") if name in given}
     _check(given)
     law = given.get("law") or None
     top = given.get("top", 10)

@@ -179,10 +179,16 @@ class Hardware(Config):
         return self.price
 
 
+def catalogue_name(name: str) -> str:
+    """The catalogue's key for a name in any case (H200: h200); what is none stays."""
+    return name.lower() if name.lower() in catalogue() else name
+
+
 def load_hardware(name: str) -> Hardware:
-    """A device of the catalogue, or a YAML file with the same fields. Raises InputError naming the known ones."""
-    if name in (known := catalogue()):
-        return known[name]
+    """A device of the catalogue, its name in any case, or a YAML file with the same fields. Raises InputError naming
+    the known ones."""
+    if (key := catalogue_name(name)) in (known := catalogue()):
+        return known[key]
     if Path(name).suffix in (".yaml", ".yml"):
         return Hardware.from_yaml(name, "hardware")
     raise InputError(
@@ -192,7 +198,8 @@ def load_hardware(name: str) -> Hardware:
 
 def device_words(name: str) -> str:
     """What sentences call the devices of `load_hardware(name)`: the catalogue's key, or the name in the file."""
-    return name if name in catalogue() else load_hardware(name).name
+    key = catalogue_name(name)
+    return key if key in catalogue() else load_hardware(name).name
 
 
 @cache
