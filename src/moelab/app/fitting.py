@@ -115,8 +115,8 @@ def summary(found: Comparison) -> list[str]:
     if held.coverage_80 is None:
         return [text]
     short = held.coverage_80 < LEAST_COVERAGE
-    trust = "fewer than they should: its errors are larger than it states" if short else "as they should"
-    return [text, f"Its 80 % intervals hold {held.coverage_80:.0%} of them, {trust}."]
+    trust = ", fewer than they should: its errors are larger than it states" if short else ""
+    return [text, f"Its 80 % intervals hold {held.coverage_80:.0%} of them{trust}."]
 
 
 def reach(table: Any) -> str:

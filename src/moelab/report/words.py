@@ -132,4 +132,4 @@ def _cell(value: Any, decimals: int | None) -> str:
         if not math.isfinite(value):
             return "–"
         return format_number(value) if decimals is None else f"{value:.{decimals}f}"
-    return str(value)
+    return "–" if value == "-" else str(value)
