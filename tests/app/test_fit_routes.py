@@ -1,6 +1,7 @@
 """The fit page over HTTP: a table is read as data, mapped, checked and fitted; nothing leaves its visitor."""
 
 import json
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,7 @@ def test_columns_and_units_are_suggested(client: Client, table: bytes) -> None:
     assert reply["mapping"] == {
         "params_total": ["Total Params (M)", "millions"], "tokens": ["tokens_b", "billions"], "loss": ["val_loss", "1"]
     }  # fmt: skip
-    assert reply["rows"][0][:2] == ["10.0", "0.1"]
+    assert reply["rows"][0][:2] == ["10", "0.1"]
 
 
 def test_a_mapping_is_let() -> None:
@@ -62,6 +63,10 @@ def test_laws_are_fitted_to_the_mapped_columns(client: Client, table: bytes, tmp
         assert words in part["html"]
     assert len(part["specs"]) >= 2
     assert part["flops"] == "1e19"
+    assert re.fullmatch(
+        r"1 law is fitted; it predicts the \d runs held out, .* within 0\.\d\d% on average\.", part["answer"][0]
+    )
+    assert len(part["answer"]) <= 3
     fitted = json.loads(part["fits"])["fits"]["besiroglu2024"]["coefficients"]
     assert fitted["alpha"]["value"] == pytest.approx(0.3478, abs=0.01)
     assert f"moelab fit --bootstrap {REPLICATES} --starts {STARTS}" in part["html"]

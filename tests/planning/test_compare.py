@@ -42,7 +42,7 @@ def test_prices_have_their_interval_and_calibration() -> None:
     rows = {row[0]: row[1:] for row in result.rows()}
     for cell in (*rows["output tokens per second, 80 %"], *rows["$ per million tokens, 80 %"]):
         assert cell.split(" ", 1)[1].startswith("[")
-    assert any(line.startswith("Prices come from serving: calibration h100/") for line in result.notes())
+    assert any(line.startswith("Calibration of prices: serving, h100/") for line in result.notes())
 
 
 def test_designs_of_every_kind_side_by_side(tmp_path: Any) -> None:

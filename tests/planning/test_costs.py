@@ -160,7 +160,10 @@ def test_the_lines_name_calibrations_and_errors(result: Plan) -> None:
     prices, sources = price_lines(result.best)
     assert result.best.serving is not None
     used = result.best.serving["calibration"]
-    assert f"calibration h200/tensorrt-llm, {used['n_rows']} rows, held-out error {used['error']:.0%}" in sources
+    assert (
+        f"Calibrations: serving, h200/tensorrt-llm, {used['n_rows']} rows, held-out error {used['error']:.0%}"
+        in sources
+    )
     assert all(f"{word} $" in prices for word in ("training", "serving", "lifetime"))
     alone = replace(result.best, serving=None, cost=cost_of(2.0, result.best.training, None, None))
     assert price_lines(alone)[0].startswith("Prices of design 1 with 80 % intervals: training $2.00 [")

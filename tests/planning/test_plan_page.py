@@ -12,8 +12,9 @@ from moelab.fitting import FittedLaw, save_fits
 from moelab.planning import Budget, Plan, Space
 from moelab.planning.phrases import paragraphs
 from moelab.planning.plan import plan
-from moelab.planning.plan_page import plan_page, write_plan_page
-from moelab.report import figures
+from moelab.planning.plan_page import plan_page
+from moelab.quantities import format_dollars
+from moelab.report import figures, write_page
 from moelab.report.save import figure_spec
 
 pytestmark = pytest.mark.usefixtures("pages_without_library")
@@ -34,10 +35,20 @@ def test_the_page_holds_every_part(planned: Plan, tmp_path: Path) -> None:
     if planned.lifetime is not None:
         assert "Loss against lifetime cost" in titles
     assert ("Warnings" in titles) == bool(planned.warnings)
-    text = write_plan_page(planned, tmp_path / "plan.html", "moelab plan --flops 1e14").read_text()
+    text = write_page(page, tmp_path / "plan.html").read_text()
     assert "moelab plan --flops 1e14" in text
     assert planned.best.label.split(",")[0] in text
     assert not re.search(r'(?:src|href)="(?:https?:)?//', text)  # self-contained
+
+
+def test_a_number_is_on_the_page_once_with_its_interval(planned: Plan) -> None:
+    """The costs of design 1 are rows of its table, and its sentences do not repeat them."""
+    part = next(part for part in plan_page(planned, "moelab plan").sections if part.title.startswith("Latency"))
+    rows = {row[0]: row[1:3] for row in part.tables[0].rows}
+    assert planned.best.cost is not None
+    assert rows["cost, lifetime"][0] == format_dollars(planned.best.cost["lifetime"])
+    assert not any("80 %" in text for text in part.text)
+    assert any("Calibrations: serving" in text for text in part.text)
 
 
 def test_doubt_and_the_recommendation_come_first() -> None:

@@ -201,7 +201,12 @@ def test_names_in_the_trade_off_cover_no_mark() -> None:
 
     rows = [row("here", 1e9, 3.0), row("close by", 9e8, 3.001), row("far", 1e10, 3.5)]
     named = named_designs(rows, "params_total", 320 / 0.6, 640)
-    assert [(each["label"], left) for each, left in named] == [("here", False), ("far", True)]
+    assert [(each["label"], left, above) for each, left, above in named] == [
+        ("here", False, False), ("far", True, False)
+    ]  # fmt: skip
+    between = [row("here", 1e9, 3.0), row("close by", 9e8, 3.001), row("beyond", 1.1e9, 3.001), row("far", 1e10, 3.5)]
+    named = named_designs(between, "params_total", 320 / 0.6, 640)
+    assert [(each["label"], above) for each, _, above in named] == [("here", True), ("far", False)]
 
 
 def _find(node: Any, key: str) -> list[dict[str, Any]]:

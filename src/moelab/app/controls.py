@@ -10,7 +10,10 @@ from moelab.serving.hardware import catalogue
 
 @dataclass(frozen=True)
 class Control:
-    """One field: the option's name, its label, an example, and the values it is limited to (none: free text)."""
+    """One field: the option's name, its label, an example, and the values it is limited to (none: free text).
+
+    `empty` names what an empty field stands for, where that is no limit.
+    """
 
     name: str
     label: str
@@ -19,6 +22,7 @@ class Control:
     several: bool = False
     note: str = ""
     wide: bool = False
+    empty: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ def groups() -> tuple[Group, ...]:
                 Control("gpus", "Devices", "512"),
                 Control("days", "Days", "30"),
                 Control("train-hardware", "Device that trains", choices=devices),
-                Control("train-gpu-price", "$ per training device and hour", "2.5"),
+                Control("train-gpu-price", "$ per training device and hour", "2.5", empty="published"),
                 Control("train-precision", "Arithmetic of training", choices=("bf16", "fp8", "mxfp8", "nvfp4")),
-                Control("mfu", "MFU, of the bf16 peak (empty: predicted)", "0.4"),
+                Control("mfu", "MFU, of the bf16 peak", "0.4", empty="predicted"),
             ),
         ),
         Group(
@@ -74,7 +78,7 @@ def groups() -> tuple[Group, ...]:
                 Control("prompt", "Tokens of a prompt", "1024"),
                 Control("output", "Tokens of an answer", "256"),
                 Control("serve-gpus", "Devices of one replica", "8"),
-                Control("gpu-price", "$ per device and hour", "2.5"),
+                Control("gpu-price", "$ per device and hour", "2.5", empty="published"),
                 Control("max-price", "$ per million tokens, at most", "0.5"),
                 Control("objective", "Objective", choices=("loss", "balance")),
                 Control("within", "Excess compute that balance may give", "0.1"),

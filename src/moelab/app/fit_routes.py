@@ -8,7 +8,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from moelab.app.answers import templates
-from moelab.app.fitting import UNITS, VARIABLES, checks, examine, fit_page
+from moelab.app.fit_fields import UNITS, VARIABLES
+from moelab.app.fit_words import fit_worded
+from moelab.app.fitting import checks, examine, fit_page
 from moelab.app.jobs import Jobs
 from moelab.app.limits import FIT_SECONDS, READ_SECONDS, limited
 from moelab.app.requests import COOKIE, body, refusal, seen_by, visitor_of
@@ -72,7 +74,7 @@ async def check(request: Request) -> Response:
         asking = request.app.state.tables.ask(key, limited, READ_SECONDS, checks, path, name, asked["mapping"])
         return JSONResponse(await asking)
     except MoelabError as error:
-        return refusal(error)
+        return refusal(error, words=fit_worded)
 
 
 async def start(request: Request) -> Response:
@@ -95,7 +97,7 @@ async def look(request: Request) -> Response:
     except InputError as error:
         return refusal(error)
     if job.error:
-        return refusal(InputError(job.error))
+        return refusal(InputError(fit_worded(job.error)))
     if job.running:
         return JSONResponse({"share": job.share})
     digest = request.app.state.uploads.keep(visitor, job.result["fits"], ".json")

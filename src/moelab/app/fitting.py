@@ -9,6 +9,9 @@ import numpy as np
 from polars.exceptions import NoDataError
 
 from moelab.app.answers import rendered_sections
+from moelab.app.fit_fields import UNITS, VARIABLES
+from moelab.app.fit_words import fit_worded
+from moelab.app.labels import worded_sections
 from moelab.errors import InputError
 from moelab.fitting.columns import columns_of, variable
 from moelab.fitting.compare import compare_laws
@@ -21,24 +24,13 @@ from moelab.runs.json_tables import json_size
 from moelab.runs.table import load_table
 from moelab.runs.text_tables import header_width
 
-VARIABLES = {
-    "loss": "Loss, nats per token",
-    "params_total": "Parameters",
-    "params_active": "Active parameters",
-    "tokens": "Training tokens",
-    "unique_tokens": "Unique tokens",
-    "n_experts": "Experts",
-    "top_k": "Experts of a token",
-    "granularity": "Granularity",
-    "train_flops": "Training FLOPs",
-}
-"""What columns can be mapped to, and their labels."""
-UNITS = {"1": 1.0, "thousands": 1e3, "millions": 1e6, "billions": 1e9, "trillions": 1e12}
 HEADS = ("law", "error in sample", "held out", "bias held out", "80 % intervals hold", "reach", "weight")
 """Of the table of laws: errors, share of held-out runs inside their interval, held-out over fitted compute."""
+LEAST_COVERAGE = 0.6
+"""Share of held-out runs inside their 80 % intervals below which the summary warns."""
 MOST_ROWS = 20_000
 MOST_COLUMNS = 200
-SHOWN_ROWS = 5
+SHOWN_ROWS, MOST_WHOLE = 5, 1e15
 REPLICATES, STARTS = 200, 64
 """Of fits on the page, which the page states: 200 rows with four laws take 11 s of a processor. Mean intervals of
 predictions are within 3 % of those of 400 and 128; `moelab fit` takes 1,000 and 512."""
@@ -61,8 +53,14 @@ def examine(path: str, name: str) -> dict[str, Any]:
             column, expression = near[variable_name]
             factor = float(expression.split(" * ")[0]) if " * " in expression else 1.0
             mapping[variable_name] = (column, next(unit for unit, size in UNITS.items() if size == factor))
-    rows = [[None if cell is None else str(cell) for cell in row] for row in table.head(SHOWN_ROWS).rows()]
+    rows = [[_cell(cell) for cell in row] for row in table.head(SHOWN_ROWS).rows()]
     return {"n_rows": table.height, "columns": table.columns, "rows": rows, "mapping": mapping}
+
+
+def _cell(cell: Any) -> str | None:
+    """A cell as people write it: whole numbers without a decimal point."""
+    whole = isinstance(cell, float) and cell.is_integer() and abs(cell) < MOST_WHOLE
+    return None if cell is None else str(int(cell) if whole else cell)
 
 
 def assignments(mapping: Mapped, columns: Sequence[str]) -> list[str]:
@@ -83,7 +81,8 @@ def assignments(mapping: Mapped, columns: Sequence[str]) -> list[str]:
 
 def checks(path: str, name: str, mapping: Mapped) -> dict[str, Any]:
     """What a fit with this mapping should be warned of."""
-    return {"notes": [str(finding) for finding in check_table(_mapped(path, name, mapping)) if finding]}
+    found = check_table(_mapped(path, name, mapping))
+    return {"notes": [fit_worded(str(finding), mapping) for finding in found]}
 
 
 def fit_page(
@@ -97,7 +96,27 @@ def fit_page(
     with tempfile.TemporaryDirectory(prefix="moelab-") as folder:
         file = Path(folder) / "fit.json"
         save_fits(found.fits, file)
-        return rendered_sections(sections, "fit").to_dict() | {"fits": file.read_bytes(), "flops": reach(table)}
+        shown = rendered_sections(worded_sections(sections, fit_worded), "fit").to_dict()
+        return shown | {"answer": summary(found), "fits": file.read_bytes(), "flops": reach(table)}
+
+
+def summary(found: Comparison) -> list[str]:
+    """What a fit answers, in at most three sentences: which law predicts best, how well, and whether to rely on it."""
+    law, best = next(iter(found.fits.items()))
+    fitted = "1 law is fitted" if len(found.fits) == 1 else f"{len(found.fits)} laws are fitted"
+    held = best.holdout
+    if held is None:
+        text = f"{fitted}; {law} describes the runs best, within {best.in_sample['mean_abs_rel']:.2%} on average."
+        return [text, "No runs were held out, so nothing shows how well it predicts larger ones."]
+    which = "it predicts" if len(found.fits) == 1 else f"{law} predicts"
+    beyond = "" if held.max_extrapolation is None else f", up to {held.max_extrapolation:.2g} times the compute it saw,"
+    runs = "run" if held.n_runs == 1 else f"{held.n_runs} runs"
+    text = f"{fitted}; {which} the {runs} held out{beyond} within {held.mean_abs_rel:.2%} on average."
+    if held.coverage_80 is None:
+        return [text]
+    short = held.coverage_80 < LEAST_COVERAGE
+    trust = ", fewer than they should: its errors are larger than it states" if short else ""
+    return [text, f"Its 80 % intervals hold {held.coverage_80:.0%} of them{trust}."]
 
 
 def reach(table: Any) -> str:
@@ -146,8 +165,8 @@ def _mapped(path: str, name: str, mapping: Mapped) -> Any:
 def _compared(found: Comparison) -> Section:
     """The laws by rank."""
     caption = (
-        "Errors are relative to the measured loss. The runs of most compute are held out; the reach is how many times "
-        "the compute of the largest fitted run they have. The weight is that in a plan's mean."
+        "Errors are relative to the measured loss. The runs of most compute are held out; the reach is the compute of "
+        "the largest of them over that of the largest fitted run. The weight is that in a plan's mean."
     )
     return Section("Laws side by side", tables=[Table(HEADS, found.rows(), caption)])
 
@@ -187,7 +206,8 @@ def _residuals(found: Comparison, table: Any) -> list[Section]:
     if not points:
         return []
     caption = f"Errors of {best.law.id}. A trend along a variable is what the law does not describe."
-    return [Section("Errors by variable", best.diagnosis, [Figure(figures.residuals(points), caption)])]
+    diagnosis = [f"{note[:1].upper()}{note[1:]}." for note in best.diagnosis]
+    return [Section("Errors by variable", diagnosis, [Figure(figures.residuals(points), caption)])]
 
 
 def _coefficients(found: Comparison) -> Section:
@@ -196,7 +216,9 @@ def _coefficients(found: Comparison) -> Section:
         f"80 % intervals of {REPLICATES} bootstrap replicates, from {STARTS} starts: "
         f"`moelab fit --bootstrap {REPLICATES} --starts {STARTS}`. The command's own numbers are 1,000 and 512."
     )
-    return Section("Coefficients", tables=[Table(["law", "coefficient", "value", "p10", "p90", "note"], rows, caption)])
+    names = ["law", "coefficient", "value", "p10", "p90", "note"]
+    shown = len(names) if any(row[-1] for row in rows) else len(names) - 1
+    return Section("Coefficients", tables=[Table(names[:shown], [row[:shown] for row in rows], caption)])
 
 
 def _slices(table: Any) -> list[Section]:

@@ -4,9 +4,8 @@ Parallel layouts are written out. The reports of plans take the same words.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from moelab.app.controls import controls
 from moelab.report.page import Page, Section
@@ -92,24 +91,21 @@ def worded_page(page: Page) -> Page:
     return replace(page, answer=[worded(text) for text in page.answer], sections=worded_sections(page.sections))
 
 
-def worded_sections(sections: Sequence[Section]) -> list[Section]:
-    """The same for sections: their text, warnings, captions and cells."""
+def worded_sections(sections: Sequence[Section], words: Callable[[str], str] = worded) -> list[Section]:
+    """The same for sections: their text, warnings, captions and cells. The fit page gives its own `words`."""
     return [
         replace(
             part,
-            text=[worded(text) for text in part.text],
-            warnings=[worded(line) for line in part.warnings],
-            figures=[figure._replace(caption=worded(figure.caption)) for figure in part.figures],
+            text=[words(text) for text in part.text],
+            warnings=[words(line) for line in part.warnings],
+            figures=[figure._replace(caption=words(figure.caption)) for figure in part.figures],
             tables=[
                 table._replace(
-                    caption=worded(table.caption), rows=[[_cell(cell) for cell in row] for row in table.rows]
+                    caption=words(table.caption),
+                    rows=[[words(cell) if type(cell) is str else cell for cell in row] for row in table.rows],
                 )
                 for table in part.tables
             ],
         )
         for part in sections
     ]
-
-
-def _cell(cell: Any) -> Any:
-    return worded(cell) if type(cell) is str else cell

@@ -1,6 +1,7 @@
 """What the pages share: the visitor's cookie, bodies of limited size, refusals in one line."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Literal
 
 from starlette.requests import Request
@@ -68,9 +69,9 @@ def _too_large() -> TooLarge:
     return TooLarge(f"file: at most {MOST_BYTES // 10**6} MB here; the commands have no such limit")
 
 
-def refusal(error: Exception, hidden: str = "") -> JSONResponse:
-    """The error as JSON, without the path `hidden`."""
-    text = str(error)
+def refusal(error: Exception, hidden: str = "", words: Callable[[str], str] = str) -> JSONResponse:
+    """The error as JSON, without the path `hidden`, in the `words` of a page."""
+    text = words(str(error))
     if hidden:
         text = text.replace(f"fit file {hidden}", "fit file").replace(f"fit file: {hidden}", "fit file: this file")
         text = text.replace(hidden, "the file")

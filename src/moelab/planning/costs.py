@@ -143,7 +143,17 @@ def price_lines(best: Candidate) -> list[str]:
         sources.append(source_line("training", used["train"]))
     if not sources:
         return []
-    return [f"Prices of design 1 with 80 % intervals: {'; '.join(found)}.", f"They come from {'; '.join(sources)}."]
+    return [f"Prices of design 1 with 80 % intervals: {'; '.join(found)}.", f"Calibrations: {'; '.join(sources)}."]
+
+
+def cost_cells(best: Candidate) -> list[list[str]]:
+    """The costs of training, serving and both as rows of the table of `served_cells`, without limits."""
+    cost = best.cost or {}
+    return [
+        [f"cost, {word}", format_dollars(cost[name]), _ends_text(cost, name), "-", "-"]
+        for name, word in WORDS.items()
+        if cost.get(name) is not None
+    ]
 
 
 MISSING = {
@@ -161,13 +171,18 @@ MISSING = {
 def source_line(what: str, calibration: Mapping[str, Any], missing: Sequence[str] = ()) -> str:
     """For people: the calibration of a price with its held-out error, and what it has no rows of."""
     if calibration["error"] is None:
-        return f"{what}: {calibration['id']}, not calibrated, so without interval"
+        return f"{what}, {calibration['id']}, not calibrated, so without interval"
     words = [MISSING[name] for name in missing if name in MISSING] or calibration.get("without_rows", [])
     absent = ", ".join(words)
     return (
-        f"{what}: calibration {calibration['id']}, {calibration['n_rows']} rows, held-out error "
+        f"{what}, {calibration['id']}, {calibration['n_rows']} rows, held-out error "
         f"{calibration['error']:.0%}{absent and f' (no rows with {absent})'}"
     )
+
+
+def _ends_text(values: Mapping[str, Any], name: str) -> str:
+    low, high = values[f"{name}_low"], values[f"{name}_high"]
+    return "-" if low is None else f"{format_dollars(low)} to {format_dollars(high)}"
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

@@ -61,8 +61,8 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
     if assumed is not None:
         many = "" if training["gpus"] is None else f"{training['gpus']:,} "
         return (
-            f"{training_sentence(training)} Training on {many}{assumed} devices is an assumption: this kind serves, "
-            "and --train-hardware names another."
+            f"{training_sentence(training)} Training on {many}{assumed} devices is an assumption, because that "
+            "kind serves; --train-hardware names another."
         )
     scores = "causal attention scores" if training["mfu_convention"] == "causal" else "the full square of scores"
     spent = f"{format_number(training['device_hours'])} device-hours"

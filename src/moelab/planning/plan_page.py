@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from moelab.planning.cells import rate_cells, released_cells, rule_cells, what_if_cells
-from moelab.planning.costs import price_lines
+from moelab.planning.costs import cost_cells, price_lines
 from moelab.planning.excess_words import OVER_DESIGN, OVER_LAW, excess_note, order_note
 from moelab.planning.not_taken import not_taken_sentences
 from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
@@ -14,22 +13,22 @@ from moelab.planning.plan_table import EXCESS_COMPUTE, interval_note
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.served_design import COLUMNS, assumptions, measures, served_cells
 from moelab.planning.why import why
-from moelab.planning.why_balance import knee_sentence
 from moelab.planning.why_released import ahead_of_design, beside_released
 from moelab.quantities import format_dollars, format_flops, format_number, format_outside
-from moelab.report import Fact, Figure, Page, Section, Table, write_page
+from moelab.report import Fact, Figure, Page, Section, Table
 from moelab.version import __version__
+
+NAMES = {
+    "": "rank", "d_expert": "expert width", "layers": "layers x width", "heads": "heads/ KV heads",
+    "GPUs": "replica, devices", "LR": "learning rate",
+}  # fmt: skip
+"""Columns of a plan's table that the page calls otherwise."""
 
 FIRST = ("rank", "active/total", "experts", "tokens", "loss, nats", "excess", "excess cost", "$/M tokens", "lifetime $")
 """The columns that decide, which a narrow screen shows first; the others follow in their order."""
 
 SHOWN_NATS, SHOWN_KNEES = 0.05, 4.0
 """The frontier is drawn up to so many nats above its least loss, or so many times the extra loss of the knee."""
-
-
-def write_plan_page(plan: Plan, path: str | Path, repeat: str) -> Path:
-    """Write the page; `repeat` is the command that makes it again. Raises MoelabError where it cannot be written."""
-    return write_page(plan_page(plan, repeat), path)
 
 
 def plan_page(plan: Plan, repeat: str, changes: bool = True) -> Page:
@@ -112,16 +111,19 @@ def _designs(plan: Plan) -> Section:
     rule = "" if plan.confidence.meaningless else f" ({plan.near_equal_rule})"
     near = f"{plan.near_equal:,} designs are near-equal{rule}." if plan.near_equal > 1 else ""
     parts = (excess_note(plan), order_note(plan), near, interval_note(plan.candidates))
-    columns = ["rank", *columns[1:]]
+    columns = [NAMES.get(name, name) for name in columns]
     order = sorted(range(len(columns)), key=lambda at: FIRST.index(columns[at]) if columns[at] in FIRST else len(FIRST))
+    order = [at for at in order if any(row[at] != "-" for row in rows)]
     cells = [[_whole(row[at]) for at in order] for row in rows]
     return Section("Designs", tables=[Table([columns[at] for at in order], cells, " ".join(filter(None, parts)))])
 
 
 def _served(plan: Plan) -> Section:
     """Latency, throughput and costs of design 1 with their doubt, and what they assume."""
-    rows = served_cells(plan.best, plan.budget.serving)
-    text = [*assumptions(plan.budget, plan.best), *price_lines(plan.best)]
+    rows, prices = served_cells(plan.best, plan.budget.serving), price_lines(plan.best)
+    if rows:
+        rows, prices = [*rows, *cost_cells(plan.best)], prices[1:]
+    text = [*assumptions(plan.budget, plan.best), *prices]
     return Section("Latency and cost of design 1", text, tables=[Table(COLUMNS, rows)] if rows else [])
 
 
@@ -147,7 +149,7 @@ def _frontier(plan: Plan) -> Section:
     most = max(most, here["extra_nats"])
     chart = figures.lifetime_frontier([row for row in rows if row["extra_nats"] <= most])
     caption = (
-        f"No other design has a lower loss at a lower cost. {knee_sentence(plan)} "
+        f"No other design has a lower loss at a lower cost; “Why” gives what chose design 1 among them. "
         f"Designs more than {most:.2g} nats above the least loss are not drawn."
     )
     return Section("Loss against lifetime cost", figures=[Figure(chart, caption)])

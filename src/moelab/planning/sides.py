@@ -107,7 +107,7 @@ class DesignComparison:
         lines += [f"Warning: {line}" for line in self.warnings]
         lines += [] if self.traffic is None else [f"Assumed traffic: {self.traffic}."]
         served = [(side.serving["calibration"], side.serving["not_calibrated"]) for side in self.sides if side.serving]
-        lines += list(dict.fromkeys(f"Prices come from {source_line('serving', *each)}." for each in served))
+        lines += list(dict.fromkeys(f"Calibration of prices: {source_line('serving', *each)}." for each in served))
         return lines + [
             f"{law}: the loss of {side.name} minus that of {self.sides[0].name} is {gap['value']:+.4f} "
             f"[{gap['low']:+.4f}, {gap['high']:+.4f}]; {self.sides[0].name} is better with probability "

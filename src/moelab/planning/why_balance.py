@@ -78,8 +78,9 @@ def knee_sentence(plan: Plan) -> str:
     if plan.lifetime["within_decides"]:
         still = ", and more served tokens change nothing" if excess > within * AT_BOUND else ""
         return (
-            f"By the lifetime cost smaller models would pay, with more than the {within:.0%} of excess compute that is "
-            f"allowed ({source}; --within sets it): this bound decides{still}. Design 1 has {over}.{more}"
+            f"By lifetime cost alone a smaller model would be chosen, but it has more than the {within:.0%} of excess "
+            f"compute that is allowed ({source}; --within sets it). This bound decides{still}. Design 1 has {over}."
+            f"{more}"
         )
     return (
         "Design 1 is at the knee of loss against lifetime cost, where one per cent of compute is worth one per cent of "

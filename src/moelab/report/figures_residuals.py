@@ -6,24 +6,12 @@ import altair as alt
 
 from moelab.report import theme
 from moelab.report.tables import read_rows, unique
+from moelab.report.titles import titled
 
 PANEL = (300, 150)
 """Width and height of a panel, pixels."""
 WIDE = 20.0
 """Ratio of the largest to the least value from which an axis is logarithmic."""
-
-TITLES = {
-    "params_total": "parameters",
-    "params_active": "active parameters",
-    "params_non_embedding": "parameters without embeddings",
-    "params_active_non_embedding": "active parameters without embeddings",
-    "tokens": "training tokens",
-    "unique_tokens": "unique tokens",
-    "train_flops": "training FLOPs",
-    "n_experts": "experts",
-    "top_k": "experts of a token",
-}
-"""Columns as axes name them; others by their own names."""
 
 
 def residuals(points: Any, *, title: str = "") -> Any:
@@ -48,14 +36,14 @@ def residuals(points: Any, *, title: str = "") -> Any:
         tips = theme.tooltip(
             ("label", "run", ""),
             ("law", "law", ""),
-            ("x", TITLES.get(name, name), ".4~g"),
+            ("x", titled(name), ".4~g"),
             ("error_rel", "error", "+.2%"),
         )
         marks = (
             alt.Chart(theme.data(mine))
             .mark_point(filled=True, size=34, opacity=0.75)
             .encode(
-                theme.quantity_x("x", mine, TITLES.get(name, name), log=log),
+                theme.quantity_x("x", mine, titled(name), log=log),
                 y,
                 theme.law_color(laws),
                 theme.law_shape(laws),

@@ -6,6 +6,7 @@ import altair as alt
 
 from moelab.report import theme
 from moelab.report.tables import Row, read_rows, unique
+from moelab.report.titles import titled
 
 
 def isoflop(
@@ -22,6 +23,7 @@ def isoflop(
     Columns. points: x, loss, group (optional: what stays equal, e.g. "1e15 FLOPs"). curve: x, loss, group. optimum
     (may be None): x, low, high (may be null), loss, group. On a log axis every x must be positive.
     """
+    x_title = titled(x_title)
     name = {"positive": ["x"]} if log else {}
     need = ["loss"] if log else ["loss", "x"]
     rows, left_out = read_rows(points, "isoflop points", need, optional_texts=["group"], **name)
@@ -88,6 +90,7 @@ def loss_against(
     Columns. table: x, loss, low, high (may be null), law, kind (dense|moe). measured (may be None): x, loss, kind;
     these runs are drawn as points in every panel. On a log axis every x must be positive.
     """
+    x_title = titled(x_title)
     name = {"positive": ["x"]} if log else {}
     need = ["loss"] if log else ["loss", "x"]
     rows, left_out = read_rows(table, "loss_against", need, texts=["law", "kind"], optional=["low", "high"], **name)

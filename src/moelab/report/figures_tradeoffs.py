@@ -1,7 +1,7 @@
 """Figures of trade-offs: loss against size and serving cost, throughput against latency."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
@@ -11,6 +11,7 @@ from moelab.report.tables import Row, read_rows, unique
 
 MAX_LABELS, LABEL_GAP = 6, 22  # names on the front, and the pixels between two of them
 LETTER, LABEL_WIDTH = 6, 210  # pixels of a letter of a name, and the most that a name takes
+ABOVE = 22  # pixels from a mark up to a name that has no room beside it
 
 
 def pareto(
@@ -68,42 +69,53 @@ def _panel(rows: list[Row], every: list[Row], field: str, x_title: str, y_title:
     return alt.layer(dominated, *named, front, ring, width=width, height=height)
 
 
-def _names(chosen: list[tuple[Row, bool]]) -> list[Row]:
+class Name(NamedTuple):
+    """A design to name; whether its name stands left of its mark, and above it, as other marks lie on either side."""
+
+    row: Row
+    left: bool
+    above: bool = False
+
+
+def _names(chosen: list[Name]) -> list[Row]:
     """The rows of the designs to name, with how each name is set."""
     return [
         {
             **row,
             "align": "right" if left else "left",
             "dx": (-9 if left else 9) * (1.4 if row["recommended"] else 1),
+            "dy": -ABOVE if above else 0,
             "weight": "bold" if row["recommended"] else "normal",
         }
-        for row, left in chosen
+        for row, left, above in chosen
     ]
 
 
 def _name_marks(names: list[Row]) -> Any:
     """All names as one mark: Altair copies each layer some ten times."""
-    align, dx, weight = (alt.expr(f"datum.{name}") for name in ("align", "dx", "weight"))
-    return alt.Chart(theme.data(names)).mark_text(align=align, dx=dx, fontWeight=weight, limit=LABEL_WIDTH, fontSize=11)
+    align, dx, dy, weight = (alt.expr(f"datum.{name}") for name in ("align", "dx", "dy", "weight"))
+    return alt.Chart(theme.data(names)).mark_text(
+        align=align, dx=dx, dy=dy, fontWeight=weight, limit=LABEL_WIDTH, fontSize=11
+    )
 
 
-def named_designs(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[tuple[Row, bool]]:
-    """The designs to name, the recommended one and then the best, each with whether its name stands left of its mark.
+def named_designs(rows: list[Row], field: str, pixels_per_loss: float, width: int) -> list[Name]:
+    """The designs to name, the recommended one and then the best.
 
     Names keep `LABEL_GAP` apart, stay inside the panel and cover no other mark; one without such a place is left out,
-    but for the recommended design's.
+    but for the recommended design's, which then stands above its mark.
     """
     low, high = theme.padded([row[field] for row in rows], log=True)
     place = {
         id(row): (math.log(row[field] / low) / math.log(high / low) * width, row["loss"] * pixels_per_loss)
         for row in rows
     }
-    chosen: list[tuple[Row, bool]] = []
+    chosen: list[Name] = []
     wanted = [row for row in rows if row["on_front"] or row["recommended"]]
     for row in sorted(wanted, key=lambda row: (not row["recommended"], row["loss"])):
         across, up = place[id(row)]
         long = min(len(row["label"]) * LETTER, LABEL_WIDTH) + 14
-        apart = all(abs(up - place[id(other)][1]) >= LABEL_GAP for other, _ in chosen)
+        apart = all(abs(up - place[id(other.row)][1] - ABOVE * other.above) >= LABEL_GAP for other in chosen)
         if not apart or len(chosen) == MAX_LABELS:
             continue
         others = [
@@ -114,7 +126,8 @@ def named_designs(rows: list[Row], field: str, pixels_per_loss: float, width: in
             False: across + long < width and not any(across <= x < across + long for x, _ in others),
         }
         if any(room.values()) or row["recommended"]:
-            chosen.append((row, room[True] or (not room[False] and across > width / 2)))
+            crowded = not any(room.values())
+            chosen.append(Name(row, room[True] or (crowded and across > width / 2), crowded))
     return chosen
 
 

@@ -17,6 +17,8 @@ KIND_COLORS, KIND_SHAPES = [MOE, DENSE], ["circle", "square"]
 LAW_COLORS = ["#00795c", "#a8478a", "#8a6a00", "#3c4a5a", "#2b78b0", "#b23a48", "#6f5bb5", "#5c7a1e"]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 WIDTH, HEIGHT = 760, 340
+LONG = 1e4
+"""Number from which the labels of an axis are short, such as 20K."""
 
 # 300K, 1.6M, 2B, 1e21: the tick labels of every axis that counts something.
 HUMAN = (
@@ -133,14 +135,15 @@ def scale(values: Iterable[float | None], log: bool = False, share: float = 0.06
 
 
 def axis(values: Iterable[float | None], title: str, log: bool = False, **options: Any) -> Any:
-    """An axis with human tick labels; on a log axis the ticks are round numbers, or the few values themselves."""
+    """An axis with human tick labels, such as 20K; on a log axis the ticks are round numbers, or the few values."""
     known = sorted({value for value in values if value is not None})
     ticks: Any = alt.Undefined
     if log:
         spread = [b / a for a, b in itertools.pairwise(known)]
         few = len(known) <= 8 and all(float(f"{v:.2g}") == v for v in known) and min(spread, default=2) > 1.3
         ticks = known if few else log_ticks(*padded(known, log))
-    options = {"grid": True, "labelExpr": HUMAN if log else alt.Undefined, **options}
+    short = log or max(known, default=0) >= LONG
+    options = {"grid": True, "labelExpr": HUMAN if short else alt.Undefined, **options}
     return dict(title=title, values=ticks, tickCount=6, **options)
 
 

@@ -76,9 +76,9 @@ def interval_cells(rows: Sequence[Sequence[Any]], first: int) -> list[list[str]]
     for row in rows:
         values = [row[at] if at < len(row) else None for at in range(first, first + 3)]
         values = [getattr(value, "item", lambda value=value: value)() for value in values]
-        digits = _digits(values)
+        digits, width = _digits(values), _width(values)
         for cells, value in zip(columns, values, strict=True):
-            cells.append(_significant(value, digits) if isinstance(value, float) else _cell(value, None))
+            cells.append(_significant(value, digits, width) if isinstance(value, float) else _cell(value, None))
     return columns
 
 
@@ -89,18 +89,25 @@ def _has_interval(names: Sequence[str], place: int) -> bool:
 def _digits(values: Sequence[Any]) -> int:
     """Significant digits of a value, its p10 and its p90."""
     numbers = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
-    size = max(map(abs, numbers), default=0.0)
-    width = abs(numbers[2] - numbers[1]) if len(numbers) == len(values) else 0.0
+    size, width = max(map(abs, numbers), default=0.0), _width(values)
     if not 0 < width <= size:
         return FEWEST if width else USUAL
     return min(MOST, max(FEWEST, math.ceil(math.log10(size / width)) + 2))
 
 
-def _significant(value: float, digits: int) -> str:
-    """A float in so many significant digits, zeros at the end included."""
+def _width(values: Sequence[Any]) -> float:
+    """From p10 to p90; 0 where one of a value, its p10 and its p90 is not known."""
+    known = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    return float(abs(values[2] - values[1])) if known else 0.0
+
+
+def _significant(value: float, digits: int, width: float) -> str:
+    """A float in so many significant digits, zeros at the end included; nothing beside its interval's width is 0."""
     if not math.isfinite(value):
         return "–"
-    if value and not 1e-3 <= abs(value) < 1e4:
+    if width and abs(value) < width * 10.0**-digits:
+        return f"{0:.{max(0, digits - 1 - math.floor(math.log10(width)))}f}"
+    if value and not 1e-3 <= abs(value) < min(1e4, 10**digits):
         return format_number(value, digits)
     return f"{value:#.{digits}g}".rstrip(".")
 
@@ -125,4 +132,4 @@ def _cell(value: Any, decimals: int | None) -> str:
         if not math.isfinite(value):
             return "–"
         return format_number(value) if decimals is None else f"{value:.{decimals}f}"
-    return str(value)
+    return "–" if value == "-" else str(value)

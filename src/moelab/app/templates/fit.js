@@ -32,8 +32,7 @@ async function take(file) {
     field.querySelector(".unit").value = unit;
   }
   for (const id of ["columns", "laws", "start"]) at(id).hidden = false;
-  at("result").replaceChildren();
-  at("onward").hidden = true;
+  clear();
   check();
 }
 
@@ -55,6 +54,22 @@ function preview(reply) {
   table.append(head, body);
   at("preview").querySelector(".scroll").replaceChildren(table);
   at("preview").hidden = false;
+}
+
+function clear() {
+  at("result").replaceChildren();
+  for (const id of ["summary", "onward"]) at(id).hidden = true;
+}
+
+// What the fit answers stands first, its first sentence as the heading.
+function summarise(sentences) {
+  at("summary").replaceChildren(...sentences.map((sentence, place) => {
+    const line = document.createElement(place ? "p" : "h1");
+    line.className = place ? "answer" : "";
+    line.textContent = sentence;
+    return line;
+  }));
+  at("summary").hidden = false;
 }
 
 function asked() {
@@ -80,8 +95,7 @@ async function check() {
 
 async function start() {
   show("");
-  at("result").replaceChildren();
-  at("onward").hidden = true;
+  clear();
   const reply = await send("/fit/jobs", asked());
   if (reply.error) return show(reply.error);
   job = reply.job;
@@ -109,6 +123,7 @@ async function follow(name) {
     job = null;
     busy(false);
     at("status").textContent = `Fitted in ${((performance.now() - begun) / 1000).toFixed(1)} s.`;
+    summarise(reply.answer);
     at("result").innerHTML = reply.html;
     drawCharts(at("result"), reply.specs);
     prepareTables(at("result"));
@@ -127,7 +142,11 @@ async function cancel() {
 }
 
 at("table").addEventListener("change", (event) => take(event.target.files[0]));
-form.addEventListener("change", (event) => { if (given && event.target.matches(".column, .unit")) check(); });
+form.addEventListener("change", (event) => {
+  if (!given || !event.target.matches(".column, .unit")) return;
+  if (!at("onward").hidden) at("status").textContent = "The fit below is of the columns before this change.";
+  check();
+});
 form.addEventListener("submit", (event) => { event.preventDefault(); if (given) start(); });
 at("cancel").addEventListener("click", cancel);
 addEventListener("dragover", (event) => event.preventDefault());
