@@ -55,3 +55,4 @@ def test_a_study_with_a_plan_keeps_its_answer_short() -> None:
     finding = find(value, loss)
     assert finding.sentences == []
     assert finding.section.tables[0].rows
+    assert any("is ahead: " in text or "is not decided: " in text for text in finding.section.text)

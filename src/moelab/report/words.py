@@ -58,14 +58,17 @@ def _exact(value: Any, cell: str) -> str:
 
 
 def column_cells(rows: Sequence[Sequence[Any]], column: int) -> list[str]:
-    """One column as text: floats of ordinary size share their decimals, large numbers read 1.28B, None is a dash. Where
-    some would keep fewer than three significant digits beside the largest, each has its own."""
+    """One column as text: floats of ordinary size share their decimals, None is a dash, counts beside large ones read
+    43K and 1.28B. Where some would keep fewer than three significant digits beside the largest, each has its own."""
     values = [row[column] if column < len(row) else None for row in rows]
     values = [getattr(value, "item", lambda value=value: value)() for value in values]
     floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
     ordinary = bool(floats) and 1e-2 <= max(floats) < 1e4
     decimals = max(0, min(4, 3 - math.floor(math.log10(max(floats))))) if ordinary else 0
     ordinary = ordinary and all(v * 10**decimals >= LEAST or v == round(v, decimals) for v in floats)
+    counts = [abs(v) for v in values if isinstance(v, int) and not isinstance(v, bool)]
+    if max(counts, default=0) >= 1e6:
+        return [format_number(v) if isinstance(v, int) and not isinstance(v, bool) else _cell(v, None) for v in values]
     return [_cell(value, decimals if ordinary else None) for value in values]
 
 

@@ -134,8 +134,13 @@ def curves_section(outcome: StudyOutcome) -> list[Section]:
         return []
     some = f"{MOST_CURVES} of {len(once)} runs, evenly by loss. " if len(drawn) < len(once) else ""
     figure = [Figure(figures.learning_curves(points), f"{some}Validation loss.")] if points else []
-    caption = "Worst MoE layer at the last evaluation. Violation: the busiest expert's load over the mean, less 1."
-    table = [Table(["run", "violation", "idle experts", "load cv", "dropped", "near ties"], rows, caption)]
+    caption = (
+        "Worst MoE layer at the last evaluation. Violation: the busiest expert's load over the mean, less 1. Load "
+        "deviation: that of the loads, over their mean. Dropped: the share of choices beyond capacity. "
+        "Near ties: the share of tokens whose last chosen and first rejected expert differ by less than "
+        "0.001 in probability."
+    )
+    table = [Table(["run", "violation", "idle experts", "load deviation", "dropped", "near ties"], rows, caption)]
     return [Section("Learning curves and routing", figures=figure, tables=table if rows else [])]
 
 

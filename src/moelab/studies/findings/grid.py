@@ -47,17 +47,20 @@ def grid_finding(found: Evidence) -> Finding | None:
         ahead = f"{group.axis} {best} is ahead" if winner else f"{group.axis} is not decided"
         sentences.append(f"At {group.equal}{', ' + group.others if group.others else ''}, {ahead}: {judged}.")
         data.append({"axis": group.axis, "others": group.others, "equal": group.equal, "winner": winner})
+    planned = found.study.plan is not None
     section = Section(
         f"Grid: {found.experiment.name}",
         text=[
             "Designs that differ along one axis alone are compared where they had equal tokens at equal active size, "
-            "or equal FLOPs. A winner is named where its margin exceeds what seeds explain."
+            "or equal FLOPs. A winner is named where its margin exceeds what seeds explain.",
+            *(sentences if planned else []),
         ],
-        tables=[Table(["axis", "held at", "at equal", "loss by value", "winner"], rows)],
+        tables=[Table(["axis", "held at", "at equal", "loss by value, nats", "winner"], rows)],
         warnings=diverged_warning(found),
     )
-    answers = sentences if found.study.plan is None else []
-    return Finding(name=found.experiment.name, sentences=answers, section=section, data={"groups": data})
+    return Finding(
+        name=found.experiment.name, sentences=[] if planned else sentences, section=section, data={"groups": data}
+    )
 
 
 def axes(grid: RunGrid) -> list[tuple[str, ...]]:
