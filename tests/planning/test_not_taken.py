@@ -68,5 +68,5 @@ def test_the_columns_that_decide_come_first(result: Plan) -> None:
     (table,) = next(part for part in plan_page(result, "", changes=False).sections if part.title == "Designs").tables
     assert list(table.columns)[:6] == ["rank", "active/total", "experts", "tokens", "excess", "$/M tokens"]
     columns, rows = result.table()
-    at = list(table.columns).index("layers")
+    at = list(table.columns).index("layers x width")
     assert [row[at] for row in table.rows] == [row[columns.index("layers")] for row in rows]
