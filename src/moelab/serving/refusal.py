@@ -33,6 +33,8 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
         if traffic.parallel == "expert" and not any(layout.fits(load)[0] for layout in layouts_of(traffic)):
             experts = int(load.n_experts[0])
             return f"parallel: expert needs an expert on each of {traffic.gpus} devices, the model has {experts}"
+        if traffic.parallel == "expert" and (line := _too_long(load, traffic, hardware)):
+            return line
         need = int(least_gpus(load, hardware)[0])
         have = traffic.gpus or traffic.max_gpus
         return (
@@ -47,6 +49,18 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
     limits = [name for name in ("tpot", "ttft") if getattr(traffic, name) is not None]
     return (
         f"batch: {traffic.batch:,} does not fit {_and(['memory', *limits])}; the nearest feasible value is {largest:,}"
+    )
+
+
+def _too_long(load: Load, traffic: Traffic, hardware: Hardware) -> str:
+    """Where weights fit and one request does not: it lies on one device. Empty where weights do not fit either."""
+    memory, share = hardware.capacity
+    rooms = [memory - share * float(layout.weights(load)[0]) for layout in layouts_of(traffic) if layout.fits(load)[0]]
+    if max(rooms) <= 0:
+        return ""
+    return (
+        f"parallel: expert keeps a request's whole cache ({format_bytes(float(load.kv_bytes[0]))}) on one device, which "
+        f"has {format_bytes(max(rooms))} beside the weights; use tensor, or shorter requests"
     )
 
 
