@@ -77,6 +77,12 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
     if gpus == 1:
         return seconds
     between = device.between(gpus) * c.link / slow
+    if expert and gpus > device.node:
+        # Once to each other node with one of the token's experts, while the other half of the batch computes.
+        nodes, top_k = -(-gpus // device.node), model.moe.top_k if model.moe else 0
+        reached = (nodes - 1) * (1 - (1 - 1 / nodes) ** top_k)
+        moved = (held + extra) * reached * model.d_model * 2 / between
+        return max(seconds, 2 * model.n_moe_layers * (moved + c.collective * slow * steps))
     if expert:
         moved = (held + extra) * (gpus - 1) * model.d_model * 2 / between
         return seconds + 2 * model.n_moe_layers * (moved + c.collective * slow * steps)
@@ -88,7 +94,7 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
 @pytest.mark.parametrize(
     ("batch", "prompt", "output"), [(1, 0, 256), (7, 1024, 256), (64, 20000, 256), (900, 1024, 256), (2, 120000, 8)]
 )
-@pytest.mark.parametrize(("gpus", "expert"), [(1, False), (4, False), (4, True)])
+@pytest.mark.parametrize(("gpus", "expert"), [(1, False), (4, False), (4, True), (20, True)])
 @pytest.mark.parametrize("name", ["h100", "mi300x"])
 def test_steps_match_the_dumb_model(
     preset: str, batch: int, prompt: int, output: int, gpus: int, expert: bool, name: str
@@ -215,14 +221,32 @@ def test_devices_that_read_prompts_read_many_at_once() -> None:
     assert reading_time(load, expert, short, step)[0] < prompt_time(load, expert, device, short, step)[0] / 2
 
 
-def test_groups_over_several_nodes_send_a_token_to_the_devices_of_its_experts() -> None:
+def test_groups_over_several_nodes_send_a_token_once_to_each_node_of_its_experts() -> None:
     model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8")
     load = load_of(Shape.of(model), traffic, H100)
     rng, g, top_k = np.random.default_rng(0), 64, 8
-    others = [len({int(e) // 4 for e in rng.choice(256, top_k, replace=False)} - {0}) for _ in range(2000)]
+    others = [len({int(e) // 32 for e in rng.choice(256, top_k, replace=False)} - {0}) for _ in range(2000)]
     _, moved = communication(load, Layout(g, True), H100, H100.calibrated())
     speed = H100.between(g) * H100.calibrated().coefficients.link
     assert moved[0] == pytest.approx(2 * 58 * 7168 * 2 * np.mean(others) / speed, rel=0.03)
+
+
+@pytest.mark.parametrize("network", [1.0, 1e-3])
+def test_exchanges_between_nodes_overlap_with_computing(network: float) -> None:
+    model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8", prompt=4096)
+    device = H100.replace(network=H100.network * network)
+    load, layout, batch = load_of(Shape.of(model), traffic, device), Layout(32, True), np.array([1024.0])
+    step = step_of(load, layout, device, traffic)
+    free = step_of(load, layout, device.replace(network=1e18, link=1e18), traffic)
+    latency, moved = communication(load, layout, device, device.calibrated())
+    tokens_of_one = 32 + 32 * 4096 / 256
+    exchanged = float((latency + tokens_of_one * moved)[0])
+    expected = max(float(free.seconds(batch)[0]), exchanged)
+    assert step.seconds(batch)[0] == pytest.approx(expected)
+    assert (expected == exchanged) is (network < 1)
+    alone = prompt_time(load, layout, device, traffic, step)[0]
+    computed = prompt_time(load, layout, device, traffic, free)[0]
+    assert alone == pytest.approx(max(float(computed), float((latency + 4096 * moved)[0])))
 
 
 def test_distinct_experts_match_sampled_routing() -> None:

@@ -58,8 +58,9 @@ def _too_long(load: Load, traffic: Traffic, hardware: Hardware) -> str:
     rooms = [memory - share * float(layout.weights(load)[0]) for layout in layouts_of(traffic) if layout.fits(load)[0]]
     if max(rooms) <= 0:
         return ""
+    need = format_bytes(float(load.kv_bytes[0]))
     return (
-        f"parallel: expert keeps a request's whole cache ({format_bytes(float(load.kv_bytes[0]))}) on one device, which "
+        f"parallel: expert keeps a request's whole cache ({need}) on one device, which "
         f"has {format_bytes(max(rooms))} beside the weights; use tensor, or shorter requests"
     )
 

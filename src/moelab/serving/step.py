@@ -26,14 +26,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step as a function of the batch b: fixed + b linear, the head, and dense matrices and experts on the tokens. All
-    but the experts are those of the busiest of the `ranks`, as of max(b, ranks) requests.
+    """A step as a function of the batch b: fixed + b linear, the head, and dense matrices and experts on the tokens.
+    All but the experts are those of the busiest of the `ranks`, as of max(b, ranks) requests.
 
-    `moved` is the time of a rank's token between devices, part of `linear`. A share `begins` b of the steps (at most
-    all) also reads `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has steps, a
-    step stands for `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept on average.
-    Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`.
-    Where the calibration holds measured `products`, they give the time of every matrix.
+    `moved` is the time of a rank's token between devices: part of `linear`, or where exchanges are `overlapped` of
+    `waits` + b `sent`, beside all else: the larger counts. A share `begins` b of the steps (at most all) also reads
+    `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has steps, a step stands for
+    `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept on average. Steps without
+    prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`. Where the
+    calibration holds measured `products`, they give the time of every matrix.
     """
 
     fixed: Array
@@ -47,6 +48,8 @@ class Step:
     read_head: Array
     log_miss: Array
     moved: Array
+    waits: Array
+    sent: Array
     begins: float
     chunk: float
     width: float
@@ -54,10 +57,11 @@ class Step:
     graphs: Array | None
     ranks: int
     measured: "Measured | None"
+    overlapped: bool
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-7]}
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-8]}
         return replace(self, **arrays, measured=None if self.measured is None else self.measured.take(index))
 
     def seconds(self, batch: Array) -> Array:
@@ -85,6 +89,8 @@ class Step:
             mixed -= alone
             mixed *= share
             seconds += mixed
+        if self.overlapped:
+            np.maximum(seconds, self.waits + full * self.sent, out=seconds)
         if self.produced != 1:
             seconds /= self.produced
         return seconds
@@ -177,7 +183,9 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     fixed, moved = communication(load, layout, hardware, calibration)
     reads = traffic.reads if mixed else 0.0
     pieces = np.ceil(reads / CHUNK)
-    per_token = moved + load.activations
+    overlapped = layout.overlapped(hardware)
+    beside = np.zeros_like(moved)
+    per_token = load.activations + (beside if overlapped else moved)
     request = calibration.coefficients.request * calibration.slowdown
     width, produced = traffic.draft + 1.0, traffic.produced
     attending = layout.scores_share(load)
@@ -186,8 +194,9 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     begins = float(pieces / traffic.output * produced)
     # A layer of multi-token prediction for each guessed token: its share of the model's layers.
     guessing = 1 + traffic.draft / load.layers if traffic.draft else 1.0
+    steps = guessing * max(begins, 1.0)
     return Step(
-        fixed=(load.fixed + fixed) * (guessing * max(begins, 1.0)),
+        fixed=(load.fixed + (beside if overlapped else fixed)) * steps,
         linear=(
             decoding * guessing + request + per_token * (width + reading) + load.prompt_scores * (reading * attending)
         )
@@ -201,6 +210,8 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         read_head=load.read_head * (layout.ranks / g),
         log_miss=load.log_miss,
         moved=moved,
+        waits=(fixed if overlapped else beside) * steps,
+        sent=(moved if overlapped else beside) * ((width + reading) / layout.ranks),
         begins=begins,
         chunk=float(reads / pieces) if pieces else 0.0,
         width=width,
@@ -208,6 +219,7 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         graphs=None if traffic.graph_sizes is None else np.array(traffic.graph_sizes, float),
         ranks=layout.ranks,
         measured=_measured(load, hardware, traffic),
+        overlapped=overlapped,
     )
 
 
@@ -231,9 +243,11 @@ def _reading(load: Load, layout: Layout, traffic: Traffic, step: Step, prompts: 
     pieces, guessing = np.ceil(traffic.reads / CHUNK), 1 + traffic.draft / load.layers if traffic.draft else 1.0
     tokens = np.full_like(load.read_kv, traffic.reads / pieces)
     products = step.products(prompts * tokens, layout.ranks * on_one * tokens)
-    fixed = step.fixed / max(step.begins, 1.0)
-    per_token = step.moved + load.activations + load.prompt_scores * layout.scores_share(load)
-    return np.asarray(pieces * (fixed + products) / guessing + on_one * traffic.reads * per_token)
+    per_token = load.activations + load.prompt_scores * layout.scores_share(load)
+    steps, sent = pieces / guessing, on_one * traffic.reads * step.moved
+    one = 1 / max(step.begins, 1.0)
+    computing = steps * (step.fixed * one + products) + on_one * traffic.reads * per_token
+    return np.asarray(np.maximum(computing, steps * one * step.waits + sent) if step.overlapped else computing + sent)
 
 
 def distinct_experts(n_experts: Any, top_k: Any, tokens: Any, frequencies: Any = None) -> Array:
