@@ -18,8 +18,15 @@ UNLIMITED = 10**12
 """More requests a device than any memory holds."""
 
 
-def refuse_engine(hardware: Hardware, traffic: Traffic) -> None:
-    """Raises InputError where the engine that is asked for does not run on the device: TensorRT-LLM is NVIDIA's."""
+def refuse_impossible(hardware: Hardware, traffic: Traffic) -> None:
+    """Raises InputError where the engine that is asked for does not run on the device: TensorRT-LLM is NVIDIA's; and
+    where one device is to have more than the load of all."""
+    most = traffic.gpus or traffic.max_gpus
+    if traffic.imbalance is not None and traffic.imbalance > most > 1:
+        raise InputError(
+            f"imbalance: must be at most the number of devices, {most:,}, as the busiest has no more than the load of "
+            f"all; got {traffic.imbalance:g}"
+        )
     if traffic.engine == "tensorrt-llm" and hardware.name.split()[:1] in (["AMD"], ["Google"]):
         raise InputError(f"engine: tensorrt-llm runs on NVIDIA's devices, not on {hardware.name}; use vllm or sglang")
 

@@ -179,7 +179,7 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     """Steps under a layout; with `mixed` they read the traffic's prompts too, else they decode alone."""
     g, parallel = layout.gpus, layout.expert_parallel
     calibration = hardware.calibrated(traffic.engine)
-    uneven = traffic.uneven(calibration) if parallel else 1.0
+    uneven = min(traffic.uneven(calibration), g) if parallel else 1.0
     fixed, moved = communication(load, layout, hardware, calibration)
     reads = traffic.reads if mixed else 0.0
     pieces = np.ceil(reads / CHUNK)
