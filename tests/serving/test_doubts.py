@@ -69,8 +69,8 @@ def width(hardware: str = "h200", **asked: object) -> float:
     [
         ({"draft": 3, "acceptance": 0.8}, "draft"),
         ({"disaggregated": True}, "engine"),
+        ({"gpus": 16}, "nodes"),
         ({"cached": 0.5}, "engine"),
-        ({"gpus": 16}, "device"),
         ({"kv_precision": "int4"}, "kv_precision"),
         ({"precision": "int8"}, "precision"),
     ],
@@ -101,3 +101,46 @@ def test_groups_larger_than_any_row_are_marked_inside_a_domain_too() -> None:
         lines = [line for line in served["warnings"] if "no measured rows of more than 8 devices" in line]
         assert bool(lines) is marked_here
     assert width("gb300", gpus=16) > width("gb300", gpus=8)
+    assert width("gb300", gpus=16) < width("h200", gpus=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "few", "by"),
+    [
+        ("h200", "tensorrt-llm", None, "model"),
+        ("h100", "tensorrt-llm", None, "model"),
+        ("h200", "sglang", "one model", "model and engine"),
+        ("h200", "vllm", None, "model and engine"),
+        ("mi300x", "sglang", "one model", "model and engine and device"),
+        ("mi300x", "vllm", "too few", "model and engine and device"),
+        ("mi325x", None, "too few", "model and engine and device"),
+        ("mi355x", "vllm", None, "model and engine and device"),
+        ("b200", None, None, "model and device"),
+    ],
+)
+def test_few_rows_or_one_model_state_no_error_of_their_own(
+    name: str, engine: str | None, few: str | None, by: str
+) -> None:
+    device = load_hardware(name)
+    found, errors = device.calibrated(engine), shipped()["errors"]
+    assert (found.few, found.held_out_by) == (few, by)
+    apart = (
+        errors["device"]["error"] if "device" in by else 0.0,
+        errors["engine" if "engine" in by else "none"]["error"],
+    )
+    assert found.error == pytest.approx(math.hypot(*apart))
+    text = marked(name, precision="fp8", engine=engine)[1]
+    assert ("error and interval are those of what has no rows" in text) is (few is not None)
+    if few:
+        assert f"{found.n_rows} row" in found.line()
+        assert f"({few})" in found.line()
+
+
+def test_one_device_has_at_most_the_load_of_all() -> None:
+    asked = {"gpus": 8, "parallel": "expert", "precision": "fp8"}
+    with pytest.raises(InputError, match=r"imbalance: must be at most the number of devices, 8, .* got 80"):
+        serving_cost("qwen3-30b-a3b", "h200", imbalance=80, **asked)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="at most the number of devices, 64"):
+        serving_cost("qwen3-30b-a3b", "h200", imbalance=80, parallel="expert", precision="fp8")
+    worst = serving_cost("qwen3-30b-a3b", "h200", imbalance=8, **asked)  # type: ignore[arg-type]
+    assert worst.tokens_per_second < serving_cost("qwen3-30b-a3b", "h200", imbalance=2, **asked).tokens_per_second  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_products_are_the_sum_of_their_matrices(name: str) -> None:
     model, device = load_preset(name), machine()
     step = step_of(load_of(Shape.of(model), TRAFFIC, device), Layout(1), device, TRAFFIC)
     for tokens in (1.0, 3.0, 16.0, 17.0, 100.0, 4000.0):
-        assert step.products(np.array([tokens]))[0] == pytest.approx(dumb_products(model, tokens), rel=1e-9)
+        assert step.products(*[np.array([tokens])] * 2)[0] == pytest.approx(dumb_products(model, tokens), rel=1e-9)
 
 
 def test_a_prompt_and_a_mixed_step_take_measured_products() -> None:
@@ -99,7 +99,8 @@ def test_a_step_takes_the_width_of_its_experts() -> None:
     assert taken is not None
     assert taken.widths == pytest.approx([(2048 * 768) ** 0.5])
     plain = step_of(load_of(shape, TRAFFIC, machine()), Layout(1), machine(), TRAFFIC)
-    assert step.products(np.full(3, 40.0)) == pytest.approx(plain.products(np.full(3, 40.0)), rel=1e-9)
+    tokens = np.full(3, 40.0)
+    assert step.products(tokens, tokens) == pytest.approx(plain.products(tokens, tokens), rel=1e-9)
 
 
 def test_other_precisions_keep_shares_of_peak() -> None:

@@ -31,13 +31,16 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
     )
     reach, attention = device.bandwidth * c.bandwidth / slow, device.bf16 * c.attention / slow
     params, flops = count_parameters(model), count_flops(model, traffic.context, decode=True)
-    each, own = (gpus, 1) if expert else (1, gpus)
+    own = 1 if expert else gpus
+    # Expert parallel: the busiest device holds whole requests, and reads their prompts alone.
+    held = max(batch / gpus, 1.0) if expert else batch
     head = model.vocab_size * model.d_model
 
-    def products(tokens: float) -> float:
+    def products(tokens: float, on_one: float) -> float:
+        """Experts on the tokens of all; dense matrices on those of the busiest, or of all on a part of the matrices."""
         others = params.attention + params.dense_ffn + params.shared_experts + params.router + params.norm
         work = flops.attention_projections + flops.dense_ffn + flops.shared_experts + flops.router
-        seconds = max(others * size / reach / own, tokens * work / rate / gpus)
+        seconds = max(others * size / reach / own, on_one * work / rate / own)
         if model.moe is None:
             return seconds
         experts, top_k = model.moe.n_experts, model.moe.top_k
@@ -47,38 +50,57 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
         computing = rows * (flops.experts / top_k) / expert_rate / gpus * uneven
         return seconds + max(computing, touched * params.experts * size / reach / gpus)
 
-    prompts = batch / traffic.output
-    extra = prompts * traffic.prompt
-    share = min(1.0, prompts * -(-traffic.prompt // 8192))
-    seconds = (1 - share) * products(batch) + (share * products(batch + extra / share) if share else 0.0)
-    seconds += max(head * size / reach / own, batch * 2 * head / rate / gpus)
+    pieces = -(-traffic.prompt // 8192)
+    prompts, prompts_of_one = batch / traffic.output, held / traffic.output
+    share = min(1.0, prompts * pieces)
+    # A prompt of more pieces than the answer has tokens takes further steps.
+    steps = max(1.0, pieces / traffic.output)
+    seconds = (1 - share) * products(batch, held)
+    if share:
+        all_tokens = batch + prompts * traffic.prompt / share
+        seconds += (
+            share * steps * products(all_tokens / steps, (held + prompts_of_one * traffic.prompt / share) / steps)
+        )
+    seconds += max(head * size / reach / own, held * 2 * head / rate / own)
     cached = kv_elements(model, traffic.context) * kv_size
     kv_heads = 1 if model.mla else model.n_kv_heads
     busiest = max(len(range(device_number, kv_heads, gpus)) for device_number in range(gpus)) / kv_heads
-    on_one, scored = (1 / gpus, 1 / gpus) if expert else (busiest, busiest if kv_heads > gpus else 1 / gpus)
+    on_one, scored = (1.0, 1.0) if expert else (busiest, busiest if kv_heads > gpus else 1 / gpus)
     bandwidth = device.bandwidth * (c.latent_cache if model.mla else c.cache) / slow
-    seconds += batch * max(cached * on_one / bandwidth, flops.attention_scores / attention * scored)
+    extra = prompts_of_one * traffic.prompt
+    seconds += held * max(cached * on_one / bandwidth, flops.attention_scores / attention * scored)
     seconds += extra * count_flops(model, max(traffic.prompt, 1), causal=True).attention_scores / attention * scored
-    seconds += batch / each * c.request * slow
-    seconds += (batch + extra) / each * model.n_layers * model.d_model * 2 * c.passes / reach
+    seconds += held * c.request * slow
+    seconds += (held + extra) * model.n_layers * model.d_model * 2 * c.passes / reach
     kernels = model.n_layers * (10 + 6 * (model.mla is not None)) + 8 * model.n_moe_layers
-    seconds += (kernels * c.kernel + c.step) * slow
+    seconds += (kernels * c.kernel + c.step) * slow * steps
     if gpus == 1:
         return seconds
     between = device.between(gpus) * c.link / slow
+    if expert and gpus > device.node:
+        # Once to each other node with one of the token's experts, while the other half of the batch computes.
+        nodes, top_k = -(-gpus // device.node), model.moe.top_k if model.moe else 0
+        reached = (nodes - 1) * (1 - (1 - 1 / nodes) ** top_k)
+        moved = (held + extra) * reached * model.d_model * 2 / between
+        return max(seconds, 2 * model.n_moe_layers * (moved + c.collective * slow * steps))
     if expert:
-        moved = (batch + extra) / gpus * (gpus - 1) * model.d_model * 2 / between
-        return seconds + 2 * model.n_moe_layers * (moved + c.collective * slow)
-    moved = (batch + extra) * model.d_model * 2 * 2 * (gpus - 1) / gpus
-    return seconds + 2 * model.n_layers * (moved / between + c.collective * slow)
+        moved = (held + extra) * (gpus - 1) * model.d_model * 2 / between
+        return seconds + 2 * model.n_moe_layers * (moved + c.collective * slow * steps)
+    moved = (batch + prompts * traffic.prompt) * model.d_model * 2 * 2 * (gpus - 1) / gpus
+    return seconds + 2 * model.n_layers * (moved / between + c.collective * slow * steps)
 
 
 @pytest.mark.parametrize("preset", MODELS)
-@pytest.mark.parametrize(("batch", "prompt"), [(1, 0), (7, 1024), (64, 20000), (900, 1024)])
-@pytest.mark.parametrize(("gpus", "expert"), [(1, False), (4, False), (4, True)])
+@pytest.mark.parametrize(
+    ("batch", "prompt", "output"), [(1, 0, 256), (7, 1024, 256), (64, 20000, 256), (900, 1024, 256), (2, 120000, 8)]
+)
+@pytest.mark.parametrize(("gpus", "expert"), [(1, False), (4, False), (4, True), (20, True)])
 @pytest.mark.parametrize("name", ["h100", "mi300x"])
-def test_steps_match_the_dumb_model(preset: str, batch: int, prompt: int, gpus: int, expert: bool, name: str) -> None:
-    model, traffic, device = load_preset(preset), Traffic(precision="fp8", prompt=prompt), load_hardware(name)
+def test_steps_match_the_dumb_model(
+    preset: str, batch: int, prompt: int, output: int, gpus: int, expert: bool, name: str
+) -> None:
+    model, device = load_preset(preset), load_hardware(name)
+    traffic = Traffic(precision="fp8", prompt=prompt, output=output)
     load = load_of(Shape.of(model), traffic, device)
     step = step_of(load, Layout(gpus, expert), device, traffic).seconds(np.array([float(batch)]))[0]
     assert step == pytest.approx(dumb_step(model, traffic, device, batch, gpus, expert), rel=1e-6)
@@ -93,7 +115,7 @@ def test_the_busiest_device_is_priced_where_heads_do_not_divide(gpus: int, exper
     step = step_of(load, layout, H100, traffic).seconds(np.array([64.0]))[0]
     assert step == pytest.approx(dumb_step(model, traffic, H100, 64, gpus, expert), rel=1e-6)
     held = {2: 6, 5: 3, 8: 2, 16: 1}[gpus] / 12
-    assert layout.kv_share(load)[0] == pytest.approx(1 / gpus if expert else held)
+    assert layout.kv_share(load)[0] == pytest.approx(1.0 if expert else held)
 
 
 @pytest.mark.parametrize(
@@ -192,20 +214,39 @@ def test_devices_that_read_prompts_read_many_at_once() -> None:
     load = load_of(Shape.of(model), short, device)
     step = step_of(load, expert, device, short, mixed=False)
     # Four short prompts on each of eight devices, and every token of all 32 in the experts' products.
-    of_one = load.activations[0] + load.prompt_scores[0] + 8 * step.moved[0]
-    together = step.fixed + step.products(np.array([32 * 2048.0])) + 4 * 2048 * of_one
+    of_one = load.activations[0] + load.prompt_scores[0] + step.moved[0]
+    tokens = np.array([32 * 2048.0])
+    together = step.fixed + step.products(tokens, tokens) + 4 * 2048 * of_one
     assert reading_time(load, expert, short, step)[0] == pytest.approx(float(together[0]) / 32)
     assert reading_time(load, expert, short, step)[0] < prompt_time(load, expert, device, short, step)[0] / 2
 
 
-def test_groups_over_several_nodes_send_a_token_to_the_devices_of_its_experts() -> None:
+def test_groups_over_several_nodes_send_a_token_once_to_each_node_of_its_experts() -> None:
     model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8")
     load = load_of(Shape.of(model), traffic, H100)
     rng, g, top_k = np.random.default_rng(0), 64, 8
-    others = [len({int(e) // 4 for e in rng.choice(256, top_k, replace=False)} - {0}) for _ in range(2000)]
+    others = [len({int(e) // 32 for e in rng.choice(256, top_k, replace=False)} - {0}) for _ in range(2000)]
     _, moved = communication(load, Layout(g, True), H100, H100.calibrated())
     speed = H100.between(g) * H100.calibrated().coefficients.link
-    assert moved[0] == pytest.approx(2 * 58 * 7168 * 2 * np.mean(others) / g / speed, rel=0.03)
+    assert moved[0] == pytest.approx(2 * 58 * 7168 * 2 * np.mean(others) / speed, rel=0.03)
+
+
+@pytest.mark.parametrize("network", [1.0, 1e-3])
+def test_exchanges_between_nodes_overlap_with_computing(network: float) -> None:
+    model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8", prompt=4096)
+    device = H100.replace(network=H100.network * network)
+    load, layout, batch = load_of(Shape.of(model), traffic, device), Layout(32, True), np.array([1024.0])
+    step = step_of(load, layout, device, traffic)
+    free = step_of(load, layout, device.replace(network=1e18, link=1e18), traffic)
+    latency, moved = communication(load, layout, device, device.calibrated())
+    tokens_of_one = 32 + 32 * 4096 / 256
+    exchanged = float((latency + tokens_of_one * moved)[0])
+    expected = max(float(free.seconds(batch)[0]), exchanged)
+    assert step.seconds(batch)[0] == pytest.approx(expected)
+    assert (expected == exchanged) is (network < 1)
+    alone = prompt_time(load, layout, device, traffic, step)[0]
+    computed = prompt_time(load, layout, device, traffic, free)[0]
+    assert alone == pytest.approx(max(float(computed), float((latency + 4096 * moved)[0])))
 
 
 def test_distinct_experts_match_sampled_routing() -> None:
@@ -339,7 +380,8 @@ def test_steps_without_prompts_are_padded_to_a_captured_size() -> None:
     one, parallel = Layout(1), Layout(4, True)
     step = step_of(load, one, H100, plain)
     batch = np.array([65.0])
-    more = float((step.products(np.array([128.0])) - step.products(batch))[0])
+    captured_rows = np.array([128.0])
+    more = float((step.products(captured_rows, captured_rows) - step.products(batch, batch))[0])
     assert more > 0
     assert seconds(captured, 65, one) == pytest.approx(seconds(plain, 65, one) + more)
     assert seconds(captured, 128, one) == pytest.approx(seconds(plain, 128, one))

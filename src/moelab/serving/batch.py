@@ -47,8 +47,8 @@ def least_gpus(load: Load, hardware: Hardware) -> Array:
 
 
 def memory_of(load: Load, layout: Layout, batch: Array) -> Array:
-    """Bytes of weights and of the KV cache of `batch` requests, on one device (n,)."""
-    return layout.weights(load) + batch * load.kv_bytes * layout.kv_share(load)
+    """Bytes of weights and of the KV cache of `batch` requests, on one device in the mean (n,)."""
+    return layout.weights(load) + batch / layout.ranks * load.kv_bytes * layout.kv_share(load)
 
 
 def largest_batch(
@@ -63,7 +63,7 @@ def largest_batch(
     memory, share = hardware.capacity
     room = memory - share * layout.weights(load)
     cap = traffic.batch or traffic.most(hardware.calibrated(traffic.engine)) * layout.gpus
-    most = np.minimum(np.floor(room / (load.kv_bytes * layout.kv_share(load))), cap)
+    most = np.minimum(layout.ranks * np.floor(room / (load.kv_bytes * layout.kv_share(load))), cap)
     most = np.where(layout.fits(load) & (most >= (traffic.batch or 1)), most, 0.0)
     some: Any = slice(None)
     if beaten is not None:

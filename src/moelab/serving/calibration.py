@@ -15,6 +15,10 @@ from moelab.yaml_reader import parse_yaml
 Z80 = 1.2815515594457
 """Half-width of the 80 % interval of a normal distribution, in standard deviations."""
 
+ENOUGH_ROWS = 5
+"""Rows of a device and an engine, of more than one model, from which on they state its error. With fewer it is that of
+a device or an engine that was left out: 32 public rows of vLLM on MI300X, of which the fit saw one, were 29 % off."""
+
 STATED = "stated shares"
 """The id of a calibration that a hardware file's own shares of peak make."""
 
@@ -27,7 +31,8 @@ class Calibration(Config):
     logarithm from which 80 % intervals are made. All three are None for a roofline with stated shares. `products` are
     measured rates of products by precision: they replace the shares of peak and the reading of weights. `precisions`
     are those of the weights in the rows, `kv_precisions` of the cache, `most_gpus` the devices of the largest group;
-    None where it is not known.
+    None where it is not known. `few` names rows that are too few, or of one model, to state an error: the error is
+    that of a device or an engine without rows.
     """
 
     id: str
@@ -42,6 +47,7 @@ class Calibration(Config):
     precisions: tuple[str, ...] | None = None
     kv_precisions: tuple[str, ...] | None = None
     most_gpus: Count | None = None
+    few: str | None = None
 
     def __hash__(self) -> int:
         """Of equal calibrations equal, though `products` has none of its own."""
@@ -61,6 +67,7 @@ class Calibration(Config):
         if self.error is None:
             return f"{self.id}: no measured serving supports it, so it has no interval"
         rows = f"{self.n_rows} row{'s' * (self.n_rows > 1)}" if self.n_rows else "no rows of its own"
+        rows += f" ({self.few})" if self.few else ""
         return f"{self.id}: {rows}, median error {self.error:.0%} held out by {self.held_out_by}"
 
 
@@ -84,7 +91,21 @@ def stated(compute: float | None, bandwidth: float | None, link: float | None, l
 def inherited(device: str, engine: str | None, name: str) -> Calibration:
     """The calibration of the nearest device for one called `name`, with the error measured for such a step."""
     own = shipped_for(device, engine)
-    return own.replace(id=f"{own.id} for {name}", n_rows=0, **_on_another_device("none" if own.n_rows else "engine"))
+    engine_known = _engine_known(own.id.partition("/")[2])
+    return own.replace(
+        id=f"{own.id} for {name}", n_rows=0, few=None, **_on_another_device("none" if engine_known else "engine")
+    )
+
+
+def _enough(device: str, engine: str) -> bool:
+    """Whether rows of this device and engine state their error: of one model or of few rows they do not."""
+    known = shipped()["devices"].get(device, {})
+    return bool(known and known["rows"].get(engine, 0) >= ENOUGH_ROWS and known["models"][engine] > 1)
+
+
+def _engine_known(engine: str) -> bool:
+    """Whether some device has enough rows of this engine."""
+    return any(_enough(device, engine) for device in shipped()["devices"])
 
 
 def _error(step: str) -> dict[str, Any]:
@@ -117,10 +138,12 @@ DOUBTS = {
     "cached": "engine",
     "disaggregated": "engine",
     "gpus": "device",
+    "nodes": "nodes",
 }
 """What a calibration may have no rows of, and the shipped error that stands for it. Rows were left out by precision of
 weights and cache and with drafted tokens; cached prefixes and disaggregated prompts have no rows, and are taken to be
-as far off as another engine; groups of more devices as another device."""
+as far off as another engine; groups of more devices as another device. Groups over several nodes have no rows either:
+their error is that of four published rates of DeepSeek-V3 (`print_published` of benchmarks/serving_accuracy.py)."""
 
 
 @cache
@@ -156,13 +179,20 @@ def shipped_for(device: str | None, engine: str | None) -> Calibration:
     chosen = engine or (max(rows, key=lambda name: rows[name]) if rows else value["default_engine"])
     fixed = value["engines"].get(chosen, 1.0)
     coefficients = {**value["coefficients"], "kernel": value["coefficients"]["kernel"] * fixed}
-    step = "none" if chosen in rows else "engine" if known else "device"
+    n_rows, enough = rows.get(chosen, 0), _enough(device or "", chosen)
+    # What has no rows: nothing, the engine on a device that others calibrate, or the device.
+    others = any(_enough(device or "", name) for name in rows)
+    step = "none" if enough or (_engine_known(chosen) and not others) else "engine"
+    few = None
+    if n_rows and not enough:
+        few = "too few" if n_rows < ENOUGH_ROWS else "one model"
     return Calibration(
         id=f"{device or 'any'}/{chosen}",
         coefficients=Coefficients.parse(coefficients, "calibrations"),
         slowdown=known["slowdown"] if known else 1.0,
-        n_rows=rows.get(chosen, 0),
-        **(_on_another_device("none") if step == "device" else _error(step)),
+        n_rows=n_rows,
+        few=few,
+        **(_error(step) if enough or others else _on_another_device(step)),
         source=value["source"],
         precisions=tuple(value["precisions"]),
         kv_precisions=tuple(value["kv_precisions"]),

@@ -19,7 +19,7 @@ from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
 from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
-from moelab.serving.refusal import refuse_engine, why_not
+from moelab.serving.refusal import refuse_impossible, why_not
 from moelab.serving.step import distinct_experts, reading_time, step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load, load_of
@@ -117,7 +117,7 @@ def serve(
     model: ModelConfig | Shape, traffic: Traffic, hardware: Hardware, gpu_price: float | None = None
 ) -> ServingCost:
     """The cheapest layout and batch for each shape (n,). `gpu_price` replaces the catalogue's dollars per hour."""
-    refuse_engine(hardware, traffic)
+    refuse_impossible(hardware, traffic)
     shape = Shape.of(model) if isinstance(model, ModelConfig) else model
     price = hardware.price if gpu_price is None else gpu_price
     sizes = [np.size(getattr(shape, name)) for name in Shape.__dataclass_fields__]

@@ -33,7 +33,8 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
     lines += without_rows(hardware, traffic) + slips(cost, traffic)
     most = hardware.calibrated(traffic.engine).most_gpus
     if cost["gpus"] > hardware.node:
-        lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}")
+        beside = "; exchanges are taken to run beside computing" if cost["parallel"] == "expert" else ""
+        lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}{beside}")
     elif most is not None and cost["gpus"] > most:
         lines.append(f"not calibrated: no measured rows of more than {most:,} devices together, {cost['gpus']:,} here")
     return lines
@@ -70,7 +71,10 @@ def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[
 
 def calibration_of(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> Calibration:
     """The calibration of a replica of `gpus` devices, with the error and the interval of what it has no rows of."""
-    return doubted(hardware.calibrated(traffic.engine), tuple(not_calibrated(hardware, traffic, gpus)))
+    names = not_calibrated(hardware, traffic, gpus)
+    if gpus > hardware.node:
+        names = ["nodes" if name == "gpus" else name for name in names]
+    return doubted(hardware.calibrated(traffic.engine), tuple(names))
 
 
 def without_rows(hardware: Hardware, traffic: Traffic) -> list[str]:
@@ -84,7 +88,15 @@ def without_rows(hardware: Hardware, traffic: Traffic) -> list[str]:
     if "kv_precision" in names:
         rows = ", ".join(calibration.kv_precisions or ())
         lines.append(f"not calibrated: no measured rows with a KV cache in {traffic.kv_precision} (theirs: {rows})")
-    return lines + _other_engine(hardware, traffic)
+    return lines + _few_rows(calibration) + _other_engine(hardware, traffic)
+
+
+def _few_rows(calibration: Calibration) -> list[str]:
+    """A line where there are rows, and too few of them, or of too few models, to state an error."""
+    if calibration.few is None:
+        return []
+    rows = f"{calibration.n_rows} row{'s' * (calibration.n_rows > 1)}, {calibration.few}"
+    return [f"not calibrated: {calibration.id} has {rows}; error and interval are those of what has no rows"]
 
 
 def _other_engine(hardware: Hardware, traffic: Traffic) -> list[str]:

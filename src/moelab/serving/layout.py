@@ -1,5 +1,6 @@
 """How a model lies over several devices, and the time that moving activations between them takes."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,22 @@ routes over NVLink only where memory is addressable across nodes, as in NVL72; v
 @dataclass(frozen=True)
 class Layout:
     """`gpus` devices. Tensor parallel splits every matrix and the KV heads, whole heads each; expert parallel splits
-    experts, and the batch for everything else. Every share is that of the busiest device."""
+    experts, and the batch for everything else: a request lies on one device, with its whole cache. Every share is that
+    of the busiest device."""
 
     gpus: int
     expert_parallel: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """Parts of the batch that are computed apart, each by whole requests: one a device under expert parallelism."""
+        return self.gpus if self.expert_parallel else 1
+
+    def overlapped(self, hardware: Hardware) -> bool:
+        """Whether exchanges run beside computing: with expert parallelism over several nodes, where deployments split
+        the batch in two and compute one half while the other is sent (arXiv 2412.19437 section 3.4; SGLang's two-batch
+        overlap)."""
+        return self.expert_parallel and self.gpus > hardware.node
 
     def weights(self, load: Load) -> Array:
         """Bytes of weights on one device (n,)."""
@@ -31,17 +44,17 @@ class Layout:
         return np.asarray(load.weight_bytes - load.expert_bytes * (1 - 1 / self.gpus))
 
     def kv_share(self, load: Load) -> Array:
-        """Part of a request's cache on one device, whole KV heads: of 12 heads, 2 on the busiest of 8 devices. Devices
-        beyond n_kv_heads hold copies (n,)."""
+        """Part of a request's cache on a device that holds it, whole KV heads: of 12 heads, 2 on the busiest of 8
+        devices. Devices beyond n_kv_heads hold copies (n,)."""
         if self.expert_parallel:
-            return np.full_like(load.kv_heads, 1 / self.gpus)
+            return np.ones_like(load.kv_heads)
         return np.asarray(np.ceil(load.kv_heads / self.gpus) / load.kv_heads)
 
     def scores_share(self, load: Load) -> Array:
-        """Part of attention's arithmetic on one device: that of its KV heads; devices beyond n_kv_heads split the query
-        heads of one (n,)."""
+        """Part of a request's attention on a device that computes it: that of its KV heads; devices beyond n_kv_heads
+        split the query heads of one (n,)."""
         if self.expert_parallel:
-            return np.full_like(load.kv_heads, 1 / self.gpus)
+            return np.ones_like(load.kv_heads)
         return np.where(load.kv_heads > self.gpus, self.kv_share(load), 1 / self.gpus)
 
     def fits(self, load: Load) -> Array:
@@ -52,12 +65,13 @@ class Layout:
 
 
 def communication(load: Load, layout: Layout, hardware: Hardware, calibration: Calibration) -> tuple[Array, Array]:
-    """Seconds between devices: per step, and per token of the step, activations in 16 bits; both (n,).
+    """Seconds between devices: per step, and per token of the busiest rank, activations in 16 bits; both (n,).
 
     Tensor parallel: two all-reduces a layer, 2 (g-1)/g of the activations each. Expert parallel: dispatch and combine
     in each MoE layer. Within GATHERED devices every token goes to all others (all-gather, then reduce-scatter: what
-    TensorRT-LLM and vLLM do by default there); in larger scale-up domains, and in groups over several nodes, once to
-    each device with one of its experts (arXiv 2412.19437 section 3.2).
+    TensorRT-LLM and vLLM do by default there); in larger scale-up domains once to each device with one of its experts;
+    over several nodes once to each other node with one, which forwards it over its own, faster connections (arXiv
+    2412.19437 section 3.2.2). Routing is uniform.
     """
     g, c = layout.gpus, calibration.coefficients
     if g == 1:
@@ -66,7 +80,8 @@ def communication(load: Load, layout: Layout, hardware: Hardware, calibration: C
     if not layout.expert_parallel:
         moved = load.width * (2.0 * 2 * (g - 1) / g / speed)
         return np.asarray(2 * load.layers * latency), np.asarray(2 * load.layers * moved)
-    routed = max(hardware.node, g) > GATHERED
-    hosts = g * -np.expm1(load.top_k * np.log1p(-1 / g)) * (g - 1) / g if routed else np.float64(g - 1)
-    moved = hosts * load.width * (2.0 / g / speed)
+    # The other places, nodes or devices, that a token is sent to.
+    places = math.ceil(g / hardware.node) if g > hardware.node else g
+    chosen = -np.expm1(load.top_k * np.log1p(-1 / places)) if max(hardware.node, g) > GATHERED else 1.0
+    moved = (places - 1) * chosen * load.width * (2.0 / speed)
     return np.asarray(2 * load.moe_layers * latency), np.asarray(2 * load.moe_layers * moved)

@@ -18,8 +18,15 @@ UNLIMITED = 10**12
 """More requests a device than any memory holds."""
 
 
-def refuse_engine(hardware: Hardware, traffic: Traffic) -> None:
-    """Raises InputError where the engine that is asked for does not run on the device: TensorRT-LLM is NVIDIA's."""
+def refuse_impossible(hardware: Hardware, traffic: Traffic) -> None:
+    """Raises InputError where the engine that is asked for does not run on the device: TensorRT-LLM is NVIDIA's; and
+    where one device is to have more than the load of all."""
+    most = traffic.gpus or traffic.max_gpus
+    if traffic.imbalance is not None and traffic.imbalance > most > 1:
+        raise InputError(
+            f"imbalance: must be at most the number of devices, {most:,}, as the busiest has no more than the load of "
+            f"all; got {traffic.imbalance:g}"
+        )
     if traffic.engine == "tensorrt-llm" and hardware.name.split()[:1] in (["AMD"], ["Google"]):
         raise InputError(f"engine: tensorrt-llm runs on NVIDIA's devices, not on {hardware.name}; use vllm or sglang")
 
@@ -33,6 +40,8 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
         if traffic.parallel == "expert" and not any(layout.fits(load)[0] for layout in layouts_of(traffic)):
             experts = int(load.n_experts[0])
             return f"parallel: expert needs an expert on each of {traffic.gpus} devices, the model has {experts}"
+        if traffic.parallel == "expert" and (line := _too_long(load, traffic, hardware)):
+            return line
         need = int(least_gpus(load, hardware)[0])
         have = traffic.gpus or traffic.max_gpus
         return (
@@ -47,6 +56,19 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
     limits = [name for name in ("tpot", "ttft") if getattr(traffic, name) is not None]
     return (
         f"batch: {traffic.batch:,} does not fit {_and(['memory', *limits])}; the nearest feasible value is {largest:,}"
+    )
+
+
+def _too_long(load: Load, traffic: Traffic, hardware: Hardware) -> str:
+    """Where weights fit and one request does not: it lies on one device. Empty where weights do not fit either."""
+    memory, share = hardware.capacity
+    rooms = [memory - share * float(layout.weights(load)[0]) for layout in layouts_of(traffic) if layout.fits(load)[0]]
+    if max(rooms) <= 0:
+        return ""
+    need = format_bytes(float(load.kv_bytes[0]))
+    return (
+        f"parallel: expert keeps a request's whole cache ({need}) on one device, which "
+        f"has {format_bytes(max(rooms))} beside the weights; use tensor, or shorter requests"
     )
 
 

@@ -27,11 +27,14 @@ Array = NDArray[Any]
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step as a function of the batch b: fixed + b linear, the head, and dense matrices and experts on the tokens.
+    All but the experts are those of the busiest of the `ranks`, as of max(b, ranks) requests.
 
-    `moved` is the time of a token between devices, part of `linear`. A share `begins` b of the steps (at most all) also
-    reads `chunk` tokens of prompts. Each request has `width` tokens in a step, of which `produced` are kept on average.
-    Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`.
-    Where the calibration holds measured `products`, they give the time of every matrix.
+    `moved` is the time of a rank's token between devices: part of `linear`, or where exchanges are `overlapped` of
+    `waits` + b `sent`, beside all else: the larger counts. A share `begins` b of the steps (at most all) also reads
+    `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has steps, a step stands for
+    `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept on average. Steps without
+    prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`. Where the
+    calibration holds measured `products`, they give the time of every matrix.
     """
 
     fixed: Array
@@ -45,6 +48,8 @@ class Step:
     read_head: Array
     log_miss: Array
     moved: Array
+    waits: Array
+    sent: Array
     begins: float
     chunk: float
     width: float
@@ -52,27 +57,40 @@ class Step:
     graphs: Array | None
     ranks: int
     measured: "Measured | None"
+    overlapped: bool
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-7]}
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-8]}
         return replace(self, **arrays, measured=None if self.measured is None else self.measured.take(index))
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
-        tokens = batch * self.width if self.width != 1 else batch
-        seconds = self.head_seconds(tokens)
+        # Requests of the group, were every rank as full as the busiest.
+        full = np.maximum(batch, self.ranks) if self.ranks > 1 else batch
+        tokens, busy = (batch * self.width, full * self.width) if self.width != 1 else (batch, full)
+        seconds = self.head_seconds(busy)
         seconds += self.fixed
-        seconds += batch * self.linear
-        alone = self.products(tokens if self.graphs is None else self.padded(batch) * self.width)
+        seconds += full * self.linear
+        if self.graphs is None:
+            alone = self.products(tokens, busy)
+        else:
+            rows = self.padded(batch) * self.width
+            alone = self.products(rows, rows)
         seconds += alone
         if self.chunk:
             share = batch * self.begins
-            mixed = self.products(tokens + np.maximum(self.chunk, share * self.chunk))
+            piece = np.maximum(self.chunk, share * self.chunk)
+            read = piece * (full / batch) if self.ranks > 1 else piece
+            steps = max(self.begins, 1.0)
+            mixed = self.products((tokens + piece) / steps, (busy + read) / steps)
+            mixed *= steps
             np.minimum(share, 1.0, out=share)
             mixed -= alone
             mixed *= share
             seconds += mixed
+        if self.overlapped:
+            np.maximum(seconds, self.waits + full * self.sent, out=seconds)
         if self.produced != 1:
             seconds /= self.produced
         return seconds
@@ -81,7 +99,7 @@ class Step:
         """The least seconds of a token over its batch, with up to `most` requests: no weights are read (n,)."""
         each = self.width + self.begins * self.chunk
         least = self.fixed / most
-        least += self.linear
+        least += self.linear * np.maximum(self.ranks / most, 1.0)
         if self.measured is None:
             least += self.width * self.head + each * (self.dense + self.experts)
         return least if self.produced == 1 else least / self.produced
@@ -98,20 +116,21 @@ class Step:
         """Seconds of the head for so many tokens (n,)."""
         seconds = tokens * self.head
         if self.measured is not None:
-            return np.asarray(seconds * self.measured.dense_factor(tokens))
+            return np.asarray(seconds * self.measured.dense_factor(tokens / self.ranks))
         return np.maximum(seconds, self.read_head, out=seconds)
 
-    def products(self, tokens: Array) -> Array:
-        """Seconds of dense matrices and routed experts for so many tokens (n,)."""
+    def products(self, tokens: Array, busy: Array) -> Array:
+        """Seconds of dense matrices and routed experts for so many tokens, of the whole group for the experts, and
+        `busy` for dense matrices: `ranks` times those of the busiest rank (n,)."""
         if self.measured is not None:
-            return self.measured.seconds(self, tokens)
+            return self.measured.seconds(self, tokens, busy)
         touched = np.exp(tokens * self.log_miss)
         np.subtract(1.0, touched, out=touched)
         computing = tokens * self.experts
         computing += touched * self.padding
         touched *= self.read_experts
         np.maximum(computing, touched, out=computing)
-        np.multiply(tokens, self.dense, out=touched)
+        np.multiply(busy, self.dense, out=touched)
         np.maximum(touched, self.read_dense, out=touched)
         computing += touched
         return computing
@@ -135,12 +154,13 @@ class Measured:
         """What multiplies the time of dense matrices (n,)."""
         return np.asarray(self.dense / self.rates.dense_at(tokens))
 
-    def seconds(self, step: Step, tokens: Array, one: float = 1.0) -> Array:
-        """Seconds of `one` times the dense matrices, and of the experts that tokens touch, each with its rows (n,)."""
+    def seconds(self, step: Step, tokens: Array, busy: Array) -> Array:
+        """Seconds of the dense matrices on `busy` tokens, and of the experts that tokens touch, each with its rows
+        (n,)."""
         share, touched = -np.expm1(step.log_miss), -np.expm1(tokens * step.log_miss)
         each = tokens * np.divide(share, touched, out=np.ones_like(touched), where=touched > 0)
         experts = tokens * step.experts * (self.experts / self.rates.experts_at(tokens, each, self.widths))
-        return np.asarray(tokens * step.dense * one * self.dense_factor(tokens) + experts)
+        return np.asarray(busy * step.dense * self.dense_factor(busy / step.ranks) + experts)
 
 
 def _measured(load: Load, hardware: Hardware, traffic: Traffic) -> Measured | None:
@@ -159,73 +179,75 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     """Steps under a layout; with `mixed` they read the traffic's prompts too, else they decode alone."""
     g, parallel = layout.gpus, layout.expert_parallel
     calibration = hardware.calibrated(traffic.engine)
-    uneven = traffic.uneven(calibration) if parallel else 1.0
+    uneven = min(traffic.uneven(calibration), g) if parallel else 1.0
     fixed, moved = communication(load, layout, hardware, calibration)
     reads = traffic.reads if mixed else 0.0
     pieces = np.ceil(reads / CHUNK)
-    per_token = moved + load.activations / (g if parallel else 1)
-    request = calibration.coefficients.request * calibration.slowdown / (g if parallel else 1)
+    overlapped = layout.overlapped(hardware)
+    beside = np.zeros_like(moved)
+    per_token = load.activations + (beside if overlapped else moved)
+    request = calibration.coefficients.request * calibration.slowdown
     width, produced = traffic.draft + 1.0, traffic.produced
     attending = layout.scores_share(load)
     decoding = np.maximum(load.scores * (width * attending), load.read_kv * layout.kv_share(load))
     reading = reads / traffic.output * produced
+    begins = float(pieces / traffic.output * produced)
     # A layer of multi-token prediction for each guessed token: its share of the model's layers.
     guessing = 1 + traffic.draft / load.layers if traffic.draft else 1.0
+    steps = guessing * max(begins, 1.0)
     return Step(
-        fixed=(load.fixed + fixed) * guessing,
-        linear=decoding * guessing
-        + request
-        + per_token * (width + reading)
-        + load.prompt_scores * (reading * attending),
+        fixed=(load.fixed + (beside if overlapped else fixed)) * steps,
+        linear=(
+            decoding * guessing + request + per_token * (width + reading) + load.prompt_scores * (reading * attending)
+        )
+        / layout.ranks,
         dense=load.dense * (guessing / g),
-        read_dense=load.read_dense * (guessing / (1 if parallel else g)),
+        read_dense=load.read_dense * (guessing * layout.ranks / g),
         experts=load.experts * (guessing * uneven / g),
         read_experts=load.read_experts * (guessing / g),
         padding=load.padding * (guessing * uneven / g),
         head=load.head / g,
-        read_head=load.read_head / (1 if parallel else g),
+        read_head=load.read_head * (layout.ranks / g),
         log_miss=load.log_miss,
         moved=moved,
-        begins=float(pieces / traffic.output * produced),
+        waits=(fixed if overlapped else beside) * steps,
+        sent=(moved if overlapped else beside) * ((width + reading) / layout.ranks),
+        begins=begins,
         chunk=float(reads / pieces) if pieces else 0.0,
         width=width,
         produced=produced,
         graphs=None if traffic.graph_sizes is None else np.array(traffic.graph_sizes, float),
-        ranks=g if parallel else 1,
+        ranks=layout.ranks,
         measured=_measured(load, hardware, traffic),
+        overlapped=overlapped,
     )
 
 
 def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, step: Step) -> Array:
-    """Seconds to read one prompt until its first token, alone on the devices (n,); `step` is the layout's."""
-    if not traffic.reads:
-        return np.zeros_like(load.read_kv)
-    pieces = np.ceil(traffic.reads / CHUNK)
-    # Under expert parallelism a prompt is not split over devices: all but its experts run on one.
-    one = layout.gpus if layout.expert_parallel else 1
-    tokens, guessing = traffic.reads / pieces, 1 + traffic.draft / load.layers if traffic.draft else 1.0
-    per_token = step.moved + load.activations + load.prompt_scores * (one * layout.scores_share(load))
-    if step.measured is not None:
-        products = step.measured.seconds(step, np.full_like(step.dense, tokens), one)
-        return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
-    touched = -np.expm1(tokens * step.log_miss)
-    products = np.maximum(tokens * (step.dense * one), step.read_dense) + np.maximum(
-        tokens * step.experts + touched * step.padding, touched * step.read_experts
-    )
-    return np.asarray(pieces * ((step.fixed + products) / guessing) + traffic.reads * per_token)
+    """Seconds to read one prompt until its first token, alone on the devices (n,); `step` is the layout's. Under expert
+    parallelism a prompt is not split over devices: all but its experts run on one."""
+    return _reading(load, layout, traffic, step, 1.0, 1.0)
 
 
 def reading_time(load: Load, layout: Layout, traffic: Traffic, step: Step) -> Array:
     """Seconds per prompt of a group that reads prompts alone (n,): as many at once as a chunk holds, and under expert
     parallelism so many on each device, while the experts' products hold the tokens of all."""
+    at_once = max(CHUNK // max(traffic.reads, 1.0), 1.0)
+    return _reading(load, layout, traffic, step, layout.ranks * at_once, at_once) / (layout.ranks * at_once)
+
+
+def _reading(load: Load, layout: Layout, traffic: Traffic, step: Step, prompts: float, on_one: float) -> Array:
+    """Seconds in which a group reads `prompts` together, of which `on_one` lie on its busiest rank (n,)."""
     if not traffic.reads:
         return np.zeros_like(load.read_kv)
     pieces, guessing = np.ceil(traffic.reads / CHUNK), 1 + traffic.draft / load.layers if traffic.draft else 1.0
-    ranks = layout.gpus if layout.expert_parallel else 1
-    prompts = ranks * max(CHUNK // traffic.reads, 1.0)
-    products = step.products(np.full_like(load.read_kv, prompts * traffic.reads / pieces))
-    per_token = step.moved + load.activations / ranks + load.prompt_scores * layout.scores_share(load)
-    return np.asarray(pieces * (step.fixed + products) / guessing / prompts + traffic.reads * per_token)
+    tokens = np.full_like(load.read_kv, traffic.reads / pieces)
+    products = step.products(prompts * tokens, layout.ranks * on_one * tokens)
+    per_token = load.activations + load.prompt_scores * layout.scores_share(load)
+    steps, sent = pieces / guessing, on_one * traffic.reads * step.moved
+    one = 1 / max(step.begins, 1.0)
+    computing = steps * (step.fixed * one + products) + on_one * traffic.reads * per_token
+    return np.asarray(np.maximum(computing, steps * one * step.waits + sent) if step.overlapped else computing + sent)
 
 
 def distinct_experts(n_experts: Any, top_k: Any, tokens: Any, frequencies: Any = None) -> Array:

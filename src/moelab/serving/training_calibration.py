@@ -1,5 +1,6 @@
 """Calibrated training time: coefficients with the fits that left one model out, and predictions with an interval."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,7 +14,7 @@ from moelab.architecture.shape import Shape
 from moelab.config import Config, Count, NonNegative
 from moelab.serving.hardware import Hardware
 from moelab.serving.replicates import Replicates
-from moelab.serving.training_time import TrainingSetup, seconds_per_token, training_peak
+from moelab.serving.training_time import TrainingSetup, assumed_slowdown, seconds_per_token, training_peak
 from moelab.yaml_reader import parse_yaml
 
 NAMES = ("products", "narrow", "power", "stream", "hidden", "launch", "older", "waited")
@@ -117,17 +118,25 @@ class TrainingCalibration(Config):
     def missing_words(self, device: Hardware, precision: str, kind: str) -> list[str]:
         """The same for people: what the calibration has no rows with."""
         names = self.missing(device, precision, kind)
-        words = [device.name] * (HARDWARE in names)
+        slow = assumed_slowdown(device)
+        beside = "" if slow == 1 else f" ({slow:.2f} times slower beside its data sheet is assumed, as in serving)"
+        words = [device.name + beside] * (HARDWARE in names)
         if PRECISION in names:
             with_kind = any(precision in kinds.get(kind, ()) for kinds in self.setups.values())
             words.append(f"{precision} on {device.name}" if with_kind else f"{KINDS[kind]} in {precision}")
         return words
 
     def known(self, device: Hardware, precision: str, kind: str) -> OutsideRows:
-        """The error and the residual of such a design."""
-        names = self.missing(device, precision, kind)
+        """The error and the residual of such a design. Where a slowdown is assumed, no row was left out so: its 80 %
+        interval reaches from none to its square, and the error is at least that of leaving the slowdown out."""
+        names, slow = self.missing(device, precision, kind), assumed_slowdown(device)
         inside = OutsideRows(residual=self.residual, error=self.error)
-        return self.outside.get(BOTH if len(names) > 1 else "".join(names), inside)
+        found = self.outside.get(BOTH if len(names) > 1 else "".join(names), inside)
+        if slow == 1:
+            return found
+        return OutsideRows(
+            residual=math.hypot(found.residual, math.log(slow) / NORMAL), error=max(found.error, 1 - 1 / slow)
+        )
 
     def seconds(self, shape: Shape, setup: TrainingSetup) -> Numbers:
         """Device-seconds per token."""
