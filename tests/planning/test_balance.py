@@ -235,3 +235,14 @@ def test_devices_that_cost_nothing_leave_the_choice_to_the_loss() -> None:
     best = plan(asked, LAWS, SPACE).best
     assert best.cost is not None
     assert best.cost["lifetime"] == 0
+
+
+@pytest.mark.parametrize(("tpot", "few"), [("20ms", False), ("12ms", True)])
+def test_few_requests_are_taken_where_designs_of_many_are_far_behind(tpot: str, few: bool) -> None:
+    """Long prompts under a tight limit leave few requests to every good model; a tiny model serves many, and loses."""
+    traffic = {"prompt": 120_000, "output": 200, "tpot": tpot, "precision": "fp8"}
+    found = ranked(budget(serving={"hardware": "h100", "tokens": 1e12, "traffic": traffic}, mfu=0.4))
+    assert found.serving is not None
+    batch = found.serving.batch
+    assert (batch[found.best] < LEAST_BATCH) == few
+    assert (found.log_excess[found.best] < found.log_excess[batch >= LEAST_BATCH].min()) == few

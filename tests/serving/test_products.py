@@ -10,7 +10,8 @@ from moelab.serving.doubts import doubts
 from moelab.serving.fit_rows import stack
 from moelab.serving.layout import Layout
 from moelab.serving.products import ProductRates
-from moelab.serving.step import prompt_time, step_of
+from moelab.serving.prompts import prompt_time
+from moelab.serving.step import step_of
 from moelab.serving.work import load_of
 
 RATES = ProductRates(

@@ -11,8 +11,9 @@ from moelab.errors import InputError
 from moelab.serving import INTERVALS, Hardware, Traffic, load_hardware, serve, serve_one
 from moelab.serving.doubts import uneven_heads
 from moelab.serving.layout import Layout, communication
+from moelab.serving.prompts import prompt_time, reading_time
 from moelab.serving.serving_cost import serving_cost
-from moelab.serving.step import distinct_experts, prompt_time, reading_time, step_of
+from moelab.serving.step import distinct_experts, step_of
 from moelab.serving.work import load_of
 
 H100 = load_hardware("h100")

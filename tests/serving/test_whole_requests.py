@@ -11,7 +11,8 @@ from moelab.errors import InputError
 from moelab.serving import Traffic, load_hardware, serve, serve_one
 from moelab.serving.batch import largest_batch
 from moelab.serving.layout import Layout
-from moelab.serving.step import prompt_time, step_of
+from moelab.serving.prompts import prompt_time
+from moelab.serving.step import step_of
 from moelab.serving.work import load_of
 
 MODELS = ("deepseek-v3", "qwen3-235b-a22b", "gpt-oss-120b", "qwen3-30b-a3b", "llama4-maverick", "llama3-8b")

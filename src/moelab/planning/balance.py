@@ -36,6 +36,9 @@ MOST_WITHIN = 0.5
 LEAST_BATCH = 8
 """Requests in flight below which no deployment runs; a choice there would only show the edge of memory."""
 
+FEW_BEHIND = 0.1
+"""Log of the excess that designs of so many requests may have over the others, beyond the excess allowed."""
+
 OUTSIDE = 1e3
 """Added to the score of designs far beyond the excess allowed, or served at fewer requests: they are ranked last."""
 
@@ -120,7 +123,7 @@ def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
     ranked = np.where(ranking.comparable, excess, np.inf)
     within = reference.unresolved if budget.within is None else budget.within
     steep = STEEP if budget.within is None else np.inf
-    usable = _usable(ranking, ranked)
+    usable = _usable(ranking, ranked, float(-np.log1p(-within)))
     least = float(-np.expm1(-max(float(ranked[usable].min()), 0.0)))
     if budget.within is not None and least > budget.within:
         raise InputError(
@@ -140,11 +143,14 @@ def balanced(ranking: Ranking, reference: Reference, budget: Budget) -> Ranking:
     return replace(ranking, score=score, loss_score=excess, lifetime=lifetime)
 
 
-def _usable(ranking: Ranking, excess: Array) -> Array:
-    """Designs (n,) that are served at no fewer requests than deployments run; all where none is."""
+def _usable(ranking: Ranking, excess: Array, most: float) -> Array:
+    """Designs (n,) that are served at no fewer requests than deployments run. All where those lie beyond the excess
+    allowed and farther behind than others: long prompts and tight limits leave few requests to every good model."""
     assert ranking.serving is not None
     batched = ranking.serving.batch >= LEAST_BATCH
-    return np.asarray(batched if (batched & np.isfinite(excess)).any() else np.ones_like(batched))
+    least = excess[batched].min(initial=np.inf)
+    good = np.isfinite(least) and least <= max(most, float(excess.min()) + FEW_BEHIND)
+    return np.asarray(batched if good else np.ones_like(batched))
 
 
 def _scores(excess: Array, balance: Array, usable: Array, most: float, steep: float) -> Array:

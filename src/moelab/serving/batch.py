@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
-from moelab.serving.step import Step, prompt_time, step_of
+from moelab.serving.prompts import prompt_time
+from moelab.serving.step import Step, step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load
 

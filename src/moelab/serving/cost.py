@@ -19,8 +19,9 @@ from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
 from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
+from moelab.serving.prompts import reading_time
 from moelab.serving.refusal import refuse_impossible, why_not
-from moelab.serving.step import distinct_experts, reading_time, step_of
+from moelab.serving.step import distinct_experts, step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load, load_of
 

@@ -19,7 +19,8 @@ from moelab.serving.calibration import STATED, Z80, Calibration, shipped
 from moelab.serving.cost import ServingCost
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
-from moelab.serving.step import reading_time, step_of
+from moelab.serving.prompts import reading_time
+from moelab.serving.step import step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Work, timed, work_of
 

@@ -223,33 +223,6 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     )
 
 
-def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, step: Step) -> Array:
-    """Seconds to read one prompt until its first token, alone on the devices (n,); `step` is the layout's. Under expert
-    parallelism a prompt is not split over devices: all but its experts run on one."""
-    return _reading(load, layout, traffic, step, 1.0, 1.0)
-
-
-def reading_time(load: Load, layout: Layout, traffic: Traffic, step: Step) -> Array:
-    """Seconds per prompt of a group that reads prompts alone (n,): as many at once as a chunk holds, and under expert
-    parallelism so many on each device, while the experts' products hold the tokens of all."""
-    at_once = max(CHUNK // max(traffic.reads, 1.0), 1.0)
-    return _reading(load, layout, traffic, step, layout.ranks * at_once, at_once) / (layout.ranks * at_once)
-
-
-def _reading(load: Load, layout: Layout, traffic: Traffic, step: Step, prompts: float, on_one: float) -> Array:
-    """Seconds in which a group reads `prompts` together, of which `on_one` lie on its busiest rank (n,)."""
-    if not traffic.reads:
-        return np.zeros_like(load.read_kv)
-    pieces, guessing = np.ceil(traffic.reads / CHUNK), 1 + traffic.draft / load.layers if traffic.draft else 1.0
-    tokens = np.full_like(load.read_kv, traffic.reads / pieces)
-    products = step.products(prompts * tokens, layout.ranks * on_one * tokens)
-    per_token = load.activations + load.prompt_scores * layout.scores_share(load)
-    steps, sent = pieces / guessing, on_one * traffic.reads * step.moved
-    one = 1 / max(step.begins, 1.0)
-    computing = steps * (step.fixed * one + products) + on_one * traffic.reads * per_token
-    return np.asarray(np.maximum(computing, steps * one * step.waits + sent) if step.overlapped else computing + sent)
-
-
 def distinct_experts(n_experts: Any, top_k: Any, tokens: Any, frequencies: Any = None) -> Array:
     """Expected distinct experts that `tokens` tokens touch in one layer.
 
