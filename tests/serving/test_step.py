@@ -37,7 +37,13 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
     held = max(batch / gpus, 1.0) if expert else batch
     head = model.vocab_size * model.d_model
 
+    # Two half batches, one of which computes while the other is sent, read every weight and launch every kernel twice.
+    halves = 2 if expert and gpus > device.node else 1
+
     def products(tokens: float, on_one: float) -> float:
+        return halves * of_half(tokens / halves, on_one / halves)
+
+    def of_half(tokens: float, on_one: float) -> float:
         """Experts on the tokens of all; dense matrices on those of the busiest, or of all on a part of the matrices."""
         others = params.attention + params.dense_ffn + params.shared_experts + params.router + params.norm
         work = flops.attention_projections + flops.dense_ffn + flops.shared_experts + flops.router
@@ -74,7 +80,7 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
     seconds += held * c.request * slow
     seconds += (held + extra) * model.n_layers * model.d_model * 2 * c.passes / reach
     kernels = model.n_layers * (10 + 6 * (model.mla is not None)) + 8 * model.n_moe_layers
-    seconds += (kernels * c.kernel + c.step) * slow * steps
+    seconds += (halves * kernels * c.kernel + c.step) * slow * steps
     if gpus == 1:
         return seconds
     between = device.between(gpus) * c.link / slow
@@ -83,7 +89,7 @@ def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: flo
         nodes, top_k = -(-gpus // device.node), model.moe.top_k if model.moe else 0
         reached = (nodes - 1) * (1 - (1 - 1 / nodes) ** top_k)
         moved = (held + extra) * reached * model.d_model * 2 / between
-        return max(seconds, 2 * model.n_moe_layers * (moved + c.collective * slow * steps))
+        return max(seconds, 2 * model.n_moe_layers * (moved + halves * c.collective * slow * steps))
     if expert:
         moved = (held + extra) * (gpus - 1) * model.d_model * 2 / between
         return seconds + 2 * model.n_moe_layers * (moved + c.collective * slow * steps)
@@ -241,13 +247,13 @@ def test_exchanges_between_nodes_overlap_with_computing(network: float) -> None:
     free = step_of(load, layout, device.replace(network=1e18, link=1e18), traffic)
     latency, moved = communication(load, layout, device, device.calibrated())
     tokens_of_one = 32 + 32 * 4096 / 256
-    exchanged = float((latency + tokens_of_one * moved)[0])
+    exchanged = float((2 * latency + tokens_of_one * moved)[0])
     expected = max(float(free.seconds(batch)[0]), exchanged)
     assert step.seconds(batch)[0] == pytest.approx(expected)
     assert (expected == exchanged) is (network < 1)
     alone = prompt_time(load, layout, device, traffic, step)[0]
     computed = prompt_time(load, layout, device, traffic, free)[0]
-    assert alone == pytest.approx(max(float(computed), float((latency + 4096 * moved)[0])))
+    assert alone == pytest.approx(max(float(computed), float((2 * latency + 4096 * moved)[0])))
 
 
 def test_distinct_experts_match_sampled_routing() -> None:

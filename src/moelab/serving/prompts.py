@@ -34,7 +34,7 @@ def _reading(load: Load, layout: Layout, traffic: Traffic, step: Step, prompts: 
         return np.zeros_like(load.read_kv)
     pieces, guessing = np.ceil(traffic.reads / CHUNK), 1 + traffic.draft / load.layers if traffic.draft else 1.0
     tokens = np.full_like(load.read_kv, traffic.reads / pieces)
-    products = step.products(prompts * tokens, layout.ranks * on_one * tokens)
+    products = step.halved(prompts * tokens, layout.ranks * on_one * tokens)
     per_token = load.activations + load.prompt_scores * layout.scores_share(load)
     steps, sent = pieces / guessing, on_one * traffic.reads * step.moved
     one = 1 / max(step.begins, 1.0)

@@ -30,11 +30,11 @@ class Step:
     All but the experts are those of the busiest of the `ranks`, as of max(b, ranks) requests.
 
     `moved` is the time of a rank's token between devices: part of `linear`, or where exchanges are `overlapped` of
-    `waits` + b `sent`, beside all else: the larger counts. A share `begins` b of the steps (at most all) also reads
-    `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has steps, a step stands for
-    `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept on average. Steps without
-    prompts replay a captured graph: each of the `ranks` pads its requests to the next of `graphs`. Where the
-    calibration holds measured `products`, they give the time of every matrix.
+    `waits` + b `sent`, beside all else, in two half batches: the larger counts. A share `begins` b of the steps (at
+    most all) also reads `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has
+    steps, a step stands for `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept
+    on average. Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of
+    `graphs`. Where the calibration holds measured `products`, they give the time of every matrix.
     """
 
     fixed: Array
@@ -73,17 +73,17 @@ class Step:
         seconds += self.fixed
         seconds += full * self.linear
         if self.graphs is None:
-            alone = self.products(tokens, busy)
+            alone = self.halved(tokens, busy)
         else:
             rows = self.padded(batch) * self.width
-            alone = self.products(rows, rows)
+            alone = self.halved(rows, rows)
         seconds += alone
         if self.chunk:
             share = batch * self.begins
             piece = np.maximum(self.chunk, share * self.chunk)
             read = piece * (full / batch) if self.ranks > 1 else piece
             steps = max(self.begins, 1.0)
-            mixed = self.products((tokens + piece) / steps, (busy + read) / steps)
+            mixed = self.halved((tokens + piece) / steps, (busy + read) / steps)
             mixed *= steps
             np.minimum(share, 1.0, out=share)
             mixed -= alone
@@ -118,6 +118,10 @@ class Step:
         if self.measured is not None:
             return np.asarray(seconds * self.measured.dense_factor(tokens / self.ranks))
         return np.maximum(seconds, self.read_head, out=seconds)
+
+    def halved(self, tokens: Array, busy: Array) -> Array:
+        """Seconds of `products` (n,), of two half batches where exchanges are overlapped: each reads the weights."""
+        return 2 * self.products(tokens / 2, busy / 2) if self.overlapped else self.products(tokens, busy)
 
     def products(self, tokens: Array, busy: Array) -> Array:
         """Seconds of dense matrices and routed experts for so many tokens, of the whole group for the experts, and
@@ -195,8 +199,10 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     # A layer of multi-token prediction for each guessed token: its share of the model's layers.
     guessing = 1 + traffic.draft / load.layers if traffic.draft else 1.0
     steps = guessing * max(begins, 1.0)
+    # Two half batches launch every kernel, and exchange, twice; the server's own time of a step stays.
+    computing = 2 * load.fixed - calibration.coefficients.step * calibration.slowdown if overlapped else load.fixed
     return Step(
-        fixed=(load.fixed + (beside if overlapped else fixed)) * steps,
+        fixed=(computing + (beside if overlapped else fixed)) * steps,
         linear=(
             decoding * guessing + request + per_token * (width + reading) + load.prompt_scores * (reading * attending)
         )
@@ -210,7 +216,7 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         read_head=load.read_head * (layout.ranks / g),
         log_miss=load.log_miss,
         moved=moved,
-        waits=(fixed if overlapped else beside) * steps,
+        waits=(2 * fixed if overlapped else beside) * steps,
         sent=(moved if overlapped else beside) * ((width + reading) / layout.ranks),
         begins=begins,
         chunk=float(reads / pieces) if pieces else 0.0,
