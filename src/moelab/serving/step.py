@@ -67,7 +67,8 @@ class Step:
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
         # Requests of the group, were every rank as full as the busiest.
-        full = np.maximum(batch, self.ranks) if self.ranks > 1 else batch
+        few = self.ranks > 1 and bool((batch < self.ranks).any())
+        full = np.maximum(batch, self.ranks) if few else batch
         tokens, busy = (batch * self.width, full * self.width) if self.width != 1 else (batch, full)
         seconds = self.head_seconds(busy)
         seconds += self.fixed
@@ -81,10 +82,10 @@ class Step:
         if self.chunk:
             share = batch * self.begins
             piece = np.maximum(self.chunk, share * self.chunk)
-            read = piece * (full / batch) if self.ranks > 1 else piece
+            of_all = tokens + piece
+            of_one = busy + piece * (full / batch) if few else of_all
             steps = max(self.begins, 1.0)
-            mixed = self.halved((tokens + piece) / steps, (busy + read) / steps)
-            mixed *= steps
+            mixed = self.halved(of_all, of_one) if steps == 1 else steps * self.halved(of_all / steps, of_one / steps)
             np.minimum(share, 1.0, out=share)
             mixed -= alone
             mixed *= share
