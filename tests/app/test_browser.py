@@ -267,5 +267,6 @@ def test_a_tables_csv_holds_no_formula(browser: Any, tmp_path: Path) -> None:
         page.locator("button:text-is('CSV')").click()
     lines = Path(caught.value.path()).read_text().splitlines()
     assert [line.lstrip('"')[0] for line in lines[:7]] == ["'"] * 7
-    assert [row[1] for row in csv.reader(lines[1:])] == plain
+    shown = ["–" if text == "-" else text for text in plain]  # the page's dash for nothing
+    assert [row[1] for row in csv.reader(lines[1:])] == shown
     page.close()
