@@ -117,6 +117,8 @@ def test_a_limit_that_is_met_with_90_percent_is_a_what_if(tiny: Space) -> None:
     factor = served["time_per_output_token_high"] / served["time_per_output_token"]
     change = "the limit of 100 ms per output token met with 90 %"
     sure = dict(changed_budgets(result.budget, 0.1, factor))[change]
+    assert sure.serving is not None
+    assert sure.serving.traffic.tpot == pytest.approx(0.1 / factor)
     assert any(row["change"] == change for row in result.what_if)
     best = plan(sure, ["ludziejewski2025"], tiny, extrapolate=True).best.serving
     assert best is not None

@@ -31,10 +31,10 @@ TITLES = {
 }
 
 
-def changed_budgets(budget: Budget, within: float | None, factor: float | None = None) -> Iterator[tuple[str, Budget]]:
+def changed_budgets(budget: Budget, within: float | None, high: float | None = None) -> Iterator[tuple[str, Budget]]:
     """Each limit of the budget halved and doubled, in words, with the changed budget.
 
-    `factor` is the upper end of the 80 % interval of a time over the time: a limit lower by it is met with 90 %.
+    `high` is the upper end of the 80 % interval of a time over the time: a limit lower by it is met with 90 %.
     """
     for name in _limits(budget):
         for word, factor in FACTORS.items():
@@ -49,7 +49,7 @@ def changed_budgets(budget: Budget, within: float | None, factor: float | None =
             traffic = wanted.traffic.model_copy(update={"gpus": round(gpus * factor)})
             serving = wanted.model_copy(update={"traffic": traffic})
             yield f"{word} the devices of a replica", budget.model_copy(update={"serving": serving})
-    yield from _latency(budget, factor)
+    yield from _latency(budget, high)
     if within is None or wanted.tokens is None:
         return
     for word, factor in TENTHS.items():
@@ -60,7 +60,7 @@ def changed_budgets(budget: Budget, within: float | None, factor: float | None =
         yield f"{word} the excess allowed ({changed:.0%})", budget.model_copy(update={"within": changed})
 
 
-def _latency(budget: Budget, factor: float | None) -> Iterator[tuple[str, Budget]]:
+def _latency(budget: Budget, high: float | None) -> Iterator[tuple[str, Budget]]:
     """The limit on the time per output token met with 90 %, halved and doubled; a usual one where a lifetime cost has
     none."""
     wanted = budget.serving
@@ -68,9 +68,9 @@ def _latency(budget: Budget, factor: float | None) -> Iterator[tuple[str, Budget
     limit = wanted.traffic.tpot
     if limit is not None:
         changes = {f"{word} the limit on the time per output token": limit * by for word, by in FACTORS.items()}
-        if factor is not None:
+        if high is not None:
             changes = {
-                f"the limit of {format_seconds(limit)} per output token met with 90 %": limit / factor,
+                f"the limit of {format_seconds(limit)} per output token met with 90 %": limit / high,
                 **changes,
             }
     elif unlimited(wanted) and wanted.tokens is not None:
