@@ -39,4 +39,11 @@ def _reading(load: Load, layout: Layout, traffic: Traffic, step: Step, prompts: 
     steps, sent = pieces / guessing, on_one * traffic.reads * step.moved
     one = 1 / max(step.begins, 1.0)
     computing = steps * (step.fixed * one + products) + on_one * traffic.reads * per_token
-    return np.asarray(np.maximum(computing, steps * one * step.waits + sent) if step.overlapped else computing + sent)
+    if not step.overlapped:
+        return np.asarray(computing + sent)
+    seconds = np.maximum(computing, steps * one * step.waits + sent)
+    return (
+        seconds
+        if step.whole is None
+        else np.minimum(seconds, _reading(load, layout, traffic, step.whole, prompts, on_one))
+    )

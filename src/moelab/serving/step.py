@@ -58,11 +58,14 @@ class Step:
     ranks: int
     measured: "Measured | None"
     overlapped: bool
+    whole: "Step | None" = None
+    """The same with exchanges after computing, in one batch: the faster of the two is taken."""
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-8]}
-        return replace(self, **arrays, measured=None if self.measured is None else self.measured.take(index))
+        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-9]}
+        measured = None if self.measured is None else self.measured.take(index)
+        return replace(self, **arrays, measured=measured, whole=None if self.whole is None else self.whole.take(index))
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
@@ -94,7 +97,7 @@ class Step:
             np.maximum(seconds, self.waits + full * self.sent, out=seconds)
         if self.produced != 1:
             seconds /= self.produced
-        return seconds
+        return seconds if self.whole is None else np.minimum(seconds, self.whole.seconds(batch), out=seconds)
 
     def least_seconds(self, most: Array) -> Array:
         """The least seconds of a token over its batch, with up to `most` requests: no weights are read (n,)."""
@@ -103,7 +106,8 @@ class Step:
         least += self.linear * np.maximum(self.ranks / most, 1.0)
         if self.measured is None:
             least += self.width * self.head + each * (self.dense + self.experts)
-        return least if self.produced == 1 else least / self.produced
+        least = least if self.produced == 1 else least / self.produced
+        return least if self.whole is None else np.minimum(least, self.whole.least_seconds(most))
 
     def padded(self, batch: Array) -> Array:
         """Rows of a step of `batch` requests: each rank's next captured size; beyond the largest, its own (n,)."""
@@ -182,13 +186,19 @@ def _measured(load: Load, hardware: Hardware, traffic: Traffic) -> Measured | No
 
 def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool = True) -> Step:
     """Steps under a layout; with `mixed` they read the traffic's prompts too, else they decode alone."""
+    whole = _step(load, layout, hardware, traffic, mixed, overlapped=False)
+    if not layout.overlapped(hardware):
+        return whole
+    return replace(_step(load, layout, hardware, traffic, mixed, overlapped=True), whole=whole)
+
+
+def _step(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool, overlapped: bool) -> Step:
     g, parallel = layout.gpus, layout.expert_parallel
     calibration = hardware.calibrated(traffic.engine)
     uneven = min(traffic.uneven(calibration), g) if parallel else 1.0
     fixed, moved = communication(load, layout, hardware, calibration)
     reads = traffic.reads if mixed else 0.0
     pieces = np.ceil(reads / CHUNK)
-    overlapped = layout.overlapped(hardware)
     beside = np.zeros_like(moved)
     per_token = load.activations + (beside if overlapped else moved)
     request = calibration.coefficients.request * calibration.slowdown
