@@ -251,7 +251,7 @@ def main() -> None:
         ),
     }
     print("\nseveral nodes: predicted over published, in no fit")
-    errors["nodes"] = (print_published(fitted), "published rates over several nodes")
+    errors["nodes"] = (print_published(fitted), "four published rates over nodes, on which the form was chosen")
     spreads = inherited_spreads(errors, own, both)
     for name, (values, what) in errors.items():
         spread = error_of(values)[1]
