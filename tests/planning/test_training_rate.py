@@ -1,6 +1,8 @@
 """Utilisation in training inside a plan: predicted for each design by default, or stated in a named convention."""
 
 import json
+from copy import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,19 @@ def test_parts_of_a_lattice_agree_with_the_whole(lattice: Lattice) -> None:
     budget = Budget.parse(MACHINE)
     whole, rows = utilisation(lattice, budget), np.arange(3, len(lattice), 7)
     assert np.allclose(utilisation(lattice.take(rows), budget), whole[rows])
+
+
+def test_lattices_of_one_table_keep_their_classes_apart() -> None:
+    """A part that stands for itself has other classes than the lattice it comes from; neither moves the other's."""
+    whole = enumerate_designs(SPACE.replace(n_layers=[16, 24, 36]))
+    names = [field.name for field in fields(Lattice) if field.name not in ("space", "table")]
+    columns = {name: getattr(whole, name) for name in names}
+    alone = Lattice(space=whole.space, table=copy(whole.table), **columns)
+    half = Lattice(space=whole.space, table=whole.table, **{name: columns[name][1::2] for name in names})
+    cluster = cluster_of(whole, Budget.parse(MACHINE))
+    expected = layouts(alone, cluster).rows
+    layouts(half, cluster)
+    assert np.array_equal(layouts(whole, cluster).rows, expected)
 
 
 def test_the_layout_of_a_class_is_nearly_the_best_of_its_designs(lattice: Lattice) -> None:

@@ -113,9 +113,9 @@ class _Classes:
     """The classes of a lattice's designs, and the layouts of each tier, kept with the whole lattice."""
 
     def __init__(self, lattice: Lattice, cluster: Cluster) -> None:
-        kept = vars(lattice.table).setdefault("_training_layouts", {})
-        self.known: dict[tuple[int, int], Array] = kept.setdefault(cluster_key(cluster), {})
         self.whole, self.cluster = lattice.root[0], cluster
+        kept = vars(self.whole).setdefault("_training_layouts", {})
+        self.known: dict[tuple[int, int], Array] = kept.setdefault(cluster_key(cluster), {})
         self.numbers, self.which, self.largest = _classed(self.whole)
         if lattice is not self.whole:
             self.which = np.searchsorted(self.numbers, _classes(lattice))
