@@ -32,9 +32,9 @@ class Layout:
         return self.gpus if self.expert_parallel else 1
 
     def overlapped(self, hardware: Hardware) -> bool:
-        """Whether exchanges may run beside computing: with expert parallelism over several nodes, where deployments split
-        the batch in two and compute one half while the other is sent (arXiv 2412.19437 section 3.4; SGLang's two-batch
-        overlap)."""
+        """Whether exchanges may run beside computing: with expert parallelism over several nodes, where deployments
+        split the batch in two and compute one half while the other is sent (arXiv 2412.19437 section 3.4; SGLang's
+        two-batch overlap)."""
         return self.expert_parallel and self.gpus > hardware.node
 
     def weights(self, load: Load) -> Array:
