@@ -29,8 +29,8 @@ from moelab.model.generate import generate
 from moelab.model.machine_rates import measure_launch, measure_machine, measure_products
 from moelab.serving import Hardware, Traffic
 from moelab.serving.layout import Layout
+from moelab.serving.loaded_step import step_of
 from moelab.serving.products import ProductRates
-from moelab.serving.step import step_of
 from moelab.serving.work import Load, load_of
 
 BATCHES, PROMPT, NEW, TURNS = (1, 4, 16, 32), 64, 24, 3

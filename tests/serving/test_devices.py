@@ -1,4 +1,5 @@
-"""The number of devices: the cheapest of all powers of two, found as if each had been tried by itself."""
+"""The number of devices: of all powers of two that with the lowest upper end of its price, found as if each had been
+tried by itself."""
 
 from typing import Any
 
@@ -30,9 +31,19 @@ def test_auto_is_the_cheapest_of_every_power_of_two(name: str, traffic: dict[str
     alone = [
         serve(shape, asked.replace(gpus=2**k, parallel=way), device) for k in range(7) for way in ("tensor", "expert")
     ]
-    least = np.fmin.reduce([each.gpus / each.tokens_per_second for each in alone])
+    least = np.fmin.reduce([each.high("cost_per_million_tokens") for each in alone])
     np.testing.assert_array_equal(found.feasible, np.isfinite(least))
-    np.testing.assert_allclose(found.gpus / found.tokens_per_second, least, rtol=0.02)
+    np.testing.assert_allclose(found.high("cost_per_million_tokens"), least, rtol=0.02)
+
+
+def test_a_group_that_no_row_supports_must_be_cheaper_by_its_doubt() -> None:
+    """64 H100 served gpt-oss-120b 0.7 % cheaper than two of them, by terms that no measured row supports."""
+    device, asked = load_hardware("h100"), Traffic(precision="mxfp4")
+    model = load_preset("gpt-oss-120b")
+    chosen, many = serve(model, asked, device), serve(model, asked.replace(gpus=64), device)
+    assert chosen.gpus[0] <= device.node
+    assert many.cost_per_million_tokens[0] < chosen.cost_per_million_tokens[0]
+    assert many.high("cost_per_million_tokens")[0] > chosen.high("cost_per_million_tokens")[0]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

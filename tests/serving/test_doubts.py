@@ -48,7 +48,7 @@ def test_an_engine_beside_a_file_of_another_is_marked(tmp_path: Path) -> None:
     names, text = marked(str(path), precision="fp8", engine="vllm")
     assert names == {"engine"}
     assert "no measured rows of vllm; the calibration of the hardware file is h200/sglang" in text
-    assert marked(str(stated), engine="vllm")[0] == {"engine"}
+    assert marked(str(stated), engine="vllm")[0] == {"engine", "shares"}
     assert marked("h200", precision="fp8", engine="vllm")[0] == set()
 
 

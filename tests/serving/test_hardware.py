@@ -8,6 +8,7 @@ from moelab.errors import InputError
 from moelab.serving import catalogue, load_hardware
 from moelab.serving.doubts import borrowed
 from moelab.serving.hardware import RATE_OF, Hardware
+from moelab.serving.layout import Layout
 from moelab.serving.serving_cost import serving_cost
 
 DENSE = {  # bf16, fp8 (dense), memory, bandwidth: vendors' data sheets
@@ -113,8 +114,9 @@ def test_weights_that_are_only_stored_in_a_format_are_noted(
 
 def test_a_scale_up_domain_of_72() -> None:
     device = load_hardware("gb300")
-    assert device.between(64) == device.link > device.network
-    assert load_hardware("b300").between(64) == load_hardware("b300").network
+    assert Layout(64).nodes(device) == 1
+    assert Layout(73).nodes(device) == 2
+    assert Layout(64).nodes(load_hardware("b300")) == 8
 
 
 @pytest.mark.parametrize("name", sorted(catalogue()))

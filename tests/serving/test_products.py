@@ -9,9 +9,9 @@ from moelab.serving import Hardware, Traffic, load_hardware
 from moelab.serving.doubts import doubts
 from moelab.serving.fit_rows import stack
 from moelab.serving.layout import Layout
+from moelab.serving.loaded_step import step_of
 from moelab.serving.products import ProductRates
 from moelab.serving.prompts import prompt_time
-from moelab.serving.step import step_of
 from moelab.serving.work import load_of
 
 RATES = ProductRates(
@@ -65,7 +65,7 @@ def test_a_prompt_and_a_mixed_step_take_measured_products() -> None:
     load = load_of(Shape.of(model), TRAFFIC, device)
     step = step_of(load, Layout(1), device, TRAFFIC)
     alone = load.fixed + 512 * (load.activations + load.prompt_scores)
-    assert prompt_time(load, Layout(1), device, TRAFFIC, step)[0] == pytest.approx(
+    assert prompt_time(load, Layout(1), TRAFFIC, step)[0] == pytest.approx(
         float(alone[0]) + dumb_products(model, 512), rel=1e-9
     )
     head = 2.0 * model.vocab_size * model.d_model
@@ -113,7 +113,7 @@ def test_other_precisions_keep_shares_of_peak() -> None:
 
 
 def test_a_precision_that_was_not_measured_is_named() -> None:
-    model, cost = load_preset("mixtral-8x7b"), {"parallel": "one device", "gpus": 1}
+    model, cost = load_preset("mixtral-8x7b"), {"parallel": "one device", "overlapped": False, "gpus": 1}
     assert doubts(model, cost, machine(), TRAFFIC) == []
     (line,) = doubts(model, cost, machine(), TRAFFIC.replace(precision="int4"))
     assert line.startswith("not calibrated: products in int4 were not measured (fp32 were)")

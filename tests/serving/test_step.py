@@ -13,10 +13,11 @@ from moelab.errors import InputError
 from moelab.serving import INTERVALS, Hardware, Traffic, load_hardware, serve, serve_one
 from moelab.serving.doubts import uneven_heads
 from moelab.serving.layout import Layout, communication
+from moelab.serving.loaded_step import step_of
 from moelab.serving.prompts import prompt_time, reading_time
 from moelab.serving.serving_cost import serving_cost
-from moelab.serving.step import distinct_experts, step_of
-from moelab.serving.work import load_of
+from moelab.serving.step import distinct_experts
+from moelab.serving.work import Load, load_of
 
 H100 = load_hardware("h100")
 MODELS = ("deepseek-v3", "gpt-oss-120b", "llama3-8b", "mixtral-8x7b", "qwen3-30b-a3b")
@@ -24,8 +25,8 @@ MODELS = ("deepseek-v3", "gpt-oss-120b", "llama3-8b", "mixtral-8x7b", "qwen3-30b
 
 
 def dumb_step(model: ModelConfig, traffic: Traffic, device: Hardware, batch: float, gpus: int, expert: bool) -> float:
-    """The mean step: over several nodes the faster of one batch, and of two halves that hide each other's exchanges."""
-    ways = (1, 2) if expert and gpus > device.node else (1,)
+    """The mean step: in large groups the faster of one batch, and of two halves that hide each other's exchanges."""
+    ways = (1, 2) if expert and gpus > min(device.node, 8) else (1,)
     return min(dumb_way(model, traffic, device, batch, gpus, expert, halves) for halves in ways)
 
 
@@ -91,19 +92,24 @@ def dumb_way(
     seconds += (halves * kernels * c.kernel + c.step) * slow * steps
     if gpus == 1:
         return seconds
-    between = device.between(gpus) * c.link / slow
-    if expert and gpus > device.node:
-        # Once to each other node with one of the token's experts, while the other half of the batch computes.
-        nodes, top_k = -(-gpus // device.node), model.moe.top_k if model.moe else 0
-        reached = (nodes - 1) * (1 - (1 - 1 / nodes) ** top_k)
-        moved = (held + extra) * reached * model.d_model * 2 / between
-        exchanged = 2 * model.n_moe_layers * (moved + halves * c.collective * slow * steps)
-        return max(seconds, exchanged) if halves == 2 else seconds + exchanged
-    if expert:
-        moved = (held + extra) * (gpus - 1) * model.d_model * 2 / between
-        return seconds + 2 * model.n_moe_layers * (moved + c.collective * slow * steps)
-    moved = (batch + prompts * traffic.prompt) * model.d_model * 2 * 2 * (gpus - 1) / gpus
-    return seconds + 2 * model.n_layers * (moved / between + c.collective * slow * steps)
+    nodes = -(-gpus // device.node)
+    link, network = device.between(min(gpus, device.node)) * c.link / slow, device.network * c.link / slow
+    latency = c.collective * slow
+    if not expert:
+        # A ring through all devices leaves each node once: the node's whole network carries it.
+        bus = link if nodes == 1 else min(link, network * gpus / nodes)
+        climbed = len([1 for doubled in range(10) if 2**doubled < nodes])
+        moved = (batch + prompts * traffic.prompt) * model.d_model * 2 * 2 * (gpus - 1) / gpus
+        return seconds + 2 * model.n_layers * (moved / bus + (latency + 2 * climbed * 5e-6) * steps)
+    top_k = model.moe.top_k if model.moe else 0
+    gathered = max(gpus, device.node) <= 8
+    each = (gpus - 1) * (1 if gathered else 1 - (1 - 1 / gpus) ** top_k) / link
+    if nodes > 1:
+        # Once to each other node with one of the token's experts, which sends it on.
+        each = max(each, (nodes - 1) * (1 - (1 - 1 / nodes) ** top_k) / network)
+        latency += 5e-6
+    exchanged = 2 * model.n_moe_layers * ((held + extra) * model.d_model * 2 * each + halves * latency * steps)
+    return max(seconds, exchanged) if halves == 2 else seconds + exchanged
 
 
 @pytest.mark.parametrize("preset", MODELS)
@@ -111,14 +117,16 @@ def dumb_way(
     ("batch", "prompt", "output"), [(1, 0, 256), (7, 1024, 256), (64, 20000, 256), (900, 1024, 256), (2, 120000, 8)]
 )
 @pytest.mark.parametrize(("gpus", "expert"), [(1, False), (4, False), (4, True), (20, True)])
-@pytest.mark.parametrize("name", ["h100", "mi300x"])
+@pytest.mark.parametrize("name", ["h100", "mi300x", "gb200"])
 def test_steps_match_the_dumb_model(
     preset: str, batch: int, prompt: int, output: int, gpus: int, expert: bool, name: str
 ) -> None:
     model, device = load_preset(preset), load_hardware(name)
     traffic = Traffic(precision="fp8", prompt=prompt, output=output)
     load = load_of(Shape.of(model), traffic, device)
-    step = step_of(load, Layout(gpus, expert), device, traffic).seconds(np.array([float(batch)]))[0]
+    ways = [Layout(gpus, expert), Layout(gpus, expert, True)] if expert and gpus > 8 else [Layout(gpus, expert)]
+    assert ways[0].may_overlap(device) is (len(ways) == 2)
+    step = min(step_of(load, way, device, traffic).seconds(np.array([float(batch)]))[0] for way in ways)
     assert step == pytest.approx(dumb_step(model, traffic, device, batch, gpus, expert), rel=1e-6)
 
 
@@ -153,7 +161,7 @@ def test_a_prompt_takes_its_arithmetic_its_activations_and_one_fixed_cost() -> N
     model, traffic = load_preset("llama3-8b"), Traffic(prompt=2048)
     load, c = load_of(Shape.of(model), traffic, H100), H100.calibrated().coefficients
     step = step_of(load, Layout(1), H100, traffic)
-    seconds = prompt_time(load, Layout(1), H100, traffic, step)[0]
+    seconds = prompt_time(load, Layout(1), traffic, step)[0]
     flops = count_flops(model, 2048, causal=True)
     expected = (flops.forward - flops.head - flops.attention_scores) * 2048 / (H100.bf16 * c.matmul)
     expected += flops.attention_scores * 2048 / (H100.bf16 * c.attention)
@@ -226,7 +234,7 @@ def test_devices_that_read_prompts_read_many_at_once() -> None:
     tensor, expert = Layout(8), Layout(8, True)
     step = step_of(load, tensor, device, long, mixed=False)
     # A chunk holds one long prompt: what it takes alone.
-    assert reading_time(load, tensor, long, step) == pytest.approx(prompt_time(load, tensor, device, long, step))
+    assert reading_time(load, tensor, long, step) == pytest.approx(prompt_time(load, tensor, long, step))
     load = load_of(Shape.of(model), short, device)
     step = step_of(load, expert, device, short, mixed=False)
     # Four short prompts on each of eight devices, and every token of all 32 in the experts' products.
@@ -234,7 +242,7 @@ def test_devices_that_read_prompts_read_many_at_once() -> None:
     tokens = np.array([32 * 2048.0])
     together = step.fixed + step.products(tokens, tokens) + 4 * 2048 * of_one
     assert reading_time(load, expert, short, step)[0] == pytest.approx(float(together[0]) / 32)
-    assert reading_time(load, expert, short, step)[0] < prompt_time(load, expert, device, short, step)[0] / 2
+    assert reading_time(load, expert, short, step)[0] < prompt_time(load, expert, short, step)[0] / 2
 
 
 def test_groups_over_several_nodes_send_a_token_once_to_each_node_of_its_experts() -> None:
@@ -243,7 +251,7 @@ def test_groups_over_several_nodes_send_a_token_once_to_each_node_of_its_experts
     rng, g, top_k = np.random.default_rng(0), 64, 8
     others = [len({int(e) // 32 for e in rng.choice(256, top_k, replace=False)} - {0}) for _ in range(2000)]
     _, moved = communication(load, Layout(g, True), H100, H100.calibrated())
-    speed = H100.between(g) * H100.calibrated().coefficients.link
+    speed = H100.network * H100.calibrated().coefficients.link
     assert moved[0] == pytest.approx(2 * 58 * 7168 * 2 * np.mean(others) / speed, rel=0.03)
 
 
@@ -251,25 +259,54 @@ def test_groups_over_several_nodes_send_a_token_once_to_each_node_of_its_experts
 def test_exchanges_between_nodes_overlap_with_computing(network: float) -> None:
     model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8", prompt=4096)
     device = H100.replace(network=H100.network * network)
-    load, layout, batch = load_of(Shape.of(model), traffic, device), Layout(32, True), np.array([1024.0])
-    both = step_of(load, layout, device, traffic)
-    assert both.whole is not None
-    step = replace(both, whole=None)
-    free = replace(step_of(load, layout, device.replace(network=1e18, link=1e18), traffic), whole=None)
+    load, layout, batch = load_of(Shape.of(model), traffic, device), Layout(32, True, True), np.array([1024.0])
+    step = step_of(load, layout, device, traffic)
+    free = step_of(load, layout, device.replace(network=1e18, link=1e18), traffic)
     latency, moved = communication(load, layout, device, device.calibrated())
     tokens_of_one = 32 + 32 * 4096 / 256
     exchanged = float((2 * latency + tokens_of_one * moved)[0])
     expected = max(float(free.seconds(batch)[0]), exchanged)
     assert step.seconds(batch)[0] == pytest.approx(expected)
     assert (expected == exchanged) is (network < 1)
-    alone = prompt_time(load, layout, device, traffic, step)[0]
-    computed = prompt_time(load, layout, device, traffic, free)[0]
+    alone = prompt_time(load, layout, traffic, step)[0]
+    computed = prompt_time(load, layout, traffic, free)[0]
     assert alone == pytest.approx(max(float(computed), float((2 * latency + 4096 * moved)[0])))
-    # The faster of both ways is taken, for steps and for prompts.
-    for requests in (np.array([1.0]), np.array([64.0]), batch):
-        assert both.seconds(requests) == min(step.seconds(requests), both.whole.seconds(requests))
-    first = prompt_time(load, layout, device, traffic, both)
-    assert first == min(alone, prompt_time(load, layout, device, traffic, both.whole)[0])
+
+
+@pytest.mark.parametrize(("batch", "overlapped"), [(1, False), (8000, True)])
+def test_the_cheaper_of_one_batch_and_two_halves_is_taken(batch: int, overlapped: bool) -> None:
+    model, traffic = load_preset("deepseek-v3"), Traffic(precision="fp8", gpus=32, parallel="expert", batch=batch)
+    load, requests = load_of(Shape.of(model), traffic, H100), np.array([float(batch)])
+    ways = [step_of(load, Layout(32, True, halves), H100, traffic).seconds(requests)[0] for halves in (False, True)]
+    cost = serve_one(model, traffic, H100)
+    assert cost["time_per_output_token"] == pytest.approx(min(ways))
+    assert cost["overlapped"] is overlapped is bool(ways[1] < ways[0])
+
+
+FASTER = ({"network": 450e9}, {"node": 32}, {"node": 32, "link": 900e9}, {"link": 1800e9})
+"""Networks and scale-up domains that are no slower than those of eight devices."""
+
+
+@pytest.mark.parametrize("faster", FASTER)
+@pytest.mark.parametrize("preset", ["deepseek-v3", "qwen3-235b-a22b", "llama3-8b"])
+@pytest.mark.parametrize("gpus", [8, 16, 32, 64])
+@pytest.mark.parametrize("expert", [False, True])
+def test_faster_connections_are_never_slower(preset: str, faster: dict[str, float], gpus: int, expert: bool) -> None:
+    """16 H200 over a network were cheaper than over NVLink, where exchanges could not run beside computing."""
+    traffic, h200 = Traffic(precision="fp8", prompt=1000), load_hardware("h200")
+    load, better = load_of(Shape.of(load_preset(preset)), traffic, h200), h200.replace(**faster)
+    for batch in (1.0, 16.0, 64.0, 1000.0, 8000.0):
+        here, there = (fastest(load, Layout(gpus, expert), device, traffic, batch) for device in (h200, better))
+        assert there[0] <= here[0] * (1 + 1e-12)
+        assert there[1] <= here[1] * (1 + 1e-12)
+
+
+def fastest(load: Load, layout: Layout, device: Hardware, traffic: Traffic, batch: float) -> tuple[float, float]:
+    """Seconds of a step and of a prompt, each in the faster of the ways of a layout."""
+    ways = [layout, replace(layout, overlapped=True)] if layout.may_overlap(device) else [layout]
+    steps = [(way, step_of(load, way, device, traffic)) for way in ways]
+    seconds = min(float(step.seconds(np.array([batch]))[0]) for _, step in steps)
+    return seconds, min(float(prompt_time(load, way, traffic, step)[0]) for way, step in steps)
 
 
 def test_distinct_experts_match_sampled_routing() -> None:

@@ -160,7 +160,7 @@ MISSING = {
     "precision": "weights in this precision",
     "kv_precision": "a cache in this precision",
     "engine": "this engine",
-    "gpus": "so many devices",
+    "gpus": "so many devices, or over several nodes",
     "cached": "cached prefixes",
     "draft": "drafted tokens",
     "disaggregated": "disaggregated prompts",

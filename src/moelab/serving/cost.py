@@ -1,7 +1,9 @@
 """What serving costs: devices, the largest batch within memory and latency limits, throughput, price. Vectorised.
 
-Requests arrive steadily and are of all ages, so a step of batch b decodes b tokens and reads b / output new prompts
-(arXiv 2404.02852); throughput = b / step time. Every time, throughput and price has the interval of its calibration.
+The cheapest way is that with the lowest upper end of its 80 % interval: a group of more devices than any measured row
+must be cheaper by more than what is not known about it. Requests arrive steadily and are of all ages, so a step of
+batch b decodes b tokens and reads b / output new prompts (arXiv 2404.02852); throughput = b / step time. Every time,
+throughput and price has the interval of its calibration.
 """
 
 import math
@@ -15,18 +17,20 @@ from numpy.typing import NDArray
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
 from moelab.notebook import Shown, html_table, short_repr
-from moelab.serving.batch import largest_batch, least_gpus, memory_of, ways
+from moelab.serving.batch import cheaper_batch, least_gpus, memory_of, ways
 from moelab.serving.doubts import calibration_of, not_calibrated
+from moelab.serving.floor import Floor
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
+from moelab.serving.loaded_step import step_of
 from moelab.serving.prompts import reading_time
 from moelab.serving.refusal import refuse_impossible, why_not
-from moelab.serving.step import distinct_experts, step_of
+from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load, load_of
 
 Array = NDArray[Any]
-CHUNK = 32768
+CHUNK = 65536
 """Shapes evaluated together: what fits into a core's cache."""
 
 INTERVALS = (
@@ -45,12 +49,14 @@ class ServingCost(Shown):
 
     `tokens_per_second` counts output tokens of the whole group; prices are US dollars, `cost_per_million_tokens` counts
     both prompt and output tokens, as `--serve-tokens` does; NaN without a price. `memory_bytes` is the group's, weights
-    and KV cache. `prefill_gpus` are devices beside the group that read prompts for it. The 80 % interval of a time, a
-    throughput or a price is its value over and times `interval_factor`; NaN where no rows support one.
+    and KV cache. `overlapped`: exchanges run beside computing, in two half batches. `prefill_gpus` are devices beside
+    the group that read prompts for it. The 80 % interval of a time, a throughput or a price is its value over and times
+    `interval_factor`; NaN where no rows support one.
     """
 
     gpus: Array
     expert_parallel: Array
+    overlapped: Array
     batch: Array
     tokens_per_second: Array
     time_to_first_token: Array
@@ -65,6 +71,10 @@ class ServingCost(Shown):
     def take(self, index: Any) -> "ServingCost":
         """The shapes `index`."""
         return ServingCost(*(np.atleast_1d(getattr(self, field.name)[index]) for field in fields(self)))
+
+    def view(self, part: slice) -> "ServingCost":
+        """The shapes of a slice; what is written there is written here."""
+        return ServingCost(*(getattr(self, field.name)[part] for field in fields(self)))
 
     @classmethod
     def join(cls, parts: "Sequence[ServingCost]") -> "ServingCost":
@@ -110,6 +120,7 @@ class ServingCost(Shown):
         return value | {
             "gpus": int(value["gpus"]),
             "batch": int(value["batch"]),
+            "overlapped": bool(value["overlapped"]),
             "parallel": "one device" if value["gpus"] == 1 else "expert" if parallel else "tensor",
         }
 
@@ -153,82 +164,95 @@ def serve_one(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """The cheapest way of some shapes so far, and the upper end of its device-seconds per output token: infinite where
+    none is known."""
+
+    load: Load
+    floor: Floor
+    best: ServingCost
+    worth: Array
+
+    def view(self, part: slice) -> "_Search":
+        """The shapes of a slice; what is written there is written here."""
+        return _Search(self.load.take(part), self.floor.take(part), self.best.view(part), self.worth[part])
+
+
 def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float | None) -> ServingCost:
     """The cheapest of the layouts for one chunk."""
-    best = _nothing(len(load.read_kv))
+    n, floor = len(load.read_kv), Floor.of(load, hardware, traffic)
+    worth = np.full(n, np.inf)
     if traffic.gpus is not None:
-        for layout in ways(traffic.gpus, traffic):
-            _improve(best, load, layout, traffic, hardware, price, slice(None))
+        best = _nothing(n)
+        for layout in ways(traffic.gpus, traffic, hardware):
+            _improve(_Search(load, floor, best, worth), layout, traffic, hardware)
     else:
         least = least_gpus(load, hardware)
         order = np.argsort(least, kind="stable")
-        _try_layouts(best, load.take(order), least[order], traffic, hardware, price)
-        for field in fields(best):
-            column = getattr(best, field.name)
-            column[order] = column.copy()
+        sorted_best = _nothing(n)
+        _try_layouts(_Search(load.take(order), floor.take(order), sorted_best, worth), least[order], traffic, hardware)
+        back = np.empty_like(order)
+        back[order] = np.arange(n)
+        best, worth = sorted_best.take(back), worth[back]
+    _price(best, worth, traffic, price)
     touched = distinct_experts(load.n_experts, load.top_k, best.batch)
     best.distinct_experts[:] = np.where(load.n_experts > 0, touched, np.where(best.feasible, 0.0, np.nan))
     return best
 
 
-def _try_layouts(
-    best: ServingCost, load: Load, least: Array, traffic: Traffic, hardware: Hardware, price: float | None
-) -> None:
-    """Write the cheapest layout of every shape over `best`. The shapes ascend in `least`, the fewest devices that hold
-    them, so that those tried on the same devices are views and no copies."""
+def _price(best: ServingCost, worth: Array, traffic: Traffic, price: float | None) -> None:
+    """Throughput and prices of the ways that were found; NaN where none was."""
+    best.tokens_per_second[:] = best.batch / best.time_per_output_token
+    worth = worth / np.where(np.isnan(best.interval_factor), 1.0, best.interval_factor)
+    dollars = np.where(best.feasible, worth, np.nan) * (math.nan if price is None else price) / 3600 * 1e6
+    best.cost_per_million_output_tokens[:] = dollars
+    best.cost_per_million_tokens[:] = dollars * (traffic.output / (traffic.prompt + traffic.output))
+
+
+def _try_layouts(search: _Search, least: Array, traffic: Traffic, hardware: Hardware) -> None:
+    """Write the cheapest layout of every shape over the search. The shapes ascend in `least`, the fewest devices that
+    hold them, so that those tried on the same devices are views and no copies."""
     counts, starts = np.unique(least, return_index=True)
-    groups = list(zip(counts.tolist(), starts.tolist(), [*starts[1:].tolist(), len(least)], strict=True))
+    ends = [*starts[1:].tolist(), len(least)]
+    groups = [(int(g), search.view(slice(*part))) for g, *part in zip(counts, starts.tolist(), ends, strict=True)]
     for factor in (2**k for k in range(traffic.max_gpus.bit_length())):
-        for count, start, end in groups:
+        for count, some in groups:
             if count * factor <= traffic.max_gpus:
-                where = slice(start, end)
-                some = load.take(where)
-                for layout in ways(count * factor, traffic):
-                    _improve(best, some, layout, traffic, hardware, price, where)
+                for layout in ways(count * factor, traffic, hardware):
+                    _improve(some, layout, traffic, hardware)
 
 
 def _nothing(n: int) -> ServingCost:
-    columns = [np.zeros(n, np.int64), np.zeros(n, bool), *(np.full(n, np.nan) for _ in range(10))]
+    columns = [np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool), *(np.full(n, np.nan) for _ in range(10))]
     return ServingCost(*columns)
 
 
-def _improve(
-    best: ServingCost,
-    load: Load,
-    layout: Layout,
-    traffic: Traffic,
-    hardware: Hardware,
-    price: float | None,
-    where: slice,
-) -> None:
-    """Write this layout's result over `best` at `where`, wherever it is cheaper."""
-    current = (best.gpus[where] + best.prefill_gpus[where]) / best.tokens_per_second[where]
-    batch, step, first = largest_batch(load, layout, traffic, hardware, None if traffic.disaggregated else current)
+def _improve(search: _Search, layout: Layout, traffic: Traffic, hardware: Hardware) -> None:
+    """Write this layout's result over the search wherever it is cheaper. Without a price, devices are still scarce:
+    ways are compared by the upper end of device-seconds per token."""
     factor = calibration_of(hardware, traffic, layout.gpus).factor
+    doubt = 1.0 if factor is None else factor
+    tried, some, (batches, steps, first) = cheaper_batch(
+        search.load, search.floor, layout, traffic, hardware, search.worth / doubt
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        speed = batch / step
-        beside = np.zeros_like(speed)
+        worth = layout.gpus * steps / batches
+        beside = np.zeros_like(worth)
         if traffic.disaggregated:
             # Devices that read prompts for the group: prompts begun each second times the device-seconds of one.
-            alone = step_of(load, layout, hardware, traffic, mixed=False)
-            beside = layout.gpus * speed / traffic.output * reading_time(load, layout, traffic, alone)
-        dollars = (layout.gpus + beside) * (math.nan if price is None else price) / 3600 / speed * 1e6
-        # Without a price, devices are still scarce: compare by device-seconds per token.
-        worth = (layout.gpus + beside) / speed
-    fine = batch >= 1
-    better = fine & ~(worth >= current)
-    share = traffic.output / (traffic.prompt + traffic.output)
-    for name, value in (
-        ("gpus", layout.gpus),
-        ("expert_parallel", layout.expert_parallel),
-        ("batch", batch),
-        ("tokens_per_second", speed),
-        ("time_to_first_token", first + step),
-        ("time_per_output_token", step),
-        ("cost_per_million_tokens", dollars * share),
-        ("cost_per_million_output_tokens", dollars),
-        ("memory_bytes", layout.gpus * memory_of(load, layout, batch)),
-        ("prefill_gpus", beside),
-        ("interval_factor", math.nan if factor is None else factor),
-    ):
-        np.copyto(getattr(best, name)[where], value, where=better)
+            alone = step_of(some, layout, hardware, traffic, mixed=False)
+            each = layout.gpus / traffic.output * reading_time(some, layout, traffic, alone)
+            beside, worth = each * batches / steps, worth + each
+    worth = worth * doubt
+    better = np.flatnonzero((batches >= 1) & (worth < search.worth[tried]))
+    if not len(better):
+        return
+    where, best, batch, step = tried[better], search.best, batches[better], steps[better]
+    search.worth[where] = worth[better]
+    best.gpus[where], best.expert_parallel[where] = layout.gpus, layout.expert_parallel
+    best.overlapped[where], best.batch[where] = layout.overlapped, batch
+    best.time_per_output_token[where], best.time_to_first_token[where] = step, first[better] + step
+    best.memory_bytes[where] = layout.gpus * memory_of(some, layout, batches)[better]
+    best.prefill_gpus[where] = beside[better]
+    best.interval_factor[where] = math.nan if factor is None else factor

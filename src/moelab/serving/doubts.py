@@ -32,11 +32,13 @@ def doubts(model: ModelConfig, cost: dict[str, Any], hardware: Hardware, traffic
     lines += weights_alone(model, hardware, traffic) + uneven_heads(model, cost) + borrowed(hardware)
     lines += without_rows(hardware, traffic) + slips(cost, traffic)
     most = hardware.calibrated(traffic.engine).most_gpus
+    beside = "; exchanges run beside computing, in two half batches" if cost["overlapped"] else ""
     if cost["gpus"] > hardware.node:
-        beside = "; exchanges are taken to run beside computing" if cost["parallel"] == "expert" else ""
         lines.append(f"not calibrated: {cost['gpus']:,} devices span several nodes of {hardware.node}{beside}")
     elif most is not None and cost["gpus"] > most:
-        lines.append(f"not calibrated: no measured rows of more than {most:,} devices together, {cost['gpus']:,} here")
+        lines.append(
+            f"not calibrated: no measured rows of more than {most:,} devices together, {cost['gpus']:,} here{beside}"
+        )
     return lines
 
 
@@ -55,8 +57,8 @@ def without_effect(model: ModelConfig, cost: dict[str, Any], asked: Traffic) -> 
 
 
 def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[str]:
-    """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine, and a
-    replica of more `gpus` than a node, or than any row."""
+    """Names of what is asked and no measured rows of the calibration support: modes, precisions, the engine, a replica
+    of more `gpus` than a node, or than any row, and `shares` where the hardware file's own shares of peak stand in."""
     calibration = hardware.calibrated(traffic.engine)
     products = calibration.products
     known = {
@@ -64,7 +66,10 @@ def not_calibrated(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> list[
         "kv_precision": calibration.kv_precisions,
     }
     names = [name for name, rows in known.items() if rows is not None and getattr(traffic, name) not in rows]
-    names += ["engine"] * bool(_other_engine(hardware, traffic))
+    # Rows in mxfp4 are of devices that store weights alone in it; those in fp8 of devices that multiply it.
+    if "precision" not in names and traffic.precision != "mxfp4" and products is None:
+        names += ["precision"] * (not hardware.multiplies(traffic.precision))
+    names += ["engine"] * bool(_other_engine(hardware, traffic)) + ["shares"] * (calibration.id == STATED)
     names += ["gpus"] * (gpus > min(hardware.node, calibration.most_gpus or hardware.node))
     return traffic.uncalibrated + names
 
@@ -80,9 +85,10 @@ def calibration_of(hardware: Hardware, traffic: Traffic, gpus: int = 1) -> Calib
 def without_rows(hardware: Hardware, traffic: Traffic) -> list[str]:
     """The lines for people that `not_calibrated` names."""
     lines, calibration, names = [], hardware.calibrated(traffic.engine), not_calibrated(hardware, traffic)
+    products = calibration.products
     if traffic.uncalibrated:
         lines.append(f"not calibrated: no measured rows support {', '.join(traffic.uncalibrated)}")
-    if "precision" in names and calibration.products is None:
+    if "precision" in names and traffic.precision not in (calibration.precisions or ()) and products is None:
         rows = ", ".join(calibration.precisions or ())
         lines.append(f"not calibrated: no measured rows in {traffic.precision} (they are in {rows})")
     if "kv_precision" in names:

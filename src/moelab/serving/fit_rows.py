@@ -16,8 +16,9 @@ from moelab.errors import InputError
 from moelab.serving.batch import largest_batch
 from moelab.serving.calibration import Z80, Calibration
 from moelab.serving.coefficients import PRIORS, Coefficients
+from moelab.serving.loaded_step import step_of
 from moelab.serving.measured import MeasuredRows, Row
-from moelab.serving.step import Step, step_of
+from moelab.serving.step import Step
 from moelab.serving.work import Work, timed, work_of
 
 Array = NDArray[Any]

@@ -163,12 +163,11 @@ class Hardware(Config):
         return self.memory * (1 - HELD_BACK) * CACHE_SHARE, CACHE_SHARE
 
     def between(self, gpus: int) -> float:
-        """Bytes per second between devices of a group of this size, in one direction, as on the data sheet.
+        """Bytes per second between `gpus` devices of one node, in one direction, as on the data sheet.
 
         Without a switch, a group uses only its own `pair` connections: two MI300X share 64 of 448 GB/s.
         """
-        link = self.link if self.pair is None else min(self.link, self.pair * max(gpus - 1, 1))
-        return link if gpus <= self.node else min(link, self.network)
+        return self.link if self.pair is None else min(self.link, self.pair * max(gpus - 1, 1))
 
     def dollars(self, given: float | str | None = None) -> float:
         """Dollars per device and hour: as given, else the catalogue's. Raises InputError where neither is known."""

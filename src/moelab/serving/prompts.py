@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.serving.coefficients import CHUNK
-from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
 from moelab.serving.step import Step
 from moelab.serving.traffic import Traffic
@@ -15,7 +14,7 @@ from moelab.serving.work import Load
 Array = NDArray[Any]
 
 
-def prompt_time(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, step: Step) -> Array:
+def prompt_time(load: Load, layout: Layout, traffic: Traffic, step: Step) -> Array:
     """Seconds to read one prompt until its first token, alone on the devices (n,); `step` is the layout's. Under expert
     parallelism a prompt is not split over devices: all but its experts run on one."""
     return _reading(load, layout, traffic, step, 1.0, 1.0)
@@ -39,11 +38,6 @@ def _reading(load: Load, layout: Layout, traffic: Traffic, step: Step, prompts: 
     steps, sent = pieces / guessing, on_one * traffic.reads * step.moved
     one = 1 / max(step.begins, 1.0)
     computing = steps * (step.fixed * one + products) + on_one * traffic.reads * per_token
-    if not step.overlapped:
-        return np.asarray(computing + sent)
-    seconds = np.maximum(computing, steps * one * step.waits + sent)
-    return (
-        seconds
-        if step.whole is None
-        else np.minimum(seconds, _reading(load, layout, traffic, step.whole, prompts, on_one))
+    return np.asarray(
+        computing + sent if step.waits is None else np.maximum(computing, steps * one * step.waits + sent)
     )

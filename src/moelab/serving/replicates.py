@@ -19,8 +19,8 @@ from moelab.serving.calibration import STATED, Z80, Calibration, shipped
 from moelab.serving.cost import ServingCost
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
+from moelab.serving.loaded_step import step_of
 from moelab.serving.prompts import reading_time
-from moelab.serving.step import step_of
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Work, timed, work_of
 
@@ -115,11 +115,13 @@ def _device_seconds(work: Work, cost: ServingCost, traffic: Traffic, device: Har
     """Seconds of a device of the group per output token (n,)."""
     load = timed(work, traffic, device)
     seconds = np.full(len(cost.gpus), np.nan)
-    for gpus, parallel in {*zip(cost.gpus.tolist(), cost.expert_parallel.tolist(), strict=True)}:
-        if gpus == 0:
+    columns = (cost.gpus, cost.expert_parallel, cost.overlapped)
+    for chosen in {*zip(*(column.tolist() for column in columns), strict=True)}:
+        layout = Layout(*chosen)
+        if layout.gpus == 0:
             continue
-        where = np.flatnonzero((cost.gpus == gpus) & (cost.expert_parallel == parallel))
-        some, layout = load.take(where), Layout(gpus, parallel)
+        where = np.flatnonzero(np.all([column == value for column, value in zip(columns, chosen, strict=True)], axis=0))
+        some = load.take(where)
         step = step_of(some, layout, device, traffic, mixed=not traffic.disaggregated)
         seconds[where] = step.seconds(cost.batch[where]) / cost.batch[where]
         if traffic.disaggregated:

@@ -31,10 +31,11 @@ class ServedModel:
     Times in seconds, prices in US dollars (`gpu_price` per device and hour, prompt and output tokens together in
     `cost_per_million_tokens`; None without a price), `memory_bytes` and `tokens_per_second` (output) of all devices
     together, `batch` is requests in flight. `parallel` is one device, tensor or expert; None where measured latencies
-    (`tables`) decide. `intervals` holds NAME_low and NAME_high, the ends of 80 % intervals, of every time, throughput
-    and price; `calibration` is what they come from: id, n_rows, error (median, relative), held_out_by. Both are None
-    with `tables`. `prefill_gpus` are further devices that read prompts alone; `joules_per_output_token` takes every
-    board at its full power. `not_calibrated` names what no measured rows support.
+    (`tables`) decide. `overlapped`: exchanges between devices run beside computing, in two half batches. `intervals`
+    holds NAME_low and NAME_high, the ends of 80 % intervals, of every time, throughput and price; `calibration` is what
+    they come from: id, n_rows, error (median, relative), held_out_by. Both are None with `tables`. `prefill_gpus` are
+    further devices that read prompts alone; `joules_per_output_token` takes every board at its full power.
+    `not_calibrated` names what no measured rows support.
     """
 
     model: str
@@ -54,6 +55,7 @@ class ServedModel:
     distinct_experts: float
     tables: str | None
     warnings: list[str]
+    overlapped: bool = False
     prefill_gpus: float = 0.0
     joules_per_output_token: float | None = None
     intervals: dict[str, float | None] | None = None
@@ -65,7 +67,7 @@ class ServedModel:
         numbers = {name: getattr(self, name) for name in NUMBERS}
         if self.tables is not None:
             return {"gpu_price": self.gpu_price, **numbers, "warnings": self.warnings}
-        numbers |= {"parallel": self.parallel, **(self.intervals or {})}
+        numbers |= {"parallel": self.parallel, "overlapped": self.overlapped, **(self.intervals or {})}
         more = {
             "prefill_gpus": self.prefill_gpus,
             "joules_per_output_token": self.joules_per_output_token,

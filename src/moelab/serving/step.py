@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moelab.serving.coefficients import CHUNK
-from moelab.serving.hardware import Hardware
-from moelab.serving.layout import Layout, communication
-from moelab.serving.precision import stored
 from moelab.serving.products import ProductRates
-from moelab.serving.traffic import Traffic
-from moelab.serving.work import Load
 
 Array = NDArray[Any]
 
@@ -29,9 +23,9 @@ class Step:
     """A step as a function of the batch b: fixed + b linear, the head, and dense matrices and experts on the tokens.
     All but the experts are those of the busiest of the `ranks`, as of max(b, ranks) requests.
 
-    `moved` is the time of a rank's token between devices: part of `linear`, or where exchanges are `overlapped` of
-    `waits` + b `sent`, beside all else, in two half batches: the larger counts. A share `begins` b of the steps (at
-    most all) also reads `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has
+    `moved` is the time of a rank's token between devices: part of `linear`, or where exchanges are overlapped of
+    `waits` + b `sent`, beside all else, in two half batches: the larger of both counts. A share `begins` b of the steps
+    (at most all) also reads `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has
     steps, a step stands for `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept
     on average. Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of
     `graphs`. Where the calibration holds measured `products`, they give the time of every matrix.
@@ -48,8 +42,8 @@ class Step:
     read_head: Array
     log_miss: Array
     moved: Array
-    waits: Array
-    sent: Array
+    waits: Array | None
+    sent: Array | None
     begins: float
     chunk: float
     width: float
@@ -57,15 +51,12 @@ class Step:
     graphs: Array | None
     ranks: int
     measured: "Measured | None"
-    overlapped: bool
-    whole: "Step | None" = None
-    """The same with exchanges after computing, in one batch: the faster of the two is taken."""
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        arrays = {name: getattr(self, name)[index] for name in self.__slots__[:-9]}
-        measured = None if self.measured is None else self.measured.take(index)
-        return replace(self, **arrays, measured=measured, whole=None if self.whole is None else self.whole.take(index))
+        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__[:13]}
+        taken = {name: column[index] for name, column in columns.items() if column is not None}
+        return replace(self, **taken, measured=None if self.measured is None else self.measured.take(index))
 
     def seconds(self, batch: Array) -> Array:
         """Mean seconds in which each of `batch` requests gets one token (n,)."""
@@ -93,21 +84,11 @@ class Step:
             mixed -= alone
             mixed *= share
             seconds += mixed
-        if self.overlapped:
+        if self.waits is not None and self.sent is not None:
             np.maximum(seconds, self.waits + full * self.sent, out=seconds)
         if self.produced != 1:
             seconds /= self.produced
-        return seconds if self.whole is None else np.minimum(seconds, self.whole.seconds(batch), out=seconds)
-
-    def least_seconds(self, most: Array) -> Array:
-        """The least seconds of a token over its batch, with up to `most` requests: no weights are read (n,)."""
-        each = self.width + self.begins * self.chunk
-        least = self.fixed / most
-        least += self.linear * np.maximum(self.ranks / most, 1.0)
-        if self.measured is None:
-            least += self.width * self.head + each * (self.dense + self.experts)
-        least = least if self.produced == 1 else least / self.produced
-        return least if self.whole is None else np.minimum(least, self.whole.least_seconds(most))
+        return seconds
 
     def padded(self, batch: Array) -> Array:
         """Rows of a step of `batch` requests: each rank's next captured size; beyond the largest, its own (n,)."""
@@ -126,7 +107,7 @@ class Step:
 
     def halved(self, tokens: Array, busy: Array) -> Array:
         """Seconds of `products` (n,), of two half batches where exchanges are overlapped: each reads the weights."""
-        return 2 * self.products(tokens / 2, busy / 2) if self.overlapped else self.products(tokens, busy)
+        return self.products(tokens, busy) if self.waits is None else 2 * self.products(tokens / 2, busy / 2)
 
     def products(self, tokens: Array, busy: Array) -> Array:
         """Seconds of dense matrices and routed experts for so many tokens, of the whole group for the experts, and
@@ -170,74 +151,6 @@ class Measured:
         each = tokens * np.divide(share, touched, out=np.ones_like(touched), where=touched > 0)
         experts = tokens * step.experts * (self.experts / self.rates.experts_at(tokens, each, self.widths))
         return np.asarray(busy * step.dense * self.dense_factor(busy / step.ranks) + experts)
-
-
-def _measured(load: Load, hardware: Hardware, traffic: Traffic) -> Measured | None:
-    """The measured products of the traffic's precision; None where there are none."""
-    calibration = hardware.calibrated(traffic.engine)
-    rates = (calibration.products or {}).get(traffic.precision)
-    if rates is None:
-        return None
-    kept, c = stored(traffic.precision, hardware), calibration.coefficients
-    matrices = np.maximum(3.0 * load.n_experts * load.moe_layers, 1.0)
-    widths = np.sqrt(np.maximum(load.expert_bytes / kept.expert_bytes / matrices, 1.0))
-    return Measured(rates, kept.other_rate * c.matmul, kept.expert_rate * c.experts, widths)
-
-
-def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool = True) -> Step:
-    """Steps under a layout; with `mixed` they read the traffic's prompts too, else they decode alone."""
-    whole = _step(load, layout, hardware, traffic, mixed, overlapped=False)
-    if not layout.overlapped(hardware):
-        return whole
-    return replace(_step(load, layout, hardware, traffic, mixed, overlapped=True), whole=whole)
-
-
-def _step(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mixed: bool, overlapped: bool) -> Step:
-    g, parallel = layout.gpus, layout.expert_parallel
-    calibration = hardware.calibrated(traffic.engine)
-    uneven = min(traffic.uneven(calibration), g) if parallel else 1.0
-    fixed, moved = communication(load, layout, hardware, calibration)
-    reads = traffic.reads if mixed else 0.0
-    pieces = np.ceil(reads / CHUNK)
-    beside = np.zeros_like(moved)
-    per_token = load.activations + (beside if overlapped else moved)
-    request = calibration.coefficients.request * calibration.slowdown
-    width, produced = traffic.draft + 1.0, traffic.produced
-    attending = layout.scores_share(load)
-    decoding = np.maximum(load.scores * (width * attending), load.read_kv * layout.kv_share(load))
-    reading = reads / traffic.output * produced
-    begins = float(pieces / traffic.output * produced)
-    # A layer of multi-token prediction for each guessed token: its share of the model's layers.
-    guessing = 1 + traffic.draft / load.layers if traffic.draft else 1.0
-    steps = guessing * max(begins, 1.0)
-    # Two half batches launch every kernel, and exchange, twice; the server's own time of a step stays.
-    computing = 2 * load.fixed - calibration.coefficients.step * calibration.slowdown if overlapped else load.fixed
-    return Step(
-        fixed=(computing + (beside if overlapped else fixed)) * steps,
-        linear=(
-            decoding * guessing + request + per_token * (width + reading) + load.prompt_scores * (reading * attending)
-        )
-        / layout.ranks,
-        dense=load.dense * (guessing / g),
-        read_dense=load.read_dense * (guessing * layout.ranks / g),
-        experts=load.experts * (guessing * uneven / g),
-        read_experts=load.read_experts * (guessing / g),
-        padding=load.padding * (guessing * uneven / g),
-        head=load.head / g,
-        read_head=load.read_head * (layout.ranks / g),
-        log_miss=load.log_miss,
-        moved=moved,
-        waits=(2 * fixed if overlapped else beside) * steps,
-        sent=(moved if overlapped else beside) * ((width + reading) / layout.ranks),
-        begins=begins,
-        chunk=float(reads / pieces) if pieces else 0.0,
-        width=width,
-        produced=produced,
-        graphs=None if traffic.graph_sizes is None else np.array(traffic.graph_sizes, float),
-        ranks=layout.ranks,
-        measured=_measured(load, hardware, traffic),
-        overlapped=overlapped,
-    )
 
 
 def distinct_experts(n_experts: Any, top_k: Any, tokens: Any, frequencies: Any = None) -> Array:
