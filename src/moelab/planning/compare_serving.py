@@ -8,6 +8,7 @@ from moelab.planning.baselines import Part
 from moelab.planning.budget import Serving
 from moelab.serving import serve_one
 from moelab.serving.doubts import without_effect
+from moelab.serving.limit_kept import limit_kept
 
 
 def wanted_serving(
@@ -34,7 +35,9 @@ def served_sides(parts: Sequence[tuple[str, Part]], serving: Serving) -> tuple[d
             first = first or error
             lines.append(f"{name}: not served within the limits: {error}")
             continue
-        lines += [f"{name}: {line}" for line in without_effect(model, served[name], serving.traffic)]
+        found = without_effect(model, served[name], serving.traffic)
+        found += limit_kept(model, served[name], serving.traffic, serving.device, serving.price)
+        lines += [f"{name}: {line}" for line in found]
     if first is not None and not served:
         raise first
     return served, lines

@@ -10,6 +10,7 @@ from moelab.quantities import MOST_PRICE, parse_price
 from moelab.serving.cost import serve_one
 from moelab.serving.doubts import doubts, without_effect
 from moelab.serving.hardware import Hardware, load_hardware
+from moelab.serving.limit_kept import limit_kept
 from moelab.serving.served_model import NUMBERS, ServedModel
 from moelab.serving.simple import load_tables, serve_simple
 from moelab.serving.slips import odd_price
@@ -113,9 +114,10 @@ def serving_cost(
                 )
         return ServedModel(**common, **_from_tables(config, traffic, device, device.dollars(gpu_price), str(tables)))
     cost = serve_one(config, traffic, device, price)
+    sure = limit_kept(config, cost, traffic, device, price)
     ends = {name: cost.pop(name) for name in list(cost) if name.endswith(("_low", "_high"))}
     missing = tuple(cost.pop("not_calibrated"))
-    warnings = without_effect(config, cost, asked) + doubts(config, cost, device, traffic)
+    warnings = without_effect(config, cost, asked) + doubts(config, cost, device, traffic) + sure
     warnings += odd_price("gpu_price", None if gpu_price is None else price, device)
     return ServedModel(**common, **cost, tables=None, warnings=warnings, intervals=ends, not_calibrated=missing)
 
