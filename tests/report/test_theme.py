@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from moelab.report.theme import log_ticks, ordered_colors, padded, spread_labels
@@ -46,6 +46,8 @@ def test_labels_far_apart_do_not_move() -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e12), min_size=1), st.booleans())
+@example(values=[1e12, math.nextafter(1e12, 0.0)], log=False)
+@example(values=[1e12, math.nextafter(1e12, 0.0)], log=True)
 def test_padding_holds_every_value(values: list[float], log: bool) -> None:
     low, high = padded(values, log)
     assert math.isfinite(low)

@@ -52,10 +52,10 @@ def test_no_batch_goes_below_the_bounds(
     for batch in (1.0, most / 3, most):
         if batch < 1:
             continue
-        seconds = float(step.seconds(np.array([batch]))[0])
+        seconds, token = (float(time[0]) for time in step.times(np.array([batch])))
         assert least[0] <= layout.gpus * seconds / batch * (1 + 1e-9)
-        # A limit of just these seconds allows the batch.
-        allowed, _ = floor.bounds(load, layout, device, traffic.replace(tpot=seconds), np.array([most]))
+        # A limit of just the time of a token allows the batch.
+        allowed, _ = floor.bounds(load, layout, device, traffic.replace(tpot=token), np.array([most]))
         assert allowed[0] >= np.floor(batch)
 
 
@@ -71,11 +71,11 @@ def test_the_search_equals_one_that_tries_every_layout(asked: dict[str, object],
     found = serve(shape, traffic, device)
     load, least = load_of(shape, traffic, device), np.full(300, np.inf)
     for layout in layouts_of(traffic, device):
-        batch, seconds, _ = largest_batch(load, layout, traffic, device)
+        batch = largest_batch(load, layout, traffic, device)
         doubt = calibration_of(device, traffic, layout.gpus).factor
-        worth = np.where(batch >= 1, layout.gpus * seconds / np.maximum(batch, 1.0) * doubt, np.inf)
-        least = np.minimum(least, worth)
-    ours = found.gpus * found.time_per_output_token / found.batch * found.interval_factor
+        worth = layout.gpus * batch.step / np.maximum(batch.largest, 1.0) * doubt
+        least = np.minimum(least, np.where(batch.largest >= 1, worth, np.inf))
+    ours = found.gpus / found.tokens_per_second * found.interval_factor
     assert np.array_equal(np.isfinite(least), found.feasible)
     # Both searches for the largest batch end a little below it, in other places.
     off = np.abs(ours[found.feasible] / least[found.feasible] - 1)

@@ -11,7 +11,7 @@ from moelab.serving.calibration import shipped, shipped_for
 from moelab.serving.coefficients import Coefficients
 from moelab.serving.fit_rows import Fitted
 from moelab.serving.measured import MeasuredRows, find_model, parse_measured
-from moelab.serving.plausible import notes_on
+from moelab.serving.plausible import check_rows, notes_on
 
 SETUPS = [("llama3-70b", 8), ("llama3-70b", 64), ("qwen3-30b-a3b", 8), ("qwen3-30b-a3b", 64)]
 
@@ -46,6 +46,22 @@ def test_what_no_device_reaches_is_refused(most: bool, factor: float, message: s
     with pytest.raises(InputError, match=message) as caught:
         calibrate(table(most, factor))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "prompt", "output", "seconds"),
+    [("llama3-70b", 8, 100_000, 100, 0.0078), ("llama3-8b", 1, 32_000, 128, 0.0065)],
+)
+def test_a_lone_request_with_a_long_prompt_is_no_impossible_row(
+    model: str, gpus: int, prompt: int, output: int, seconds: float
+) -> None:
+    """Its prompt is over before its first token, and median_tpot_s is the time between tokens."""
+    cells = {
+        "model": model, "hardware": "h200", "precision": "fp8", "engine": "vllm", "gpus": str(gpus),
+        "input_length": str(prompt), "output_length": str(output), "concurrency": "1", "median_tpot_s": str(seconds),
+        "date": "2026-05",
+    }  # fmt: skip
+    check_rows(parse_measured([cells], "rows", find_model))
 
 
 def test_rows_far_from_the_prediction_are_noted() -> None:

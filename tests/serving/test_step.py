@@ -130,6 +130,27 @@ def test_steps_match_the_dumb_model(
     assert step == pytest.approx(dumb_step(model, traffic, device, batch, gpus, expert), rel=1e-6)
 
 
+@pytest.mark.parametrize("preset", ["deepseek-v3", "llama3-8b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize(("prompt", "output"), [(1024, 256), (100000, 100), (120000, 8), (0, 64)])
+@pytest.mark.parametrize("layout", [Layout(1), Layout(8), Layout(8, True), Layout(16, True, True)], ids=str)
+def test_a_request_does_not_wait_for_its_own_prompt_between_its_tokens(
+    preset: str, prompt: int, output: int, layout: Layout
+) -> None:
+    """Engines report (end of the answer - first token) / (tokens - 1); with one request that is decoding alone."""
+    model, traffic = load_preset(preset), Traffic(precision="fp8", prompt=prompt, output=output)
+    load = load_of(Shape.of(model), traffic, H100)
+    step, alone = (step_of(load, layout, H100, traffic, mixed=mixed) for mixed in (True, False))
+    one = np.array([1.0])
+    assert step.token_seconds(one)[0] == pytest.approx(float(alone.seconds(one)[0]), rel=1e-3)
+    for batch in (1.0, 2.0, 7.0, 64.0, 1000.0):
+        requests = np.array([batch])
+        seconds, token = (float(time[0]) for time in step.times(requests))
+        decoding = float(alone.seconds(requests)[0])
+        assert decoding * (1 - 1e-3) <= token <= seconds
+        # Of b prompts that are read in the time of an answer, a request waits for b - 1.
+        assert token - decoding == pytest.approx((seconds - decoding) * (1 - 1 / batch), rel=0.02, abs=1e-3 * decoding)
+
+
 @pytest.mark.parametrize("gpus", [2, 5, 8, 16])
 @pytest.mark.parametrize("expert", [False, True])
 def test_the_busiest_device_is_priced_where_heads_do_not_divide(gpus: int, expert: bool) -> None:
@@ -279,7 +300,7 @@ def test_the_cheaper_of_one_batch_and_two_halves_is_taken(batch: int, overlapped
     load, requests = load_of(Shape.of(model), traffic, H100), np.array([float(batch)])
     ways = [step_of(load, Layout(32, True, halves), H100, traffic).seconds(requests)[0] for halves in (False, True)]
     cost = serve_one(model, traffic, H100)
-    assert cost["time_per_output_token"] == pytest.approx(min(ways))
+    assert cost["tokens_per_second"] == pytest.approx(batch / min(ways))
     assert cost["overlapped"] is overlapped is bool(ways[1] < ways[0])
 
 
@@ -346,7 +367,7 @@ def test_a_looser_limit_is_never_more_expensive(preset: str, tpot: float, looser
     shape = Shape.of(load_preset(preset))
     tight, loose = (serve(shape, Traffic(tpot=limit, precision="fp8"), H100) for limit in (tpot, tpot * looser))
     assume(tight.feasible[0])
-    assert loose.cost_per_million_tokens[0] <= tight.cost_per_million_tokens[0] * 1.02
+    assert loose.high("cost_per_million_tokens")[0] <= tight.high("cost_per_million_tokens")[0] * 1.02
 
 
 def test_memory_and_price_add_up() -> None:

@@ -107,9 +107,12 @@ def padded(values: Iterable[float | None], log: bool = False, share: float = 0.0
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     if log:
-        factor = (high / low) ** share if high > low else 1.5
-        return [low / factor, high * factor]
-    margin = (high - low) * share if high > low else max(abs(high) * 0.02, 1e-3)
+        factor = (high / low) ** share
+        # Values that differ by rounding alone have no span of their own.
+        return [low / factor, high * factor] if factor > 1 + 1e-12 else [low / 1.5, high * 1.5]
+    margin = (high - low) * share
+    if margin <= max(abs(low), abs(high)) * 1e-12:
+        margin = max(abs(high) * 0.02, 1e-3)
     return [low - margin, high + margin]
 
 

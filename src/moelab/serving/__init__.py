@@ -2,9 +2,10 @@
 
 from moelab.serving.calibration import Calibration
 from moelab.serving.coefficients import Coefficients
-from moelab.serving.cost import INTERVALS, ServingCost, serve, serve_one
+from moelab.serving.cost import serve, serve_one
 from moelab.serving.curve import batch_curve
 from moelab.serving.hardware import Hardware, catalogue, load_hardware
+from moelab.serving.serving_columns import INTERVALS, ServingCost
 from moelab.serving.traffic import Traffic
 
 __all__ = [

@@ -1,6 +1,6 @@
 """How a model is laid out over devices, and the largest batch that memory and the limits on latency allow."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,15 +60,26 @@ def memory_of(load: Load, layout: Layout, batch: Array) -> Array:
     return layout.weights(load) + batch / layout.ranks * load.kv_bytes * layout.kv_share(load)
 
 
-def largest_batch(load: Load, layout: Layout, traffic: Traffic, hardware: Hardware) -> tuple[Array, Array, Array]:
-    """The largest batch within memory, `tpot` and `ttft` (0: none), seconds per output token and of one prompt (n,)."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The `largest` batch within memory and the limits (0: none), its mean `step`, which with the batch gives the
+    throughput, seconds from one output `token` of a request to its next, and of one `prompt`; all (n,)."""
+
+    largest: Array
+    step: Array
+    token: Array
+    prompt: Array
+
+
+def largest_batch(load: Load, layout: Layout, traffic: Traffic, hardware: Hardware) -> Batch:
+    """The largest batch within memory, `tpot` and `ttft`."""
     most = _most(load, layout, traffic, hardware)
     return _timed(load, layout, traffic, hardware, most, None)
 
 
 def cheaper_batch(
     load: Load, floor: Floor, layout: Layout, traffic: Traffic, hardware: Hardware, beaten: Array
-) -> tuple[Array, Load, tuple[Array, Array, Array]]:
+) -> tuple[Array, Load, Batch]:
     """The shapes whose tokens may take fewer device-seconds than `beaten` under this layout, as an index into all,
     their load, and their `largest_batch`. `beaten` (n,) are those of a way that is known, infinite where none is; a
     shape that cannot be cheaper is left out, or has a batch of 0."""
@@ -92,12 +103,12 @@ def _most(load: Load, layout: Layout, traffic: Traffic, hardware: Hardware) -> A
 
 def _timed(
     load: Load, layout: Layout, traffic: Traffic, hardware: Hardware, most: Array, beaten: Array | None
-) -> tuple[Array, Array, Array]:
-    """The largest batch up to `most` within the limits (0: none), its seconds, and those of one prompt (n,)."""
+) -> Batch:
+    """The largest batch up to `most` within the limits."""
     steps = step_of(load, layout, hardware, traffic, mixed=not traffic.disaggregated)
-    first = prompt_time(load, layout, traffic, steps)
+    prompt = prompt_time(load, layout, traffic, steps)
     gpus = None if traffic.batch else layout.gpus
-    return *_within(steps, most, _limit(traffic, first), gpus, beaten), first
+    return Batch(*_within(steps, most, _limit(traffic, prompt), gpus, beaten), prompt)
 
 
 def _limit(traffic: Traffic, first: Array) -> Array:
@@ -106,27 +117,32 @@ def _limit(traffic: Traffic, first: Array) -> Array:
     return limit if traffic.ttft is None else np.minimum(limit, traffic.ttft - first)
 
 
-def _within(steps: Step, most: Array, limit: Array, gpus: int | None, beaten: Array | None) -> tuple[Array, Array]:
-    """The largest batch up to `most` within the limit (0: none), and its seconds (n,). Without `gpus` it is `most`."""
+def _within(
+    steps: Step, most: Array, limit: Array, gpus: int | None, beaten: Array | None
+) -> tuple[Array, Array, Array]:
+    """The largest batch up to `most` whose tokens come within the limit (0: none), its mean step, and the seconds of
+    its tokens (n,). Without `gpus` it is `most`."""
     batch = np.maximum(most, 1.0)
-    step = steps.seconds(batch)
-    late = np.flatnonzero((step > limit) & (most >= 1))
+    step, token = steps.times(batch)
+    late = np.flatnonzero((token > limit) & (most >= 1))
     if len(late) and gpus is not None:
+        step, token = step.copy(), token.copy()
         least = np.ones(len(late))
         if beaten is not None:
             # Throughput grows with the batch, and a way is cheaper only if it holds more requests within the limit.
             least = np.maximum(least, gpus * limit[late] / beaten[late])
         some = steps.take(late)
-        at_least = some.seconds(least)
+        at_least = some.token_seconds(least)
         kept = np.flatnonzero((at_least <= limit[late]) & (least <= batch[late]))
         most[late], late, some = 0.0, late[kept], some.take(kept)
-        batch[late], step[late] = _shrink(some, least[kept], at_least[kept], batch[late], step[late], limit[late])
+        batch[late] = _shrink(some, least[kept], at_least[kept], batch[late], token[late], limit[late])
+        step[late], token[late] = some.times(batch[late])
         most[late] = batch[late]
-    return np.where((most >= 1) & (step <= limit), batch, 0.0), step
+    return np.where((most >= 1) & (token <= limit), batch, 0.0), step, token
 
 
-def _shrink(steps: Step, low: Array, at_low: Array, high: Array, at_high: Array, limit: Array) -> tuple[Array, Array]:
-    """The largest whole batch found within the limit, and its seconds: false position (Illinois).
+def _shrink(steps: Step, low: Array, at_low: Array, high: Array, at_high: Array, limit: Array) -> Array:
+    """The largest whole batch found whose tokens come within the limit (n,): false position (Illinois).
 
     `low` is within the limit and `high` is not; `at_low` and `at_high` are their seconds.
     """
@@ -135,7 +151,7 @@ def _shrink(steps: Step, low: Array, at_low: Array, high: Array, at_high: Array,
     share = _chord(under, over)
     middle = np.sqrt((low + (high - low) * share) * low * (high / low) ** share)
     for _ in range(FALSE_POSITIONS):
-        off = steps.seconds(middle) - limit
+        off = steps.token_seconds(middle) - limit
         ok = off <= 0
         # An end that stays twice counts half, or false position would creep towards the limit from one side.
         stale = np.where((ok == (side > 0)) & (side != 0), 0.5, 1.0)
@@ -144,28 +160,25 @@ def _shrink(steps: Step, low: Array, at_low: Array, high: Array, at_high: Array,
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)
         middle = low + (high - low) * np.clip(_chord(under, over), 0.005, 0.995)
     batch = np.maximum(np.floor(CAREFUL * (low + (high - low) * _chord(under, over)) + 0.1), np.floor(low + 1e-9))
-    seconds = steps.seconds(batch)
+    seconds = steps.token_seconds(batch)
     above = np.flatnonzero(seconds > limit)
     if len(above):
-        batch[above], seconds[above] = _halved(steps.take(above), low[above], batch[above], limit[above])
+        batch[above] = _halved(steps.take(above), low[above], batch[above], limit[above])
     few = np.flatnonzero((batch < FEW) & (batch + 1 <= high))
     if len(few):
-        more = steps.take(few).seconds(batch[few] + 1)
-        better = few[more <= limit[few]]
-        batch[better], seconds[better] = batch[better] + 1, more[more <= limit[few]]
-    return batch, seconds
+        more = steps.take(few).token_seconds(batch[few] + 1)
+        batch[few[more <= limit[few]]] += 1
+    return batch
 
 
-def _halved(steps: Step, low: Array, high: Array, limit: Array) -> tuple[Array, Array]:
-    """A whole batch within the limit and its seconds, by bisection between `low`, which is within it, and `high`."""
+def _halved(steps: Step, low: Array, high: Array, limit: Array) -> Array:
+    """A whole batch within the limit (n,), by bisection between `low`, which is within it, and `high`."""
     low = np.maximum(np.floor(low + 1e-9), 1.0)
-    at_low = steps.seconds(low)
     for _ in range(HALVINGS):
         middle = np.floor((low + high) / 2)
-        seconds = steps.seconds(middle)
-        ok = seconds <= limit
-        low, at_low, high = np.where(ok, middle, low), np.where(ok, seconds, at_low), np.where(ok, high, middle)
-    return low, at_low
+        ok = steps.token_seconds(middle) <= limit
+        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+    return low
 
 
 def _chord(under: Array, over: Array) -> Array:

@@ -2,13 +2,13 @@
 
 The cheapest way is that with the lowest upper end of its 80 % interval: a group of more devices than any measured row
 must be cheaper by more than what is not known about it. Requests arrive steadily and are of all ages, so a step of
-batch b decodes b tokens and reads b / output new prompts (arXiv 2404.02852); throughput = b / step time. Every time,
+batch b decodes b tokens and reads b / output new prompts (arXiv 2404.02852); throughput = b / step time. The time per
+output token is what engines report: from the first token of an answer to its last, without its own prompt. Every time,
 throughput and price has the interval of its calibration.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape
 from moelab.errors import InputError
-from moelab.notebook import Shown, html_table, short_repr
 from moelab.serving.batch import cheaper_batch, least_gpus, memory_of, ways
 from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.floor import Floor
@@ -25,6 +24,7 @@ from moelab.serving.layout import Layout
 from moelab.serving.loaded_step import step_of
 from moelab.serving.prompts import reading_time
 from moelab.serving.refusal import refuse_impossible, why_not
+from moelab.serving.serving_columns import ServingCost
 from moelab.serving.step import distinct_experts
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load, load_of
@@ -32,97 +32,6 @@ from moelab.serving.work import Load, load_of
 Array = NDArray[Any]
 CHUNK = 65536
 """Shapes evaluated together: what fits into a core's cache."""
-
-INTERVALS = (
-    "tokens_per_second",
-    "time_to_first_token",
-    "time_per_output_token",
-    "cost_per_million_tokens",
-    "cost_per_million_output_tokens",
-)
-"""What has an interval: everything that follows from a time."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class ServingCost(Shown):
-    """The cheapest way found, for n shapes; NaN (0 devices) where none meets the limits.
-
-    `tokens_per_second` counts output tokens of the whole group; prices are US dollars, `cost_per_million_tokens` counts
-    both prompt and output tokens, as `--serve-tokens` does; NaN without a price. `memory_bytes` is the group's, weights
-    and KV cache. `overlapped`: exchanges run beside computing, in two half batches. `prefill_gpus` are devices beside
-    the group that read prompts for it. The 80 % interval of a time, a throughput or a price is its value over and times
-    `interval_factor`; NaN where no rows support one.
-    """
-
-    gpus: Array
-    expert_parallel: Array
-    overlapped: Array
-    batch: Array
-    tokens_per_second: Array
-    time_to_first_token: Array
-    time_per_output_token: Array
-    cost_per_million_tokens: Array
-    cost_per_million_output_tokens: Array
-    memory_bytes: Array
-    distinct_experts: Array
-    prefill_gpus: Array
-    interval_factor: Array
-
-    def take(self, index: Any) -> "ServingCost":
-        """The shapes `index`."""
-        return ServingCost(*(np.atleast_1d(getattr(self, field.name)[index]) for field in fields(self)))
-
-    def view(self, part: slice) -> "ServingCost":
-        """The shapes of a slice; what is written there is written here."""
-        return ServingCost(*(getattr(self, field.name)[part] for field in fields(self)))
-
-    @classmethod
-    def join(cls, parts: "Sequence[ServingCost]") -> "ServingCost":
-        """Several groups of shapes, one after the other."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-    @property
-    def feasible(self) -> Array:
-        """Where the limits can be met."""
-        return self.gpus > 0
-
-    def low(self, name: str) -> Array:
-        """The lower end of the 80 % interval of a time, a throughput or a price (n,)."""
-        return np.asarray(getattr(self, name) / self.interval_factor)
-
-    def high(self, name: str) -> Array:
-        """The upper end."""
-        return np.asarray(getattr(self, name) * self.interval_factor)
-
-    def __repr__(self) -> str:
-        return short_repr(self, models=len(self.gpus), feasible=int(self.feasible.sum()), **self._shown(3))
-
-    def _repr_html_(self) -> str:
-        columns = self._shown(20)
-        more = f"{len(self.gpus):,} models; the first 20 are shown" if len(self.gpus) > 20 else ""
-        return html_table(list(columns), list(zip(*columns.values(), strict=True)), note=more)
-
-    def _shown(self, most: int) -> dict[str, list[Any]]:
-        names = ("gpus", "batch", "tokens_per_second", "time_per_output_token", "cost_per_million_tokens")
-        return {name: [float(f"{value:.4g}") for value in getattr(self, name)[:most].tolist()] for name in names}
-
-    def to_dict(self, index: int = 0) -> dict[str, Any] | None:
-        """One shape in the JSON contract of `moelab serving --json`; None where nothing meets the limits."""
-        if not self.feasible[index]:
-            return None
-        value: dict[str, Any] = {field.name: float(getattr(self, field.name)[index]) for field in fields(self)}
-        parallel, factor = value.pop("expert_parallel"), value.pop("interval_factor")
-        for name in INTERVALS:
-            known = math.isfinite(factor) and math.isfinite(value[name])
-            value[f"{name}_low"] = value[name] / factor if known else None
-            value[f"{name}_high"] = value[name] * factor if known else None
-        value = {name: number if number is None or math.isfinite(number) else None for name, number in value.items()}
-        return value | {
-            "gpus": int(value["gpus"]),
-            "batch": int(value["batch"]),
-            "overlapped": bool(value["overlapped"]),
-            "parallel": "one device" if value["gpus"] == 1 else "expert" if parallel else "tensor",
-        }
 
 
 def serve(
@@ -184,13 +93,13 @@ def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float | None
     n, floor = len(load.read_kv), Floor.of(load, hardware, traffic)
     worth = np.full(n, np.inf)
     if traffic.gpus is not None:
-        best = _nothing(n)
+        best = ServingCost.none(n)
         for layout in ways(traffic.gpus, traffic, hardware):
             _improve(_Search(load, floor, best, worth), layout, traffic, hardware)
     else:
         least = least_gpus(load, hardware)
         order = np.argsort(least, kind="stable")
-        sorted_best = _nothing(n)
+        sorted_best = ServingCost.none(n)
         _try_layouts(_Search(load.take(order), floor.take(order), sorted_best, worth), least[order], traffic, hardware)
         back = np.empty_like(order)
         back[order] = np.arange(n)
@@ -202,8 +111,7 @@ def _serve(load: Load, traffic: Traffic, hardware: Hardware, price: float | None
 
 
 def _price(best: ServingCost, worth: Array, traffic: Traffic, price: float | None) -> None:
-    """Throughput and prices of the ways that were found; NaN where none was."""
-    best.tokens_per_second[:] = best.batch / best.time_per_output_token
+    """Prices of the ways that were found; NaN where none was."""
     worth = worth / np.where(np.isnan(best.interval_factor), 1.0, best.interval_factor)
     dollars = np.where(best.feasible, worth, np.nan) * (math.nan if price is None else price) / 3600 * 1e6
     best.cost_per_million_output_tokens[:] = dollars
@@ -223,19 +131,13 @@ def _try_layouts(search: _Search, least: Array, traffic: Traffic, hardware: Hard
                     _improve(some, layout, traffic, hardware)
 
 
-def _nothing(n: int) -> ServingCost:
-    columns = [np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool), *(np.full(n, np.nan) for _ in range(10))]
-    return ServingCost(*columns)
-
-
 def _improve(search: _Search, layout: Layout, traffic: Traffic, hardware: Hardware) -> None:
     """Write this layout's result over the search wherever it is cheaper. Without a price, devices are still scarce:
     ways are compared by the upper end of device-seconds per token."""
     factor = calibration_of(hardware, traffic, layout.gpus).factor
     doubt = 1.0 if factor is None else factor
-    tried, some, (batches, steps, first) = cheaper_batch(
-        search.load, search.floor, layout, traffic, hardware, search.worth / doubt
-    )
+    tried, some, found = cheaper_batch(search.load, search.floor, layout, traffic, hardware, search.worth / doubt)
+    batches, steps = found.largest, found.step
     with np.errstate(divide="ignore", invalid="ignore"):
         worth = layout.gpus * steps / batches
         beside = np.zeros_like(worth)
@@ -248,11 +150,12 @@ def _improve(search: _Search, layout: Layout, traffic: Traffic, hardware: Hardwa
     better = np.flatnonzero((batches >= 1) & (worth < search.worth[tried]))
     if not len(better):
         return
-    where, best, batch, step = tried[better], search.best, batches[better], steps[better]
+    where, best, batch, token = tried[better], search.best, batches[better], found.token[better]
     search.worth[where] = worth[better]
     best.gpus[where], best.expert_parallel[where] = layout.gpus, layout.expert_parallel
     best.overlapped[where], best.batch[where] = layout.overlapped, batch
-    best.time_per_output_token[where], best.time_to_first_token[where] = step, first[better] + step
+    best.tokens_per_second[where] = batch / steps[better]
+    best.time_per_output_token[where], best.time_to_first_token[where] = token, found.prompt[better] + token
     best.memory_bytes[where] = layout.gpus * memory_of(some, layout, batches)[better]
     best.prefill_gpus[where] = beside[better]
     best.interval_factor[where] = math.nan if factor is None else factor

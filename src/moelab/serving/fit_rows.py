@@ -71,12 +71,13 @@ class Fitted:
             row = group.row
             device = row.device.model_copy(update={"calibration": self.calibration(row.hardware, row.engine, row.year)})
             load = timed(group.work, row.traffic, device)
-            batch, seconds, _ = largest_batch(load, row.layout, row.traffic, device)
+            found = largest_batch(load, row.layout, row.traffic, device)
+            batch, seconds = found.largest, found.step
             if row.requests is not None:
                 seconds = _in_waves(step_of(load, row.layout, device, row.traffic), batch, row.requests)
                 batch = np.where(batch > 0, float(row.requests), 0.0)
             with np.errstate(divide="ignore", invalid="ignore"):
-                result[group.members] = seconds if row.rate is None else batch / seconds / row.layout.gpus
+                result[group.members] = found.token if row.rate is None else batch / seconds / row.layout.gpus
         return result
 
 

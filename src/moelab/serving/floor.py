@@ -20,6 +20,8 @@ from moelab.serving.traffic import Traffic
 from moelab.serving.work import Load
 
 Array = NDArray[Any]
+MANY = 16
+"""Requests from which on their own prompts are at most a sixteenth of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,16 @@ class Floor:
     ) -> tuple[Array, Array]:
         """The batch up to `most` that limits on latency may allow, and device-seconds per output token that no smaller
         one goes below; both (n,)."""
-        produced = Mix.of(load, traffic).produced
+        mix = Mix.of(load, traffic, not traffic.disaggregated)
+        produced, apart = mix.produced, max(mix.begins, 1.0) * (1 + 1e-9)
         limit = min((value for value in (traffic.tpot, traffic.ttft) if value is not None), default=math.inf)
         lines = list(self._lines(load, layout, hardware, traffic))
         for fixed, linear in lines if math.isfinite(limit) else ():
+            # Tokens of b requests come after their mean step less a b-th of prompts: at least (b - 1) / b of it.
+            within = limit * produced * layout.gpus
             with np.errstate(divide="ignore", invalid="ignore"):
-                allowed = (limit * produced * layout.gpus - fixed) / linear
-            most = np.fmin(most, np.floor(allowed * (1 + 1e-9)))
+                allowed = np.floor((within * MANY / (MANY - 1) - fixed) / linear * (1 + 1e-9))
+            most = np.where(fixed > within * apart, 0.0, np.fmin(most, np.maximum(allowed, MANY)))
         batch = np.maximum(most, 1.0)
         least = lines[0][1] + lines[0][0] / batch
         for fixed, linear in lines[1:]:

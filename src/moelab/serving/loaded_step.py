@@ -65,7 +65,9 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
     linear = np.maximum(load.scores * (mix.width * attending), load.read_kv * layout.kv_share(load)) * guessing
     linear += calibration.coefficients.request * calibration.slowdown
     linear += (load.activations if layout.overlapped else load.activations + moved) * mix.tokens
-    linear += load.prompt_scores * (mix.reading * attending)
+    prompts = load.prompt_scores * (mix.reading * attending)
+    linear += prompts
+    prompts += (load.activations if layout.overlapped else load.activations + moved) * mix.reading
     fixed = twice(load, calibration.coefficients.step * calibration.slowdown) if layout.overlapped else load.fixed
     return Step(
         fixed=(fixed if layout.overlapped else fixed + waiting) * mix.steps,
@@ -79,6 +81,7 @@ def step_of(load: Load, layout: Layout, hardware: Hardware, traffic: Traffic, mi
         read_head=load.read_head * (ranks / g),
         log_miss=load.log_miss,
         moved=moved,
+        prompts=prompts / ranks,
         waits=2 * waiting * mix.steps if layout.overlapped else None,
         sent=moved * (mix.tokens / ranks) if layout.overlapped else None,
         begins=mix.begins,

@@ -36,7 +36,9 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
     load = load_of(Shape.of(model), traffic, hardware)
     free = traffic.model_copy(update={"tpot": None, "ttft": None, "batch": 1})
     fitting = [
-        layout for layout in layouts_of(traffic, hardware) if largest_batch(load, layout, free, hardware)[0][0] >= 1
+        layout
+        for layout in layouts_of(traffic, hardware)
+        if largest_batch(load, layout, free, hardware).largest[0] >= 1
     ]
     if not fitting:
         if traffic.parallel == "expert" and not any(layout.fits(load)[0] for layout in layouts_of(traffic, hardware)):
@@ -54,7 +56,7 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
     if late:
         return "; ".join(late)
     most = traffic.model_copy(update={"batch": None, "max_batch": UNLIMITED})
-    largest = max(int(largest_batch(load, layout, most, hardware)[0][0]) for layout in fitting)
+    largest = max(int(largest_batch(load, layout, most, hardware).largest[0]) for layout in fitting)
     limits = [name for name in ("tpot", "ttft") if getattr(traffic, name) is not None]
     return (
         f"batch: {traffic.batch:,} does not fit {_and(['memory', *limits])}; the nearest feasible value is {largest:,}"
@@ -81,7 +83,7 @@ def _too_long(load: Load, traffic: Traffic, hardware: Hardware) -> str:
 def _too_late(load: Load, layouts: Sequence[Layout], traffic: Traffic, hardware: Hardware, free: Traffic) -> list[str]:
     """The limits on latency that not even batch 1 meets, each with its nearest value; together they are feasible."""
     steps = [largest_batch(load, layout, free, hardware) for layout in layouts]
-    times = [(float(step[0]), float((first + step)[0])) for _, step, first in steps]
+    times = [(float(each.token[0]), float((each.prompt + each.token)[0])) for each in steps]
     lines = []
     ttft = np.inf if traffic.ttft is None else traffic.ttft
     fastest = min(total for _, total in times)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from moelab.architecture import ModelConfig, Shape
 from moelab.serving.calibration import STATED, Z80, Calibration, shipped
-from moelab.serving.cost import ServingCost
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
 from moelab.serving.loaded_step import step_of
 from moelab.serving.prompts import reading_time
+from moelab.serving.serving_columns import ServingCost
 from moelab.serving.traffic import Traffic
 from moelab.serving.work import Work, timed, work_of
 

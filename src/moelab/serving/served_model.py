@@ -30,12 +30,13 @@ class ServedModel:
 
     Times in seconds, prices in US dollars (`gpu_price` per device and hour, prompt and output tokens together in
     `cost_per_million_tokens`; None without a price), `memory_bytes` and `tokens_per_second` (output) of all devices
-    together, `batch` is requests in flight. `parallel` is one device, tensor or expert; None where measured latencies
-    (`tables`) decide. `overlapped`: exchanges between devices run beside computing, in two half batches. `intervals`
-    holds NAME_low and NAME_high, the ends of 80 % intervals, of every time, throughput and price; `calibration` is what
-    they come from: id, n_rows, error (median, relative), held_out_by. Both are None with `tables`. `prefill_gpus` are
-    further devices that read prompts alone; `joules_per_output_token` takes every board at its full power.
-    `not_calibrated` names what no measured rows support.
+    together, `batch` is requests in flight; `time_per_output_token` is from the first token of an answer to its last,
+    without its own prompt, as engines report it. `parallel` is one device, tensor or expert; None where measured
+    latencies (`tables`) decide. `overlapped`: exchanges between devices run beside computing, in two half batches.
+    `intervals` holds NAME_low and NAME_high, the ends of 80 % intervals, of every time, throughput and price;
+    `calibration` is what they come from: id, n_rows, error (median, relative), held_out_by. Both are None with
+    `tables`. `prefill_gpus` are further devices that read prompts alone; `joules_per_output_token` takes every board at
+    its full power. `not_calibrated` names what no measured rows support.
     """
 
     model: str

@@ -27,8 +27,9 @@ class Step:
     `waits` + b `sent`, beside all else, in two half batches: the larger of both counts. A share `begins` b of the steps
     (at most all) also reads `chunk` tokens of prompts; where one request's prompt has more chunks than its answer has
     steps, a step stands for `begins` of them. Each request has `width` tokens in a step, of which `produced` are kept
-    on average. Steps without prompts replay a captured graph: each of the `ranks` pads its requests to the next of
-    `graphs`. Where the calibration holds measured `products`, they give the time of every matrix.
+    on average. `prompts` is the part of `linear` that reads prompts. Steps without prompts replay a captured graph:
+    each of the `ranks` pads its requests to the next of `graphs`. Where the calibration holds measured `products`, they
+    give the time of every matrix.
     """
 
     fixed: Array
@@ -42,6 +43,7 @@ class Step:
     read_head: Array
     log_miss: Array
     moved: Array
+    prompts: Array
     waits: Array | None
     sent: Array | None
     begins: float
@@ -54,12 +56,20 @@ class Step:
 
     def take(self, index: Any) -> "Step":
         """The shapes `index`."""
-        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__[:13]}
+        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__[:14]}
         taken = {name: column[index] for name, column in columns.items() if column is not None}
         return replace(self, **taken, measured=None if self.measured is None else self.measured.take(index))
 
     def seconds(self, batch: Array) -> Array:
-        """Mean seconds in which each of `batch` requests gets one token (n,)."""
+        """Mean seconds in which each of `batch` requests gets one token, its share of its prompt included (n,)."""
+        return self.times(batch)[0]
+
+    def token_seconds(self, batch: Array) -> Array:
+        """Seconds between two tokens of a request (n,): it waits for prompts of the others, its own is over before."""
+        return self.times(batch)[1]
+
+    def times(self, batch: Array) -> tuple[Array, Array]:
+        """`seconds` and `token_seconds`: engines measure the second as (answer's end - first token) / (tokens - 1)."""
         # Requests of the group, were every rank as full as the busiest.
         few = self.ranks > 1 and bool((batch < self.ranks).any())
         full = np.maximum(batch, self.ranks) if few else batch
@@ -73,22 +83,31 @@ class Step:
             rows = self.padded(batch) * self.width
             alone = self.halved(rows, rows)
         seconds += alone
-        if self.chunk:
-            share = batch * self.begins
-            piece = np.maximum(self.chunk, share * self.chunk)
-            of_all = tokens + piece
-            of_one = busy + piece * (full / batch) if few else of_all
-            steps = max(self.begins, 1.0)
-            mixed = self.halved(of_all, of_one) if steps == 1 else steps * self.halved(of_all / steps, of_one / steps)
-            np.minimum(share, 1.0, out=share)
-            mixed -= alone
-            mixed *= share
-            seconds += mixed
-        if self.waits is not None and self.sent is not None:
-            np.maximum(seconds, self.waits + full * self.sent, out=seconds)
-        if self.produced != 1:
-            seconds /= self.produced
-        return seconds
+        if not self.chunk:
+            seconds = seconds if self.waits is None else np.maximum(seconds, self.waits + full * self.sent)
+            seconds = seconds if self.produced == 1 else seconds / self.produced
+            return seconds, seconds
+        share = batch * self.begins
+        piece = np.maximum(self.chunk, share * self.chunk)
+        of_all = tokens + piece
+        of_one = busy + piece * (full / batch) if few else of_all
+        steps = max(self.begins, 1.0)
+        mixed = self.halved(of_all, of_one) if steps == 1 else steps * self.halved(of_all / steps, of_one / steps)
+        np.minimum(share, 1.0, out=share)
+        mixed -= alone
+        mixed *= share
+        seconds += mixed
+        # A batch-th of what prompts take is the request's own prompt.
+        mixed += full * self.prompts
+        if steps > 1:
+            mixed += self.fixed * (1 - 1 / steps)
+        mixed /= batch
+        between = seconds - mixed
+        if self.waits is not None:
+            exchanged = self.waits + full * self.sent
+            np.maximum(seconds, exchanged, out=seconds)
+            np.maximum(between, exchanged * (between / seconds), out=between)
+        return (seconds, between) if self.produced == 1 else (seconds / self.produced, between / self.produced)
 
     def padded(self, batch: Array) -> Array:
         """Rows of a step of `batch` requests: each rank's next captured size; beyond the largest, its own (n,)."""
