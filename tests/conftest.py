@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +158,21 @@ def pages_without_library() -> Iterator[None]:
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """A function of bytes: until the test ends no file can grow beyond them, as on a full disk."""
+def small_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """A context of bytes beyond which no file can grow, as on a full disk. It ends before the test does: pytest writes
+    its own output to a file too, where that is redirected."""
     import resource
 
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    @contextmanager
+    def limited(most: int) -> Iterator[None]:
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, old[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+    return limited
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -254,10 +255,9 @@ def program(config: PrepareConfig, out: Path) -> list[str]:
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    config: PrepareConfig, tmp_path: Path, small_disk: Callable[[int], None]
+    config: PrepareConfig, tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    small_disk(20_000)
-    with pytest.raises(MoelabError, match=r"^out: cannot write[^\n]*$") as caught:
+    with pytest.raises(MoelabError, match=r"^out: cannot write[^\n]*$") as caught, small_disk(20_000):
         prepare(config, tmp_path / "out")
     assert type(caught.value) is MoelabError
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -133,9 +134,8 @@ def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["00000010"]
 
 
-def test_a_full_disk_names_the_file(tmp_path: Path, small_disk: Callable[[int], None]) -> None:
-    small_disk(1000)
-    with pytest.raises(MoelabError) as caught:
+def test_a_full_disk_names_the_file(tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]) -> None:
+    with pytest.raises(MoelabError) as caught, small_disk(1000):
         save_weights(tmp_path / "model.safetensors", {"w": torch.zeros(1000)})
     assert type(caught.value) is MoelabError
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'model.safetensors'}: ")
