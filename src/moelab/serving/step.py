@@ -103,10 +103,11 @@ class Step:
             mixed += self.fixed * (1 - 1 / steps)
         mixed /= batch
         between = seconds - mixed
-        if self.waits is not None:
+        if self.waits is not None and self.sent is not None:
             exchanged = self.waits + full * self.sent
+            own = (self.sent - self.moved * (self.width / self.ranks)) * full + self.waits * (1 - 1 / steps)
             np.maximum(seconds, exchanged, out=seconds)
-            np.maximum(between, exchanged * (between / seconds), out=between)
+            np.maximum(between, exchanged - own / batch, out=between)
         return (seconds, between) if self.produced == 1 else (seconds / self.produced, between / self.produced)
 
     def padded(self, batch: Array) -> Array:
