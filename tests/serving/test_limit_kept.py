@@ -42,6 +42,13 @@ def test_limits_that_nothing_surely_meets_and_those_that_do_not_bind(
     assert (len(lines) == 1 and expected in lines[0]) if expected else lines == []
 
 
+def test_a_limit_on_the_first_token_is_named_too() -> None:
+    served = serving_cost("qwen3-235b-a22b", "h200", gpus=8, tpot="50ms", ttft="75ms", **ASKED)
+    (line,) = (text for text in served.warnings if "probability" in text)
+    assert "of 75 ms to the first token is met with a probability of" in line
+    assert re.search(r"with 90% they are met by [\d,]+ requests? on 8 devices|meets them with 90%", line)
+
+
 def test_compare_names_it_for_each_design() -> None:
     found = compare("qwen3-235b-a22b", "llama3-70b", hardware="h200", tpot="20ms", precision="fp8", flops=1e24)
     assert sum("with a probability of" in line for line in found.warnings) == 2

@@ -255,15 +255,27 @@ def test_devices_that_read_prompts_read_many_at_once() -> None:
     tensor, expert = Layout(8), Layout(8, True)
     step = step_of(load, tensor, device, long, mixed=False)
     # A chunk holds one long prompt: what it takes alone.
-    assert reading_time(load, tensor, long, step) == pytest.approx(prompt_time(load, tensor, long, step))
+    assert reading_time(load, tensor, device, long) == pytest.approx(prompt_time(load, tensor, long, step))
     load = load_of(Shape.of(model), short, device)
     step = step_of(load, expert, device, short, mixed=False)
     # Four short prompts on each of eight devices, and every token of all 32 in the experts' products.
     of_one = load.activations[0] + load.prompt_scores[0] + step.moved[0]
     tokens = np.array([32 * 2048.0])
     together = step.fixed + step.products(tokens, tokens) + 4 * 2048 * of_one
-    assert reading_time(load, expert, short, step)[0] == pytest.approx(float(together[0]) / 32)
-    assert reading_time(load, expert, short, step)[0] < prompt_time(load, expert, short, step)[0] / 2
+    assert reading_time(load, expert, device, short)[0] == pytest.approx(float(together[0]) / 32)
+    assert reading_time(load, expert, device, short)[0] < prompt_time(load, expert, short, step)[0] / 2
+
+
+def test_devices_that_read_prompts_overlap_exchanges_where_that_is_faster() -> None:
+    """However those do that answer: with one request in flight, two halves are the slower way to answer."""
+    model = load_preset("deepseek-v3")
+    traffic = Traffic(precision="fp8", prompt=2048, gpus=32, parallel="expert", batch=1, disaggregated=True)
+    load = load_of(Shape.of(model), traffic, H100)
+    times = [reading_time(load, Layout(32, True, halves), H100, traffic)[0] for halves in (False, True)]
+    assert times[0] == times[1]
+    cost = serve_one(model, traffic, H100)
+    assert cost["overlapped"] is False
+    assert cost["prefill_gpus"] == pytest.approx(32 * cost["tokens_per_second"] / 256 * times[0])
 
 
 def test_groups_over_several_nodes_send_a_token_once_to_each_node_of_its_experts() -> None:

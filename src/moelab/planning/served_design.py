@@ -6,7 +6,7 @@ from typing import NamedTuple
 from moelab.planning.budget import Budget, Serving
 from moelab.planning.candidate import Candidate
 from moelab.quantities import format_bytes, format_dollars, format_number, format_seconds
-from moelab.serving.calibration import Z80
+from moelab.serving.calibration import probability_below
 from moelab.serving.hardware import Hardware
 
 COLUMNS = ["quantity", "predicted", "80 % interval", "limit", "probability of meeting it"]
@@ -40,8 +40,7 @@ class Measure(NamedTuple):
         """From a normal distribution of the logarithm, as the interval is."""
         if self.limit is None or self.low is None or self.high is None or not self.low < self.high:
             return None
-        deviation = math.log(self.high / self.low) / (2 * Z80)
-        return 0.5 * math.erfc(math.log(self.value / self.limit) / deviation / math.sqrt(2))
+        return probability_below(self.value, self.limit, math.sqrt(self.high / self.low))
 
     @property
     def open(self) -> bool:

@@ -23,6 +23,12 @@ STATED = "stated shares"
 """The id of a calibration that a hardware file's own shares of peak make."""
 
 
+def probability_below(value: float, limit: float, factor: float) -> float:
+    """Of a prediction whose 80 % interval is value / factor to value x factor, being at most the limit: its logarithm
+    is normal."""
+    return 0.5 * math.erfc(math.log(value / limit) * Z80 / math.log(factor) / math.sqrt(2))
+
+
 class Calibration(Config):
     """Coefficients, how slow the device is beside its data sheet, and how far predictions were off.
 

@@ -21,7 +21,6 @@ from moelab.serving.doubts import calibration_of, not_calibrated
 from moelab.serving.floor import Floor
 from moelab.serving.hardware import Hardware
 from moelab.serving.layout import Layout
-from moelab.serving.loaded_step import step_of
 from moelab.serving.prompts import reading_time
 from moelab.serving.refusal import refuse_impossible, why_not
 from moelab.serving.serving_columns import ServingCost
@@ -143,8 +142,7 @@ def _improve(search: _Search, layout: Layout, traffic: Traffic, hardware: Hardwa
         beside = np.zeros_like(worth)
         if traffic.disaggregated:
             # Devices that read prompts for the group: prompts begun each second times the device-seconds of one.
-            alone = step_of(some, layout, hardware, traffic, mixed=False)
-            each = layout.gpus / traffic.output * reading_time(some, layout, traffic, alone)
+            each = layout.gpus / traffic.output * reading_time(some, layout, hardware, traffic)
             beside, worth = each * batches / steps, worth + each
     worth = worth * doubt
     better = np.flatnonzero((batches >= 1) & (worth < search.worth[tried]))

@@ -62,20 +62,21 @@ class Floor:
         """The batch up to `most` that limits on latency may allow, and device-seconds per output token that no smaller
         one goes below; both (n,)."""
         mix = Mix.of(load, traffic, not traffic.disaggregated)
-        produced, apart = mix.produced, max(mix.begins, 1.0) * (1 + 1e-9)
+        # A step that stands for several, as a prompt has more chunks than its answer has tokens, is no token's time.
+        steps = max(mix.begins, 1.0) * (1 + 1e-9)
         limit = min((value for value in (traffic.tpot, traffic.ttft) if value is not None), default=math.inf)
         lines = list(self._lines(load, layout, hardware, traffic))
         for fixed, linear in lines if math.isfinite(limit) else ():
             # Tokens of b requests come after their mean step less a b-th of prompts: at least (b - 1) / b of it.
-            within = limit * produced * layout.gpus
+            within = limit * mix.produced * layout.gpus
             with np.errstate(divide="ignore", invalid="ignore"):
                 allowed = np.floor((within * MANY / (MANY - 1) - fixed) / linear * (1 + 1e-9))
-            most = np.where(fixed > within * apart, 0.0, np.fmin(most, np.maximum(allowed, MANY)))
+            most = np.where(fixed > within * steps, 0.0, np.fmin(most, np.maximum(allowed, MANY)))
         batch = np.maximum(most, 1.0)
         least = lines[0][1] + lines[0][0] / batch
         for fixed, linear in lines[1:]:
             np.maximum(least, linear + fixed / batch, out=least)
-        return most, least / produced
+        return most, least / mix.produced
 
     def _lines(self, load: Load, layout: Layout, hardware: Hardware, traffic: Traffic) -> Iterator[tuple[Array, Array]]:
         """Device-seconds of a step and of each of its tokens, lower bounds of every batch (n,)."""

@@ -35,13 +35,10 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
     """Which limit cannot be met, and its nearest feasible value: memory, latencies, or the batch within them."""
     load = load_of(Shape.of(model), traffic, hardware)
     free = traffic.model_copy(update={"tpot": None, "ttft": None, "batch": 1})
-    fitting = [
-        layout
-        for layout in layouts_of(traffic, hardware)
-        if largest_batch(load, layout, free, hardware).largest[0] >= 1
-    ]
+    layouts = layouts_of(traffic, hardware)
+    fitting = [layout for layout in layouts if largest_batch(load, layout, free, hardware).largest[0] >= 1]
     if not fitting:
-        if traffic.parallel == "expert" and not any(layout.fits(load)[0] for layout in layouts_of(traffic, hardware)):
+        if traffic.parallel == "expert" and not any(layout.fits(load)[0] for layout in layouts):
             experts = int(load.n_experts[0])
             return f"parallel: expert needs an expert on each of {traffic.gpus} devices, the model has {experts}"
         if traffic.parallel == "expert" and (line := _too_long(load, traffic, hardware)):
@@ -66,11 +63,8 @@ def why_not(model: ModelConfig, traffic: Traffic, hardware: Hardware) -> str:
 def _too_long(load: Load, traffic: Traffic, hardware: Hardware) -> str:
     """Where weights fit and one request does not: it lies on one device. Empty where weights do not fit either."""
     memory, share = hardware.capacity
-    rooms = [
-        memory - share * float(layout.weights(load)[0])
-        for layout in layouts_of(traffic, hardware)
-        if layout.fits(load)[0]
-    ]
+    layouts = [layout for layout in layouts_of(traffic, hardware) if layout.fits(load)[0]]
+    rooms = [memory - share * float(layout.weights(load)[0]) for layout in layouts]
     if max(rooms) <= 0:
         return ""
     need = format_bytes(float(load.kv_bytes[0]))

@@ -125,5 +125,5 @@ def _device_seconds(work: Work, cost: ServingCost, traffic: Traffic, device: Har
         step = step_of(some, layout, device, traffic, mixed=not traffic.disaggregated)
         seconds[where] = step.seconds(cost.batch[where]) / cost.batch[where]
         if traffic.disaggregated:
-            seconds[where] += reading_time(some, layout, traffic, step) / traffic.output
+            seconds[where] += reading_time(some, layout, device, traffic) / traffic.output
     return seconds
