@@ -148,7 +148,8 @@ def score(law: Law, rows: pl.DataFrame, rest: pl.DataFrame, prior: Prior) -> Sco
     guess = found.predict(rest, noise=True)
     measured = rest["loss"].to_numpy()
     text = chosen[0] + (", weights N^0.5" if chosen[1] else "")
-    text += f", intervals x {found.widening:.2f}" if law.id == OURS else ""
+    if law.id == OURS:
+        text += f", intervals x {found.widening.factor:.2f}, drift {found.widening.drift:.2%} per e-fold"
     best = inner[chosen] if np.isfinite(inner[chosen]) else None
     inside = (guess.low <= measured) & (measured <= guess.high)
     return Score(text, best, guess.value / measured - 1, inside, regret(guess.value, rest))

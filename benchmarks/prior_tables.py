@@ -22,6 +22,9 @@ LAW = get_law("moelab2026")
 ROUTERS = ("S-Base", "RL-R", "Hash")
 LARGEST = 1e9
 """Clark's runs above this many parameters were seen while the law was found: no prior and no score uses them."""
+OURS_ALONE = ("sigma_1", "sigma_2", "rho")
+"""What our runs of 25 to 750 thousand active parameters inform: shared experts, and repeated data with experts, which
+no other table has. What experts are worth is written at 1e8 parameters, three decades above (docs/log.md)."""
 Columns = dict[str, np.ndarray]
 
 
@@ -197,7 +200,10 @@ def tables(folder: Path, ours: Path | None = None, without: tuple[str, ...] = ()
         if group == "clark2022":  # three routers share the dense runs
             data = _weighted(data, np.where(data.kinds == "dense", 1 / 3, 1.0))
         record = {"kind": "runs", "licence": licence, "rows": len(data), "sha256": digest(rows)}
-        found.append(Table(name, group, data, record))
+        only = OURS_ALONE if group == "reference" else ()
+        if only:
+            record |= {"kind": f"runs, for {', '.join(only)} alone"}
+        found.append(Table(name, group, data, record, only=only))
     for law, (make, paper, noise) in LAWS_ON_GRIDS.items():
         if law in without:
             continue

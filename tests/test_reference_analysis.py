@@ -22,7 +22,7 @@ def analysis() -> Any:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         import reference_analysis as module
     yield module
-    for name in ("reference_analysis", "reference_rates"):
+    for name in ("reference_analysis", "reference_findings", "reference_rates"):
         sys.modules.pop(name, None)
 
 
@@ -63,3 +63,18 @@ def test_a_first_part_is_compared_with_its_limits_named(analysis, monkeypatch, c
     assert "share owed to the prior" in text
     assert (tmp_path / "fits.json").is_file()
     assert (tmp_path / "predicted.svg").is_file()
+
+
+def test_a_pair_differs_in_one_thing_and_stands_beside_the_next_higher(analysis) -> None:
+    base = {"d_model": 24, "tokens": 270_000, "params_active": 27_000, "epochs": 1.0, "seed": 0, "loss": 4.0,
+            "router": "token_choice", "granularity": 2.0, "expansion": 8.0, "n_shared_experts": 0}  # fmt: skip
+    finer = {**base, "granularity": 4.0, "params_active": 28_000, "tokens": 280_000, "loss": 3.9}
+    finest = {**base, "granularity": 8.0, "loss": 3.95}
+    other = {**finest, "epochs": 4.02, "loss": 4.1}
+    dense = {**base, "router": None, "granularity": None, "expansion": None, "n_shared_experts": None, "loss": 4.2}
+    import reference_findings as findings
+
+    rows = findings.with_axes(pl.DataFrame([finest, base, finer, other, dense]))
+    assert [(a["loss"], b["loss"]) for a, b in findings.pairs(rows, "granularity")] == [(4.0, 3.9), (3.9, 3.95)]
+    assert [(a["loss"], b["loss"]) for a, b in findings.pairs(rows, "epochs")] == [(3.95, 4.1)]
+    assert findings.pairs(rows, "shared") == findings.pairs(rows, "expansion") == []

@@ -54,3 +54,25 @@ def test_it_is_the_same_each_time_and_names_its_sources(tables, found) -> None:
     assert once.sha256 == again.sha256
     assert build_prior(LAW, tables[:2], "three", rounds=1).sha256 != once.sha256
     assert [source["name"] for source in found.sources] == [f"t{k}" for k in range(5)]
+
+
+def test_a_table_may_inform_some_coefficients_alone(tables, found) -> None:
+    small = {
+        "params_active": np.geomspace(3e4, 5e5, 40),
+        "tokens": np.tile(np.geomspace(2e5, 1e7, 8), 5),
+        "expert_ratio": np.tile([1.0, 8.0], 20),
+        "shared_share": np.tile([0.0, 0.5, 0.25, 0.125], 10),
+    }
+    theta = anchors(LAW)[0].copy()
+    theta[NAMES.index("sigma_1")], theta[NAMES.index("kappa_0")], theta[NAMES.index("E_0")] = 0.4, 0.9, 1.0
+    loss = LAW.loss(to_coefficients(LAW, theta[None]), small)[0]
+    noisy = loss * np.exp(0.002 * np.random.default_rng(9).standard_normal(40))
+    ours = Table("ours", "ours", observations({**small, "loss": noisy}, LAW), {}, only=("sigma_1", "sigma_2"))
+    with_it = build_prior(LAW, [*tables, ours], "six tables", rounds=8)
+    at, others = NAMES.index("sigma_1"), [k for k, name in enumerate(NAMES) if name not in ours.only]
+    assert np.array_equal(with_it.mean[others], found.mean[others])
+    assert np.array_equal(np.diag(with_it.covariance)[others], np.diag(found.covariance)[others])
+    assert with_it.mean[at] == pytest.approx(0.4, abs=0.25)
+    assert with_it.covariance[at, at] < 0.5 * found.covariance[at, at]
+    assert 0 <= found.drift[0] < 0.01  # every table is of the law
+    assert with_it.sources[-1]["name"] == "ours"

@@ -10,7 +10,7 @@ from moelab.fitting import FittedLaw, load_fits, save_fits
 from moelab.fitting.observations import observations
 from moelab.fitting.prediction import Prediction
 from moelab.fitting.prior import shipped, to_coefficients
-from moelab.fitting.widening import conformal, held_out_factor, widened
+from moelab.fitting.widening import NONE, Widening, Z, conformal, held_out, widening_of
 from moelab.laws import get_law
 from moelab.planning.given_laws import predictors_of
 
@@ -49,6 +49,11 @@ class Half:
         return Prediction(one, one / 1.1, one * 1.1, 0 * one)
 
 
+def measured(table, fit_part=None, usual=(0.0, 0.0)) -> tuple[Widening, int]:
+    data = observations(table, LAW)
+    return widening_of(data, held_out(data, fit_part or (lambda part: Half())), usual)
+
+
 def test_the_factor_is_the_conformal_quantile_of_all_held_out_runs() -> None:
     table = runs()
     table["loss"] = np.exp(np.log(1.1) * np.arange(24) / 8)  # in half-widths: 12/8 to 23/8, and 16/8 to 23/8
@@ -58,29 +63,67 @@ def test_the_factor_is_the_conformal_quantile_of_all_held_out_runs() -> None:
         parts.append(len(part))
         return Half()
 
-    factor, number = held_out_factor(observations(table, LAW), fit_part)
-    ratios = sorted([*np.arange(12, 24) / 8, *np.arange(16, 24) / 8])
+    data = observations(table, LAW)
+    splits = held_out(data, fit_part)
     assert parts == [12, 16]
-    assert number == len(ratios) == 20
-    assert factor == pytest.approx(ratios[int(np.ceil(21 * 0.8)) - 1])
+    ratios = sorted(np.concatenate([split.ratios(0.0) for split in splits]))
+    assert ratios == pytest.approx(sorted([*np.arange(12, 24) / 8, *np.arange(16, 24) / 8]))
+    found, number = widening_of(data, splits)
+    drifted = np.concatenate([split.ratios(found.drift) for split in splits])
+    assert number == 20
+    assert found.factor == conformal(drifted)
+    assert conformal(np.array(ratios)) == ratios[int(np.ceil(21 * 0.8)) - 1]
     assert conformal(np.array([3.0, 1.0, 2.0])) == 3.0  # of three, none but the largest holds the next with 80 %
     table["loss"] = np.full(24, 1.001) + 1e-9 * np.arange(24)
-    assert held_out_factor(observations(table, LAW), fit_part)[0] == 1.0  # never narrower than the draws
+    assert measured(table) == (Widening(1.0, 0.0, found.reach), 20)  # never narrower than the draws
+
+
+def test_the_drift_is_what_draws_leave_unexplained_per_e_fold() -> None:
+    table = runs()
+    scale = np.log(table["params_active"] * table["tokens"])
+    for far in (0.05, 0.1):
+        half = np.log(1.1) / Z  # the standard deviation that the draws explain
+        table["loss"] = np.exp([np.hypot(half, far * (x - scale[11])) for x in scale])
+        split = held_out(observations(table, LAW), lambda part: Half())[0]
+        assert np.sqrt(split.squared_drift) == pytest.approx(far)
+    explained = measured({**table, "loss": np.full(24, 1.001) + 1e-9 * np.arange(24)}, usual=(0.03, 2.0))[0]
+    assert explained.drift == pytest.approx(0.03 * np.sqrt(2 / 4))  # two splits of its own beside two of others
+    assert explained.reach == pytest.approx(scale.max())
+    few = {name: values[:5] for name, values in runs().items()}
+    assert measured(few, usual=(0.03, 2.0))[0].drift == 0.03  # nothing of its own
+
+
+def test_intervals_grow_with_compute_beyond_the_runs_and_designs_keep_their_differences() -> None:
+    values, draws = np.array([3.0, 2.5, 2.4]), np.full((4000, 3), [3.0, 2.5, 2.4])
+    at = {"params_active": np.array([1e8, 1e9, 1e9]), "tokens": np.array([1e9, 1e10, 1e10])}
+    found = Widening(1.0, 0.02, np.log(1e17)).of(draws, values, at)
+    assert np.array_equal(found[:, 0], draws[:, 0])  # within the fitted runs
+    spread = np.std(np.log(found[:, 1] / 2.5))
+    assert spread == pytest.approx(0.02 * np.log(1e19 / 1e17), rel=0.05)
+    assert np.allclose(found[:, 1] / found[:, 2], 2.5 / 2.4)  # one drift for all designs of a draw
+    assert np.allclose(Widening(2.0, 0.02, np.log(1e17)).of(draws, values, at), values * (found / values) ** 2)
+    assert NONE.of(draws, values, at) is draws
+    assert np.array_equal(Widening(1.0, 0.02, 1.0).of(draws, values, {"flops": np.ones(3)}), draws)
 
 
 def test_too_few_runs_and_one_budget_leave_it_at_one() -> None:
     few = {name: values[:5] for name, values in runs().items()}
-    assert held_out_factor(observations(few, LAW), lambda part: Half()) == (1.0, 0)
+    assert measured(few)[0].factor == 1.0
+    assert measured(few)[1] == 0
     same = {**runs(), "train_flops": np.full(24, 1e18)}
-    assert held_out_factor(observations(same, LAW), lambda part: Half()) == (1.0, 0)
+    assert (measured(same)[0].factor, measured(same)[1]) == (1.0, 0)
 
 
 def test_runs_that_the_law_does_not_describe_widen_its_intervals(bent: FittedLaw, tmp_path: Path) -> None:
     right = moelab.fit(runs(), LAW, bootstrap=50)
-    assert 1 <= right.widening < 1.6 < bent.widening
+    assert 1 <= right.widening.factor < 1.6
+    assert bent.widening.drift > 1.5 * right.widening.drift
+    assert bent.widening.factor >= 1
     assert bent.prior is not None
     assert bent.prior["widening"]["held_out"] == 20
-    assert any("times as wide as the draws" in note for note in bent.notes)
+    assert bent.widening.reach == pytest.approx(np.log(1e9 * 3e10))
+    assert any("at ten times the fitted compute" in note for note in bent.notes)
+    assert any("times as wide as the draws" in note for note in Widening(1.3).notes())
     save_fits({LAW.id: bent}, tmp_path / "fit.json")
     again = load_fits(tmp_path / "fit.json")[LAW.id]
     at = {"params_active": 5e9, "tokens": 1e11, "n_experts": 8, "top_k": 1}
@@ -93,9 +136,8 @@ def test_deviations_of_draws_are_multiplied_in_fits_and_in_plans(bent: FittedLaw
     batch = {name: fitted.draws[:, k, None] for k, name in enumerate(LAW.coefficients)}
     value = LAW.loss(fitted.coefficients, variables)
     plain = LAW.loss(batch, variables)
-    expected = np.exp(np.log(value) + fitted.widening * (np.log(plain) - np.log(value)))
-    assert np.allclose(fitted.draw_losses(variables), expected, rtol=1e-12)
-    assert widened(plain, value, 1.0) is plain
+    expected = np.exp(np.log(value) + fitted.widening.factor * (np.log(plain) - np.log(value)))
+    assert np.allclose(fitted.draw_losses(variables), expected, rtol=1e-12)  # all within the fitted runs
     predictor = predictors_of([fitted])[0]
     conversion = LAW.variables_of(moelab.load_model("olmoe-1b-7b"), 1e11, 4096, published=False)
     drawn = predictor.draw_losses(conversion)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from moelab.fitting.prior_fit import fit_with_prior
 from moelab.fitting.problem import Problem
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
-from moelab.fitting.widening import MOST_DRAWS, held_out_factor
+from moelab.fitting.widening import MOST_DRAWS, held_out, widening_of
 from moelab.laws import Law, get_law
 from moelab.laws.own_designs import as_fitted
 
@@ -199,14 +199,10 @@ def _with_widening(
     if not len(fitted.draws) or fitted.prior is None:
         return fitted
     count = min(len(fitted.draws), MOST_DRAWS)
-    factor, number = held_out_factor(
-        data, lambda part: fit_with_prior(part, fitted.law, prior, objective, fix, count, seed)
-    )
-    about = {**fitted.prior, "widening": {"factor": factor, "held_out": number}}
-    note = (
-        f"intervals of predictions are {factor:.2g} times as wide as the draws: held-out runs of this table ask for it"
-    )
-    return replace(fitted, prior=about, notes=(*fitted.notes, *([note] if factor > 1 else [])))
+    splits = held_out(data, lambda part: fit_with_prior(part, fitted.law, prior, objective, fix, count, seed))
+    found, number = widening_of(data, splits, prior.drift)
+    about = {**fitted.prior, "widening": {**asdict(found), "held_out": number}}
+    return replace(fitted, prior=about, notes=(*fitted.notes, *found.notes()))
 
 
 def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:

@@ -15,7 +15,7 @@ from moelab.fitting.fitted_optimum import FittedOptimum, fitted_optimum
 from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout, Prediction
 from moelab.fitting.residual_tests import ResidualTest
-from moelab.fitting.widening import widened
+from moelab.fitting.widening import Widening
 from moelab.laws import Conversion, Law
 from moelab.notebook import Shown, html_table, short_repr
 
@@ -31,7 +31,7 @@ class FittedLaw(Shown):
     `most_flops` the training FLOPs of its largest run (None where the table does not give them).
 
     `prior` is None, or the prior's name, hash, per coefficient the share of its variance that the prior left, and the
-    `widening` of its intervals: the factor, and the held-out runs that it was measured on."""
+    `widening` of its intervals: factor, drift beyond the fitted runs, and the number of held-out runs behind them."""
 
     law: Law
     n_runs: int
@@ -133,17 +133,18 @@ class FittedLaw(Shown):
         return self.predict(self.variables_of(model, tokens, seq_len).variables, noise=noise)
 
     @property
-    def widening(self) -> float:
-        """The factor on the draws' deviations from the prediction; 1 without a prior."""
-        return float((self.prior or {}).get("widening", {}).get("factor", 1.0))
+    def widening(self) -> Widening:
+        """How the intervals of predictions come from the draws; without a prior they are the draws'."""
+        known = (self.prior or {}).get("widening", {})
+        return Widening(**{name: float(known[name]) for name in ("factor", "drift", "reach") if name in known})
 
     def draw_losses(self, numbers: Mapping[str, Array]) -> Array:
         """(B, n): the prediction of every bootstrap draw, its deviation widened by `widening`."""
         batch = {name: self.draws[:, k, None] for k, name in enumerate(self.law.coefficients)}
+        size = np.size(next(iter(numbers.values())))
         with np.errstate(all="ignore"):
-            values = self.law.loss(batch, numbers)
-            values = widened(values, self.law.loss(self.coefficients, numbers), self.widening)
-        return np.broadcast_to(values, (len(self.draws), np.size(next(iter(numbers.values())))))
+            values = np.broadcast_to(self.law.loss(batch, numbers), (len(self.draws), size))
+            return self.widening.of(values, self.law.loss(self.coefficients, numbers), numbers)
 
     def _spread(self, numbers: dict[str, Array], noise: bool) -> tuple[Array, Array]:
         size = len(next(iter(numbers.values())))
@@ -155,7 +156,7 @@ class FittedLaw(Shown):
         for i in range(0, size, step):
             block = self.draw_losses({name: values[i : i + step] for name, values in numbers.items()})
             if noise:
-                block = block * np.exp(self.widening * rng.choice(self.residuals, block.shape))
+                block = block * np.exp(self.widening.factor * rng.choice(self.residuals, block.shape))
             # The one that leaves out NaN is ten times slower.
             quantile = np.nanquantile if np.isnan(block).any() else np.quantile
             low[i : i + step], high[i : i + step] = quantile(block, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

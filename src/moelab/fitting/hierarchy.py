@@ -6,7 +6,7 @@ not identify a coefficient leave it to the others.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations
 from moelab.fitting.posterior import Evidence, information, maximise
 from moelab.fitting.prior import Prior
-from moelab.fitting.prior_fit import WINSOR, evidence_of
+from moelab.fitting.prior_fit import WINSOR, evidence_of, fit_with_prior
+from moelab.fitting.widening import held_out
 from moelab.laws import Law
 
 Array = NDArray[Any]
@@ -26,6 +27,10 @@ SPREAD_SHARE, SPREAD_ROWS = 0.25, 2.0
 """Spread between tables before any is seen, as a share of a coefficient's half-range, and the tables it is worth.
 Inner hold-outs of 0.12, 0.25 and 0.5 disagree (docs/benchmarks.md), so the share is the middle one."""
 ROUNDS, BOOTSTRAP = 25, 200
+FREE = 10.0
+"""Spread of what is free in a table, in half-ranges."""
+DRIFT_DRAWS, DRIFT_SPLITS = 100, 2.0
+"""Draws of the fits that show a table's drift, and how many splits of a user's own table the others' drift is worth."""
 NOISE, NOISE_ROWS = 0.005, 4.0
 """Spread of log losses about the law before any table is seen, and the runs it is worth."""
 
@@ -34,7 +39,8 @@ NOISE, NOISE_ROWS = 0.005, 4.0
 class Table:
     """One source: its runs (or a published law on a grid), the group of sources it belongs to, and what to record.
 
-    `noise` is given for a published law, None for runs.
+    `noise` is given for a published law, None for runs. A table with `only` some coefficients informs these alone,
+    beside the population of the other tables: its runs lie decades away from the sizes at which the others are written.
     """
 
     name: str
@@ -42,6 +48,7 @@ class Table:
     data: Observations
     record: Mapping[str, Any]
     noise: float | None = None
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +78,19 @@ def build_prior(
     rounds: int = ROUNDS,
 ) -> Prior:
     """The prior of a law from these tables, each with its own floor and scales. Deterministic."""
-    anchor, width = anchors(law)
     kind = Objective.parse(objective)
+    prior = _of_population(law, [table for table in tables if not table.only], name, kind, seed, rounds)
+    for table in tables:
+        prior = _with_only(law, prior, table, kind, rounds) if table.only else prior
+    sources = tuple({"name": table.name, "group": table.group, **table.record} for table in tables)
+    prior = replace(prior, sources=sources)
+    drift = drift_of(law, [table for table in tables if table.noise is None], prior, kind, seed)
+    return prior if drift is None else replace(prior, drift=(drift, DRIFT_SPLITS))
+
+
+def _of_population(law: Law, tables: Sequence[Table], name: str, kind: Objective, seed: int, rounds: int) -> Prior:
+    """The prior of the tables that inform all coefficients, without their list."""
+    anchor, width = anchors(law)
     evidence = [evidence_of(table.data, law, kind) for table in tables]
     first = (SPREAD_SHARE * width) ** 2
     population = _Population(anchor, first, np.diag(width**2))
@@ -97,8 +115,45 @@ def build_prior(
         mean=population.mean,
         covariance=0.5 * (covariance + covariance.T),
         noise=(float(np.exp(np.mean(np.log(runs)))), NOISE_ROWS),
-        sources=tuple({"name": table.name, "group": table.group, **table.record} for table in tables),
+        sources=(),
     )
+
+
+def _with_only(law: Law, prior: Prior, table: Table, kind: Objective, rounds: int) -> Prior:
+    """The prior with a table's word on the coefficients that it is asked for; all others are free in this table."""
+    anchor, width = anchors(law)
+    asked = np.array([each in table.only for each in law.coefficients])
+    evidence, noise, theta = evidence_of(table.data, law, kind), table.noise or NOISE, prior.mean.copy()
+    mean, spread = np.where(asked, anchor, prior.mean), np.where(asked, width, FREE * width) ** 2
+    for _ in range(rounds):
+        theta = _optimum(evidence, theta, mean, np.diag(1 / spread), noise)
+        noise = table.noise or _noise_of(evidence, theta, np.diag(1 / spread), noise)
+    shared = information(evidence, theta, noise)
+    whole = shared + np.diag(np.where(asked, 0.0, 1 / spread))
+    centre = shared @ theta + (theta - mean) / spread + np.where(asked, 0.0, mean / spread)
+    across = np.linalg.solve(whole[np.ix_(~asked, ~asked)], whole[np.ix_(~asked, asked)]).T
+    normal = _Normal(
+        whole[np.ix_(asked, asked)] - across @ whole[np.ix_(~asked, asked)], centre[asked] - across @ centre[~asked]
+    )
+    first = (SPREAD_SHARE * width[asked]) ** 2
+    population = _Population(anchor[asked], first, np.diag(width[asked] ** 2))
+    population = _estimate([normal], population, anchor[asked], width[asked], first, rounds)
+    found, covariance = prior.mean.copy(), np.where(asked[:, None] | asked, 0.0, prior.covariance)
+    found[asked] = population.mean
+    covariance[np.ix_(asked, asked)] = np.diag(population.between) + population.covariance
+    return replace(prior, mean=found, covariance=0.5 * (covariance + covariance.T))
+
+
+def drift_of(law: Law, tables: Sequence[Table], prior: Prior, objective: Objective, seed: int = 0) -> float | None:
+    """By how much fits to the cheaper runs of these tables go wrong for each e-fold of compute beyond them: the root of
+    the mean square over papers. None where no table has enough runs."""
+    groups: dict[str, list[float]] = {}
+    for table in tables:
+        splits = held_out(table.data, lambda part: fit_with_prior(part, law, prior, objective, {}, DRIFT_DRAWS, seed))
+        found = [square for square in (split.squared_drift for split in splits) if square is not None]
+        groups.setdefault(table.group, []).extend(found)
+    means = [float(np.mean(found)) for found in groups.values() if found]
+    return float(np.sqrt(np.mean(means))) if means else None
 
 
 def anchors(law: Law) -> tuple[Array, Array]:

@@ -31,8 +31,9 @@ NONE = "none"
 class Prior:
     """Mean (P,) and covariance (P, P) of the coordinates of `coefficients`.
 
-    `noise` is the usual spread of log losses about the law and the degrees of freedom that this is worth. `sources` are
-    the tables it was made from, each with its hash and licence.
+    `noise` is the usual spread of log losses about the law and the degrees of freedom that this is worth; `drift` the
+    usual relative error for each e-fold of compute beyond the fitted runs, and how many splits of a table it is worth.
+    `sources` are the tables it was made from, each with its hash and licence.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Prior:
     covariance: Array
     noise: tuple[float, float]
     sources: tuple[dict[str, Any], ...]
+    drift: tuple[float, float] = (0.0, 0.0)
     part_of: str = ""
 
     @property
@@ -58,6 +60,7 @@ class Prior:
             "mean": self.mean.tolist(),
             "covariance": self.covariance.tolist(),
             "noise": {"rel": self.noise[0], "degrees_of_freedom": self.noise[1]},
+            "drift": {"rel_per_efold": self.drift[0], "splits": self.drift[1]},
             "sources": list(self.sources),
         }
 
@@ -69,7 +72,10 @@ class Prior:
             mean = np.asarray(value["mean"], float).reshape(len(names))
             covariance = np.asarray(value["covariance"], float).reshape(len(names), len(names))
             noise = (float(value["noise"]["rel"]), float(value["noise"]["degrees_of_freedom"]))
-            prior = cls(str(value["name"]), str(value["law"]), names, mean, covariance, noise, tuple(value["sources"]))
+            about = value.get("drift", {"rel_per_efold": 0.0, "splits": 0.0})
+            drift = (float(about["rel_per_efold"]), float(about["splits"]))
+            sources = tuple(value["sources"])
+            prior = cls(str(value["name"]), str(value["law"]), names, mean, covariance, noise, sources, drift)
         except KeyError as error:
             raise InputError(f"prior: {where}: the key {error.args[0]!r} is missing") from None
         except (TypeError, ValueError) as error:

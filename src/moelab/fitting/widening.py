@@ -1,12 +1,17 @@
-"""How much wider than its draws a fit's intervals must be, measured where it predicts its own most expensive runs.
+"""How much wider than its draws a fit's intervals must be, measured where laws predict more expensive runs than theirs.
 
 Draws show what the runs leave open of a law's coefficients. They do not show that a law is not quite right, which
-counts most outside the fitted range. So the cheapest runs of the same table predict the others, twice: from half and
-from two thirds of them. The draws' deviations are multiplied until four of five of those runs lie inside their 80 %
-intervals (normalised split-conformal prediction, Lei et al. 2018, arXiv 1604.04173). The factor is never below 1.
+counts most outside the fitted range. Two measures of that come from predictions of expensive runs by cheap ones:
+
+- The drift: by how much laws go wrong for each e-fold of compute beyond the largest fitted run. What other tables show
+  of it comes with the prior; the cheapest half and two thirds of the same runs predict the others and correct it.
+- A factor on all deviations, the drift's among them, at which four of five of the same held-out runs lie inside their
+  80 % intervals (normalised split-conformal prediction, Lei et al. 2018, arXiv 1604.04173). It is never below 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +22,8 @@ from moelab.fitting.observations import Observations
 from moelab.fitting.prediction import Prediction
 
 Array = NDArray[Any]
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""Half the width of an 80 % interval, in standard deviations of a normal distribution."""
 
 
 class Predicts(Protocol):
@@ -30,25 +37,124 @@ class Predicts(Protocol):
 SHARES = (1 / 2, 2 / 3)
 """Shares of the runs, cheapest first, that predict the others."""
 FEWEST = 6
-"""Runs from which the factor is measured: three predict three."""
+"""Runs from which this is measured: three predict three."""
 MOST_RUNS, MOST_DRAWS = 1_000, 200
 """Of a larger table, so many runs evenly spaced in compute; and the draws of a fit to a part."""
 SLACK = 1 - 1e-6
 """Runs of one budget stay together where their FLOPs differ by rounding."""
 
 
-def held_out_factor(data: Observations, fit_part: Callable[[Observations], Predicts]) -> tuple[float, int]:
-    """The factor, and from how many predictions of held-out runs it was measured: 1.0 and 0 where they are too few.
+@dataclass(frozen=True)
+class Widening:
+    """Intervals of a fit from its draws: their deviations times `factor`, with a further relative deviation of `drift`
+    (standard deviation) for each e-fold of parameters times tokens beyond exp(`reach`), that of the fitted runs."""
 
-    `fit_part` fits a part of the runs.
+    factor: float = 1.0
+    drift: float = 0.0
+    reach: float = np.inf
+
+    def of(self, losses: Array, values: Array, variables: Mapping[str, Array]) -> Array:
+        """Draws' losses (R, n) about `values` (n,), widened. A draw drifts alike in all designs, so that designs of one
+        compute keep their differences."""
+        if self.factor == 1.0 and not self.drift:
+            return losses
+        drifts = self.drift * self._beyond(variables) * _directions(len(losses))[:, None]
+        with np.errstate(all="ignore"):
+            return np.asarray(values * (losses / values * np.exp(drifts)) ** self.factor)
+
+    def notes(self) -> list[str]:
+        """What a reader of the fit is told."""
+        found = []
+        if self.drift:
+            ten = np.expm1(Z * self.drift * np.log(10) * self.factor)
+            found.append(
+                f"at ten times the fitted compute the 80 % interval is at least {ten:.1%} of the loss to each side, "
+                "from what held-out runs show in this table and in those of the prior"
+            )
+        if self.factor > 1:
+            found.append(
+                f"intervals of predictions are {self.factor:.2g} times as wide as the draws: "
+                "held-out runs of this table ask for it"
+            )
+        return found
+
+    def _beyond(self, variables: Mapping[str, Array]) -> Array:
+        return beyond(variables, self.reach) if self.drift else np.zeros(1)
+
+
+NONE = Widening()
+"""The draws as they are."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out runs of one split: log errors (n,), half-widths (n,) of the draws' intervals, e-folds (n,) beyond."""
+
+    errors: Array
+    halves: Array
+    beyond: Array
+
+    @property
+    def squared_drift(self) -> float | None:
+        """The mean square of what the draws leave unexplained per e-fold; None where nothing lies beyond."""
+        far = float(np.sum(self.beyond**2))
+        excess = float(np.sum(np.maximum(self.errors**2 - (self.halves / Z) ** 2, 0.0)[self.beyond > 0]))
+        return excess / far if far > 0 else None
+
+    def ratios(self, drift: float) -> Array:
+        """|error| over half the width of the interval with this drift."""
+        return np.asarray(np.abs(self.errors) / np.hypot(self.halves, Z * drift * self.beyond))
+
+
+def _directions(count: int) -> Array:
+    return np.random.default_rng(0).standard_normal(count)
+
+
+def log_scale(variables: Mapping[str, Array]) -> Array | None:
+    """The logarithm of active parameters times tokens, which stands for compute; None for a law without them."""
+    names = ("params_active", "tokens")
+    if any(name not in variables for name in names):
+        return None
+    with np.errstate(all="ignore"):
+        return np.asarray(sum(np.log(np.asarray(variables[name], float)) for name in names))
+
+
+def beyond(variables: Mapping[str, Array], reach: float) -> Array:
+    """E-folds of parameters times tokens beyond `reach`; 0 within it and for a law without them."""
+    scale = log_scale(variables)
+    return np.zeros(1) if scale is None else np.maximum(scale - reach, 0.0)
+
+
+def held_out(data: Observations, fit_part: Callable[[Observations], Predicts]) -> list[HeldOut]:
+    """The more expensive runs as the cheaper ones predict them, a split for each of SHARES that the table allows.
+
+    `fit_part` fits a part of the runs, without any widening.
     """
     if data.order is None or len(data) < FEWEST:
-        return 1.0, 0
+        return []
     order = np.argsort(data.order, kind="stable")
     if len(order) > MOST_RUNS:
         order = order[np.linspace(0, len(order) - 1, MOST_RUNS).round().astype(int)]
-    ratios = [ratio for share in SHARES for ratio in _ratios(data.take(order), share, fit_part)]
-    return (max(1.0, conformal(np.array(ratios))), len(ratios)) if ratios else (1.0, 0)
+    found = [_split(data.take(order), share, fit_part) for share in SHARES]
+    return [split for split in found if split is not None]
+
+
+def widening_of(
+    data: Observations, splits: list[HeldOut], usual: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Widening, int]:
+    """The widening of a fit to all runs, and from how many predictions of held-out ones it was measured.
+
+    `usual` is the drift that other tables show, and how many splits of a table that is worth.
+    """
+    scale = log_scale(data.variables)
+    own = [square for square in (split.squared_drift for split in splits) if square is not None]
+    drift = 0.0
+    if scale is not None and (own or usual[1]):
+        drift = float(np.sqrt((usual[1] * usual[0] ** 2 + sum(own)) / (usual[1] + len(own))))
+    ratios = np.concatenate([split.ratios(drift) for split in splits]) if splits else np.zeros(0)
+    ratios = ratios[np.isfinite(ratios)]
+    factor = max(1.0, conformal(ratios)) if len(ratios) else 1.0
+    return Widening(factor, drift, np.inf if scale is None else float(scale.max())), len(ratios)
 
 
 def conformal(ratios: Array, level: float = LEVEL) -> float:
@@ -57,21 +163,16 @@ def conformal(ratios: Array, level: float = LEVEL) -> float:
     return float(np.sort(ratios)[min(rank, len(ratios)) - 1])
 
 
-def _ratios(data: Observations, share: float, fit_part: Callable[[Observations], Predicts]) -> Array:
-    """|error| over half the width of the 80 % interval, both of log losses, of the runs beyond the cheapest `share`."""
+def _split(data: Observations, share: float, fit_part: Callable[[Observations], Predicts]) -> HeldOut | None:
     assert data.order is not None
     held = data.order >= data.order[int(share * len(data))] * SLACK
     seen, unseen = data.take(np.flatnonzero(~held)), data.take(np.flatnonzero(held))
     if len(seen) < FEWEST // 2 or np.ptp(seen.measured) == 0:
-        return np.zeros(0)
+        return None
     found = fit_part(seen).predict(unseen.variables, noise=True)
-    ratios = np.abs(np.log(unseen.measured / found.value)) / (0.5 * np.log(found.high / found.low))
-    return np.asarray(ratios[np.isfinite(ratios)])
-
-
-def widened(losses: Array, values: Array, factor: float) -> Array:
-    """Draws' losses (R, n) with their log deviations from `values` (n,) multiplied by the factor."""
-    if factor == 1.0:
-        return losses
+    scale = log_scale(seen.variables)
+    far = beyond(unseen.variables, np.inf if scale is None else float(scale.max()))
     with np.errstate(all="ignore"):
-        return np.asarray(values * (losses / values) ** factor)
+        errors, halves = np.log(unseen.measured / found.value), 0.5 * np.log(found.high / found.low)
+    good = np.isfinite(errors) & np.isfinite(halves)
+    return HeldOut(errors[good], halves[good], np.broadcast_to(far, errors.shape)[good])

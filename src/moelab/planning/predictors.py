@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.implausible import guessing_loss
-from moelab.fitting.widening import widened
+from moelab.fitting.widening import NONE, Widening
 from moelab.laws import Conversion, Law, effective_tokens
 from moelab.laws.design import Design
 from moelab.laws.reuse import R_D
@@ -51,9 +51,9 @@ ONE_EPOCH = 1.001
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
-    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `widening` multiplies the draws'
-    deviations from the prediction, as the fit does. `unit_notes` are what shows that a
-    fit was given another unit than parameters, tokens and nats per token."""
+    a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `widening` is that of the draws'
+    deviations from the prediction, as the fit has it. `unit_notes` are what shows that a fit was given another unit
+    than parameters, tokens and nats per token."""
 
     id: str
     law: Law
@@ -66,7 +66,7 @@ class Predictor:
     extrapolate: bool = False
     noise: float = 0.0
     reuse: float = 1.0
-    widening: float = 1.0
+    widening: Widening = NONE
     unit_notes: tuple[str, ...] = ()
     most_flops: float | None = None
 
@@ -151,7 +151,8 @@ class Predictor:
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
             losses = np.asarray(self.law.loss(picked, variables), float)
-            return widened(losses, np.asarray(self.law.loss(self.coefficients, variables), float), self.widening)
+            values = np.asarray(self.law.loss(self.coefficients, variables), float)
+            return self.widening.of(losses, values, variables)
 
     def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
         """Predicted loss under each usable bootstrap draw (R, n); draws with values that are not finite are dropped."""
