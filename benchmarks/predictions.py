@@ -102,7 +102,7 @@ def recut(model: ModelConfig, finer: bool) -> ModelConfig:
 
 
 def study_of(runs: list[Run], rule: Rule, like: StudyConfig) -> StudyConfig:
-    """The study that trains them: the base of the reference study, the rates of its rule."""
+    """The study that trains them, as listed: the base of the reference study, the rates of its rule."""
     entries = []
     for number, run in enumerate(runs, 1):
         active = count_parameters(run.model).params_active
@@ -115,9 +115,10 @@ def study_of(runs: list[Run], rule: Rule, like: StudyConfig) -> StudyConfig:
         entries.append({"name": f"p{number}-{run.role}", "set": fields})
     about = "Written by benchmarks/predictions.py with results/predictions/predictions.json, before any is trained."
     base = {name: value for name, value in like.base.items() if name != "model"}
+    order = {"executor": {"order": "listed"}}
     head = {"name": "predictions", "title": "Do the fitted laws predict larger runs?", "about": about}
     return StudyConfig.parse(
-        {**head, "data": like.data.to_dict(), "base": base, "verify": None, "runs": entries}, "study"
+        {**head, "data": like.data.to_dict(), "base": base, **order, "verify": None, "runs": entries}, "study"
     )
 
 

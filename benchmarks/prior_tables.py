@@ -110,8 +110,12 @@ def records(folder: Path) -> pl.DataFrame:
 
 
 def reference(folder: Path) -> pl.DataFrame | None:
-    """Our own runs, None where there are too few for a table. The sweep of rates is no part of it."""
+    """Our own dense runs and those of token choice, None where there are too few for a table. The sweep of rates is no
+    part of it, and no law has the other routers."""
     table = records(folder / "runs") if (folder / "runs").is_dir() else pl.DataFrame()
+    if not len(table):
+        return None
+    table = table.filter(pl.col("router").fill_null("dense").is_in(("dense", "token_choice")))
     return table if len(table) >= 15 else None
 
 
