@@ -159,8 +159,9 @@ def whole(law: Law, rest: pl.DataFrame, prior: Prior) -> Score:
     """The table without a fit: the mean of the prior for moelab2026, published coefficients for others."""
     data = observations(rest, law)
     if law.id == OURS:
-        draws = law.loss(prior.of(law).draw_coefficients(law, 2000, SEED), data.variables)
-        value = law.loss(to_coefficients(law, prior.of(law).mean[None]), data.variables)[0]
+        prior = prior.of(law).of_text(data.bytes_per_token)
+        draws = law.loss(prior.draw_coefficients(law, 2000, SEED), data.variables)
+        value = law.loss(to_coefficients(law, prior.mean[None]), data.variables)[0]
         low, high = np.quantile(draws, [0.1, 0.9], axis=0)
     else:
         value, low, high = law.loss(None, data.variables), np.nan, np.nan

@@ -145,7 +145,7 @@ def predicted(fits: Mapping[str, FittedLaw], weights: Mapping[str, float], confi
         if fitted.prior is None:
             far = replace(usual, factor=1.0)
             losses = far.of(losses[:, None], guess.value, scale)[:, 0]
-        chance = np.random.default_rng(0).choice(fitted.residuals, len(losses))
+        chance = fitted.draw_residuals(np.random.default_rng(0), len(losses))
         drawn.append(losses * np.exp(fitted.widening.factor * chance))
         shares.append(np.full(len(losses), weights[name] / max(len(losses), 1)))
     total = sum(weights[name] for name in found)

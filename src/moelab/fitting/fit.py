@@ -185,6 +185,7 @@ def fit_observations(
         cpu_seconds=0.0,
         notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap), *_large(data, parameters, bootstrap)),
         seed_noise=data.seed_noise(),
+        weights=data.uneven_weights,
         influence=influence_of(problem, theta, data, draws, not set(unidentified) - set(at_bound(parameters, theta)))
         if influence and len(draws)
         else None,

@@ -59,6 +59,8 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         result["labels"] = list(fitted.labels)
         result["kinds"] = list(fitted.kinds)
         result["draws"] = fitted.draws.tolist()
+        if fitted.weights is not None:
+            result["weights"] = fitted.weights.tolist()
     return result
 
 
@@ -99,6 +101,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
             holdout=Holdout(**value["holdout"]) if value.get("holdout") else None,
             prior=value.get("prior"),
             most_flops=None if value.get("most_flops") is None else float(value["most_flops"]),
+            weights=None if value.get("weights") is None else np.asarray(value["weights"], float),
         )
     except KeyError as error:
         raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None

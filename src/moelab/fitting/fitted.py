@@ -28,7 +28,8 @@ ALONE = 0.999
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedLaw(Shown):
     """What `fit` returns. `draws` is (B, number of coefficients), in the law's order; `ranges` is this table's, and
-    `most_flops` the training FLOPs of its largest run (None where the table does not give them).
+    `most_flops` the training FLOPs of its largest run (None where the table does not give them). `weights` are those of
+    the runs, None where all weigh the same.
 
     `prior` is None, or the prior's name, hash, per coefficient the share of its variance that the prior left, and the
     `widening` of its intervals: factor, drift beyond the fitted runs, and the number of held-out runs behind them."""
@@ -62,12 +63,23 @@ class FittedLaw(Shown):
     influence: Influence | None = None
     prior: Mapping[str, Any] | None = None
     most_flops: float | None = None
+    weights: Array | None = None
 
     @property
     def residuals(self) -> Array:
         """log measured - log predicted, widened for the coefficients that were fitted to them."""
         spare = max(self.n_runs - self.free, 1)
         return (np.log(self.measured) - np.log(self.predicted)) * np.sqrt(self.n_runs / spare)
+
+    @property
+    def residual_spread(self) -> float:
+        """Root of the mean square of the residuals, by the runs' weights."""
+        return float(np.sqrt(np.average(np.square(self.residuals), weights=self.weights)))
+
+    def draw_residuals(self, rng: np.random.Generator, shape: int | tuple[int, ...]) -> Array:
+        """Residuals drawn by the runs' weights: what one more run like those that count most is off by."""
+        share = None if self.weights is None else self.weights / self.weights.sum()
+        return np.asarray(rng.choice(self.residuals, shape, p=share))
 
     def interval(self, name: str) -> dict[str, float | None]:
         """A coefficient's value with its 10th and 90th percentile. An end is None where it is the coefficient's bound;
@@ -156,7 +168,7 @@ class FittedLaw(Shown):
         for i in range(0, size, step):
             block = self.draw_losses({name: values[i : i + step] for name, values in numbers.items()})
             if noise:
-                block = block * np.exp(self.widening.factor * rng.choice(self.residuals, block.shape))
+                block = block * np.exp(self.widening.factor * self.draw_residuals(rng, block.shape))
             # The one that leaves out NaN is ten times slower.
             quantile = np.nanquantile if np.isnan(block).any() else np.quantile
             low[i : i + step], high[i : i + step] = quantile(block, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

@@ -42,7 +42,7 @@ class MeasuredErrors:
 @dataclass(frozen=True, eq=False)
 class Observations:
     """n runs ready for a fit: (n,) arrays, all finite; losses positive. `row` is the place in the table; `kinds` are
-    dense or moe, where the table has a column for it."""
+    dense or moe, where the table has a column for it; `bytes_per_token` is the tokenizer's, where the table has it."""
 
     variables: dict[str, Array]
     measured: Array
@@ -55,9 +55,15 @@ class Observations:
     groups: Array | None = None
     replicates: Array | None = None
     errors: MeasuredErrors | None = None
+    bytes_per_token: Array | None = None
 
     def __len__(self) -> int:
         return len(self.measured)
+
+    @property
+    def uneven_weights(self) -> Array | None:
+        """The weights of the runs where they differ and are not those of their measured errors."""
+        return None if self.errors is not None or np.ptp(self.weights) == 0 else self.weights
 
     def take(self, rows: Array) -> "Observations":
         """The chosen rows."""
@@ -136,7 +142,19 @@ def observations(
         flops=training_flops(columns),
         groups=groups,
         replicates=_replicates(columns, found, target),
+        bytes_per_token=_bytes_per_token(columns, measured, target),
     )
+
+
+def _bytes_per_token(columns: Columns, measured: Array, target: str) -> Array | None:
+    """(n,) bytes of text per token, by losses in nats per token beside bits per byte; None where either is missing."""
+    if target != "loss" or "bits_per_byte" not in columns:
+        return None
+    try:
+        found = measured / (numbers(columns["bits_per_byte"], "bits_per_byte") * np.log(2))
+    except InputError:
+        return None
+    return found if np.isfinite(found).all() and (found > 0).all() else None
 
 
 def _drop(name: str) -> str:

@@ -24,6 +24,8 @@ from moelab.laws.moelab2026 import D_REFERENCE, N_REFERENCE
 Array = NDArray[Any]
 SCALES = {"A": ("alpha", float(np.log(N_REFERENCE))), "B": ("beta", float(np.log(D_REFERENCE)))}
 """Scale -> its exponent and the logarithm of the reference: A becomes A / N_REFERENCE^alpha, B likewise."""
+TABLE_LEVELS = ("E_0", "A", "B")
+"""What a table's losses scale with: the floor and the two scales."""
 NONE = "none"
 
 
@@ -33,7 +35,8 @@ class Prior:
 
     `noise` is the usual spread of log losses about the law and the degrees of freedom that this is worth; `drift` the
     usual relative error for each e-fold of compute beyond the fitted runs, and how many splits of a table it is worth.
-    `sources` are the tables it was made from, each with its hash and licence.
+    `sources` are the tables it was made from, each with its hash and licence. Floor and scales are nats per token of a
+    tokenizer with `bytes_per_token`.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Prior:
     noise: tuple[float, float]
     sources: tuple[dict[str, Any], ...]
     drift: tuple[float, float] = (0.0, 0.0)
+    bytes_per_token: float | None = None
     part_of: str = ""
 
     @property
@@ -61,6 +65,7 @@ class Prior:
             "covariance": self.covariance.tolist(),
             "noise": {"rel": self.noise[0], "degrees_of_freedom": self.noise[1]},
             "drift": {"rel_per_efold": self.drift[0], "splits": self.drift[1]},
+            "bytes_per_token": self.bytes_per_token,
             "sources": list(self.sources),
         }
 
@@ -74,8 +79,10 @@ class Prior:
             noise = (float(value["noise"]["rel"]), float(value["noise"]["degrees_of_freedom"]))
             about = value.get("drift", {"rel_per_efold": 0.0, "splits": 0.0})
             drift = (float(about["rel_per_efold"]), float(about["splits"]))
+            size = value.get("bytes_per_token")
+            more: dict[str, Any] = {"drift": drift, "bytes_per_token": None if size is None else float(size)}
             sources = tuple(value["sources"])
-            prior = cls(str(value["name"]), str(value["law"]), names, mean, covariance, noise, sources, drift)
+            prior = cls(str(value["name"]), str(value["law"]), names, mean, covariance, noise, sources, **more)
         except KeyError as error:
             raise InputError(f"prior: {where}: the key {error.args[0]!r} is missing") from None
         except (TypeError, ValueError) as error:
@@ -97,6 +104,15 @@ class Prior:
         covariance = self.covariance[np.ix_(at, at)]
         chosen: dict[str, Any] = {"coefficients": law.coefficients, "mean": self.mean[at], "covariance": covariance}
         return replace(self, law=law.id, part_of=self.sha256, **chosen)
+
+    def of_text(self, bytes_per_token: Array | None) -> "Prior":
+        """This prior for a table whose tokens hold so many bytes (n,): a token of half the text has half the loss, so
+        floor and scales shift by the logarithm of the ratio. As it is where either number is unknown."""
+        if bytes_per_token is None or self.bytes_per_token is None:
+            return self
+        mean, size = self.mean.copy(), float(np.median(bytes_per_token))
+        mean[[name in TABLE_LEVELS for name in self.coefficients]] += np.log(size / self.bytes_per_token)
+        return replace(self, mean=mean, bytes_per_token=size, part_of=self.sha256)
 
     def draw(self, count: int, seed: int = 0) -> Array:
         """(count, P): coordinates of laws that this prior holds possible."""

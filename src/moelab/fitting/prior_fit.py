@@ -60,6 +60,7 @@ def fit_with_prior(
     progress: Progress | None = None,
 ) -> FittedLaw:
     """The most probable law with its draws; `prior` of the result holds the prior's name, hash and share."""
+    shipped, prior = prior, prior.of_text(data.bytes_per_token)
     found = posterior_of(data, law, prior, objective, fix, bootstrap, seed, progress)
     coefficients = {name: float(v[0, 0]) for name, v in to_coefficients(law, found.theta[None]).items()}
     held = {known_name(law, name, "fix"): float(value) for name, value in fix.items()}
@@ -86,9 +87,10 @@ def fit_with_prior(
         kinds=tuple(data.kinds.tolist()),
         free=max(1, min(round(found.free), len(data) - 1)),
         cpu_seconds=0.0,
-        notes=(_owed(prior, found.share),),
+        notes=(_owed(prior, found.share), *_units(shipped, prior)),
         seed_noise=data.seed_noise(),
         prior={"name": prior.name, "sha256": prior.sha256, "share": found.share},
+        weights=data.uneven_weights,
     )
 
 
@@ -96,6 +98,16 @@ def _owed(prior: Prior, share: Mapping[str, float]) -> str:
     most = [name for name, value in share.items() if value >= MOSTLY]
     mostly = f"; {', '.join(most)} come mostly from it" if most else ""
     return f"fitted with the prior {prior.name!r}{mostly} (--prior none fits without)"
+
+
+def _units(usual: Prior, here: Prior) -> list[str]:
+    """That the prior's floor and scales were brought to this table's tokens."""
+    if here is usual:
+        return []
+    return [
+        f"the prior's floor and scales are taken at {here.bytes_per_token:.3g} bytes per token (by bits_per_byte), "
+        f"as its own are at {usual.bytes_per_token:.3g}"
+    ]
 
 
 def _condition(evidence: Evidence, theta: Array) -> float:

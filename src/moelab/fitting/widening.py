@@ -98,8 +98,8 @@ class HeldOut:
     def squared_drift(self) -> float | None:
         """The mean square of what the draws leave unexplained per e-fold; None where nothing lies beyond."""
         far = float(np.sum(self.beyond**2))
-        excess = float(np.sum(np.maximum(self.errors**2 - (self.halves / Z) ** 2, 0.0)[self.beyond > 0]))
-        return excess / far if far > 0 else None
+        excess = float(np.sum((self.errors**2 - (self.halves / Z) ** 2)[self.beyond > 0]))
+        return max(excess, 0.0) / far if far > 0 else None
 
     def ratios(self, drift: float) -> Array:
         """|error| over half the width of the interval with this drift."""

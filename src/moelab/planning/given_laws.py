@@ -82,7 +82,7 @@ def _predictor(law: Any) -> Predictor:
         published=False,
         runs=sha256(np.sort(law.measured).tobytes()).hexdigest()[:16],
         widening=law.widening,
-        noise=float(np.sqrt(np.mean(np.square(law.residuals)))),
+        noise=law.residual_spread,
         most_flops=None if units else law.most_flops,
         unit_notes=units,
     )
