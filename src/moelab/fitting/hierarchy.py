@@ -151,7 +151,7 @@ def drift_of(law: Law, tables: Sequence[Table], prior: Prior, objective: Objecti
     """By how much fits to the cheaper runs of these tables go wrong for each e-fold of compute beyond them: the mean
     over papers of the root mean square of each. None where no table has enough runs.
 
-    Papers differ severalfold, and of such a mixture four fifths lie nearer than their mean square says.
+    Papers differ severalfold, and of such a mixture four fifths lie nearer than their root mean square.
     """
     groups: dict[str, list[float]] = {}
     for table in tables:

@@ -54,7 +54,7 @@ class Widening:
     reach: float = np.inf
 
     def of(self, losses: Array, values: Array, variables: Mapping[str, Array]) -> Array:
-        """Draws' losses (R, n) about `values` (n,), widened. A draw drifts alike in all designs, so that designs of one
+        """Draws' losses (R, n) about `values` (n,), widened. A draw has one drift in all designs, so that designs of one
         compute keep their differences."""
         if self.factor == 1.0 and not self.drift:
             return losses
@@ -63,7 +63,7 @@ class Widening:
             return np.asarray(values * (losses / values * np.exp(drifts)) ** self.factor)
 
     def notes(self) -> list[str]:
-        """What a reader of the fit is told."""
+        """The notes of a fit."""
         found = []
         if self.drift:
             ten = np.expm1(Z * self.drift * np.log(10) * self.factor)
