@@ -58,7 +58,8 @@ optimal design for the coefficients of moelab2026, so levels are not crossed eve
 their learning rate. Hash routing and Mixture of Tokens stand in the column `router`.
 
 **Limits.** Losses per token of a vocabulary of 512 do not compare with other tokenizers'. Sizes are a thousandth of
-those that laws are published for. Speeds were measured on a shared machine under load.
+those that laws are published for. Speeds were measured on a shared machine under load;
+13 runs took more than the 20 minutes that they were planned for, the longest 79.
 
 **Licence.** Apache-2.0, as moelab. **Built by** `python benchmarks/reference_table.py` from `results/reference`.
 """

@@ -83,7 +83,9 @@ def test_the_drift_is_what_draws_leave_unexplained_per_e_fold() -> None:
     scale = np.log(table["params_active"] * table["tokens"])
     for far in (0.05, 0.1):
         half = np.log(1.1) / Z  # the standard deviation that the draws explain
-        table["loss"] = np.exp([np.hypot(half, far * (x - scale[11])) for x in scale])
+        table["loss"] = np.exp(
+            [np.hypot(half, far * (max(x - scale[11], 1.0) if x > scale[11] else x - scale[11])) for x in scale]
+        )
         split = held_out(observations(table, LAW), lambda part: Half())[0]
         assert np.sqrt(split.squared_drift) == pytest.approx(far)
     explained = measured({**table, "loss": np.full(24, 1.001) + 1e-9 * np.arange(24)}, usual=(0.03, 2.0))[0]
@@ -91,6 +93,20 @@ def test_the_drift_is_what_draws_leave_unexplained_per_e_fold() -> None:
     assert explained.reach == pytest.approx(scale.max())
     few = {name: values[:5] for name, values in runs().items()}
     assert measured(few, usual=(0.03, 2.0))[0].drift == 0.03  # nothing of its own
+
+
+def test_runs_of_one_budget_show_no_growth_with_the_distance() -> None:
+    known = shipped("moelab2026")
+    assert known is not None
+    rng, table = np.random.default_rng(1), runs(count=12)
+    jitter = 1 + 0.003 * rng.standard_normal(12)
+    table["params_active"] = np.geomspace(1e7, 1e9, 12)
+    table["tokens"] = 1e18 / 6 / table["params_active"] * jitter
+    table["loss"] = 3 + 0.1 * np.linspace(-1, 1, 12) ** 2 + 0.03 * rng.standard_normal(12)
+    fitted = moelab.fit(table, LAW, bootstrap=50)
+    assert fitted.widening.drift < 3 * known.drift[0]
+    at = fitted.predict(params_active=1e9, tokens=1e12, n_experts=1, top_k=1)
+    assert 0.5 * at.value < at.low < at.high < 2 * at.value
 
 
 def test_intervals_grow_with_compute_beyond_the_runs_and_designs_keep_their_differences() -> None:
@@ -122,8 +138,9 @@ def test_runs_that_the_law_does_not_describe_widen_its_intervals(bent: FittedLaw
     assert bent.prior is not None
     assert bent.prior["widening"]["held_out"] == 20
     assert bent.widening.reach == pytest.approx(np.log(1e9 * 3e10))
-    assert any("at ten times the fitted compute" in note for note in bent.notes)
-    assert any("times as wide as the draws" in note for note in Widening(1.3).notes())
+    assert any("of this table and of those of the prior" in note for note in bent.notes)
+    assert any("times as wide as the draws" in note for note in Widening(1.3).notes(8))
+    assert "of the prior's tables" in Widening(1.0, 0.01, 3.0).notes(0)[0]
     save_fits({LAW.id: bent}, tmp_path / "fit.json")
     again = load_fits(tmp_path / "fit.json")[LAW.id]
     at = {"params_active": 5e9, "tokens": 1e11, "n_experts": 8, "top_k": 1}

@@ -203,7 +203,7 @@ def _with_widening(
     splits = held_out(data, lambda part: fit_with_prior(part, fitted.law, prior, objective, fix, count, seed))
     found, number = widening_of(data, splits, prior.drift)
     about = {**fitted.prior, "widening": {**asdict(found), "held_out": number}}
-    return replace(fitted, prior=about, notes=(*fitted.notes, *found.notes()))
+    return replace(fitted, prior=about, notes=(*fitted.notes, *found.notes(number)))
 
 
 def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:

@@ -31,8 +31,8 @@ BYTES_PER_TOKEN = 10.5 / 2.34
 """Of the public tables: 10.5 TB of MassiveText are 2.34T tokens (arXiv 2112.11446: 300B tokens are 12.8 % of it)."""
 FREE = 10.0
 """Spread of what is free in a table, in half-ranges."""
-DRIFT_DRAWS, DRIFT_SPLITS = 100, 2.0
-"""Draws of the fits that show a table's drift, and how many splits of a user's own table the others' drift is worth."""
+DRIFT_ROWS, DRIFT_DRAWS, DRIFT_SPLITS = 20, 100, 2.0
+"""Runs from which a table shows a drift, draws of the fits, and how many splits of a user's own table it is worth."""
 NOISE, NOISE_ROWS = 0.005, 4.0
 """Spread of log losses about the law before any table is seen, and the runs it is worth."""
 
@@ -154,7 +154,7 @@ def drift_of(law: Law, tables: Sequence[Table], prior: Prior, objective: Objecti
     Papers differ severalfold, and of such a mixture four fifths lie nearer than their root mean square.
     """
     groups: dict[str, list[float]] = {}
-    for table in tables:
+    for table in [table for table in tables if len(table.data) >= DRIFT_ROWS]:
         splits = held_out(table.data, lambda part: fit_with_prior(part, law, prior, objective, {}, DRIFT_DRAWS, seed))
         found = [square for square in (split.squared_drift for split in splits) if square is not None]
         groups.setdefault(table.group, []).extend(found)

@@ -13,6 +13,7 @@ from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
 from moelab.fitting.table_runs import run_column, run_values
+from moelab.fitting.text_units import bytes_per_token
 from moelab.laws import Law
 from moelab.laws.law import COUNTS, RATES, SHARES
 
@@ -42,7 +43,8 @@ class MeasuredErrors:
 @dataclass(frozen=True, eq=False)
 class Observations:
     """n runs ready for a fit: (n,) arrays, all finite; losses positive. `row` is the place in the table; `kinds` are
-    dense or moe, where the table has a column for it; `bytes_per_token` is the tokenizer's, where the table has it."""
+    dense or moe, where the table has a column for it; `bytes_per_token` is the tokenizer's, where the table has it;
+    `units_note` is why it is not used."""
 
     variables: dict[str, Array]
     measured: Array
@@ -55,7 +57,8 @@ class Observations:
     groups: Array | None = None
     replicates: Array | None = None
     errors: MeasuredErrors | None = None
-    bytes_per_token: Array | None = None
+    bytes_per_token: float | None = None
+    units_note: str = ""
 
     def __len__(self) -> int:
         return len(self.measured)
@@ -70,7 +73,7 @@ class Observations:
         taken: dict[str, Any] = {"variables": {name: values[rows] for name, values in self.variables.items()}}
         for name in (f.name for f in fields(self) if f.name != "variables"):
             values = getattr(self, name)
-            taken[name] = None if values is None else values[rows]
+            taken[name] = values if values is None or name in ("bytes_per_token", "units_note") else values[rows]
         return Observations(**taken)
 
     def seed_noise(self) -> dict[str, float] | None:
@@ -131,6 +134,7 @@ def observations(
     if runs is not None and groups is not None and order is not None:
         order = _whole_runs(order, groups)
     names = columns.get("name", np.arange(1, len(measured) + 1))
+    size, units_note = bytes_per_token(columns, measured, target)
     return Observations(
         variables=found,
         measured=measured,
@@ -142,19 +146,9 @@ def observations(
         flops=training_flops(columns),
         groups=groups,
         replicates=_replicates(columns, found, target),
-        bytes_per_token=_bytes_per_token(columns, measured, target),
+        bytes_per_token=size,
+        units_note=units_note,
     )
-
-
-def _bytes_per_token(columns: Columns, measured: Array, target: str) -> Array | None:
-    """(n,) bytes of text per token, by losses in nats per token beside bits per byte; None where either is missing."""
-    if target != "loss" or "bits_per_byte" not in columns:
-        return None
-    try:
-        found = measured / (numbers(columns["bits_per_byte"], "bits_per_byte") * np.log(2))
-    except InputError:
-        return None
-    return found if np.isfinite(found).all() and (found > 0).all() else None
 
 
 def _drop(name: str) -> str:

@@ -105,14 +105,14 @@ class Prior:
         chosen: dict[str, Any] = {"coefficients": law.coefficients, "mean": self.mean[at], "covariance": covariance}
         return replace(self, law=law.id, part_of=self.sha256, **chosen)
 
-    def of_text(self, bytes_per_token: Array | None) -> "Prior":
-        """This prior for a table whose tokens hold so many bytes (n,): a token of half the text has half the loss, so
-        floor and scales shift by the logarithm of the ratio. As it is where either number is unknown."""
+    def of_text(self, bytes_per_token: float | None) -> "Prior":
+        """This prior for a table whose tokens hold so many bytes: a token of half the text has half the loss, so floor
+        and scales shift by the logarithm of the ratio. As it is where either number is unknown."""
         if bytes_per_token is None or self.bytes_per_token is None:
             return self
-        mean, size = self.mean.copy(), float(np.median(bytes_per_token))
-        mean[[name in TABLE_LEVELS for name in self.coefficients]] += np.log(size / self.bytes_per_token)
-        return replace(self, mean=mean, bytes_per_token=size, part_of=self.sha256)
+        mean = self.mean.copy()
+        mean[[name in TABLE_LEVELS for name in self.coefficients]] += np.log(bytes_per_token / self.bytes_per_token)
+        return replace(self, mean=mean, bytes_per_token=bytes_per_token, part_of=self.sha256)
 
     def draw(self, count: int, seed: int = 0) -> Array:
         """(count, P): coordinates of laws that this prior holds possible."""

@@ -20,6 +20,7 @@ from moelab.fitting.point_fit import error_measures, predicted_losses
 from moelab.fitting.posterior import Evidence, information, maximise
 from moelab.fitting.prior import SCALES, Prior, limits, to_coefficients
 from moelab.fitting.replicates import Progress, resample
+from moelab.fitting.text_units import BITS_PER_BYTE
 from moelab.laws import Law
 
 Array = NDArray[Any]
@@ -87,7 +88,7 @@ def fit_with_prior(
         kinds=tuple(data.kinds.tolist()),
         free=max(1, min(round(found.free), len(data) - 1)),
         cpu_seconds=0.0,
-        notes=(_owed(prior, found.share), *_units(shipped, prior)),
+        notes=(_owed(prior, found.share), *_units(shipped, prior, data)),
         seed_noise=data.seed_noise(),
         prior={"name": prior.name, "sha256": prior.sha256, "share": found.share},
         weights=data.uneven_weights,
@@ -100,14 +101,18 @@ def _owed(prior: Prior, share: Mapping[str, float]) -> str:
     return f"fitted with the prior {prior.name!r}{mostly} (--prior none fits without)"
 
 
-def _units(usual: Prior, here: Prior) -> list[str]:
-    """That the prior's floor and scales were brought to this table's tokens."""
-    if here is usual:
+def _units(usual: Prior, here: Prior, data: Observations) -> list[str]:
+    """At which bytes per token the prior's floor and scales are taken."""
+    if usual.bytes_per_token is None:
         return []
-    return [
-        f"the prior's floor and scales are taken at {here.bytes_per_token:.3g} bytes per token (by bits_per_byte), "
-        f"as its own are at {usual.bytes_per_token:.3g}"
-    ]
+    before = f"{usual.bytes_per_token:.3g}"
+    if here is usual:
+        without = data.units_note or f"without a column bits_per_byte, tokens are taken to hold {before} bytes"
+        return [f"{without} (the prior's floor and scales depend on it)"]
+    if data.bytes_per_token == BITS_PER_BYTE:
+        return [f"the prior's floor and scales were converted from nats per token of {before} bytes to bits per byte"]
+    after = f"{data.bytes_per_token:.3g}"
+    return [f"the prior's floor and scales were converted from {before} to {after} bytes per token (by bits_per_byte)"]
 
 
 def _condition(evidence: Evidence, theta: Array) -> float:

@@ -54,27 +54,28 @@ class Widening:
     reach: float = np.inf
 
     def of(self, losses: Array, values: Array, variables: Mapping[str, Array]) -> Array:
-        """Draws' losses (R, n) about `values` (n,), widened. A draw has one drift in all designs, so that designs of one
-        compute keep their differences."""
+        """Draws' losses (R, n) about `values` (n,), widened. A draw has one drift in all designs, so that designs of
+        one compute keep their differences."""
         if self.factor == 1.0 and not self.drift:
             return losses
         drifts = self.drift * self._beyond(variables) * _directions(len(losses))[:, None]
         with np.errstate(all="ignore"):
             return np.asarray(values * (losses / values * np.exp(drifts)) ** self.factor)
 
-    def notes(self) -> list[str]:
-        """The notes of a fit."""
+    def notes(self, held_out: int) -> list[str]:
+        """The notes of a fit whose own runs gave so many held-out predictions."""
         found = []
         if self.drift:
             ten = np.expm1(Z * self.drift * np.log(10) * self.factor)
+            tables = "of this table and of those of the prior" if held_out else "of the prior's tables"
             found.append(
-                f"at ten times the fitted compute the 80 % interval is at least {ten:.1%} of the loss to each side, "
-                "from what held-out runs show in this table and in those of the prior"
+                f"at ten times the parameters x tokens of the largest run the 80 % interval is at least +-{ten:.1%}: "
+                f"so much do held-out runs {tables} differ"
             )
         if self.factor > 1:
             found.append(
-                f"intervals of predictions are {self.factor:.2g} times as wide as the draws: "
-                "held-out runs of this table ask for it"
+                f"intervals of predictions are {self.factor:.2g} times as wide as the draws, "
+                "which do not hold four fifths of this table's held-out runs"
             )
         return found
 
@@ -96,10 +97,13 @@ class HeldOut:
 
     @property
     def squared_drift(self) -> float | None:
-        """The mean square of what the draws leave unexplained per e-fold; None where nothing lies beyond."""
-        far = float(np.sum(self.beyond**2))
-        excess = float(np.sum((self.errors**2 - (self.halves / Z) ** 2)[self.beyond > 0]))
-        return max(excess, 0.0) / far if far > 0 else None
+        """The mean square of what the draws leave unexplained per e-fold; None where nothing lies beyond. Runs nearer
+        than an e-fold count as one away: what is wrong at a hair's breadth does not grow with the distance."""
+        out = self.beyond > 0
+        if not out.any():
+            return None
+        excess = float(np.sum(self.errors[out] ** 2 - (self.halves[out] / Z) ** 2))
+        return max(excess, 0.0) / float(np.sum(np.maximum(self.beyond[out], 1.0) ** 2))
 
     def ratios(self, drift: float) -> Array:
         """|error| over half the width of the interval with this drift."""
