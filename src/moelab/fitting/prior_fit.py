@@ -108,7 +108,7 @@ def _units(usual: Prior, here: Prior, data: Observations) -> list[str]:
     before = f"{usual.bytes_per_token:.3g}"
     if here is usual:
         without = data.units_note or f"without a column bits_per_byte, tokens are taken to hold {before} bytes"
-        return [f"{without} (the prior's floor and scales depend on it)"]
+        return [f"{without}; the prior's floor and scales depend on it"]
     if data.bytes_per_token == BITS_PER_BYTE:
         return [f"the prior's floor and scales were converted from nats per token of {before} bytes to bits per byte"]
     after = f"{data.bytes_per_token:.3g}"

@@ -25,8 +25,6 @@ def bytes_per_token(columns: Mapping[str, Any], measured: Array, target: str) ->
     """
     if target == COLUMN:
         return BITS_PER_BYTE, ""
-    if target != "loss":
-        return None, f"beside {target}, bits_per_byte is not read: tokens are taken to hold as much text as the prior's"
     if COLUMN not in columns:
         return None, ""
     given = positive_numbers(columns, COLUMN)
