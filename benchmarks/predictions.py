@@ -31,7 +31,7 @@ from moelab.data import Dataset
 from moelab.errors import InputError
 from moelab.files import write_json, write_text
 from moelab.fitting import FittedLaw, load_fits
-from moelab.fitting.widening import NONE
+from moelab.fitting.widening import AS_DRAWN
 from moelab.planning import Budget, Plan, Space
 from moelab.planning.baselines import strict_pair
 from moelab.planning.given_laws import predictors_of
@@ -48,6 +48,11 @@ ROOT = Path(__file__).parents[1]
 PLACE = ROOT / "results" / "predictions"
 STUDY = ROOT / "configs" / "studies" / "predictions.yaml"
 LIKE = STUDY.with_name("reference.yaml")
+HEADER = """# The runs predicted in results/predictions/predictions.json before any of them was trained.
+#   moelab study configs/studies/predictions.yaml --workers 1
+# Hardware and time: {runs} runs, about {hours:.1f} hours of one thread.
+# Expect: docs/explanation/findings.md; `python benchmarks/predictions_score.py` prints predicted beside measured.
+"""
 SPACE = {
     "d_model": {"from": 48, "to": 192, "step": 16}, "n_layers": [3, 4, 5, 6], "aspect": [12, 40], "head_dim": [16],
     "heads_per_kv": [1], "ffn_ratio": [3], "n_experts": [8, 16, 32, 64], "top_k": [2, 4], "n_shared_experts": [0],
@@ -131,7 +136,7 @@ def predicted(fits: Mapping[str, FittedLaw], weights: Mapping[str, float], confi
     tokens, train = float(config.train.steps * config.train.batch_tokens), config.train
     scale = {"params_active": np.array([float(count_parameters(config.model).params_active)])}
     scale["tokens"] = np.array([tokens])
-    usual = next((fitted.widening for fitted in fits.values() if fitted.prior is not None), NONE)
+    usual = next((fitted.widening for fitted in fits.values() if fitted.prior is not None), AS_DRAWN)
     unique = float(min(config.data.unique_tokens or tokens, tokens))
     found: dict[str, Any] = {}
     drawn, shares = [], []
@@ -211,12 +216,14 @@ def main() -> None:
     configs = [resolve_run(config, dataset) for config in build_runs(study, study.runs, str(options.data), {})]
     text = document(fits, hashlib.sha256(options.fits.read_bytes()).hexdigest(), found, runs, configs)
     write_json(PLACE / "predictions.json", text)
-    write_text(STUDY, yaml.safe_dump(study.to_dict(), sort_keys=False, width=110))
+    hours = sum(row["seconds"] for row in text["runs"]) / 3600
+    head = HEADER.format(runs=len(text["runs"]), hours=hours)
+    write_text(STUDY, head + yaml.safe_dump(study.to_dict(), sort_keys=False, width=110))
     for row in text["runs"]:
         value, low, high = row["ensemble"].values()
         minutes = f"{row['seconds'] / 60:.0f} min"
         print(f"{row['run_id']} {row['name']:18s} {value:.3f} ({low:.3f} to {high:.3f})  {minutes}")
-    print(f"{sum(row['seconds'] for row in text['runs']) / 3600:.1f} hours of a thread")
+    print(f"{hours:.1f} hours of a thread")
 
 
 if __name__ == "__main__":

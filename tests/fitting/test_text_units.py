@@ -49,6 +49,9 @@ def test_the_column_is_used_where_it_shows_one_tokenizer() -> None:
     rows = table()
     assert bytes_per_token(rows, rows["loss"], "loss") == (None, "")
     assert bytes_per_token(rows, rows["loss"], "bits_per_byte") == (BITS_PER_BYTE, "")
+    assert bytes_per_token(rows, rows["loss"], "eval/bpb") == (BITS_PER_BYTE, "")  # the names that checks know
+    renamed = {**rows, "val_bpb": per_byte(rows, 2.0)["bits_per_byte"]}
+    assert bytes_per_token(renamed, rows["loss"], "loss") == (pytest.approx(2.0), "")
     gaps = per_byte(rows, 2.0)
     gaps["bits_per_byte"][[1, 3]] = np.nan, 0.0
     assert bytes_per_token(gaps, rows["loss"], "loss") == (pytest.approx(2.0), "")

@@ -10,7 +10,7 @@ from moelab.fitting import FittedLaw, load_fits, save_fits
 from moelab.fitting.observations import observations
 from moelab.fitting.prediction import Prediction
 from moelab.fitting.prior import shipped, to_coefficients
-from moelab.fitting.widening import NONE, Widening, Z, conformal, held_out, widening_of
+from moelab.fitting.widening import AS_DRAWN, Widening, Z, conformal, held_out, widening_of
 from moelab.laws import get_law
 from moelab.planning.given_laws import predictors_of
 
@@ -118,7 +118,7 @@ def test_intervals_grow_with_compute_beyond_the_runs_and_designs_keep_their_diff
     assert spread == pytest.approx(0.02 * np.log(1e19 / 1e17), rel=0.05)
     assert np.allclose(found[:, 1] / found[:, 2], 2.5 / 2.4)  # one drift for all designs of a draw
     assert np.allclose(Widening(2.0, 0.02, np.log(1e17)).of(draws, values, at), values * (found / values) ** 2)
-    assert NONE.of(draws, values, at) is draws
+    assert AS_DRAWN.of(draws, values, at) is draws
     assert np.array_equal(Widening(1.0, 0.02, 1.0).of(draws, values, {"flops": np.ones(3)}), draws)
 
 

@@ -107,12 +107,12 @@ def _units(usual: Prior, here: Prior, data: Observations) -> list[str]:
         return []
     before = f"{usual.bytes_per_token:.3g}"
     if here is usual:
-        without = data.units_note or f"without a column bits_per_byte, tokens are taken to hold {before} bytes"
+        without = data.units_note or f"without a column of bits per byte, tokens are taken to hold {before} bytes"
         return [f"{without}; the prior's floor and scales depend on it"]
     if data.bytes_per_token == BITS_PER_BYTE:
         return [f"the prior's floor and scales were converted from nats per token of {before} bytes to bits per byte"]
     after = f"{data.bytes_per_token:.3g}"
-    return [f"the prior's floor and scales were converted from {before} to {after} bytes per token (by bits_per_byte)"]
+    return [f"the prior's floor and scales were converted from {before} to {after} bytes per token (by bits per byte)"]
 
 
 def _condition(evidence: Evidence, theta: Array) -> float:

@@ -39,7 +39,7 @@ OUTCOMES = {
 }  # fmt: skip
 """Columns that a run's settings do not decide, or that its seed may change."""
 _LOSSES = re.compile(r"loss|perplexity|accuracy|\bbpb\b|_bpb|\bbpc\b|\bppl\b|bits_per_byte")
-_PER_BYTE = re.compile(r"(^|[/_.])bpb$|bits_per_byte")
+PER_BYTE = re.compile(r"(^|[/_.])bpb$|bits_per_byte")
 _MEASURED = re.compile(_LOSSES.pattern + r"|^routing_|grad_norm|violation|drop_|dropped|imbalance|_seconds$|entropy")
 _ANY_LOSS = re.compile(r"loss|cross.?entropy|\bnll\b", re.IGNORECASE)
 _OTHER_LOSS = re.compile(
@@ -205,7 +205,7 @@ def suggestions(columns: Iterable[str]) -> dict[str, tuple[str, str]]:
         if variable is not None and variable not in names and variable not in found:
             expression = quoted(column) if factor == 1 else f"{factor:g} * {quoted(column)}".replace("e+0", "e")
             found[variable] = (column, expression)
-    bytes_ = next((name for name in names if _PER_BYTE.search(name.lower())), None)
+    bytes_ = next((name for name in names if PER_BYTE.search(name.lower())), None)
     if bytes_ is not None and "loss" not in (*names, *found):
         found["loss"] = (bytes_, quoted(bytes_))
     if "loss" not in (*names, *found) and len(only := losses_of(names)) == 1:

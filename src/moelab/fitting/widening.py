@@ -56,11 +56,11 @@ class Widening:
     def of(self, losses: Array, values: Array, variables: Mapping[str, Array]) -> Array:
         """Draws' losses (R, n) about `values` (n,), widened. A draw has one drift in all designs, so that designs of
         one compute keep their differences."""
-        if self.factor == 1.0 and not self.drift:
-            return losses
-        drifts = self.drift * self._beyond(variables) * _directions(len(losses))[:, None]
+        far = beyond(variables, self.reach) if self.drift else np.zeros(1)
         with np.errstate(all="ignore"):
-            return np.asarray(values * (losses / values * np.exp(drifts)) ** self.factor)
+            if far.any():
+                losses = losses * np.exp(self.drift * far * _directions(len(losses))[:, None])
+            return losses if self.factor == 1.0 else np.asarray(values * (losses / values) ** self.factor)
 
     def notes(self, held_out: int) -> list[str]:
         """The notes of a fit whose own runs gave so many held-out predictions."""
@@ -79,11 +79,8 @@ class Widening:
             )
         return found
 
-    def _beyond(self, variables: Mapping[str, Array]) -> Array:
-        return beyond(variables, self.reach) if self.drift else np.zeros(1)
 
-
-NONE = Widening()
+AS_DRAWN = Widening()
 """The draws as they are."""
 
 
@@ -107,7 +104,8 @@ class HeldOut:
 
     def ratios(self, drift: float) -> Array:
         """|error| over half the width of the interval with this drift."""
-        return np.asarray(np.abs(self.errors) / np.hypot(self.halves, Z * drift * self.beyond))
+        with np.errstate(all="ignore"):
+            return np.asarray(np.abs(self.errors) / np.hypot(self.halves, Z * drift * self.beyond))
 
 
 def _directions(count: int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.implausible import guessing_loss
-from moelab.fitting.widening import NONE, Widening
+from moelab.fitting.widening import AS_DRAWN, Widening
 from moelab.laws import Conversion, Law, effective_tokens
 from moelab.laws.design import Design
 from moelab.laws.reuse import R_D
@@ -66,7 +66,7 @@ class Predictor:
     extrapolate: bool = False
     noise: float = 0.0
     reuse: float = 1.0
-    widening: Widening = NONE
+    widening: Widening = AS_DRAWN
     unit_notes: tuple[str, ...] = ()
     most_flops: float | None = None
 
