@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from moelab.fitting.fit import fit
+from moelab.fitting.widening import AS_DRAWN
 from moelab.laws import all_laws
 from tests.conftest import some_coefficients, some_variables
 
@@ -37,7 +39,8 @@ def coverage(law_id: str, runs: int, draws: int, replicates: int) -> tuple[float
         table = {name: designs[name] for name in law.variables}
         noise = NOISE * np.random.default_rng(1001 + draw).standard_normal(runs)
         table[law.kind] = law.loss(coefficients, table) * np.exp(noise)
-        predicted = fit(table, law, bootstrap=replicates, starts=4).predict(points)
+        fitted = replace(fit(table, law, bootstrap=replicates, starts=4), widening=AS_DRAWN)
+        predicted = fitted.predict(points)
         inside.append(np.mean((predicted.low <= truth) & (truth <= predicted.high)))
     error = float(np.std(inside, ddof=1) / np.sqrt(draws))
     return float(np.mean(inside)), error, time.process_time() - start

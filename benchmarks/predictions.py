@@ -147,7 +147,7 @@ def predicted(fits: Mapping[str, FittedLaw], weights: Mapping[str, float], confi
         guess = fitted.predict(read.variables, noise=True)
         found[name] = {"value": float(guess.value[0]), "low": float(guess.low[0]), "high": float(guess.high[0])}
         losses = fitted.draw_losses({key: np.atleast_1d(value) for key, value in read.variables.items()})[:, 0]
-        if fitted.prior is None:
+        if not fitted.widening.drift:
             far = replace(usual, factor=1.0)
             losses = far.of(losses[:, None], guess.value, scale)[:, 0]
         chance = fitted.draw_residuals(np.random.default_rng(0), len(losses))

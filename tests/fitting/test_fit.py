@@ -204,7 +204,7 @@ def test_few_draws_are_noted(synthetic) -> None:
     table = synthetic(law, law.published, 30, 0.005)
     notes = fit(table, law, bootstrap=5, starts=2).notes
     assert "only 5 bootstrap draws: the intervals are unreliable below 20" in notes
-    assert fit(table, law, bootstrap=20, starts=2).notes == ()
+    assert not any("unreliable" in note for note in fit(table, law, bootstrap=20, starts=2).notes)
 
 
 @pytest.mark.parametrize(

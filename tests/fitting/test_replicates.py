@@ -26,7 +26,7 @@ def both(monkeypatch, table, law: str, count: int, **options):
     n = len(table["loss"])
     rng = np.random.default_rng(0)
     drawn = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(count)]).astype(float)
-    monkeypatch.setattr(replicates, "resample", lambda *_: drawn)
+    monkeypatch.setattr(replicates, "resample", lambda data, count, *_: drawn[:count, : len(data)])
     solved = fit(table, law, bootstrap=count, starts=32, **options)
     monkeypatch.setattr(replicates, "MOST_SOLVED", 0)
     return solved, fit(table, law, bootstrap=count, starts=32, **options)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,23 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting import replicates
 from moelab.fitting.blanks import filled
+from moelab.fitting.bootstrap_fit import bootstrap_fit
 from moelab.fitting.checks import FEWEST_DRAWS, check_effort, check_seed
 from moelab.fitting.columns import columns_of
 from moelab.fitting.diagnosis import diagnose
 from moelab.fitting.fitted import FittedLaw
-from moelab.fitting.left_out import influence_of
-from moelab.fitting.measured_draws import measured_draws, weighed
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import MeasuredErrors, Observations, observations
-from moelab.fitting.parameters import Parameters
 from moelab.fitting.point_fit import (
     SPREAD,
     STARTS,
-    at_bound,
-    coefficients_at,
-    determination,
-    enough_rows,
-    error_measures,
-    point_fit,
-    predicted_losses,
 )
 from moelab.fitting.prior import Prior, find_prior
 from moelab.fitting.prior_fit import fit_with_prior
-from moelab.fitting.problem import Problem
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_rows import measured_runs
 from moelab.fitting.widening import MOST_DRAWS, held_out, widening_of
 from moelab.laws import Law, get_law
-from moelab.laws.own_designs import as_fitted
 
 Array = NDArray[Any]
 
@@ -149,61 +138,20 @@ def fit_observations(
         fitted = _with_widening(fitted, data, known, objective, fix or {}, seed)
         fitted = replace(fitted, notes=(*fitted.notes, *_thin(bootstrap)))
         return _timed(fitted, data, began)
-    parameters, notes = enough_rows(law, dict(fix or {}), share, len(data))
-    problem = Problem(parameters, data.variables, np.log(data.measured), objective)
-    data = weighed(problem, data)
-    weights = data.weights[None, :]
-    theta, modes, agreeing, tried = point_fit(problem, weights, starts, seed)
-    value = float(problem.value(theta[None], weights)[0])
-    coefficients = coefficients_at(parameters, theta)
-    predicted = predicted_losses(law, coefficients, data, fix or {})
-    if data.errors is not None and data.groups is None:
-        draws = measured_draws(problem, data, bootstrap, seed)
-    else:
-        draws = replicates.bootstrap(problem, modes, data, bootstrap, seed, progress)
-    condition, unidentified = determination(problem, theta, weights)
-    fitted = FittedLaw(
-        law=as_fitted(law, data.kinds),
-        n_runs=len(data),
-        coefficients=coefficients,
-        draws=draws,
-        ranges={name: (float(v.min()), float(v.max())) for name, v in data.variables.items()},
-        objective=value,
-        objective_kind=str(objective),
-        starts=tried,
-        starts_agreeing=agreeing,
-        at_bound=at_bound(parameters, theta),
-        condition=condition,
-        unidentified=unidentified,
-        held=parameters.held,
-        in_sample=error_measures(data.measured, predicted),
-        measured=data.measured,
-        predicted=predicted,
-        labels=tuple(data.labels.tolist()),
-        kinds=tuple(data.kinds.tolist()),
-        free=len(parameters.free),
-        cpu_seconds=0.0,
-        notes=(*notes, *_blind_spots(law, data), *_thin(bootstrap), *_large(data, parameters, bootstrap)),
-        seed_noise=data.seed_noise(),
-        weights=data.uneven_weights,
-        influence=influence_of(problem, theta, data, draws, not set(unidentified) - set(at_bound(parameters, theta)))
-        if influence and len(draws)
-        else None,
-    )
-    return _timed(fitted, data, began)
+    fitted = bootstrap_fit(data, law, objective, fix or {}, share, bootstrap, seed, starts, progress, influence)
+    return _timed(replace(fitted, notes=(*fitted.notes, *_thin(bootstrap))), data, began)
 
 
 def _with_widening(
     fitted: FittedLaw, data: Observations, prior: Prior, objective: Objective, fix: Mapping[str, float], seed: int
 ) -> FittedLaw:
-    """The fit with the factor on its intervals that its own held-out runs ask for; as it is without draws."""
-    if not len(fitted.draws) or fitted.prior is None:
+    """The fit with the width of its intervals that its own held-out runs ask for; as it is without draws."""
+    if not len(fitted.draws):
         return fitted
     count = min(len(fitted.draws), MOST_DRAWS)
     splits = held_out(data, lambda part: fit_with_prior(part, fitted.law, prior, objective, fix, count, seed))
-    found, number = widening_of(data, splits, prior.drift)
-    about = {**fitted.prior, "widening": {**asdict(found), "held_out": number}}
-    return replace(fitted, prior=about, notes=(*fitted.notes, *found.notes(number)))
+    found = widening_of(data, splits, prior.drift)
+    return replace(fitted, widening=found, notes=(*fitted.notes, *found.notes("the prior's tables")))
 
 
 def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:
@@ -222,24 +170,7 @@ def check_options(bootstrap: int = 0, starts: int = 1, seed: int = 0) -> None:
     check_seed(seed)
 
 
-def _blind_spots(law: Law, data: Observations) -> list[str]:
-    """Coefficients that this table does not identify, and runs that this law does not describe."""
-    same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
-    found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
-    if not law.covers_dense and np.any(data.kinds == "dense"):
-        found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
-    if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
-        found.append("the runs differ in expansion, which is no variable of this law")
-    return found
-
-
 def _thin(bootstrap: int) -> list[str]:
     if not 0 < bootstrap < FEWEST_DRAWS:
         return []
     return [f"only {bootstrap} bootstrap draws: the intervals are unreliable below {FEWEST_DRAWS}"]
-
-
-def _large(data: Observations, parameters: Parameters, bootstrap: int) -> list[str]:
-    if not bootstrap or not replicates.steps(data, len(parameters.free)):
-        return []
-    return [f"{len(data)} rows: bootstrap replicates take {replicates.PASSES} Newton steps from the optimum"]

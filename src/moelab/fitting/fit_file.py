@@ -13,6 +13,7 @@ from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout
 from moelab.fitting.residual_tests import ResidualTest
+from moelab.fitting.widening import AS_DRAWN, Widening
 from moelab.laws import Law, all_laws, get_law, with_data_reuse
 from moelab.laws.law_keys import law_from_formula
 from moelab.laws.own_designs import as_fitted
@@ -51,6 +52,8 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         result["most_flops"] = fitted.most_flops
     if fitted.prior is not None:
         result["prior"] = dict(fitted.prior)
+    if fitted.widening != AS_DRAWN:
+        result["widening"] = fitted.widening.to_dict()
     if fitted.law.definition is not None:
         result["definition"] = dict(fitted.law.definition)
     if draws:
@@ -102,6 +105,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
             prior=value.get("prior"),
             most_flops=None if value.get("most_flops") is None else float(value["most_flops"]),
             weights=None if value.get("weights") is None else np.asarray(value["weights"], float),
+            widening=Widening.from_dict(value.get("widening") or (value.get("prior") or {}).get("widening") or {}),
         )
     except KeyError as error:
         raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None

@@ -15,7 +15,7 @@ from moelab.fitting.fitted_optimum import FittedOptimum, fitted_optimum
 from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout, Prediction
 from moelab.fitting.residual_tests import ResidualTest
-from moelab.fitting.widening import Widening
+from moelab.fitting.widening import AS_DRAWN, Widening
 from moelab.laws import Conversion, Law
 from moelab.notebook import Shown, html_table, short_repr
 
@@ -31,8 +31,8 @@ class FittedLaw(Shown):
     `most_flops` the training FLOPs of its largest run (None where the table does not give them). `weights` are those of
     the runs, None where all weigh the same.
 
-    `prior` is None, or the prior's name, hash, per coefficient the share of its variance that the prior left, and the
-    `widening` of its intervals: factor, drift beyond the fitted runs, and the number of held-out runs behind them."""
+    `prior` is None, or the prior's name, hash, and per coefficient the share of its variance that the prior left.
+    `widening` is how intervals of predictions come from the draws."""
 
     law: Law
     n_runs: int
@@ -64,6 +64,7 @@ class FittedLaw(Shown):
     prior: Mapping[str, Any] | None = None
     most_flops: float | None = None
     weights: Array | None = None
+    widening: Widening = AS_DRAWN
 
     @property
     def residuals(self) -> Array:
@@ -143,12 +144,6 @@ class FittedLaw(Shown):
     def predict_model(self, model: Any, tokens: Any, seq_len: Any = 4096, *, noise: bool = False) -> Prediction:
         """Predict for a `ModelConfig` (or a lattice of shapes) trained on `tokens`."""
         return self.predict(self.variables_of(model, tokens, seq_len).variables, noise=noise)
-
-    @property
-    def widening(self) -> Widening:
-        """How the intervals of predictions come from the draws; without a prior they are the draws'."""
-        known = (self.prior or {}).get("widening", {})
-        return Widening(**{name: float(known[name]) for name in ("factor", "drift", "reach") if name in known})
 
     def draw_losses(self, numbers: Mapping[str, Array]) -> Array:
         """(B, n): the prediction of every bootstrap draw, its deviation widened by `widening`."""

@@ -3,20 +3,22 @@
 Draws show what the runs leave open of a law's coefficients. They do not show that a law is not quite right, which
 counts most outside the fitted range. Two measures of that come from predictions of expensive runs by cheap ones:
 
-- The drift: by how much laws go wrong for each e-fold of compute beyond the largest fitted run. What other tables show
-  of it comes with the prior; the cheapest half and two thirds of the same runs predict the others and correct it.
-- A factor on all deviations, the drift's among them, at which four of five of the same held-out runs lie inside their
-  80 % intervals (normalised split-conformal prediction, Lei et al. 2018, arXiv 1604.04173). It is never below 1.
+- The drift: by how much laws go wrong for each e-fold of compute beyond the largest fitted run. The cheapest half and
+  two thirds of the same runs predict the others; a prior brings what other tables show.
+- With a prior, a factor on all deviations, the drift's among them, at which four of five of the same held-out runs lie
+  inside their 80 % intervals (normalised split-conformal prediction, Lei et al. 2018, arXiv 1604.04173). It is never
+  below 1.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.errors import InputError
 from moelab.fitting.coefficients import LEVEL
 from moelab.fitting.observations import Observations
 from moelab.fitting.prediction import Prediction
@@ -40,6 +42,21 @@ FEWEST = 6
 """Runs from which this is measured: three predict three."""
 MOST_RUNS, MOST_DRAWS = 1_000, 200
 """Of a larger table, so many runs evenly spaced in compute; and the draws of a fit to a part."""
+SIZES = (
+    "params_active",
+    "params_active_non_embedding",
+    "params_dense",
+    "params_total",
+    "params_non_embedding",
+    "params_nonzero",
+)
+"""What a law may measure a model's size by; the first that it has stands for its compute."""
+ALONE = (0.037, 1.0)
+"""Drift of laws that are fitted without a prior, on other tables (benchmarks/extrapolation.py), and how many splits of
+a user's own table it is worth."""
+BETWEEN = 0.2
+"""Share of the squared drift by which dense and MoE runs beyond the fitted ones differ from their common error, on
+tables with both kinds (benchmarks/extrapolation.py)."""
 SLACK = 1 - 1e-6
 """Runs of one budget stay together where their FLOPs differ by rounding."""
 
@@ -47,30 +64,48 @@ SLACK = 1 - 1e-6
 @dataclass(frozen=True)
 class Widening:
     """Intervals of a fit from its draws: their deviations times `factor`, with a further relative deviation of `drift`
-    (standard deviation) for each e-fold of parameters times tokens beyond exp(`reach`), that of the fitted runs."""
+    (standard deviation) for each e-fold of parameters times tokens beyond exp(`reach`), that of the fitted runs.
+    `held_out` predictions of held-out runs are behind them."""
 
     factor: float = 1.0
     drift: float = 0.0
     reach: float = np.inf
+    held_out: int = 0
 
-    def of(self, losses: Array, values: Array, variables: Mapping[str, Array]) -> Array:
-        """Draws' losses (R, n) about `values` (n,), widened. A draw has one drift in all designs, so that designs of
-        one compute keep their differences."""
-        far = beyond(variables, self.reach) if self.drift else np.zeros(1)
+    def of(
+        self, losses: Array, values: Array, variables: Mapping[str, Array], log_compute: Array | None = None
+    ) -> Array:
+        """Draws' losses (R, n) about `values` (n,), widened. Of a draw's squared drift, `BETWEEN` differs between dense
+        and MoE designs and the rest is common to all; so designs of one kind and compute keep their differences.
+        `log_compute` (n,), of parameters times tokens as training FLOPs give them, says how far out they are, else the
+        law's variables do."""
+        scaled = log_compute is not None and "tokens" in variables
+        far = np.maximum(log_compute - self.reach, 0.0) if scaled else beyond(variables, self.reach)
         with np.errstate(all="ignore"):
-            if far.any():
-                losses = losses * np.exp(self.drift * far * _directions(len(losses))[:, None])
+            if self.drift and far.any():
+                losses = losses * np.exp(self.drift * far * _directions(len(losses), is_moe(variables)))
             return losses if self.factor == 1.0 else np.asarray(values * (losses / values) ** self.factor)
 
-    def notes(self, held_out: int) -> list[str]:
-        """The notes of a fit whose own runs gave so many held-out predictions."""
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Plain data; a reach that is not known is None."""
+        return {**asdict(self), "reach": self.reach if np.isfinite(self.reach) else None}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Widening":
+        """The inverse of `to_dict`; what is missing is as without any widening."""
+        known = {name: float(value[name]) for name in ("factor", "drift", "reach") if value.get(name) is not None}
+        return cls(**known, held_out=int(value.get("held_out", 0)))
+
+    def notes(self, others: str = "other tables", tokens: bool = True) -> list[str]:
+        """The notes of a fit of a law with or without tokens; `others` is what tables beside its own are called."""
         found = []
         if self.drift:
             ten = np.expm1(Z * self.drift * np.log(10) * self.factor)
-            tables = "of this table and of those of the prior" if held_out else "of the prior's tables"
+            tables = f"of this table and of {others}" if self.held_out else f"of {others}"
+            scale = "parameters x tokens" if tokens else "parameters"
             found.append(
-                f"at ten times the parameters x tokens of the largest run the 80 % interval is at least +-{ten:.1%}: "
-                f"so much do held-out runs {tables} differ"
+                f"at ten times the {scale} of the largest run the 80 % interval is at least +-{ten:.1%}: "
+                f"so far off are predictions of held-out runs {tables}"
             )
         if self.factor > 1:
             found.append(
@@ -108,17 +143,31 @@ class HeldOut:
             return np.asarray(np.abs(self.errors) / np.hypot(self.halves, Z * drift * self.beyond))
 
 
-def _directions(count: int) -> Array:
-    return np.random.default_rng(0).standard_normal(count)
+def _directions(count: int, moe: Array) -> Array:
+    """(count, 1 or n): for each draw, in which direction and how far the law drifts, of standard deviation 1."""
+    common, *kinds = np.random.default_rng(0).standard_normal((3, count, 1))
+    return np.asarray(np.sqrt(1 - BETWEEN) * common + np.sqrt(BETWEEN) * np.where(moe, kinds[1], kinds[0]))
+
+
+def is_moe(variables: Mapping[str, Array]) -> Array:
+    """Designs (n,) that are MoE by a law's variables; (1,), dense, for a law without experts."""
+    for name, dense in (("expert_ratio", 1.0), ("n_experts", 1.0), ("sparsity", 0.0)):
+        if name in variables:
+            return np.asarray(variables[name], float) > dense
+    return np.zeros(1, bool)
 
 
 def log_scale(variables: Mapping[str, Array]) -> Array | None:
-    """The logarithm of active parameters times tokens, which stands for compute; None for a law without them."""
-    names = ("params_active", "tokens")
-    if any(name not in variables for name in names):
+    """The logarithm of a law's active parameters (all, where it has no others) times tokens, which stands for compute;
+    without tokens, of the parameters; None for a law without parameters."""
+    size = next((name for name in SIZES if name in variables), None)
+    if size is None:
         return None
     with np.errstate(all="ignore"):
-        return np.asarray(sum(np.log(np.asarray(variables[name], float)) for name in names))
+        scale = np.log(np.asarray(variables[size], float))
+        if size == "params_total" and "sparsity" in variables:
+            scale = scale + np.log1p(-np.asarray(variables["sparsity"], float))
+        return scale + np.log(np.asarray(variables["tokens"], float)) if "tokens" in variables else scale
 
 
 def beyond(variables: Mapping[str, Array], reach: float) -> Array:
@@ -130,7 +179,7 @@ def beyond(variables: Mapping[str, Array], reach: float) -> Array:
 def held_out(data: Observations, fit_part: Callable[[Observations], Predicts]) -> list[HeldOut]:
     """The more expensive runs as the cheaper ones predict them, a split for each of SHARES that the table allows.
 
-    `fit_part` fits a part of the runs, without any widening.
+    `fit_part` fits a part of the runs, without any widening; InputError where it cannot.
     """
     if data.order is None or len(data) < FEWEST:
         return []
@@ -141,10 +190,8 @@ def held_out(data: Observations, fit_part: Callable[[Observations], Predicts]) -
     return [split for split in found if split is not None]
 
 
-def widening_of(
-    data: Observations, splits: list[HeldOut], usual: tuple[float, float] = (0.0, 0.0)
-) -> tuple[Widening, int]:
-    """The widening of a fit to all runs, and from how many predictions of held-out ones it was measured.
+def widening_of(data: Observations, splits: list[HeldOut], usual: tuple[float, float] = (0.0, 0.0)) -> Widening:
+    """The widening of a fit to all runs.
 
     `usual` is the drift that other tables show, and how many splits of a table that is worth.
     """
@@ -156,7 +203,7 @@ def widening_of(
     ratios = np.concatenate([split.ratios(drift) for split in splits]) if splits else np.zeros(0)
     ratios = ratios[np.isfinite(ratios)]
     factor = max(1.0, conformal(ratios)) if len(ratios) else 1.0
-    return Widening(factor, drift, np.inf if scale is None else float(scale.max())), len(ratios)
+    return Widening(factor, drift, np.inf if scale is None else float(scale.max()), len(ratios))
 
 
 def conformal(ratios: Array, level: float = LEVEL) -> float:
@@ -171,7 +218,10 @@ def _split(data: Observations, share: float, fit_part: Callable[[Observations], 
     seen, unseen = data.take(np.flatnonzero(~held)), data.take(np.flatnonzero(held))
     if len(seen) < FEWEST // 2 or np.ptp(seen.measured) == 0:
         return None
-    found = fit_part(seen).predict(unseen.variables, noise=True)
+    try:
+        found = fit_part(seen).predict(unseen.variables, noise=True)
+    except InputError:
+        return None
     scale = log_scale(seen.variables)
     far = beyond(unseen.variables, np.inf if scale is None else float(scale.max()))
     with np.errstate(all="ignore"):

@@ -18,7 +18,7 @@ def loss_prediction(predictor: Predictor, design: Design) -> Prediction:
     loss = float(np.atleast_1d(predictor.loss(reading))[0])
     if not np.isfinite(loss):
         return Prediction(not_covered=reading.why() or "its formula gives no finite loss")
-    low, high = predictor.interval(reading, loss)
+    low, high = predictor.interval(reading, float(np.max(design.train_flops)), loss)
     distance = float(np.atleast_1d(predictor.extrapolation(reading))[0])
     return Prediction(value=loss, low=low, high=high, extrapolation=None if np.isnan(distance) else distance)
 
@@ -35,7 +35,8 @@ def loss_differences(
             continue
         entry: dict[str, float | None] = {"value": value, "low": None, "high": None, "p_first_better": None}
         if predictor.n_draws:
-            gaps = predictor.formula_draws(theirs)[:, 0] - predictor.formula_draws(mine)[:, 0]
+            gaps = predictor.formula_draws(theirs, other.train_flops)[:, 0]
+            gaps = gaps - predictor.formula_draws(mine, first.train_flops)[:, 0]
             gaps = gaps[np.isfinite(gaps)]
             if len(gaps):
                 low, high = np.quantile(gaps, (0.1, 0.9))

@@ -59,4 +59,7 @@ class PredictionTable:
 
     def _interval(self, law: str, reading: Conversion, at: int, loss: float) -> tuple[float | None, float | None]:
         predictor = self.predictors[law]
-        return predictor.interval(reading.take(slice(at, at + 1)), loss) if predictor.n_draws else (None, None)
+        if not predictor.n_draws:
+            return None, None
+        flops = np.broadcast_to(self.design.train_flops, self.losses[law].shape)[at]
+        return predictor.interval(reading.take(slice(at, at + 1)), float(flops), loss)

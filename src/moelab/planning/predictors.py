@@ -145,24 +145,25 @@ class Predictor:
         loss = self.formula(conversion)
         return np.where(conversion.covered & np.isfinite(loss), loss, np.nan)
 
-    def formula_draws(self, conversion: Conversion, most: int = 400) -> Array:
-        """The formula's value under each bootstrap draw (R, n), covered or not."""
+    def formula_draws(self, conversion: Conversion, flops: Any, most: int = 400) -> Array:
+        """The formula's value under each bootstrap draw (R, n), covered or not. `flops` are the designs' training
+        FLOPs (n,), by which intervals grow beyond the fitted runs."""
         picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
             losses = np.asarray(self.law.loss(picked, variables), float)
             values = np.asarray(self.law.loss(self.coefficients, variables), float)
-            return self.widening.of(losses, values, variables)
+            return self.widening.of(losses, values, variables, np.log(np.atleast_1d(flops) / 6.0))
 
-    def draw_losses(self, conversion: Conversion, most: int = 400) -> Array:
+    def draw_losses(self, conversion: Conversion, flops: Any, most: int = 400) -> Array:
         """Predicted loss under each usable bootstrap draw (R, n); draws with values that are not finite are dropped."""
         covered = np.atleast_1d(conversion.covered)
-        losses = np.where(covered, self.formula_draws(conversion, most), np.nan)
+        losses = np.where(covered, self.formula_draws(conversion, flops, most), np.nan)
         return np.asarray(losses[np.isfinite(losses[:, covered]).all(axis=1)])
 
-    def interval(self, conversion: Conversion, value: float) -> tuple[float | None, float | None]:
+    def interval(self, conversion: Conversion, flops: float, value: float) -> tuple[float | None, float | None]:
         """p10 and p90 of the loss of one design over the draws, widened to hold its `value`; None without draws."""
-        losses = self.draw_losses(conversion)[:, 0] if self.n_draws else np.zeros(0)
+        losses = self.draw_losses(conversion, flops)[:, 0] if self.n_draws else np.zeros(0)
         if not len(losses):
             return None, None
         low, high = np.quantile(losses, (0.1, 0.9))

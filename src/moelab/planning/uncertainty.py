@@ -150,7 +150,7 @@ def draws_of(member: Member, some: FeasibleSet) -> tuple[Array, Array, int]:
     for share, predictor in zip(member.weights, member.predictors, strict=True):
         if share == 0 or not predictor.n_draws:
             continue
-        losses = predictor.draw_losses(predictor.read(some.design), MAX_DRAWS)
+        losses = predictor.draw_losses(predictor.read(some.design), some.train_flops, MAX_DRAWS)
         dropped += min(predictor.n_draws, MAX_DRAWS) - len(losses)
         if len(losses):
             rows.append(np.where(np.isnan(losses), np.inf, losses))
