@@ -20,6 +20,8 @@ import polars as pl
 
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
+from moelab.fitting.prediction import Prediction
+from moelab.fitting.widening import AS_DRAWN
 from moelab.laws import get_law
 
 SIZES = (57369600, 132163584, 368123904, 1308819456)
@@ -107,9 +109,7 @@ def main() -> None:
     weights = {name: 1 / float(np.mean(np.concatenate(found) ** 2)) for name, found in inner.items()}
     choice = min(score, key=lambda name: score[name])
     print(f"chosen on the inner hold-outs: {choice}\n")
-    print(
-        f"{'candidate':42s} {'inner':>7s}   {'1.3B: mean error, bias, coverage of 80 % as drawn and with the drift, for ' + ', '.join(ROUTERS)}"
-    )
+    print(f"{'candidate':42s} {'inner':>7s}   {'1.3B: error, bias, inside: drawn, with drift: ' + ', '.join(ROUTERS)}")
     results: dict[str, Any] = {"chosen": choice, "inner": score, "outer": {}}
     logs: dict[str, list[np.ndarray]] = {}
     for name in CANDIDATES:

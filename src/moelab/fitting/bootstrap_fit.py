@@ -32,7 +32,7 @@ from moelab.laws.own_designs import as_fitted
 
 Array = NDArray[Any]
 PART_DRAWS = 60
-"""Bootstrap draws of a fit to a part of the runs, which tell what of its errors they explain."""
+"""Bootstrap draws of a fit to a part of the runs: how much of its errors they explain."""
 
 
 def bootstrap_fit(

@@ -77,10 +77,11 @@ class Widening:
     ) -> Array:
         """Draws' losses (R, n) about `values` (n,), widened. Of a draw's squared drift, `BETWEEN` differs between dense
         and MoE designs and the rest is common to all; so designs of one kind and compute keep their differences.
-        `log_compute` (n,), of parameters times tokens as training FLOPs give them, says how far out they are, else the
-        law's variables do."""
-        scaled = log_compute is not None and "tokens" in variables
-        far = np.maximum(log_compute - self.reach, 0.0) if scaled else beyond(variables, self.reach)
+        `log_compute` (n,), of parameters times tokens as training FLOPs give them, is their distance; without it, that of
+        the law's variables."""
+        far = beyond(variables, self.reach)
+        if log_compute is not None and "tokens" in variables:
+            far = np.maximum(log_compute - self.reach, 0.0)
         with np.errstate(all="ignore"):
             if self.drift and far.any():
                 losses = losses * np.exp(self.drift * far * _directions(len(losses), is_moe(variables)))
