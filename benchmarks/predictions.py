@@ -130,13 +130,10 @@ def study_of(runs: list[Run], rule: Rule, like: StudyConfig) -> StudyConfig:
 def predicted(fits: Mapping[str, FittedLaw], weights: Mapping[str, float], config: RunConfig) -> dict[str, Any]:
     """By law and for the ensemble: the loss and the 80 % interval of one more measured run.
 
-    In the ensemble every law drifts beyond the fitted runs as moelab2026's held-out runs show, which laws without a
-    prior do not know.
+    In the ensemble every law drifts beyond the fitted runs as moelab2026's held-out runs show: when these fits were
+    made, laws without a prior had no drift of their own.
     """
     tokens, train = float(config.train.steps * config.train.batch_tokens), config.train
-    scale = {"params_active": np.array([float(count_parameters(config.model).params_active)])}
-    scale["tokens"] = np.array([tokens])
-    usual = next((fitted.widening for fitted in fits.values() if fitted.prior is not None), AS_DRAWN)
     unique = float(min(config.data.unique_tokens or tokens, tokens))
     found: dict[str, Any] = {}
     drawn, shares = [], []
@@ -146,10 +143,7 @@ def predicted(fits: Mapping[str, FittedLaw], weights: Mapping[str, float], confi
             continue
         guess = fitted.predict(read.variables, noise=True)
         found[name] = {"value": float(guess.value[0]), "low": float(guess.low[0]), "high": float(guess.high[0])}
-        losses = fitted.draw_losses({key: np.atleast_1d(value) for key, value in read.variables.items()})[:, 0]
-        if not fitted.widening.drift:
-            far = replace(usual, factor=1.0)
-            losses = far.of(losses[:, None], guess.value, scale)[:, 0]
+        losses = draws_of(fitted, fits, read.variables, config.model, tokens)
         chance = fitted.draw_residuals(np.random.default_rng(0), len(losses))
         drawn.append(losses * np.exp(fitted.widening.factor * chance))
         shares.append(np.full(len(losses), weights[name] / max(len(losses), 1)))
@@ -159,6 +153,20 @@ def predicted(fits: Mapping[str, FittedLaw], weights: Mapping[str, float], confi
     value = sum(weights[name] * found[name]["value"] for name in found) / total
     low, high = quantiles(np.concatenate(drawn), np.concatenate(shares))
     return {"laws": found, "ensemble": {"value": value, "low": min(low, value), "high": max(high, value)}}
+
+
+def draws_of(
+    fitted: FittedLaw, fits: Mapping[str, FittedLaw], variables: Mapping[str, Any], model: ModelConfig, tokens: float
+) -> np.ndarray:
+    """A law's draws (R,) of one design's loss; a fit without a drift of its own takes that of the fit with a prior."""
+    at = {name: np.atleast_1d(value) for name, value in variables.items()}
+    losses = fitted.draw_losses(at)
+    if not fitted.widening.drift:
+        usual = next((each.widening for each in fits.values() if each.prior is not None), AS_DRAWN)
+        scale = {"params_active": np.array([float(count_parameters(model).params_active)])}
+        scale |= {"tokens": np.array([tokens]), "n_experts": np.array([model.moe.n_experts if model.moe else 1])}
+        losses = replace(usual, factor=1.0).of(losses, fitted.predict(at).value, scale)
+    return losses[:, 0]
 
 
 def document(

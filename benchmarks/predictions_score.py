@@ -1,9 +1,10 @@
-"""The eight predicted runs beside what was measured: errors, intervals, MoE against dense.
+"""The eight predicted runs beside what was measured: errors, intervals, and the recommended MoE against the others.
 
     python benchmarks/predictions_score.py
 
 Reads results/predictions/predictions.json and the finished records in results/predictions/runs. Refuses records that
-began before the predictions were committed.
+began before the predictions were committed. Margins are the losses of the other designs minus that of the recommended
+MoE: their 80 % intervals are taken from the draws of the committed fits, without noise of the runs.
 """
 
 import json
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from predictions import PLACE, STUDY, draws_of
 
+from moelab.architecture import ModelConfig
 from moelab.errors import InputError
+from moelab.fitting import FittedLaw, load_fits
+from moelab.planning.uncertainty import quantiles
 from moelab.runs import RunRecord
-
-PLACE = Path(__file__).parents[1] / "results" / "predictions"
+from moelab.studies import StudyConfig, load_study
 
 
 def committed_at(file: Path) -> str | None:
@@ -75,15 +79,52 @@ def score(runs: list[Mapping[str, Any]], records: list[RunRecord]) -> dict[str, 
     return result
 
 
+def margins(document: Mapping[str, Any], fits: Mapping[str, FittedLaw], study: StudyConfig) -> dict[str, Any]:
+    """By role, the ensemble's loss minus the recommended MoE's: the value and its 80 % interval."""
+    designs: dict[str, list[np.ndarray]] = {}
+    rows, weights = document["runs"], document["weights"]
+    for row, entry in zip(rows, study.runs, strict=True):
+        model, tokens = ModelConfig.parse(entry.set["model"]), float(row["tokens"])
+        drawn = []
+        for fitted in fits.values():
+            at = fitted.variables_of(model, tokens, study.base["train"]["seq_len"], float(row["unique_tokens"]))
+            drawn.append(draws_of(fitted, fits, at.variables, model, tokens))
+        designs.setdefault(row["role"], drawn)
+    shares = [np.full(len(losses), weights[name] / len(losses)) for name, losses in zip(fits, drawn, strict=True)]
+    values = {row["role"]: row["ensemble"]["value"] for row in rows}
+    found = {}
+    for role in list(designs)[1:]:
+        gaps = [other - mine for other, mine in zip(designs[role], designs["recommended"], strict=True)]
+        low, high = quantiles(np.concatenate(gaps), np.concatenate(shares))
+        found[role] = {"value": values[role] - values["recommended"], "low": low, "high": high}
+    return found
+
+
+def measured_margins(runs: list[Mapping[str, Any]], records: list[RunRecord]) -> dict[str, float]:
+    """By role, the measured loss minus the recommended MoE's, means over seeds."""
+    measured = {record.run_id: record.loss for record in records if record.loss is not None}
+    means: dict[str, float] = {}
+    for role in dict.fromkeys(run["role"] for run in runs):
+        losses = [measured[run["run_id"]] for run in runs if run["role"] == role and run["run_id"] in measured]
+        if losses:
+            means[role] = float(np.mean(losses))
+    return {role: loss - means["recommended"] for role, loss in means.items() if role != "recommended"}
+
+
 def main() -> None:
     """Print the score."""
     place = PLACE / "predictions.json"
-    runs = json.loads(place.read_text(encoding="utf-8"))["runs"]
+    document = json.loads(place.read_text(encoding="utf-8"))
+    runs = document["runs"]
     records, committed = read_records(PLACE / "runs"), committed_at(place)
     wrong = before(records, runs, committed) if committed else [f"{place.name} is not committed"]
     if wrong:
         raise InputError("; ".join(wrong))
-    print(json.dumps(score(runs, records), indent=1))
+    found = score(runs, records)
+    measured = measured_margins(runs, records)
+    predicted = margins(document, load_fits(PLACE / "fits.json"), load_study(str(STUDY)))
+    found["margins"] = {role: {**margin, "measured": measured.get(role)} for role, margin in predicted.items()}
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

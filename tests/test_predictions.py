@@ -88,7 +88,7 @@ def test_eight_runs_at_one_compute(modules, planned) -> None:
 
 
 def test_the_same_fits_give_the_same_file(modules, planned, fitted) -> None:
-    predictions, _ = modules
+    predictions, scores = modules
     runs = predictions.eight_runs(planned)
     study = predictions.study_of(runs, predictions.fitted_rule(), load_study(str(predictions.LIKE)))
     configs = [
@@ -109,6 +109,16 @@ def test_the_same_fits_give_the_same_file(modules, planned, fitted) -> None:
         read = fitted.variables_of(run.model, row["tokens"], 128, row["unique_tokens"])
         assert law["value"] == pytest.approx(fitted.predict(read.variables).value[0])
     assert first["runs"][7]["ensemble"]["value"] > first["runs"][0]["ensemble"]["value"]  # repeats are worth less
+    margins = scores.margins(first, {"moelab2026": fitted}, study)
+    assert list(margins) == ["best_dense", "strict_dense", "finer", "coarser", "four_epochs"]
+    by_role = {row["role"]: row["ensemble"]["value"] for row in first["runs"]}
+    for role, margin in margins.items():
+        assert margin["value"] == pytest.approx(by_role[role] - by_role["recommended"])
+        assert margin["low"] < margin["high"]
+    repeated = margins["four_epochs"]  # of one kind and compute: the drift is common
+    assert (
+        repeated["high"] - repeated["low"] < first["runs"][0]["ensemble"]["high"] - first["runs"][0]["ensemble"]["low"]
+    )
 
 
 def record(run_id: str, loss: float, started: str | None) -> RunRecord:
@@ -169,6 +179,8 @@ def test_the_score_counts_errors_and_intervals(modules) -> None:
     assert found["predictors"]["ensemble"] == {"mean_abs_rel": pytest.approx(0.05), "inside": 1, "of": 2}
     assert found["predictors"]["x"]["inside"] == 1
     assert found["moe_ahead_by"] == pytest.approx(0)
+    losses = [record("a", 3.0, None), record("b", 3.25, None)]
+    assert score.measured_margins(runs, losses) == {"best_dense": pytest.approx(0.25)}
 
 
 def test_every_committed_record_began_after_the_predictions(modules) -> None:
