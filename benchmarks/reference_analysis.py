@@ -150,12 +150,12 @@ def main() -> None:
         known = f"{len(runs)} finished runs, {len(chosen)} of them dense or of token choice"
         print(f"\nthe study `reference` has {known}; laws are compared from {FEWEST} on")
         return
-    print_pairs(runs, noise(chosen))
-    fitted = None
+    spread, fitted = noise(chosen), None
     try:
         fitted = laws(chosen, options.bootstrap, options.out)
     except InputError as error:
         print(f"\nno comparison yet: {error}")
+    print_pairs(runs, spread, fitted)
     print_routers(runs, fitted)
     hours = float(np.sum(runs["seconds"].to_numpy())) / 3600
     print(f"\n{hours:.1f} hours of training")

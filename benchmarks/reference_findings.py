@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from moelab.fitting import FittedLaw
+from moelab.fitting.observations import observations
 
 AXES = ("d_model", "tokens_per_active", "epochs", "expansion", "granularity", "shared", "router", "seed")
 """What a pair has in common but for one; `expansion` is the width of all experts over the dense feed-forward's."""
@@ -47,9 +48,11 @@ def pairs(rows: pl.DataFrame, axis: str) -> list[tuple[dict[str, Any], dict[str,
     return sorted(found, key=lambda pair: (pair[0][axis], pair[1][axis], pair[0]["params_active"]))
 
 
-def print_pairs(rows: pl.DataFrame, noise: float | None) -> None:
-    """For each question its pairs, with the mean difference by step."""
+def print_pairs(rows: pl.DataFrame, noise: float | None, law: FittedLaw | None) -> None:
+    """For each question its pairs, with the mean difference by step; after each pair's place what moelab2026 has,
+    fitted to the runs that it describes."""
     rows = with_axes(rows)
+    fitted = {} if law is None else fitted_losses(rows, law)
     spread = "" if noise is None else f"; seeds differ by {np.sqrt(2) * noise:.2%} between two runs"
     for axis, meaning in QUESTIONS.items():
         found = pairs(rows, axis)
@@ -57,11 +60,20 @@ def print_pairs(rows: pl.DataFrame, noise: float | None) -> None:
         steps: dict[tuple[float, float], list[tuple[str, float]]] = {}
         for low, high in found:
             where = f"d{low['d_model']} {low['tokens_per_active']:.0f}x{'' if axis == 'epochs' else _epochs(low)}"
+            if {low["run_id"], high["run_id"]} <= set(fitted):
+                where += f": {fitted[high['run_id']] / fitted[low['run_id']] - 1:+.1%}"
             steps.setdefault((low[axis], high[axis]), []).append((where, high["loss"] / low["loss"] - 1))
         for (first, second), each in steps.items():
             mean = float(np.mean([gap for _, gap in each]))
             listed = ", ".join(f"{gap:+.1%} ({where})" for where, gap in each)
             print(f"  {first:g} to {second:g}: {mean:+.1%} of {len(each)}: {listed}")
+
+
+def fitted_losses(rows: pl.DataFrame, law: FittedLaw) -> dict[str, float]:
+    """By run, the losses of a law for the dense and token-choice runs."""
+    known = rows.filter(pl.col("router").is_in(("dense", "token_choice")))
+    losses = law.predict(observations(known, law.law).variables).value
+    return dict(zip(known["run_id"].to_list(), losses.tolist(), strict=True))
 
 
 def _epochs(row: dict[str, Any]) -> str:
