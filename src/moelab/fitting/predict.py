@@ -123,7 +123,8 @@ def predict(
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed, notes=prediction_notes(sources, found, given, model, trained))
+    models = [] if model is None else [(model, trained), *([] if other is None else [other])]
+    return Predictions(laws=found, failed=failed, notes=prediction_notes(sources, found, given, models))
 
 
 def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:

@@ -15,6 +15,7 @@ from moelab.errors import InputError
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations
+from moelab.fitting.owed import owed
 from moelab.fitting.parameters import known_name
 from moelab.fitting.point_fit import error_measures, predicted_losses
 from moelab.fitting.posterior import Evidence, information, maximise
@@ -29,8 +30,6 @@ STARTS = 16
 """Starts: the prior's mean and draws of it."""
 ROUNDS, WINSOR = 4, 2.5
 """Rounds of noise and coefficients in turn; residuals count for the noise up to so many standard deviations."""
-MOSTLY = 0.5
-"""Share of a coefficient's variance from which it is named as owed to the prior."""
 DRAWN = 128
 """Replicates between two reports of progress."""
 
@@ -96,7 +95,7 @@ def fit_with_prior(
 
 
 def _owed(prior: Prior, share: Mapping[str, float]) -> str:
-    most = [name for name, value in share.items() if value >= MOSTLY]
+    most = owed(share)
     mostly = f"; {', '.join(most)} come mostly from it" if most else ""
     return f"fitted with the prior {prior.name!r}{mostly} (--prior none fits without)"
 
