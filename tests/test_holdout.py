@@ -8,7 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from moelab.fitting.objective import Objective
+from moelab.fitting.observations import observations
+from moelab.fitting.prior import shipped
+from moelab.fitting.prior_fit import fit_with_prior
+from moelab.laws import get_law
+
 ROOT = Path(__file__).parents[1]
+OURS = ROOT / "results" / "reference"
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +28,13 @@ def holdout() -> Any:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("table", ["clark2022 S-Base", "clark2022 other k and frequencies", "muennighoff2023"])
+@pytest.mark.parametrize(
+    "table", ["clark2022 S-Base", "clark2022 other k and frequencies", "muennighoff2023", "reference"]
+)
 def test_no_source_is_of_the_paper_under_test(holdout, published_runs: Path, table: str) -> None:
-    every = holdout.run_tables(published_runs)
+    every = holdout.run_tables(published_runs, OURS)
     group = every[table][0]
-    found = holdout.tables(published_runs, without=holdout.excluded(group))
+    found = holdout.tables(published_runs, OURS, without=holdout.excluded(group))
     assert found
     assert all(group != source.group and group not in source.name for source in found)
     own = {tuple(np.round(each[2]["loss"].to_numpy(), 9)) for name, each in every.items() if each[0] == group}
@@ -34,6 +43,29 @@ def test_no_source_is_of_the_paper_under_test(holdout, published_runs: Path, tab
     assert laws
     assert all(not law.id.startswith(group) for law in laws)
     assert group != "muennighoff2023" or all(not law.id.endswith("+reuse") for law in laws)
+
+
+def test_our_own_runs_enter_only_priors_of_other_tables(holdout, published_runs: Path) -> None:
+    """Not one loss of our records is in a source of the cells of the reference table."""
+    ours = np.round(holdout.run_tables(published_runs, OURS)["reference"][2]["loss"].to_numpy(), 9)
+    assert len(ours) > 100
+    every = {source.name: source for source in holdout.tables(published_runs, OURS)}
+    assert np.isin(np.round(every["reference"].data.measured, 9), ours).all()
+    left = holdout.tables(published_runs, OURS, without=holdout.excluded("reference"))
+    assert {source.name for source in left} == set(every) - {"reference"}
+    assert all(not np.isin(np.round(source.data.measured, 9), ours).any() for source in left)
+    assert all("reference" not in str(source.record) for source in left)
+
+
+def test_no_published_table_lies_far_from_the_prior(holdout, published_runs: Path) -> None:
+    law, prior = get_law("moelab2026"), shipped("moelab2026")
+    assert prior is not None
+    for group, _, rows in holdout.run_tables(published_runs).values():
+        rows = rows.filter((pl.col("params_active") < holdout.LARGEST) | (group != "clark2022")).sort("train_flops")
+        for some in (rows.head(30), rows):
+            data, objective = observations(some, law), Objective.parse("huber:1e-3")
+            fitted = fit_with_prior(data, law, prior.of(law), objective, {}, 0)
+            assert not any("farther from the prior" in note for note in fitted.notes)
 
 
 def test_clarks_largest_runs_enter_no_prior(holdout, published_runs: Path) -> None:

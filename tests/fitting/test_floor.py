@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import moelab
+from moelab.architecture import count_flops, load_model
+from moelab.cli import main
+from moelab.fitting import save_fits
 from moelab.fitting.floor import SWEEP, across_floor
 from moelab.laws import get_law
 
@@ -36,6 +39,9 @@ def test_parts_of_the_posterior_are_a_dumb_loop(fitted) -> None:
         assert part.lowest[0] == pytest.approx(np.mean(losses[rows, 0] <= losses[rows, 1]))
         assert sum(part.lowest) == pytest.approx(1)
     assert [part.floor for part in parts] == sorted(part.floor for part in parts)
+    assert [part.at for part in parts] == ["p10", "p30", "p50", "p70", "p90"]
+    for part in parts:  # the median of a fifth is that quantile of the whole
+        assert part.floor == pytest.approx(np.quantile(floors, float(part.at[1:]) / 100), rel=0.01)
 
 
 def test_without_a_posterior_the_floor_is_swept_and_the_centre_stays(fitted) -> None:
@@ -43,6 +49,7 @@ def test_without_a_posterior_the_floor_is_swept_and_the_centre_stays(fitted) -> 
     parts = across_floor(plain, DESIGNS)
     floor = fitted.coefficients["E_0"]
     assert [part.floor for part in parts] == pytest.approx([factor * floor for factor in SWEEP])
+    assert [part.at for part in parts] == ["0.8x", "0.9x", "1x", "1.1x", "1.2x"]
     low, high = fitted.ranges["params_total"], fitted.ranges["tokens"]
     centre = {"params_total": [np.sqrt(low[0] * low[1])], "tokens": [np.sqrt(high[0] * high[1])]}
     middle = across_floor(plain, centre)
@@ -63,6 +70,54 @@ def test_predict_shows_it_and_decides_at_equal_compute() -> None:
     parts = found.only.floor
     assert len(parts) == len(SWEEP)
     assert all(len(part.losses) == 2 and part.lowest[0] == 1.0 for part in parts)
-    assert found.to_dict()["predictions"]["ludziejewski2025"]["floor"][0]["losses"] == list(parts[0].losses)
+    first = found.to_dict()["predictions"]["ludziejewski2025"]["floor"][0]
+    assert first == {"at": "0.8x", "floor": parts[0].floor, "losses": list(parts[0].losses), "lowest": [1.0, 0.0]}
+    flops = [count_flops(load_model(name), 4096).train for name in ("olmoe-1b-7b", "llama3-8b")]
+    assert found.tokens == pytest.approx((20e9, 20e9 * flops[0] / flops[1]))
+    assert found.to_dict()["tokens"] == list(found.tokens)
     with pytest.raises(moelab.InputError, match="against: needs a config"):
         moelab.predict("hoffmann2022", params_total=1e9, tokens="20B", against="llama3-8b")
+
+
+def test_the_command_names_quantiles_and_both_designs(fitted, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    place = tmp_path / "fit.json"
+    save_fits({"hoffmann2022": fitted}, place)
+    lines = printed(capsys, str(place), "--config", "llama3-8b", "--tokens", "20B", "--against", "llama3-70b")
+    parts = moelab.predict(place, "llama3-8b", tokens="20B", against="llama3-70b").only.floor
+    at = lines.index("Loss by the floor (fifths of its posterior, p10 to p90)")
+    assert lines[at + 1].split() == ["p10", "p30", "p50", "p70", "p90"]
+    floors, first, second, better = lines[at + 2 : at + 6]
+    assert floors.split() == ["hoffmann2022:", "floor", *(f"{part.floor:.3f}" for part in parts)]
+    assert first.startswith("hoffmann2022: loss of llama3-8b on 20B tokens ")
+    assert second.startswith("hoffmann2022: loss of llama3-70b on 2.")
+    assert second.split()[-5:] == [f"{part.losses[1]:.4f}" for part in parts]
+    assert better.startswith("hoffmann2022: draws in which llama3-8b is better ")
+    assert better.split()[-5:] == [f"{part.lowest[0]:.0%}" for part in parts]
+    assert lines[at + 6] == "llama3-70b takes as many training FLOPs as llama3-8b."
+
+
+def test_the_command_labels_a_swept_floor(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    joint = ("ludziejewski2025", "--set", "params_active=1e9", "--set", "tokens=2e10", "--set", "n_experts=8")
+    lines = printed(capsys, *joint)
+    at = lines.index("Loss by the floor (swept from 0.8x to 1.2x)")
+    assert lines[at + 1].split() == ["0.8x", "0.9x", "1x", "1.1x", "1.2x"]
+    assert lines[at + 3].startswith("ludziejewski2025: loss ")
+    lines = printed(
+        capsys, "ludziejewski2025", *["--config", "olmoe-1b-7b", "--tokens", "20B", "--against", "llama3-8b"]
+    )
+    assert any(
+        line.split() == ["ludziejewski2025:", "olmoe-1b-7b", "is", "better", "yes", "yes", "yes", "yes", "yes"]
+        for line in lines
+    )
+    lines = printed(capsys, "hoffmann2022", *["--config", "llama3-8b", "--tokens", "20B", "--against", "llama3-70b"])
+    assert "note: against: no law here has a floor with draws or a known range, so nothing is compared" in lines
+
+
+def printed(capsys, *words: str) -> list[str]:
+    """The lines that `moelab predict` prints."""
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *words])
+    assert not stop.value.code
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy.optimize import minimize
 
@@ -18,8 +19,10 @@ from moelab.fitting.posterior import maximise, temperature
 from moelab.fitting.prior import Prior, by_coordinates, shipped, to_coefficients, to_coordinates
 from moelab.fitting.prior_fit import evidence_of, posterior_of
 from moelab.laws import get_law
+from moelab.runs.datasets import reference
 
 LAW = get_law("moelab2026")
+TABLES = Path(__file__).parents[1] / "fixtures" / "tables"
 
 
 def prior() -> Prior:
@@ -197,3 +200,48 @@ def test_coefficients_that_the_runs_do_not_change_are_marked(runs, capsys: pytes
     text = capsys.readouterr().out
     assert "e-79" not in text
     assert "condition inf;" not in text
+
+
+def conflict(table: Any, **options: Any) -> list[str]:
+    """The notes of a fit on runs that lie far from the prior."""
+    fitted = moelab.fit(table, LAW, bootstrap=0, group="none", **options)
+    return [note for note in fitted.notes if note.startswith("the runs lie farther from the prior")]
+
+
+def test_ordinary_runs_do_not_conflict_with_the_prior(runs) -> None:
+    assert conflict(runs) == []
+    table = reference().filter(pl.col("router").fill_null("dense").is_in(["dense", "token_choice"]))
+    cheapest = table.sort("train_flops").head(30)
+    assert conflict(cheapest) == []
+    assert conflict(cheapest.drop("bits_per_byte")) == []
+    for name in ("pandas_default.json", "checkpoints.csv", "iso8.csv", "porian_5e16.csv"):
+        assert conflict(dense_table(TABLES / name)) == []
+
+
+@pytest.mark.parametrize("name", ["percent.csv", "ppl.csv", "tokB.csv"])
+def test_tables_in_another_unit_conflict_with_the_prior(name: str) -> None:
+    (note,) = conflict(dense_table(TABLES / name))
+    assert "check the units of loss, parameters and tokens, and the tokenizer; --prior none fits without" in note
+
+
+def test_losses_per_character_conflict_with_the_prior() -> None:
+    rng = np.random.default_rng(0)
+    size, tokens = np.geomspace(2e5, 2e7, 20), np.geomspace(4e6, 4e8, 20)[rng.permutation(20)]
+    loss = 0.45 + 0.225 * ((size / 2e5) ** -0.3 + (tokens / 4e6) ** -0.3)
+    assert 0.45 < loss.min() < loss.max() < 0.9
+    (note,) = conflict(
+        {"params_active": size, "tokens": tokens, "loss": loss * np.exp(0.005 * rng.standard_normal(20))}
+    )
+    assert "most in A, B" in note
+
+
+def test_a_coefficient_that_is_held_far_away_is_no_conflict_of_the_runs(runs) -> None:
+    assert conflict(runs, fix={"gamma": 5.0, "rho": 3.0}) == []
+    known = prior()
+    at = list(LAW.coefficients).index("gamma")
+    assert abs(np.log(5.0) - known.mean[at]) > 4 * np.sqrt(known.covariance[at, at])
+
+
+def dense_table(path: Path) -> Any:
+    table = moelab.load_table(path)
+    return table.with_columns(params_active=pl.col("params_total"))

@@ -65,6 +65,12 @@ def made_up_runs(space: Space, n: int = 24, noise: float = 0.004, seed: int = 0)
 
 
 @pytest.fixture(scope="session")
+def made_up() -> Callable[..., dict[str, Any]]:
+    """A function of a space that returns a table of runs in it."""
+    return made_up_runs
+
+
+@pytest.fixture(scope="session")
 def fits(tiny: Space) -> list[FittedLaw]:
     """Two laws fitted to the same runs, with draws."""
     runs = made_up_runs(tiny)

@@ -191,7 +191,9 @@ def _next(request: "PlanRequest", count: int, flops_each: str | None, json: bool
     from moelab.quantities import parse_number
 
     each = None if flops_each is None else parse_number(flops_each, "--flops-each")
-    chosen = next_runs(request.budget, request.laws, request.space, count=count, flops_each=each)
+    chosen = next_runs(
+        request.budget, request.laws, request.space, count=count, flops_each=each, extrapolate=request.extrapolate
+    )
     if json:
         print_json(chosen.to_dict())
         return

@@ -1,6 +1,6 @@
 """`moelab predict`: the loss that saved fits, or published laws, predict for a design."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,7 +8,7 @@ import typer
 from moelab.cli.law_files import LawFiles
 
 if TYPE_CHECKING:
-    from moelab.fitting.floor import FloorPart
+    from moelab.fitting.predict_notes import LawPrediction
 
 
 def command(
@@ -69,25 +69,43 @@ def command(
             for name, each in found.laws.items()
         ],
     )
-    for name, each in found.laws.items():
-        if each.floor:
-            print_line(f"{name}: {_floor(each.floor, config, against)}")
+    _print_floor(found.laws, [name for name in (config, against) if name is not None], found.tokens)
     for note in found.notes:
         print_line(f"note: {note}")
     for name, reason in found.failed.items():
         print_line(f"left out: {reason if reason.startswith(name) else f'{name}: {reason}'}")
 
 
-def _floor(parts: Sequence["FloorPart"], config: str | None, against: str | None) -> str:
-    """The loss from the lowest floor to the highest and, with a second design, how often each is better."""
-    floors = " / ".join(f"{part.floor:.3f}" for part in parts)
-    losses = " / ".join(f"{part.losses[0]:.4f}" for part in parts)
-    text = f"floor {floors}: loss {losses}"
-    if against is None:
-        return text
-    others = " / ".join(f"{part.losses[1]:.4f}" for part in parts)
-    better = " / ".join(f"{part.lowest[0]:.0%}" for part in parts)
-    return f"{text} against {others} of {against}; {config} is better in {better} of the draws"
+def _print_floor(laws: "Mapping[str, LawPrediction]", names: list[str], tokens: tuple[float, ...]) -> None:
+    """The losses from the lowest floor to the highest and, of two designs, how often the first is better: a table for
+    the laws whose floor has a posterior, and one for those whose floor is swept."""
+    from moelab.cli.output import print_line, print_table
+    from moelab.quantities import format_number
+
+    designs = [f"loss of {name} on {format_number(each)} tokens" for name, each in zip(names, tokens, strict=True)]
+    for at in dict.fromkeys(tuple(part.at for part in each.floor) for each in laws.values() if each.floor):
+        rows, swept = [], at[0].endswith("x")
+        for law, each in laws.items():
+            if tuple(part.at for part in each.floor) != at:
+                continue
+            rows.append((f"{law}: floor", *(f"{part.floor:.3f}" for part in each.floor)))
+            for k, design in enumerate(designs or ["loss"]):
+                rows.append((f"{law}: {design}", *(f"{part.losses[k]:.4f}" for part in each.floor)))
+            if names[1:]:
+                rows.append(_better(law, names[0], each, swept))
+        how = f"swept from {at[0]} to {at[-1]}" if swept else f"fifths of its posterior, {at[0]} to {at[-1]}"
+        print_line()
+        print_table(["", *at], rows, title=f"Loss by the floor ({how})")
+        if names[1:]:
+            print_line(f"{names[1]} takes as many training FLOPs as {names[0]}.")
+
+
+def _better(law: str, first: str, prediction: "LawPrediction", swept: bool) -> tuple[str, ...]:
+    """The share of draws in which the first design has the lower loss; of a swept floor, whether it has."""
+    shares = [part.lowest[0] for part in prediction.floor]
+    if swept:
+        return f"{law}: {first} is better", *("yes" if share else "no" for share in shares)
+    return f"{law}: draws in which {first} is better", *(f"{share:.0%}" for share in shares)
 
 
 def _cell(value: float | None) -> str:

@@ -167,9 +167,9 @@ def _options_for(law: Law, options: dict[str, Any], chosen: Sequence[Law]) -> di
     kept["share"] = [names for names in options.get("share") or () if set(names) <= has]
     if options.get("prior") is not None and options["prior"] != NONE:
         known = read_prior(options["prior"])
-        if not any(known.is_for(other) for other in chosen):
+        if not any(known.is_for(other.id) for other in chosen):
             raise InputError(f"prior: {known.name} is for {known.law}, which is not among the laws")
-        kept["prior"] = known if known.is_for(law) else None
+        kept["prior"] = known if known.is_for(law.id) else None
     return kept
 
 

@@ -26,15 +26,17 @@ SWEEP = (0.8, 0.9, 1.0, 1.1, 1.2)
 @dataclass(frozen=True, kw_only=True)
 class FloorPart:
     """One part of the floor's posterior (or one step of a sweep): the floor, the mean loss of each design, and the
-    share of its draws in which each has the lowest loss."""
+    share of its draws in which each has the lowest loss. `at` is where it lies: p10 to p90 for fifths of the
+    posterior, 0.8x to 1.2x for a sweep."""
 
+    at: str
     floor: float
     losses: tuple[float, ...]
     lowest: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: an entry of `moelab predict --json`."""
-        return {"floor": self.floor, "losses": list(self.losses), "lowest": list(self.lowest)}
+        return {"at": self.at, "floor": self.floor, "losses": list(self.losses), "lowest": list(self.lowest)}
 
 
 def across_floor(source: FittedLaw | Law, designs: Mapping[str, Any], parts: int = PARTS) -> list[FloorPart]:
@@ -58,12 +60,13 @@ def _posterior(fitted: FittedLaw, designs: Mapping[str, Array], parts: int) -> l
     if np.ptp(floors[usable]) == 0:
         return []
     order = np.flatnonzero(usable)[np.argsort(floors[usable], kind="stable")]
-    return [_part(float(np.median(floors[rows])), losses[rows]) for rows in np.array_split(order, parts) if len(rows)]
+    split = [(f"p{100 * (k + 0.5) / parts:.0f}", rows) for k, rows in enumerate(np.array_split(order, parts))]
+    return [_part(at, float(np.median(floors[rows])), losses[rows]) for at, rows in split if len(rows)]
 
 
-def _part(floor: float, losses: Array) -> FloorPart:
+def _part(at: str, floor: float, losses: Array) -> FloorPart:
     first = np.bincount(np.argmin(losses, axis=1), minlength=losses.shape[1]) / len(losses)
-    return FloorPart(floor=floor, losses=tuple(losses.mean(axis=0).tolist()), lowest=tuple(first.tolist()))
+    return FloorPart(at=at, floor=floor, losses=tuple(losses.mean(axis=0).tolist()), lowest=tuple(first.tolist()))
 
 
 def _sweep(source: FittedLaw | Law, law: Law, designs: Mapping[str, Array]) -> list[FloorPart]:
@@ -80,7 +83,8 @@ def _sweep(source: FittedLaw | Law, law: Law, designs: Mapping[str, Array]) -> l
     for factor in SWEEP:
         if factor * floor < middle:
             scale = (middle - factor * floor) / (middle - floor)
-            found.append(_part(factor * floor, factor * floor + scale * np.atleast_2d(predicted - floor)))
+            losses = factor * floor + scale * np.atleast_2d(predicted - floor)
+            found.append(_part(f"{factor:g}x", factor * floor, losses))
     return found
 
 

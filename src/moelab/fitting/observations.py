@@ -166,6 +166,8 @@ def _is_moe(columns: Columns, law: Law, size: int) -> Array:
     ratio = variable(columns, "expert_ratio")
     if ratio is not None:
         return np.asarray(ratio > 1)
+    if "expert_ratio" in law.optional:  # a table without it is one of dense runs to this law
+        return np.zeros(size, bool)
     total, active = variable(columns, "params_total"), variable(columns, "params_active")
     if law.covers_moe and not law.separates_moe and total is not None and active is not None:
         return np.asarray(total > 1.001 * active)

@@ -23,11 +23,13 @@ from moelab.quantities import MOST_CONTEXT, MOST_TOKENS, check_at_most, format_o
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The predictions by law, why the other laws give none, and what to know of the fits (their units)."""
+    """The predictions by law, why the other laws give none, and what to know of the fits (their units). `tokens` are
+    those of the design and of the one that it is compared with, where they are models."""
 
     laws: dict[str, LawPrediction]
     failed: dict[str, str]
     notes: tuple[str, ...] = ()
+    tokens: tuple[float, ...] = ()
 
     def __getitem__(self, law: str) -> LawPrediction:
         if law not in self.laws:
@@ -45,7 +47,8 @@ class Predictions:
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what `moelab predict --json` prints."""
         predictions = {name: each.to_dict() for name, each in self.laws.items()}
-        return {"predictions": predictions, "failed": self.failed, "notes": list(self.notes)}
+        found = {"predictions": predictions, "failed": self.failed, "notes": list(self.notes)}
+        return found | ({"tokens": list(self.tokens)} if self.tokens else {})
 
     def __repr__(self) -> str:
         shown = {name: interval_text(each.value, each.low, each.high) for name, each in self.laws.items()}
@@ -123,7 +126,11 @@ def predict(
             failed[name] = str(error)
     if not found:
         raise InputError(next(iter(failed.values())))
-    return Predictions(laws=found, failed=failed, notes=prediction_notes(sources, found, given, model, trained))
+    models = [] if model is None else [(model, trained), *([] if other is None else [other])]
+    notes = prediction_notes(sources, found, given, models)
+    if other is not None and not any(each.floor for each in found.values()):
+        notes += ("against: no law here has a floor with draws or a known range, so nothing is compared",)
+    return Predictions(laws=found, failed=failed, notes=notes, tokens=tuple(each for _, each in models))
 
 
 def _matched(other: ModelConfig, model: ModelConfig, tokens: float, seq_len: int) -> tuple[ModelConfig, float]:

@@ -10,14 +10,19 @@ from moelab.fitting.blanks import DENSE
 from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables
 from moelab.fitting.fitted import FittedLaw
+from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs
 from moelab.fitting.floor import FloorPart
 from moelab.fitting.implausible import VOCABULARY, guessing_loss, meaningless, value_notes
 from moelab.fitting.intervals import outside_note
+from moelab.fitting.owed import owed_notes
 from moelab.fitting.sources import Source
 from moelab.fitting.table_mixed import SIZES
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law
 from moelab.laws.law import MOE_VARIABLES
+
+Trained = tuple[ModelConfig, float]
+"""A model and its training tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +50,19 @@ def prediction_notes(
     sources: Mapping[str, Source],
     found: Mapping[str, LawPrediction],
     given: Mapping[str, float],
-    model: ModelConfig | None,
-    tokens: float,
+    models: Sequence[Trained],
 ) -> tuple[str, ...]:
-    """What to know of the predictions of a design, `given` by its variables or as a `model` on `tokens`."""
+    """What to know of the predictions of a design, `given` by its variables or as the first of `models`; a second is
+    the one that it is compared with."""
+    model, tokens = models[0] if models else (None, 0.0)
     fits = {name: source for name in found if isinstance(source := sources[name], FittedLaw)}
     findings = [each for fitted in fits.values() for each in units_of_fit(fitted)]
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
+    moe = any(each.moe is not None for each, _ in models) or _moe(given) is not None
+    for name, fitted in fits.items():
+        notes += owed_notes(name, fitted.prior, moe or kind_of_runs(fitted.ranges) == "MoE")
+        for variables in _variables(fitted, given, models):
+            notes += beyond_runs(name, fitted.law, fitted.ranges, fitted.prior, variables)
     counts = None if model is None else count_parameters(model)
     size = {} if counts is None else {"params_total": float(counts.params_total), "tokens": tokens}
     if unread := _unread([law_of(sources[name]) for name in found], given):
@@ -75,6 +86,15 @@ def prediction_notes(
 def law_of(source: Source) -> Law:
     """The law of a fit, or the published one."""
     return source.law if isinstance(source, FittedLaw) else source
+
+
+def _variables(fitted: FittedLaw, given: Mapping[str, float], models: Sequence[Trained]) -> list[dict[str, float]]:
+    """The variables of each design in a fit's own terms."""
+    if not models:
+        numbers = design_variables(columns_of(given), fitted.law, tuple(fitted.ranges))
+        return [{name: float(values[0]) for name, values in numbers.items()}]
+    read = [fitted.variables_of(model, tokens).variables for model, tokens in models]
+    return [{name: float(value) for name, value in numbers.items()} for numbers in read]
 
 
 def _unread(laws: Sequence[Law], values: Mapping[str, float]) -> list[str]:

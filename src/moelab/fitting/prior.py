@@ -91,9 +91,9 @@ class Prior:
             raise InputError(f"prior: {where}: expected finite means and a positive definite covariance")
         return prior
 
-    def is_for(self, law: Law) -> bool:
+    def is_for(self, law_id: str) -> bool:
         """Whether this is a prior of the law or of one that it is a variant of."""
-        return self.law.split("-")[0] == law.id.split("-")[0]
+        return self.law.split("-")[0] == law_id.split("-")[0]
 
     def of(self, law: Law) -> "Prior":
         """This prior in the law's order of coefficients. Raises InputError where it lacks one."""
@@ -147,7 +147,7 @@ def find_prior(law: Law, given: "str | Path | Prior | None") -> Prior | None:
     if not isinstance(given, Prior) and str(given) == NONE:
         return None
     prior = read_prior(given)
-    if not prior.is_for(law):
+    if not prior.is_for(law.id):
         raise InputError(f"prior: {prior.name} is for {prior.law}, not for {law.id}")
     return prior.of(law)
 

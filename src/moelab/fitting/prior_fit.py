@@ -15,6 +15,7 @@ from moelab.errors import InputError
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import Observations
+from moelab.fitting.owed import owed
 from moelab.fitting.parameters import known_name
 from moelab.fitting.point_fit import error_measures, predicted_losses
 from moelab.fitting.posterior import Evidence, information, maximise
@@ -29,8 +30,8 @@ STARTS = 16
 """Starts: the prior's mean and draws of it."""
 ROUNDS, WINSOR = 4, 2.5
 """Rounds of noise and coefficients in turn; residuals count for the noise up to so many standard deviations."""
-MOSTLY = 0.5
-"""Share of a coefficient's variance from which it is named as owed to the prior."""
+FAR = 0.001
+"""Share of tables like those of the prior that lie beyond the distance from which it does not fit the runs."""
 DRAWN = 128
 """Replicates between two reports of progress."""
 
@@ -88,7 +89,7 @@ def fit_with_prior(
         kinds=tuple(data.kinds.tolist()),
         free=max(1, min(round(found.free), len(data) - 1)),
         cpu_seconds=0.0,
-        notes=(_owed(prior, found.share), *_units(shipped, prior, data)),
+        notes=(_owed(prior, found.share), *_units(shipped, prior, data), *_far(prior, found, list(held))),
         seed_noise=data.seed_noise(),
         prior={"name": prior.name, "sha256": prior.sha256, "share": found.share},
         weights=data.uneven_weights,
@@ -96,7 +97,7 @@ def fit_with_prior(
 
 
 def _owed(prior: Prior, share: Mapping[str, float]) -> str:
-    most = [name for name, value in share.items() if value >= MOSTLY]
+    most = owed(share)
     mostly = f"; {', '.join(most)} come mostly from it" if most else ""
     return f"fitted with the prior {prior.name!r}{mostly} (--prior none fits without)"
 
@@ -113,6 +114,26 @@ def _units(usual: Prior, here: Prior, data: Observations) -> list[str]:
         return [f"the prior's floor and scales were converted from nats per token of {before} bytes to bits per byte"]
     after = f"{data.bytes_per_token:.3g}"
     return [f"the prior's floor and scales were converted from {before} to {after} bytes per token (by bits per byte)"]
+
+
+def _far(prior: Prior, found: Posterior, held: list[str]) -> list[str]:
+    """A note where the most probable coefficients lie farther from the prior than its tables do: the squared distance,
+    given the coefficients that are held, against chi-squared of as many degrees of freedom as the runs decide."""
+    from scipy.special import chdtri
+
+    off, at = found.theta - prior.mean, [prior.coefficients.index(name) for name in held]
+    parts = (slice(None), at) if at else (slice(None),)
+    whole, *given = (float(off[k] @ np.linalg.solve(prior.covariance[k][:, k], off[k])) for k in parts)
+    distance, limit = whole - sum(given), float(chdtri(max(found.free, 1.0), FAR))
+    if distance <= limit:
+        return []
+    spread = np.abs(off) / np.sqrt(np.diag(prior.covariance))
+    most = [prior.coefficients[k] for k in np.argsort(-spread, kind="stable") if prior.coefficients[k] not in held][:3]
+    return [
+        f"the runs lie farther from the prior than its tables do (squared distance {distance:.0f}, 99.9 % point "
+        f"{limit:.0f}; most in {', '.join(most)}): check the units of loss, parameters and tokens, and the tokenizer; "
+        "--prior none fits without"
+    ]
 
 
 def _condition(evidence: Evidence, theta: Array) -> float:

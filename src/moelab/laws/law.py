@@ -30,6 +30,10 @@ MOE_VARIABLES = (
     "granularity", "granularity_ling", "expansion",
 )  # fmt: skip
 """Variables in which a MoE model differs from a dense one of the same size."""
+SCALE = ("tokens", "unique_tokens", "train_flops")
+"""Variables, beside every `params_*`, in which a law may extrapolate."""
+RANGE_SLACK = 0.01
+"""log10 distance outside the fitted range that still counts as inside, since widths are rounded."""
 Compute = Callable[[Array, float, Values], dict[str, Array]]
 Converter = Callable[[Design], tuple[dict[str, Array], list[Refusal]]]
 
@@ -135,10 +139,18 @@ class Law(Shown):
 
     def farthest(self, variables: Values, ranges: Mapping[str, tuple[float, float] | None]) -> str | None:
         """The variable of which one design's `extrapolation` is the distance; None inside, or with no known range."""
-        known = {k: r for k, r in ranges.items() if r and k in variables}
-        distances = {name: float(_distance(name, variables[name], ends)) for name, ends in known.items()}
+        distances = self.distances(variables, ranges)
         name = max(distances, key=lambda each: distances[each], default=None)
         return None if name is None or distances[name] <= 0 else name
+
+    def distances(
+        self, variables: Values, ranges: Mapping[str, tuple[float, float] | None], scale: bool = True
+    ) -> dict[str, float]:
+        """By variable with a known range, one design's log10 distance outside it; without `scale`, not of those in
+        which a law may extrapolate: sizes, tokens, compute."""
+        known = {k: r for k, r in ranges.items() if r and k in variables}
+        kept = [name for name in known if scale or not (name in SCALE or name.startswith("params"))]
+        return {name: float(_distance(name, variables[name], known[name])) for name in kept}
 
     def variables_of(
         self,

@@ -20,6 +20,8 @@ from moelab.laws.law import Law, Values
 
 N_REFERENCE, D_REFERENCE = 1e8, 1e10
 """Sizes at which kappa_0 and mu_0 hold."""
+EXPERTS = ("kappa_0", "kappa_1", "mu_0", "mu_1", "E_start", "E_max", "g", "gamma")
+"""What experts and their granularity are worth: coefficients that change no dense model's loss."""
 
 
 def formula(c: Values, v: Values) -> tuple[Array, Any]:

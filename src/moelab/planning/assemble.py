@@ -16,6 +16,7 @@ from moelab.planning.candidate import Candidate
 from moelab.planning.costs import odd_prices, unpriced
 from moelab.planning.curve import Curve, curve_through
 from moelab.planning.ensemble import Member
+from moelab.planning.fit_notes import ranked_note
 from moelab.planning.lattice import Lattice
 from moelab.planning.lifetime import dollars_per_millinat, frontier_rows, implied_tokens, point_of
 from moelab.planning.lower_loss import no_more_expensive
@@ -129,6 +130,7 @@ class PlanBuilder:
             settled_by=list(self.rows[0].steps),
             lifetime=self._lifetime(),
             released_rates=self._released_rates(),
+            ranked_note=ranked_note(self.ranking),
         )
         refuse_meaningless(result, self.ranking, self.lattice)
         result.warnings.extend(warnings_of(result, self.ranking, self.decision, self._by_all()))

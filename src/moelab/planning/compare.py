@@ -15,6 +15,7 @@ from moelab.planning.candidate import Candidate
 from moelab.planning.chosen_laws import laws_of
 from moelab.planning.compare_losses import loss_differences, loss_prediction, loss_warnings
 from moelab.planning.compare_serving import served_sides, wanted_serving
+from moelab.planning.fit_notes import compared_fits
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.matched import COMPARES_LAWS, derived_parts, equal_loss_parts, given_parts, named_model
 from moelab.planning.predictors import Predictor
@@ -165,7 +166,7 @@ def compare_designs(
     return DesignComparison(
         sides=sides,
         differences=differences,
-        warnings=loss_warnings(sides, predictors) + notes,
+        warnings=loss_warnings(sides, predictors) + compared_fits(sides, predictors) + notes,
         causal=causal,
         traffic=None if serving is None else serving.traffic.words,
     )

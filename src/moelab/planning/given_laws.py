@@ -85,4 +85,5 @@ def _predictor(law: Any) -> Predictor:
         noise=law.residual_spread,
         most_flops=None if units else law.most_flops,
         unit_notes=units,
+        prior=law.prior,
     )

@@ -20,6 +20,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, most_compute
+from moelab.planning.fit_notes import ranked_note
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.ranking import Ranking
@@ -87,14 +88,16 @@ def next_runs(
     count: int = 5,
     flops_each: float | None = None,
     weights: Sequence[float] | None = None,
+    extrapolate: bool = False,
 ) -> NextRuns:
     """The `count` runs of `flops_each` (default: a hundredth of the budget) that most reduce the expected regret.
 
-    Raises InputError without a fitted law that has bootstrap draws, and for runs more expensive than the plan. Runs
-    that together cost more than the plan carry a warning.
+    With `extrapolate`, also runs beyond the fitted ones in experts, sparsity and granularity. Raises InputError without
+    a fitted law that has bootstrap draws, and for runs more expensive than the plan. Runs that together cost more than
+    the plan carry a warning.
     """
     _check(count, flops_each, budget)
-    predictors = predictors_of(laws, weights)
+    predictors = predictors_of(laws, weights, extrapolate)
     lattice = enumerate_designs(space or Space())
     ranking = search(lattice, budget, predictors)
     member = ranking.ensemble[0]
@@ -111,7 +114,8 @@ def next_runs(
     for index, before, after in zip(chosen, [now, *regrets], regrets, strict=False):
         candidate = builder.builder.candidate_of(options.take(np.array([index])))
         runs.append(NextRun(candidate, after, max(0.0, before - after) / candidate.train_flops))
-    return NextRuns(runs, now, noise, _cost_warning(runs, budget))
+    note = ranked_note(ranking)
+    return NextRuns(runs, now, noise, (*([note] if note else []), *_cost_warning(runs, budget)))
 
 
 def _check(count: int, flops_each: float | None, budget: Budget) -> None:

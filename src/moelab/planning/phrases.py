@@ -34,6 +34,11 @@ def paragraphs(sentence: str) -> list[str]:
     return [*parts[: first + 1], *([" ".join(parts[first + 1 :])] if parts[first + 1 :] else [])]
 
 
+def as_sentence(line: str) -> str:
+    """A warning's line as a sentence."""
+    return f"{line[0].upper()}{line[1:]}."
+
+
 def saved_by_limits(gains: dict[str, dict[str, Any]], shares: bool = True) -> list[tuple[str, str]]:
     """By limit, what 10 % more of it saves, in words, from `Plan.sensitivity`; large gains are capped.
 

@@ -11,16 +11,10 @@ from moelab.fitting.implausible import guessing_loss
 from moelab.fitting.widening import AS_DRAWN, Widening
 from moelab.laws import Conversion, Law, effective_tokens
 from moelab.laws.design import Design
+from moelab.laws.law import RANGE_SLACK, SCALE
 from moelab.laws.reuse import R_D
 
 Array = NDArray[Any]
-
-SCALE = ("tokens", "unique_tokens", "train_flops")
-"""Variables, beside every `params_*`, in which a law may extrapolate."""
-
-RANGE_SLACK = 0.01
-"""log10 distance outside the fitted range that still counts as inside, since widths are rounded."""
-
 
 OUTSIDE = "outside the fitted range"
 """Part of the reason for which a law does not apply to a design outside its fitted range."""
@@ -53,7 +47,7 @@ class Predictor:
     """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
     a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `widening` is that of the draws'
     deviations from the prediction, as the fit has it. `unit_notes` are what shows that a fit was given another unit
-    than parameters, tokens and nats per token."""
+    than parameters, tokens and nats per token; `prior` is that of a fit."""
 
     id: str
     law: Law
@@ -68,6 +62,7 @@ class Predictor:
     reuse: float = 1.0
     widening: Widening = AS_DRAWN
     unit_notes: tuple[str, ...] = ()
+    prior: Mapping[str, Any] | None = None
     most_flops: float | None = None
 
     @property

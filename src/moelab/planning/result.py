@@ -12,7 +12,7 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
-from moelab.planning.phrases import binding_sentence, epochs_words, kind_words, training_sentence
+from moelab.planning.phrases import as_sentence, binding_sentence, epochs_words, kind_words, training_sentence
 from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
@@ -30,7 +30,7 @@ class Plan(Shown):
     included, by `near_equal_rule`. `p_moe_beats_dense` is None without bootstrap draws. `optimum` gives the location of
     the optimum by property, and `choices` each law's own optimum. `binding` names the binding limits, and `sensitivity`
     holds the gain from 10 % more of each. The laws of `ensemble` rank the designs; the others only predict. `slices`
-    holds the rows of the figure of that name, and `deferred_what_if` computes `what_if`.
+    holds the rows of the figure of that name, `deferred_what_if` computes `what_if`; `ranked_note`: what laws exclude.
     """
 
     budget: Budget
@@ -58,6 +58,7 @@ class Plan(Shown):
     deferred_what_if: Callable[[], list[Row]] = field(default=list, compare=False)
     nearest_released: list[Row] = field(default_factory=list)
     released_rates: list[Row] = field(default_factory=list)
+    ranked_note: str = ""
 
     @property
     def best(self) -> Candidate:
@@ -166,6 +167,7 @@ def summary(plan: Plan) -> str:
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
         f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
+        *([as_sentence(plan.ranked_note)] if plan.ranked_note else []),
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
         f"{format_number(plan.train_flops_causal)} causal); "
         f"weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "

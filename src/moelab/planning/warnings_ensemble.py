@@ -1,17 +1,23 @@
 """Warnings about the laws of the ensemble: what they do not cover, and what they disagree about."""
 
 from moelab.planning.candidate import Candidate
+from moelab.planning.fit_notes import owed_warnings, unranked_kinds
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.quantities import format_number
 
 
 def ensemble_warnings(plan: Plan, ranking: Ranking, by_all: Candidate | None) -> list[str]:
-    """Sentences on members that do not cover a design, kinds without a law, and optima that differ.
+    """Sentences on members that do not cover a design, kinds without a law, priors, and optima that differ.
 
     `by_all` is the best design that every member covers.
     """
-    return [*_missing_members(plan, ranking, by_all), *_missing_kinds(plan, ranking), *_disagreement(plan)]
+    return [
+        *_missing_members(plan, ranking, by_all),
+        *_missing_kinds(plan, ranking),
+        *owed_warnings(ranking.ensemble_laws, plan.best_moe is not None),
+        *_disagreement(plan),
+    ]
 
 
 def _missing_members(plan: Plan, ranking: Ranking, by_all: Candidate | None) -> list[str]:
@@ -40,18 +46,11 @@ def _missing_members(plan: Plan, ranking: Ranking, by_all: Candidate | None) -> 
 
 def _missing_kinds(plan: Plan, ranking: Ranking) -> list[str]:
     """Kinds of design, dense or MoE, without a ranked design."""
-    lines = []
-    if ranking.cost is not None:
-        kinds = [("dense", plan.best_dense), ("MoE", plan.best_moe)]
-        return [
-            f"no {kind} design reaches the target loss"
-            for kind, best in kinds
-            if best is None and kind.lower() in ranking.feasible.lattice.space.kinds
-        ]
-    if "dense" in ranking.feasible.lattice.space.kinds and plan.best_dense is None and plan.best.is_moe:
-        lines.append("no law of the ensemble covers dense models: MoE and dense are not compared")
-    if "moe" in ranking.feasible.lattice.space.kinds and plan.best_moe is None:
-        lines.append("no law of the ensemble covers MoE models: only dense designs are ranked")
+    lines, uncovered = [plan.ranked_note] if plan.ranked_note else [], unranked_kinds(ranking)
+    for kind, best in (("dense", plan.best_dense), ("MoE", plan.best_moe)):
+        if best is None and kind not in uncovered and kind.lower() in ranking.feasible.lattice.space.kinds:
+            why = "fits the limits" if ranking.cost is None else "reaches the target loss"
+            lines.append(f"no {kind} design {why}")
     return lines
 
 

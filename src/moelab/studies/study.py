@@ -26,7 +26,7 @@ from moelab.studies.outcome import StudyOutcome
 from moelab.studies.page import report_diverged, write_report
 from moelab.studies.seeds import seed_noise
 from moelab.studies.stages import AllDiverged
-from moelab.studies.text import check_plan, check_study
+from moelab.studies.text import check_plan, check_prior, check_study
 from moelab.studies.training import StudyContext
 from moelab.studies.verify import judge, verify
 from moelab.yaml_reader import parse_yaml
@@ -43,7 +43,7 @@ READY = (
 
 
 def load_study(name: str) -> StudyConfig:
-    """A ready study by name, or a study YAML by path."""
+    """A ready study by name, or a study YAML by path. Raises InputError for a bad field or prior."""
     if name in READY and not Path(name).is_file():
         place = f"ready/{name.replace('-', '/', 1)}.yaml"
         text = files("moelab.studies").joinpath(place).read_text(encoding="utf-8")
@@ -52,7 +52,9 @@ def load_study(name: str) -> StudyConfig:
         raise InputError(
             f"study: no file and no ready study {name!r}; {suggest(str(name), READY)}ready: {', '.join(READY)}"
         )
-    return StudyConfig.from_yaml(name)
+    study = StudyConfig.from_yaml(name)
+    check_prior(study)
+    return study
 
 
 def run_study(

@@ -1,6 +1,7 @@
-"""Checks of a study's text: whether it can be read, and whether it has enough tokens for the runs."""
+"""Checks of a study before any run: what it names is there, its text can be read and is enough for the runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from moelab.data import Dataset
@@ -8,7 +9,8 @@ from moelab.data.archives import default_cache
 from moelab.data.sources import open_sources
 from moelab.data.tokenizer import SMALLEST_VOCABULARY, tokenizer_bytes
 from moelab.errors import InputError
-from moelab.laws import get_law
+from moelab.fitting.prior import NONE, read_prior
+from moelab.laws import all_laws, get_law
 from moelab.planning import Space
 from moelab.runs import RunConfig
 from moelab.serving import load_hardware
@@ -120,13 +122,32 @@ def check_plan(study: StudyConfig, parts: dict[str, list[RunConfig]], there: int
 
 
 def check_names(study: StudyConfig) -> None:
-    """Raises InputError naming the first law, space or device that is not there."""
+    """Raises InputError naming the first law, prior, space or device that is not there."""
     for name in study.fit.laws if study.fit is not None else []:
         if name != "all":
             _named(f"study {study.name}, fit.laws", get_law, name)
+    check_prior(study)
     if study.plan is not None:
         Space.parse(study.plan.space, f"study {study.name}, plan.space")
     _named(f"study {study.name}, serving.hardware", load_hardware, study.serving.hardware)
+
+
+def check_prior(study: StudyConfig) -> None:
+    """Raises InputError where the file of `fit.prior` cannot be read, or is no prior of a law that the study fits."""
+    fit = study.fit
+    if fit is not None and fit.prior is not None and fit.prior != NONE:
+        _named(f"study {study.name}, fit.prior", partial(_prior_for, fit.laws), fit.prior)
+
+
+def _prior_for(laws: Sequence[str], file: str) -> None:
+    known = read_prior(file)
+    named = [law.id for law in all_laws().values() if not law.variant_of] if "all" in laws else laws
+    chosen = [name for name in named if known.is_for(name)]
+    if not chosen:
+        raise InputError(f"{known.name} is for {known.law}, which is not among fit.laws ({', '.join(laws)})")
+    for name in chosen:
+        if name in all_laws():  # a law of one's own may be registered later
+            known.of(get_law(name))
 
 
 def _named(field: str, load: object, name: str) -> None:
@@ -134,4 +155,4 @@ def _named(field: str, load: object, name: str) -> None:
     try:
         load(name)
     except InputError as error:
-        raise InputError(f"{field}: {error}") from None
+        raise InputError(f"{field}: {str(error).removeprefix('prior: ')}") from None

@@ -1,0 +1,149 @@
+"""What a fit owes its prior and which experts its runs had, as predictions state it; a plan ranks by the same rule."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import moelab
+from moelab.architecture import load_model
+from moelab.cli import main
+from moelab.fitting import save_fits
+from moelab.fitting.fitted_kinds import kind_of_runs, single_values, value_words
+from moelab.fitting.observations import observations
+from moelab.fitting.owed import owed_notes
+from moelab.fitting.prior import shipped, to_coefficients
+from moelab.laws import Design, get_law
+from moelab.laws.moelab2026 import EXPERTS
+from moelab.planning.given_laws import predictors_of
+
+LAW = get_law("moelab2026")
+SIZE = {"params_active": 2e8, "tokens": 2e10}
+
+
+def fit_of(**experts: Any) -> Any:
+    """A fit with the shipped prior to twelve runs of its mean, whose experts are given."""
+    known = shipped(LAW.id)
+    assert known is not None
+    rng = np.random.default_rng(3)
+    table = {"params_active": np.geomspace(1e7, 2e8, 12), "tokens": np.geomspace(1e9, 1e10, 12)[rng.permutation(12)]}
+    table |= {name: np.broadcast_to(np.asarray(value, float), 12) for name, value in experts.items()}
+    variables = observations({**table, "loss": np.linspace(3, 4, 12)}, LAW).variables
+    loss = LAW.loss(to_coefficients(LAW, known.of(LAW).mean[None]), variables)[0]
+    return moelab.fit({**table, "loss": loss * np.exp(0.003 * rng.standard_normal(12))}, LAW, bootstrap=12)
+
+
+@pytest.fixture(scope="module")
+def dense() -> Any:
+    return fit_of()
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Any:
+    return fit_of(n_experts=np.tile([1, 8, 32], 4), top_k=1)
+
+
+@pytest.fixture(scope="module")
+def moe() -> Any:
+    return fit_of(n_experts=8, top_k=1)
+
+
+def test_what_experts_are_worth_changes_no_dense_loss() -> None:
+    known = shipped(LAW.id)
+    assert known is not None
+    mean = {name: float(value[0, 0]) for name, value in to_coefficients(LAW, known.of(LAW).mean[None]).items()}
+    dense = LAW.gradient(mean, {name: np.array([value]) for name, value in SIZE.items()})
+    experts = {"expert_ratio": np.array([8.0]), "granularity": np.array([4.0])}
+    moe = LAW.gradient(mean, {**{name: np.array([value]) for name, value in SIZE.items()}, **experts})
+    changed = {name for name in LAW.coefficients if abs(moe[name]).max() > 0 and abs(dense[name]).max() < 1e-12}
+    assert set(EXPERTS) == changed
+
+
+def test_one_line_counts_what_is_owed_to_the_prior() -> None:
+    share = dict.fromkeys(LAW.coefficients, 0.1)
+    prior = {"name": "mine", "share": share}
+    assert owed_notes("law", None, moe=True) == owed_notes("law", prior, moe=True) == []
+    share |= {"E_0": 0.5, "kappa_0": 0.9}
+    mostly = "law: 2 of 18 coefficients come mostly from the prior 'mine'"
+    assert owed_notes("law", prior, moe=False) == [f"{mostly} (E_0, kappa_0)"]
+    (line,) = owed_notes("law", prior, moe=True)
+    assert line == f"{mostly}, among them 1 of the 8 that state what experts are worth (kappa_0)"
+    share |= dict.fromkeys(EXPERTS, 1.0)
+    assert "among them all 8 that state what experts are worth" in owed_notes("law", prior, moe=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "kind", "single"),
+    [
+        ({"expert_ratio": (1.0, 1.0), "granularity": (1.0, 1.0)}, "dense", "expert_ratio 1 and granularity 1"),
+        ({"expert_ratio": (1.0, 32.0), "granularity": (1.0, 1.0)}, None, "granularity 1"),
+        ({"expert_ratio": (4.0, 32.0), "granularity": (1.0, 8.0)}, "MoE", ""),
+        ({"sparsity": (0.75, 0.75), "tokens": (1e9, 1e9)}, "MoE", "sparsity 0.75"),
+        ({"sparsity": (0.0, 0.0)}, "dense", "sparsity 0"),
+        ({"params_active": (1e7, 1e7), "granularity": None}, None, ""),
+    ],
+)
+def test_the_kind_of_the_runs_is_read_from_their_ranges(ranges: Any, kind: str | None, single: str) -> None:
+    assert kind_of_runs(ranges) == kind
+    assert value_words(single_values(ranges)) == single
+
+
+def test_runs_without_a_column_of_experts_are_dense(dense: Any, moe: Any) -> None:
+    assert set(dense.kinds) == {"dense"}
+    assert set(moe.kinds) == {"moe"}
+
+
+def test_predictions_of_a_moe_by_dense_runs_are_marked(dense: Any) -> None:
+    owed = "among them all 8 that state what experts are worth"
+    alone = "moelab2026: all fitted runs are dense, so the prior alone states what experts are worth; plan ranks no "
+    for found in (
+        moelab.predict(dense, n_experts=8, **SIZE),
+        moelab.predict(dense, "mixtral-8x7b", tokens="2T"),
+        moelab.predict(dense, "llama3-8b", tokens="2T", against="mixtral-8x7b"),
+    ):
+        assert sum(owed in note for note in found.notes) == 1
+        assert [note for note in found.notes if note.startswith(alone)] == [
+            note for note in found.notes if note.endswith("without --extrapolate")
+        ]
+        assert sum(note.startswith(alone) for note in found.notes) == 1
+        assert found.to_dict()["notes"] == list(found.notes)
+    plain = moelab.predict(dense, **SIZE).notes
+    assert sum("come mostly from the prior" in note for note in plain) == 1
+    assert not any("extrapolate" in note or "among them" in note for note in plain)
+
+
+def test_other_experts_than_those_of_the_runs_are_marked(mixed: Any, moe: Any) -> None:
+    inside = moelab.predict(mixed, n_experts=8, **SIZE)
+    assert not any("extrapolate" in note for note in inside.notes)
+    (note,) = (n for n in moelab.predict(mixed, n_experts=128, **SIZE).notes if "extrapolate" in n)
+    assert note.startswith("moelab2026: expert_ratio is 128 (in the fitted runs 1 to 32); plan ranks no such design")
+    (note,) = (n for n in moelab.predict(moe, n_experts=8, granularity=4, **SIZE).notes if "extrapolate" in n)
+    assert "granularity is 4 (in the fitted runs 1 alone)" in note
+    found = moelab.predict(moe, n_experts=1, **SIZE)
+    assert any(
+        "no fitted run is dense, so a dense model's loss is extrapolated from MoE models" in n for n in found.notes
+    )
+    assert any("that state what experts are worth" in n for n in found.notes)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.02, 1.03, 8.0, 8.18, 8.2, 31.0, 32.5, 33.0])
+@pytest.mark.parametrize("name", ["dense", "mixed", "moe"])
+def test_a_plan_ranks_what_predictions_leave_unmarked(name: str, ratio: float, request: Any) -> None:
+    fitted = request.getfixturevalue(name)
+    notes = moelab.predict(fitted, expert_ratio=ratio, **SIZE).notes
+    predictor = predictors_of([fitted])[0]
+    read = predictor.law.read(Design.of(load_model("llama3-8b"), 1e10, 4096), published=False)
+    changed = replace(read, variables={**read.variables, "expert_ratio": np.array(ratio)})
+    covered = bool(predictor._within(changed).covered)
+    assert covered is not any("without --extrapolate" in note for note in notes)
+
+
+def test_the_command_prints_both_lines(dense: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    save_fits({LAW.id: dense}, tmp_path / "fit.json")
+    design = [word for text in ("n_experts=8", "params_active=2e8", "tokens=10B") for word in ("--set", text)]
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "fit.json"), *design])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "note: moelab2026: all fitted runs are dense, so the prior alone states what experts are worth" in text
+    assert "coefficients come mostly from the prior 'moelab2026, public runs and published laws', among them" in text
