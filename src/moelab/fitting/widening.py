@@ -77,8 +77,8 @@ class Widening:
     ) -> Array:
         """Draws' losses (R, n) about `values` (n,), widened. Of a draw's squared drift, `BETWEEN` differs between dense
         and MoE designs and the rest is common to all; so designs of one kind and compute keep their differences.
-        `log_compute` (n,), of parameters times tokens as training FLOPs give them, is their distance; without it, that of
-        the law's variables."""
+        `log_compute` (n,), of parameters times tokens as training FLOPs give them, is their distance; without it,
+        that of the law's variables."""
         far = beyond(variables, self.reach)
         if log_compute is not None and "tokens" in variables:
             far = np.maximum(log_compute - self.reach, 0.0)
