@@ -66,9 +66,11 @@ def headline_facts(outcome: StudyOutcome) -> list[Fact]:
     if outcome.noise is not None and verdict is None:
         facts.append(Fact("Seed noise", f"{outcome.noise.deviation:.3f}", "nats, one standard deviation"))
     fitted = outcome.analysis.comparison is not None
-    runs = outcome.analysis.table.height if fitted else len(each_once(outcome.every))
+    every = each_once(outcome.every)
+    runs = outcome.analysis.table.height if fitted else len(every)
     name = "Runs fitted" if fitted else "Runs"
-    return [*facts, Fact(name, str(runs), f"this call took {format_seconds(outcome.seconds)}")]
+    seconds = sum(record.seconds or 0.0 for _, record in every)
+    return [*facts, Fact(name, str(runs), f"{format_seconds(seconds)} of training")]
 
 
 def _power(value: float) -> str:
