@@ -5,6 +5,8 @@ import pytest
 
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_columns import suggestions
+from moelab.fitting.table_experts import width_notes
+from moelab.laws import get_law
 
 
 def runs(share: float, **more: object) -> dict[str, object]:
@@ -33,3 +35,13 @@ def test_grouped_columns_of_a_tracker_are_suggested() -> None:
         "n_experts": "model/num_experts", "top_k": "model/top_k", "params_total": "model.total_params",
         "tokens": "train.tokens", "loss": "eval/loss",
     }  # fmt: skip
+
+
+def test_a_granularity_that_no_column_gives_is_noted() -> None:
+    ours, joint = get_law("moelab2026"), get_law("ludziejewski2025")
+    table = {name: np.asarray(values) for name, values in runs(0.3, top_k=np.array([1, 2, 2, 2])).items()}
+    assert "up to 2" in width_notes(table, ours)[0]
+    assert width_notes(table, joint) == []  # no variable of this law
+    assert width_notes({**table, "granularity": np.full(4, 1.0)}, ours) == []
+    assert width_notes({**table, "top_k": np.ones(4)}, ours) == []
+    assert width_notes({name: values for name, values in table.items() if name != "top_k"}, ours) == []

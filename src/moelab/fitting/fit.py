@@ -26,6 +26,7 @@ from moelab.fitting.point_fit import (
 from moelab.fitting.prior import Prior, find_prior
 from moelab.fitting.prior_fit import fit_with_prior
 from moelab.fitting.table_checks import check_table
+from moelab.fitting.table_experts import width_notes
 from moelab.fitting.table_rows import measured_runs
 from moelab.fitting.widening import MOST_DRAWS, held_out, widening_of
 from moelab.laws import Law, get_law
@@ -109,6 +110,7 @@ def fit_table(
     columns = columns_of(table)
     data = replace(observations(columns, law, loss, group, weight), errors=errors)
     fitted = fit_observations(data, law, influence=True, **options)
+    fitted = replace(fitted, notes=(*fitted.notes, *width_notes(columns, law)))
     return diagnose(fitted, data, filled(columns)[0], loss or law.kind)
 
 

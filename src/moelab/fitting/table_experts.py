@@ -1,9 +1,10 @@
-"""MoE runs whose experts no column gives: the laws of MoE would be left out of their fit."""
+"""MoE runs whose experts, or the width of these, no column gives."""
 
 import numpy as np
 
 from moelab.fitting.columns import Columns, finite_numbers, variable
 from moelab.fitting.findings import Finding
+from moelab.laws import Law
 
 FEWER, MOST = 0.8, 0.5
 """Active over all parameters below which a run is an MoE, whatever counts as embedding; share of such runs."""
@@ -24,3 +25,18 @@ def expert_findings(columns: Columns, target: str) -> list[Finding]:
         "experts: laws of MoE that need them are left out"
     )
     return [Finding(check="experts", text=text, mend="map one with --let 'n_experts = ...'")]
+
+
+def width_notes(columns: Columns, law: Law) -> list[str]:
+    """A note where a law's granularity is derived from the number of active experts, which is right only for experts
+    that together are as wide as a dense feed-forward."""
+    if "granularity" not in law.variables or "granularity" in columns or "top_k" not in columns:
+        return []
+    derived = variable(columns, "granularity")
+    most = 1.0 if derived is None else float(np.nanmax(derived, initial=1.0))
+    if most <= 1:
+        return []
+    return [
+        f"granularity is taken to be the number of active experts (up to {most:g}), as if these together were as wide "
+        "as a dense feed-forward; otherwise give a column granularity: the dense feed-forward's width over an expert's"
+    ]
