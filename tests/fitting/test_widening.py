@@ -7,12 +7,27 @@ import numpy as np
 import pytest
 
 import moelab
+from moelab.errors import InputError
 from moelab.fitting import FittedLaw, load_fits, save_fits
+from moelab.fitting.blanks import DENSE
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
+from moelab.fitting.fitted_kinds import MARKS
 from moelab.fitting.observations import observations
 from moelab.fitting.prediction import Prediction
 from moelab.fitting.prior import shipped, to_coefficients
-from moelab.fitting.widening import ALONE, AS_DRAWN, BETWEEN, Widening, Z, conformal, held_out, log_scale, widening_of
+from moelab.fitting.widening import (
+    ALONE,
+    AS_DRAWN,
+    BETWEEN,
+    Widening,
+    Z,
+    conformal,
+    held_out,
+    is_moe,
+    log_scale,
+    scale_words,
+    widening_of,
+)
 from moelab.laws import get_law
 from moelab.planning.given_laws import predictors_of
 
@@ -144,8 +159,8 @@ def test_runs_that_the_law_does_not_describe_widen_its_intervals(bent: FittedLaw
     assert bent.widening.held_out == 20
     assert bent.widening.reach == pytest.approx(np.log(1e9 * 3e10))
     assert any("of this table and of the prior's tables" in note for note in bent.notes)
-    assert any("times as wide as the draws" in note for note in Widening(1.3).notes())
-    assert "runs of the prior's tables" in Widening(1.0, 0.01, 3.0).notes("the prior's tables")[0]
+    assert any("times as wide as the draws" in note for note in Widening(1.3).notes("training FLOPs"))
+    assert "runs of the prior's tables" in Widening(1.0, 0.01, 3.0).notes("parameters", "the prior's tables")[0]
     save_fits({LAW.id: bent}, tmp_path / "fit.json")
     again = load_fits(tmp_path / "fit.json")[LAW.id]
     at = {"params_active": 5e9, "tokens": 1e11, "n_experts": 8, "top_k": 1}
@@ -162,12 +177,14 @@ def test_deviations_of_draws_are_multiplied_in_fits_and_in_plans(bent: FittedLaw
     assert np.allclose(fitted.draw_losses(variables), expected, rtol=1e-12)  # all within the fitted runs
     predictor = predictors_of([fitted])[0]
     conversion = LAW.variables_of(moelab.load_model("olmoe-1b-7b"), 1e11, 4096, published=False)
-    flops = 6 * conversion.variables["params_active"] * conversion.variables["tokens"]
-    drawn = predictor.draw_losses(conversion, flops)
-    assert np.allclose(drawn, fitted.draw_losses(conversion.variables), rtol=1e-12)
-    other = predictor.draw_losses(conversion, 2 * flops)  # designs of one training compute share a drift
-    assert np.std(np.log(other / fitted.draw_losses(conversion.variables))) == pytest.approx(
-        fitted.widening.factor * fitted.widening.drift * np.log(2), rel=0.2
+    unknown = replace(predictor, most_flops=None)  # the distance is that of the law's variables
+    assert np.allclose(unknown.draw_losses(conversion, 1.0), fitted.draw_losses(conversion.variables), rtol=1e-12)
+    assert predictor.most_flops == pytest.approx(6e9 * 3e10)
+    known = replace(predictor, most_flops=1e20)
+    within, beyond = (known.draw_losses(conversion, flops) for flops in (1e20, 2e20))
+    assert np.allclose(within, replace(known, widening=Widening(fitted.widening.factor)).draw_losses(conversion, 1.0))
+    assert np.std(np.log(beyond / within)) == pytest.approx(
+        fitted.widening.factor * fitted.widening.drift * np.log(2), rel=0.25
     )
 
 
@@ -208,7 +225,17 @@ def test_laws_without_tokens_drift_by_size_and_sparsity_counts_active_parameters
     sparse = {"params_total": 8e6 * one, "tokens": 1e9 * one, "sparsity": 0.75 * one}
     assert log_scale(sparse) == pytest.approx(np.log(2e15 * one))
     assert log_scale({"flops": one}) is None
-    assert "parameters of the largest" in Widening(1.0, 0.01, 3.0).notes(tokens=False)[0]
+    assert log_scale({"train_flops": 6e20 * one, "params_active": one}) == pytest.approx(np.log(1e20 * one))
+    names = [scale_words(dict.fromkeys(each)) for each in (["train_flops", "tokens"], ["tokens"], ["params_total"])]
+    assert names == ["training FLOPs", "parameters x tokens", "parameters"]
+    assert "ten times the parameters of the largest" in Widening(1.0, 0.01, 3.0).notes("parameters")[0]
+
+
+def test_every_variable_of_experts_separates_the_kinds() -> None:
+    for name in MARKS:
+        other = {"sparsity": 0.5, "expert_activation": 0.5, "activation_rate": 0.5}.get(name, 8.0)
+        assert is_moe({"tokens": np.ones(2), name: np.array([DENSE[name], other])}).tolist() == [False, True]
+    assert is_moe({"tokens": np.ones(2)}).tolist() == [False]
 
 
 def test_without_draws_there_is_no_interval_to_widen() -> None:
@@ -222,7 +249,12 @@ def test_fit_files_keep_the_widening_and_older_ones_have_it_with_the_prior(bent:
         held = fit_to_json(fitted)
         assert held["widening"] == fitted.widening.to_dict()
         assert fit_from_json(held).widening == fitted.widening
-        older = {**held, "prior": {**(held.get("prior") or {}), "widening": held.pop("widening")}}
+        widening = held.pop("widening")
+        older = {**held, "prior": {**(held.get("prior") or {}), "widening": widening}}
         assert fit_from_json(older).widening == fitted.widening
+        assert "older version" in fit_from_json({**held, "prior": None}).notes[-1]
+        for wrong in ({"drift": -1.0}, {"drift": float("nan")}, {"factor": 0.5}):
+            with pytest.raises(InputError, match="fit file: widening"):
+                fit_from_json({**held, "widening": {**widening, **wrong}})
     assert Widening.from_dict(AS_DRAWN.to_dict()) == AS_DRAWN
     assert Widening.from_dict({}) == AS_DRAWN

@@ -124,6 +124,8 @@ def test_runs_of_more_compute_than_the_plan_are_refused(tiny: Space, fits: list[
         with pytest.raises(InputError, match="flops_each: must be above 0 and at most the plan's own compute, 5T, got"):
             next_runs(budget, fits, tiny, count=2, flops_each=each)
     assert next_runs(budget, fits, tiny, count=1, flops_each=5e12).warnings == ()
+    with pytest.raises(InputError, match=r"no design of the space has 0\.5 to 20,000 tokens per active parameter"):
+        next_runs(budget, fits, tiny, count=1, flops_each=2e9)
     found = next_runs(budget, fits, tiny, count=2, flops_each=3e12)
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith(

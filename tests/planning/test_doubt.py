@@ -89,6 +89,16 @@ def test_why_names_dense_and_what_settled_the_experts(inside: Plan) -> None:
     assert any("cannot distinguish" in line and "laws of granularity" in line for line in lines)
 
 
+def test_draws_in_which_dense_is_better_stand_with_the_comparison(inside: Plan) -> None:
+    for chance, ending in (
+        (None, " of its compute."),
+        (0.97, " of its compute."),
+        (0.79, "; in 21% of the draws dense is better."),
+    ):
+        line = next(each for each in why(replace(inside, p_moe_beats_dense=chance)) if "best dense model" in each)
+        assert line.endswith(ending)
+
+
 def test_what_if_halves_and_doubles_every_limit_and_asks_each_law(inside: Plan) -> None:
     changes = [row["change"] for row in inside.what_if]
     assert sorted(changes) == [

@@ -90,7 +90,7 @@ def _print_influence(found: "Influence") -> None:
     from moelab.cli.output import print_table
     from moelab.quantities import format_number
 
-    width = "" if found.half_width_rel is None else f" +-{found.half_width_rel:.1%}"
+    width = "" if found.half_width_rel is None else f" +-{found.half_width_rel:.1%} by the draws"
     shown = format_number(found.value, 4) if found.flops else _fixed(found.value)
     print_table(
         ["without", "runs", found.quantity, "change"],

@@ -26,7 +26,7 @@ from moelab.fitting.point_fit import (
 )
 from moelab.fitting.problem import Problem
 from moelab.fitting.solver import minimise
-from moelab.fitting.widening import ALONE, held_out, widening_of
+from moelab.fitting.widening import ALONE, held_out, scale_words, widening_of
 from moelab.laws import Law
 from moelab.laws.own_designs import as_fitted
 
@@ -102,8 +102,7 @@ def _with_drift(fitted: FittedLaw, data: Observations, problem: Problem, modes: 
         return fitted
     splits = held_out(data, lambda part: _part_fit(fitted, part, problem, modes, seed))
     found = replace(widening_of(data, splits, ALONE), factor=1.0)
-    notes = found.notes(tokens="tokens" in data.variables)
-    return replace(fitted, widening=found, notes=(*fitted.notes, *notes))
+    return replace(fitted, widening=found, notes=(*fitted.notes, *found.notes(scale_words(data.variables))))
 
 
 def _part_fit(fitted: FittedLaw, part: Observations, problem: Problem, modes: Array, seed: int) -> FittedLaw:

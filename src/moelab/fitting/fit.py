@@ -28,7 +28,7 @@ from moelab.fitting.prior_fit import fit_with_prior
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_experts import width_notes
 from moelab.fitting.table_rows import measured_runs
-from moelab.fitting.widening import MOST_DRAWS, held_out, widening_of
+from moelab.fitting.widening import MOST_DRAWS, held_out, scale_words, widening_of
 from moelab.laws import Law, get_law
 
 Array = NDArray[Any]
@@ -153,7 +153,8 @@ def _with_widening(
     count = min(len(fitted.draws), MOST_DRAWS)
     splits = held_out(data, lambda part: fit_with_prior(part, fitted.law, prior, objective, fix, count, seed))
     found = widening_of(data, splits, prior.drift)
-    return replace(fitted, widening=found, notes=(*fitted.notes, *found.notes("the prior's tables")))
+    notes = found.notes(scale_words(data.variables), "the prior's tables")
+    return replace(fitted, widening=found, notes=(*fitted.notes, *notes))
 
 
 def _timed(fitted: FittedLaw, data: Observations, began: float) -> FittedLaw:

@@ -13,7 +13,7 @@ from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.influence import Influence
 from moelab.fitting.prediction import Holdout
 from moelab.fitting.residual_tests import ResidualTest
-from moelab.fitting.widening import AS_DRAWN, Widening
+from moelab.fitting.widening import Widening
 from moelab.laws import Law, all_laws, get_law, with_data_reuse
 from moelab.laws.law_keys import law_from_formula
 from moelab.laws.own_designs import as_fitted
@@ -52,7 +52,7 @@ def fit_to_json(fitted: FittedLaw, draws: bool = True) -> dict[str, Any]:
         result["most_flops"] = fitted.most_flops
     if fitted.prior is not None:
         result["prior"] = dict(fitted.prior)
-    if fitted.widening != AS_DRAWN:
+    if len(fitted.draws):
         result["widening"] = fitted.widening.to_dict()
     if fitted.law.definition is not None:
         result["definition"] = dict(fitted.law.definition)
@@ -94,7 +94,7 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
             kinds=tuple(value["kinds"]),
             free=int(value["free"]),
             cpu_seconds=float(value["cpu_seconds"]),
-            notes=tuple(value["notes"]),
+            notes=(*value["notes"], *_older(value)),
             diagnosis=tuple(value.get("diagnosis", ())),
             unidentified=tuple(value.get("unidentified", ())),
             residual_tests=tuple(ResidualTest(**each) for each in value.get("residual_tests", ())),
@@ -111,6 +111,13 @@ def fit_from_json(value: Mapping[str, Any]) -> FittedLaw:
         raise InputError(f"fit file: the key {error.args[0]!r} is missing") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"fit file: {error}") from None
+
+
+def _older(value: Mapping[str, Any]) -> list[str]:
+    """A note on a file of a version whose intervals did not grow beyond the runs."""
+    if not value["draws"] or "widening" in value or "widening" in (value.get("prior") or {}):
+        return []
+    return ["its file is of an older version: its intervals do not grow beyond the runs; fit the table again"]
 
 
 def _law_of(value: Mapping[str, Any]) -> Law:

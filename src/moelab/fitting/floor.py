@@ -6,7 +6,7 @@ that the prediction at the centre of the fitted range stays.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ def across_floor(source: FittedLaw | Law, designs: Mapping[str, Any], parts: int
 
 
 def _posterior(fitted: FittedLaw, designs: Mapping[str, Array], parts: int) -> list[FloorPart]:
+    """By the draws alone: the drift beyond the runs is drawn apart from the floor and would hide what it decides."""
+    fitted = replace(fitted, widening=replace(fitted.widening, drift=0.0))
     floors = fitted.draws[:, fitted.law.coefficients.index(FLOOR)]
     losses = fitted.draw_losses(designs)
     usable = np.isfinite(losses).all(axis=1) & np.isfinite(floors)

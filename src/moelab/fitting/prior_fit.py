@@ -129,10 +129,11 @@ def _far(prior: Prior, found: Posterior, held: list[str]) -> list[str]:
         return []
     spread = np.abs(off) / np.sqrt(np.diag(prior.covariance))
     most = [prior.coefficients[k] for k in np.argsort(-spread, kind="stable") if prior.coefficients[k] not in held][:3]
+    fixed = f"{', '.join(held)} held by --fix may be the reason; else " if held else ""
     return [
         f"the runs lie farther from the prior than its tables do (squared distance {distance:.0f}, 99.9 % point "
-        f"{limit:.0f}; most in {', '.join(most)}): check the units of loss, parameters and tokens, and the tokenizer; "
-        "--prior none fits without"
+        f"{limit:.0f}; most in {', '.join(most)}): {fixed}check the units of loss, parameters and tokens, and the "
+        "tokenizer; --prior none fits without"
     ]
 
 

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.blanks import DENSE
 from moelab.fitting.coefficients import LEVEL
+from moelab.fitting.fitted_kinds import MARKS
 from moelab.fitting.observations import Observations
 from moelab.fitting.prediction import Prediction
 
@@ -64,7 +66,7 @@ SLACK = 1 - 1e-6
 @dataclass(frozen=True)
 class Widening:
     """Intervals of a fit from its draws: their deviations times `factor`, with a further relative deviation of `drift`
-    (standard deviation) for each e-fold of parameters times tokens beyond exp(`reach`), that of the fitted runs.
+    (standard deviation) for each e-fold of compute beyond exp(`reach`), the most of the fitted runs by `log_scale`.
     `held_out` predictions of held-out runs are behind them."""
 
     factor: float = 1.0
@@ -72,16 +74,11 @@ class Widening:
     reach: float = np.inf
     held_out: int = 0
 
-    def of(
-        self, losses: Array, values: Array, variables: Mapping[str, Array], log_compute: Array | None = None
-    ) -> Array:
+    def of(self, losses: Array, values: Array, variables: Mapping[str, Array], far: Array | None = None) -> Array:
         """Draws' losses (R, n) about `values` (n,), widened. Of a draw's squared drift, `BETWEEN` differs between dense
         and MoE designs and the rest is common to all; so designs of one kind and compute keep their differences.
-        `log_compute` (n,), of parameters times tokens as training FLOPs give them, is their distance; without it,
-        that of the law's variables."""
-        far = beyond(variables, self.reach)
-        if log_compute is not None and "tokens" in variables:
-            far = np.maximum(log_compute - self.reach, 0.0)
+        `far` (n,) are the e-folds beyond the fitted runs, None: those of the law's variables."""
+        far = beyond(variables, self.reach) if far is None else far
         with np.errstate(all="ignore"):
             if self.drift and far.any():
                 losses = losses * np.exp(self.drift * far * _directions(len(losses), is_moe(variables)))
@@ -95,15 +92,17 @@ class Widening:
     def from_dict(cls, value: Mapping[str, Any]) -> "Widening":
         """The inverse of `to_dict`; what is missing is as without any widening."""
         known = {name: float(value[name]) for name in ("factor", "drift", "reach") if value.get(name) is not None}
-        return cls(**known, held_out=int(value.get("held_out", 0)))
+        found = cls(**known, held_out=int(value.get("held_out", 0)))
+        if not (found.factor >= 1 and 0 <= found.drift < np.inf) or np.isnan(found.reach):
+            raise ValueError(f"widening: expected factor >= 1 and a drift of at least 0, got {dict(value)}")
+        return found
 
-    def notes(self, others: str = "other tables", tokens: bool = True) -> list[str]:
-        """The notes of a fit of a law with or without tokens; `others` is what tables beside its own are called."""
+    def notes(self, scale: str, others: str = "other tables") -> list[str]:
+        """The notes of a fit whose compute is measured by `scale`; `others` names the tables beside its own."""
         found = []
         if self.drift:
             ten = np.expm1(Z * self.drift * np.log(10) * self.factor)
             tables = f"of this table and of {others}" if self.held_out else f"of {others}"
-            scale = "parameters x tokens" if tokens else "parameters"
             found.append(
                 f"at ten times the {scale} of the largest run the 80 % interval is at least +-{ten:.1%}: "
                 f"so far off are predictions of held-out runs {tables}"
@@ -152,15 +151,23 @@ def _directions(count: int, moe: Array) -> Array:
 
 def is_moe(variables: Mapping[str, Array]) -> Array:
     """Designs (n,) that are MoE by a law's variables; (1,), dense, for a law without experts."""
-    for name, dense in (("expert_ratio", 1.0), ("n_experts", 1.0), ("sparsity", 0.0)):
-        if name in variables:
-            return np.asarray(variables[name], float) > dense
-    return np.zeros(1, bool)
+    name = next((mark for mark in MARKS if mark in variables), None)
+    return np.zeros(1, bool) if name is None else np.asarray(variables[name], float) != DENSE[name]
+
+
+def scale_words(variables: Mapping[str, Array]) -> str:
+    """What `log_scale` measures."""
+    if "train_flops" in variables:
+        return "training FLOPs"
+    return "parameters x tokens" if "tokens" in variables else "parameters"
 
 
 def log_scale(variables: Mapping[str, Array]) -> Array | None:
-    """The logarithm of a law's active parameters (all, where it has no others) times tokens, which stands for compute;
-    without tokens, of the parameters; None for a law without parameters."""
+    """The logarithm of a law's training FLOPs over 6; else of its active parameters (all, where it has no others) times
+    tokens; without tokens, of the parameters; None for a law with none of them."""
+    if "train_flops" in variables:
+        with np.errstate(all="ignore"):
+            return np.log(np.asarray(variables["train_flops"], float) / 6.0)
     size = next((name for name in SIZES if name in variables), None)
     if size is None:
         return None

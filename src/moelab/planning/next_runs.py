@@ -18,6 +18,7 @@ from moelab.planning import equivalence
 from moelab.planning.assemble import PlanBuilder
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate
+from moelab.planning.confidence import LEAST_RATIO, MOST_RATIO
 from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, fit_budget, most_compute
 from moelab.planning.fit_notes import ranked_note
@@ -142,10 +143,17 @@ def _cost_warning(runs: list[NextRun], budget: Budget) -> tuple[str, ...]:
 
 
 def _options(feasible: FeasibleSet, member: Member) -> FeasibleSet:
-    """Designs to consider at the small budget: covered by every law, 5 to 2,000 tokens per active parameter."""
+    """Designs to consider at the small budget: covered by every law, 5 to 2,000 tokens per active parameter, or, where
+    the space has none of these, as many as a plan is believed at. Raises InputError without any."""
     share = feasible.tokens / feasible.lattice.params_active
     usual = (share > 5) & (share < 2000)
-    feasible = feasible.take(np.flatnonzero(usual if usual.any() else np.ones(len(feasible), bool)))
+    usual = usual if usual.any() else (share > LEAST_RATIO) & (share < MOST_RATIO)
+    if not usual.any():
+        raise InputError(
+            f"next_runs: at this compute no design of the space has {LEAST_RATIO:g} to {MOST_RATIO:,.0f} tokens per "
+            "active parameter; change --flops-each or the space"
+        )
+    feasible = feasible.take(np.flatnonzero(usual))
     covered = np.flatnonzero(np.isfinite(member.loss(feasible.design)))
     if not len(covered):
         raise InputError("next_runs: the fitted laws cover no design at this budget; change --flops-each or the space")

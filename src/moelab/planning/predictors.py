@@ -142,13 +142,17 @@ class Predictor:
 
     def formula_draws(self, conversion: Conversion, flops: Any, most: int = 400) -> Array:
         """The formula's value under each bootstrap draw (R, n), covered or not. `flops` are the designs' training
-        FLOPs (n,), by which intervals grow beyond the fitted runs."""
+        FLOPs (n,): intervals grow with them beyond the largest fitted run, or, where its FLOPs are not known, as the
+        law's variables give the distance."""
         picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
             losses = np.asarray(self.law.loss(picked, variables), float)
             values = np.asarray(self.law.loss(self.coefficients, variables), float)
-            return self.widening.of(losses, values, variables, np.log(np.atleast_1d(flops) / 6.0))
+            far = None
+            if self.most_flops is not None:
+                far = np.maximum(np.log(np.atleast_1d(flops) / self.most_flops), 0.0)
+            return self.widening.of(losses, values, variables, far)
 
     def draw_losses(self, conversion: Conversion, flops: Any, most: int = 400) -> Array:
         """Predicted loss under each usable bootstrap draw (R, n); draws with values that are not finite are dropped."""

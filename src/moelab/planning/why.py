@@ -10,6 +10,8 @@ from moelab.planning.result import Plan
 from moelab.planning.why_balance import balance_sentences
 from moelab.quantities import format_number
 
+SURE = 0.95
+"""Share of the draws in which MoE is better from which dense is in no doubt behind."""
 LEAST_SHARE = 0.005
 """Share of compute that would round to 0 %."""
 
@@ -51,7 +53,9 @@ def _dense(plan: Plan) -> list[str]:
     if plan.confidence.meaningless:
         return [f"{name} is behind; no law supports how far."]
     needs = "less than 1%" if share < LEAST_SHARE else f"{share:.0%}"
-    return [f"{name} reaches a loss for which MoE needs {needs} of its compute."]
+    chance = plan.p_moe_beats_dense
+    doubt = "" if chance is None or chance >= SURE else f"; in {1 - chance:.0%} of the draws dense is better"
+    return [f"{name} reaches a loss for which MoE needs {needs} of its compute{doubt}."]
 
 
 def _against_dense(plan: Plan, dense: Candidate, ahead: bool) -> str:
