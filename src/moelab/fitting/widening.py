@@ -152,7 +152,7 @@ def _directions(count: int, moe: Array) -> Array:
 def is_moe(variables: Mapping[str, Array]) -> Array:
     """Designs (n,) that are MoE by a law's variables; (1,), dense, for a law without experts."""
     name = next((mark for mark in MARKS if mark in variables), None)
-    return np.zeros(1, bool) if name is None else np.asarray(variables[name], float) != DENSE[name]
+    return np.zeros(1, bool) if name is None else ~np.isclose(np.asarray(variables[name], float), DENSE[name])
 
 
 def scale_words(variables: Mapping[str, Array]) -> str:
@@ -179,7 +179,7 @@ def log_scale(variables: Mapping[str, Array]) -> Array | None:
 
 
 def beyond(variables: Mapping[str, Array], reach: float) -> Array:
-    """E-folds of parameters times tokens beyond `reach`; 0 within it and for a law without them."""
+    """E-folds of compute, by `log_scale`, beyond `reach`; 0 within it and where there is no such scale."""
     scale = log_scale(variables)
     return np.zeros(1) if scale is None else np.maximum(scale - reach, 0.0)
 
