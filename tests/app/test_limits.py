@@ -38,6 +38,7 @@ def nothing() -> None:
         ("# a b c\n1 2 3", 1),
         (",".join(f"c{k}" for k in range(50_000)), 50_000),
         ("", 2),
+        ("a,b\rc,d", 3),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -87,7 +87,8 @@ def header_width(path: str | Path, usual: str = ",") -> int:
     separator = separator_of(header[:LONGEST_HEADER].decode("utf-8", "replace"), usual)
     if len(header) > LONGEST_HEADER:
         return header.count(separator.encode()) + 1
-    return len(next(csv.reader([header.decode("utf-8", "replace")], delimiter=separator), []))
+    text = header.decode("utf-8", "replace").replace("\r", " ")  # within a line it ends none, and csv refuses it
+    return len(next(csv.reader([text], delimiter=separator), []))
 
 
 def _first_lines(path: Path) -> bytes:
