@@ -4,7 +4,8 @@
 
 Reads results/predictions/predictions.json and the finished records in results/predictions/runs. Refuses records that
 began before the predictions were committed. Margins are the losses of the other designs minus that of the recommended
-MoE: their 80 % intervals are taken from the draws of the committed fits, without noise of the runs.
+MoE: their 80 % intervals are taken from the draws of the committed fits; `measured_low` and `measured_high` have the
+noise between seeds, too. They are of the present code: the committed file holds no margins.
 """
 
 import json
@@ -23,6 +24,9 @@ from moelab.fitting import FittedLaw, load_fits
 from moelab.planning.uncertainty import quantiles
 from moelab.runs import RunRecord
 from moelab.studies import StudyConfig, load_study
+
+NOISES = 20
+"""Draws of the noise between seeds for each draw of a law."""
 
 
 def committed_at(file: Path) -> str | None:
@@ -92,11 +96,18 @@ def margins(document: Mapping[str, Any], fits: Mapping[str, FittedLaw], study: S
         designs.setdefault(row["role"], drawn)
     shares = [np.full(len(losses), weights[name] / len(losses)) for name, losses in zip(fits, drawn, strict=True)]
     values = {row["role"]: row["ensemble"]["value"] for row in rows}
+    seeds = {role: sum(row["role"] == role for row in rows) for role in designs}
+    noise = max((fitted.seed_noise or {"rel": 0.0})["rel"] for fitted in fits.values())
     found = {}
     for role in list(designs)[1:]:
         gaps = [other - mine for other, mine in zip(designs[role], designs["recommended"], strict=True)]
-        low, high = quantiles(np.concatenate(gaps), np.concatenate(shares))
+        joined, weight = np.concatenate(gaps), np.concatenate(shares)
+        low, high = quantiles(joined, weight)
+        spread = noise * values["recommended"] * np.sqrt(1 / seeds["recommended"] + 1 / seeds[role])
+        noisy = np.repeat(joined, NOISES) + spread * np.random.default_rng(0).standard_normal(NOISES * len(joined))
+        wide = quantiles(noisy, np.repeat(weight, NOISES))
         found[role] = {"value": values[role] - values["recommended"], "low": low, "high": high}
+        found[role] |= {"measured_low": wide[0], "measured_high": wide[1]}
     return found
 
 

@@ -115,6 +115,7 @@ def test_the_same_fits_give_the_same_file(modules, planned, fitted) -> None:
     for role, margin in margins.items():
         assert margin["value"] == pytest.approx(by_role[role] - by_role["recommended"])
         assert margin["low"] < margin["high"]
+        assert margin["measured_high"] - margin["measured_low"] >= 0.95 * (margin["high"] - margin["low"])
     finer, whole = margins["finer"], first["runs"][0]["ensemble"]
     assert finer["high"] - finer["low"] < whole["high"] - whole["low"]  # of one kind and compute: the drift is common
 

@@ -122,3 +122,19 @@ def printed(capsys, *words: str) -> list[str]:
         main(["predict", *words])
     assert not stop.value.code
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_which_design_is_better_counts_the_error_between_the_kinds() -> None:
+    """Far beyond the runs a MoE that is ahead in every draw is not certain to be better; its losses are the draws'."""
+    law = get_law("ludziejewski2025")
+    rng = np.random.default_rng(2)
+    table = {"params_active": np.geomspace(1e7, 1e9, 30), "tokens": np.tile([2e9, 8e9, 3e10], 10)}
+    table["expert_ratio"] = np.tile([1.0, 8.0], 15)
+    loss = law.loss(None, table) * np.exp(0.002 * rng.standard_normal(30))
+    known = moelab.fit({**table, "loss": loss}, law, bootstrap=60, starts=16)
+    far = {"params_active": [1e11, 1e11], "tokens": [3e12, 3e12], "expert_ratio": [8.0, 1.0]}
+    drawn = across_floor(replace(known, widening=AS_DRAWN), far)
+    erring = across_floor(known, far)
+    assert [part.losses for part in erring] == [part.losses for part in drawn]
+    assert all(part.lowest[0] == 1.0 for part in drawn)
+    assert all(0.5 < part.lowest[0] < 0.99 for part in erring)

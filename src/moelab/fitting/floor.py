@@ -19,6 +19,8 @@ from moelab.laws import Law
 Array = NDArray[Any]
 FLOOR = "E_0"
 PARTS = 5
+DRIFTS = 200
+"""Errors beyond the fitted runs for each draw of a floor's part."""
 SWEEP = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Factors on the floor where there is no posterior."""
 
@@ -54,7 +56,9 @@ def across_floor(source: FittedLaw | Law, designs: Mapping[str, Any], parts: int
 
 
 def _posterior(fitted: FittedLaw, designs: Mapping[str, Array], parts: int) -> list[FloorPart]:
-    """By the draws alone: the drift beyond the runs is drawn apart from the floor and would hide what it decides."""
+    """Losses by the draws alone: the drift beyond the runs is drawn apart from the floor and would hide what it
+    decides. Which design is lowest is counted with the drift, as often drawn for each of the draws."""
+    errors = fitted.widening.log_errors(DRIFTS, designs)
     fitted = replace(fitted, widening=replace(fitted.widening, drift=0.0))
     floors = fitted.draws[:, fitted.law.coefficients.index(FLOOR)]
     losses = fitted.draw_losses(designs)
@@ -63,11 +67,12 @@ def _posterior(fitted: FittedLaw, designs: Mapping[str, Array], parts: int) -> l
         return []
     order = np.flatnonzero(usable)[np.argsort(floors[usable], kind="stable")]
     split = [(f"p{100 * (k + 0.5) / parts:.0f}", rows) for k, rows in enumerate(np.array_split(order, parts))]
-    return [_part(at, float(np.median(floors[rows])), losses[rows]) for at, rows in split if len(rows)]
+    return [_part(at, float(np.median(floors[rows])), losses[rows], errors) for at, rows in split if len(rows)]
 
 
-def _part(at: str, floor: float, losses: Array) -> FloorPart:
-    first = np.bincount(np.argmin(losses, axis=1), minlength=losses.shape[1]) / len(losses)
+def _part(at: str, floor: float, losses: Array, errors: Array | None = None) -> FloorPart:
+    erring = losses if errors is None else (losses[:, None] * np.exp(errors)).reshape(-1, losses.shape[1])
+    first = np.bincount(np.argmin(erring, axis=1), minlength=losses.shape[1]) / len(erring)
     return FloorPart(at=at, floor=floor, losses=tuple(losses.mean(axis=0).tolist()), lowest=tuple(first.tolist()))
 
 

@@ -84,6 +84,11 @@ class Widening:
                 losses = losses * np.exp(self.drift * far * _directions(len(losses), is_moe(variables)))
             return losses if self.factor == 1.0 else np.asarray(values * (losses / values) ** self.factor)
 
+    def log_errors(self, count: int, variables: Mapping[str, Array]) -> Array:
+        """(count, n): log errors of the law beyond the fitted runs, drawn as `of` draws them."""
+        far = beyond(variables, self.reach)
+        return np.asarray(self.factor * self.drift * far * _directions(count, is_moe(variables)))
+
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain data; a reach that is not known is None."""
         return {**asdict(self), "reach": self.reach if np.isfinite(self.reach) else None}
