@@ -19,10 +19,7 @@ from moelab.fitting.diagnosis import diagnose
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.objective import Objective
 from moelab.fitting.observations import MeasuredErrors, Observations, observations
-from moelab.fitting.point_fit import (
-    SPREAD,
-    STARTS,
-)
+from moelab.fitting.point_fit import SPREAD, STARTS
 from moelab.fitting.prior import Prior, find_prior
 from moelab.fitting.prior_fit import fit_with_prior
 from moelab.fitting.table_checks import check_table
