@@ -72,10 +72,16 @@ DESIGN = ("config", "params_total", "params_active", "tokens", "train_flops", "l
 """What a plan holds of a design whatever settles ties and gives rates."""
 
 
+def intervals(design: dict[str, Any]) -> list[dict[str, float]]:
+    """The predicted losses of a design, by law and their mean, each with the ends of its interval."""
+    return [*design["loss"].values(), design["mean_loss"]]
+
+
 def test_a_finished_study_is_only_read(workplace: Path, same_numbers: Same, same_keys: Same) -> None:
     """Its fits and its recommendation come out as they were; no run is trained, and none is needed but its record.
 
-    Designs behind the first one, and the rules that give rates, may be others.
+    Designs behind the first one, and the rules that give rates, may be others. Intervals know their distance from the
+    runs, so they hold those of 0.1.
     """
     out = workplace / "studies" / "finished"
     fits, plan = load_fits(out / "fits.json"), read_json(out / "plan.json")
@@ -86,7 +92,10 @@ def test_a_finished_study_is_only_read(workplace: Path, same_numbers: Same, same
     found = read_json(out / "plan.json")
     same_keys(plan, found)
     assert [found[name] for name in ("n_designs", "n_feasible")] == [plan[name] for name in ("n_designs", "n_feasible")]
-    first = ({name: each["candidates"][0][name] for name in DESIGN} for each in (plan, found))
-    same_numbers(*first, 1e-6)
+    old, new = ({name: each["candidates"][0][name] for name in DESIGN} for each in (plan, found))
+    for then, now in zip(intervals(old), intervals(new), strict=True):
+        low, high = then.pop("low"), then.pop("high")
+        assert now["low"] <= low <= high <= now["high"]
+    same_numbers(old, new, 1e-6)
     for law, fitted in load_fits(out / "fits.json").items():
         assert fitted.coefficients == pytest.approx(fits[law].coefficients, rel=1e-6)
