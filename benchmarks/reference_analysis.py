@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from reference_findings import print_optima, print_pairs, print_routers
+from reference_findings import print_optima, print_pairs, print_routers, print_saturation
 from reference_rates import best_rates, rule_of
 
 from moelab.errors import InputError
@@ -107,6 +107,7 @@ def laws(rows: pl.DataFrame, bootstrap: int, out: Path | None) -> FittedLaw | No
     if fitted is not None:
         coefficients(fitted)
         print_optima(fitted, COMPUTES)
+        print_saturation(rows, weighted(rows, weights), objective)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         save_fits(found.fits, out / "fits.json")

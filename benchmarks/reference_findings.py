@@ -4,6 +4,7 @@
 experts, granularity, shared experts, router and seed, but for what it compares.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import polars as pl
 
 from moelab.fitting import FittedLaw
+from moelab.fitting.fit import fit
 from moelab.fitting.observations import observations
+from moelab.fitting.prior import Prior, shipped
 
 AXES = ("d_model", "tokens_per_active", "epochs", "expansion", "granularity", "shared", "router", "seed")
 """What a pair has in common but for one; `expansion` is the width of all experts over the dense feed-forward's."""
@@ -74,6 +77,34 @@ def fitted_losses(rows: pl.DataFrame, law: FittedLaw) -> dict[str, float]:
     known = rows.filter(pl.col("router").is_in(("dense", "token_choice")))
     losses = law.predict(observations(known, law.law).variables).value
     return dict(zip(known["run_id"].to_list(), losses.tolist(), strict=True))
+
+
+def print_saturation(rows: pl.DataFrame, runs: pl.DataFrame, objective: str) -> None:
+    """Pairs of more experts beside fits of moelab2026 to `runs` that owe less and less of E_max to the prior."""
+    rows, usual = with_axes(rows), shipped("moelab2026")
+    assert usual is not None
+    priors = {"the shipped prior": usual, "E_max freed: log 4 +- 2": _freed(usual, "E_max", 4.0, 2.0), "none": "none"}
+    found = [pair for pair in pairs(rows, "expansion") if pair[0]["epochs"] == 1]
+    print("\nmore experts, one epoch, by moelab2026 with priors that hold E_max less and less")
+    for name, prior in priors.items():
+        law = fit(runs, "moelab2026", prior=prior, objective=objective, weight="weight", bootstrap=0)
+        known = fitted_losses(rows, law)
+        each = [(low, high) for low, high in found if {low["run_id"], high["run_id"]} <= set(known)]
+        steps = [
+            f"{low['expansion']:g} to {high['expansion']:g} {known[high['run_id']] / known[low['run_id']] - 1:+.1%}"
+            f" ({high['loss'] / low['loss'] - 1:+.1%})"
+            for low, high in each
+        ]
+        print(f"  {name}: E_max {law.coefficients['E_max']:.0f}; fitted (measured) {', '.join(steps)}")
+
+
+def _freed(prior: Prior, name: str, mean: float, spread: float) -> Prior:
+    """The prior with another mean and spread of one coordinate, independent of the others."""
+    at = prior.coefficients.index(name)
+    means, covariance = prior.mean.copy(), prior.covariance.copy()
+    means[at], covariance[at], covariance[:, at] = mean, 0.0, 0.0
+    covariance[at, at] = spread**2
+    return replace(prior, mean=means, covariance=covariance)
 
 
 def _epochs(row: dict[str, Any]) -> str:

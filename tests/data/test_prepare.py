@@ -360,10 +360,13 @@ else:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_text(dataset: Dataset, tmp_path: Path) -> None:
-    """Peak memory at 15 and at 90 megabytes, half of it in documents of 300 bytes, half in one long text."""
+    """Peak memory at 15 and at 150 megabytes, half of it in documents of 300 bytes, half in one long text.
+
+    It varies by up to 40 megabytes as the processes are scheduled.
+    """
     peaks = []
     pieces = make_documents(200, seed=4, words=100)
-    for megabytes in (15, 90):
+    for megabytes in (15, 150):
         folder = tmp_path / str(megabytes)
         folder.mkdir()
         with open(folder / "rows.jsonl", "w") as rows, open(folder / "long.txt", "w") as long:
@@ -380,4 +383,4 @@ def test_memory_does_not_grow_with_the_text(dataset: Dataset, tmp_path: Path) ->
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout))
     assert max(peaks) < 600e6
-    assert peaks[1] - peaks[0] < 0.4 * (90 - 15) * 1e6
+    assert peaks[1] - peaks[0] < 0.4 * (150 - 15) * 1e6
