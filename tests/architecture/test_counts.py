@@ -50,7 +50,8 @@ def test_memory_of_a_known_model() -> None:
     assert weight_bytes(model) == 2 * count_parameters(model).params_total
     assert kv_bytes(model, 1) == 2 * 32 * 8 * 128 * 2
     assert kv_bytes(load_preset("deepseek-v3"), 1) == 61 * (512 + 64) * 2
-    assert training_memory(model).total == 16 * count_parameters(model).params_total
+    assert training_memory(model).total == 18 * count_parameters(model).params_total
+    assert training_memory(model, "fp32").total == 16 * count_parameters(model).params_total
 
 
 def test_mxfp4_stores_experts_alone_and_block_formats_leave_the_cache_in_16_bits() -> None:

@@ -27,7 +27,7 @@ def test_a_small_model_by_hand() -> None:
     )
     memory = device_memory(Shape.of(config), Layout(), TrainingStep(micro_batch=3, seq_len=10))
     params = count_parameters(config).params_total
-    assert (memory.weights, memory.gradients, memory.optimizer) == (2 * params, 2 * params, 12 * params)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (2 * params, 4 * params, 12 * params)
     queries, keys = 64, 32
     attention = 2 * (2 * 64 + queries + 2 * keys + queries) + 4 * 4  # input and norm; q, k, v, output; fp32 log sum
     feed_forward = 2 * (2 * 64 + 4 * 96)
@@ -113,7 +113,7 @@ def test_deepseek_v3_needs_expert_and_pipeline_parallelism() -> None:
     for layout in ("dp=256", "dp=256,ep=64", "pp=4,dp=64", "pp=4,dp=64,ep=64"):
         table = count_training_memory(config, layout)
         fits[layout] = min(float(m.total) for m in table.by_recomputation.values()) < 186e9
-    assert fits == {"dp=256": False, "dp=256,ep=64": True, "pp=4,dp=64": False, "pp=4,dp=64,ep=64": True}
+    assert fits == {"dp=256": False, "dp=256,ep=64": False, "pp=4,dp=64": False, "pp=4,dp=64,ep=64": True}
     on_h100 = count_training_memory(config, "dp=256,ep=64").by_recomputation
     assert min(float(m.total) for m in on_h100.values()) > 80e9
 

@@ -94,10 +94,11 @@ def kv_bytes(model: ModelConfig | Shape, context: Numbers, precision: str = "bf1
 
 
 def training_memory(model: ModelConfig | Shape, precision: str = "bf16", optimizer: str = "adamw") -> TrainingMemory:
-    """Bytes of training state: weights and gradients at `precision`, fp32 optimiser state and master weights.
+    """Bytes of training state: weights at `precision`, fp32 gradients, optimiser state and master weights.
 
     Multi-token prediction is included. Below fp32 a master copy of the weights is kept, as in mixed-precision training
-    (arXiv 1710.03740): 16 bytes per parameter for bf16 with AdamW.
+    (arXiv 1710.03740), and gradients are added up and reduced in fp32, as Megatron-LM does for bf16 unless it is given
+    `--grad-reduce-in-bf16`: 18 bytes per parameter for bf16 with AdamW.
 
     Raises InputError for an unknown precision or optimiser.
     """
@@ -107,6 +108,6 @@ def training_memory(model: ModelConfig | Shape, precision: str = "bf16", optimiz
     return TrainingMemory(
         weights=params * size,
         master_weights=params * (4.0 if size < 4 else 0.0),
-        gradients=params * max(size, 2.0),
+        gradients=params * 4.0,
         optimizer=params * 4.0 * OPTIMIZER_STATES[optimizer],
     )
