@@ -196,9 +196,12 @@ def test_the_gain_of_a_limit_is_what_the_recommended_design_gains(name: str, fie
         enumerate_designs(SPACE), wider(asked, name, 1.1), predictors_of(laws_of(LAWS)), here.lifetime.reference
     )
     saved = here.score[here.best] - raised.score[raised.best]
-    if here.lifetime.most > -np.log1p(-here.lifetime.within) + 1e-9:
+    attainable = here.lifetime.most <= -np.log1p(-here.lifetime.within) + 1e-9
+    if not attainable:
         saved = here.log_excess[here.best] - raised.log_excess[raised.best]
     assert found.sensitivity[name]["gain_compute"] == pytest.approx(np.expm1(max(0.0, saved)), abs=1e-9)
+    balance = pytest.approx(-np.expm1(-max(0.0, saved)), abs=1e-9) if attainable else None
+    assert found.sensitivity[name].get("gain_balance") == balance
     assert (name in found.binding) == (saved > 1e-4)
 
 

@@ -178,6 +178,10 @@ def test_a_bend_of_the_frontier_is_named_with_the_price_over_a_larger_step(ranki
         text = " ".join(why(shown))
         assert ("a loss higher by 0.01 nats saves $260K per 0.001." in text) is bent
         assert ("The frontier has a bend or a gap here" in text) is bent
+    for ten, bent in ((2.6e5, True), (2.4e4, False)):  # a step down the frontier, with no design of lower loss
+        shown.lifetime["per_millinat"] = {**prices, "lower_loss_costs": None, "higher_loss_saves": 9e3}
+        shown.lifetime["per_millinat"]["higher_by_ten_saves"] = ten
+        assert ("The frontier has a bend or a gap here" in " ".join(why(shown))) is bent
 
 
 def test_the_sentence_on_a_lower_loss_at_no_more_cost() -> None:

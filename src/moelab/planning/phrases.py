@@ -52,6 +52,8 @@ def saved_by_limits(gains: dict[str, dict[str, Any]], shares: bool = True) -> li
             continue
         if "gain_cost" in gain:
             lines.append((name, f"{saving:.1%} of the cost"))
+        elif "gain_balance" in gain:
+            lines.append((name, f"as much as {gain['gain_balance']:.1%} of the lifetime cost at the same loss"))
         elif name != "compute":
             much = "more than twice the" if saving > 1 else f"{saving:.1%}"
             lines.append((name, f"as much loss as {much} compute"))

@@ -32,9 +32,10 @@ def sensitivities(ranking: Ranking, lattice: Lattice, budget: Budget) -> dict[st
     """For every limit that is set, the gain from ten per cent more of it.
 
     `gain_compute` is a share of compute: 0.02 means that the raised limit is worth 2 % more compute under the budget's
-    limits; where loss is balanced against lifetime cost, as much compute at the same cost. `gain_loss` is null on a
-    balance, and where the ensemble has several members, whose losses do not compare. Where a cost is minimised there
-    is `gain_cost`, a share of it, instead.
+    limits; where loss is balanced against lifetime cost, as much compute at the same cost, and `gain_balance` is the
+    share of the lifetime cost that counts as much there: what improves may be the cost, the loss or both. `gain_loss`
+    is null on a balance, and where the ensemble has several members, whose losses do not compare. Where a cost is
+    minimised there is `gain_cost`, a share of it, instead.
     """
     gains: dict[str, dict[str, Any]] = {}
     for name in _limits(budget):
@@ -64,7 +65,9 @@ def _gain(ranking: Ranking, feasible: FeasibleSet, budget: Budget, raised: Budge
         _, cost = costs(ranking.ensemble[0], feasible, serving, raised, ranking.target)
         return {"gain_cost": max(0.0, float(1 - np.min(cost) / ranking.score[ranking.best]))}
     if ranking.lifetime is not None and serving is not None and _same_reference(budget, raised):
-        return {"gain_loss": None, "gain_compute": _gain_of_balance(ranking, feasible, serving, raised)}
+        gain = _gain_of_balance(ranking, feasible, serving, raised)
+        weighed = {"gain_balance": gain / (1 + gain)} if ranking.lifetime.attainable else {}
+        return {"gain_loss": None, "gain_compute": gain, **weighed}
     loss, excess = score_designs(ranking, feasible, raised)
     own = ranking.log_excess if ranking.lifetime is None else ranking.lifetime.ensemble_excess
     ranked = ranking.order[:BEST]  # those of `feasible`: on a balance the least loss of all may be far from them

@@ -89,9 +89,10 @@ def knee_sentence(plan: Plan) -> str:
 
 
 def _bend(price: dict[str, Any]) -> str:
-    """A sentence where the two sides differ much: the frontier bends there, and the next 0.01 nats show how far."""
+    """A sentence where the two sides, or a small and a larger step, differ much: the frontier bends there, and the next
+    0.01 nats show how far."""
     less, saved, ten = price["lower_loss_costs"], price["higher_loss_saves"], price.get("higher_by_ten_saves")
-    if less is None or ten is None or less < BEND * saved:
+    if ten is None or max(ten, less or 0.0) < BEND * saved:
         return ""
     return (
         " The frontier has a bend or a gap here, so neither price holds for larger steps: a loss higher by 0.01 nats "
