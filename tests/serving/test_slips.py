@@ -2,6 +2,8 @@
 
 import pytest
 
+from moelab.planning import Budget
+from moelab.planning.costs import odd_prices
 from moelab.serving import load_hardware
 from moelab.serving.serving_cost import serving_cost
 from moelab.serving.slips import odd_price
@@ -39,3 +41,21 @@ def test_prices_of_nothing_and_ten_times_off_are_noted() -> None:
     for usual in (None, 0.5, 3.64, 30.0):
         assert odd_price("--gpu-price", usual, h100) == []
     assert odd_price("--gpu-price", 500.0, load_hardware("gb300")) == [], "no price is known to compare with"
+
+
+def test_a_price_of_one_offer_is_named_as_one() -> None:
+    """Of other devices several offers are known; what is given needs no note."""
+    line = odd_price("gpu_price", None, load_hardware("gb200"))
+    assert [each.startswith("gpu_price: $4.54 an hour of NVIDIA GB200") for each in line] == [True]
+    assert "is one offer, as of 2026-03-17" in line[0]
+    assert odd_price("gpu_price", None, load_hardware("h200")) == []
+    assert odd_price("gpu_price", 5.0, load_hardware("gb200")) == []
+    assert str(load_hardware("gb200").prices) == "one offer, as of 2026-03-17"
+    assert str(load_hardware("h200").prices) == "offers of $3.45 to $6.31, as of 2026-10-24"
+
+
+def test_a_plan_names_it_once_for_one_kind_of_device() -> None:
+    """Devices that train and serve, of one kind, have one line; of two kinds each its own."""
+    for trains, options in ((None, ["--gpu-price"]), ("mi325x", ["--gpu-price", "--train-gpu-price"])):
+        asked = Budget(flops=1e21, serving={"hardware": "gb200"}, train_hardware=trains)
+        assert [line.split(":")[0] for line in odd_prices(asked)] == options

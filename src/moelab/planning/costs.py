@@ -121,11 +121,12 @@ def unpriced(budget: Budget) -> list[str]:
 
 
 def odd_prices(budget: Budget) -> list[str]:
-    """A line for each given price that is 0 or far from the hardware file's."""
+    """A line for each given price that is 0 or far from the hardware file's, and for a device's price of one offer."""
     wanted, trains, lines = budget.serving, budget.training_device, list[str]()
     if wanted is not None:
         lines += odd_price("--gpu-price", wanted.gpu_price, wanted.device)
-    if trains is not None:
+    known = wanted is not None and (trains, budget.train_gpu_price, wanted.gpu_price) == (wanted.device, None, None)
+    if trains is not None and not known:
         lines += odd_price("--train-gpu-price", budget.train_gpu_price, trains)
     return lines
 

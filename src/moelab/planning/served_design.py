@@ -167,4 +167,4 @@ def _hour(device: Hardware, price: float, given: bool) -> str:
     known = device.prices
     if known is None:
         return f"{text}, an assumption without a published price"
-    return f"{text} (offers of ${known.low:.2f} to ${known.high:.2f}, as of {known.date})"
+    return f"{text} ({known})"

@@ -55,6 +55,15 @@ class Prices(Config):
     date: str
     source: str
 
+    @property
+    def single(self) -> bool:
+        """Whether they are one offer, not a range."""
+        return self.low == self.high
+
+    def __str__(self) -> str:
+        offers = "one offer" if self.single else f"offers of ${self.low:.2f} to ${self.high:.2f}"
+        return f"{offers}, as of {self.date}"
+
 
 class Hardware(Config):
     """One device. Rates in FLOPs per second (dense), memory in bytes, bandwidths in bytes per second and direction.

@@ -33,9 +33,15 @@ def slips(cost: dict[str, Any], traffic: Traffic) -> list[str]:
 
 
 def odd_price(option: str, price: float | None, device: Hardware) -> list[str]:
-    """A line where a given price of a device and hour is 0, or ten times the hardware file's or a tenth of it."""
+    """A line where a given price of a device and hour is 0, or ten times the hardware file's or a tenth of it; without
+    a given one, where the hardware file's is one offer."""
     if price is None:
-        return []
+        if device.prices is None or not device.prices.single:
+            return []
+        return [
+            f"{option}: {format_dollars(device.prices.typical)} an hour of {device.name} is one offer, as of "
+            f"{device.prices.date}; prices of other devices are the middle of several, so dollars do not compare well"
+        ]
     if price == 0:
         return [f"{option}: at a price of 0 all dollars of {device.name} are 0, and choose nothing"]
     usual = device.price
