@@ -1,4 +1,8 @@
-"""The compute-optimal point of one's own fit, with 80 % intervals and exponents over its bootstrap draws."""
+"""The compute-optimal point of one's own fit, with 80 % intervals and exponents over its bootstrap draws.
+
+The loss has the interval of a prediction at that point, with the law's error beyond the fitted runs. That error moves
+losses alone, so sizes, tokens and exponents have the intervals of the draws.
+"""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.checks import FEWEST_IN_INTERVAL
-from moelab.fitting.intervals import outside_note
+from moelab.fitting.intervals import interval_of, outside_note
+from moelab.fitting.widening import AS_DRAWN, Widening
 from moelab.laws import Law
 from moelab.laws.optimum import Optimum, optimum
 from moelab.laws.optimum_draws import optimum_draws
@@ -21,6 +26,10 @@ MOST_CHOICES = 64
 """Combinations of discrete choices above which draws keep those of the point."""
 TOGETHER = 500
 """Draws that are solved at once."""
+DRAWS_ALONE = (
+    "the interval of the loss holds the law's error beyond the fitted runs, as predict has it; all others are those of "
+    "the draws alone"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,8 +60,10 @@ def fitted_optimum(
     flops: float,
     settings: Mapping[str, float],
     max_memory: float | None = None,
+    widening: Widening = AS_DRAWN,
 ) -> FittedOptimum:
-    """`FittedLaw.optimum` for a law with its coefficients, draws (B, number of coefficients) and fitted ranges."""
+    """`FittedLaw.optimum` for a law with its coefficients, draws (B, number of coefficients), fitted ranges and the
+    widening of its losses."""
     point = optimum(law, flops, settings, coefficients, max_memory, ranges)
     count = math.prod(len(values) for name, values in law.choices.items() if name not in settings)
     kept = [name for name in law.choices if name not in settings and len(law.choices[name]) > 1]
@@ -61,13 +72,15 @@ def fitted_optimum(
     own = {name: np.array([[value]]) for name, value in coefficients.items()}
     exponents = optimum_draws(law, flops, pinned, own, max_memory)[1]
     values, slopes = _drawn(law, draws, flops, pinned, max_memory)
-    names = {"loss": point.loss} | {name: value for name, value in point.values.items() if name != "train_flops"}
-    intervals = {name: _ends(value, values.get(name)) for name, value in names.items()}
+    loss, wider = _loss(law, values.get("loss", np.zeros(0)), point, widening)
+    names = {name: value for name, value in point.values.items() if name != "train_flops"}
+    intervals = {"loss": loss} | {name: _ends(value, values.get(name)) for name, value in names.items()}
     powers = {name: _ends(float(each[0]), slopes.get(name)) for name, each in exponents.items()}
     powers = {name: ends for name, ends in powers.items() if np.isfinite(ends["value"] or np.nan)}
     notes = [note for name, ends in {**intervals, **powers}.items() for note in outside_note(name, ends)]
     if held and len(draws):
         notes.append(f"the intervals keep {', '.join(held)} at the optimum's values")
+    notes += [DRAWS_ALONE] if wider else []
     lost = _lost(law, values)
     if lost >= 0.005:
         notes.append(f"{lost:.0%} of the draws have no optimum among the sizes considered")
@@ -86,6 +99,14 @@ def _drawn(
         return {}, {}
     values, slopes = ([part[k] for part in parts] for k in (0, 1))
     return tuple({name: np.concatenate([part[name] for part in each]) for name in each[0]} for each in (values, slopes))  # type: ignore[return-value]
+
+
+def _loss(law: Law, drawn: Array, point: Optimum, widening: Widening) -> tuple[Ends, bool]:
+    """The optimum's loss with the ends of the draws' (B,), widened as a prediction there is; whether they are."""
+    variables = {name: np.array([point.values[name]]) for name in law.variables}
+    losses = widening.of(drawn[:, None], np.array([point.loss]), variables)[:, 0]
+    wider = not np.allclose(losses, drawn, rtol=1e-12, equal_nan=True)
+    return interval_of(point.loss, losses[np.isfinite(losses)]), wider
 
 
 def _ends(value: float, drawn: Array | None) -> Ends:
