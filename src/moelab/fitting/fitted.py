@@ -118,9 +118,10 @@ class FittedLaw(Shown):
     ) -> FittedOptimum:
         """The law's compute-optimal point with these coefficients, in its own convention of compute, with 80 %
         intervals and exponents from the bootstrap draws; that of the loss is `predict`'s, widened beyond the fitted
-        runs. Raises InputError as `moelab.laws.optimum.optimum`."""
+        runs. Choices that `settings` leave (experts, granularity) are those within the fitted runs' range. Raises
+        InputError as `moelab.laws.optimum.optimum`."""
         own = (self.law, self.coefficients, self.draws, self.ranges)
-        found = fitted_optimum(*own, flops, settings or {}, max_memory, self.widening)
+        found = fitted_optimum(*own, flops, settings or {}, max_memory, self.widening, self.prior)
         unknown = [name for name in self.unidentified if name not in self.at_bound]  # one at a bound has no effect
         if not unknown:
             return found
