@@ -120,6 +120,7 @@ class CandidateBuilder:
             granularity=float(design.granularity[0]),
             sparsity=float(design.sparsity[0]),
             tokens=round(tokens),
+            loss_tokens=round(float(np.ravel(design.tokens)[0])),
             unique_tokens=round(unique),
             epochs=tokens / unique,
             train_flops=one.train_flops_at(0),
