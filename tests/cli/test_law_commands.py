@@ -77,6 +77,15 @@ def test_the_optimum_is_a_contract(run) -> None:
     assert run("laws", "deepseek2024", "--optimum", "--flops", "1e21", "--json")[0] == 0
 
 
+def test_an_optimum_a_thousand_times_out_of_range_is_noted(run) -> None:
+    for law, flops in (("tian2025", "1e24"), ("ludziejewski2025", "1e29")):
+        call = ("laws", law, "--optimum", "--flops", flops)
+        note = f"{law} a factor of 1,000 or more out of range"
+        assert json.loads(run(*call, "--json")[1])["notes"] == [note]
+        assert f"note: {note}" in run(*call)[1]
+    assert json.loads(run("laws", "tian2025", "--optimum", "--flops", "1e22", "--json")[1])["notes"] == []
+
+
 def test_fit_and_predict(run, runs, tmp_path) -> None:
     out_file = tmp_path / "fit.json"
     code, out, _ = run("fit", runs, "--law", "hoffmann2022", *LET, *FEW, "--out", out_file, "--json")

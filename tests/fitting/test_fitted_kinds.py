@@ -9,6 +9,7 @@ import pytest
 import moelab
 from moelab.architecture import load_model
 from moelab.cli import main
+from moelab.errors import InputError
 from moelab.fitting import save_fits
 from moelab.fitting.fitted_kinds import kind_of_runs, single_values, value_words
 from moelab.fitting.observations import observations
@@ -147,3 +148,52 @@ def test_the_command_prints_both_lines(dense: Any, tmp_path: Any, capsys: pytest
     text = " ".join(capsys.readouterr().out.split())
     assert "note: moelab2026: all fitted runs are dense, so the prior alone states what experts are worth" in text
     assert "coefficients come mostly from the prior 'moelab2026, public runs and published laws', among them" in text
+
+
+def test_an_optimum_chooses_experts_and_granularity_among_those_of_the_runs(dense, mixed, moe) -> None:
+    for fitted, ratio in ((dense, 1), (mixed, 32), (moe, 8)):
+        found = fitted.optimum(1e21)
+        assert (found.point.values["expert_ratio"], found.point.values["granularity"]) == (ratio, 1)
+        assert not [note for note in found.notes if "plan ranks no" in note]
+    between = fit_of(n_experts=6, top_k=1).optimum(1e21)  # none of the law's own choices
+    assert between.point.values["n_experts"] == 6
+
+
+def test_an_optimum_of_set_experts_has_the_notes_of_a_prediction_there(dense, mixed) -> None:
+    for fitted, given in ((dense, {"n_experts": 8}), (mixed, {"expert_ratio": 8, "granularity": 4})):
+        found = fitted.optimum(1e21, given)
+        design = {name: found.point.values[name] for name in LAW.variables if name != "unique_tokens"}
+        there = moelab.predict(fitted, **design).notes
+        assert [note for note in there if "plan ranks no" in note]
+        assert [note for note in there if "come mostly from the prior" in note]
+        assert set(there) <= set(found.notes)
+
+
+def test_the_experts_of_an_optimum_fit_together(mixed) -> None:
+    """With G experts in use, E = n_experts / G; shared ones count in both widths."""
+    for given in ({"n_experts": 64, "granularity": 8}, {"expert_ratio": 8, "granularity": 8}):
+        at = mixed.optimum(1e21, given).point.values
+        assert (at["n_experts"], at["granularity"], at["expert_ratio"]) == (64, 8, 8)
+    at = mixed.optimum(1e21, {"n_experts": 60, "granularity": 8, "shared_share": 0.5}).point.values
+    assert at["expert_ratio"] == pytest.approx((60 + 4) / (4 + 4))
+    at = mixed.optimum(1e21, {"n_experts": 1, "granularity": 1}).point.values
+    assert (at["n_experts"], at["granularity"], at["expert_ratio"]) == (1, 1, 1)
+    for given, message in (
+        ({"n_experts": 4, "granularity": 8}, "n_experts is 4, fewer than the 8 in use"),
+        ({"n_experts": 8, "expert_ratio": 8}, "give n_experts or expert_ratio"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mixed.optimum(1e21, given)
+
+
+def test_an_optimum_of_a_law_of_top_1_experts_keeps_within_its_runs() -> None:
+    law = get_law("ludziejewski2025")
+    rng = np.random.default_rng(0)
+    table = {"params_active": 10 ** rng.uniform(7.5, 9, 40), "tokens": 10 ** rng.uniform(9, 10.5, 40)}
+    table |= {"expert_ratio": rng.choice([2.0, 4.0, 8.0], 40)}
+    fitted = moelab.fit({**table, "loss": law.loss(None, table)}, law, bootstrap=0, starts=8, prior="none")
+    assert fitted.optimum(1e21).point.values["n_experts"] == 8
+    assert "n_experts at the largest considered (8)" in fitted.optimum(1e21).point.decided_by
+    far = fitted.optimum(1e21, {"n_experts": 32})
+    assert far.point.values["n_experts"] == 32
+    assert any("expert_ratio is 32 (in the fitted runs 2 to 8)" in note for note in far.notes)

@@ -1,4 +1,5 @@
-"""The compute-optimal point of one's own fit: its intervals are those of the draws, one by one."""
+"""The compute-optimal point of one's own fit: its intervals are those of the draws, one by one, and the loss's that of
+a prediction there."""
 
 import json
 from dataclasses import replace
@@ -10,8 +11,10 @@ import pytest
 from moelab.cli import main
 from moelab.fitting import save_fits
 from moelab.fitting.fit import fit
+from moelab.fitting.fitted_optimum import DRAWS_ALONE
 from moelab.fitting.intervals import lies_outside, outside_note
 from moelab.fitting.predict import predict
+from moelab.fitting.widening import AS_DRAWN, Widening
 from moelab.laws import get_law
 from moelab.laws.optimum import optimum
 from moelab.laws.optimum_draws import law_compute, optimum_draws
@@ -73,6 +76,29 @@ def test_draws_without_an_optimum_leave_the_end_open(fitted) -> None:
     found = replace(fitted, draws=steep).optimum(1e21)
     assert found.intervals["params_total"]["low"] is None
     assert any("50% of the draws have no optimum" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("widening", [Widening(1.0, 0.03, np.log(1e19 / 6)), Widening(2.5)])
+def test_the_loss_has_the_interval_of_a_prediction_at_the_optimum(fitted, widening, tmp_path, capsys) -> None:
+    """Up to the spread of the draws' own optima, whose loss is flat there; sizes keep the draws' intervals."""
+    drawn, wider = (replace(fitted, widening=each) for each in (AS_DRAWN, widening))
+    found, plain = wider.optimum(1e22), drawn.optimum(1e22)
+    at = {name: found.point.values[name] for name in DENSE.variables}
+    there, narrow = wider.predict(**at), drawn.predict(**at)
+    loss, width = found.intervals["loss"], there.high[0] - there.low[0]
+    assert loss["value"] == pytest.approx(there.value[0])
+    assert (loss["low"], loss["high"]) == pytest.approx((there.low[0], there.high[0]), abs=0.05 * width)
+    assert width > 1.5 * (narrow.high[0] - narrow.low[0])
+    assert {**found.intervals, "loss": 0} == {**plain.intervals, "loss": 0}
+    assert found.exponents == plain.exponents
+    assert DRAWS_ALONE in found.notes
+    assert DRAWS_ALONE not in plain.notes
+    save_fits({DENSE.id: wider}, tmp_path / "fit.json")
+    with pytest.raises(SystemExit):
+        main(["laws", DENSE.id, "--optimum", "--flops", "1e22", "--law", str(tmp_path / "fit.json"), "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["intervals"]["loss"] == pytest.approx(loss)
+    assert printed["notes"] == list(found.notes)
 
 
 def test_a_value_outside_its_interval_is_noted(fitted) -> None:

@@ -66,6 +66,15 @@ def test_a_fit_in_billions_takes_billions_without_a_note_on_them() -> None:
     assert any("a factor of 1,000 or more out of range" in note for note in far)
 
 
+def test_a_leverage_a_thousand_times_out_of_range_is_noted_as_a_loss_is() -> None:
+    """tian2025's runs end at 3e20 FLOPs."""
+    for law in ("tian2025", "abnar2025"):
+        found = moelab.predict(law, "deepseek-v3", tokens="14.8T")
+        assert found.only.extrapolation > 3
+        assert f"{law} a factor of 1,000 or more out of range" in found.notes
+    assert moelab.predict("tian2025", "olmoe-1b-7b", tokens="1T").notes == ()
+
+
 def test_the_loss_of_guessing_is_that_of_the_vocabulary() -> None:
     assert guessing_loss(512, published=False) == pytest.approx(np.log(512))
     assert guessing_loss(512) == pytest.approx(np.log(65_536))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
+from moelab.fitting.predict import predict
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.given_laws import predictors_of
@@ -18,6 +19,7 @@ from moelab.planning.pareto import pareto_front
 from moelab.planning.plan import plan
 from moelab.planning.result import candidate_rows, pareto_rows
 from moelab.planning.search import search
+from moelab.quantities import format_number
 
 JOINT, ABNAR = get_law("ludziejewski2025"), get_law("abnar2025")
 
@@ -148,6 +150,22 @@ def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:
     kind = "a MoE model of" if result.best.is_moe else "a dense model of"
     assert result.sentence.startswith(f"Train {kind} ")
     assert "FLOPs (attention as the full square; " in result.sentence
+
+
+@pytest.mark.parametrize(("shape", "differs"), [((2048, 16), True), ((1536, 24), False)])
+def test_losses_of_fewer_tokens_than_trained_are_stated(shape: tuple[int, int], differs: bool) -> None:
+    """`predict` gives the plan's loss at the tokens that count for it. Of a deep model they are 135.5B of 136.2B, which
+    print alike."""
+    space = Space(d_model=shape[:1], n_layers=shape[1:], kinds=("dense",), ffn_ratio=(4,))
+    result = plan(Budget(flops=1e21), [JOINT], space)
+    best = result.best
+    value = predict(JOINT, best.config, tokens=best.loss_tokens, seq_len=space.seq_len).only.value
+    assert best.loss[JOINT.id].value == pytest.approx(value, rel=1e-7)
+    assert result.to_dict()["candidates"][0]["loss_tokens"] == best.loss_tokens
+    assert best.loss_tokens < best.tokens
+    assert (format_number(best.loss_tokens) != format_number(best.tokens)) == differs
+    words = f"; losses are of {format_number(best.loss_tokens)} tokens, because "
+    assert (words in result.sentence) == ("losses are of" in result.sentence) == differs
 
 
 def test_utilisation_by_expert_width_can_change_the_choice() -> None:

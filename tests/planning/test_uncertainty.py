@@ -13,6 +13,8 @@ from moelab.fitting import FittedLaw
 from moelab.fitting.widening import AS_DRAWN
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
+from moelab.planning.compare import compare_designs
+from moelab.planning.credit import credited_design
 from moelab.planning.lattice import enumerate_designs
 from moelab.planning.plan import plan
 from moelab.planning.plan_table import interval_note
@@ -49,6 +51,27 @@ def test_an_ensemble_averages_fits_to_the_same_runs(tiny: Space, fits: list[Fitt
     assert mean.low < mean.value < mean.high
     assert set(result.optimum) == {"params_total", "params_active", "n_experts", "granularity", "tokens"}
     assert result.ensemble == ["ludziejewski2025", "abnar2025"]
+
+
+def test_a_plan_of_one_law_has_one_interval_of_its_loss(tiny: Space, fits: list[FittedLaw]) -> None:
+    """That of `predict`, over all draws, in the table of designs as in the law's own row, in comparisons too."""
+    rng = np.random.default_rng(0)
+    many = rng.choice(len(fits[0].draws), 700)
+    jitter = np.exp(0.001 * rng.standard_normal((700, 1)))
+    law = replace(fits[0], draws=fits[0].draws[many] * jitter, most_flops=None)
+    result = plan(Budget(flops=5e13), [law], tiny, top=3, extrapolate=True)
+    for candidate in result.candidates:
+        own, mean = candidate.loss[law.law.id], candidate.mean_loss
+        assert mean is not None
+        assert (mean.value, mean.low, mean.high) == (pytest.approx(own.value), own.low, own.high)
+        read = credited_design(candidate.config, float(candidate.tokens), None, tiny.seq_len)
+        there = law.predict(law.law.read(read, published=False).variables)
+        ends = (there.low[0], there.high[0])
+        assert (min(ends[0], there.value[0]), max(ends[1], there.value[0])) == pytest.approx((mean.low, mean.high))
+        side = compare_designs([("a", (candidate.config, 4e6, 4e6))], [law], seq_len=tiny.seq_len, extrapolate=True)
+        found = side.sides[0].loss[law.law.id]
+        plain = law.predict_model(candidate.config, 4e6, tiny.seq_len)
+        assert (found.low, found.high) == pytest.approx((plain.low[0], plain.high[0]))
 
 
 def test_draws_that_give_no_number_are_dropped_and_counted(tiny: Space, fits: list[FittedLaw]) -> None:

@@ -58,8 +58,15 @@ def _to_json(law: "Law", budget: float, best: "Optimum", found: "FittedOptimum |
         "extrapolation": best.extrapolation,
         "intervals": None if found is None else found.intervals,
         "exponents": None if found is None else found.exponents,
-        "notes": [] if found is None else list(found.notes),
+        "notes": _notes(law, best, found),
     }
+
+
+def _notes(law: "Law", best: "Optimum", found: "FittedOptimum | None") -> list[str]:
+    """The notes of a fit's optimum, and one where the optimum is a factor of a thousand out of range."""
+    from moelab.fitting.implausible import meaningless
+
+    return [*(() if found is None else found.notes), *meaningless({}, {}, {law.id: best.extrapolation})]
 
 
 def _print_optimum(law: "Law", flops: float, best: "Optimum", found: "FittedOptimum | None") -> None:
@@ -85,7 +92,7 @@ def _print_optimum(law: "Law", flops: float, best: "Optimum", found: "FittedOpti
         print_line("the fitted range is not known")
     elif best.extrapolation > 0:
         print_line(f"extrapolates: {format_outside(best.extrapolation)} outside the fitted range")
-    for note in () if found is None else found.notes:
+    for note in _notes(law, best, found):
         print_line(f"note: {note}")
 
 

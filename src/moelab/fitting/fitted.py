@@ -117,8 +117,11 @@ class FittedLaw(Shown):
         self, flops: float, settings: Mapping[str, float] | None = None, max_memory: float | None = None
     ) -> FittedOptimum:
         """The law's compute-optimal point with these coefficients, in its own convention of compute, with 80 %
-        intervals and exponents from the bootstrap draws. Raises InputError as `moelab.laws.optimum.optimum`."""
-        found = fitted_optimum(self.law, self.coefficients, self.draws, self.ranges, flops, settings or {}, max_memory)
+        intervals and exponents from the bootstrap draws; that of the loss is `predict`'s, widened beyond the fitted
+        runs. Choices that `settings` leave (experts, granularity) are those within the fitted runs' range. Raises
+        InputError as `moelab.laws.optimum.optimum`."""
+        own = (self.law, self.coefficients, self.draws, self.ranges)
+        found = fitted_optimum(*own, flops, settings or {}, max_memory, self.widening, self.prior)
         unknown = [name for name in self.unidentified if name not in self.at_bound]  # one at a bound has no effect
         if not unknown:
             return found

@@ -1,26 +1,40 @@
-"""The compute-optimal point of one's own fit, with 80 % intervals and exponents over its bootstrap draws."""
+"""The compute-optimal point of one's own fit, with 80 % intervals and exponents over its bootstrap draws.
+
+The loss has the interval of a prediction at that point, with the law's error beyond the fitted runs. That error moves
+losses alone, so sizes, tokens and exponents have the intervals of the draws.
+"""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moelab.fitting.checks import FEWEST_IN_INTERVAL
-from moelab.fitting.intervals import outside_note
+from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs
+from moelab.fitting.intervals import interval_of, outside_note
+from moelab.fitting.owed import owed_notes
+from moelab.fitting.widening import AS_DRAWN, Widening, is_moe
 from moelab.laws import Law
+from moelab.laws.law import RANGE_SLACK
 from moelab.laws.optimum import Optimum, optimum
 from moelab.laws.optimum_draws import optimum_draws
+from moelab.laws.optimum_search import choices_given
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
 Ends = dict[str, float | None]
+Ranges = Mapping[str, tuple[float, float]]
 MOST_CHOICES = 64
 """Combinations of discrete choices above which draws keep those of the point."""
 TOGETHER = 500
 """Draws that are solved at once."""
+DRAWS_ALONE = (
+    "the interval of the loss holds the law's error beyond the fitted runs, as predict has it; all others are those of "
+    "the draws alone"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,12 +61,16 @@ def fitted_optimum(
     law: Law,
     coefficients: Mapping[str, float],
     draws: Array,
-    ranges: Mapping[str, tuple[float, float]],
+    ranges: Ranges,
     flops: float,
     settings: Mapping[str, float],
     max_memory: float | None = None,
+    widening: Widening = AS_DRAWN,
+    prior: Mapping[str, Any] | None = None,
 ) -> FittedOptimum:
-    """`FittedLaw.optimum` for a law with its coefficients, draws (B, number of coefficients) and fitted ranges."""
+    """`FittedLaw.optimum` for a law with its coefficients, draws (B, number of coefficients), fitted ranges, the
+    widening of its losses and its prior. Choices that `settings` leave are those within the ranges."""
+    law = replace(law, choices=_within(law, ranges, settings))
     point = optimum(law, flops, settings, coefficients, max_memory, ranges)
     count = math.prod(len(values) for name, values in law.choices.items() if name not in settings)
     kept = [name for name in law.choices if name not in settings and len(law.choices[name]) > 1]
@@ -61,17 +79,42 @@ def fitted_optimum(
     own = {name: np.array([[value]]) for name, value in coefficients.items()}
     exponents = optimum_draws(law, flops, pinned, own, max_memory)[1]
     values, slopes = _drawn(law, draws, flops, pinned, max_memory)
-    names = {"loss": point.loss} | {name: value for name, value in point.values.items() if name != "train_flops"}
-    intervals = {name: _ends(value, values.get(name)) for name, value in names.items()}
+    loss, wider = _loss(law, values.get("loss", np.zeros(0)), point, widening)
+    names = {name: value for name, value in point.values.items() if name != "train_flops"}
+    intervals = {"loss": loss} | {name: _ends(value, values.get(name)) for name, value in names.items()}
     powers = {name: _ends(float(each[0]), slopes.get(name)) for name, each in exponents.items()}
     powers = {name: ends for name, ends in powers.items() if np.isfinite(ends["value"] or np.nan)}
-    notes = [note for name, ends in {**intervals, **powers}.items() for note in outside_note(name, ends)]
+    notes = _design_notes(law, ranges, prior, point)
+    notes += [note for name, ends in {**intervals, **powers}.items() for note in outside_note(name, ends)]
     if held and len(draws):
         notes.append(f"the intervals keep {', '.join(held)} at the optimum's values")
+    notes += [DRAWS_ALONE] if wider else []
     lost = _lost(law, values)
     if lost >= 0.005:
         notes.append(f"{lost:.0%} of the draws have no optimum among the sizes considered")
     return FittedOptimum(point, intervals, powers, tuple(notes))
+
+
+def _within(law: Law, ranges: Ranges, settings: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    """The values of the law's choices that lie within the fitted runs' range; its ends where none does. Choices that
+    are set keep theirs, as do those of which the runs give no range."""
+    kept = dict(choices_given(law, settings))
+    for name, values in kept.items():
+        key = "expert_ratio" if name == "n_experts" and name not in ranges else name
+        if name in settings or len(values) == 1 or key not in ranges:
+            continue
+        far = [law.distances({key: value}, ranges)[key] for value in values]
+        inside = tuple(value for value, each in zip(values, far, strict=True) if each <= RANGE_SLACK)
+        kept[name] = inside or tuple(dict.fromkeys(ranges[key]))
+    return kept
+
+
+def _design_notes(law: Law, ranges: Ranges, prior: Mapping[str, Any] | None, point: Optimum) -> list[str]:
+    """What a prediction at the point notes of its experts: those that no run has, and what the prior alone states."""
+    design = {name: point.values[name] for name in law.variables}
+    moe = bool(is_moe({name: np.array([value]) for name, value in design.items()}).any())
+    owed = owed_notes(law.id, prior, moe or kind_of_runs(ranges) == "MoE")
+    return [*owed, *beyond_runs(law.id, law, ranges, prior, design)]
 
 
 def _drawn(
@@ -86,6 +129,14 @@ def _drawn(
         return {}, {}
     values, slopes = ([part[k] for part in parts] for k in (0, 1))
     return tuple({name: np.concatenate([part[name] for part in each]) for name in each[0]} for each in (values, slopes))  # type: ignore[return-value]
+
+
+def _loss(law: Law, drawn: Array, point: Optimum, widening: Widening) -> tuple[Ends, bool]:
+    """The optimum's loss with the ends of the draws' (B,), widened as a prediction there is; whether they are."""
+    variables = {name: np.array([point.values[name]]) for name in law.variables}
+    losses = widening.of(drawn[:, None], np.array([point.loss]), variables)[:, 0]
+    wider = not np.allclose(losses, drawn, rtol=1e-12, equal_nan=True)
+    return interval_of(point.loss, losses[np.isfinite(losses)]), wider
 
 
 def _ends(value: float, drawn: Array | None) -> Ends:

@@ -29,10 +29,11 @@ def meaningless(
 ) -> list[str]:
     """Lines on the laws whose loss is worse than guessing's, and on those a factor of a thousand outside their runs.
 
-    `losses` and `guesses` are in nats, `distances` in log10 outside the fitted range; `where` ends the first line.
+    `losses` and `guesses` are in nats, `distances` in log10 outside the fitted range, of laws of other kinds (leverage)
+    too; `where` ends the first line.
     """
     worse = [law for law, loss in losses.items() if law in guesses and loss > guesses[law]]
-    far = [law for law in losses if law not in worse and (distances.get(law) or 0.0) > MEANINGLESS]
+    far = [law for law, distance in distances.items() if law not in worse and (distance or 0.0) > MEANINGLESS]
     lines = []
     if worse:
         lines.append(f"meaningless by {', '.join(worse)}: the loss is worse than guessing, ln(vocab_size){where}")

@@ -158,16 +158,27 @@ def convert(design: Design) -> tuple[dict[str, Array], list[Refusal]]:
 
 
 def at_compute(params: Array, flops: float, settings: Values) -> dict[str, Array]:
-    """C = 6 N_a D, with at most `unique_tokens` of D unique (all, unless set)."""
-    tokens = flops / (6 * params)
+    """C = 6 N_a D, with at most `unique_tokens` of D unique (all, unless set).
+
+    The experts in use are `granularity` in number, `shared_share` of them shared. `n_experts` are the routed ones; set,
+    they give `expert_ratio` (NaN where fewer than in use).
+    """
+    tokens, same = flops / (6 * params), 0 * params
+    fine, share = settings.get("granularity", 1.0) + same, settings.get("shared_share", 0.0) + same
+    if "expert_ratio" in settings or "n_experts" not in settings:
+        ratio = settings.get("expert_ratio", 1.0) + same
+    else:
+        ratio = settings["n_experts"] / fine + share
+        ratio = np.where(ratio < 1, np.nan, ratio)
+    fine, share = (np.where(ratio == 1, dense, value) for dense, value in ((1.0, fine), (0.0, share)))
     return {
         "params_active": params,
         "tokens": tokens,
         "unique_tokens": np.minimum(tokens, settings.get("unique_tokens", np.inf)),
-        "expert_ratio": settings.get("n_experts", 1.0) + 0 * params,
-        "n_experts": settings.get("n_experts", 1.0) + 0 * params,
-        "granularity": settings.get("granularity", 1.0) + 0 * params,
-        "shared_share": settings.get("shared_share", 0.0) + 0 * params,
+        "expert_ratio": ratio,
+        "n_experts": fine * (ratio - share),
+        "granularity": fine,
+        "shared_share": share,
     }
 
 
@@ -214,8 +225,8 @@ _LAW = Law(
     },
     aliases={"E": "E_0", "R_D*": "R_D", "R_N*": "R_N"},
     at_compute=at_compute,
-    settings=("unique_tokens", "shared_share"),
-    choices={"n_experts": tuple(2.0**k for k in range(7)), "granularity": (1.0, 2.0, 4.0, 8.0)},
+    settings=("unique_tokens", "shared_share", "n_experts"),
+    choices={"expert_ratio": tuple(2.0**k for k in range(7)), "granularity": (1.0, 2.0, 4.0, 8.0)},
 )  # fmt: skip
 
 LAWS = (

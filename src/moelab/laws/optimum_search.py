@@ -19,8 +19,23 @@ def considered(law: Law, flops: float, settings: Mapping[str, float]) -> tuple[d
     check_at_most(flops, MOST_FLOPS, "flops")
     pinned = _pinned(law, settings)
     choices = {name: np.array([pinned.pop(name)]) if name in pinned else np.array(values)
-               for name, values in law.choices.items()}  # fmt: skip
+               for name, values in choices_given(law, settings).items()}  # fmt: skip
     return choices, pinned
+
+
+def choices_given(law: Law, settings: Mapping[str, float]) -> Mapping[str, tuple[float, ...]]:
+    """The law's choices; without `expert_ratio` where a law with granularity is given `n_experts`, from which the ratio
+    follows. Raises InputError where both are given, and for fewer experts than are in use."""
+    if "n_experts" not in settings or "expert_ratio" not in law.choices:
+        return law.choices
+    if "expert_ratio" in settings:
+        raise InputError("set: expert_ratio follows from n_experts and granularity; give n_experts or expert_ratio")
+    if settings["n_experts"] < settings.get("granularity", 1.0):
+        raise InputError(
+            f"set: n_experts is {settings['n_experts']:g}, fewer than the {settings['granularity']:g} in use at this "
+            "granularity"
+        )
+    return {name: values for name, values in law.choices.items() if name != "expert_ratio"}
 
 
 def _pinned(law: Law, settings: Mapping[str, float]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval, Prediction
 from moelab.planning.costs import cost_of, served_with
 from moelab.planning.curve import Curve
+from moelab.planning.ensemble import Member
 from moelab.planning.feasible import FeasibleSet, memory_bytes, training_price
 from moelab.planning.prediction_table import PredictionTable
 from moelab.planning.ranking import Ranking
@@ -119,6 +120,7 @@ class CandidateBuilder:
             granularity=float(design.granularity[0]),
             sparsity=float(design.sparsity[0]),
             tokens=round(tokens),
+            loss_tokens=round(float(np.ravel(design.tokens)[0])),
             unique_tokens=round(unique),
             epochs=tokens / unique,
             train_flops=one.train_flops_at(0),
@@ -156,4 +158,12 @@ class CandidateBuilder:
             assert share.low is not None
             assert share.high is not None
             share = Interval.around(excess, share.low, share.high)
-        return loss_behind, share, self.decision.loss(i, mean)
+        return loss_behind, share, self._loss(ensemble[0], i, mean, loss, self.decision)
+
+    def _loss(self, member: Member, i: int, mean: float, loss: dict[str, Prediction], decision: Decision) -> Interval:
+        """A member's loss: of one law, that law's own prediction; else over the pooled draws of its laws."""
+        counted = [law.id for law, weight in zip(member.predictors, member.weights, strict=True) if weight]
+        own = loss[counted[0]]
+        if counted[1:] or own.low is None or own.high is None:
+            return decision.loss(i, mean)
+        return Interval.around(mean, own.low, own.high)

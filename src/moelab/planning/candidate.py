@@ -57,7 +57,8 @@ class Prediction(Shown):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Candidate(Shown):
-    """A design that fits the budget. `undetermined` names axes on which designs with equal law inputs differ."""
+    """A design that fits the budget. `undetermined` names axes on which designs with equal law inputs differ, and
+    `loss_tokens` are those of `tokens` that count for the loss (`credit.py`)."""
 
     config: ModelConfig
     params_total: int
@@ -70,6 +71,7 @@ class Candidate(Shown):
     granularity: float
     sparsity: float
     tokens: int
+    loss_tokens: int
     unique_tokens: int
     epochs: float
     train_flops: float
@@ -129,6 +131,7 @@ class Candidate(Shown):
             "granularity": self.granularity,
             "sparsity": self.sparsity,
             "tokens": self.tokens,
+            "loss_tokens": self.loss_tokens,
             "unique_tokens": self.unique_tokens,
             "epochs": self.epochs,
             "train_flops": self.train_flops,

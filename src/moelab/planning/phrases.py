@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moelab.planning.candidate import Candidate
-from moelab.quantities import format_dollars, format_number
+from moelab.quantities import format_bytes, format_dollars, format_number
 
 LIMIT_NAMES = {
     "compute": "compute",
@@ -87,6 +87,21 @@ def training_sentence(training: dict[str, Any], assumed: str | None = None) -> s
         f"{training['days']:#.3g} days ({training['days_low']:#.3g} to {training['days_high']:#.3g}; calibration "
         f"{known['id']}, error {known['error']:.0%} on measured layouts with {left_out(known['held_out_by'])} left out"
         f"{no_rows(known['without_rows'])})."
+    )
+
+
+def compute_sentence(best: Candidate, causal: float, precision: str, context: int) -> str:
+    """The design's training FLOPs (`causal`: with the causal half of the scores) and its memory with a KV cache of
+    `context` tokens; and, where the printed numbers differ, why its losses are of fewer tokens than it trains on."""
+    counted = format_number(best.loss_tokens)
+    credit = (
+        f"; losses are of {counted} tokens, because the FLOPs that its attention scores save against full attention "
+        "in practice's shape buy no tokens"
+    )
+    return (
+        f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
+        f"{format_number(causal)} causal); weights in {precision} and the KV cache of one sequence of {context:,} "
+        f"tokens take {format_bytes(best.memory_bytes)}{credit if counted != format_number(best.tokens) else ''}."
     )
 
 

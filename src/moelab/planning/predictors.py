@@ -140,10 +140,10 @@ class Predictor:
         loss = self.formula(conversion)
         return np.where(conversion.covered & np.isfinite(loss), loss, np.nan)
 
-    def formula_draws(self, conversion: Conversion, flops: Any, most: int = 400) -> Array:
-        """The formula's value under each bootstrap draw (R, n), covered or not. `flops` are the designs' training
-        FLOPs (n,): intervals grow with them beyond the largest fitted run, or, where its FLOPs are not known, as the
-        law's variables give the distance."""
+    def formula_draws(self, conversion: Conversion, flops: Any, most: int | None = None) -> Array:
+        """The formula's value under each bootstrap draw (R, n), covered or not; `most` draws at most. `flops` are the
+        designs' training FLOPs (n,): intervals grow with them beyond the largest fitted run, or, where its FLOPs are
+        not known, as the law's variables give the distance."""
         picked = {name: np.asarray(values)[:most, None] for name, values in self.draws.items()}
         variables = {name: np.atleast_1d(conversion.variables[name]) for name in self.law.variables}
         with np.errstate(all="ignore"):
@@ -154,14 +154,15 @@ class Predictor:
                 far = np.maximum(np.log(np.atleast_1d(flops) / self.most_flops), 0.0)
             return self.widening.of(losses, values, variables, far)
 
-    def draw_losses(self, conversion: Conversion, flops: Any, most: int = 400) -> Array:
+    def draw_losses(self, conversion: Conversion, flops: Any, most: int | None = None) -> Array:
         """Predicted loss under each usable bootstrap draw (R, n); draws with values that are not finite are dropped."""
         covered = np.atleast_1d(conversion.covered)
         losses = np.where(covered, self.formula_draws(conversion, flops, most), np.nan)
         return np.asarray(losses[np.isfinite(losses[:, covered]).all(axis=1)])
 
     def interval(self, conversion: Conversion, flops: float, value: float) -> tuple[float | None, float | None]:
-        """p10 and p90 of the loss of one design over the draws, widened to hold its `value`; None without draws."""
+        """p10 and p90 of the loss of one design over all draws, as `predict` has them, but widened to hold its `value`;
+        None without draws."""
         losses = self.draw_losses(conversion, flops)[:, 0] if self.n_draws else np.zeros(0)
         if not len(losses):
             return None, None

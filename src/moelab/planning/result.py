@@ -12,10 +12,17 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
-from moelab.planning.phrases import as_sentence, binding_sentence, epochs_words, kind_words, training_sentence
+from moelab.planning.phrases import (
+    as_sentence,
+    binding_sentence,
+    compute_sentence,
+    epochs_words,
+    kind_words,
+    training_sentence,
+)
 from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table
 from moelab.planning.space import Space
-from moelab.quantities import format_bytes, format_number
+from moelab.quantities import format_number
 
 Row = dict[str, Any]
 PLOTS = ("candidates", "pareto", "slices")
@@ -162,16 +169,12 @@ def summary(plan: Plan) -> str:
     """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
     best, doubt, budget = plan.best, plan.confidence, plan.budget
     assumed = budget.serving.device_words if budget.serving is not None and budget.train_hardware is None else None
-    context = budget.context or plan.space.seq_len
     layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
         f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
         *([as_sentence(plan.ranked_note)] if plan.ranked_note else []),
-        f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
-        f"{format_number(plan.train_flops_causal)} causal); "
-        f"weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "
-        f"{format_bytes(best.memory_bytes)}.",
+        compute_sentence(best, plan.train_flops_causal, budget.precision, budget.context or plan.space.seq_len),
         *([training_sentence(best.training, assumed)] if best.training else []),
         f"It is chosen among {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
     ]
