@@ -11,6 +11,7 @@ from moelab.fitting.blanks import filled
 from moelab.fitting.budget_groups import training_flops
 from moelab.fitting.checks import check_numbers, check_variable, numbers
 from moelab.fitting.columns import Columns, columns_of, variable, variables
+from moelab.fitting.run_kinds import moe_runs
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
 from moelab.fitting.table_runs import run_column, run_values
 from moelab.fitting.text_units import bytes_per_token
@@ -168,9 +169,9 @@ def _is_moe(columns: Columns, law: Law, size: int) -> Array:
         return np.asarray(ratio > 1)
     if "expert_ratio" in law.optional:  # a table without it is one of dense runs to this law
         return np.zeros(size, bool)
-    total, active = variable(columns, "params_total"), variable(columns, "params_active")
-    if law.covers_moe and not law.separates_moe and total is not None and active is not None:
-        return np.asarray(total > 1.001 * active)
+    moe = None if law.separates_moe else moe_runs(columns)
+    if moe is not None:
+        return moe
     return np.full(size, law.covers_moe and (law.separates_moe or not law.covers_dense))
 
 

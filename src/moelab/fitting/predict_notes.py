@@ -7,6 +7,7 @@ from typing import Any
 from moelab.architecture import ModelConfig, count_parameters
 from moelab.errors import InputError
 from moelab.fitting.blanks import DENSE
+from moelab.fitting.carried_notes import carried_notes
 from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables
 from moelab.fitting.fitted import FittedLaw
@@ -58,6 +59,7 @@ def prediction_notes(
     fits = {name: source for name in found if isinstance(source := sources[name], FittedLaw)}
     findings = [each for fitted in fits.values() for each in units_of_fit(fitted)]
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
+    notes += [line for name, fitted in fits.items() for line in carried_notes(name, fitted)]
     moe = any(each.moe is not None for each, _ in models) or _moe(given) is not None
     for name, fitted in fits.items():
         notes += owed_notes(name, fitted.prior, moe or kind_of_runs(fitted.ranges) == "MoE")
