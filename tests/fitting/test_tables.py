@@ -8,6 +8,7 @@ import moelab
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
+from moelab.fitting.predict import predict
 from moelab.laws import get_law
 
 GOOD = {
@@ -117,3 +118,27 @@ def test_no_prediction_is_infinite(synthetic) -> None:
 def test_one_law_may_be_given_as_a_string() -> None:
     with pytest.raises(moelab.InputError, match="no such law 'nothing2022'"):
         moelab.compare_laws({"loss": [1.0], "tokens": [1.0]}, "nothing2022")
+
+
+def test_no_run_sees_more_distinct_tokens_than_tokens() -> None:
+    """A corpus larger than the run: losses, fits, ranges and distances are those of a run that repeats nothing."""
+    law, rng = get_law("muennighoff2023"), np.random.default_rng(2)
+    size, tokens = np.geomspace(1e7, 2e9, 30), np.geomspace(1e9, 4e10, 30)[rng.permutation(30)]
+    runs = {"params_total": size, "params_active": size, "tokens": tokens}
+    runs["loss"] = law.loss(None, {**runs, "unique_tokens": tokens}) * np.exp(0.002 * rng.standard_normal(30))
+    for name, given in (("muennighoff2023", {"R_D": 15.4, "R_N": 5.3}), ("moelab2026", {})):
+        once, larger, short = (
+            fit({**runs, **more}, name, bootstrap=0, starts=4, fix=given)
+            for more in ({"unique_tokens": tokens}, {"unique_tokens": np.full(30, 1e12)}, {"epochs": tokens / 1e12})
+        )
+        assert larger.coefficients == once.coefficients == short.coefficients
+        assert larger.ranges == once.ranges == short.ranges
+        assert larger.ranges["unique_tokens"] == larger.ranges["tokens"]
+        at = {"params_total": 1e9, "params_active": 1e9, "tokens": 2e10}
+        seen, whole = (predict(larger, **at, unique_tokens=unique) for unique in (2e10, 5e12))
+        assert seen.only == whole.only
+        assert seen.only.extrapolation == 0
+        assert not any("no law here reads" in note for note in whole.notes)
+        assert predict(larger, **at, unique_tokens=1e9).only.value > seen.only.value
+    published = [predict("muennighoff2023", **at, unique_tokens=unique) for unique in (2e10, 5e12)]
+    assert published[0].only == published[1].only

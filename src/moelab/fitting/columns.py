@@ -109,6 +109,14 @@ def variable(columns: Columns, name: str) -> Array | None:
     return None
 
 
+def read_from(columns: Columns, name: str) -> set[str]:
+    """The columns that `variable` reads; none where it is not there."""
+    if name in columns:
+        return {name}
+    rules = (needs for needs, _ in RULES.get(name, ()))
+    return set(next((needs for needs in rules if all(need in columns for need in needs)), ()))
+
+
 def numeric(columns: Columns, name: str) -> Array | None:
     """`variable`, and None for a column that holds anything but numbers, too."""
     try:
@@ -144,7 +152,15 @@ def variables(columns: Columns, law: Law, hint: str) -> dict[str, Array]:
         derived = f" (or {', or '.join(from_others)})" if from_others else ""
         how = hint.replace("{}", name, 1)
         raise InputError(f"{law.id}: no column for {', '.join(missing)}{derived}; {how}; columns: {', '.join(columns)}")
-    return {name: present[name] for name in law.variables}
+    return _seen_tokens({name: present[name] for name in law.variables})
+
+
+def _seen_tokens(found: dict[str, Array]) -> dict[str, Array]:
+    """The variables with at most as many distinct tokens as tokens: a run sees no more of a larger corpus."""
+    tokens, unique = found.get("tokens"), found.get("unique_tokens")
+    if tokens is None or unique is None or len({len(tokens), len(unique)} - {1}) > 1:
+        return found
+    return {**found, "unique_tokens": np.where(unique > tokens, tokens, unique)}
 
 
 def check_experts(columns: Columns) -> None:

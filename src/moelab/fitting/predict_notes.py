@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.architecture import ModelConfig, count_parameters
-from moelab.errors import InputError
 from moelab.fitting.blanks import DENSE
 from moelab.fitting.carried_notes import carried_notes
-from moelab.fitting.columns import columns_of
+from moelab.fitting.columns import columns_of, read_from
 from moelab.fitting.designs import design_variables
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs
@@ -100,22 +99,12 @@ def _variables(fitted: FittedLaw, given: Mapping[str, float], models: Sequence[T
 
 
 def _unread(laws: Sequence[Law], values: Mapping[str, float]) -> list[str]:
-    """The given variables without which every law's own are the same; those of size and experts have other notes."""
-    unread = []
-    for name in set(values) - {*MOE_VARIABLES, *SIZES}:
-        others = {key: value for key, value in values.items() if key != name}
-        if not any(_differs(law, values, others) for law in laws):
-            unread.append(name)
-    return sorted(unread)
-
-
-def _differs(law: Law, values: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Whether a law's variables of a prediction change between the two."""
-    kept = tuple(law.ranges)
-    try:
-        return design_variables(columns_of(values), law, kept) != design_variables(columns_of(others), law, kept)
-    except InputError:
-        return True
+    """The given variables that no variable of a law, nor of its ranges, is read from; those of size and experts have
+    other notes."""
+    columns = columns_of(values)
+    read = {each for law in laws for name in law.variables for each in read_from(columns, name)}
+    ranges = {name for law in laws for name in law.ranges}
+    return sorted(set(values) - read - ranges - {*MOE_VARIABLES, *SIZES})
 
 
 def _moe(values: Mapping[str, float]) -> str | None:
