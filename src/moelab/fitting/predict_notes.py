@@ -16,11 +16,13 @@ from moelab.fitting.implausible import VOCABULARY, guessing_loss, meaningless, v
 from moelab.fitting.intervals import outside_note
 from moelab.fitting.owed import owed_notes
 from moelab.fitting.sources import Source
+from moelab.fitting.table_experts import width_notes
 from moelab.fitting.table_mixed import SIZES
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law
 from moelab.laws.law import MOE_VARIABLES
 
+_SET = "set granularity: the dense feed-forward's width over an expert's"
 Trained = tuple[ModelConfig, float]
 """A model and its training tokens."""
 
@@ -60,6 +62,7 @@ def prediction_notes(
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
     notes += [line for name, fitted in fits.items() for line in carried_notes(name, fitted)]
     moe = any(each.moe is not None for each, _ in models) or _moe(given) is not None
+    notes += [line for name in found for line in width_notes(columns_of(given), law_of(sources[name]), _SET)]
     for name, fitted in fits.items():
         notes += owed_notes(name, fitted.prior, moe or kind_of_runs(fitted.ranges) == "MoE")
         for variables in _variables(fitted, given, models):
