@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.checks import numbers
+from moelab.fitting.checks import check_variable, numbers
 from moelab.laws import Law, all_laws
 
 Array = NDArray[Any]
@@ -105,7 +105,8 @@ def variable(columns: Columns, name: str) -> Array | None:
         return numbers(columns[name], name)
     for needs, rule in RULES.get(name, ()):
         if all(need in columns for need in needs):
-            return np.asarray(rule(*(numbers(columns[need], need) for need in needs)), float)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(rule(*(numbers(columns[need], need) for need in needs)), float)
     return None
 
 
@@ -161,6 +162,16 @@ def _seen_tokens(found: dict[str, Array]) -> dict[str, Array]:
     if tokens is None or unique is None or len({len(tokens), len(unique)} - {1}) > 1:
         return found
     return {**found, "unique_tokens": np.where(unique > tokens, tokens, unique)}
+
+
+def check_counts(columns: Columns, law: Law, hint: Callable[[str], str] = lambda name: "") -> None:
+    """Raises InputError where a number of experts that the law's variables are read from is below one, or one of those
+    in use not positive, by the column's own name; blanks are left to the variables."""
+    read = {each for name in law.variables for each in read_from(columns, name)}
+    for name in ("n_experts", "top_k"):
+        if name in read:
+            values = numbers(columns[name], name)
+            check_variable(name, np.where(np.isfinite(values), values, 1.0), hint(name))
 
 
 def check_experts(columns: Columns) -> None:

@@ -10,7 +10,7 @@ from moelab.errors import InputError
 from moelab.fitting.blanks import filled
 from moelab.fitting.budget_groups import training_flops
 from moelab.fitting.checks import check_numbers, check_variable, numbers
-from moelab.fitting.columns import Columns, columns_of, variable, variables
+from moelab.fitting.columns import Columns, check_counts, columns_of, variable, variables
 from moelab.fitting.run_kinds import moe_runs
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
 from moelab.fitting.table_runs import run_column, run_values
@@ -110,6 +110,7 @@ def observations(
     measured = numbers(columns[target], target)
     if not len(measured):
         raise InputError(f"{law.id}: the table has no rows")
+    check_counts(columns, law, _drop)
     found = variables(columns, law, _how_to_map(columns))
     check_numbers(target, measured, measured > 0, "must be positive", _drop(target))
     if len(measured) > 1 and np.ptp(measured) == 0:
