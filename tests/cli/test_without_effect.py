@@ -90,3 +90,12 @@ def test_errors_of_the_traffic_name_the_option(words: str, line: str, capsys: py
     with pytest.raises(SystemExit):
         main(["plan", "--flops", "1e21", "--hardware", "h200", *words.split()])
     assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 8])
+def test_experts_in_use_are_read_with_all_experts(top_k: int) -> None:
+    """One expert in use is a value as any other: the ratio of all to those in use is read from it."""
+    found = moelab.predict("ludziejewski2025", params_active=1e9, tokens=2e10, n_experts=64, top_k=top_k)
+    assert found.notes == ()
+    alone = moelab.predict("hoffmann2022", params_total=1e9, tokens=2e10, top_k=top_k)
+    assert "top_k: no law here reads it" in alone.notes

@@ -197,3 +197,57 @@ def test_an_optimum_of_a_law_of_top_1_experts_keeps_within_its_runs() -> None:
     far = fitted.optimum(1e21, {"n_experts": 32})
     assert far.point.values["n_experts"] == 32
     assert any("expert_ratio is 32 (in the fitted runs 2 to 8)" in note for note in far.notes)
+
+
+def runs_of(ratios: Any, **more: Any) -> dict[str, Any]:
+    """Runs of a law of dense and MoE models, with the experts of each."""
+    ratio = np.tile(np.asarray(ratios, float), 6)
+    rng = np.random.default_rng(1)
+    size, tokens = np.geomspace(1e7, 5e8, len(ratio)), np.geomspace(1e9, 3e10, len(ratio))[rng.permutation(len(ratio))]
+    loss = get_law("ludziejewski2025").loss(None, {"params_active": size, "tokens": tokens, "expert_ratio": ratio})
+    return {"params_active": size, "params_total": size * ratio, "tokens": tokens, "loss": loss, **more}
+
+
+EXPERTS_UNREAD = "hoffmann2022 describes dense models: their experts are read as if they were not there"
+
+
+@pytest.mark.parametrize(
+    ("columns", "where"),
+    [
+        ({"n_experts": np.tile([1, 4, 8, 8], 6)}, "n_experts <= 1"),
+        ({"n_experts": np.tile([np.nan, 4, 8, 8], 6)}, "n_experts <= 1 OR n_experts IS NULL"),
+        ({"sparsity": np.tile([0, 0.75, 0.875, 0.875], 6)}, "sparsity <= 0"),
+        ({}, "params_active >= 0.99 * params_total"),
+    ],
+)
+def test_moe_runs_under_a_law_of_dense_models_are_noted(columns: dict[str, Any], where: str) -> None:
+    table = runs_of([1, 4, 8, 8], **columns)
+    fitted = moelab.fit(table, "hoffmann2022", bootstrap=0, starts=4)
+    text = f"18 of 24 runs are MoE; {EXPERTS_UNREAD}"
+    assert f"{text}; fit the dense runs alone with --where '{where}'" in fitted.notes
+    assert moelab.compare_laws(table, bootstrap=0, starts=4).skipped["hoffmann2022"] == "describes dense models only"
+    dense = {name: values[::4] for name, values in runs_of([1, 4, 8, 8]).items()}
+    alone = moelab.fit(dense, "hoffmann2022", fix={"alpha": 0.3, "beta": 0.3}, bootstrap=0, starts=4)
+    assert not any("MoE" in note for note in alone.notes)
+    assert not any("MoE" in note for note in moelab.predict(alone, params_total=1e9, tokens=2e10).notes)
+
+
+def test_a_fit_file_keeps_that_its_law_reads_no_experts(tmp_path: Any) -> None:
+    table = runs_of([4, 8])
+    fitted = moelab.fit(table, "hoffmann2022", bootstrap=0, starts=4)
+    line = f"12 of 12 runs are MoE; {EXPERTS_UNREAD}"
+    assert line in fitted.notes
+    save_fits({"hoffmann2022": fitted}, tmp_path / "fit.json")
+    notes = moelab.predict(tmp_path / "fit.json", params_total=1e9, tokens=2e10).notes
+    assert f"the fit of hoffmann2022: {line}" in notes
+    assert predictors_of([fitted])[0].fit_notes == (f"the fit of hoffmann2022: {line}",)
+
+
+def test_dense_runs_under_a_law_of_moe_models_are_repeated() -> None:
+    table = runs_of([1, 4, 8, 8], granularity=1.0 + np.arange(24) % 3, n_experts=np.tile([1, 4, 8, 8], 6))
+    table["params_non_embedding"] = table["params_total"]
+    fitted = moelab.fit(table, "krajewski2024", bootstrap=0, starts=4)
+    line = "6 of 24 runs are dense, which this law does not describe"
+    assert f"{line}; fit the MoE runs alone with --where 'n_experts > 1'" in fitted.notes
+    notes = moelab.predict(fitted, params_non_embedding=1e9, tokens=2e10, granularity=2).notes
+    assert f"the fit of krajewski2024: {line}" in notes

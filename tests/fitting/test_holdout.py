@@ -1,15 +1,28 @@
 """Hold-outs and the comparison of laws: what is held out, what is scored, what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
+import moelab
 from moelab.errors import InputError
-from moelab.fitting import FittedLaw, Holdout, compare_laws, group_holdout, masked_holdout, ordered_holdout
+from moelab.fitting import (
+    FittedLaw,
+    Holdout,
+    compare_laws,
+    group_holdout,
+    load_fits,
+    masked_holdout,
+    ordered_holdout,
+    save_fits,
+)
 from moelab.fitting.fit import fit
 from moelab.fitting.fitted import fit_rows, holdout_rows
 from moelab.fitting.supported import supported_laws
 from moelab.laws import get_law
+from moelab.planning.given_laws import predictors_of
 
 FEW = {"bootstrap": 12, "starts": 2}
 NONE = {"bootstrap": 0, "starts": 1}
@@ -224,3 +237,59 @@ def test_a_holdout_at_the_compute_of_the_fitted_runs_is_noted(clean) -> None:
     assert "--holdout-where" in note
     whole = compare_laws(one, ["hoffmann2022"], holdout=0.33, **NONE)
     assert whole.reach_note() is None
+
+
+def held(errors: list[float], half: float | None) -> Holdout:
+    """Runs of loss 3 predicted too high by these relative errors, with intervals of this relative half-width."""
+    rows = [
+        {
+            "row": k, "measured": 3.0, "predicted": 3 * (1 + e), "extrapolation": 1.0, "factor": 2.0,
+            "low": None if half is None else 3 * (1 + e - half), "high": None if half is None else 3 * (1 + e + half),
+        }
+        for k, e in enumerate(errors)
+    ]  # fmt: skip
+    mean = float(np.mean(errors))
+    return Holdout(
+        n_runs=len(rows), mean_abs_rel=mean, bias_rel=mean, coverage_80=None, max_extrapolation=2.0, by="x", rows=rows
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "half", "failure"),
+    [
+        ([0.02] * 3, 0.01, "its hold-out (x) was missed by 2.0% on average; none of 3 inside their 80 % intervals"),
+        ([0.02] * 2, 0.01, ""),  # two outside by chance: 4 %
+        ([0.02, 0.02, 0.001], 0.01, ""),  # 10 %
+        (
+            [0.02] * 4 + [0.0],
+            0.01,
+            "its hold-out (x) was missed by 1.6% on average; 1 of 5 inside their 80 % intervals",
+        ),
+        ([0.3], None, "its hold-out (x) was missed by 30.0% on average"),
+        ([0.02] * 9, None, ""),
+    ],
+)
+def test_a_hold_out_fails_by_a_tenth_of_the_loss_or_by_its_intervals(errors, half, failure) -> None:
+    assert held(errors, half).failure() == failure
+    assert held([0.3], None).failure("learning_rate") == ""
+
+
+def test_a_failed_hold_out_stays_with_the_fit(tmp_path: Path) -> None:
+    """Ten runs whose larger ones diverge from the law: too few for a drift of their own, but the hold-out is known."""
+    size, tokens = np.tile([1e8, 3e8, 1e9], 4)[:10], np.repeat([2e9, 4e9, 9e9, 3e10], 3)[:10]
+    loss = 1.8 + 400 / size**0.34 + 400 / tokens**0.28 + np.where(np.arange(10) > 6, 1.5, 0.0)
+    table = {"params_total": size, "tokens": tokens, "loss": loss}
+    fitted = compare_laws(table, ["hoffmann2022"], holdout=0.3, bootstrap=40, starts=8).fits["hoffmann2022"]
+    assert fitted.holdout is not None
+    failure = fitted.holdout.failure()
+    assert failure.startswith("its hold-out (the most expensive runs) was missed by ")
+    assert failure in fitted.notes
+    save_fits({"hoffmann2022": fitted}, tmp_path / "fit.json")
+    loaded = load_fits(tmp_path / "fit.json")["hoffmann2022"]
+    assert loaded.notes == fitted.notes
+    line = f"the fit of hoffmann2022: {failure}"
+    assert line in moelab.predict(tmp_path / "fit.json", params_total=1e9, tokens=2e10).notes
+    assert predictors_of([loaded])[0].fit_notes == (line,)
+    good = {**table, "loss": 1.8 + 400 / size**0.34 + 400 / tokens**0.28}
+    fine = compare_laws(good, ["hoffmann2022"], holdout=0.3, bootstrap=40, starts=8).fits["hoffmann2022"]
+    assert not any("its hold-out" in note for note in fine.notes)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
+from moelab.cli import main
 from moelab.errors import InputError
 from moelab.fitting import isoflop_budgets, isoflop_slice, isoflop_surface
 from moelab.fitting.budget_groups import compute_notes
@@ -443,3 +444,63 @@ def test_experts_that_follow_the_axis_are_no_mixture() -> None:
     (note,) = mixed_notes(crossed, "params_active", None)
     assert note.startswith("n_experts has 3 values on one curve in params_active")
     assert 'keep one with --where "n_experts = 8"' in note
+
+
+SEEDS = np.tile(np.arange(6.0), 5)
+EXPERTS = np.repeat([2.0, 4.0, 8.0, 16.0, 64.0], 6)
+
+
+def test_six_seeds_at_each_place_have_a_loss_at_the_optimum(tmp_path: Path) -> None:
+    """The six nearest runs are then one place; the curve goes through the six nearest places instead."""
+    noise = 0.002 * np.random.default_rng(0).standard_normal(30)
+    kinked = np.repeat([3.0, 2.9, 2.70, 2.85, 2.9], 6) + noise
+    found = isoflop_slice(EXPERTS, kinked, name="n_experts")
+    assert found.optimum["low"] < found.optimum["value"] < found.optimum["high"]
+    places = np.unique(EXPERTS)
+    means = kinked.reshape(5, 6).mean(axis=1)
+    u = np.log(places / found.optimum["value"])
+    assert found.loss_at_optimum["value"] == pytest.approx(np.polyval(np.polyfit(u, means, 3), 0.0), abs=1e-9)
+    path = tmp_path / "six.csv"
+    rows = [f"{e:g},{s:g},{loss!r}" for e, s, loss in zip(EXPERTS, SEEDS, kinked.tolist(), strict=True)]
+    path.write_text("\n".join(["n_experts,seed,loss", *rows]) + "\n")
+    for more in ([], ["--log"]):
+        with pytest.raises(SystemExit) as done:
+            main(["isoflop", str(path), "--x", "n_experts", *more])
+        assert done.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "ends"),
+    [
+        ("n_experts", np.array([1.0, 2, 4, 8, 16, 32]), (1.0, np.inf)),
+        ("top_k", np.array([1.0, 2, 4, 8, 16, 32]), (1.0, np.inf)),
+        ("activation_rate", np.array([1.0, 2, 4, 8, 16, 32]) / 32, (0.0, 1.0)),
+        ("sparsity", 1 - np.array([1.0, 2, 4, 8, 16, 32]) / 32, (0.0, 1.0)),
+    ],
+)
+def test_no_end_lies_where_the_axis_has_no_place(name: str, x: np.ndarray, ends: tuple[float, float]) -> None:
+    """A flat slice whose curves reach far beyond the runs."""
+    cut = []
+    for seed in range(12):
+        loss = 3 + 0.02 * np.random.default_rng(seed).standard_normal((4, 6)) + 0.002 * np.linspace(-1, 1, 6) ** 2
+        try:
+            found = isoflop_slice(np.tile(x, 4), loss.ravel(), name=name, draws=200)
+        except InputError:
+            continue
+        shown = [found.optimum["low"], found.optimum["high"]]
+        shown += [end for *_, optimum in found.curve_rows() for end in (optimum["low"], optimum["high"])]
+        assert all(end is None or ends[0] <= end <= ends[1] for end in shown)
+        known = {"p10": found.optimum["low"], "p90": found.optimum["high"]}
+        out = [each for each, end in known.items() if end is not None and not x.min() <= end <= x.max()]
+        assert any("beyond these runs, " in note for note in found.notes) == bool(out)
+        cut += [end for end in shown if end in ends]
+    assert cut
+
+
+def test_curves_in_a_share_itself_have_their_optimum_in_the_share() -> None:
+    """The axis of a share is -ln(1 - S): a parabola in S has its vertex there, not at ln S."""
+    x = np.array([0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95])
+    found = isoflop_slice(x, 3 + 0.2 * (x - 0.6) ** 2, name="sparsity")
+    (curve,) = (row for row in found.curve_rows() if row[:2] == ("parabola in the axis itself", "all"))
+    assert curve[4]["value"] == pytest.approx(0.6, abs=1e-6)
+    assert 0.5 < found.optimum["low"] < 0.6 < found.optimum["high"] < 0.85

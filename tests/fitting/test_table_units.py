@@ -208,3 +208,56 @@ def test_the_group_of_another_unit_is_the_best_of_all_groups(seed: int) -> None:
     explained = np.where(aside @ left > 0, (aside @ left) ** 2 / np.maximum((aside**2).sum(axis=1), 1e-9), 0.0)
     assert (groups[np.argmax(explained)] == bits).all()
     assert (mixed_losses(table, "loss")[0] == bits).all()
+
+
+def moe(factor: float = 1.0, **more: Any) -> dict[str, Any]:
+    """Dense and MoE runs of 1 to 32 experts, one in use; the active parameters times a factor."""
+    rng = np.random.default_rng(5)
+    active, experts = np.geomspace(8e7, 2e9, 24), np.tile([1.0, 4, 8, 32], 6)
+    table = {"params_active": active * factor, "params_total": active * (1 + 0.6 * (experts - 1))}
+    table |= {"n_experts": experts, "top_k": np.ones(24), "tokens": np.geomspace(2e9, 6e10, 24)[rng.permutation(24)]}
+    numbers = {"params_active": active, "tokens": table["tokens"], "expert_ratio": experts}
+    return {**table, "loss": get_law("ludziejewski2025").loss(None, numbers), **more}
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "mend"), [(1e-3, "thousands", "1000"), (1e-6, "millions", "1e6"), (1e-9, "billions", "1e9")]
+)
+@pytest.mark.parametrize("experts", [("n_experts",), ("n_experts", "top_k"), ("sparsity",), ()])
+def test_active_parameters_in_another_unit_than_all(factor, unit, mend, experts) -> None:
+    """A column that looks plausible by itself, beside tokens; the other shows that it is in another unit."""
+    table = moe(factor, sparsity=1 - 1 / np.tile([1.0, 4, 8, 32], 6))
+    for name in {"n_experts", "top_k", "sparsity"} - set(experts):
+        del table[name]
+    units = [str(finding) for finding in check_table(table) if finding.check == "units"]
+    if not experts and factor == 1e-3:
+        assert units == []  # experts may be a thousand times those in use
+        return
+    assert len(units) == 1
+    assert f"look like {unit}" in units[0]
+    assert units[0].endswith(f"--let 'params_active = {mend} * params_active'")
+    assert not [finding for finding in check_table(table) if finding.check == "sizes"]
+    mended = {**table, "params_active": np.asarray(table["params_active"]) / factor}
+    assert not [str(finding) for finding in check_table(mended) if finding.check in ("units", "sizes")]
+
+
+def test_sizes_in_another_unit_than_those_beside_them_reach_fit_and_prediction() -> None:
+    fitted = fit(moe(1e-6), "ludziejewski2025", bootstrap=0, starts=4)
+    assert any("look like millions" in note for note in fitted.notes)
+    assert any(
+        "look like millions" in note for note in predict(fitted, params_active=500, n_experts=8, tokens=1e10).notes
+    )
+    both = {"params_active": 484.9, "params_total": 9.5e9, "n_experts": 32.0, "top_k": 1.0, "tokens": 2e10}
+    assert any("looks like millions" in note for note in predict("ludziejewski2025", **both).notes)
+
+
+def test_active_parameters_that_are_not_those_of_the_model() -> None:
+    dense = moe()
+    dense["params_total"] = np.where(dense["n_experts"] == 1, 1.3, 1.0) * dense["params_total"]
+    text = found(dense)["sizes"]
+    assert text.startswith("params_active is below params_total in 6 of 24 rows, rows 1, 5, 9, 13, 17, ... (0.7692 of")
+    few = moe()
+    few["params_total"] = np.where(few["n_experts"] == 4, 3.0, 1.0) * few["params_total"]
+    assert found(few)["sizes"].startswith("params_total is 8.4 times params_active in row ")
+    assert "4 times as many experts as are in use explain no more than that factor (6 of 24 rows" in found(few)["sizes"]
+    assert "sizes" not in found(moe())

@@ -8,6 +8,7 @@ import moelab
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
+from moelab.fitting.predict import predict
 from moelab.laws import get_law
 
 GOOD = {
@@ -117,3 +118,53 @@ def test_no_prediction_is_infinite(synthetic) -> None:
 def test_one_law_may_be_given_as_a_string() -> None:
     with pytest.raises(moelab.InputError, match="no such law 'nothing2022'"):
         moelab.compare_laws({"loss": [1.0], "tokens": [1.0]}, "nothing2022")
+
+
+def test_no_run_sees_more_distinct_tokens_than_tokens() -> None:
+    """A corpus larger than the run: losses, fits, ranges and distances are those of a run that repeats nothing."""
+    law, rng = get_law("muennighoff2023"), np.random.default_rng(2)
+    size, tokens = np.geomspace(1e7, 2e9, 30), np.geomspace(1e9, 4e10, 30)[rng.permutation(30)]
+    runs = {"params_total": size, "params_active": size, "tokens": tokens}
+    runs["loss"] = law.loss(None, {**runs, "unique_tokens": tokens}) * np.exp(0.002 * rng.standard_normal(30))
+    for name, given in (("muennighoff2023", {"R_D": 15.4, "R_N": 5.3}), ("moelab2026", {})):
+        once, larger, short = (
+            fit({**runs, **more}, name, bootstrap=0, starts=4, fix=given)
+            for more in ({"unique_tokens": tokens}, {"unique_tokens": np.full(30, 1e12)}, {"epochs": tokens / 1e12})
+        )
+        assert larger.coefficients == once.coefficients == short.coefficients
+        assert larger.ranges == once.ranges == short.ranges
+        assert larger.ranges["unique_tokens"] == larger.ranges["tokens"]
+        at = {"params_total": 1e9, "params_active": 1e9, "tokens": 2e10}
+        seen, whole = (predict(larger, **at, unique_tokens=unique) for unique in (2e10, 5e12))
+        assert seen.only == whole.only
+        assert seen.only.extrapolation == 0
+        assert not any("no law here reads" in note for note in whole.notes)
+        assert predict(larger, **at, unique_tokens=1e9).only.value > seen.only.value
+    published = [predict("muennighoff2023", **at, unique_tokens=unique) for unique in (2e10, 5e12)]
+    assert published[0].only == published[1].only
+
+
+def test_no_experts_are_a_dense_model_and_half_an_expert_is_none() -> None:
+    """As in tables, where 0 means dense; a number of experts is refused by its own name."""
+    at = {"params_active": 1e9, "tokens": 2e10}
+    dense = predict("ludziejewski2025", **at, n_experts=1, top_k=1)
+    for none in ({"n_experts": 0}, {"n_experts": 0, "top_k": 0}, {"n_experts": 0, "top_k": 1}):
+        assert predict("ludziejewski2025", **at, **none).only == dense.only
+    assert predict("hoffmann2022", params_total=1e9, tokens=2e10, n_experts=0).notes == ()
+    for wrong, message in (
+        ({"n_experts": 0.5}, "n_experts: must be at least 1, got 0.5"),
+        ({"n_experts": -8}, "n_experts: must be at least 1, got -8"),
+        ({"n_experts": 8, "top_k": 0}, "top_k: must be positive, got 0"),
+        ({"n_experts": 0, "top_k": 2}, "n_experts: must be at least 1, got 0"),
+        ({"expert_ratio": 0.5}, "expert_ratio: must be at least 1, got 0.5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predict("ludziejewski2025", **at, **wrong)
+    law = get_law("ludziejewski2025")
+    fitted = fit({**GOOD, "params_active": GOOD["params_total"], "n_experts": [0, 8] * 10}, law, bootstrap=0, starts=1)
+    both = fitted.predict({"params_active": [1e8, 1e8], "tokens": [1e10, 1e10], "n_experts": [0.0, 8.0]})
+    one = fitted.predict({"params_active": [1e8, 1e8], "tokens": [1e10, 1e10], "n_experts": [1.0, 8.0]})
+    assert (both.value == one.value).all()
+    table = {**GOOD, "params_active": GOOD["params_total"], "n_experts": [0.5, 8] * 10}
+    with pytest.raises(InputError, match=r"n_experts: must be at least 1; 10 of 20 rows .*--where \"n_experts >= 1\""):
+        fit(table, law, bootstrap=0, starts=1)

@@ -159,7 +159,9 @@ def test_runs_that_the_law_does_not_describe_widen_its_intervals(bent: FittedLaw
     assert bent.widening.held_out == 20
     assert bent.widening.reach == pytest.approx(np.log(1e9 * 3e10))
     assert any("of this table and of the prior's tables" in note for note in bent.notes)
-    assert any("times as wide as the draws" in note for note in Widening(1.3).notes("training FLOPs"))
+    for factor, shown in ((1.3, "1.3"), (1.034, "1.03"), (12.34, "12.3")):
+        assert f"are {shown} times as wide as the draws" in Widening(factor).notes("training FLOPs")[0]
+    assert Widening(1.004).notes("training FLOPs") == []  # it would round to once
     assert "runs of the prior's tables" in Widening(1.0, 0.01, 3.0).notes("parameters", "the prior's tables")[0]
     save_fits({LAW.id: bent}, tmp_path / "fit.json")
     again = load_fits(tmp_path / "fit.json")[LAW.id]

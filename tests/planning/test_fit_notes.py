@@ -114,3 +114,12 @@ def test_a_comparison_names_what_is_owed_and_what_a_fit_does_not_cover(dense: Fi
     assert "moelab2026 does not apply to mixtral-8x7b: expert_ratio outside the fitted range 1 to 1" in found.warnings
     found = moelab.compare("mixtral-8x7b", "llama3-8b", laws=[dense], extrapolate=True)
     assert any("that state what experts are worth" in warning for warning in found.warnings)
+
+
+def test_a_dense_law_fitted_to_moe_runs_is_warned_of(made_up: Any, tiny: Space) -> None:
+    """As for units, the plan repeats what the fit says: this law reads none of its runs' experts."""
+    fitted = fit_of("hoffmann2022", lambda runs: runs["tokens"] > 0, made_up, tiny, bootstrap=0, starts=4)
+    moe = fitted.kinds.count("moe")
+    assert 0 < moe < 14
+    line = f"{moe} of 14 runs are MoE; hoffmann2022 describes dense models: their experts are read as if they were not"
+    assert sum(line in warning for warning in plan(BUDGET, [fitted], tiny).warnings) == 1

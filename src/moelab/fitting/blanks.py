@@ -59,6 +59,25 @@ def filled(columns: Columns) -> tuple[dict[str, Array], list[str]]:
     return found, [f"{count} of {rows} rows have no {mark} and are taken as dense ({', '.join(changed)})"]
 
 
+def zero_as_dense(columns: Columns) -> Columns:
+    """The columns of designs with a dense model's values where there are 0 experts and none is in use."""
+    experts = _floats(columns, "n_experts") if "n_experts" in columns else None
+    used = _floats(columns, "top_k") if "top_k" in columns else None
+    if experts is None or not (experts == 0).any():
+        return columns
+    dense = experts == 0
+    if used is not None:
+        if len({len(used), len(experts)} - {1}) > 1:
+            return columns  # of different lengths, which is refused by name later on
+        dense = dense & ~(used > 1)
+    found = {**columns, "n_experts": np.where(dense, DENSE["n_experts"], experts)}
+    for name, value in DENSE.items():
+        given = _floats(columns, name) if name in columns and name != "n_experts" else None
+        if given is not None and value > 0 and len({len(given), len(dense)} - {1}) <= 1:
+            found[name] = np.where(dense & (given == 0), value, given)
+    return found
+
+
 def _sparse(columns: Columns, rows: int) -> Array:
     """Rows that cannot be dense: more than one expert by another column, or fewer active than total parameters."""
     sparse = np.zeros(rows, bool)

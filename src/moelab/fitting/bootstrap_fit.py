@@ -128,8 +128,6 @@ def _blind_spots(law: Law, data: Observations) -> list[str]:
     """Coefficients that this table does not identify, and runs that this law does not describe."""
     same = [name for name in law.variables if np.ptp(data.variables[name]) == 0]
     found = [f"{name} takes one value only: its coefficients are not identified" for name in same]
-    if not law.covers_dense and np.any(data.kinds == "dense"):
-        found.append(f"{int(np.sum(data.kinds == 'dense'))} runs are dense, which this law does not describe")
     if "expansion" in data.variables and len(np.unique(data.variables["expansion"][data.kinds == "moe"])) > 1:
         found.append("the runs differ in expansion, which is no variable of this law")
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.checks import numbers
+from moelab.fitting.checks import check_variable, numbers
 from moelab.laws import Law, all_laws
 
 Array = NDArray[Any]
@@ -105,8 +105,17 @@ def variable(columns: Columns, name: str) -> Array | None:
         return numbers(columns[name], name)
     for needs, rule in RULES.get(name, ()):
         if all(need in columns for need in needs):
-            return np.asarray(rule(*(numbers(columns[need], need) for need in needs)), float)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(rule(*(numbers(columns[need], need) for need in needs)), float)
     return None
+
+
+def read_from(columns: Columns, name: str) -> set[str]:
+    """The columns that `variable` reads; none where it is not there."""
+    if name in columns:
+        return {name}
+    rules = (needs for needs, _ in RULES.get(name, ()))
+    return set(next((needs for needs in rules if all(need in columns for need in needs)), ()))
 
 
 def numeric(columns: Columns, name: str) -> Array | None:
@@ -144,7 +153,25 @@ def variables(columns: Columns, law: Law, hint: str) -> dict[str, Array]:
         derived = f" (or {', or '.join(from_others)})" if from_others else ""
         how = hint.replace("{}", name, 1)
         raise InputError(f"{law.id}: no column for {', '.join(missing)}{derived}; {how}; columns: {', '.join(columns)}")
-    return {name: present[name] for name in law.variables}
+    return _seen_tokens({name: present[name] for name in law.variables})
+
+
+def _seen_tokens(found: dict[str, Array]) -> dict[str, Array]:
+    """The variables with at most as many distinct tokens as tokens: a run sees no more of a larger corpus."""
+    tokens, unique = found.get("tokens"), found.get("unique_tokens")
+    if tokens is None or unique is None or len({len(tokens), len(unique)} - {1}) > 1:
+        return found
+    return {**found, "unique_tokens": np.where(unique > tokens, tokens, unique)}
+
+
+def check_counts(columns: Columns, law: Law, hint: Callable[[str], str] = lambda name: "") -> None:
+    """Raises InputError where a number of experts that the law's variables are read from is below one, or one of those
+    in use not positive, by the column's own name; blanks are left to the variables."""
+    read = {each for name in law.variables for each in read_from(columns, name)}
+    for name in ("n_experts", "top_k"):
+        if name in read:
+            values = numbers(columns[name], name)
+            check_variable(name, np.where(np.isfinite(values), values, 1.0), hint(name))
 
 
 def check_experts(columns: Columns) -> None:

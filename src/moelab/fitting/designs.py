@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.blanks import zero_as_dense
 from moelab.fitting.checks import check_variable, numbers
-from moelab.fitting.columns import variables
+from moelab.fitting.columns import check_counts, variables
 from moelab.laws import Law
 
 Array = NDArray[Any]
@@ -19,8 +20,10 @@ def design_variables(columns: Mapping[str, Array], law: Law, also: tuple[str, ..
     """The law's variables, and those of `also` that are there, as (n,) floats for a prediction.
 
     Raises InputError for a missing variable, one that is not finite or not positive, a share outside [0, 1), and
-    columns of different lengths. A column of `also` may have gaps.
+    columns of different lengths. A column of `also` may have gaps. No experts are those of a dense model.
     """
+    columns = zero_as_dense(columns)
+    check_counts(columns, law)
     found = variables(columns, law, GIVE)
     for name, values in found.items():
         check_variable(name, values)

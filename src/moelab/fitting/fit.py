@@ -22,6 +22,7 @@ from moelab.fitting.observations import MeasuredErrors, Observations, observatio
 from moelab.fitting.point_fit import SPREAD, STARTS
 from moelab.fitting.prior import Prior, find_prior
 from moelab.fitting.prior_fit import fit_with_prior
+from moelab.fitting.run_kinds import undescribed_notes
 from moelab.fitting.table_checks import check_table
 from moelab.fitting.table_experts import width_notes
 from moelab.fitting.table_rows import measured_runs
@@ -107,7 +108,8 @@ def fit_table(
     columns = columns_of(table)
     data = replace(observations(columns, law, loss, group, weight), errors=errors)
     fitted = fit_observations(data, law, influence=True, **options)
-    fitted = replace(fitted, notes=(*fitted.notes, *width_notes(columns, law)))
+    kinds = undescribed_notes(fitted.law, fitted.kinds, columns)
+    fitted = replace(fitted, notes=(*kinds, *fitted.notes, *width_notes(columns, law)))
     return diagnose(fitted, data, filled(columns)[0], loss or law.kind)
 
 

@@ -213,8 +213,9 @@ class FittedLaw(Shown):
         )
 
     def with_holdout(self, holdout: Holdout | None) -> "FittedLaw":
-        """The same fit with its held-out score."""
-        return replace(self, holdout=holdout)
+        """The same fit with its held-out score, and a note where that is bad."""
+        failure = "" if holdout is None else holdout.failure(self.law.kind)
+        return replace(self, holdout=holdout, notes=(*self.notes, failure) if failure else self.notes)
 
 
 def fit_rows(fitted: FittedLaw) -> list[dict[str, Any]]:

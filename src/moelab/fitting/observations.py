@@ -10,7 +10,8 @@ from moelab.errors import InputError
 from moelab.fitting.blanks import filled
 from moelab.fitting.budget_groups import training_flops
 from moelab.fitting.checks import check_numbers, check_variable, numbers
-from moelab.fitting.columns import Columns, columns_of, variable, variables
+from moelab.fitting.columns import Columns, check_counts, columns_of, variable, variables
+from moelab.fitting.run_kinds import moe_runs
 from moelab.fitting.table_columns import quoted, setting_columns, suggestions
 from moelab.fitting.table_runs import run_column, run_values
 from moelab.fitting.text_units import bytes_per_token
@@ -109,6 +110,7 @@ def observations(
     measured = numbers(columns[target], target)
     if not len(measured):
         raise InputError(f"{law.id}: the table has no rows")
+    check_counts(columns, law, _drop)
     found = variables(columns, law, _how_to_map(columns))
     check_numbers(target, measured, measured > 0, "must be positive", _drop(target))
     if len(measured) > 1 and np.ptp(measured) == 0:
@@ -168,9 +170,9 @@ def _is_moe(columns: Columns, law: Law, size: int) -> Array:
         return np.asarray(ratio > 1)
     if "expert_ratio" in law.optional:  # a table without it is one of dense runs to this law
         return np.zeros(size, bool)
-    total, active = variable(columns, "params_total"), variable(columns, "params_active")
-    if law.covers_moe and not law.separates_moe and total is not None and active is not None:
-        return np.asarray(total > 1.001 * active)
+    moe = None if law.separates_moe else moe_runs(columns)
+    if moe is not None:
+        return moe
     return np.full(size, law.covers_moe and (law.separates_moe or not law.covers_dense))
 
 

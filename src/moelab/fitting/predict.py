@@ -9,6 +9,7 @@ import numpy as np
 
 from moelab.architecture import ModelConfig, count_flops, load_model
 from moelab.errors import InputError
+from moelab.fitting.blanks import zero_as_dense
 from moelab.fitting.columns import check_names, columns_of
 from moelab.fitting.comparison import Comparison
 from moelab.fitting.designs import design_variables, predicted_value
@@ -107,6 +108,7 @@ def predict(
     given = {name: parse_number(value, name) for name, value in values.items()}
     if config is None and tokens is not None:
         given["tokens"] = parse_number(tokens, "tokens")
+    given = {name: float(value[0]) for name, value in zero_as_dense(columns_of(given)).items()}
     if (config is None) == (not given):
         raise InputError("predict: give either the law's variables by name, or a config with tokens")
     model = None if config is None else config if isinstance(config, ModelConfig) else load_model(config)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelab.architecture import ModelConfig, count_parameters
-from moelab.errors import InputError
 from moelab.fitting.blanks import DENSE
-from moelab.fitting.columns import columns_of
+from moelab.fitting.carried_notes import carried_notes
+from moelab.fitting.columns import columns_of, read_from
 from moelab.fitting.designs import design_variables
 from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs
@@ -16,11 +16,13 @@ from moelab.fitting.implausible import VOCABULARY, guessing_loss, meaningless, v
 from moelab.fitting.intervals import outside_note
 from moelab.fitting.owed import owed_notes
 from moelab.fitting.sources import Source
+from moelab.fitting.table_experts import width_notes
 from moelab.fitting.table_mixed import SIZES
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law
 from moelab.laws.law import MOE_VARIABLES
 
+_SET = "set granularity: the dense feed-forward's width over an expert's"
 Trained = tuple[ModelConfig, float]
 """A model and its training tokens."""
 
@@ -58,7 +60,9 @@ def prediction_notes(
     fits = {name: source for name in found if isinstance(source := sources[name], FittedLaw)}
     findings = [each for fitted in fits.values() for each in units_of_fit(fitted)]
     notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
+    notes += [line for name, fitted in fits.items() for line in carried_notes(name, fitted)]
     moe = any(each.moe is not None for each, _ in models) or _moe(given) is not None
+    notes += [line for name in found for line in width_notes(columns_of(given), law_of(sources[name]), _SET)]
     for name, fitted in fits.items():
         notes += owed_notes(name, fitted.prior, moe or kind_of_runs(fitted.ranges) == "MoE")
         for variables in _variables(fitted, given, models):
@@ -98,22 +102,12 @@ def _variables(fitted: FittedLaw, given: Mapping[str, float], models: Sequence[T
 
 
 def _unread(laws: Sequence[Law], values: Mapping[str, float]) -> list[str]:
-    """The given variables without which every law's own are the same; those of size and experts have other notes."""
-    unread = []
-    for name in set(values) - {*MOE_VARIABLES, *SIZES}:
-        others = {key: value for key, value in values.items() if key != name}
-        if not any(_differs(law, values, others) for law in laws):
-            unread.append(name)
-    return sorted(unread)
-
-
-def _differs(law: Law, values: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Whether a law's variables of a prediction change between the two."""
-    kept = tuple(law.ranges)
-    try:
-        return design_variables(columns_of(values), law, kept) != design_variables(columns_of(others), law, kept)
-    except InputError:
-        return True
+    """The given variables that no variable of a law, nor of its ranges, is read from; those of size and experts have
+    other notes."""
+    columns = columns_of(values)
+    read = {each for law in laws for name in law.variables for each in read_from(columns, name)}
+    ranges = {name for law in laws for name in law.ranges}
+    return sorted(set(values) - read - ranges - {*MOE_VARIABLES, *SIZES})
 
 
 def _moe(values: Mapping[str, float]) -> str | None:

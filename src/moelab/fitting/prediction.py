@@ -5,10 +5,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from moelab.fitting.coefficients import LEVEL
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 from moelab.quantities import format_outside
 
 Array = NDArray[Any]
+MISSED, CHANCE = 0.1, 0.01
+"""Mean error of held-out losses, and probability of so few of them inside intervals that are right, that a fit fails
+by."""
 MOST_ROWS = 20
 """Designs that a notebook shows of many."""
 
@@ -51,3 +55,16 @@ class Holdout(Shown):
     max_extrapolation: float | None
     by: str
     rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def failure(self, kind: str = "loss") -> str:
+        """What was held out where it was predicted badly: losses a tenth off on average, or fewer runs inside their
+        80 % intervals than chance leaves there; empty otherwise. `kind` is what was predicted."""
+        from scipy.special import bdtr
+
+        known = [row for row in self.rows if row.get("low") is not None]
+        inside = sum(row["low"] <= row["measured"] <= row["high"] for row in known)
+        few = bool(known) and bdtr(inside, len(known), LEVEL) < CHANCE
+        if not few and (kind != "loss" or self.mean_abs_rel < MISSED):
+            return ""
+        held = f"; {inside or 'none'} of {len(known)} inside their 80 % intervals" if known else ""
+        return f"its hold-out ({self.by}) was missed by {self.mean_abs_rel:.1%} on average{held}"

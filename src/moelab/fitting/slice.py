@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from moelab.errors import InputError
 from moelab.fitting.checks import check_effort, check_seed
 from moelab.fitting.intervals import interval_of
+from moelab.fitting.slice_axis import Axis
 from moelab.fitting.slice_curves import Curve, Located, locate
 from moelab.fitting.slice_parabola import doubts, draw_parabolas, explained, slope_errors, straight
 from moelab.fitting.slice_plots import Drawn, plot_slices
-from moelab.laws.law import SHARES
 from moelab.notebook import Shown, html_table, interval_text, short_repr
 
 Array = NDArray[Any]
@@ -74,7 +74,7 @@ class Slice(Shown):
 
     def curve_rows(self) -> list[tuple[str, str, int, bool, dict[str, float | None]]]:
         """Per curve: its name, window and runs, whether it was rejected, and its optimum; None beyond the runs."""
-        axis = _Axis.of(self.x, self.points[0])
+        axis = Axis.of(self.x, self.points[0])
         rows = []
         for curve in self.curves:
             ends = {"value": curve.at, "low": curve.low, "high": curve.high}
@@ -126,8 +126,8 @@ def isoflop_slice(
     z = (u - centre) / width
     c2, c1, c0 = np.polyfit(z, loss, 2)
     vertex = -c1 / (2 * c2) if c2 else np.inf
-    axis = _Axis.of(name, x)
-    located = locate(axis.to(x), loss, draws, seed, None if log else x)
+    axis = Axis.of(name, x)
+    located = locate(axis.to(x), loss, draws, seed, None if log else x, axis.to)
     inside = c2 > 0 and z.min() <= vertex <= z.max()
     if not inside:
         _check_shape(name, x, loss, z, c2, located, axis.to(x))
@@ -144,10 +144,11 @@ def isoflop_slice(
     low = None if low is None else min(low, value)
     high = None if high is None else max(high, value)
     bottom = float(c0 - c1**2 / (4 * c2)) if fitting else _lowest_loss(located, axis.to(x), loss)
+    optimum = {"value": value, "low": low if draws else None, "high": high if draws else None}
     return Slice(
         x=name,
         log=log,
-        optimum={"value": value, "low": low if draws else None, "high": high if draws else None},
+        optimum=optimum,
         loss_at_optimum=interval_of(bottom, bottoms + bottom - float(np.median(bottoms)) if len(bottoms) else bottoms),
         curvature=float(2 * a),
         n_points=len(x),
@@ -155,31 +156,12 @@ def isoflop_slice(
         coefficients=(float(a), float(b), float(c0 - c1 * centre / width + a * centre**2)),
         points=(x, loss),
         r_squared=explained(u, loss),
-        notes=tuple(doubts(name, x, loss, log) + _spread(name, located, axis, edge)),
+        notes=tuple(doubts(name, x, loss, log) + _spread(name, located, edge) + _beyond(name, optimum, x)),
         edge=edge,
         noise=located.noise,
         curves=located.curves,
         repeats=located.repeats,
     )
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Between x and the axis on which curves are fitted: its logarithm, that of 1 / (1 - x), or x itself."""
-
-    kind: str
-
-    @classmethod
-    def of(cls, name: str, x: Array) -> "_Axis":
-        if name in SHARES and np.all((x >= 0) & (x < 1)):
-            return cls("share")
-        return cls("log" if np.all(x > 0) else "x")
-
-    def to(self, x: Array) -> Array:
-        return -np.log(1 - x) if self.kind == "share" else np.log(x) if self.kind == "log" else x
-
-    def back(self, u: float) -> float:
-        return float(max(-np.expm1(-u), 0.0) if self.kind == "share" else np.exp(u) if self.kind == "log" else u)
 
 
 def _accepted(located: Located, name: str) -> bool:
@@ -206,10 +188,12 @@ def _ends(located: Located, edge: str | None, u: Array) -> tuple[float, float]:
 
 
 def _lowest_loss(located: Located, u: Array, loss: Array) -> float:
-    """The loss at the optimum by a cubic through the six points nearest to it."""
+    """The loss at the optimum by a cubic through the runs at the six places of the axis nearest to it."""
     at = float(np.clip(located.at, u.min(), u.max()))
-    near = np.argsort(np.abs(u - at), kind="stable")[:6]
-    degree = min(3, len(np.unique(u[near])) - 2)
+    places = np.unique(u)
+    places = places[np.argsort(np.abs(places - at), kind="stable")[:6]]
+    near = np.isin(u, places)
+    degree = min(3, len(places) - 2)
     return float(np.polyval(np.polyfit(u[near] - at, loss[near], degree), 0.0))
 
 
@@ -228,7 +212,7 @@ def _check_shape(name: str, x: Array, loss: Array, z: Array, c2: float, located:
         raise InputError(f"{name}: the parabola opens downward, so these runs show no optimum")
 
 
-def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[str]:
+def _spread(name: str, located: Located, edge: str | None) -> list[str]:
     """Notes on an optimum beyond the points and on curves that miss or disagree."""
     found = []
     if located.misfit is not None:
@@ -239,3 +223,13 @@ def _spread(name: str, located: Located, axis: _Axis, edge: str | None) -> list[
         side = "from below" if np.isinf(located.low) else "from above"
         found.append(f"these runs do not bound the best {name} {side}")
     return found
+
+
+def _beyond(name: str, optimum: dict[str, float | None], x: Array) -> list[str]:
+    """A note on ends of the interval that lie where no run is."""
+    ends = {"p10": optimum["low"], "p90": optimum["high"]}
+    out = [each for each, end in ends.items() if end is not None and not x.min() <= end <= x.max()]
+    if not out:
+        return []
+    lie = "lies" if len(out) == 1 else "lie"
+    return [f"{' and '.join(out)} of the best {name} {lie} beyond these runs, {x.min():.4g} to {x.max():.4g}"]

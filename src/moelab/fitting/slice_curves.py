@@ -5,6 +5,7 @@ stands a law-shaped curve, L = E + R (b e^(-a d) + a e^(b d)) / (a + b) with d =
 power laws leaves along a slice: u* is a parameter of its own; its interval is the profile of the squared error.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from moelab.fitting.slice_law import Profile, profile_of
 
 Array = NDArray[Any]
+OnAxis = Callable[[Array], Array]
 LEVEL = 0.8
 DEGREES = (2, 3, 4)
 NAMES = {2: "parabola", 3: "cubic", 4: "quartic"}
@@ -60,25 +62,23 @@ class Located:
     misfit: float | None = None
 
 
-def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None = None) -> Located:
-    """The optimum of loss (n,) along u (n,), u in logarithms; `linear` is the axis itself for curves in it, too."""
+def locate(u: Array, loss: Array, draws: int, seed: int, linear: Array | None, to: OnAxis) -> Located:
+    """The optimum of loss (n,) along u (n,), u in logarithms; `linear` is the axis itself, for curves in it, too (None:
+    for none), and `to` gives its places on u."""
     rng = np.random.default_rng(seed)
     profile = profile_of(u, loss)
     whole = np.ones(len(u), bool)
     noise = _noise(u, loss, profile.rss)
-    noise2, spare = noise.variance, noise.spare
+    known = noise2, spare = noise.variance, noise.spare
     law = _law_curve(u, profile, noise2, spare)
     centre = float(np.clip(law.at, u.min(), u.max()))
     windows = [("all", whole), *_windows(u, centre)]
-    axes = [("", u)] if linear is None else [("", u), (" in the axis itself", linear)]
+    axes = [("", u, None)] if linear is None else [("", u, None), (" in the axis itself", linear, to)]
     curves, accepted, narrow = [law], [], []
-    for suffix, z in axes:
+    for suffix, z, on_u in axes:
         for degree in DEGREES:
-            fits = [
-                curve
-                for name, rows in windows
-                if (curve := _polynomial(z, u, loss, rows, degree, name, suffix, noise2, spare, draws, rng)) is not None
-            ]
+            tried = [_polynomial(z, loss, rows, degree, at, suffix, known, draws, rng, on_u) for at, rows in windows]
+            fits = [curve for curve in tried if curve is not None]
             curves += fits
             kept = [curve for curve in fits if not curve.rejected and curve.lost < 0.1]
             accepted += kept[:1]
@@ -169,21 +169,21 @@ def _least_squares(basis: Array, loss: Array) -> tuple[Array, float]:
 
 def _polynomial(
     z: Array,
-    u: Array,
     loss: Array,
     rows: Array,
     degree: int,
     window: str,
     suffix: str,
-    noise2: float,
-    spare: int,
+    noise: tuple[float, int],
     draws: int,
     rng: np.random.Generator,
+    to: OnAxis | None,
 ) -> Curve | None:
-    """A polynomial in z over some rows: its lowest point there, on the axis u, over draws of its coefficients."""
+    """A polynomial in z over some rows: its lowest point there, on the axis u, over draws of its coefficients. `to`
+    are places of z on u; None: z is u."""
     from scipy.special import fdtrc
 
-    z, u, loss = z[rows], u[rows], loss[rows]
+    z, loss, (noise2, spare) = z[rows], loss[rows], noise
     if len(np.unique(z)) < degree + 2:
         return None
     basis = _basis(z, z, degree)
@@ -196,9 +196,10 @@ def _polynomial(
     grid = np.linspace(z.min(), z.max(), 401)
     powers = _basis(grid, z, degree)
     places = _lowest(np.vstack([best[None], drawn]) @ powers.T)
-    at = np.interp(places, np.arange(len(grid)), np.interp(grid, np.sort(z), u[np.argsort(z)]))
-    if suffix:
-        at = np.log(np.interp(places, np.arange(len(grid)), grid))
+    at = np.interp(places, np.arange(len(grid)), grid)
+    if to is not None:
+        with np.errstate(divide="ignore"):
+            at = to(at)
     at = np.where(places <= 0, -np.inf, np.where(places >= len(grid) - 1, np.inf, at))
     low, high = _ends(at[1:]) if draws else (float(at[0]), float(at[0]))
     lost = float(np.mean(~np.isfinite(at[1:]))) if draws else 0.0

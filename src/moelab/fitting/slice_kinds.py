@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
-from moelab.fitting.blanks import DENSE
 from moelab.fitting.budget_groups import FEWEST, budget_groups
 from moelab.fitting.columns import variable
+from moelab.fitting.run_kinds import dense_runs, opposite
 
 Array = NDArray[Any]
 SEPARATE = ("n_experts", "expert_ratio", "activation_rate", "sparsity", "top_k", "granularity", "expert_activation")
@@ -17,12 +17,6 @@ SEPARATE = ("n_experts", "expert_ratio", "activation_rate", "sparsity", "top_k",
 
 FEWEST_POINTS = 4
 """Values of the axis that make a slice."""
-
-MOE = {
-    "n_experts": "n_experts > 1", "expert_ratio": "expert_ratio > 1", "activation_rate": "activation_rate < 1",
-    "sparsity": "sparsity > 0", "expert_activation": "expert_activation < 1",
-}  # fmt: skip
-"""Columns that distinguish dense from MoE runs, and the condition that keeps the MoE runs."""
 
 
 def mixed_notes(columns: Mapping[str, Array], x: str, by: str | None) -> list[str]:
@@ -58,35 +52,16 @@ def _groups(columns: Mapping[str, Array], by: str | None, n: int) -> Array:
 
 
 def _dense_beside_moe(columns: Mapping[str, Array], x: str, axis: Array, groups: Array) -> list[str]:
-    found = _dense_runs(columns)
-    if found is None or not _crosses(axis, found[0].astype(float), groups):
+    found = dense_runs(columns)
+    if found is None or not 0 < found[0].sum() < len(axis) or not _crosses(axis, found[0].astype(float), groups):
         return []
     dense, condition = found
     most = min(int(np.bincount(groups[kind]).max()) for kind in (dense, ~dense))
     few = f"; at most {most} of a kind share a slice, which needs {FEWEST}" if most < FEWEST else ""
     return [
         f"{int(dense.sum())} dense and {int((~dense).sum())} MoE runs lie on one curve in {x}, and each kind has a "
-        f'slice of its own: keep one with --where "{condition}" or --where "{_opposite(condition)}"{few}'
+        f'slice of its own: keep one with --where "{condition}" or --where "{opposite(condition)}"{few}'
     ]
-
-
-def _opposite(condition: str) -> str:
-    return condition.replace(" > ", " <= ") if " > " in condition else condition.replace(" < ", " >= ")
-
-
-def _dense_runs(columns: Mapping[str, Array]) -> tuple[Array, str] | None:
-    """Which runs are dense (n,), and the condition that keeps the others; None where there are no two kinds."""
-    for name, condition in MOE.items():
-        values = variable(columns, name) if name in columns else None
-        if values is not None and np.isfinite(values).all():
-            dense = values <= DENSE[name] if ">" in condition else values >= DENSE[name]
-            break
-    else:
-        active, total = (variable(columns, name) for name in ("params_active", "params_total"))
-        if active is None or total is None or not {"params_active", "params_total"} <= set(columns):
-            return None
-        dense, condition = active > 0.99 * total, "params_active < 0.99 * params_total"
-    return (dense, condition) if 0 < dense.sum() < len(dense) else None
 
 
 def _entangled(columns: Mapping[str, Array], x: str, by: str | None, axis: Array, groups: Array) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from moelab.fitting.blanks import filled
 from moelab.fitting.columns import columns_of, variable
+from moelab.fitting.run_kinds import moe_runs
 from moelab.fitting.table_checks import repeats_data
 from moelab.laws import Law, all_laws, with_data_reuse
 
@@ -18,7 +19,7 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
     """
     columns, _ = filled(columns_of(table))
     repeated = repeats_data(columns)
-    moe, tokens = variable(columns, "expert_ratio"), variable(columns, "tokens")
+    moe, tokens = moe_runs(columns), variable(columns, "tokens")
     data_differs = tokens is not None and np.max(tokens) > 1.25 * np.min(tokens)
     found: list[Law] = []
     skipped: dict[str, str] = {}
@@ -32,9 +33,9 @@ def supported_laws(table: Any, target: str | None = None) -> tuple[list[Law], di
             skipped[law.id] = f"a variant of {law.variant_of}; ask for it by its id"
         elif missing:
             skipped[law.id] = f"no column for {', '.join(missing)}"
-        elif not law.covers_moe and moe is not None and np.any(moe > 1):
+        elif not law.covers_moe and moe is not None and moe.any():
             skipped[law.id] = "describes dense models only"
-        elif not law.covers_dense and moe is not None and np.any(moe == 1):
+        elif not law.covers_dense and moe is not None and not moe.all():
             skipped[law.id] = "does not describe the dense runs; leave them out with --where"
         elif "tokens" not in law.variables and data_differs:
             skipped[law.id] = "has no variable for tokens, in which the runs differ"

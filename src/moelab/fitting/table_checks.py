@@ -33,6 +33,7 @@ from moelab.fitting.table_rows import (
     sweep_findings,
 )
 from moelab.fitting.table_runs import checkpoint_findings
+from moelab.fitting.table_sizes import size_findings
 from moelab.fitting.table_states import state_findings, unfinished
 from moelab.fitting.table_summaries import summary_findings, summary_rows
 from moelab.fitting.table_units import HIGH_NATS, UNTRAINED, unit_findings
@@ -234,7 +235,7 @@ def _of_other_texts(columns: Columns, rows: Array) -> bool:
 
 
 _CHECKS: tuple[Callable[[Columns, str], list[Finding]], ...] = (
-    refused_findings, _names, expert_findings, unit_findings, _loss_units, flops_findings, batch_findings,
-    summary_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes, _together, _texts,
-    state_findings, _diverged, _reuse,
+    refused_findings, _names, expert_findings, size_findings, unit_findings, _loss_units, flops_findings,
+    batch_findings, summary_findings, checkpoint_findings, copy_findings, sweep_findings, repeat_findings, _sizes,
+    _together, _texts, state_findings, _diverged, _reuse,
 )  # fmt: skip

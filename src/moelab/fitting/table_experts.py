@@ -1,11 +1,17 @@
 """MoE runs whose experts, or the width of these, no column gives."""
 
-import numpy as np
+from typing import Any
 
-from moelab.fitting.columns import Columns, finite_numbers, variable
+import numpy as np
+from numpy.typing import NDArray
+
+from moelab.fitting.columns import Columns, finite_numbers, numeric, positive_numbers, variable
 from moelab.fitting.findings import Finding
 from moelab.laws import Law
 
+_GIVE = "give a column granularity: the dense feed-forward's width over an expert's"
+_SAME = 0.01
+"""Difference of logarithms up to which two granularities are one: widths are rounded."""
 FEWER, MOST = 0.8, 0.5
 """Active over all parameters below which a run is an MoE, whatever counts as embedding; share of such runs."""
 
@@ -27,16 +33,27 @@ def expert_findings(columns: Columns, target: str) -> list[Finding]:
     return [Finding(check="experts", text=text, mend="map one with --let 'n_experts = ...'")]
 
 
-def width_notes(columns: Columns, law: Law) -> list[str]:
+def width_notes(columns: Columns, law: Law, give: str = _GIVE) -> list[str]:
     """A note where a law's granularity is derived from the number of active experts, which is right only for experts
-    that together are as wide as a dense feed-forward."""
-    if "granularity" not in law.variables or "granularity" in columns or "top_k" not in columns:
+    that together are as wide as a dense feed-forward; and where widths that no law reads give another one.
+
+    `give` is how to give the granularity."""
+    if "granularity" not in law.variables or "granularity" in columns:
         return []
-    derived = variable(columns, "granularity")
-    most = 1.0 if derived is None else float(np.nanmax(derived, initial=1.0))
-    if most <= 1:
-        return []
-    return [
-        f"granularity is taken to be the number of active experts (up to {most:g}), as if these together were as wide "
-        "as a dense feed-forward; otherwise give a column granularity: the dense feed-forward's width over an expert's"
-    ]
+    derived, widths = numeric(columns, "granularity"), _by_widths(columns)
+    derived = derived if derived is not None else np.ones(1)
+    most = float(np.nanmax(derived, initial=1.0))
+    taken = f"(up to {most:g})" if len(derived) > 1 else f"({most:g})"
+    text = (
+        f"granularity is taken to be the number of active experts {taken}, as if these together were as wide as a "
+        "dense feed-forward"
+    )
+    if widths is not None and np.nanmax(np.abs(np.log(widths / derived)), initial=0.0) > _SAME:
+        return [f"{text}, but d_ff / d_expert is up to {np.nanmax(widths):g}; --let 'granularity = d_ff / d_expert'"]
+    return [f"{text}; otherwise {give}"] if most > 1 else []
+
+
+def _by_widths(columns: Columns) -> NDArray[Any] | None:
+    """The dense feed-forward's width over an expert's, where both are columns and positive."""
+    dense, expert = (positive_numbers(columns, name) if name in columns else None for name in ("d_ff", "d_expert"))
+    return None if dense is None or expert is None or len(dense) != len(expert) else np.asarray(dense / expert)

@@ -11,6 +11,7 @@ from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_columns import quoted
 from moelab.fitting.table_logs import logarithms
 from moelab.fitting.table_mixed import LEAST_RATIO, MOST_RATIO, SIZES, UNITS, looks_like, mixed_units, nearest_unit
+from moelab.fitting.table_sizes import unit_pairs
 
 Array = NDArray[Any]
 TOO_FEW_TOKENS, TOO_FEW_PARAMS = 1e5, 100.0
@@ -60,7 +61,9 @@ def unit_findings(columns: Columns, target: str) -> list[Finding]:
                 mend=f"--let '{name} = {factor} * {name}'",
             )
         )
-    return found + _rate_unit(columns) + _loss_unit(columns, target)
+    noted = {finding.text.split(":")[0] for finding in found}
+    pairs = [] if noted & {*SIZES} else unit_pairs(columns)
+    return found + pairs + _rate_unit(columns) + _loss_unit(columns, target)
 
 
 def _rate_unit(columns: Columns) -> list[Finding]:

@@ -112,9 +112,9 @@ class Widening:
                 f"at ten times the {scale} of the largest run the 80 % interval is at least +-{ten:.1%}: "
                 f"so far off are predictions of held-out runs {tables}"
             )
-        if self.factor > 1:
+        if (wider := f"{self.factor:.3g}") != "1":
             found.append(
-                f"intervals of predictions are {self.factor:.2g} times as wide as the draws, "
+                f"intervals of predictions are {wider} times as wide as the draws, "
                 "which do not hold four fifths of this table's held-out runs"
             )
         return found

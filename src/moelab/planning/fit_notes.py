@@ -85,9 +85,11 @@ def _differs(ranking: Ranking, name: str, value: float) -> bool:
 
 
 def compared_fits(sides: Sequence[Side], predictors: Sequence[Predictor]) -> list[str]:
-    """Of a comparison: what fits owe their priors, and the designs to which a fit does not apply, with the reason."""
-    lines = []
+    """Of a comparison: what is known of its fits, what they owe their priors, and the designs to which a fit does not
+    apply, with the reason."""
+    lines: list[str] = []
     for predictor in (each for each in predictors if not each.published):
+        lines += predictor.fit_notes
         predicted = [side for side in sides if side.loss[predictor.id].value is not None]
         if predicted:
             lines += owed_warnings([predictor], any(side.config.moe is not None for side in predicted))

@@ -9,6 +9,7 @@ import numpy as np
 
 from moelab.errors import InputError
 from moelab.fitting import FittedLaw
+from moelab.fitting.carried_notes import carried_notes
 from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law, get_law
 from moelab.planning.predictors import Predictor
@@ -85,5 +86,6 @@ def _predictor(law: Any) -> Predictor:
         noise=law.residual_spread,
         most_flops=None if units else law.most_flops,
         unit_notes=units,
+        fit_notes=tuple(carried_notes(law.law.id, law)),
         prior=law.prior,
     )

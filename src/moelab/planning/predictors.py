@@ -47,7 +47,8 @@ class Predictor:
     """One law with its coefficients. Fits with equal `runs` have comparable losses; `noise` is the relative spread of
     a fit's residuals. `reuse` scales R_D, the decay of the value of repeated tokens. `widening` is that of the draws'
     deviations from the prediction, as the fit has it. `unit_notes` are what shows that a fit was given another unit
-    than parameters, tokens and nats per token; `prior` is that of a fit."""
+    than parameters, tokens and nats per token, `fit_notes` what else a plan repeats of a fit; `prior` is that of a
+    fit."""
 
     id: str
     law: Law
@@ -62,6 +63,7 @@ class Predictor:
     reuse: float = 1.0
     widening: Widening = AS_DRAWN
     unit_notes: tuple[str, ...] = ()
+    fit_notes: tuple[str, ...] = ()
     prior: Mapping[str, Any] | None = None
     most_flops: float | None = None
 

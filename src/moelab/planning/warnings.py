@@ -48,7 +48,7 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
     """
     best = plan.best
     return [
-        *_units(ranking),
+        *_fits(ranking),
         *_sanity(plan, ranking),
         *_extrapolations(plan, best),
         *_reuse(best),
@@ -62,13 +62,14 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
     ]
 
 
-def _units(ranking: Ranking) -> list[str]:
-    """Fits of tables in another unit: a plan is in parameters, tokens and nats per token."""
-    return [
+def _fits(ranking: Ranking) -> list[str]:
+    """Fits of tables in another unit than parameters, tokens and nats per token, and what else is known of fits."""
+    units = [
         f"{predictor.id} was given another unit: {note}"
         for predictor in ranking.predictors
         for note in predictor.unit_notes
     ]
+    return units + [note for predictor in ranking.predictors for note in predictor.fit_notes]
 
 
 def _sanity(plan: Plan, ranking: Ranking) -> list[str]:
