@@ -12,7 +12,9 @@ from moelab.cli.plan_tables import print_plan
 from moelab.errors import InputError
 from moelab.fitting.fit import fit
 from moelab.fitting.fit_file import fit_from_json, fit_to_json
-from moelab.laws import get_law
+from moelab.laws import effective_tokens, get_law
+from moelab.laws.design import Design
+from moelab.laws.reuse import R_D
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
 from moelab.planning.cells import what_if_cells
@@ -21,6 +23,7 @@ from moelab.planning.phrases import saved_by_limits
 from moelab.planning.plan import plan
 from moelab.planning.plan_page import plan_page
 from moelab.planning.result import Plan
+from moelab.planning.what_if import REUSE
 from moelab.planning.why import why
 from moelab.planning.why_released import beside_released
 from moelab.quantities import format_number
@@ -127,6 +130,33 @@ def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
     assert what_if_cells({"change": "x", "changes": False})[1] == "same design"
     costlier = what_if_cells({"change": "ten times the served tokens", "changes": False, "cost": 2e6})
     assert (costlier[1], costlier[-1]) == ("same design", "$2.00M")
+
+
+def test_a_what_if_of_the_same_design_shows_what_its_loss_changes_by(tiny: Space) -> None:
+    """Less data, and repeated tokens that are worth less, cost loss on the same design too."""
+    law = get_law("ludziejewski2025")
+    few = tiny.replace(
+        n_experts=(8,), top_k=(1,), d_model=(64,), n_layers=(3,), head_dim=(16,), n_shared_experts=(0,),
+        n_dense_layers=(0,), kinds=("moe",),
+    )  # fmt: skip
+    found = plan(Budget(flops=3e12, unique_tokens=1e6, max_epochs=50), [law], few, extrapolate=True)
+    rows = {row["change"]: row for row in found.what_if}
+
+    def loss(unique: float, r_d: float) -> float:
+        """Of design 1, with repeated tokens put as effective new ones into the law's own formula."""
+        worth = effective_tokens(found.best.tokens, unique, r_d)
+        read = law.read(Design.of(found.best.config, found.best.tokens, tiny.seq_len), published=True).variables
+        return float(law.loss(law.published, {**read, "tokens": worth}))
+
+    own = loss(1e6, R_D)
+    changed = {"half the data": loss(5e5, R_D), "twice the data": loss(2e6, R_D), REUSE: loss(1e6, R_D / 3)}
+    for change, expected in changed.items():
+        row, more = rows[change], expected - own
+        assert not row["changes"]
+        assert row["extra_nats"] == pytest.approx(more, rel=1e-6)
+        assert what_if_cells(row) == (change, "same design", "", "", f"{more:+.3f}", "")
+    assert rows["twice the data"]["extra_nats"] < -0.001 < 0.001 < rows["half the data"]["extra_nats"]
+    assert what_if_cells({"change": "x", "changes": False, "extra_nats": -1e-9})[4] == "0.000"
 
 
 def test_the_memory_of_the_serving_devices_is_a_limit() -> None:
