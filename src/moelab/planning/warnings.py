@@ -8,7 +8,7 @@ from moelab.planning.nearest import apart_from_released
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import guesses_of, worse_than_guessing
-from moelab.planning.served_design import open_limits, slow_without_limit
+from moelab.planning.served_design import few_requests, open_limits, slow_without_limit
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
 from moelab.quantities import format_dollars, format_number, format_outside
@@ -30,9 +30,6 @@ LITTLE = 1000
 
 MANY_TIMES = 10
 """Cost of serving over that of training from which the balance between them is worth a warning."""
-
-FEW_REQUESTS = 8
-"""Requests in flight below which devices are badly used."""
 
 UNSEEN = "its loss is predicted on the tokens of full attention, and its smaller cache keeps its price"
 """How a kind of attention counts whose effect on the loss no law predicts."""
@@ -193,12 +190,8 @@ def _serving(plan: Plan) -> list[str]:
             f"serving {format_number(wanted.tokens)} tokens costs {format_dollars(cost['serve'])}, less than a "
             f"thousandth of training: --serve-tokens are those of the model's whole life"
         )
-    if best.serving["batch"] < FEW_REQUESTS:
-        lines.append(
-            f"the design is served at {best.serving['batch']} requests in flight: its weights nearly fill the devices; "
-            "give more devices (--serve-gpus) or a limit on parameters"
-        )
-    lines += [*open_limits(best, wanted), *slow_without_limit(best, wanted)]
+    within = None if plan.lifetime is None else float(plan.lifetime["within"])
+    lines += [*few_requests(best, wanted, within), *open_limits(best, wanted), *slow_without_limit(best, wanted)]
     longest = wanted.traffic.prompt + wanted.traffic.output
     if longest > plan.space.seq_len:
         lines.append(
