@@ -3,11 +3,13 @@
 from moelab.fitting.implausible import MEANINGLESS
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
+from moelab.planning.budget import COSTS
 from moelab.planning.candidate import Candidate
 from moelab.planning.nearest import apart_from_released
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import guesses_of, worse_than_guessing
+from moelab.planning.sensitivity import space_ends
 from moelab.planning.served_design import few_requests, open_limits, slow_without_limit
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
@@ -51,6 +53,7 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
         *_reuse(best),
         *_attention(plan),
         *_ends(plan),
+        *_dense_ends(plan),
         *ensemble_warnings(plan, ranking, by_all),
         *_dropped_draws(decision),
         *_learning_rate(best),
@@ -148,6 +151,21 @@ def _ends(plan: Plan) -> list[str]:
             "tokens, and is clipped to the fitted range"
         )
     return lines
+
+
+def _dense_ends(plan: Plan) -> list[str]:
+    """The best dense design at an end of the sizes searched, beside which MoE may look better than it is."""
+    dense = plan.best_dense
+    if dense is None or not plan.best.is_moe or plan.budget.objective in COSTS:
+        return []
+    ends = space_ends(plan.space, dense.config.d_model, dense.config.n_layers, 0)
+    named = [AXES[name] for name in ends if name != "space.aspect"]  # which no law sees
+    if not named:
+        return []
+    return [
+        f"the best dense design lies at the end of {' and '.join(named)} that were searched: a better one may lie "
+        "beyond, and the share of its compute that MoE needs is then too small"
+    ]
 
 
 def _dropped_draws(decision: Decision | None) -> list[str]:
