@@ -3,6 +3,7 @@
 from moelab.fitting.implausible import MEANINGLESS
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
+from moelab.planning.allocation import allocation_doubts
 from moelab.planning.budget import COSTS
 from moelab.planning.candidate import Candidate
 from moelab.planning.nearest import apart_from_released
@@ -49,6 +50,7 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
     return [
         *_units(ranking),
         *_sanity(plan, ranking),
+        *allocation_doubts(plan),
         *_extrapolations(plan, best),
         *_reuse(best),
         *_attention(plan),
