@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moelab.planning.candidate import Candidate
+from moelab.planning.space import Space
 from moelab.quantities import format_dollars, format_number
 
 LIMIT_NAMES = {
@@ -107,14 +108,28 @@ def binding_sentence(binding: list[str]) -> list[str]:
     return [f"Binding {'limits' if limits[1:] else 'limit'}: {listed}."]
 
 
-def kind_words(best: Candidate) -> str:
+def searched_sentence(within: int, searched: int, space: Space) -> str:
+    """How many designs were searched, their vocabulary, and what sets it where no model does."""
+    setter = "" if space.template is not None else " (vocab_size in --space sets it)"
+    return (
+        f"It is chosen among {within:,} designs within the limits ({searched:,} searched), all with a vocabulary of "
+        f"{space.vocab_size:,}{setter}."
+    )
+
+
+def train_words(best: Candidate) -> str:
+    """The kind of a design with its size and experts, its layers, and its tokens."""
+    config, tokens = best.config, f"{format_number(best.tokens)} tokens"
+    dense = config.n_dense_layers if best.is_moe else 0
+    first = "" if not dense else ", the first dense" if dense == 1 else f", the first {dense} dense"
+    repeats = f" ({best.epochs:.2g} epochs)" if best.epochs > 1.001 else ""
+    return f"{_kind(best)} ({config.n_layers} layers of width {config.d_model}{first}) on {tokens}{repeats}"
+
+
+def _kind(best: Candidate) -> str:
     total, moe = format_number(best.params_total), best.config.moe
     if moe is None:
         return f"a dense model of {total} parameters"
     shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
     active = format_number(best.params_active)
     return f"a MoE model of {total} parameters, {active} active, with {moe.n_experts} experts, top-{moe.top_k}{shared}"
-
-
-def epochs_words(epochs: float) -> str:
-    return f" ({epochs:.2g} epochs)" if epochs > 1.001 else ""

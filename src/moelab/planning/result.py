@@ -12,7 +12,7 @@ from moelab.notebook import Shown, html_table, short_repr
 from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
-from moelab.planning.phrases import as_sentence, binding_sentence, epochs_words, kind_words, training_sentence
+from moelab.planning.phrases import as_sentence, binding_sentence, searched_sentence, train_words, training_sentence
 from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
@@ -163,17 +163,16 @@ def summary(plan: Plan) -> str:
     best, doubt, budget = plan.best, plan.confidence, plan.budget
     assumed = budget.serving.device_words if budget.serving is not None and budget.train_hardware is None else None
     context = budget.context or plan.space.seq_len
-    layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
-        f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
+        f"Train {train_words(best)}.",
         *([as_sentence(plan.ranked_note)] if plan.ranked_note else []),
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
         f"{format_number(plan.train_flops_causal)} causal); "
         f"weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "
         f"{format_bytes(best.memory_bytes)}.",
         *([training_sentence(best.training, assumed)] if best.training else []),
-        f"It is chosen among {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
+        searched_sentence(plan.n_feasible, plan.n_designs, plan.space),
     ]
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")
