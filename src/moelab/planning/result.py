@@ -13,7 +13,7 @@ from moelab.planning.budget import Budget
 from moelab.planning.candidate import Candidate, Interval
 from moelab.planning.confidence import Confidence, confidence_of
 from moelab.planning.phrases import as_sentence, binding_sentence, searched_sentence, train_words, training_sentence
-from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table
+from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table, layers_note
 from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_number
 
@@ -123,7 +123,8 @@ class Plan(Shown):
 
     def _repr_html_(self) -> str:
         columns, rows = self.table()
-        return html_table(columns, rows, title=self.sentence, note=" ".join(self.warnings))
+        note = " ".join(filter(None, (layers_note(self.candidates), *self.warnings)))
+        return html_table(columns, rows, title=self.sentence, note=note)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""
