@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from moelab.architecture import count_flops
+from moelab.architecture.memory import weights_precision
 from moelab.errors import InputError
 from moelab.machine import freed_memory_kept
 from moelab.notebook import Shown, html_table, short_repr
@@ -170,8 +171,8 @@ def summary(plan: Plan) -> str:
         *([as_sentence(plan.ranked_note)] if plan.ranked_note else []),
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
         f"{format_number(plan.train_flops_causal)} causal); "
-        f"weights in {budget.precision} and the KV cache of one sequence of {context:,} tokens take "
-        f"{format_bytes(best.memory_bytes)}.",
+        f"weights in {weights_precision(best.config, budget.precision)} and the KV cache of one sequence of "
+        f"{context:,} tokens take {format_bytes(best.memory_bytes)}.",
         *([training_sentence(best.training, assumed)] if best.training else []),
         searched_sentence(plan.n_feasible, plan.n_designs, plan.space),
     ]
