@@ -18,6 +18,7 @@ from moelab.quantities import (
     parse_number,
     parse_price,
     parse_seconds,
+    parse_share,
 )
 
 
@@ -121,6 +122,16 @@ def test_a_zero_alone_or_before_the_point_is_read(text: str, value: float) -> No
     assert parse_number(text) == value
 
 
+@pytest.mark.parametrize(("text", "value"), [("0.1", 0.1), ("10%", 0.1), ("7 %", 0.07), (0.25, 0.25), ("33.5%", 0.335)])
+def test_shares(text: str | float, value: float) -> None:
+    assert parse_share(text) == value
+    for wrong in ("10x", "%", "10%%", "1K"):
+        with pytest.raises(InputError, match=r"within: expected a number such as 0\.1 or 10%"):
+            parse_share(wrong, "within")
+    with pytest.raises(InputError, match="flops: expected a number such as 1e21"):
+        parse_number("10%", "flops")
+
+
 def test_hours_minutes_seconds() -> None:
     assert parse_seconds("1:30:00") == 5400
     assert parse_seconds("100:00:01") == 360_001
@@ -133,7 +144,8 @@ def test_hours_minutes_seconds() -> None:
 
 @pytest.mark.parametrize("value", [None, [], {}, [1], b"1", True, "x" * 10_000, 10**5000], ids=range(8))
 def test_other_kinds_are_one_short_line(value: object) -> None:
-    for parse in (parse_number, parse_count, parse_bytes, parse_seconds, parse_bandwidth, parse_flop_rate, parse_price):
+    parsers = (parse_number, parse_count, parse_bytes, parse_seconds, parse_bandwidth, parse_flop_rate, parse_price)
+    for parse in (*parsers, parse_share):
         with pytest.raises(InputError, match=r"^field: expected") as caught:
             parse(value, "field")  # type: ignore[arg-type]
         assert len(str(caught.value)) < 250

@@ -22,6 +22,7 @@ from moelab.quantities import (
     parse_count,
     parse_number,
     parse_seconds,
+    parse_share,
 )
 from moelab.yaml_reader import parse_yaml
 
@@ -64,7 +65,8 @@ CountOrZero = Annotated[int, read_by(parse_count), Field(ge=0)]
 Number = Annotated[float, read_by(parse_number)]
 Positive = Annotated[float, read_by(parse_number), Field(gt=0)]
 NonNegative = Annotated[float, read_by(parse_number), Field(ge=0)]
-Fraction = Annotated[float, read_by(parse_number), Field(ge=0, le=1)]
+Fraction = Annotated[float, read_by(parse_share), Field(ge=0, le=1)]
+"""0.1 or 10%."""
 Bytes = Annotated[float, read_by(parse_bytes), Field(gt=0)]
 """80GB is 80e9, 80GiB is 80 x 2**30; a bare number is bytes."""
 Seconds = Annotated[float, read_by(parse_seconds), Field(gt=0)]

@@ -30,10 +30,11 @@ MOST_CONTEXT = 10**9
 MOST_DEVICES = 10**6
 MOST_PRICE = 1e6
 """Dollars per device-hour beyond which a price is a slip."""
+_SHARE = {"": 1.0, "%": 0.01}
 _CLOCK = re.compile(r"\s*(\d{1,6}):([0-5]\d):([0-5]\d)\s*\Z", re.ASCII)
 _EXPONENT = re.compile(r"e\+0*(?=\d)")
 _OCTAL = re.compile(r"\s*[+-]?0[\d_]")
-_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*\Z")
+_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*|%)\s*\Z")
 
 
 def _parse(text: str | float, field: str, units: dict[str, float], example: str) -> float:
@@ -115,6 +116,12 @@ def parse_price(text: str | float, field: str = "value") -> float:
     if isinstance(text, str):
         text = re.sub(r"\s*/\s*h(our)?\Z", "", text.strip()).removeprefix("$")
     return _parse(text, field, {"": 1.0}, "2.5 or $2.5/h")
+
+
+def parse_share(text: str | float, field: str = "value") -> float:
+    """A share of a whole: 0.1, or 10%."""
+    value = _parse(text, field, _SHARE, "0.1 or 10%")
+    return float(f"{value:.15g}") if isinstance(text, str) and "%" in text else value  # 7% is 0.07
 
 
 def check_at_most(value: float, most: float, field: str = "value") -> None:

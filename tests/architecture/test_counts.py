@@ -63,6 +63,23 @@ def test_mxfp4_stores_experts_alone_and_block_formats_leave_the_cache_in_16_bits
     assert kv_bytes(dense, 9, "int4") == kv_bytes(dense, 9) / 4
 
 
+@pytest.mark.parametrize(
+    ("preset", "precision", "weights", "cache"),
+    [
+        ("gpt-oss-120b", "mxfp4", "mxfp4", "bf16"), ("llama3-8b", "mxfp4", "bf16", "bf16"),
+        ("llama3-8b", "nvfp4", "nvfp4", "bf16"), ("llama3-8b", "fp8", "fp8", "fp8"),
+    ],
+)  # fmt: skip
+def test_memory_is_labelled_with_the_precision_it_is_counted_in(
+    preset: str, precision: str, weights: str, cache: str
+) -> None:
+    counted = count(preset, precision=precision)
+    labels = [label for label, _ in counted.memory_rows()]
+    assert labels[:2] == [f"weights ({weights})", f"KV cache of one sequence of 4,096 ({cache})"]
+    assert counted.memory["weights"] == weight_bytes(counted.config, weights)
+    assert counted.memory["kv_cache"] == kv_bytes(counted.config, 4096, cache)
+
+
 def test_memory_names_what_is_known() -> None:
     with pytest.raises(InputError, match=r"precision: no such precision 'fp3'; known: fp32, bf16"):
         weight_bytes(load_preset("llama3-8b"), "fp3")

@@ -197,3 +197,28 @@ def test_an_unexpected_failure_is_one_line_and_debug_shows_it(
     assert text.count("\n") == 1
     with pytest.raises(RuntimeError, match="surprise"):
         main(["count", "mixtral-8x7b", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serving", "olmoe-1b-7b", "--hardware", "h100", "--cached"),
+        ("serving", "olmoe-1b-7b", "--hardware", "h100", "--draft", "1", "--acceptance"),
+        ("fit", "runs.csv", "--holdout"),
+        ("isoflop", "runs.csv", "--by", "budget", "--tolerance"),
+        ("generate", "run", "--top-p"),
+        ("data", "prepare", "texts", "--validation-share"),
+        ("plan", "--flops", "1e22", "--hardware", "h100", "--serve-tokens", "1e12", "--within"),
+    ],
+)
+def test_every_option_of_a_share_takes_a_percentage(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rest of the line asks for may be missing: the share itself is read, or named."""
+    monkeypatch.chdir(tmp_path)
+    if words[0] != "plan":
+        assert "number such as" not in invoke(capsys, *words, "10%")[1]
+    code, err = invoke(capsys, *words, "10B")
+    assert code == 2
+    assert words[-1] in err
+    assert "expected a number such as 0.1 or 10%" in err

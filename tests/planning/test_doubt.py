@@ -15,7 +15,6 @@ from moelab.fitting.fit_file import fit_from_json, fit_to_json
 from moelab.laws import get_law
 from moelab.planning import Budget, Space
 from moelab.planning.candidate import Interval
-from moelab.planning.cells import what_if_cells
 from moelab.planning.confidence import LEAST_RATIO, MOST_RATIO, Confidence
 from moelab.planning.phrases import saved_by_limits
 from moelab.planning.plan import plan
@@ -97,36 +96,6 @@ def test_draws_in_which_dense_is_better_stand_with_the_comparison(inside: Plan) 
     ):
         line = next(each for each in why(replace(inside, p_moe_beats_dense=chance)) if "best dense model" in each)
         assert line.endswith(ending)
-
-
-def test_what_if_halves_and_doubles_every_limit_and_asks_each_law(inside: Plan) -> None:
-    changes = [row["change"] for row in inside.what_if]
-    assert sorted(changes) == [
-        "abnar2025 alone", "half the compute", "half the limit on parameters", "ludziejewski2025 alone",
-        "twice the compute", "twice the limit on parameters",
-    ]  # fmt: skip
-    by_change = {row["change"]: row for row in inside.what_if}
-    assert by_change["twice the compute"]["tokens"] > by_change["half the compute"]["tokens"]
-    assert by_change["half the limit on parameters"]["params_total"] <= 2.5e9
-
-
-def test_a_what_if_equals_the_plan_of_that_budget(inside: Plan) -> None:
-    """The space is small enough to be searched whole."""
-    again = plan(Budget(flops=2e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], SPACE).best
-    row = next(row for row in inside.what_if if row["change"] == "twice the compute")
-    assert (row["experts"], row["params_total"], row["tokens"]) == (
-        again.experts, again.params_total, pytest.approx(again.tokens, rel=1e-6)
-    )  # fmt: skip
-
-
-def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
-    found = plan(Budget(flops=1e20, max_params=0.4e9), ["ludziejewski2025"], SPACE.replace(d_model=[1024]))
-    row = next(row for row in found.what_if if row["change"] == "half the limit on parameters")
-    assert "no design fits" in row["why_not"]
-    assert what_if_cells(row)[-1] == row["why_not"]
-    assert what_if_cells({"change": "x", "changes": False})[1] == "same design"
-    costlier = what_if_cells({"change": "ten times the served tokens", "changes": False, "cost": 2e6})
-    assert (costlier[1], costlier[-1]) == ("same design", "$2.00M")
 
 
 def test_the_memory_of_the_serving_devices_is_a_limit() -> None:

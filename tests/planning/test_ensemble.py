@@ -13,7 +13,8 @@ from moelab.planning import Budget, Space
 from moelab.planning.chosen_laws import published_laws
 from moelab.planning.coverage import Coverage
 from moelab.planning.given_laws import predictors_of
-from moelab.planning.plan import plan
+from moelab.planning.plan import Planner, plan
+from moelab.quantities import format_number
 
 SPACE = Space(d_model=(512, 1024), n_layers=(16,), n_experts=(16, 512), top_k=(1, 2), n_shared_experts=(0,))
 
@@ -137,3 +138,39 @@ def test_a_refusal_names_the_scarce_limit_and_a_value_that_works(limits: dict[st
     if "meaningless" in message:
         nearest = str(error.value).split(f"; {field} ")[1].split()[0]
         assert plan(Budget.parse({**limits, field: nearest}), ["ludziejewski2025"], SPACE).best.tokens > 4096
+
+
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    """By the published laws, over the default space."""
+    return Planner()
+
+
+def test_a_dense_baseline_at_the_end_of_the_space_is_warned_of(planner: Planner) -> None:
+    """At 1e25 the best dense design is the deepest and widest that is searched; at 1e23 it is neither."""
+    corner, inside = (planner.begin(Budget(flops=flops)).first for flops in (1e25, 1e23))
+    assert corner.best_dense is not None
+    config = corner.best_dense.config
+    assert (config.n_layers, config.d_model) == (planner.space.n_layers[-1], planner.space.d_model[-1])
+    assert (
+        "the best dense design lies at the end of the widths and the numbers of layers that were searched: a better "
+        "one may lie beyond, and the share of its compute that MoE needs is then too small"
+    ) in corner.warnings
+    assert not any("the best dense design lies at the end" in line for line in inside.warnings)
+
+
+def test_laws_of_dense_models_that_disagree_with_the_dense_baseline_are_named(planner: Planner) -> None:
+    """At 1e23 some put it more than 10 % behind their own optimum, at 1e21 none does."""
+    far, near = (planner.begin(Budget(flops=flops)).first for flops in (1e23, 1e21))
+    laws = ["hoffmann2022", "besiroglu2024", "frantar2023", "muennighoff2023", "krajewski2024-dense"]
+    assert far.best_dense is not None
+    behind = [far.best_dense.loss[law].behind_compute or 0.0 for law in laws]
+    assert min(behind) < 0.1 < max(behind)
+    size = format_number(far.best_dense.params_total)
+    assert (
+        f"laws of dense models alone ({', '.join(laws)}) put the best dense design ({size}) {min(behind):.0%} to "
+        f"{max(behind):.0%} of compute behind their own optima: --kinds dense asks them"
+    ) in far.warnings
+    assert near.best_dense is not None
+    assert max(near.best_dense.loss[law].behind_compute or 0.0 for law in laws) < 0.1
+    assert not any("dense models alone" in line for line in near.warnings)

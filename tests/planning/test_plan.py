@@ -1,6 +1,7 @@
 """The contents of a plan: uncertainty, binding limits, several laws, the JSON contract, input that cannot be met."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.fitting.predict import predict
 from moelab.laws import get_law
-from moelab.planning import Budget, Space
+from moelab.planning import Budget, Plan, Space
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.lattice import enumerate_designs
+from moelab.planning.near import near_space
 from moelab.planning.pareto import pareto_front
 from moelab.planning.plan import plan
+from moelab.planning.plan_table import layers_note
 from moelab.planning.result import candidate_rows, pareto_rows
 from moelab.planning.search import search
 from moelab.quantities import format_number
@@ -128,6 +131,39 @@ def test_slices_hold_the_best_of_each_rate_and_dense_by_itself(tiny: Space) -> N
     assert {row["activation_rate"] for row in rows if row["activation_rate"] >= 1} == {1.0}
     assert [row["loss"] for row in rows if row["activation_rate"] == 1] == [pytest.approx(field.score[dense].min())]
     assert min(row["loss"] for row in rows) == pytest.approx(field.score.min())
+
+
+def test_the_table_tells_designs_apart_by_their_dense_layers(tiny: Space) -> None:
+    """Layers by width, dense ones first, with a line that explains the sum; the first sentence has them too."""
+    moe = tiny.replace(kinds=("moe",))
+    found = plan(Budget(flops=3e12), [get_law("ludziejewski2025")], moe, extrapolate=True, top=1)
+    layers, width = 4, found.best.config.d_model
+
+    def changed(**options: int) -> Plan:
+        config = found.best.config.replace(n_layers=layers, **options)
+        return replace(found, candidates=[replace(found.best, config=config)])
+
+    for options, cell in (
+        ({"n_dense_layers": 0}, f"4x{width}"),
+        ({"n_dense_layers": 1}, f"1+3x{width}"),
+        ({"n_dense_layers": 2, "moe_every": 2}, f"2+2x{width} (1 MoE)"),
+        ({"n_dense_layers": 0, "moe_every": 2}, f"4x{width} (2 MoE)"),
+    ):
+        columns, rows = changed(**options).table()
+        assert rows[0][columns.index("layers")] == cell
+    one = changed(n_dense_layers=1)
+    assert layers_note(one.candidates) == f"Layers 1+3x{width}: 1 dense layer, then 3 MoE layers, of width {width}."
+    assert f"({layers} layers of width {width}, the first dense)" in one.sentence
+    assert layers_note(changed(n_dense_layers=0).candidates) == ""
+
+
+def test_a_plan_names_its_vocabulary_and_what_sets_it(tiny: Space) -> None:
+    law = get_law("ludziejewski2025")
+    found = plan(Budget(flops=3e12), [law], tiny, extrapolate=True)
+    assert "searched), all with a vocabulary of 512 (vocab_size in --space sets it)." in found.sentence
+    assert Space.parse({"vocab_size": 151_936}).vocab_size == 151_936
+    near = plan(Budget(flops=1e22), [law], near_space("qwen3-30b-a3b"))
+    assert "searched), all with a vocabulary of 151,936." in near.sentence
 
 
 def test_json_contract(tiny: Space, fits: list[FittedLaw]) -> None:

@@ -1,5 +1,6 @@
 """Budgets without a feasible or meaningful plan are refused in one line with the limit and a value that works."""
 
+import re
 from time import process_time
 from typing import Any
 
@@ -30,6 +31,25 @@ def test_impossible_budgets_name_limit_and_nearest_value(tiny: Space, values: di
     with pytest.raises(InputError) as error:
         plan(Budget.parse(values), [JOINT], tiny)
     assert message in str(error.value)
+
+
+def test_the_nearest_price_has_its_unit_and_is_feasible(tiny: Space) -> None:
+    def asked(price: float | str) -> Budget:
+        return Budget.parse({"flops": 1e12, "serving": {"hardware": "h100", "max_price": price}})
+
+    with pytest.raises(InputError) as error:
+        plan(asked(1e-12), [JOINT], tiny)
+    (nearest,) = re.findall(r"the nearest feasible value is \$([\d.e-]+) per million tokens$", str(error.value))
+    assert len(search(enumerate_designs(tiny), asked(nearest), predictors_of([JOINT])).order)
+
+
+def test_a_share_may_be_a_percentage() -> None:
+    serving = {"hardware": "h100", "tokens": 1e12}
+    given = [Budget.parse({"flops": 1e21, "serving": serving, "within": share}) for share in ("10%", "0.1", 0.1)]
+    assert [budget.within for budget in given] == [0.1] * 3
+    assert Budget.parse({"flops": 1e21, "mfu": "35%"}).mfu == 0.35
+    with pytest.raises(InputError, match=r"within: expected a number such as 0\.1 or 10%"):
+        Budget.parse({"flops": 1e21, "serving": serving, "within": "10B"})
 
 
 @pytest.mark.parametrize("field", ["max_params", "max_memory", "flops"])

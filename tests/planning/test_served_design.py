@@ -4,9 +4,11 @@ import math
 from dataclasses import replace
 from statistics import NormalDist
 
+import numpy as np
 import pytest
 
 from moelab.planning import Budget, Plan, Space
+from moelab.planning.balance import LEAST_BATCH
 from moelab.planning.changed import changed_budgets
 from moelab.planning.plan import plan
 from moelab.planning.plan_page import answer_page
@@ -14,12 +16,14 @@ from moelab.planning.served_design import (
     USUAL_TPOT,
     Measure,
     assumptions,
+    few_requests,
     measures,
     open_limits,
     served_cells,
     slow_without_limit,
 )
 from moelab.quantities import format_dollars, format_seconds
+from moelab.serving import serve_one
 
 
 def planned(tiny: Space, **serving: object) -> Plan:
@@ -146,3 +150,33 @@ def test_requests_longer_than_the_context_are_a_warning(tiny: Space) -> None:
     assert sum("exceed the context" in line for line in found.warnings) == 1
     fits = planned(tiny, traffic={"prompt": tiny.seq_len - 1, "output": 1})
     assert not any("exceed the context" in line for line in fits.warnings)
+
+
+def test_few_requests_are_warned_of_with_what_limits_them(tiny: Space) -> None:
+    """Latency limits them where the same devices serve more without the limit; else memory does."""
+    result = planned(tiny)
+    best, wanted = result.best, result.budget.serving
+    assert best.serving is not None
+    assert wanted is not None
+    assert few_requests(best, wanted, 0.1) == []
+    few = replace(best, serving=best.serving | {"batch": 4})
+    (late,) = few_requests(few, wanted, 0.34)
+    assert late == (
+        "the design is served at 4 requests in flight: the limits on latency allow no more, and no design served at 8 "
+        "or more has an excess within the 34% allowed; raise them, give more devices (--serve-gpus) or a limit on "
+        "parameters"
+    )
+    assert best.serving["gpus"] == 1
+    alone = wanted.replace(traffic=wanted.traffic.replace(gpus=1))
+    for memory in np.geomspace(2 * best.memory_bytes, best.memory_bytes / 2, 100):
+        full = alone.model_copy(update={"device": wanted.device.model_copy(update={"memory": float(memory)})})
+        served = serve_one(best.config, full.traffic, full.device, full.price)
+        if served["batch"] < LEAST_BATCH:
+            break
+    (filled,) = few_requests(replace(best, serving=served), full, None)
+    assert filled == (
+        f"the design is served at {served['batch']} requests in flight: weights and KV caches nearly fill the devices; "
+        "give more devices (--serve-gpus) or a limit on parameters"
+    )
+    stated = wanted.replace(traffic=wanted.traffic.replace(batch=4))
+    assert few_requests(few, stated, None) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 from moelab.architecture.config import ModelConfig
 from moelab.architecture.counts import CONVENTIONS, FlopCount, ParameterCount, count_flops, count_parameters
-from moelab.architecture.memory import kv_bytes, training_memory, weight_bytes
+from moelab.architecture.memory import cache_precision, kv_bytes, training_memory, weight_bytes, weights_precision
 from moelab.architecture.presets import load_model
 from moelab.notebook import html_table, short_repr
 from moelab.quantities import MOST_CONTEXT, check_at_most, format_bytes, format_number, parse_count
@@ -88,9 +88,9 @@ class ModelCount:
     def memory_rows(self) -> list[tuple[str, str]]:
         """What is held in memory, as text."""
         return [
-            (f"weights ({self.precision})", format_bytes(self.memory["weights"])),
+            (f"weights ({weights_precision(self.config, self.precision)})", format_bytes(self.memory["weights"])),
             (
-                f"KV cache of one sequence of {self.seq_len:,} ({self.precision})",
+                f"KV cache of one sequence of {self.seq_len:,} ({cache_precision(self.precision)})",
                 format_bytes(self.memory["kv_cache"]),
             ),
             ("training state (bf16, AdamW, no activations)", format_bytes(self.memory["training_state"])),
@@ -134,7 +134,8 @@ def count(
             folder, or a GGUF file.
         seq_len: Context in tokens at which attention scores and the KV cache are counted (8192, "8k").
         causal: Count only the causal half of the attention scores, not the full square.
-        precision: Of weights and KV cache: fp32, bf16, fp16, fp8, int8, int4.
+        precision: Of weights and KV cache: fp32, bf16, fp16, fp8, int8, int4; mxfp4 and nvfp4 of weights alone, beside
+            a cache in bf16.
 
     Returns:
         A ModelCount: `params` (parameters), `flops` (forward FLOPs per token; `flops.train` is training), `memory`

@@ -55,10 +55,19 @@ def bytes_of_weight(precision: str) -> tuple[float, float]:
     return size, 2.0 if precision == "mxfp4" else size
 
 
+def weights_precision(model: ModelConfig, precision: str) -> str:
+    """The precision of a model's weights at `precision`: mxfp4 stores experts alone, so a dense model's stay bf16."""
+    return "bf16" if model.moe is None and precision == "mxfp4" else precision
+
+
+def cache_precision(precision: str) -> str:
+    """The precision of the KV cache of weights at `precision`: bf16 beside block formats, which store weights."""
+    return "bf16" if precision in ("mxfp4", "nvfp4") else precision
+
+
 def bytes_of_cache(precision: str) -> float:
-    """Bytes of one number in the KV cache of weights at `precision`: 16 bits beside block formats, which store weights.
-    Raises InputError for an unknown precision."""
-    return 2.0 if precision in ("mxfp4", "nvfp4") else bytes_of(precision)
+    """Bytes of one number in the KV cache of weights at `precision`. Raises InputError for an unknown precision."""
+    return bytes_of(cache_precision(precision))
 
 
 def weight_bytes(model: ModelConfig | Shape, precision: str = "bf16") -> Numbers:

@@ -9,7 +9,12 @@ def command(
     config: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
     seq_len: Annotated[str, typer.Option(help="Context at which attention scores are counted.")] = "4096",
     causal: Annotated[bool, typer.Option(help="Count only the causal half of the scores.")] = False,
-    precision: Annotated[str, typer.Option(help="Of weights and KV cache: fp32, bf16, fp8, int4.")] = "bf16",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of weights and KV cache: fp32, bf16, fp16, fp8, int8, int4; of weights alone: mxfp4, nvfp4."
+        ),
+    ] = "bf16",
     train_memory: Annotated[bool, typer.Option("--train-memory", help="Also memory of training per device.")] = False,
     layout: Annotated[
         str | None,

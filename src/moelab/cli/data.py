@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moelab.cli.help import Command, Group
+from moelab.cli.shares import read_share
 
 app = typer.Typer(
     name="data",
@@ -49,7 +50,9 @@ def prepare_command(
     max_tokens: Annotated[
         str | None, typer.Option(help="Most training tokens, such as 8M; the mixture stays the same.")
     ] = None,
-    validation_share: Annotated[float, typer.Option(help="Share of each source held out, by document.")] = 0.05,
+    validation_share: Annotated[
+        float, typer.Option(parser=read_share, help="Share of each source held out, by document.")
+    ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the held-out documents and the order.")] = 0,
     text_field: Annotated[
         str, typer.Option("--text-field", "--text-column", help="Field or column that holds the text.")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from moelab.cli.law_files import LawFiles
+from moelab.cli.shares import read_share
 
 OF_FITS = (
     "fix", "share", "holdout", "holdout_by", "holdout_where", "objective", "bootstrap", "group", "weight", "starts",
@@ -34,7 +35,9 @@ def command(
     holdout: Annotated[
         float | None,
         typer.Option(
-            help="Share of the largest-compute runs to hold out; 0 for none.", show_default="0.2 where possible"
+            parser=read_share,
+            help="Share of the largest-compute runs to hold out; 0 for none.",
+            show_default="0.2 where possible",
         ),
     ] = None,
     holdout_by: Annotated[str | None, typer.Option(help="Leave out each value of this column in turn.")] = None,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from moelab.cli.shares import read_share
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="A finished run: folder, start of its id, or name.", show_default=False)],
@@ -18,7 +20,9 @@ def command(
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Keep only the K likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(parser=read_share, help="Keep the likeliest tokens up to this probability.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     mixing: Annotated[
         bool, typer.Option("--mixing", help="Let routers that work on groups mix the prompts, as in training.")

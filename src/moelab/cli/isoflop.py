@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from moelab.cli.shares import read_share
+
 
 def command(
     runs: Annotated[
@@ -33,7 +35,11 @@ def command(
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Relative gap of FLOPs that begins another budget, with --by budget.", show_default="0.03"),
+        typer.Option(
+            parser=read_share,
+            help="Relative gap of FLOPs that begins another budget, with --by budget.",
+            show_default="0.03",
+        ),
     ] = None,
     at: Annotated[
         list[str] | None, typer.Option(help="The optimum at this compute, such as 1e22, with --by; repeatable.")

@@ -83,7 +83,7 @@ def command(
         ),
     ] = None,
     within: Annotated[
-        str | None, typer.Option(help="Excess compute that balance may give for a lower cost, such as 0.1.")
+        str | None, typer.Option(help="Excess compute that balance may give for a lower cost, such as 0.1 or 10%.")
     ] = None,
     target_loss: Annotated[str | None, typer.Option(help="For the costs: the loss to reach.")] = None,
     target_experts: Annotated[

@@ -13,7 +13,7 @@ def print_plan(result: "Plan") -> None:
     from moelab.planning.excess_words import excess_note, order_note
     from moelab.planning.not_taken import not_taken_sentences
     from moelab.planning.phrases import LIMIT_NAMES, saved_by_limits
-    from moelab.planning.plan_table import interval_note
+    from moelab.planning.plan_table import interval_note, layers_note
     from moelab.planning.why import why
 
     _print_answer(result.sentence)
@@ -21,11 +21,9 @@ def print_plan(result: "Plan") -> None:
         print_line(f"- {line}")
     print_line()
     print_table(*result.table())
-    for line in filter(None, (excess_note(result), order_note(result))):
+    designs = result.candidates
+    for line in filter(None, (layers_note(designs), excess_note(result), order_note(result), interval_note(designs))):
         print_line(line)
-    note = interval_note(result.candidates)
-    if note:
-        print_line(note)
     print_line()
     _print_served(result)
     _print_what_if(result)

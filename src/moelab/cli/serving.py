@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from moelab.cli.shares import read_share
+
 
 def command(
     config: Annotated[str, typer.Argument(help="Model or run YAML, a run, a preset, config.json or a GGUF file.")],
@@ -25,9 +27,13 @@ def command(
     graph_sizes: Annotated[
         str | None, typer.Option(help="Batches with captured graphs, such as 8,64,512: steps are padded to them.")
     ] = None,
-    cached: Annotated[float, typer.Option(help="Share of prompt tokens found in a prefix cache.")] = 0.0,
+    cached: Annotated[
+        float, typer.Option(parser=read_share, help="Share of prompt tokens found in a prefix cache.")
+    ] = 0.0,
     draft: Annotated[int, typer.Option(help="Tokens guessed in each step (multi-token prediction).")] = 0,
-    acceptance: Annotated[float | None, typer.Option(help="Probability that a guessed token is kept.")] = None,
+    acceptance: Annotated[
+        float | None, typer.Option(parser=read_share, help="Probability that a guessed token is kept.")
+    ] = None,
     disaggregated: Annotated[
         bool, typer.Option("--disaggregated", help="Further devices read the prompts; they are paid for.")
     ] = False,

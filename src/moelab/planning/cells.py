@@ -8,14 +8,17 @@ from moelab.quantities import format_dollars, format_number, format_outside
 
 
 def what_if_cells(row: dict[str, object]) -> tuple[str, ...]:
-    """A what-if as the cells of a table: change, active / total, experts, tokens, extra nats, cost."""
+    """A what-if as the cells of a table: change, active / total, experts, tokens, extra nats, cost.
+
+    The same design has its extra nats too, since its data or what repeated tokens are worth may change its loss.
+    """
     if "why_not" in row:
         return str(row["change"]), "-", "-", "-", "-", str(row["why_not"])
     cost = _interval(row, "cost") if "cost" in row else ""
     if not row["changes"]:
-        return str(row["change"]), "same design", "", "", "", cost
+        return str(row["change"]), "same design", "", "", "" if row.get("extra_nats") is None else _nats(row), cost
     size = f"{format_number(_float(row['params_active']))} / {format_number(_float(row['params_total']))}"
-    nats = "-" if row.get("extra_nats") is None else f"{_float(row['extra_nats']):+.3f}"
+    nats = "-" if row.get("extra_nats") is None else _nats(row)
     return str(row["change"]), size, str(row["experts"]), format_number(_float(row["tokens"])), nats, cost
 
 
@@ -31,9 +34,15 @@ def released_cells(row: dict[str, object], shares: bool = True) -> tuple[str, ..
         "-" if trained is None else format_number(_float(trained)),
         format_number(_float(row["tokens"])),
         _excess_cell(row, shares) if covered else "not covered",
-        f"{_float(row['extra_nats']):+.3f}" if covered else "-",
+        _nats(row) if covered else "-",
         "-" if price is None else _interval(row, "cost_per_million_tokens"),
     )
+
+
+def _nats(row: dict[str, object]) -> str:
+    """The signed loss above design 1's; 0.000 where they do not differ."""
+    nats = round(_float(row["extra_nats"]), 3)
+    return f"{nats:+.3f}" if nats else "0.000"
 
 
 def _excess_cell(row: dict[str, object], shares: bool) -> str:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from moelab.architecture.memory import weights_precision
 from moelab.planning.candidate import Candidate
+from moelab.planning.space import Space
 from moelab.quantities import format_bytes, format_dollars, format_number
 
 LIMIT_NAMES = {
@@ -98,9 +100,10 @@ def compute_sentence(best: Candidate, causal: float, precision: str, context: in
         f"; losses are of {counted} tokens, because the FLOPs that its attention scores save against full attention "
         "in practice's shape buy no tokens"
     )
+    stored = weights_precision(best.config, precision)
     return (
         f"Training takes {format_number(best.train_flops)} FLOPs (attention as the full square; "
-        f"{format_number(causal)} causal); weights in {precision} and the KV cache of one sequence of {context:,} "
+        f"{format_number(causal)} causal); weights in {stored} and the KV cache of one sequence of {context:,} "
         f"tokens take {format_bytes(best.memory_bytes)}{credit if counted != format_number(best.tokens) else ''}."
     )
 
@@ -124,14 +127,28 @@ def binding_sentence(binding: list[str]) -> list[str]:
     return [f"Binding {'limits' if limits[1:] else 'limit'}: {listed}."]
 
 
-def kind_words(best: Candidate) -> str:
+def searched_sentence(within: int, searched: int, space: Space) -> str:
+    """How many designs were searched, their vocabulary, and what sets it where no model does."""
+    setter = "" if space.template is not None else " (vocab_size in --space sets it)"
+    return (
+        f"It is chosen among {within:,} designs within the limits ({searched:,} searched), all with a vocabulary of "
+        f"{space.vocab_size:,}{setter}."
+    )
+
+
+def train_words(best: Candidate) -> str:
+    """The kind of a design with its size and experts, its layers, and its tokens."""
+    config, tokens = best.config, f"{format_number(best.tokens)} tokens"
+    dense = config.n_dense_layers if best.is_moe else 0
+    first = "" if not dense else ", the first dense" if dense == 1 else f", the first {dense} dense"
+    repeats = f" ({best.epochs:.2g} epochs)" if best.epochs > 1.001 else ""
+    return f"{_kind(best)} ({config.n_layers} layers of width {config.d_model}{first}) on {tokens}{repeats}"
+
+
+def _kind(best: Candidate) -> str:
     total, moe = format_number(best.params_total), best.config.moe
     if moe is None:
         return f"a dense model of {total} parameters"
     shared = f" and {moe.n_shared_experts} shared" if moe.n_shared_experts else ""
     active = format_number(best.params_active)
     return f"a MoE model of {total} parameters, {active} active, with {moe.n_experts} experts, top-{moe.top_k}{shared}"
-
-
-def epochs_words(epochs: float) -> str:
-    return f" ({epochs:.2g} epochs)" if epochs > 1.001 else ""

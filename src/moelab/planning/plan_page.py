@@ -9,7 +9,7 @@ from moelab.planning.costs import cost_cells, price_lines
 from moelab.planning.excess_words import OVER_DESIGN, OVER_LAW, excess_note, order_note
 from moelab.planning.not_taken import not_taken_sentences
 from moelab.planning.phrases import LIMIT_NAMES, paragraphs, saved_by_limits
-from moelab.planning.plan_table import EXCESS_COMPUTE, interval_note
+from moelab.planning.plan_table import EXCESS_COMPUTE, interval_note, layers_note
 from moelab.planning.result import Plan, candidate_rows, figure
 from moelab.planning.served_design import COLUMNS, assumptions, measures, served_cells
 from moelab.planning.why import why
@@ -110,7 +110,8 @@ def _designs(plan: Plan) -> Section:
     columns, rows = plan.table()
     rule = "" if plan.confidence.meaningless else f" ({plan.near_equal_rule})"
     near = f"{plan.near_equal:,} designs are near-equal{rule}." if plan.near_equal > 1 else ""
-    parts = (excess_note(plan), order_note(plan), near, interval_note(plan.candidates))
+    designs = plan.candidates
+    parts = (layers_note(designs), excess_note(plan), order_note(plan), near, interval_note(designs))
     columns = [NAMES.get(name, name) for name in columns]
     order = sorted(range(len(columns)), key=lambda at: FIRST.index(columns[at]) if columns[at] in FIRST else len(FIRST))
     order = [at for at in order if any(row[at] != "-" for row in rows)]

@@ -43,7 +43,7 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
         "active/total": lambda c: f"{format_number(c.params_active)}/{format_number(c.params_total)}",
         "experts": lambda c: c.experts,
         "d_expert": lambda c: "-" if c.config.moe is None else f"{c.config.moe.d_expert}",
-        "layers": lambda c: f"{c.config.n_layers}x{c.config.d_model}",
+        "layers": layers_cell,
         "heads": lambda c: f"{c.config.n_heads}/{c.config.n_kv_heads}",
         "tokens": lambda c: format_number(c.tokens) + (f" ({c.epochs:.2g} ep)" if c.epochs > 1.001 else ""),
     }
@@ -62,6 +62,28 @@ def _columns(best: Candidate, objective: str, priced_training: bool) -> dict[str
         columns["lifetime $"] = lambda c: format_dollars(c.cost.get("lifetime")) if c.cost else "-"
     columns["LR"] = lambda c: f"{c.learning_rate:.1e}"
     return columns
+
+
+def layers_cell(design: Candidate) -> str:
+    """Layers by width: 46x7168; 1+45x7168 with a dense layer before the others; 24x2048 (12 MoE) where not all of the
+    others are MoE."""
+    config = design.config
+    if not design.is_moe:
+        return f"{config.n_layers}x{config.d_model}"
+    dense = config.n_dense_layers
+    layers = f"{dense}+{config.n_layers - dense}" if dense else f"{config.n_layers}"
+    return f"{layers}x{config.d_model}" + ("" if config.moe_every == 1 else f" ({config.n_moe_layers} MoE)")
+
+
+def layers_note(candidates: Sequence[Candidate]) -> str:
+    """What a sum in the column of layers is, by the first design that has one; empty where none has."""
+    design = next((each for each in candidates if each.is_moe and each.config.n_dense_layers), None)
+    if design is None:
+        return ""
+    dense, rest = design.config.n_dense_layers, design.config.n_layers - design.config.n_dense_layers
+    first = f"{dense} dense layer{'' if dense == 1 else 's'}"
+    others = f"{rest} MoE layers" if design.config.moe_every == 1 else f"{rest} of which some are MoE"
+    return f"Layers {layers_cell(design)}: {first}, then {others}, of width {design.config.d_model}."
 
 
 def interval_note(candidates: Sequence[Candidate]) -> str:

@@ -16,13 +16,12 @@ from moelab.planning.phrases import (
     as_sentence,
     binding_sentence,
     compute_sentence,
-    epochs_words,
-    kind_words,
+    searched_sentence,
+    train_words,
     training_sentence,
 )
-from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table
+from moelab.planning.plan_table import EXCESS_COMPUTE, candidate_table, layers_note
 from moelab.planning.space import Space
-from moelab.quantities import format_number
 
 Row = dict[str, Any]
 PLOTS = ("candidates", "pareto", "slices")
@@ -130,7 +129,8 @@ class Plan(Shown):
 
     def _repr_html_(self) -> str:
         columns, rows = self.table()
-        return html_table(columns, rows, title=self.sentence, note=" ".join(self.warnings))
+        note = " ".join(filter(None, (layers_note(self.candidates), *self.warnings)))
+        return html_table(columns, rows, title=self.sentence, note=note)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `moelab plan --json`."""
@@ -169,14 +169,13 @@ def summary(plan: Plan) -> str:
     """A few sentences: any doubt first, then the recommended design, its uncertainty, and the binding limits."""
     best, doubt, budget = plan.best, plan.confidence, plan.budget
     assumed = budget.serving.device_words if budget.serving is not None and budget.train_hardware is None else None
-    layers = f"{best.config.n_layers} layers of width {best.config.d_model}"
     parts = [
         *([doubt.sentence] if doubt.sentence else []),
-        f"Train {kind_words(best)} ({layers}) on {format_number(best.tokens)} tokens{epochs_words(best.epochs)}.",
+        f"Train {train_words(best)}.",
         *([as_sentence(plan.ranked_note)] if plan.ranked_note else []),
         compute_sentence(best, plan.train_flops_causal, budget.precision, budget.context or plan.space.seq_len),
         *([training_sentence(best.training, assumed)] if best.training else []),
-        f"It is chosen among {plan.n_feasible:,} designs within the limits ({plan.n_designs:,} searched).",
+        searched_sentence(plan.n_feasible, plan.n_designs, plan.space),
     ]
     if plan.p_moe_beats_dense is not None and not doubt.doubtful:
         parts.append(f"The probability that the best MoE beats the best dense model is {plan.p_moe_beats_dense:.0%}.")

@@ -69,7 +69,7 @@ def served(feasible: FeasibleSet, budget: Budget) -> tuple[FeasibleSet, ServingC
             least = float(np.nanmin(cost.cost_per_million_tokens))
             raise InputError(
                 f"max_price ${wanted.max_price:g} per million tokens: no design that fits is served at this price; "
-                f"the nearest feasible value is {least * 1.0005:.4g}"
+                f"the nearest feasible value is ${least * 1.0005:.4g} per million tokens"
             )
         fits = affordable
     index = np.flatnonzero(fits)

@@ -13,6 +13,7 @@ from moelab.planning.lattice import Lattice
 from moelab.planning.limits import LIMITS, wider
 from moelab.planning.ranking import Ranking, rank, score_designs
 from moelab.planning.search import costs, served
+from moelab.planning.space import Space
 from moelab.serving import ServingCost
 
 Array = NDArray[Any]
@@ -128,15 +129,20 @@ def _sample(ranking: Ranking, lattice: Lattice, budget: Budget) -> Array:
 
 
 def _space_ends(ranking: Ranking) -> list[str]:
-    """Axes of the space, of more than one value, at whose end the best design lies."""
-    space, best = ranking.feasible.lattice.space, ranking.best
-    shape = ranking.feasible.lattice.take([best]).shape.take(0)
+    """`space_ends` of the best design."""
+    shape = ranking.feasible.lattice.take([ranking.best]).shape.take(0)
+    sizes = (int(size) for size in (shape.d_model, shape.n_layers, shape.n_experts))
+    return space_ends(ranking.feasible.lattice.space, *sizes)
+
+
+def space_ends(space: Space, d_model: int, n_layers: int, n_experts: int) -> list[str]:
+    """Axes of the space, of more than one value, at whose end a design lies; `n_experts` is 0 for a dense one."""
     ends = []
-    for name in ("d_model", "n_layers", "n_experts"):
-        axis, value = getattr(space, name), int(getattr(shape, name))
+    for name, value in (("d_model", d_model), ("n_layers", n_layers), ("n_experts", n_experts)):
+        axis = getattr(space, name)
         if len(axis) > 1 and value and (value == axis[-1] or (value == axis[0] and name != "n_experts")):
             ends.append(f"space.{name}")
-    aspect = shape.d_model / shape.n_layers
+    aspect = d_model / n_layers
     if space.aspect[0] < space.aspect[1] and not space.aspect[0] * 1.02 < aspect < space.aspect[1] / 1.02:
         ends.append("space.aspect")
     return ends

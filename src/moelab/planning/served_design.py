@@ -3,9 +3,11 @@
 import math
 from typing import NamedTuple
 
+from moelab.planning.balance import LEAST_BATCH
 from moelab.planning.budget import Budget, Serving
 from moelab.planning.candidate import Candidate
 from moelab.quantities import format_bytes, format_dollars, format_number, format_seconds
+from moelab.serving import serve_one
 from moelab.serving.calibration import probability_below
 from moelab.serving.hardware import Hardware
 
@@ -113,6 +115,32 @@ def unlimited(wanted: Serving) -> bool:
     """Whether memory alone limits the batch, and so the latency."""
     traffic = wanted.traffic
     return all(limit is None for limit in (traffic.tpot, traffic.ttft, traffic.batch, traffic.max_batch))
+
+
+def few_requests(best: Candidate, wanted: Serving | None, within: float | None) -> list[str]:
+    """A sentence where design 1 is served at so few requests that devices are badly used, with what limits them; none
+    where the traffic states their number.
+
+    `within` is the excess of compute that a balance of loss against cost allows; None without one.
+    """
+    served = best.serving
+    if wanted is None or served is None or served["batch"] >= LEAST_BATCH:
+        return []
+    if wanted.traffic.batch or wanted.traffic.max_batch:
+        return []
+    why, more = "weights and KV caches nearly fill the devices", "give more devices (--serve-gpus)"
+    if _late(best, wanted):
+        why, more = "the limits on latency allow no more", "raise them, give more devices (--serve-gpus)"
+    if within is not None:
+        why += f", and no design served at {LEAST_BATCH} or more has an excess within the {within:.0%} allowed"
+    return [f"the design is served at {served['batch']} requests in flight: {why}; {more} or a limit on parameters"]
+
+
+def _late(best: Candidate, wanted: Serving) -> bool:
+    """Whether the same devices would serve more requests at once without limits on latency."""
+    assert best.serving is not None
+    free = wanted.traffic.model_copy(update={"tpot": None, "ttft": None, "gpus": best.serving["gpus"]})
+    return float(serve_one(best.config, free, wanted.device, wanted.price)["batch"]) > best.serving["batch"]
 
 
 def slow_without_limit(best: Candidate, wanted: Serving | None) -> list[str]:

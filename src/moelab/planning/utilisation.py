@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from moelab.config import Config, read_by
 from moelab.errors import InputError
-from moelab.quantities import format_number, parse_number
+from moelab.quantities import format_number, parse_share
 from moelab.serving.hardware import Hardware
 from moelab.serving.training_time import training_peak
 
@@ -15,7 +15,7 @@ PREDICTED = "predicted"
 MFU_TABLE = "{dense: 0.4, experts: {512: 0.2, 2048: 0.35}}"
 MOST = 16.0
 """Any arithmetic's peak over the bf16 peak is below this; `most_mfu` is the limit of given devices."""
-Share = Annotated[float, read_by(parse_number), Field(gt=0, le=MOST)]
+Share = Annotated[float, read_by(parse_share), Field(gt=0, le=MOST)]
 """Of the bf16 peak."""
 
 
@@ -49,7 +49,7 @@ def read_mfu(value: Any) -> Any:
             raise ValueError(str(error).removeprefix("mfu: ")) from None
     allowed = f"must be a share above 0 such as 0.4, or a table {MFU_TABLE}, or {PREDICTED}, got {value}"
     try:
-        share = parse_number(value) if isinstance(value, int | float | str) else float("nan")
+        share = parse_share(value) if isinstance(value, int | float | str) else float("nan")
     except InputError:
         raise ValueError(allowed) from None
     if isinstance(value, bool) or not 0 < share <= MOST:

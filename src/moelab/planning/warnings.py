@@ -3,12 +3,15 @@
 from moelab.fitting.implausible import MEANINGLESS
 from moelab.laws import effective_tokens
 from moelab.laws.reuse import R_D
+from moelab.planning.allocation import allocation_doubts
+from moelab.planning.budget import COSTS
 from moelab.planning.candidate import Candidate
 from moelab.planning.nearest import apart_from_released
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
 from moelab.planning.sanity import guesses_of, worse_than_guessing
-from moelab.planning.served_design import open_limits, slow_without_limit
+from moelab.planning.sensitivity import space_ends
+from moelab.planning.served_design import few_requests, open_limits, slow_without_limit
 from moelab.planning.uncertainty import Decision
 from moelab.planning.warnings_ensemble import ensemble_warnings
 from moelab.quantities import format_dollars, format_number, format_outside
@@ -31,9 +34,6 @@ LITTLE = 1000
 MANY_TIMES = 10
 """Cost of serving over that of training from which the balance between them is worth a warning."""
 
-FEW_REQUESTS = 8
-"""Requests in flight below which devices are badly used."""
-
 UNSEEN = "its loss is predicted on the tokens of full attention, and its smaller cache keeps its price"
 """How a kind of attention counts whose effect on the loss no law predicts."""
 
@@ -50,10 +50,12 @@ def warnings_of(plan: Plan, ranking: Ranking, decision: Decision | None, by_all:
     return [
         *_fits(ranking),
         *_sanity(plan, ranking),
+        *allocation_doubts(plan),
         *_extrapolations(plan, best),
         *_reuse(best),
         *_attention(plan),
         *_ends(plan),
+        *_dense_ends(plan),
         *ensemble_warnings(plan, ranking, by_all),
         *_dropped_draws(decision),
         *_learning_rate(best),
@@ -154,6 +156,21 @@ def _ends(plan: Plan) -> list[str]:
     return lines
 
 
+def _dense_ends(plan: Plan) -> list[str]:
+    """The best dense design at an end of the sizes searched, beside which MoE may look better than it is."""
+    dense = plan.best_dense
+    if dense is None or not plan.best.is_moe or plan.budget.objective in COSTS:
+        return []
+    ends = space_ends(plan.space, dense.config.d_model, dense.config.n_layers, 0)
+    named = [AXES[name] for name in ends if name != "space.aspect"]  # which no law sees
+    if not named:
+        return []
+    return [
+        f"the best dense design lies at the end of {' and '.join(named)} that were searched: a better one may lie "
+        "beyond, and the share of its compute that MoE needs is then too small"
+    ]
+
+
 def _dropped_draws(decision: Decision | None) -> list[str]:
     """Bootstrap draws without a finite loss."""
     if decision is None or not decision.dropped:
@@ -194,12 +211,8 @@ def _serving(plan: Plan) -> list[str]:
             f"serving {format_number(wanted.tokens)} tokens costs {format_dollars(cost['serve'])}, less than a "
             f"thousandth of training: --serve-tokens are those of the model's whole life"
         )
-    if best.serving["batch"] < FEW_REQUESTS:
-        lines.append(
-            f"the design is served at {best.serving['batch']} requests in flight: its weights nearly fill the devices; "
-            "give more devices (--serve-gpus) or a limit on parameters"
-        )
-    lines += [*open_limits(best, wanted), *slow_without_limit(best, wanted)]
+    within = None if plan.lifetime is None else float(plan.lifetime["within"])
+    lines += [*few_requests(best, wanted, within), *open_limits(best, wanted), *slow_without_limit(best, wanted)]
     longest = wanted.traffic.prompt + wanted.traffic.output
     if longest > plan.space.seq_len:
         lines.append(

@@ -4,6 +4,7 @@ from moelab.planning.candidate import Candidate
 from moelab.planning.fit_notes import owed_warnings, unranked_kinds
 from moelab.planning.ranking import Ranking
 from moelab.planning.result import Plan
+from moelab.planning.settle import tie_of
 from moelab.quantities import format_number
 
 
@@ -17,6 +18,7 @@ def ensemble_warnings(plan: Plan, ranking: Ranking, by_all: Candidate | None) ->
         *_missing_kinds(plan, ranking),
         *owed_warnings(ranking.ensemble_laws, plan.best_moe is not None),
         *_disagreement(plan),
+        *_dense_alone(plan, ranking),
     ]
 
 
@@ -74,6 +76,24 @@ def _disagreement(plan: Plan) -> list[str]:
     counted = known and not plan.confidence.meaningless
     cost = f". By another law, one of these has up to {max(known):.0%} excess compute" if counted else ""
     return [f"the laws disagree on the optimum: {optima}{cost}"]
+
+
+def _dense_alone(plan: Plan, ranking: Ranking) -> list[str]:
+    """Laws of dense models alone, which rank nothing, where they put the best dense design behind their own optimum by
+    more than near-equal designs differ. Not where a cost is among what chose it."""
+    dense, alone = plan.best_dense, [law.id for law in ranking.predictors if not law.law.covers_moe]
+    if dense is None or plan.budget.objective != "loss" or plan.confidence.meaningless:
+        return []
+    behind = {law: dense.loss[law].behind_compute for law in alone if law not in plan.ensemble}
+    known = {law: share for law, share in behind.items() if share is not None}
+    if max(known.values(), default=0.0) <= tie_of(ranking):
+        return []
+    low, high = min(known.values()), max(known.values())
+    ends = f"{high:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+    which, own = f"laws of dense models alone ({', '.join(known)}) put", "their own optima: --kinds dense asks them"
+    if len(known) == 1:
+        which, own = f"a law of dense models alone ({next(iter(known))}) puts", "its own optimum: --kinds dense asks it"
+    return [f"{which} the best dense design ({format_number(dense.params_total)}) {ends} of compute behind {own}"]
 
 
 def _brief(design: Candidate) -> str:

@@ -84,7 +84,7 @@ class WhatIf:
         if self.repeated:
             asked.append((REUSE, budget, [law.with_reuse(1 / 3) for law in members]))
         for change, changed, laws in asked:
-            row = self._row(change, changed, laws)
+            row = self._row(change, changed, laws, laws if change == REUSE else members)
             yield row | {"changes": self._changes(row)}
         if budget.serving is not None and best.cost is not None:
             yield from attention_rows(best, budget.serving)
@@ -105,8 +105,9 @@ class WhatIf:
         experts = str(option_labels(self.base.lattice)[0])
         return bool(row["experts"] != experts or any(abs(np.log(row[name] / own)) > SIZE for name, own in here))
 
-    def _row(self, change: str, budget: Budget, predictors: Sequence[Predictor]) -> Row:
-        """The recommendation under a changed budget or other laws."""
+    def _row(self, change: str, budget: Budget, predictors: Sequence[Predictor], judges: Sequence[Predictor]) -> Row:
+        """The recommendation under a changed budget or other laws; `judges` give its loss: this plan's laws, or these
+        where the change is in what they read of a design."""
         try:
             found, at = self.sampled.search(budget, predictors)
         except InputError as error:
@@ -123,28 +124,36 @@ class WhatIf:
             "params_active": float(one.lattice.params_active[0]),
             "params_total": float(one.lattice.params_total[0]),
             "tokens": float(one.tokens[0]),
-            "extra_nats": self._extra_nats(one, *judged),
+            "extra_nats": self._extra_nats(one, judges, *judged),
         }
         if found.dollars is not None:
             row |= {"cost": float(found.dollars[at]), **_interval(found, budget, at)}
         return row
 
-    def _extra_nats(self, one: FeasibleSet, budget: Budget, reference: Reference | None) -> float | None:
-        """Loss above the recommended design's, the median over the ensemble: on a balance as its frontier has it, what
-        the excess of compute over the budget's `reference` is worth at each member's own optimum."""
+    def _extra_nats(
+        self, one: FeasibleSet, judges: Sequence[Predictor], budget: Budget, reference: Reference | None
+    ) -> float | None:
+        """Loss by `judges` above the recommended design's, the median over the ensemble: on a balance as its frontier
+        has it, what the excess of compute over the budget's `reference` is worth at each member's own optimum."""
+        own = self.sampled.predictors
         if reference is not None:
-            here = self._losses(one, budget, reference)
-            base = self._losses(self.base, self.sampled.budget, self.sampled.reference)
+            here = self._losses(one, budget, judges, reference)
+            base = self._losses(self.base, self.sampled.budget, own, self.sampled.reference)
             apart = [] if here is None or base is None else list(here - base)
         else:
-            apart = [float((member.loss(one.design) - member.loss(self.base.design))[0]) for member in self.ensemble]
+            by_id = {law.id: law for law in judges}
+            changed = [Member(tuple(by_id[law.id] for law in member.predictors)) for member in self.ensemble]
+            pairs = zip(changed, self.ensemble, strict=True)
+            apart = [float((new.loss(one.design) - old.loss(self.base.design))[0]) for new, old in pairs]
         known = [value for value in apart if np.isfinite(value)]
         return float(np.median(known)) if known else None
 
-    def _losses(self, one: FeasibleSet, budget: Budget, reference: Reference | None) -> Array | None:
+    def _losses(
+        self, one: FeasibleSet, budget: Budget, judges: Sequence[Predictor], reference: Reference | None
+    ) -> Array | None:
         """Each member's optimum at a design's excess of compute; None where too few members cover it."""
         assert reference is not None
-        excess = excess_of(one, budget, self.sampled.predictors, reference)
+        excess = excess_of(one, budget, judges, reference)
         if excess is None:
             return None
         return np.array([float(curve.loss_behind(excess)) for curve in reference.curves])

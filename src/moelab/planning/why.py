@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from moelab.architecture import count_flops
+from moelab.planning.allocation import beside_published
 from moelab.planning.candidate import Candidate
 from moelab.planning.paired import PairedErrors
 from moelab.planning.result import Plan
@@ -34,7 +35,8 @@ WEIGHED = {"utilisation": "the utilisation of training", "cost": "the lifetime c
 
 def why(plan: Plan) -> list[str]:
     """Sentences that argue for the recommendation."""
-    return [*_dense(plan), *_experts(plan), *_utilisation(plan), *balance_sentences(plan), *_served_flops(plan)]
+    balance = [*balance_sentences(plan), *_served_flops(plan)]
+    return [*_dense(plan), *_experts(plan), *beside_published(plan), *_utilisation(plan), *balance]
 
 
 def _dense(plan: Plan) -> list[str]:

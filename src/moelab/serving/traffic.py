@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from moelab.architecture import ModelConfig
+from moelab.architecture.memory import weights_precision
 from moelab.config import Config, Context, Count, CountOrZero, Devices, Fraction, Positive, Seconds
 from moelab.quantities import MOST_CONTEXT
 from moelab.serving.calibration import Calibration
@@ -98,7 +99,8 @@ class Traffic(Config):
 
     def for_model(self, model: ModelConfig) -> "Traffic":
         """As this model is computed: mxfp4 stores experts alone, so a dense model is all in 16 bits."""
-        return self.replace(precision="bf16") if model.moe is None and self.precision == "mxfp4" else self
+        precision = weights_precision(model, self.precision)
+        return self if precision == self.precision else self.replace(precision=precision)
 
     def uneven(self, calibration: Calibration) -> float:
         """Load of the busiest device over the mean under expert parallelism."""
