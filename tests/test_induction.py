@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,12 +42,21 @@ def test_it_finds_what_a_search_back_finds(induction: ModuleType) -> None:
     assert set(np.unique(expected)) == {-1, 0, 1}
 
 
-@pytest.mark.parametrize(("study", "folders"), [("predictions", ("runs", "seeds")), ("reference", ("runs",))])
-def test_the_committed_tables_have_the_losses_of_the_records(study: str, folders: tuple[str, ...]) -> None:
-    """Of the reference study's runs only some still had weights."""
-    found = {row["run_id"]: row for row in json.loads((RESULTS / study / "induction.json").read_text())["runs"]}
-    paths = [path for name in folders for path in (RESULTS / study).glob(f"{name}/*.json")]
-    records = {record["run_id"]: record for record in (json.loads(path.read_text()) for path in paths)}
-    assert set(found) <= set(records) if study == "reference" else set(found) == set(records)
-    for run_id, row in found.items():
-        assert row["loss"] == pytest.approx(records[run_id]["loss"], rel=1e-5)
+def records(study: str, *folders: str) -> dict[str, dict[str, Any]]:
+    """A study's committed records by run id."""
+    paths = [path for folder in folders for path in (RESULTS / study).glob(f"{folder}/*.json")]
+    return {record["run_id"]: record for record in (json.loads(path.read_text()) for path in paths)}
+
+
+def test_the_committed_tables_have_the_losses_of_the_records() -> None:
+    """All predicted runs and further seeds, and those of the reference study that still had weights."""
+    for name, known in (
+        ("induction", records("predictions", "runs", "seeds")),
+        ("induction-reference", records("reference", "runs")),
+    ):
+        found = {
+            row["run_id"]: row for row in json.loads((RESULTS / "predictions" / f"{name}.json").read_text())["runs"]
+        }
+        assert set(found) == set(known) if name == "induction" else set(found) < set(known)
+        for run_id, row in found.items():
+            assert row["loss"] == pytest.approx(known[run_id]["loss"], rel=1e-5)
