@@ -1,8 +1,8 @@
 """What runs have learned to copy from their context: losses by position, and of tokens that continue a repeat.
 
-    python benchmarks/induction.py studies/predictions [--out results/predictions/induction.json]
+    python benchmarks/induction.py studies/predictions [studies/prediction-seeds] [--out results/predictions/induction.json]
 
-Reads the runs of a study that have weights, and its prepared text; a quarter of a minute each. A token is `repeated`
+Reads the runs of studies that have weights, and their prepared text; a quarter of a minute each. A token is `repeated`
 where the two tokens before it stood together earlier in its sequence and were followed by it the last time, `changed`
 where they were followed by another. A model with induction heads (Olsson et al., arXiv 2209.11895) does well on the
 former. `early` and `late` are the mean losses at positions 4 to 15 and from the middle of the sequence on: the early
@@ -67,21 +67,21 @@ def measured(run: Path, data: Path) -> dict[str, float]:
 def main() -> None:
     """Print the table, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="folder of a study whose runs have weights")
-    parser.add_argument("--data", type=Path, help="prepared text (default: that of the study)")
+    parser.add_argument("studies", type=Path, nargs="+", help="folders of studies whose runs have weights")
+    parser.add_argument("--data", type=Path, help="prepared text (default: that of each study)")
     parser.add_argument("--out", type=Path, help="write the table here")
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
     print(f"{'run':34s} {'seed':>4s} {'M tokens':>8s} " + " ".join(f"{name:>8s}" for name in COLUMNS))
-    for weights in sorted(options.study.glob("runs/*/model.safetensors")):
+    for weights in (path for study in options.studies for path in sorted(study.glob("runs/*/model.safetensors"))):
         record = json.loads((weights.parent / "record.json").read_text(encoding="utf-8"))
         row = {name: record[name] for name in ("run_id", "name", "seed", "tokens")}
-        row |= measured(weights.parent, options.data or options.study / "data")
+        row |= measured(weights.parent, options.data or weights.parents[2] / "data")
         found.append(row)
         numbers = " ".join(f"{row[name]:8.3f}" for name in COLUMNS)
         print(f"{row['name'][:34]:34s} {row['seed']:4d} {row['tokens'] / 1e6:8.2f} {numbers}", flush=True)
     if not found:
-        parser.error(f"{options.study}: no run with weights")
+        parser.error(f"{options.studies[0]}: no run with weights")
     if options.out:
         write_json(options.out, {"positions": {"early": "4 to 15", "late": "second half"}, "runs": found})
 
