@@ -1,6 +1,6 @@
 """What runs have learned to copy from their context: losses by position, and of tokens that continue a repeat.
 
-    python benchmarks/induction.py studies/predictions [studies/prediction-seeds] [--out results/predictions/induction.json]
+    python benchmarks/induction.py studies/predictions [studies/prediction-seeds] [--out induction.json]
 
 Reads the runs of studies that have weights, and their prepared text; a quarter of a minute each. A token is `repeated`
 where the two tokens before it stood together earlier in its sequence and were followed by it the last time, `changed`
