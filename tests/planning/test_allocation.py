@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moelab.planning import Budget, Plan
+from moelab.planning import Budget, Plan, Space
 from moelab.planning.allocation import FEW_TOKENS, allocation_doubts
 from moelab.planning.plan import Planner
 from moelab.planning.why import why
@@ -45,8 +45,18 @@ def test_the_published_split_of_compute_is_a_doubt_where_it_has_twice_the_tokens
     assert not any("published allocation" in each for each in why(found))
     asked = planned(planner, flops=1e24, min_tokens_per_active=57)
     assert asked.best.tokens == pytest.approx(tokens, rel=0.05)
-    scarce = planned(planner, flops=1e24, unique_tokens=5e11)
-    assert any(each.endswith("; the data allows 2T") for each in scarce.warnings)
+    for asked, end in (
+        ({"unique_tokens": 5e11}, "; the data allows 2T"),
+        ({"max_tokens": 5e11}, "; the limit on tokens is 500B"),
+        ({"max_tokens_per_active": 20}, "; the limit is 20 tokens per active parameter"),
+    ):
+        assert any(each.endswith(end) for each in planned(planner, flops=1e24, **asked).warnings)
+
+
+def test_a_space_without_smaller_designs_is_not_sent_to_an_option_that_nothing_fits() -> None:
+    narrow = Planner(space=Space(d_model=[4096, 5120], n_layers=[32, 48]))
+    (line,) = [each for each in planned(narrow, flops=1e21).warnings if "the published allocation" in each]
+    assert line.endswith("; a space with smaller designs may have that split")
 
 
 def test_a_published_split_of_about_the_plans_tokens_supports_it(planner: Planner) -> None:

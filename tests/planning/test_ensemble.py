@@ -1,6 +1,8 @@
 """Designs that more members of the ensemble cover come first; missing members are reported."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from moelab.planning.chosen_laws import published_laws
 from moelab.planning.coverage import Coverage
 from moelab.planning.given_laws import predictors_of
 from moelab.planning.plan import Planner, plan
+from moelab.planning.warnings_ensemble import asks_dense_laws
 from moelab.quantities import format_number
 
 SPACE = Space(d_model=(512, 1024), n_layers=(16,), n_experts=(16, 512), top_k=(1, 2), n_shared_experts=(0,))
@@ -174,3 +177,13 @@ def test_laws_of_dense_models_that_disagree_with_the_dense_baseline_are_named(pl
     assert near.best_dense is not None
     assert max(near.best_dense.loss[law].behind_compute or 0.0 for law in laws) < 0.1
     assert not any("dense models alone" in line for line in near.warnings)
+
+
+@pytest.mark.parametrize(("fitted", "moe", "asks"), [(False, True, True), (True, True, False), (False, False, False)])
+def test_kinds_dense_asks_laws_of_dense_models_where_no_fit_ranks_before_them(
+    fitted: bool, moe: bool, asks: bool
+) -> None:
+    """A plan of dense designs alone is such a plan already."""
+    ranking: Any = SimpleNamespace(ensemble=[SimpleNamespace(fitted=fitted)])
+    found: Any = SimpleNamespace(best_moe=object() if moe else None)
+    assert asks_dense_laws(found, ranking) is asks

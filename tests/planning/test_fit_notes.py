@@ -121,5 +121,5 @@ def test_a_dense_law_fitted_to_moe_runs_is_warned_of(made_up: Any, tiny: Space) 
     fitted = fit_of("hoffmann2022", lambda runs: runs["tokens"] > 0, made_up, tiny, bootstrap=0, starts=4)
     moe = fitted.kinds.count("moe")
     assert 0 < moe < 14
-    line = f"{moe} of 14 runs are MoE; hoffmann2022 describes dense models: their experts are read as if they were not"
+    line = f"{moe} of 14 runs are MoE; hoffmann2022 describes dense models: their params_total is read as"
     assert sum(line in warning for warning in plan(BUDGET, [fitted], tiny).warnings) == 1

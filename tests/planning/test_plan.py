@@ -155,6 +155,10 @@ def test_the_table_tells_designs_apart_by_their_dense_layers(tiny: Space) -> Non
     assert layers_note(one.candidates) == f"Layers 1+3x{width}: 1 dense layer, then 3 MoE layers, of width {width}."
     assert f"({layers} layers of width {width}, the first dense)" in one.sentence
     assert layers_note(changed(n_dense_layers=0).candidates) == ""
+    half, later = changed(n_dense_layers=0, moe_every=2), changed(n_dense_layers=2, moe_every=2)
+    assert layers_note(half.candidates) == f"Layers 4x{width} (2 MoE): 4 layers, 2 of them MoE, of width {width}."
+    assert f"({layers} layers of width {width}, 2 of them MoE)" in half.sentence
+    assert "2 dense layers, then 2 layers, 1 of them MoE" in layers_note(later.candidates)
 
 
 def test_a_plan_names_its_vocabulary_and_what_sets_it(tiny: Space) -> None:

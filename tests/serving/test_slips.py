@@ -59,3 +59,4 @@ def test_a_plan_names_it_once_for_one_kind_of_device() -> None:
     for trains, options in ((None, ["--gpu-price"]), ("mi325x", ["--gpu-price", "--train-gpu-price"])):
         asked = Budget(flops=1e21, serving={"hardware": "gb200"}, train_hardware=trains)
         assert [line.split(":")[0] for line in odd_prices(asked)] == options
+    assert odd_prices(Budget(flops=1e21, serving={"hardware": "gb200", "gpu_price": 5.0})) == []

@@ -14,6 +14,9 @@ MOE = {
     "sparsity": "sparsity > 0", "expert_activation": "expert_activation < 1",
 }  # fmt: skip
 """Columns that distinguish dense from MoE runs, and the condition that keeps the MoE runs."""
+FEWER = 0.8
+"""Active over all parameters below which a run is an MoE where no column gives its experts: those of a dense run may
+differ by its embeddings."""
 
 
 def dense_runs(columns: Columns) -> tuple[NDArray[np.bool_], str] | None:
@@ -26,7 +29,7 @@ def dense_runs(columns: Columns) -> tuple[NDArray[np.bool_], str] | None:
     active, total = (numeric(columns, name) for name in ("params_active", "params_total"))
     if active is None or total is None:
         return None
-    return np.asarray(active > 0.99 * total), "params_active < 0.99 * params_total"
+    return np.asarray(active >= FEWER * total), f"params_active < {FEWER} * params_total"
 
 
 def moe_runs(columns: Columns) -> NDArray[np.bool_] | None:
@@ -49,8 +52,8 @@ def undescribed(law: Law, kinds: Sequence[str]) -> str:
     if moe and not law.covers_moe:
         verb = "are" if moe > 1 else "is"
         return (
-            f"{moe} of {rows} runs {verb} MoE; {law.id} describes dense models: their experts are read as if they were "
-            "not there"
+            f"{moe} of {rows} runs {verb} MoE; {law.id} describes dense models: their {law.variables[0]} is read as a "
+            "dense model's"
         )
     if moe < rows and not law.covers_dense:
         verb = "are" if rows - moe > 1 else "is"

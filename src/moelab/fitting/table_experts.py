@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns, finite_numbers, numeric, positive_numbers, variable
 from moelab.fitting.findings import Finding
+from moelab.fitting.run_kinds import FEWER
 from moelab.laws import Law
 
 _GIVE = "give a column granularity: the dense feed-forward's width over an expert's"
 _SAME = 0.01
 """Difference of logarithms up to which two granularities are one: widths are rounded."""
-FEWER, MOST = 0.8, 0.5
-"""Active over all parameters below which a run is an MoE, whatever counts as embedding; share of such runs."""
+MOST = 0.5
+"""Share of runs with fewer active parameters than a dense model has."""
 
 
 def expert_findings(columns: Columns, target: str) -> list[Finding]:

@@ -7,6 +7,7 @@ import numpy as np
 from moelab.laws import get_rule
 from moelab.laws.design import Design
 from moelab.planning.result import Plan
+from moelab.planning.space import Space
 from moelab.quantities import format_number, format_outside
 
 RULES = {True: "tian2025-moe", False: "tian2025-dense"}
@@ -71,19 +72,35 @@ def beside_published(plan: Plan) -> list[str]:
 
 
 def allocation_doubts(plan: Plan) -> list[str]:
-    """A doubt where the plan's tokens are far below those of the published split, or few for its size."""
-    found, budget = published_allocation(plan), plan.budget
+    """A doubt where the plan's tokens are far below those of the published split, or few for its size; none where its
+    first sentence has it."""
+    if plan.confidence.out_of_range:
+        return []
+    found = published_allocation(plan)
     ratio = plan.best.tokens / plan.best.params_active
     here = f"{ratio:.3g} tokens per active parameter"
     if found is not None and found.tokens > APART * found.own:
-        most = min(budget.max_data, budget.max_tokens or np.inf)
         more = f"{found.sentence}: {found.tokens / found.own:.1f} times the tokens of this plan, which has {here}"
-        if found.tokens > most:
-            return [f"{more}; the data allows {format_number(most)}"]
-        return [f"{more}; --min-tokens-per-active {found.tokens / found.active:.2g} asks for about that split"]
-    if ratio < FEW_TOKENS and not plan.confidence.out_of_range:
+        return [more + _way_there(plan, found)]
+    if ratio < FEW_TOKENS:
         return [
             f"{here} are few: compute-optimal dense models have about 20 (arXiv 2203.15556), released models 38 and "
             "more; --min-tokens-per-active asks for more"
         ]
     return []
+
+
+def _way_there(plan: Plan, found: Allocation) -> str:
+    """What keeps a plan from the published split: the data, a limit, or a space without such sizes; else the option
+    that asks for it."""
+    budget, asked = plan.budget, found.tokens / found.active
+    if found.tokens > budget.max_data:
+        return f"; the data allows {format_number(budget.max_data)}"
+    if budget.max_tokens is not None and found.tokens > budget.max_tokens:
+        return f"; the limit on tokens is {format_number(budget.max_tokens)}"
+    if budget.max_tokens_per_active is not None and asked > budget.max_tokens_per_active:
+        return f"; the limit is {budget.max_tokens_per_active:g} tokens per active parameter"
+    usual = Space()
+    if plan.space.template is not None or (plan.space.d_model, plan.space.n_layers) != (usual.d_model, usual.n_layers):
+        return "; a space with smaller designs may have that split"
+    return f"; --min-tokens-per-active {asked:.2g} asks for about that split"

@@ -125,8 +125,8 @@ def odd_prices(budget: Budget) -> list[str]:
     wanted, trains, lines = budget.serving, budget.training_device, list[str]()
     if wanted is not None:
         lines += odd_price("--gpu-price", wanted.gpu_price, wanted.device)
-    known = wanted is not None and (trains, budget.train_gpu_price, wanted.gpu_price) == (wanted.device, None, None)
-    if trains is not None and not known:
+    known = wanted is not None and budget.train_gpu_price is None and trains == wanted.device
+    if trains is not None and not known:  # else the price of serving is that of training
         lines += odd_price("--train-gpu-price", budget.train_gpu_price, trains)
     return lines
 

@@ -141,6 +141,8 @@ def train_words(best: Candidate) -> str:
     config, tokens = best.config, f"{format_number(best.tokens)} tokens"
     dense = config.n_dense_layers if best.is_moe else 0
     first = "" if not dense else ", the first dense" if dense == 1 else f", the first {dense} dense"
+    if best.is_moe and config.moe_every > 1:
+        first += f", {config.n_moe_layers} of them MoE"
     repeats = f" ({best.epochs:.2g} epochs)" if best.epochs > 1.001 else ""
     return f"{_kind(best)} ({config.n_layers} layers of width {config.d_model}{first}) on {tokens}{repeats}"
 

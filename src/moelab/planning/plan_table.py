@@ -76,14 +76,16 @@ def layers_cell(design: Candidate) -> str:
 
 
 def layers_note(candidates: Sequence[Candidate]) -> str:
-    """What a sum in the column of layers is, by the first design that has one; empty where none has."""
-    design = next((each for each in candidates if each.is_moe and each.config.n_dense_layers), None)
+    """What a sum or a share in the column of layers is, by the first design that has one; empty where none has."""
+    mixed = (each for each in candidates if each.is_moe and each.config.n_moe_layers < each.config.n_layers)
+    design = next(mixed, None)
     if design is None:
         return ""
-    dense, rest = design.config.n_dense_layers, design.config.n_layers - design.config.n_dense_layers
-    first = f"{dense} dense layer{'' if dense == 1 else 's'}"
-    others = f"{rest} MoE layers" if design.config.moe_every == 1 else f"{rest} of which some are MoE"
-    return f"Layers {layers_cell(design)}: {first}, then {others}, of width {design.config.d_model}."
+    config = design.config
+    dense, rest = config.n_dense_layers, config.n_layers - config.n_dense_layers
+    first = f"{dense} dense layer{'' if dense == 1 else 's'}, then " if dense else ""
+    others = f"{rest} MoE layers" if config.moe_every == 1 else f"{rest} layers, {config.n_moe_layers} of them MoE"
+    return f"Layers {layers_cell(design)}: {first}{others}, of width {config.d_model}."
 
 
 def interval_note(candidates: Sequence[Candidate]) -> str:

@@ -90,10 +90,19 @@ def _dense_alone(plan: Plan, ranking: Ranking) -> list[str]:
         return []
     low, high = min(known.values()), max(known.values())
     ends = f"{high:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
-    which, own = f"laws of dense models alone ({', '.join(known)}) put", "their own optima: --kinds dense asks them"
-    if len(known) == 1:
-        which, own = f"a law of dense models alone ({next(iter(known))}) puts", "its own optimum: --kinds dense asks it"
-    return [f"{which} the best dense design ({format_number(dense.params_total)}) {ends} of compute behind {own}"]
+    several = len(known) > 1
+    which = f"{'laws' if several else 'a law'} of dense models alone ({', '.join(known)}) put{'' if several else 's'}"
+    own = "their own optima" if several else "its own optimum"
+    asked = f": --kinds dense asks {'them' if several else 'it'}" if asks_dense_laws(plan, ranking) else ""
+    return [
+        f"{which} the best dense design ({format_number(dense.params_total)}) {ends} of compute behind {own}{asked}"
+    ]
+
+
+def asks_dense_laws(plan: Plan, ranking: Ranking) -> bool:
+    """Whether a plan of dense designs alone is ranked by laws of dense models: fits of one's own rank before them."""
+    fits = any(member.fitted for member in ranking.ensemble)
+    return not fits and plan.best_moe is not None
 
 
 def _brief(design: Candidate) -> str:

@@ -40,7 +40,7 @@ def odd_price(option: str, price: float | None, device: Hardware) -> list[str]:
             return []
         return [
             f"{option}: {format_dollars(device.prices.typical)} an hour of {device.name} is one offer, as of "
-            f"{device.prices.date}; prices of other devices are the middle of several, so dollars do not compare well"
+            f"{device.prices.date}; most other prices are the middle of several offers"
         ]
     if price == 0:
         return [f"{option}: at a price of 0 all dollars of {device.name} are 0, and choose nothing"]
