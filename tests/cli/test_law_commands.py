@@ -213,6 +213,10 @@ def test_isoflop_surface(run, tmp_path) -> None:
         (["laws", "--markdown", "--json"], "--markdown prints the whole catalogue"),
         (["laws", "hoffmann2022", "--markdown"], "--markdown prints the whole catalogue"),
         (["laws", "ludziejewski2025", "--optimum", "--flops", "1e20", "--set", "n_experts=0.5"], "at least 1, got 0.5"),
+        (
+            ["laws", "moelab2026", "--optimum", "--flops", "1e20", "--set", "n_experts=0.5"],
+            "--set: n_experts must be at least 1, got 0.5",
+        ),
         (["laws", "ludziejewski2025", "--optimum", "--flops", "1e20", "--max-memory", "80"], "max_memory is 80 B"),
         (["predict", "hoffmann2022", "--set", "tokens=1e9"], "no column for params_total; give it by name, --set"),
     ],

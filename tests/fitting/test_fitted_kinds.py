@@ -181,6 +181,9 @@ def test_the_experts_of_an_optimum_fit_together(mixed) -> None:
     for given, message in (
         ({"n_experts": 4, "granularity": 8}, "n_experts is 4, fewer than the 8 in use"),
         ({"n_experts": 8, "expert_ratio": 8}, "give n_experts or expert_ratio"),
+        ({"n_experts": 0.5}, "set: n_experts must be at least 1, got 0.5"),
+        ({"n_experts": 0}, "set: n_experts is out of range, got 0"),
+        ({"n_experts": -1}, "set: n_experts is out of range, got -1"),
     ):
         with pytest.raises(InputError, match=message):
             mixed.optimum(1e21, given)
