@@ -243,6 +243,7 @@ def test_a_fit_file_keeps_that_its_law_reads_no_experts(tmp_path: Any) -> None:
     save_fits({"hoffmann2022": fitted}, tmp_path / "fit.json")
     notes = moelab.predict(tmp_path / "fit.json", params_total=1e9, tokens=2e10).notes
     assert f"the fit of hoffmann2022: {line}" in notes
+    assert f"the fit of hoffmann2022: {line}" in fitted.optimum(1e20).notes
     assert predictors_of([fitted])[0].fit_notes == (f"the fit of hoffmann2022: {line}",)
 
 

@@ -62,6 +62,9 @@ def test_a_fit_in_billions_takes_billions_without_a_note_on_them() -> None:
     fitted = moelab.fit(table, "hoffmann2022", bootstrap=0, prior="none")
     notes = moelab.predict(fitted, params_total=1.0, tokens=20.0).notes
     assert [note for note in notes if not note.startswith("the fit was given another unit")] == []
+    unit = [note for note in notes if note.startswith("the fit was given another unit: tokens")]
+    assert unit
+    assert set(unit) <= set(fitted.optimum(1e3).notes)
     far = moelab.predict(fitted, params_total=1e9, tokens=2e10).notes
     assert any("a factor of 1,000 or more out of range" in note for note in far)
 

@@ -49,7 +49,7 @@ def value_notes(values: Mapping[str, float], fits: Sequence[FittedLaw] = ()) -> 
     """
     columns = {name: np.array([float(value)]) for name, value in values.items()}
     found = [*active_above_total(columns)]
-    if not any(units_of_fit(fitted) for fitted in fits):
+    if not any(units_of_fit(fitted.law, fitted.ranges, fitted.measured) for fitted in fits):
         units = unit_findings(columns, "loss")
         size = next((name for name in ("params_active", *SIZES) if name in values), None)
         if not units and size is not None and "tokens" in values:
