@@ -189,6 +189,28 @@ def test_the_experts_of_an_optimum_fit_together(mixed) -> None:
             mixed.optimum(1e21, given)
 
 
+def test_an_optimum_of_set_experts_takes_a_granularity_whose_ratio_its_runs_have(dense, mixed) -> None:
+    """All runs of 64 experts are top-8; at granularity 1 they would be a ratio of 64, eight times beyond the runs."""
+    used = np.tile([1, 1, 2, 8], 3)
+    four = fit_of(n_experts=np.tile([1, 8, 16, 64], 3), top_k=used, granularity=used)
+    for experts, granularities in ((64, (8,)), (32, (4, 8)), (16, (2, 4, 8)), (8, (1, 2, 4)), (2, (1,)), (1, (1,))):
+        found = four.optimum(1e18, {"n_experts": experts})
+        at = found.point.values
+        assert at["n_experts"] == experts
+        assert at["granularity"] in granularities
+        assert at["expert_ratio"] == experts / at["granularity"]
+        assert not [note for note in found.notes if "plan ranks no" in note]
+    assert four.optimum(1e18, {"n_experts": 1}).point.decided_by == ()  # dense: no granularity that would limit it
+    assert four.optimum(1e18, {"expert_ratio": 1}).point.decided_by == ()
+    far = mixed.optimum(1e21, {"n_experts": 128})  # no granularity of the runs has a ratio within theirs
+    assert far.point.values["expert_ratio"] == 128
+    assert any("expert_ratio is 128 (in the fitted runs 1 to 32)" in note for note in far.notes)
+    assert dense.optimum(1e21, {"n_experts": 8}).point.values["n_experts"] == 8
+    fine = fit_of(n_experts=64, top_k=8, granularity=8)
+    with pytest.raises(InputError, match=r"set: n_experts is 4, fewer than are in use at the runs' granularity \(8\)"):
+        fine.optimum(1e21, {"n_experts": 4})
+
+
 def test_an_optimum_of_a_law_of_top_1_experts_keeps_within_its_runs() -> None:
     law = get_law("ludziejewski2025")
     rng = np.random.default_rng(0)

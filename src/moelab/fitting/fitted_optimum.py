@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL
 from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs
 from moelab.fitting.intervals import interval_of, outside_note
@@ -106,7 +107,29 @@ def _within(law: Law, ranges: Ranges, settings: Mapping[str, float]) -> dict[str
         far = [law.distances({key: value}, ranges)[key] for value in values]
         inside = tuple(value for value, each in zip(values, far, strict=True) if each <= RANGE_SLACK)
         kept[name] = inside or tuple(dict.fromkeys(ranges[key]))
+    derived = "n_experts" in settings and "expert_ratio" in law.choices
+    if derived and "granularity" in kept and "granularity" not in settings:
+        kept["granularity"] = _granularities(law, kept["granularity"], ranges, settings)
     return kept
+
+
+def _granularities(
+    law: Law, values: tuple[float, ...], ranges: Ranges, settings: Mapping[str, float]
+) -> tuple[float, ...]:
+    """Those at which the experts set are a MoE model (one expert: a dense one), and of them those whose `expert_ratio`
+    lies within the fitted runs' range; each where any does. Raises InputError where more are in use at each."""
+    assert law.at_compute is not None
+    given = [law.at_compute(np.ones(1), 1.0, {**settings, "granularity": each}) for each in values]
+    ratios = {each: float(at["expert_ratio"][0]) for each, at in zip(values, given, strict=True)}
+    enough = tuple(each for each in values if ratios[each] >= 1)
+    if not enough:
+        experts, least = settings["n_experts"], min(values)
+        raise InputError(f"set: n_experts is {experts:g}, fewer than are in use at the runs' granularity ({least:g})")
+    values = tuple(each for each in enough if ratios[each] > 1 or settings["n_experts"] == 1) or enough
+    if "expert_ratio" not in ranges:
+        return values
+    far = {each: law.distances({"expert_ratio": ratios[each]}, ranges)["expert_ratio"] for each in values}
+    return tuple(each for each in values if far[each] <= RANGE_SLACK) or values
 
 
 def _design_notes(law: Law, ranges: Ranges, prior: Mapping[str, Any] | None, point: Optimum) -> list[str]:
