@@ -31,7 +31,8 @@ def choices_given(law: Law, settings: Mapping[str, float]) -> Mapping[str, tuple
         return law.choices
     if "expert_ratio" in settings:
         raise InputError("set: expert_ratio follows from n_experts and granularity; give n_experts or expert_ratio")
-    experts, in_use = settings["n_experts"], settings.get("granularity", 1.0)
+    experts = settings["n_experts"]
+    in_use = round(settings.get("granularity", 1.0) * (1 - settings.get("shared_share", 0.0)), 9)
     if experts < in_use:
         raise InputError(f"set: n_experts is {experts:g}, fewer than the {in_use:g} in use at this granularity")
     return {name: values for name, values in law.choices.items() if name != "expert_ratio"}
