@@ -38,7 +38,8 @@ def meaningless(
     if worse:
         lines.append(f"meaningless by {', '.join(worse)}: the loss is worse than guessing, ln(vocab_size){where}")
     if far:
-        lines.append(f"{', '.join(far)} a factor of {10**MEANINGLESS:,.0f} or more out of range")
+        its = "its" if len(far) == 1 else "their"
+        lines.append(f"meaningless by {', '.join(far)}: a factor of {10**MEANINGLESS:,.0f} or more outside {its} runs")
     return lines
 
 
