@@ -80,7 +80,7 @@ def test_the_optimum_is_a_contract(run) -> None:
 def test_an_optimum_a_thousand_times_out_of_range_is_noted(run) -> None:
     for law, flops in (("tian2025", "1e24"), ("ludziejewski2025", "1e29")):
         call = ("laws", law, "--optimum", "--flops", flops)
-        note = f"{law} a factor of 1,000 or more out of range"
+        note = f"meaningless by {law}: a factor of 1,000 or more outside its runs"
         assert json.loads(run(*call, "--json")[1])["notes"] == [note]
         assert f"note: {note}" in run(*call)[1]
     assert json.loads(run("laws", "tian2025", "--optimum", "--flops", "1e22", "--json")[1])["notes"] == []
@@ -213,6 +213,10 @@ def test_isoflop_surface(run, tmp_path) -> None:
         (["laws", "--markdown", "--json"], "--markdown prints the whole catalogue"),
         (["laws", "hoffmann2022", "--markdown"], "--markdown prints the whole catalogue"),
         (["laws", "ludziejewski2025", "--optimum", "--flops", "1e20", "--set", "n_experts=0.5"], "at least 1, got 0.5"),
+        (
+            ["laws", "moelab2026", "--optimum", "--flops", "1e20", "--set", "n_experts=0.5"],
+            "--set: n_experts must be at least 1, got 0.5",
+        ),
         (["laws", "ludziejewski2025", "--optimum", "--flops", "1e20", "--max-memory", "80"], "max_memory is 80 B"),
         (["predict", "hoffmann2022", "--set", "tokens=1e9"], "no column for params_total; give it by name, --set"),
     ],

@@ -181,9 +181,62 @@ def test_the_experts_of_an_optimum_fit_together(mixed) -> None:
     for given, message in (
         ({"n_experts": 4, "granularity": 8}, "n_experts is 4, fewer than the 8 in use"),
         ({"n_experts": 8, "expert_ratio": 8}, "give n_experts or expert_ratio"),
+        ({"n_experts": 0.5}, "set: n_experts must be at least 1, got 0.5"),
+        ({"n_experts": 0}, "set: n_experts is out of range, got 0"),
+        ({"n_experts": -1}, "set: n_experts is out of range, got -1"),
     ):
         with pytest.raises(InputError, match=message):
             mixed.optimum(1e21, given)
+
+
+def test_an_optimum_of_set_experts_takes_a_granularity_whose_ratio_its_runs_have(dense, mixed) -> None:
+    """All runs of 64 experts are top-8; at granularity 1 they would be a ratio of 64, eight times beyond the runs."""
+    used = np.tile([1, 1, 2, 8], 3)
+    four = fit_of(n_experts=np.tile([1, 8, 16, 64], 3), top_k=used, granularity=used)
+    for experts, granularities in ((64, (8,)), (32, (4, 8)), (16, (2, 4, 8)), (8, (1, 2, 4)), (2, (1,)), (1, (1,))):
+        found = four.optimum(1e18, {"n_experts": experts})
+        at = found.point.values
+        assert at["n_experts"] == experts
+        assert at["granularity"] in granularities
+        assert at["expert_ratio"] == experts / at["granularity"]
+        assert not [note for note in found.notes if "plan ranks no" in note]
+    assert four.optimum(1e18, {"n_experts": 1}).point.decided_by == ()  # dense: no granularity that would limit it
+    assert four.optimum(1e18, {"expert_ratio": 1}).point.decided_by == ()
+    assert four.optimum(1e18, {"n_experts": 512}).point.values["granularity"] == 8  # a ratio of 64, the nearest
+    far = mixed.optimum(1e21, {"n_experts": 128})  # no granularity of the runs has a ratio within theirs
+    assert far.point.values["expert_ratio"] == 128
+    assert any("expert_ratio is 128 (in the fitted runs 1 to 32)" in note for note in far.notes)
+    assert dense.optimum(1e21, {"n_experts": 8}).point.values["n_experts"] == 8
+    fine = fit_of(n_experts=64, top_k=8, granularity=8)
+    with pytest.raises(InputError, match=r"set: n_experts is 4, fewer than are in use at the runs' granularity \(8\)"):
+        fine.optimum(1e21, {"n_experts": 4})
+
+
+def test_an_optimum_whose_experts_are_all_in_use_states_that_it_is_dense(mixed) -> None:
+    for given, words, dense in (
+        ({"n_experts": 2, "granularity": 2}, "n_experts 2 and granularity 2", "n_experts 1 and granularity 1"),
+        ({"expert_ratio": 1, "granularity": 2}, "expert_ratio 1 and granularity 2", "granularity 1"),
+    ):
+        found = mixed.optimum(1e21, given)
+        assert found.point.values["expert_ratio"] == 1
+        assert f"with {words} all experts are in use, so the design is dense: {dense}" in found.notes
+    for given in ({"n_experts": 1}, {"n_experts": 8}, {"expert_ratio": 8, "granularity": 8, "shared_share": 0.5}):
+        assert not any("the design is dense" in note for note in mixed.optimum(1e21, given).notes)
+
+
+def test_shared_experts_of_an_optimum_are_whole(mixed) -> None:
+    """Of granularity 8, half of it shared, 4 routed experts are in use: 6 are enough, 3 are not."""
+    at = mixed.optimum(1e21, {"n_experts": 6, "granularity": 8, "shared_share": 0.5}).point.values
+    assert at["expert_ratio"] == pytest.approx((6 + 4) / (4 + 4))
+    at = mixed.optimum(1e21, {"n_experts": 27, "granularity": 30, "shared_share": 0.1}).point.values
+    assert at["expert_ratio"] == 1
+    with pytest.raises(InputError, match="n_experts is 3, fewer than the 4 in use at this granularity"):
+        mixed.optimum(1e21, {"n_experts": 3, "granularity": 8, "shared_share": 0.5})
+    used = np.tile([1, 1, 2, 8], 3)
+    four = fit_of(n_experts=np.tile([1, 8, 16, 64], 3), top_k=used, granularity=used)
+    for share, granularities in ((0.5, (2, 4, 8)), (0.25, (4, 8)), (0.125, (8,))):
+        for given in ({}, {"n_experts": 16}, {"expert_ratio": 4}):
+            assert four.optimum(1e18, {**given, "shared_share": share}).point.values["granularity"] in granularities
 
 
 def test_an_optimum_of_a_law_of_top_1_experts_keeps_within_its_runs() -> None:
@@ -250,6 +303,7 @@ def test_a_fit_file_keeps_that_its_law_reads_no_experts(tmp_path: Any) -> None:
     save_fits({"hoffmann2022": fitted}, tmp_path / "fit.json")
     notes = moelab.predict(tmp_path / "fit.json", params_total=1e9, tokens=2e10).notes
     assert f"the fit of hoffmann2022: {line}" in notes
+    assert f"the fit of hoffmann2022: {line}" in fitted.optimum(1e20).notes
     assert predictors_of([fitted])[0].fit_notes == (f"the fit of hoffmann2022: {line}",)
 
 

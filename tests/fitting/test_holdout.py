@@ -289,7 +289,8 @@ def test_a_failed_hold_out_stays_with_the_fit(tmp_path: Path) -> None:
     assert loaded.notes == fitted.notes
     line = f"the fit of hoffmann2022: {failure}"
     assert line in moelab.predict(tmp_path / "fit.json", params_total=1e9, tokens=2e10).notes
+    assert line in loaded.optimum(1e20).notes
     assert predictors_of([loaded])[0].fit_notes == (line,)
     good = {**table, "loss": 1.8 + 400 / size**0.34 + 400 / tokens**0.28}
     fine = compare_laws(good, ["hoffmann2022"], holdout=0.3, bootstrap=40, starts=8).fits["hoffmann2022"]
-    assert not any("its hold-out" in note for note in fine.notes)
+    assert not any("its hold-out" in note for note in (*fine.notes, *fine.optimum(1e20).notes))

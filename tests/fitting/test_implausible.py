@@ -62,8 +62,11 @@ def test_a_fit_in_billions_takes_billions_without_a_note_on_them() -> None:
     fitted = moelab.fit(table, "hoffmann2022", bootstrap=0, prior="none")
     notes = moelab.predict(fitted, params_total=1.0, tokens=20.0).notes
     assert [note for note in notes if not note.startswith("the fit was given another unit")] == []
+    unit = [note for note in notes if note.startswith("the fit was given another unit: tokens")]
+    assert unit
+    assert set(unit) <= set(fitted.optimum(1e3).notes)
     far = moelab.predict(fitted, params_total=1e9, tokens=2e10).notes
-    assert any("a factor of 1,000 or more out of range" in note for note in far)
+    assert any("a factor of 1,000 or more outside its runs" in note for note in far)
 
 
 def test_a_leverage_a_thousand_times_out_of_range_is_noted_as_a_loss_is() -> None:
@@ -71,7 +74,7 @@ def test_a_leverage_a_thousand_times_out_of_range_is_noted_as_a_loss_is() -> Non
     for law in ("tian2025", "abnar2025"):
         found = moelab.predict(law, "deepseek-v3", tokens="14.8T")
         assert found.only.extrapolation > 3
-        assert f"{law} a factor of 1,000 or more out of range" in found.notes
+        assert f"meaningless by {law}: a factor of 1,000 or more outside its runs" in found.notes
     assert moelab.predict("tian2025", "olmoe-1b-7b", tokens="1T").notes == ()
 
 
@@ -81,5 +84,7 @@ def test_the_loss_of_guessing_is_that_of_the_vocabulary() -> None:
     lines = meaningless({"a": 7.0, "b": 6.0, "c": 2.0}, {"a": 6.2, "b": 6.2}, {"b": 0.5, "c": 3.1})
     assert lines == [
         "meaningless by a: the loss is worse than guessing, ln(vocab_size)",
-        "c a factor of 1,000 or more out of range",
+        "meaningless by c: a factor of 1,000 or more outside its runs",
     ]
+    far = meaningless({}, {}, {"a": 3.1, "b": 4.0, "c": 2.9})
+    assert far == ["meaningless by a, b: a factor of 1,000 or more outside their runs"]

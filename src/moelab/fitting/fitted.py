@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelab.errors import InputError
+from moelab.fitting.carried_notes import carried_notes, unit_notes
 from moelab.fitting.coefficients import LEVEL, coefficient_ends, coefficient_note
 from moelab.fitting.columns import columns_of
 from moelab.fitting.designs import design_variables, predicted_value
@@ -118,15 +119,16 @@ class FittedLaw(Shown):
     ) -> FittedOptimum:
         """The law's compute-optimal point with these coefficients, in its own convention of compute, with 80 %
         intervals and exponents from the bootstrap draws; that of the loss is `predict`'s, widened beyond the fitted
-        runs. Choices that `settings` leave (experts, granularity) are those within the fitted runs' range. Raises
-        InputError as `moelab.laws.optimum.optimum`."""
+        runs, with its notes on the fit. Choices that `settings` leave (experts, granularity) are those within the
+        fitted runs' range. Raises InputError as `moelab.laws.optimum.optimum`."""
         own = (self.law, self.coefficients, self.draws, self.ranges)
         found = fitted_optimum(*own, flops, settings or {}, max_memory, self.widening, self.prior)
+        notes = unit_notes(self.law, self.ranges, self.measured)
+        notes += carried_notes(self.law.id, self.law, self.kinds, self.holdout)
         unknown = [name for name in self.unidentified if name not in self.at_bound]  # one at a bound has no effect
-        if not unknown:
-            return found
-        note = f"these runs do not identify {', '.join(unknown)}: this optimum is not theirs"
-        return replace(found, notes=(note, *found.notes))
+        if unknown:
+            notes.append(f"these runs do not identify {', '.join(unknown)}: this optimum is not theirs")
+        return replace(found, notes=(*notes, *found.notes))
 
     def predict(self, table: Any = None, *, noise: bool = False, **values: Any) -> Prediction:
         """Predict for a table (or mapping) of the law's variables, or for variables given by name.

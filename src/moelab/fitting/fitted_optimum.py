@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moelab.errors import InputError
 from moelab.fitting.checks import FEWEST_IN_INTERVAL
-from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs
+from moelab.fitting.fitted_kinds import beyond_runs, kind_of_runs, value_words
 from moelab.fitting.intervals import interval_of, outside_note
 from moelab.fitting.owed import owed_notes
 from moelab.fitting.widening import AS_DRAWN, Widening, is_moe
 from moelab.laws import Law
-from moelab.laws.law import RANGE_SLACK
+from moelab.laws.law import MOE_VARIABLES, RANGE_SLACK
 from moelab.laws.optimum import Optimum, optimum
 from moelab.laws.optimum_draws import optimum_draws
 from moelab.laws.optimum_search import choices_given
@@ -84,7 +85,7 @@ def fitted_optimum(
     intervals = {"loss": loss} | {name: _ends(value, values.get(name)) for name, value in names.items()}
     powers = {name: _ends(float(each[0]), slopes.get(name)) for name, each in exponents.items()}
     powers = {name: ends for name, ends in powers.items() if np.isfinite(ends["value"] or np.nan)}
-    notes = _design_notes(law, ranges, prior, point)
+    notes = [*_dense_note(settings, point), *_design_notes(law, ranges, prior, point)]
     notes += [note for name, ends in {**intervals, **powers}.items() for note in outside_note(name, ends)]
     if held and len(draws):
         notes.append(f"the intervals keep {', '.join(held)} at the optimum's values")
@@ -96,9 +97,11 @@ def fitted_optimum(
 
 
 def _within(law: Law, ranges: Ranges, settings: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """The values of the law's choices that lie within the fitted runs' range; its ends where none does. Choices that
-    are set keep theirs, as do those of which the runs give no range."""
+    """The values of the law's choices that lie within the fitted runs' range; its ends where none does. Of
+    granularities, those at which a set shared share is whole experts, where any is. Choices that are set keep theirs,
+    as do those of which the runs give no range."""
     kept = dict(choices_given(law, settings))
+    shared = settings.get("shared_share", 0.0)
     for name, values in kept.items():
         key = "expert_ratio" if name == "n_experts" and name not in ranges else name
         if name in settings or len(values) == 1 or key not in ranges:
@@ -106,7 +109,32 @@ def _within(law: Law, ranges: Ranges, settings: Mapping[str, float]) -> dict[str
         far = [law.distances({key: value}, ranges)[key] for value in values]
         inside = tuple(value for value, each in zip(values, far, strict=True) if each <= RANGE_SLACK)
         kept[name] = inside or tuple(dict.fromkeys(ranges[key]))
+    if shared and "granularity" in kept and "granularity" not in settings:
+        whole = tuple(each for each in kept["granularity"] if math.isclose(each * shared, round(each * shared)))
+        kept["granularity"] = whole or kept["granularity"]
+    derived = "n_experts" in settings and "expert_ratio" in law.choices
+    if derived and "granularity" in kept and "granularity" not in settings:
+        kept["granularity"] = _granularities(law, kept["granularity"], ranges, settings)
     return kept
+
+
+def _granularities(
+    law: Law, values: tuple[float, ...], ranges: Ranges, settings: Mapping[str, float]
+) -> tuple[float, ...]:
+    """Those at which the experts set are a MoE model (one expert: a dense one), where any is, and of them those whose
+    `expert_ratio` is within the fitted runs' range, or nearest to it. Raises InputError where more are in use."""
+    assert law.at_compute is not None
+    given = [law.at_compute(np.ones(1), 1.0, {**settings, "granularity": each}) for each in values]
+    ratios = {each: float(at["expert_ratio"][0]) for each, at in zip(values, given, strict=True)}
+    enough = tuple(each for each in values if ratios[each] >= 1)
+    if not enough:
+        experts, least = settings["n_experts"], min(values)
+        raise InputError(f"set: n_experts is {experts:g}, fewer than are in use at the runs' granularity ({least:g})")
+    values = tuple(each for each in enough if ratios[each] > 1 or settings["n_experts"] == 1) or enough
+    if "expert_ratio" not in ranges:
+        return values
+    far = {each: law.distances({"expert_ratio": ratios[each]}, ranges)["expert_ratio"] for each in values}
+    return tuple(each for each in values if far[each] <= max(RANGE_SLACK, min(far.values())))
 
 
 def _design_notes(law: Law, ranges: Ranges, prior: Mapping[str, Any] | None, point: Optimum) -> list[str]:
@@ -115,6 +143,15 @@ def _design_notes(law: Law, ranges: Ranges, prior: Mapping[str, Any] | None, poi
     moe = bool(is_moe({name: np.array([value]) for name, value in design.items()}).any())
     owed = owed_notes(law.id, prior, moe or kind_of_runs(ranges) == "MoE")
     return [*owed, *beyond_runs(law.id, law, ranges, prior, design)]
+
+
+def _dense_note(settings: Mapping[str, float], point: Optimum) -> list[str]:
+    """One line where the experts set are all in use, so that the point is the dense model's and not as set."""
+    given = {name: value for name, value in settings.items() if name in MOE_VARIABLES and name in point.values}
+    at = {name: point.values[name] for name, value in given.items() if not math.isclose(point.values[name], value)}
+    if not at:
+        return []
+    return [f"with {value_words(given)} all experts are in use, so the design is dense: {value_words(at)}"]
 
 
 def _drawn(

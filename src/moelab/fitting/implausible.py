@@ -38,7 +38,8 @@ def meaningless(
     if worse:
         lines.append(f"meaningless by {', '.join(worse)}: the loss is worse than guessing, ln(vocab_size){where}")
     if far:
-        lines.append(f"{', '.join(far)} a factor of {10**MEANINGLESS:,.0f} or more out of range")
+        its = "its" if len(far) == 1 else "their"
+        lines.append(f"meaningless by {', '.join(far)}: a factor of {10**MEANINGLESS:,.0f} or more outside {its} runs")
     return lines
 
 
@@ -49,7 +50,7 @@ def value_notes(values: Mapping[str, float], fits: Sequence[FittedLaw] = ()) -> 
     """
     columns = {name: np.array([float(value)]) for name, value in values.items()}
     found = [*active_above_total(columns)]
-    if not any(units_of_fit(fitted) for fitted in fits):
+    if not any(units_of_fit(fitted.law, fitted.ranges, fitted.measured) for fitted in fits):
         units = unit_findings(columns, "loss")
         size = next((name for name in ("params_active", *SIZES) if name in values), None)
         if not units and size is not None and "tokens" in values:

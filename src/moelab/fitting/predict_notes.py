@@ -6,7 +6,7 @@ from typing import Any
 
 from moelab.architecture import ModelConfig, count_parameters
 from moelab.fitting.blanks import DENSE
-from moelab.fitting.carried_notes import carried_notes
+from moelab.fitting.carried_notes import carried_notes, unit_notes
 from moelab.fitting.columns import columns_of, read_from
 from moelab.fitting.designs import design_variables
 from moelab.fitting.fitted import FittedLaw
@@ -18,7 +18,6 @@ from moelab.fitting.owed import owed_notes
 from moelab.fitting.sources import Source
 from moelab.fitting.table_experts import width_notes
 from moelab.fitting.table_mixed import SIZES
-from moelab.fitting.table_units import units_of_fit
 from moelab.laws import Law
 from moelab.laws.law import MOE_VARIABLES
 
@@ -58,9 +57,9 @@ def prediction_notes(
     the one that it is compared with."""
     model, tokens = models[0] if models else (None, 0.0)
     fits = {name: source for name in found if isinstance(source := sources[name], FittedLaw)}
-    findings = [each for fitted in fits.values() for each in units_of_fit(fitted)]
-    notes = [f"the fit was given another unit: {finding.text}" for finding in findings]
-    notes += [line for name, fitted in fits.items() for line in carried_notes(name, fitted)]
+    notes = [line for each in fits.values() for line in unit_notes(each.law, each.ranges, each.measured)]
+    for name, fitted in fits.items():
+        notes += carried_notes(name, fitted.law, fitted.kinds, fitted.holdout)
     moe = any(each.moe is not None for each, _ in models) or _moe(given) is not None
     notes += [line for name in found for line in width_notes(columns_of(given), law_of(sources[name]), _SET)]
     for name, fitted in fits.items():

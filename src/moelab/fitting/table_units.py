@@ -1,5 +1,6 @@
 """Units of a table before a fit: tokens in billions, losses in per cent or as perplexity."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,11 @@ from numpy.typing import NDArray
 
 from moelab.fitting.columns import Columns, finite_numbers
 from moelab.fitting.findings import Finding
-from moelab.fitting.fitted import FittedLaw
 from moelab.fitting.table_columns import quoted
 from moelab.fitting.table_logs import logarithms
 from moelab.fitting.table_mixed import LEAST_RATIO, MOST_RATIO, SIZES, UNITS, looks_like, mixed_units, nearest_unit
 from moelab.fitting.table_sizes import unit_pairs
+from moelab.laws import Law
 
 Array = NDArray[Any]
 TOO_FEW_TOKENS, TOO_FEW_PARAMS = 1e5, 100.0
@@ -89,10 +90,11 @@ def _scaled(tokens: Array) -> bool:
     return bool(tokens.max() < LEAST_TOKENS or (few and np.any(tokens != np.round(tokens))))
 
 
-def units_of_fit(fitted: FittedLaw) -> list[Finding]:
-    """Whether what a fit was given looks like another unit: predictions then need and give that unit."""
-    columns = {name: np.array(limits) for name, limits in fitted.ranges.items()}
-    return unit_findings({**columns, fitted.law.kind: fitted.measured}, fitted.law.kind)
+def units_of_fit(law: Law, ranges: Mapping[str, tuple[float, float]], measured: Array) -> list[Finding]:
+    """Whether what a fit was given, ranges and measured values (n,), looks like another unit: predictions then need and
+    give that unit."""
+    columns = {name: np.array(limits) for name, limits in ranges.items()}
+    return unit_findings({**columns, law.kind: measured}, law.kind)
 
 
 def _likely_unit(values: Array, params: Array | None) -> str:

@@ -168,7 +168,7 @@ def at_compute(params: Array, flops: float, settings: Values) -> dict[str, Array
     if "expert_ratio" in settings or "n_experts" not in settings:
         ratio = settings.get("expert_ratio", 1.0) + same
     else:
-        ratio = settings["n_experts"] / fine + share
+        ratio = np.round(settings["n_experts"] / fine + share, 12)
         ratio = np.where(ratio < 1, np.nan, ratio)
     fine, share = (np.where(ratio == 1, dense, value) for dense, value in ((1.0, fine), (0.0, share)))
     return {

@@ -83,11 +83,11 @@ def _size_bounds(log_size: float, chosen: Values) -> tuple[str, ...]:
 def _bounds(
     law: Law, choices: Mapping[str, Array], columns: Values, winner: int, chosen: Values, max_memory: float | None
 ) -> tuple[str, ...]:
-    """The choices at an end of their range, beyond which the law's optimum may lie."""
+    """The choices at an end of their range, beyond which the law's optimum may lie; a dense one has no granularity."""
     found = []
     for name, values in choices.items():
-        value = columns[name][0, winner]
-        if len(values) > 1 and value in (values.min(), values.max()):
+        value, unread = columns[name][0, winner], name == "granularity" and chosen.get("expert_ratio") == 1
+        if not unread and len(values) > 1 and value in (values.min(), values.max()):
             side = "largest" if value == values.max() else "smallest"
             found.append(f"{name} at the {side} considered ({format_number(float(value))})")
     if max_memory is not None and chosen["memory_bytes"] > 0.99 * max_memory:

@@ -25,16 +25,16 @@ def considered(law: Law, flops: float, settings: Mapping[str, float]) -> tuple[d
 
 def choices_given(law: Law, settings: Mapping[str, float]) -> Mapping[str, tuple[float, ...]]:
     """The law's choices; without `expert_ratio` where a law with granularity is given `n_experts`, from which the ratio
-    follows. Raises InputError where both are given, and for fewer experts than are in use."""
+    follows. Raises InputError for settings out of range, where both are given, and for fewer experts than in use."""
+    _pinned(law, settings)
     if "n_experts" not in settings or "expert_ratio" not in law.choices:
         return law.choices
     if "expert_ratio" in settings:
         raise InputError("set: expert_ratio follows from n_experts and granularity; give n_experts or expert_ratio")
-    if settings["n_experts"] < settings.get("granularity", 1.0):
-        raise InputError(
-            f"set: n_experts is {settings['n_experts']:g}, fewer than the {settings['granularity']:g} in use at this "
-            "granularity"
-        )
+    experts = settings["n_experts"]
+    in_use = round(settings.get("granularity", 1.0) * (1 - settings.get("shared_share", 0.0)), 9)
+    if experts < in_use:
+        raise InputError(f"set: n_experts is {experts:g}, fewer than the {in_use:g} in use at this granularity")
     return {name: values for name, values in law.choices.items() if name != "expert_ratio"}
 
 

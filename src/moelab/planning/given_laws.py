@@ -73,7 +73,7 @@ def _predictor(law: Any) -> Predictor:
         raise InputError(f"law: expected a law, its id, or a fitted law, got {type(law).__name__}")
     if law.law.kind != "loss":
         raise InputError(f"law: {law.law.id} predicts leverage over a dense law, not loss, so it cannot rank designs")
-    units = tuple(finding.text for finding in units_of_fit(law))
+    units = tuple(finding.text for finding in units_of_fit(law.law, law.ranges, law.measured))
     return Predictor(
         id=law.law.id,
         law=law.law,
@@ -86,6 +86,6 @@ def _predictor(law: Any) -> Predictor:
         noise=law.residual_spread,
         most_flops=None if units else law.most_flops,
         unit_notes=units,
-        fit_notes=tuple(carried_notes(law.law.id, law)),
+        fit_notes=tuple(carried_notes(law.law.id, law.law, law.kinds, law.holdout)),
         prior=law.prior,
     )
