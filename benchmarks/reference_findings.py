@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from moelab.errors import InputError
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
 from moelab.fitting.observations import observations
@@ -87,7 +88,11 @@ def print_saturation(rows: pl.DataFrame, runs: pl.DataFrame, objective: str) -> 
     found = [pair for pair in pairs(rows, "expansion") if pair[0]["epochs"] == 1]
     print("\nmore experts, one epoch, by moelab2026 with priors that hold E_max less and less")
     for name, prior in priors.items():
-        law = fit(runs, "moelab2026", prior=prior, objective=objective, weight="weight", bootstrap=0)
+        try:
+            law = fit(runs, "moelab2026", prior=prior, objective=objective, weight="weight", bootstrap=0)
+        except InputError as error:
+            print(f"  {name}: not fitted ({error})")
+            continue
         known = fitted_losses(rows, law)
         each = [(low, high) for low, high in found if {low["run_id"], high["run_id"]} <= set(known)]
         steps = [
