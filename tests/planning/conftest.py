@@ -11,8 +11,9 @@ from moelab.architecture.memory import kv_elements
 from moelab.fitting import FittedLaw
 from moelab.fitting.fit import fit
 from moelab.laws import Design
-from moelab.planning import Space
+from moelab.planning import Budget, Plan, Space
 from moelab.planning.lattice import Lattice, enumerate_designs
+from moelab.planning.plan import plan
 
 TINY = {
     "d_model": [32, 48, 64, 96],
@@ -95,3 +96,18 @@ def counted_exactly() -> Callable[[Lattice, int], None]:
             assert cached[i] == kv_elements(config, 777)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def coarse() -> Space:
+    """Few enough designs to be searched whole."""
+    return Space(
+        d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
+        n_experts=(16, 64), top_k=(1, 4), n_shared_experts=(0,), n_dense_layers=(0,), vocab_size=32000,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def inside(coarse: Space) -> Plan:
+    """A plan within the range of the laws that rank it."""
+    return plan(Budget(flops=1e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], coarse)

@@ -24,16 +24,6 @@ from moelab.planning.why import why
 from moelab.planning.why_released import beside_released
 from moelab.quantities import format_number
 
-SPACE = Space(
-    d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
-    n_experts=(16, 64), top_k=(1, 4), n_shared_experts=(0,), n_dense_layers=(0,), vocab_size=32000,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def inside() -> Plan:
-    return plan(Budget(flops=1e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], SPACE)
-
 
 def test_a_supported_plan_begins_with_the_design(inside: Plan) -> None:
     assert inside.confidence.level == "supported"
@@ -43,17 +33,17 @@ def test_a_supported_plan_begins_with_the_design(inside: Plan) -> None:
     assert inside.to_dict()["confidence"]["sentence"] == ""
 
 
-def test_an_extrapolation_is_named_first() -> None:
-    found = plan(Budget(flops=1e24), ["ludziejewski2025"], SPACE)
+def test_an_extrapolation_is_named_first(coarse: Space) -> None:
+    found = plan(Budget(flops=1e24), ["ludziejewski2025"], coarse)
     assert found.confidence.level in ("extrapolated", "unsupported")
     assert found.confidence.doubtful
     assert found.sentence.startswith(("This plan is an extrapolation", "No law supports this plan"))
     assert "%" not in found.sentence.split(". ")[0]
 
 
-def test_a_law_without_a_range_is_doubted_first_and_a_fit_without_tokens_is_refused() -> None:
+def test_a_law_without_a_range_is_doubted_first_and_a_fit_without_tokens_is_refused(coarse: Space) -> None:
     """By a law without tokens a larger model costs nothing."""
-    unknown = plan(Budget(flops=1e20), ["fivefactor2025"], SPACE)
+    unknown = plan(Budget(flops=1e20), ["fivefactor2025"], coarse)
     assert unknown.sentence.startswith("How far this plan lies outside the runs is not known")
     assert unknown.confidence.doubtful
     law = get_law("clark2022-sbase")
@@ -61,10 +51,10 @@ def test_a_law_without_a_range_is_doubted_first_and_a_fit_without_tokens_is_refu
     runs: dict[str, Any] = {"params_active_non_embedding": sizes, "expert_ratio": experts * 1.0}
     runs["loss"] = law.loss(None, runs)
     with pytest.raises(InputError, match=r"^law: tokens are no variable of clark2022-sbase"):
-        plan(Budget(flops=1e20), [fit(runs, law, bootstrap=0, starts=1)], SPACE)
+        plan(Budget(flops=1e20), [fit(runs, law, bootstrap=0, starts=1)], coarse)
 
 
-def test_a_fit_in_another_unit_is_warned_of() -> None:
+def test_a_fit_in_another_unit_is_warned_of(coarse: Space) -> None:
     """A plan is in tokens; a fit to tokens in billions predicts for other designs."""
     law = get_law("hoffmann2022")
     params, tokens = (values.ravel() for values in np.meshgrid(np.geomspace(5e7, 2e9, 6), np.geomspace(1e9, 3e10, 6)))
@@ -74,7 +64,7 @@ def test_a_fit_in_another_unit_is_warned_of() -> None:
         "loss": law.loss(None, {"params_total": params, "tokens": tokens}),
     }
     whole, scaled = (
-        plan(Budget(flops=1e20), [fit({**runs, "tokens": tokens / unit}, law, bootstrap=0, starts=1)], SPACE)
+        plan(Budget(flops=1e20), [fit({**runs, "tokens": tokens / unit}, law, bootstrap=0, starts=1)], coarse)
         for unit in (1, 1e9)
     )
     warning = "hoffmann2022 was given another unit: tokens: 1 to 30 look like billions"
@@ -109,8 +99,8 @@ def test_the_memory_of_the_serving_devices_is_a_limit() -> None:
     assert "the memory of the serving devices" in found.sentence
 
 
-def test_gains_are_capped() -> None:
-    found = plan(Budget(flops=1e22, max_params=0.5e9), ["ludziejewski2025"], SPACE)
+def test_gains_are_capped(coarse: Space) -> None:
+    found = plan(Budget(flops=1e22, max_params=0.5e9), ["ludziejewski2025"], coarse)
     assert all(gain["gain_compute"] <= 9.0 for gain in found.sensitivity.values())
 
 
@@ -121,9 +111,9 @@ def _dense_sentence(found: Plan, **changed: Any) -> str:
     return next(line for line in why(other) if "best dense model" in line)
 
 
-def test_a_dense_model_of_no_more_excess_is_compared_by_what_is_known() -> None:
+def test_a_dense_model_of_no_more_excess_is_compared_by_what_is_known(coarse: Space) -> None:
     """A lower loss or a higher cost is stated only where the numbers give it."""
-    found = plan(Budget(flops=1e20), ["ludziejewski2025"], SPACE)
+    found = plan(Budget(flops=1e20), ["ludziejewski2025"], coarse)
     best = found.best
     assert best.is_moe
     assert best.mean_loss is not None
@@ -137,8 +127,10 @@ def test_a_dense_model_of_no_more_excess_is_compared_by_what_is_known() -> None:
     assert "less than 1% of its compute" in far
 
 
-def test_no_percentage_of_compute_stands_beside_a_plan_without_support(capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan(Budget(flops=1e30), ["ludziejewski2025", "abnar2025"], SPACE)
+def test_no_percentage_of_compute_stands_beside_a_plan_without_support(
+    capsys: pytest.CaptureFixture[str], coarse: Space
+) -> None:
+    found = plan(Budget(flops=1e30), ["ludziejewski2025", "abnar2025"], coarse)
     assert found.confidence.meaningless
     print_plan(found)
     printed = capsys.readouterr().out
@@ -157,9 +149,9 @@ def test_no_percentage_of_compute_stands_beside_a_plan_without_support(capsys: p
     ],
 )
 def test_tokens_per_active_parameter_far_from_released_models_are_doubtful(
-    budget: dict[str, float], least: float, most: float
+    budget: dict[str, float], least: float, most: float, coarse: Space
 ) -> None:
-    space = SPACE.replace(d_model=[256, 1024], n_layers=[4, 12])
+    space = coarse.replace(d_model=[256, 1024], n_layers=[4, 12])
     found = plan(Budget.parse(budget), ["abnar2025", "ludziejewski2025"], space)
     assert least < found.best.tokens / found.best.params_active < most
     assert found.confidence.doubtful

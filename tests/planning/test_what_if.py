@@ -11,16 +11,6 @@ from moelab.planning.plan import plan
 from moelab.planning.result import Plan
 from moelab.planning.what_if import REUSE
 
-SPACE = Space(
-    d_model=(1024, 2048, 4096, 8192), n_layers=(12, 24, 48), head_dim=(128,), heads_per_kv=(4,), ffn_ratio=(4,),
-    n_experts=(16, 64), top_k=(1, 4), n_shared_experts=(0,), n_dense_layers=(0,), vocab_size=32000,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def inside() -> Plan:
-    return plan(Budget(flops=1e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], SPACE)
-
 
 def test_what_if_halves_and_doubles_every_limit_and_asks_each_law(inside: Plan) -> None:
     changes = [row["change"] for row in inside.what_if]
@@ -33,17 +23,17 @@ def test_what_if_halves_and_doubles_every_limit_and_asks_each_law(inside: Plan) 
     assert by_change["half the limit on parameters"]["params_total"] <= 2.5e9
 
 
-def test_a_what_if_equals_the_plan_of_that_budget(inside: Plan) -> None:
+def test_a_what_if_equals_the_plan_of_that_budget(inside: Plan, coarse: Space) -> None:
     """The space is small enough to be searched whole."""
-    again = plan(Budget(flops=2e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], SPACE).best
+    again = plan(Budget(flops=2e20, max_params=5e9), ["ludziejewski2025", "abnar2025"], coarse).best
     row = next(row for row in inside.what_if if row["change"] == "twice the compute")
     assert (row["experts"], row["params_total"], row["tokens"]) == (
         again.experts, again.params_total, pytest.approx(again.tokens, rel=1e-6)
     )  # fmt: skip
 
 
-def test_an_infeasible_what_if_gives_its_reason(inside: Plan) -> None:
-    found = plan(Budget(flops=1e20, max_params=0.4e9), ["ludziejewski2025"], SPACE.replace(d_model=[1024]))
+def test_an_infeasible_what_if_gives_its_reason(inside: Plan, coarse: Space) -> None:
+    found = plan(Budget(flops=1e20, max_params=0.4e9), ["ludziejewski2025"], coarse.replace(d_model=[1024]))
     row = next(row for row in found.what_if if row["change"] == "half the limit on parameters")
     assert "no design fits" in row["why_not"]
     assert what_if_cells(row)[-1] == row["why_not"]
