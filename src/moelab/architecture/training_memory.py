@@ -101,8 +101,10 @@ def _stage(
 
     tokens = step.micro_batch * step.seq_len / (layout.tp * layout.cp)
     activations, working = _activations(shape, step, tokens, (layers, moe), _in_flight(layout, step, is_first))
-    # The gradients of a layer's experts are all formed at once, and then added to those of earlier micro-batches.
-    working = working + state.gradients / total * experts / np.maximum(moe, 1)
+    # The gradients of a layer's experts are all formed at once, in at least 16 bits, and then added to those of earlier
+    # micro-batches.
+    formed = np.maximum(state.weights, 2.0 * total)
+    working = working + formed / total * experts / np.maximum(moe, 1)
     loss: Numbers = np.where((layout.pp == 1) | (not is_first), _loss(shape, layout, step, tokens), 0.0)
     if step.recompute == "full":  # what the loss keeps is gone before the first layer is computed again
         working, loss = np.maximum(working, loss), 0.0
